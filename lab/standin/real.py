@@ -1,0 +1,135 @@
+"""The real ctr beneath: reaching its daemon, running it, putting what it says into 1.2.6's words."""
+
+from __future__ import annotations
+
+import _socket  # socket, typing and subprocess cost 10 ms each at every start
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+Rules = list[tuple[str, str]]
+"""Regular expressions and what replaces their matches, in order."""
+
+DIAL_SECONDS = 10
+"""ctr 1.2.6 tries that long in every case, whatever --timeout and --connect-timeout say."""
+
+
+def say(fd: int, text: str) -> None:
+    """Write all of the text at once."""
+    data = text.encode("utf-8", "surrogateescape")
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    """End with the message on stderr."""
+    say(2, message + "\n")
+    sys.exit(status)
+
+
+def refuse(what: str) -> NoReturn:
+    """End loudly: the stand-in is not ctr 1.2.6 here."""
+    fail(f"ctr stand-in: {what} is not covered", 70)
+
+
+class Beneath:
+    """The ctr in $LAB_REAL_CTR with the global flags of this invocation."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.path = os.environ.get("LAB_REAL_CTR") or refuse("running without $LAB_REAL_CTR")
+        self.address = values.get("address", "/run/containerd/containerd.sock")
+        self.flags = ["--address", self.address]
+        for name in ("namespace", "timeout"):
+            self.flags += [f"--{name}", values[name]] if name in values else []
+        self.flags += ["--debug"] if "debug" in values else []
+        # $CONTAINERD_ADDRESS is read from 1.4 on
+        self.env = {name: value for name, value in os.environ.items() if name != "CONTAINERD_ADDRESS"}
+
+    def dial(self) -> None:
+        """Reach the daemon's socket, or end as 1.2.6 does: after 10 s, with the same words in every case."""
+        deadline = time.monotonic() + DIAL_SECONDS
+        while True:
+            try:
+                _knock(self.address.removeprefix("unix://"))
+                return
+            except OSError:
+                if time.monotonic() >= deadline:
+                    fail(f'ctr: failed to dial "{self.address}": context deadline exceeded')
+                time.sleep(0.2)
+
+    def become(self, args: list[str]) -> NoReturn:
+        """Run the real ctr in this process's place: where the words are the same."""
+        os.execve(self.path, ["ctr", *self.flags, *args], self.env)
+
+    def start(self, args: list[str], stdin: int = 0, stdout: int = 1) -> Run:
+        """Start the real ctr as a child that reads and writes the given descriptors."""
+        errors = os.memfd_create("stderr")
+        actions = [(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in ((0, stdin), (1, stdout), (2, errors))]
+        argv = ["ctr", *self.flags, *args]
+        return Run(os.posix_spawn(self.path, argv, self.env, file_actions=actions), errors)
+
+    def answer(self, args: list[str]) -> tuple[int, str, str]:
+        """Exit status, stdout and stderr of a run whose answer is small."""
+        out = os.memfd_create("stdout")
+        run = self.start(args, stdout=out)
+        status, errors = run.end()
+        return status, _text(out), errors
+
+
+class Run:
+    """A running real ctr; its stderr goes to memory, so that it never waits for us to read it."""
+
+    def __init__(self, pid: int, errors: int) -> None:
+        self.pid = pid
+        self.errors = errors
+        _forward_signals(pid)
+
+    def end(self) -> tuple[int, str]:
+        """Its exit status and stderr, once it has ended."""
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return (128 - status if status < 0 else status), _text(self.errors)
+
+    def kill(self) -> None:
+        """End it, whatever it is at."""
+        os.kill(self.pid, 9)
+        os.waitpid(self.pid, 0)
+
+
+def in_old_words(stderr: str, rules: Rules) -> str:
+    """The real ctr's stderr as 1.2.6 words it; its log lines end in a space there."""
+    import re  # noqa: PLC0415
+
+    for pattern, replacement in rules:
+        stderr = re.sub(pattern, replacement, stderr)
+    return re.sub(r'(?m)^(time="[^\n]*[^ \n])$', r"\1 ", stderr)
+
+
+def _knock(path: str) -> None:
+    """Connect to a socket and leave again."""
+    knock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        knock.connect(path)
+    finally:
+        knock.close()
+
+
+def _text(fd: int) -> str:
+    return os.pread(fd, os.fstat(fd).st_size, 0).decode("utf-8", "surrogateescape")
+
+
+def _forward_signals(pid: int) -> None:
+    """Whoever ends the stand-in alone means the ctr beneath too."""
+    import signal  # noqa: PLC0415
+
+    def end_both(number: int, _frame: object) -> None:
+        os.kill(pid, number)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end_both)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
