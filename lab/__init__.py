@@ -1,0 +1,1 @@
+"""The rehearsal fleet: real sshd and real containerd per node, on loopback."""

@@ -1,0 +1,215 @@
+"""Debian packages for the nodes: fetched by apt from the machine's own mirror, unpacked, never installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+SUITES = ("bullseye", "bookworm", "trixie", "sid")
+RUNTIME = ("containerd", "runc")
+MACHINE = ("openssh-server", "openssh-client", "openssh-sftp-server", "sudo", "busybox-static")
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+class Unavailable(Exception):
+    """A suite or a package cannot be had; the text says which and why, in one line."""
+
+
+@dataclass(frozen=True)
+class Trees:
+    """What one suite brought, unpacked.
+
+    `runtime` holds containerd, ctr and runc; `libraries` what they need where the machine's own libraries
+    are older (else None); `machine` sshd, sudo and busybox, for the machine's own suite (else None).
+    """
+
+    suite: str
+    runtime: Path
+    libraries: Path | None
+    machine: Path | None
+
+
+def codename() -> str:
+    """Return the machine's Debian code name; raise Unavailable where this is no Debian of 12 or later."""
+    text = Path("/etc/os-release").read_text() if Path("/etc/os-release").exists() else ""
+    release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', text, re.MULTILINE))
+    if release.get("ID") != "debian" or not Path("/lib").is_symlink():
+        raise Unavailable("the rehearsal fleet needs Debian 12 or later")
+    return str(release.get("VERSION_CODENAME", "sid"))
+
+
+def fetch(suites: Sequence[str], cache: Path, runner: Sequence[str] = ()) -> dict[str, Trees | Unavailable]:
+    """Have every suite's packages in `cache`, several suites at a time.
+
+    Args:
+        suites: Debian code names.
+        cache: the folder that keeps the unpacked packages; what is in it is not fetched again.
+        runner: argv put before every command (the lab uses it to keep track of what it started).
+
+    Returns:
+        Per suite its trees, or why it cannot be had.
+    """
+    own = codename()
+
+    def one(suite: str) -> Trees | Unavailable:
+        try:
+            return _suite(suite, own, cache, runner)
+        except Unavailable as why:
+            return why
+
+    with ThreadPoolExecutor(len(suites)) as pool:
+        return dict(zip(suites, pool.map(one, suites), strict=True))
+
+
+def _suite(suite: str, own: str, cache: Path, runner: Sequence[str]) -> Trees:
+    """Return the trees of one suite, from the cache or from the mirror; raise Unavailable."""
+    final = cache / "trees" / f"{suite}-for-{own}"
+    if not final.exists():
+        apt = _Apt(suite, cache / "apt" / suite, runner)
+        try:
+            apt.update()
+            _fill(final, suite, own, apt)
+        finally:
+            shutil.rmtree(apt.folder, ignore_errors=True)
+
+    def tree(name: str) -> Path | None:
+        return final / name if (final / name).exists() else None
+
+    return Trees(suite, final / "runtime", tree("libraries"), tree("machine"))
+
+
+def _fill(final: Path, suite: str, own: str, apt: _Apt) -> None:
+    """Unpack all that `suite` has to bring into `final`, which appears only when it is complete."""
+    wanted = {"runtime": list(RUNTIME)}
+    if _newer(suite, own):
+        wanted["libraries"] = [name for name in apt.closure(RUNTIME) if name not in RUNTIME]
+    if suite == own:
+        wanted["machine"] = [n for n in apt.closure(MACHINE) if n in MACHINE or not _installed(n)]
+    archives = apt.download([name for names in wanted.values() for name in names])
+    part = final.with_name(final.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    for tree, names in wanted.items():
+        for name in names:
+            _unpack(archives[name], part / tree, apt.runner)
+    part.rename(final)
+
+
+def _newer(suite: str, own: str) -> bool:
+    """Tell whether binaries of `suite` may need newer libraries than those of a machine of suite `own`."""
+    order = {name: place for place, name in enumerate(SUITES)}
+    return order[suite] > order.get(own, len(SUITES) - 1.5)
+
+
+def _installed(package: str) -> bool:
+    """Tell whether the machine itself has `package`."""
+    asked = subprocess.run(
+        ["dpkg-query", "--show", "--showformat=${db:Status-Status}\n", package],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return "installed" in asked.stdout.split()
+
+
+def _unpack(archive: Path, tree: Path, runner: Sequence[str]) -> None:
+    """Unpack one .deb into `tree` with everything below usr/, as on the merged system of the nodes."""
+    tree.mkdir(parents=True, exist_ok=True)
+    tree.chmod(0o755)
+    subprocess.run([*runner, "dpkg", "-x", str(archive), str(tree)], check=True)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        if (tree / name).is_dir():
+            target = tree / "usr" / name
+            target.mkdir(parents=True, exist_ok=True)
+            subprocess.run([*runner, "cp", "-a", "--link", f"{tree / name}/.", str(target)], check=True)
+            shutil.rmtree(tree / name)
+
+
+class _Apt:
+    """apt with a state folder of its own: another suite, empty dpkg status, the machine's mirror and proxies."""
+
+    def __init__(self, suite: str, folder: Path, runner: Sequence[str]) -> None:
+        if not KEYRING.exists():
+            raise Unavailable(f"{suite}: {KEYRING} is missing (package debian-archive-keyring)")
+        self.suite, self.folder, self.runner = suite, folder, runner
+        for part in ("lists/partial", "cache/archives/partial", "parts", "debs"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        (folder / "status").touch()
+        (folder / "sources.list").write_text(f"deb [signed-by={KEYRING}] {_mirror()} {suite} main\n")
+        (folder / "apt.conf").write_text(_configuration(folder))
+
+    def update(self) -> None:
+        """Read the suite's package lists; raise Unavailable."""
+        self._run("apt-get", "--error-on=any", "update")
+
+    def closure(self, packages: Sequence[str]) -> list[str]:
+        """Return the names of `packages` and of all they depend on."""
+        plan = self._run("apt-get", "--simulate", "--no-install-recommends", "install", *packages)
+        return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
+
+    def download(self, packages: Sequence[str]) -> dict[str, Path]:
+        """Download `packages` and return the file of each."""
+        self._run("apt-get", "download", *packages)
+        files = {path.name.split("_")[0]: path for path in (self.folder / "debs").glob("*.deb")}
+        return {name: files[name] for name in packages}
+
+    def _run(self, *argv: str) -> str:
+        """Run one apt command with our configuration; return what it printed; raise Unavailable."""
+        env = {**os.environ, "APT_CONFIG": str(self.folder / "apt.conf"), "LC_ALL": "C"}
+        done = subprocess.run(
+            [*self.runner, *argv],
+            cwd=self.folder / "debs",
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if line.startswith("E:")] or ["no reason given"]
+            raise Unavailable(f"{self.suite}: {said[0].removeprefix('E: ')}")
+        return done.stdout
+
+
+def _configuration(folder: Path) -> str:
+    """Return an apt.conf that has the machine's ways to reach its mirror, and nothing else of its settings."""
+    own = subprocess.run(
+        ["apt-config", "dump", "--no-empty", "--format", '%F "%v";%n', "Acquire"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    settings = {
+        "Dir::Etc::main": "/dev/null",
+        "Dir::Etc::parts": f"{folder}/parts",
+        "Dir::Etc::sourcelist": f"{folder}/sources.list",
+        "Dir::Etc::sourceparts": f"{folder}/parts",
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": f"{folder}/parts",
+        "Dir::State": str(folder),
+        "Dir::State::status": f"{folder}/status",
+        "Dir::Cache": f"{folder}/cache",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "2",
+        # A mirror may be a frozen copy; its signature still counts, its "valid until" does not.
+        "Acquire::Check-Valid-Until": "false",
+        "APT::Sandbox::User": "root",
+    }
+    return own + "".join(f'{key} "{value}";\n' for key, value in settings.items())
+
+
+def _mirror() -> str:
+    """Return the address of the Debian mirror that the machine's own apt uses; raise Unavailable."""
+    listed = subprocess.run(
+        ["apt-get", "update", "--print-uris"], capture_output=True, text=True, check=False
+    ).stdout
+    suites = "|".join((*SUITES, codename(), "unstable", "testing", "stable", "oldstable", "oldoldstable"))
+    found = re.search(rf"^'(\S+/)dists/(?:{suites})/InRelease'", listed, re.MULTILINE)
+    if not found:
+        raise Unavailable("apt knows no Debian mirror on this machine (see /etc/apt/sources.list.d)")
+    return str(found[1])

@@ -1,0 +1,377 @@
+"""The rehearsal fleet as Python sees it: bring it up, use its nodes, take it down."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lab import cgroups, debian, login
+from lab.layout import MODELS, NODE3, PORT, USERS, Model, Place, describe, hard_links
+
+STATE = Path(__file__).resolve().parent / ".state"
+CACHE = STATE / "cache"
+STANDIN = Path(__file__).resolve().parent / "standin" / "ctr.py"
+START_PATIENCE = 60.0
+
+# Joins the cgroups that come before "--", then becomes the command behind it.
+JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit 1; shift; done; shift; exec "$@"'
+# Lets the command go, so that it is no child of ours and outlives us.
+DETACH = '"$@" &'
+
+
+class LabError(Exception):
+    """The lab cannot do what was asked; the text is one sentence for people."""
+
+
+class Node:
+    """A node that is up.
+
+    Attributes:
+        name, address, port: how it is called and where its sshd listens.
+        suite_model: what kind of node it is.
+        cri, socket, root: whether the CRI plugin is on, containerd's socket and content root inside the node.
+        real_is_legacy: whether it runs a real containerd older than 1.3.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._spec: dict[str, Any] = json.loads((folder / "node.json").read_text())
+        self.model = Model(**{**self._spec["model"], **_tuples(self._spec["model"])})
+        self.name: str = self._spec["name"]
+        self.number: int = self._spec["place"]["number"]
+        self.address: str = self._spec["place"]["address"]
+        self.real_is_legacy: bool = self._spec["place"]["real_is_legacy"]
+        self.port = PORT
+        self.cri, self.socket, self.root = self.model.cri, self.model.socket, self.model.root
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} {self.address}:{self.port}>"
+
+    @cached_property
+    def version(self) -> str:
+        """The version that the node's ctr reports."""
+        return self.ctr("--version").stdout.decode().split()[-1]
+
+    @property
+    def pid(self) -> int | None:
+        """The machine's number of the node's process 1, None when the node is down."""
+        with contextlib.suppress(OSError, ValueError):
+            pid, started = (self.folder / "pid").read_text().split()
+            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            if stat[19] == started and stat[0] != "Z":
+                return int(pid)
+        return None
+
+    def argv(self, command: Sequence[str], *, user: str | None = None) -> list[str]:
+        """Return the machine's command line that runs `command` inside the node, as `user` or as root.
+
+        Raises:
+            LabError: the node is down.
+        """
+        if not (pid := self.pid):
+            raise LabError(f"{self.name} is down")
+        name = user or "root"
+        home = "/root" if name == "root" else f"/home/{name}"
+        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        if name == "ops":
+            path = "/usr/local/bin:/usr/bin:/bin:/usr/games"
+        settings = [f"PATH={path}", f"HOME={home}", f"USER={name}", f"LOGNAME={name}", "SHELL=/bin/bash"]
+        settings += [f"TERM={os.environ.get('TERM', 'dumb')}", "LANG=C.UTF-8"]
+        become = (
+            ["setpriv", f"--reuid={USERS[name]}", f"--regid={USERS[name]}", "--init-groups"] if user else []
+        )
+        enter = ["nsenter", f"--target={pid}", "--mount", "--uts", "--pid", "--cgroup", "--"]
+        return [*enter, "env", "--ignore-environment", f"--chdir={home}", *settings, *become, *command]
+
+    def exec(
+        self, argv: Sequence[str], *, stdin: bytes = b"", check: bool = True, user: str | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command inside the node, not over SSH.
+
+        Args:
+            argv: the command; looked up on the node's PATH.
+            stdin: what it reads.
+            check: raise when it fails.
+            user: `ops` or `ops2` where the node has them; root by default.
+
+        Raises:
+            LabError: the node is down, or (with `check`) the command failed; with its last words.
+        """
+        done = subprocess.run(self.argv(argv, user=user), input=stdin, capture_output=True, check=False)
+        if check and done.returncode:
+            said = (
+                done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()
+            )
+            raise LabError(f"{self.name}: {' '.join(argv)}: exit {done.returncode}: {said}")
+        return done
+
+    def ctr(
+        self, *args: str, namespace: str = "k8s.io", stdin: bytes = b"", check: bool = True
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run the ctr that a user of this node gets; see `exec`."""
+        return self.exec([*self.model.ctr, "-n", namespace, *args], stdin=stdin, check=check)
+
+    def real_ctr(
+        self, *args: str, namespace: str = "k8s.io", stdin: bytes = b"", check: bool = True
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run the ctr beneath node1's stand-in; elsewhere the same as `ctr`."""
+        return self.exec(self.real_ctr_argv(*args, namespace=namespace), stdin=stdin, check=check)
+
+    def real_ctr_argv(self, *args: str, namespace: str = "k8s.io") -> list[str]:
+        """Return the command line, inside the node, of the ctr that belongs to its containerd."""
+        return [*self._spec["real_ctr"], "-n", namespace, *args]
+
+    def start_containerd(self) -> None:
+        """Start containerd and wait until it answers; raise LabError."""
+        self._control("start containerd")
+
+    def stop_containerd(self) -> None:
+        """Stop containerd and wait until it has ended; raise LabError."""
+        self._control("stop containerd")
+
+    def restart_containerd(self) -> None:
+        """Stop and start containerd; raise LabError."""
+        self.stop_containerd()
+        self.start_containerd()
+
+    def start_sshd(self) -> None:
+        """Start sshd and wait until it answers; raise LabError."""
+        self._control("start sshd")
+
+    def stop_sshd(self) -> None:
+        """Stop sshd (not the sessions it has) and wait until it has ended; raise LabError."""
+        self._control("stop sshd")
+
+    def services(self) -> dict[str, bool]:
+        """Return which services run; raise LabError."""
+        answer: dict[str, bool] = json.loads(self._control("status"))
+        return answer
+
+    def _control(self, request: str) -> str:
+        """Ask the node's process 1 for something and return its answer; raise LabError."""
+        folder = os.open(self.folder, os.O_PATH)
+        try:
+            with socket.socket(socket.AF_UNIX) as asked:
+                asked.settimeout(START_PATIENCE)
+                asked.connect(f"/proc/self/fd/{folder}/control")  # the path itself may be too long
+                asked.sendall(request.encode())
+                answer = asked.recv(4096).decode()
+        except OSError as error:
+            raise LabError(f"{self.name} does not answer: {error}") from error
+        finally:
+            os.close(folder)
+        if request != "status" and answer != "ok":
+            raise LabError(f"{self.name}: {answer}")
+        return answer
+
+
+class Fleet:
+    """The rehearsal fleet that lives in one state folder.
+
+    Args:
+        state: where everything of this fleet is kept while it is up.
+        cache: where unpacked Debian packages are kept, also when it is down.
+        network: the first three numbers of the nodes' loopback addresses.
+    """
+
+    def __init__(self, state: Path = STATE, *, cache: Path = CACHE, network: str = "127.0.10") -> None:
+        self.state, self.cache, self.network = state.resolve(), cache.resolve(), network
+        self.group = f"ctr-ferry-lab-{hashlib.sha256(bytes(self.state)).hexdigest()[:8]}"
+        self.missing: list[str] = []
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """The nodes that are up, by name."""
+        found = [Node(path.parent) for path in self.state.glob("nodes/*/node.json")]
+        return {node.name: node for node in sorted(found, key=lambda n: n.number) if node.pid}
+
+    @property
+    def inventory(self) -> Path:
+        """The inventory that `up` writes."""
+        return self.state / "hosts.yaml"
+
+    def up(self, extra: int = 0) -> None:
+        """Start every node that is not up, and what a node that is up has lost.
+
+        Args:
+            extra: how many more nodes like node3 to have (node6 and on).
+
+        Raises:
+            LabError: not root, no Debian, no packages, or a node that does not start.
+        """
+        self._demand_root()
+        with self._lock():
+            trees = self._packages()
+            machine = next(found.machine for found in trees.values() if found.machine)
+            login.make_key(self.state / "ssh/id_ed25519", "ctr-ferry-lab", machine)
+            numbers = {*MODELS, *range(6, 6 + extra), *(node.number for node in self.nodes.values())}
+            wanted = {number: MODELS.get(number, NODE3) for number in sorted(numbers)}
+            have = {n: suite for n, m in wanted.items() for suite in reversed(m.suites) if suite in trees}
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda n: self._ensure(n, wanted[n], trees[have[n]], machine), have))
+            self._publish()
+
+    def down(self) -> None:
+        """End every process of this fleet and remove all it wrote, except the cache; raise LabError."""
+        self._demand_root()
+        if not self.state.exists():
+            return
+        with self._lock():
+            try:
+                cgroups.destroy(self.group)
+            except TimeoutError as error:
+                raise LabError(str(error)) from error
+            for path in self.state.iterdir():
+                if path == self.cache or path.name == "lock":
+                    continue
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            (self.state / "lock").unlink()
+        with contextlib.suppress(OSError):  # the cache is in it
+            self.state.rmdir()
+
+    def _packages(self) -> dict[str, debian.Trees]:
+        """Return the suites that can be had; raise LabError when that is none, or not the machine's own."""
+        runner = self._within("up")
+        try:
+            own = debian.codename()
+            with self._lock(self.cache):
+                got = debian.fetch(list(dict.fromkeys((*debian.SUITES, own))), self.cache, runner)
+        except debian.Unavailable as error:
+            raise LabError(str(error)) from error
+        if isinstance(why := got[own], debian.Unavailable):
+            raise LabError(f"the rehearsal fleet needs packages of {why}")
+        self.missing = [str(why) for why in got.values() if isinstance(why, debian.Unavailable)]
+        return {suite: trees for suite, trees in got.items() if isinstance(trees, debian.Trees)}
+
+    def _ensure(self, number: int, model: Model, trees: debian.Trees, machine: Path) -> None:
+        """Start node `number`, or what it lacks when it is up; raise LabError."""
+        folder = self.state / "nodes" / f"node{number}"
+        if (folder / "node.json").exists() and (node := Node(folder)).pid:
+            node.start_containerd()
+            node.start_sshd()
+            return
+        group = f"{self.group}/node{number}"
+        cgroups.destroy(group)
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "root").mkdir(parents=True)
+        place = self._place(number, model, folder, machine)
+        for path, source in self._programs(model, place, trees).items():
+            target = Path(f"{folder}/lower{path}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(source, target)
+        spec = describe(model, place, trees, machine)
+        groups = cgroups.create(group)
+        spec["cgroups"] = [(str(h.folder), h.kind, h.options) for h in cgroups.hierarchies()]
+        (folder / "node.json").write_text(json.dumps(spec))
+        self._launch(place, groups)
+
+    def _place(self, number: int, model: Model, folder: Path, machine: Path) -> Place:
+        """Return what makes node `number` different from others of its model."""
+        key = self.state / "ssh/host_keys" / f"node{number}"
+        login.make_key(key, f"node{number}", machine)
+        legacy = bool(model.legacy and os.environ.get("CTR_FERRY_LEGACY"))
+        return Place(
+            number,
+            f"{self.network}.{number}",
+            folder,
+            host_key=key.read_text(),
+            client_key=(self.state / "ssh/id_ed25519.pub").read_text(),
+            python=Path(sys.executable).resolve(),
+            standin=STANDIN if model.legacy and not legacy and STANDIN.exists() else None,
+            real_is_legacy=legacy,
+        )
+
+    def _programs(self, model: Model, place: Place, trees: debian.Trees) -> dict[str, Path]:
+        """Return the programs this node has beside its packages: path -> source; raise LabError."""
+        if not place.real_is_legacy:
+            return hard_links(model, place, trees)
+        given = Path(os.environ["CTR_FERRY_LEGACY"])
+        if not all((given / name).is_file() for name in ("ctr", "containerd", "containerd-shim")):
+            raise LabError(f"CTR_FERRY_LEGACY={given} holds no ctr, containerd and containerd-shim")
+        return {f"/usr/bin/{path.name}": path for path in given.iterdir() if path.is_file()}
+
+    def _launch(self, place: Place, groups: list[Path]) -> None:
+        """Start a node's process 1 and wait until all its services answer; raise LabError."""
+        leaves = [group / "init" for group in groups if (group / "cgroup.type").exists()]
+        for leaf in leaves:  # with cgroup v2, a group with groups in it must hold no processes itself
+            leaf.mkdir(exist_ok=True)
+        unshare = ["unshare", "--mount", "--propagation=private", "--uts", "--pid", "--fork", "--kill-child"]
+        program = [str(place.python), "-I", "-S", str(Path(__file__).with_name("node.py"))]
+        inside = _joining(leaves, [*unshare, *program, str(place.folder / "node.json")])
+        argv = ["sh", "-c", DETACH, "detach", *_joining(groups, ["unshare", "--cgroup", *inside])]
+        log = place.folder / "log"
+        with (
+            log.open("wb") as errors,
+            subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+            ) as started,
+        ):
+            assert started.stdout
+            answer = started.stdout.readline().decode().strip()
+        if answer != "ready":
+            words = log.read_text(errors="replace").strip().splitlines() or ["no word"]
+            raise LabError(f"{place.name} did not start: {answer or words[-1]}")
+
+    def _publish(self) -> None:
+        """Write known_hosts and the inventory of the nodes that are up."""
+        nodes = list(self.nodes.values())
+        keys = [
+            (node.address, (self.state / "ssh/host_keys" / f"{node.name}.pub").read_text()) for node in nodes
+        ]
+        (self.state / "ssh/known_hosts").write_text(login.known_hosts(keys))
+        listed = [(n.name, n.address, n.model.group, n.number == 3) for n in nodes]
+        self.inventory.write_text(login.inventory(self.state, listed))
+
+    def _within(self, name: str) -> list[str]:
+        """Return an argv prefix that puts a command into the fleet's group `name`, where `down` finds it."""
+        try:
+            return _joining(cgroups.create(f"{self.group}/{name}"), [])
+        except OSError as error:
+            raise LabError(f"the rehearsal fleet needs control groups it can write to ({error})") from error
+
+    def _demand_root(self) -> None:
+        """Raise LabError unless we are root."""
+        if os.geteuid():
+            raise LabError("the rehearsal fleet needs root: run it as root or with sudo")
+
+    @contextlib.contextmanager
+    def _lock(self, folder: Path | None = None) -> Iterator[None]:
+        """Hold the lock of the fleet, or of the cache, against other processes."""
+        path = (folder or self.state) / "lock"
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                    yield
+                    return
+
+
+def _joining(groups: Sequence[Path], command: Sequence[str]) -> list[str]:
+    """Return the argv that joins `groups` and then becomes `command`."""
+    return ["sh", "-c", JOIN, "join", *map(str, groups), "--", *command]
+
+
+def _tuples(model: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the lists of a model read from JSON as the tuples they were."""
+    return {key: tuple(value) for key, value in model.items() if isinstance(value, list)}
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give `source` a second name, or copy it where it is on another file system."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,288 @@
+"""What each node of the rehearsal fleet is: pure descriptions, from which `fleet` starts them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.debian import Trees
+
+PORT = 2222
+USERS = {"ops": 1000, "ops2": 1001}
+# "ops2-secret", so that tests and demos have a sudo that asks
+OPS2_HASH = (
+    "$6$ctrferry$wQcWA3qH5YPHO143mZUEEOUz77o0FnQFn2TZxLbvyL5KaXUZ.1QMZt7AqtYHtRhPDtWRhah8O8K2jVsiUjQbw/"
+)
+TOOLS = ("containerd", "ctr", "runc", "docker", "nerdctl", "crictl", "kubectl", "k3s", "rke2", "microk8s")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One kind of node.
+
+    `suites`: Debian suites that can bring its containerd, the best first. `group`: its group in the
+    inventory. `layout`: where things are (`plain`, `sudo`, `k3s`, `rke2`). `root`, `socket`: containerd's.
+    `ctr`: the command a user of this node types.
+    """
+
+    suites: tuple[str, ...]
+    group: str
+    layout: str = "plain"
+    cri: bool = True
+    legacy: bool = False
+    root: str = "/var/lib/containerd"
+    state: str = "/run/containerd"
+    ctr: tuple[str, ...] = ("ctr",)
+
+    @property
+    def socket(self) -> str:
+        """Return the path of containerd's socket."""
+        return f"{self.state}/containerd.sock"
+
+    @property
+    def programs(self) -> str:
+        """Return the folder of containerd's programs."""
+        return {
+            "k3s": "/var/lib/rancher/k3s/data/current/bin",
+            "rke2": "/var/lib/rancher/rke2/bin",
+        }.get(self.layout, "/usr/bin")
+
+
+NODE3 = Model(("bookworm",), "plain", layout="sudo")
+MODELS = {
+    1: Model(("bullseye", "bookworm"), "legacy", legacy=True),
+    2: Model(("bullseye",), "plain", cri=False),
+    3: NODE3,
+    4: Model(
+        ("trixie",),
+        "kubernetes",
+        layout="k3s",
+        root="/var/lib/rancher/k3s/agent/containerd",
+        state="/run/k3s/containerd",
+        ctr=("k3s", "ctr"),
+    ),
+    5: Model(
+        ("sid",),
+        "kubernetes",
+        layout="rke2",
+        root="/var/lib/rancher/rke2/agent/containerd",
+        state="/run/k3s/containerd",
+        ctr=("/var/lib/rancher/rke2/bin/ctr", "--address", "/run/k3s/containerd/containerd.sock"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What one node needs to know beside its model: its number, address, folder and login material.
+
+    `python` and `standin`: interpreter and script of node1's stand-in ctr (`standin` None: not used).
+    `real_is_legacy`: node1 runs a real containerd older than 1.3.
+    """
+
+    number: int
+    address: str
+    folder: Path
+    host_key: str
+    client_key: str
+    python: Path
+    standin: Path | None = None
+    real_is_legacy: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the node's name."""
+        return f"node{self.number}"
+
+
+def hard_links(model: Model, place: Place, trees: Trees) -> dict[str, Path]:
+    """Return the programs that this node has elsewhere than their package put them: path -> source."""
+    ctr = trees.runtime / "usr/bin/ctr"
+    if model.layout == "sudo":
+        return {"/usr/local/sbin/ctr": ctr}
+    if place.standin:
+        return {"/usr/libexec/lab/ctr": ctr}
+    return {}
+
+
+def describe(model: Model, place: Place, trees: Trees, machine: Path) -> dict[str, Any]:
+    """Return what `node.py` builds the node from.
+
+    Args:
+        model: the kind of node.
+        place: this node's own particulars.
+        trees: the unpacked packages of its suite.
+        machine: the unpacked sshd, sudo and busybox of the machine's own suite.
+    """
+    plain = model.layout in ("plain", "sudo")
+    usr = [place.folder / "lower/usr", *([trees.runtime / "usr"] if plain else []), machine / "usr"]
+    if trees.libraries:
+        usr.insert(-1, trees.libraries / "usr")
+    runtime = [trees.runtime / "usr/sbin", trees.runtime / "usr/bin"]
+    outside = [] if place.python.is_relative_to("/usr") else [place.python.parent.parent]
+    return {
+        "name": place.name,
+        "folder": str(place.folder),
+        "usr": [str(folder) for folder in usr if folder.is_dir()],
+        "etc": [str(machine / "etc")],
+        "keep": [str(path) for path in ([*outside, place.standin.parent] if place.standin else outside)],
+        "stacks": {} if plain else {model.programs: [str(folder) for folder in runtime if folder.is_dir()]},
+        "absent": _absent(model),
+        "links": {"/etc/localtime": "/usr/share/zoneinfo/UTC"},
+        "files": _files(model, place),
+        "users": USERS if model.layout == "sudo" else {},
+        "services": {
+            "containerd": (
+                [f"{model.programs}/containerd", "--config", "/etc/containerd/config.toml"],
+                f"unix:{model.socket}",
+            ),
+            "sshd": (["/usr/sbin/sshd", "-D", "-e"], f"tcp:{place.address}:{PORT}"),
+        },
+        "path": f"{model.programs}:" if not plain else "",
+        "model": asdict(model),
+        "place": {"number": place.number, "address": place.address, "real_is_legacy": place.real_is_legacy},
+        "real_ctr": real_ctr(model, place),
+    }
+
+
+def real_ctr(model: Model, place: Place) -> list[str]:
+    """Return the command line of the ctr that belongs to this node's containerd."""
+    if place.standin:
+        return ["/usr/libexec/lab/ctr"]
+    return list(model.ctr)
+
+
+def _absent(model: Model) -> list[str]:
+    """Return the paths to hide: the machine's own container tools and settings of its own daemons."""
+    folders = ["/usr/local/bin", "/usr/local/sbin"]
+    tools = [f"/usr/bin/{tool}" for tool in TOOLS[3:]]
+    if model.layout in ("k3s", "rke2"):
+        folders += ["/usr/bin", "/usr/sbin"]
+    elif model.layout == "sudo":
+        folders.remove("/usr/local/sbin")
+        tools.append("/usr/bin/ctr")
+    tools += [f"{folder}/{tool}" for folder in folders for tool in TOOLS]
+    settings = ("ssh", "sudoers.d", "profile.d", "containerd", "environment", "rancher", "docker", "cni")
+    return tools + [f"/etc/{name}" for name in settings]
+
+
+def _files(model: Model, place: Place) -> Mapping[str, tuple[int, str]]:
+    """Return the node's own files: path -> mode and text."""
+    name = place.name
+    files = {
+        "/etc/hostname": (0o644, f"{name}\n"),
+        "/etc/hosts": (0o644, f"127.0.0.1 localhost\n{place.address} {name}\n::1 localhost ip6-localhost\n"),
+        "/etc/ssh/ssh_host_ed25519_key": (0o600, place.host_key),
+        "/etc/ssh/authorized_keys": (0o644, place.client_key),
+        "/etc/ssh/sshd_config": (0o644, _sshd(model, place)),
+        "/etc/sudoers": (0o440, SUDOERS),
+        "/etc/pam.d/sudo": (0o644, PAM),
+        "/etc/containerd/config.toml": (0o644, _containerd(model, place)),
+        **_accounts(USERS if model.layout == "sudo" else {}),
+    }
+    if place.standin:
+        run = f"LAB_REAL_CTR=/usr/libexec/lab/ctr exec {place.python} -I -S '{place.standin}' \"$@\""
+        files["/usr/bin/ctr"] = (0o755, f"#!/bin/sh\n{run}\n")
+    if model.layout == "k3s":
+        files["/usr/local/bin/k3s"] = (0o755, K3S.replace("PROGRAMS", model.programs))
+    return files
+
+
+SUDOERS = """\
+Defaults env_reset
+Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+root ALL=(ALL:ALL) ALL
+ops  ALL=(ALL:ALL) NOPASSWD: ALL
+ops2 ALL=(ALL:ALL) ALL
+"""
+
+PAM = """\
+auth required pam_unix.so
+account required pam_unix.so
+session required pam_permit.so
+"""
+
+# Like the real one: `k3s ctr` is ctr with k3s' own socket and the namespace k8s.io as its defaults.
+K3S = """\
+#!/bin/sh
+case $1 in
+ctr)
+    shift
+    export CONTAINERD_ADDRESS="${CONTAINERD_ADDRESS:-/run/k3s/containerd/containerd.sock}"
+    export CONTAINERD_NAMESPACE="${CONTAINERD_NAMESPACE:-k8s.io}"
+    exec PROGRAMS/ctr "$@" ;;
+--version | -v)
+    echo "k3s version v1.32.4+k3s1 (6b330558)"
+    echo "go version go1.23.6" ;;
+*)
+    echo "No help topic for '$1'" >&2
+    exit 3 ;;
+esac
+"""
+
+
+def _sshd(model: Model, place: Place) -> str:
+    """Return the node's sshd_config."""
+    text = f"""\
+Port {PORT}
+ListenAddress {place.address}
+HostKey /etc/ssh/ssh_host_ed25519_key
+AuthorizedKeysFile /etc/ssh/authorized_keys
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+UsePAM no
+UseDNS no
+PrintMotd no
+PidFile none
+MaxStartups 100
+AllowTcpForwarding yes
+ClientAliveInterval 0
+AcceptEnv LANG LC_*
+"""
+    if model.layout == "sudo":  # where ctr is; `ops` keeps the stock PATH, on which it is not
+        text += (
+            "Match User ops2\n    SetEnv PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin\n"
+        )
+    return text
+
+
+def _containerd(model: Model, place: Place) -> str:
+    """Return containerd's configuration: where it keeps things, and no port but on the node's own address."""
+    plugin = "cri" if place.real_is_legacy else "io.containerd.grpc.v1.cri"
+    lines = [] if place.real_is_legacy else ["version = 2"]
+    lines += [f'root = "{model.root}"', f'state = "{model.state}"']
+    if not model.cri:
+        lines.append(f'disabled_plugins = ["{plugin}"]')
+    lines += ["[grpc]", f'address = "{model.socket}"']
+    if model.cri:
+        lines += [
+            f"[plugins.{json.dumps(plugin)}]",
+            f'stream_server_address = "{place.address}"',
+            'stream_server_port = "10010"',
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _accounts(users: Mapping[str, int]) -> dict[str, tuple[int, str]]:
+    """Return passwd, group and shadow of a small Debian with `users` added."""
+    people = [
+        ("root", 0, "/root", "/bin/bash"),
+        ("daemon", 1, "/usr/sbin", "/usr/sbin/nologin"),
+        ("sshd", 105, "/run/sshd", "/usr/sbin/nologin"),
+        ("nobody", 65534, "/nonexistent", "/usr/sbin/nologin"),
+        *((user, uid, f"/home/{user}", "/bin/bash") for user, uid in users.items()),
+    ]
+    groups = {"tty": 5, "shadow": 42, "nogroup": 65534} | {n: i for n, i, _, _ in people if i != 65534}
+    secret = {"ops2": OPS2_HASH}
+    return {
+        "/etc/passwd": (0o644, "".join(f"{n}:x:{i}:{i}::{home}:{sh}\n" for n, i, home, sh in people)),
+        "/etc/group": (0o644, "".join(f"{name}:x:{number}:\n" for name, number in groups.items())),
+        "/etc/shadow": (
+            0o600,
+            "".join(f"{p[0]}:{secret.get(p[0], '*')}:20000:0:99999:7:::\n" for p in people),
+        ),
+    }
