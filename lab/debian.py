@@ -67,6 +67,15 @@ def fetch(suites: Sequence[str], cache: Path, runner: Sequence[str] = ()) -> dic
         return dict(zip(suites, pool.map(one, suites), strict=True))
 
 
+def busybox(cache: Path) -> Path:
+    """Return the static busybox that an earlier `fetch` put into `cache`; raise Unavailable."""
+    own = codename()
+    program = cache / "trees" / f"{own}-for-{own}" / "machine/usr/bin/busybox"
+    if not program.exists():
+        raise Unavailable("images need the busybox that `python -m lab up` fetches; run it once")
+    return program
+
+
 def _suite(suite: str, own: str, cache: Path, runner: Sequence[str]) -> Trees:
     """Return the trees of one suite, from the cache or from the mirror; raise Unavailable."""
     final = cache / "trees" / f"{suite}-for-{own}"
@@ -131,7 +140,7 @@ def _unpack(archive: Path, tree: Path, runner: Sequence[str]) -> None:
 
 
 class _Apt:
-    """apt with a state folder of its own: another suite, empty dpkg status, the machine's mirror and proxies."""
+    """apt with a state folder of its own: other suite, empty dpkg status, the machine's mirror and proxy."""
 
     def __init__(self, suite: str, folder: Path, runner: Sequence[str]) -> None:
         if not KEYRING.exists():
@@ -177,7 +186,7 @@ class _Apt:
 
 
 def _configuration(folder: Path) -> str:
-    """Return an apt.conf that has the machine's ways to reach its mirror, and nothing else of its settings."""
+    """Return an apt.conf with the machine's way to its mirror and nothing else of its settings."""
     own = subprocess.run(
         ["apt-config", "dump", "--no-empty", "--format", '%F "%v";%n', "Acquire"],
         capture_output=True,

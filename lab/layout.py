@@ -138,10 +138,10 @@ def describe(model: Model, place: Place, trees: Trees, machine: Path) -> dict[st
             "containerd": (
                 [f"{model.programs}/containerd", "--config", "/etc/containerd/config.toml"],
                 f"unix:{model.socket}",
+                model.programs,
             ),
-            "sshd": (["/usr/sbin/sshd", "-D", "-e"], f"tcp:{place.address}:{PORT}"),
+            "sshd": (["/usr/sbin/sshd", "-D", "-e"], f"tcp:{place.address}:{PORT}", "/usr/sbin"),
         },
-        "path": f"{model.programs}:" if not plain else "",
         "model": asdict(model),
         "place": {"number": place.number, "address": place.address, "real_is_legacy": place.real_is_legacy},
         "real_ctr": real_ctr(model, place),

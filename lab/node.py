@@ -155,12 +155,17 @@ def furnish(node: dict[str, Any]) -> None:
 
 
 class Service:
-    """A daemon of the node: `argv`, and the address (`unix:PATH` or `tcp:HOST:PORT`) where it answers."""
+    """A daemon of the node.
+
+    `argv`: how it is started. `answers`: its address, `unix:PATH` or `tcp:HOST:PORT`. `programs`: the folder
+    that comes first on its PATH.
+    """
 
     running: ClassVar[dict[int, Service]] = {}
 
-    def __init__(self, name: str, argv: list[str], answers: str) -> None:
+    def __init__(self, name: str, argv: list[str], answers: str, programs: str) -> None:
         self.name, self.argv, self.answers = name, argv, answers
+        self.environment = {**ENVIRONMENT, "PATH": f"{programs}:{ENVIRONMENT['PATH']}"}
         self.pid = 0
 
     def start(self) -> str:
@@ -171,7 +176,7 @@ class Service:
             self.pid = os.posix_spawn(
                 self.argv[0],
                 self.argv,
-                ENVIRONMENT,
+                self.environment,
                 file_actions=actions,
                 setsid=True,
                 setsigdef=[signal.SIGPIPE],  # Python ignores it, and a daemon's children would, too

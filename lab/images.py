@@ -1,0 +1,376 @@
+"""A small image builder: images of given layers and platforms that containerd imports and runs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import platform as machine
+import random
+import subprocess
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from lab import debian
+from lab.fleet import CACHE, LabError, Node
+
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine.machine(), machine.machine())
+NATIVE = f"linux/{ARCHITECTURE}"
+APPLETS = ("sh", "echo", "true", "cat", "ls", "sleep", "uname")
+STEP = 1 << 20
+Media = Literal["oci", "docker"]
+
+OCI = {
+    "index": "application/vnd.oci.image.index.v1+json",
+    "manifest": "application/vnd.oci.image.manifest.v1+json",
+    "config": "application/vnd.oci.image.config.v1+json",
+    "layer": "application/vnd.oci.image.layer.v1.tar",
+    "layer+gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
+}
+DOCKER = {
+    "index": "application/vnd.docker.distribution.manifest.list.v2+json",
+    "manifest": "application/vnd.docker.distribution.manifest.v2+json",
+    "config": "application/vnd.docker.container.image.v1+json",
+    "layer": "application/vnd.docker.image.rootfs.diff.tar",
+    "layer+gzip": "application/vnd.docker.image.rootfs.diff.tar.gzip",
+}
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """What names a blob: its digest, exact size and media type."""
+
+    digest: str
+    size: int
+    media_type: str
+
+    def json(self) -> dict[str, Any]:
+        """Return the descriptor as it is written in a manifest or an index."""
+        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image on this machine.
+
+    `target`: what a name of it points at. `manifests`, `configs`, `layers`: digests by platform.
+    `blobs`: every blob by digest, as a file (layers) or as bytes (all else).
+    """
+
+    target: Descriptor
+    manifests: Mapping[str, str]
+    configs: Mapping[str, str]
+    layers: Mapping[str, tuple[str, ...]]
+    blobs: Mapping[str, Path | bytes]
+
+    def size(self, digest: str) -> int:
+        """Return the size of one blob in bytes."""
+        blob = self.blobs[digest]
+        return len(blob) if isinstance(blob, bytes) else blob.stat().st_size
+
+    def of(self, *platforms: str) -> set[str]:
+        """Return the digests of all blobs of `platforms`, with the target's."""
+        found = {self.target.digest}
+        for name in platforms:
+            found |= {self.manifests[name], self.configs[name], *self.layers[name]}
+        return found
+
+    def write_archive(
+        self,
+        file: IO[bytes],
+        names: Sequence[str],
+        blobs: Collection[str] | None = None,
+        *,
+        bare_tags: bool = False,
+    ) -> None:
+        """Write the image as an OCI layout in a tar, front to back.
+
+        Args:
+            file: where to; may be a pipe.
+            names: the full references it gets when it is imported.
+            blobs: the digests of the blobs to put in; all when None.
+            bare_tags: annotate with the tag alone, as ctr before 1.2 wants it.
+        """
+        index = {"schemaVersion": 2, "manifests": [self._entry(name, bare_tags) for name in names]}
+        with tarfile.open(fileobj=file, mode="w|") as tar:
+            _add(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+            for digest, blob in self.blobs.items():
+                if blobs is None or digest in blobs:
+                    _add(tar, f"blobs/{digest.replace(':', '/')}", blob)
+            _add(tar, "index.json", json.dumps(index).encode())
+
+    def _entry(self, name: str, bare_tags: bool) -> dict[str, Any]:
+        """Return the index.json entry that gives the image `name`."""
+        if bare_tags:
+            annotations = {"org.opencontainers.image.ref.name": _split(name)[1]}
+        else:
+            annotations = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
+        return {**self.target.json(), "annotations": annotations}
+
+
+def build(
+    folder: Path,
+    *,
+    layers: Sequence[int] = (1000,),
+    platforms: Sequence[str] = (NATIVE,),
+    media: Media = "oci",
+    index: bool | None = None,
+    gzip: bool | None = None,
+    seed: int = 0,
+    cmd: Sequence[str] = ("/bin/sh",),
+    busybox: Path | None = None,
+) -> BuiltImage:
+    """Build an image around Debian's static busybox; the same arguments give the same digests.
+
+    Args:
+        folder: where the layers are written, as blobs/sha256/HEX.
+        layers: the size of the incompressible file in each layer, in bytes.
+        platforms: such as linux/amd64 and linux/arm64; each gets layers of its own.
+        media: OCI's or Docker's (schema 2) media types.
+        index: whether the target is an index; by default where there are several platforms.
+        gzip: whether layers are compressed; by default Docker's are and OCI's are not.
+        seed: another seed gives other contents.
+        cmd: what a container runs by default.
+        busybox: the static busybox to use; by default the one in the lab's cache.
+
+    Raises:
+        debian.Unavailable: there is no busybox in the cache yet.
+    """
+    types = DOCKER if media == "docker" else OCI
+    packed = media == "docker" if gzip is None else gzip
+    program = busybox or debian.busybox(CACHE)
+    blobs: dict[str, Path | bytes] = {}
+    entries, configs, layer_digests = {}, {}, {}
+    for platform in platforms:
+        made = [
+            _layer(folder, _files(place, size, f"{seed} {platform} {place}", platform, program), packed)
+            for place, size in enumerate(layers)
+        ]
+        described = [
+            Descriptor(digest, path.stat().st_size, types["layer+gzip" if packed else "layer"])
+            for digest, _, path in made
+        ]
+        blobs |= {digest: path for digest, _, path in made}
+        config = _blob(blobs, _config(platform, [diff for _, diff, _ in made], cmd), types["config"])
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": types["manifest"],
+            "config": config.json(),
+            "layers": [layer.json() for layer in described],
+        }
+        entries[platform] = _blob(blobs, manifest, types["manifest"])
+        configs[platform] = config.digest
+        layer_digests[platform] = tuple(layer.digest for layer in described)
+    target = next(iter(entries.values()))
+    if index or (index is None and len(entries) > 1):
+        children = [{**entry.json(), "platform": _platform(name)} for name, entry in entries.items()]
+        listing = {"schemaVersion": 2, "mediaType": types["index"], "manifests": children}
+        target = _blob(blobs, listing, types["index"])
+    manifests = {name: entry.digest for name, entry in entries.items()}
+    return BuiltImage(target, manifests, configs, layer_digests, blobs)
+
+
+def seed_image(
+    node: Node,
+    image: BuiltImage,
+    names: Sequence[str],
+    namespace: str = "k8s.io",
+    blobs: Collection[str] | None = None,
+) -> None:
+    """Import an image on a node with the ctr of its own containerd, as that version needs it.
+
+    Args:
+        node: a node that is up.
+        image: what to import.
+        names: the full references it gets.
+        namespace: containerd's namespace.
+        blobs: the digests of the blobs that the node is to get; all when None. The import must succeed.
+
+    Raises:
+        LabError: the import failed; with ctr's last words.
+    """
+    version = _version(node)
+    if version < (1, 2):
+        for name in names:
+            repository = _split(name)[0]
+            _stream(node, image, [name], namespace, blobs, "--oci-name", repository, bare_tags=True)
+        return
+    flags = []
+    if version >= (1, 3) and (blobs is None or set(image.blobs) <= set(blobs)):
+        flags += ["--all-platforms"] if set(image.manifests) != {NATIVE} else []
+        flags += ["--no-unpack"] if NATIVE not in image.manifests else []
+    _stream(node, image, names, namespace, blobs, *flags)
+
+
+def _stream(
+    node: Node,
+    image: BuiltImage,
+    names: Sequence[str],
+    namespace: str,
+    blobs: Collection[str] | None,
+    *flags: str,
+    bare_tags: bool = False,
+) -> None:
+    """Pipe the archive into the node's import; raise LabError."""
+    argv = node.argv(node.real_ctr_argv("images", "import", *flags, "-", namespace=namespace))
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said) as ctr,
+    ):
+        assert ctr.stdin
+        with contextlib.suppress(BrokenPipeError):  # ctr's own words say why it stopped reading
+            image.write_archive(ctr.stdin, names, blobs, bare_tags=bare_tags)
+            ctr.stdin.close()
+        if ctr.wait():
+            said.seek(0)
+            raise LabError(f"{node.name}: import of {names}: {said.read().decode(errors='replace').strip()}")
+
+
+def _version(node: Node) -> tuple[int, int]:
+    """Return major and minor number of the ctr of the node's own containerd."""
+    word = node.real_ctr("--version").stdout.decode().split()[-1]
+    major, minor, *_ = word.lstrip("v").split(".")
+    return int(major), int(minor)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return repository and tag of a full reference."""
+    repository, _, tag = name.rpartition(":")
+    return repository, tag
+
+
+def _blob(blobs: dict[str, Path | bytes], document: Mapping[str, Any], media_type: str) -> Descriptor:
+    """Put a JSON document among `blobs` and return its descriptor."""
+    data = json.dumps(document, separators=(",", ":")).encode()
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    blobs[digest] = data
+    return Descriptor(digest, len(data), media_type)
+
+
+def _platform(name: str) -> dict[str, str]:
+    """Return a platform such as linux/arm/v7 as an index or a config spells it."""
+    return dict(zip(("os", "architecture", "variant"), name.split("/"), strict=False))
+
+
+def _config(platform: str, diff_ids: Sequence[str], cmd: Sequence[str]) -> dict[str, Any]:
+    """Return an image's config document."""
+    return {
+        "created": "2024-01-01T00:00:00Z",
+        **_platform(platform),
+        "config": {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"], "Cmd": list(cmd)},
+        "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
+        "history": [{"created": "2024-01-01T00:00:00Z", "created_by": "lab"} for _ in diff_ids],
+    }
+
+
+Member = tuple[tarfile.TarInfo, Any]
+
+
+def _files(place: int, size: int, seed: str, platform: str, busybox: Path) -> Iterator[Member]:
+    """Yield what layer number `place` holds; the first one makes the image run."""
+    if place == 0:
+        for name in ("bin", "data", "etc", "tmp"):
+            yield _member(name, kind=tarfile.DIRTYPE, mode=0o1777 if name == "tmp" else 0o755), None
+        with busybox.open("rb") as program:
+            yield _member("bin/busybox", size=busybox.stat().st_size, mode=0o755), program
+        for name in APPLETS:
+            yield _member(f"bin/{name}", kind=tarfile.SYMTYPE, link="busybox"), None
+        text = f"{platform}\n".encode()
+        yield _member("etc/platform", size=len(text)), io.BytesIO(text)
+    yield _member(f"data/layer-{place}", size=size), _Noise(size, seed)
+
+
+def _member(
+    name: str, *, kind: bytes = tarfile.REGTYPE, size: int = 0, mode: int = 0o644, link: str = ""
+) -> tarfile.TarInfo:
+    """Return a tar header that is the same on every machine."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.mode, info.linkname, info.mtime = kind, size, mode, link, 1704067200
+    return info
+
+
+def _layer(folder: Path, members: Iterator[Member], packed: bool) -> tuple[str, str, Path]:
+    """Write one layer below `folder` as a stream; return its digest, its diff id and its file."""
+    blobs = folder / "blobs/sha256"
+    blobs.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=blobs, delete=False) as file:
+        sink = _Sink(file, packed)
+        with tarfile.open(fileobj=sink, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+            for info, data in members:
+                tar.addfile(info, data)
+        sink.finish()
+    digest = sink.stored.hexdigest()
+    path = Path(file.name).rename(blobs / digest)
+    path.chmod(0o644)
+    return f"sha256:{digest}", f"sha256:{sink.plain.hexdigest()}", path
+
+
+class _Sink(io.RawIOBase):
+    """A file that hashes what goes through it, before and after compression."""
+
+    def __init__(self, file: Any, packed: bool) -> None:
+        self.file = file
+        self.plain, self.stored = hashlib.sha256(), hashlib.sha256()
+        # Noise does not shrink: gzip at level 0 has the right form and costs next to nothing.
+        self.packer = zlib.compressobj(0, wbits=31) if packed else None
+
+    def writable(self) -> bool:
+        """Tell that one can write here."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Take some of the plain bytes."""
+        self.plain.update(data)
+        self._store(self.packer.compress(data) if self.packer else data)
+        return len(data)
+
+    def finish(self) -> None:
+        """Write what the compressor still holds."""
+        if self.packer:
+            self._store(self.packer.flush())
+
+    def _store(self, data: bytes) -> None:
+        """Write and hash bytes as they are stored."""
+        self.stored.update(data)
+        self.file.write(data)
+
+
+class _Noise(io.RawIOBase):
+    """A file of `size` incompressible bytes that depend only on `seed`, made while it is read."""
+
+    def __init__(self, size: int, seed: str) -> None:
+        self.left = size
+        self.random = random.Random(seed)
+        self.buffer = b""
+
+    def readable(self) -> bool:
+        """Tell that one can read here."""
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next `size` bytes, or all that are left."""
+        wanted = self.left if size is None or size < 0 else min(size, self.left)
+        parts = [self.buffer]
+        have = len(self.buffer)
+        while have < wanted:
+            parts.append(self.random.randbytes(STEP))
+            have += STEP
+        data = b"".join(parts)
+        self.buffer = data[wanted:]
+        self.left -= wanted
+        return data[:wanted]
+
+
+def _add(tar: tarfile.TarFile, name: str, blob: Path | bytes) -> None:
+    """Add a file or bytes to a tar under `name`."""
+    if isinstance(blob, bytes):
+        tar.addfile(_member(name, size=len(blob)), io.BytesIO(blob))
+    else:
+        with blob.open("rb") as file:
+            tar.addfile(_member(name, size=blob.stat().st_size), file)
