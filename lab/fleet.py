@@ -291,6 +291,7 @@ class Fleet:
             python=Path(sys.executable).resolve(),
             standin=STANDIN if model.legacy and not legacy and STANDIN.exists() else None,
             real_is_legacy=legacy,
+            unprivileged=not _may_lower_oom_scores(),
         )
 
     def _programs(self, model: Model, place: Place, trees: debian.Trees) -> dict[str, Path]:
@@ -362,6 +363,13 @@ class Fleet:
 def _joining(groups: Sequence[Path], command: Sequence[str]) -> list[str]:
     """Return the argv that joins `groups` and then becomes `command`."""
     return ["sh", "-c", JOIN, "join", *map(str, groups), "--", *command]
+
+
+def _may_lower_oom_scores() -> bool:
+    """Tell whether this process has CAP_SYS_RESOURCE."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> 24 & 1)
 
 
 def _tuples(model: dict[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -11,6 +11,8 @@ from typing import Any
 from lab.debian import Trees
 
 PORT = 2222
+CONFIG = "/etc/containerd/config.toml"
+UID_MAP = "/etc/containerd/uid_map"
 USERS = {"ops": 1000, "ops2": 1001}
 # "ops2-secret", so that tests and demos have a sudo that asks
 OPS2_HASH = (
@@ -80,7 +82,8 @@ class Place:
     """What one node needs to know beside its model: its number, address, folder and login material.
 
     `python` and `standin`: interpreter and script of node1's stand-in ctr (`standin` None: not used).
-    `real_is_legacy`: node1 runs a real containerd older than 1.3.
+    `real_is_legacy`: node1 runs a real containerd older than 1.3. `unprivileged`: this machine's root may not
+    lower an OOM score, as in many containers.
     """
 
     number: int
@@ -91,6 +94,7 @@ class Place:
     python: Path
     standin: Path | None = None
     real_is_legacy: bool = False
+    unprivileged: bool = False
 
     @property
     def name(self) -> str:
@@ -136,7 +140,7 @@ def describe(model: Model, place: Place, trees: Trees, machine: Path) -> dict[st
         "users": USERS if model.layout == "sudo" else {},
         "services": {
             "containerd": (
-                [f"{model.programs}/containerd", "--config", "/etc/containerd/config.toml"],
+                _daemon(model, place),
                 f"unix:{model.socket}",
                 model.programs,
             ),
@@ -146,6 +150,15 @@ def describe(model: Model, place: Place, trees: Trees, machine: Path) -> dict[st
         "place": {"number": place.number, "address": place.address, "real_is_legacy": place.real_is_legacy},
         "real_ctr": real_ctr(model, place),
     }
+
+
+def _daemon(model: Model, place: Place) -> list[str]:
+    """Return the command line that starts containerd."""
+    argv = [f"{model.programs}/containerd", "--config", CONFIG]
+    if place.real_is_legacy and place.unprivileged:
+        # Before 1.3 a shim whose OOM score cannot be lowered is an error, but not in a user namespace: show one.
+        return ["/bin/sh", "-c", f'mount --bind {UID_MAP} /proc/$$/uid_map; exec "$@"', "containerd", *argv]
+    return argv
 
 
 def real_ctr(model: Model, place: Place) -> list[str]:
@@ -180,7 +193,8 @@ def _files(model: Model, place: Place) -> Mapping[str, tuple[int, str]]:
         "/etc/ssh/sshd_config": (0o644, _sshd(model, place)),
         "/etc/sudoers": (0o440, SUDOERS),
         "/etc/pam.d/sudo": (0o644, PAM),
-        "/etc/containerd/config.toml": (0o644, _containerd(model, place)),
+        CONFIG: (0o644, _containerd(model, place)),
+        UID_MAP: (0o644, "         0          0 4294967294\n"),
         **_accounts(USERS if model.layout == "sudo" else {}),
     }
     if place.standin:
