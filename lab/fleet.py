@@ -35,6 +35,10 @@ class LabError(Exception):
     """The lab cannot do what was asked; the text is one sentence for people."""
 
 
+class NodeGone(LabError):
+    """A node's process 1 is not there, or no longer."""
+
+
 class Node:
     """A node that is up.
 
@@ -169,7 +173,7 @@ class Node:
                 asked.sendall(request.encode())
                 answer = asked.recv(4096).decode()
         except OSError as error:
-            raise LabError(f"{self.name} does not answer: {error}") from error
+            raise NodeGone(f"{self.name} does not answer: {error}") from error
         finally:
             os.close(folder)
         if request != "status" and answer != "ok":
@@ -259,9 +263,10 @@ class Fleet:
         """Start node `number`, or what it lacks when it is up; raise LabError."""
         folder = self.state / "nodes" / f"node{number}"
         if (folder / "node.json").exists() and (node := Node(folder)).pid:
-            node.start_containerd()
-            node.start_sshd()
-            return
+            with contextlib.suppress(NodeGone):  # it ended under our hands: then start it anew
+                node.start_containerd()
+                node.start_sshd()
+                return
         group = f"{self.group}/node{number}"
         cgroups.destroy(group)
         shutil.rmtree(folder, ignore_errors=True)

@@ -156,7 +156,7 @@ def _daemon(model: Model, place: Place) -> list[str]:
     """Return the command line that starts containerd."""
     argv = [f"{model.programs}/containerd", "--config", CONFIG]
     if place.real_is_legacy and place.unprivileged:
-        # Before 1.3 a shim whose OOM score cannot be lowered is an error, but not in a user namespace: show one.
+        # Before 1.3 an OOM score that cannot be lowered is an error, except in a user namespace: show one.
         return ["/bin/sh", "-c", f'mount --bind {UID_MAP} /proc/$$/uid_map; exec "$@"', "containerd", *argv]
     return argv
 

@@ -263,7 +263,8 @@ def main() -> None:
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
         answers = [str(error)]
     bad = [answer for answer in answers if answer != "ok"]
-    print("; ".join(bad) or "ready", flush=True)
+    with contextlib.suppress(BrokenPipeError):  # who started us was killed: stay for who comes next
+        print("; ".join(bad) or "ready", flush=True)
     if bad:
         sys.exit(1)
     os.dup2(os.open("/dev/null", os.O_RDWR), 1)

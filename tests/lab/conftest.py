@@ -1,0 +1,73 @@
+"""The rehearsal fleet for tests: the one that is up, or one that lives as long as the session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lab import debian
+from lab.fleet import Fleet, Node
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Fleet]:
+    """The rehearsal fleet, up; taken down at the end only if it was down before."""
+    if os.geteuid():
+        pytest.skip("the rehearsal fleet needs root")
+    try:
+        debian.codename()
+    except debian.Unavailable as why:
+        pytest.skip(str(why))
+    fleet = Fleet()
+    was_up = bool(fleet.nodes)
+    try:
+        fleet.up()
+        yield fleet
+    finally:
+        if not was_up:
+            fleet.down()
+
+
+def _node(fleet: Fleet, name: str) -> Node:
+    """Return a node, or skip the test where its suite cannot be had."""
+    if name not in fleet.nodes:
+        pytest.skip(f"the fleet has no {name}: {'; '.join(fleet.missing)}")
+    return fleet.nodes[name]
+
+
+@pytest.fixture(params=["node1", "node2", "node3", "node4", "node5"])
+def node(fleet: Fleet, request: pytest.FixtureRequest) -> Node:
+    """Each node in turn."""
+    return _node(fleet, request.param)
+
+
+@pytest.fixture
+def node1(fleet: Fleet) -> Node:
+    """ctr 1.2.6, or what CTR_FERRY_LEGACY names."""
+    return _node(fleet, "node1")
+
+
+@pytest.fixture
+def node2(fleet: Fleet) -> Node:
+    """containerd 1.4, no CRI."""
+    return _node(fleet, "node2")
+
+
+@pytest.fixture
+def node3(fleet: Fleet) -> Node:
+    """containerd 1.6, with the users ops and ops2."""
+    return _node(fleet, "node3")
+
+
+@pytest.fixture
+def node4(fleet: Fleet) -> Node:
+    """containerd 1.7, laid out like k3s."""
+    return _node(fleet, "node4")
+
+
+@pytest.fixture
+def node5(fleet: Fleet) -> Node:
+    """containerd 2.x, laid out like RKE2."""
+    return _node(fleet, "node5")
