@@ -214,9 +214,7 @@ def _configuration(folder: Path) -> str:
 
 def _mirror() -> str:
     """Return the address of the Debian mirror that the machine's own apt uses; raise Unavailable."""
-    listed = subprocess.run(
-        ["apt-get", "update", "--print-uris"], capture_output=True, text=True, check=False
-    ).stdout
+    listed = subprocess.run(["apt-get", "update", "--print-uris"], capture_output=True, text=True, check=False).stdout
     suites = "|".join((*SUITES, codename(), "unstable", "testing", "stable", "oldstable", "oldoldstable"))
     found = re.search(rf"^'(\S+/)dists/(?:{suites})/InRelease'", listed, re.MULTILINE)
     if not found:

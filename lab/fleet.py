@@ -44,9 +44,9 @@ class Node:
 
     Attributes:
         name, address, port: how it is called and where its sshd listens.
-        suite_model: what kind of node it is.
+        model: what kind of node it is.
         cri, socket, root: whether the CRI plugin is on, containerd's socket and content root inside the node.
-        real_is_legacy: whether it runs a real containerd older than 1.3.
+        real_is_legacy: whether it runs a real containerd older than 1.3 (`legacy`: from which folder).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +56,8 @@ class Node:
         self.name: str = self._spec["name"]
         self.number: int = self._spec["place"]["number"]
         self.address: str = self._spec["place"]["address"]
-        self.real_is_legacy: bool = self._spec["place"]["real_is_legacy"]
+        self.legacy: str = self._spec["place"]["legacy"]
+        self.real_is_legacy = bool(self.legacy)
         self.port = PORT
         self.cri, self.socket, self.root = self.model.cri, self.model.socket, self.model.root
 
@@ -93,9 +94,7 @@ class Node:
             path = "/usr/local/bin:/usr/bin:/bin:/usr/games"
         settings = [f"PATH={path}", f"HOME={home}", f"USER={name}", f"LOGNAME={name}", "SHELL=/bin/bash"]
         settings += [f"TERM={os.environ.get('TERM', 'dumb')}", "LANG=C.UTF-8"]
-        become = (
-            ["setpriv", f"--reuid={USERS[name]}", f"--regid={USERS[name]}", "--init-groups"] if user else []
-        )
+        become = ["setpriv", f"--reuid={USERS[name]}", f"--regid={USERS[name]}", "--init-groups"] if user else []
         enter = ["nsenter", f"--target={pid}", "--mount", "--uts", "--pid", "--cgroup", "--"]
         return [*enter, "env", "--ignore-environment", f"--chdir={home}", *settings, *become, *command]
 
@@ -115,9 +114,7 @@ class Node:
         """
         done = subprocess.run(self.argv(argv, user=user), input=stdin, capture_output=True, check=False)
         if check and done.returncode:
-            said = (
-                done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()
-            )
+            said = done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()
             raise LabError(f"{self.name}: {' '.join(argv)}: exit {done.returncode}: {said}")
         return done
 
@@ -198,7 +195,11 @@ class Fleet:
     @property
     def nodes(self) -> dict[str, Node]:
         """The nodes that are up, by name."""
-        found = [Node(path.parent) for path in self.state.glob("nodes/*/node.json")]
+        found = []
+        for path in self.state.glob("nodes/*/node.json"):
+            # An `up` that was killed, or another version of the lab, may have left what cannot be read.
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                found.append(Node(path.parent))
         return {node.name: node for node in sorted(found, key=lambda n: n.number) if node.pid}
 
     @property
@@ -262,7 +263,8 @@ class Fleet:
     def _ensure(self, number: int, model: Model, trees: debian.Trees, machine: Path) -> None:
         """Start node `number`, or what it lacks when it is up; raise LabError."""
         folder = self.state / "nodes" / f"node{number}"
-        if (folder / "node.json").exists() and (node := Node(folder)).pid:
+        legacy = os.environ.get("CTR_FERRY_LEGACY", "") if model.legacy else ""
+        if (node := self.nodes.get(f"node{number}")) and node.legacy == legacy:
             with contextlib.suppress(NodeGone):  # it ended under our hands: then start it anew
                 node.start_containerd()
                 node.start_sshd()
@@ -271,7 +273,7 @@ class Fleet:
         cgroups.destroy(group)
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "root").mkdir(parents=True)
-        place = self._place(number, model, folder, machine)
+        place = self._place(number, model, machine, legacy)
         for path, source in self._programs(model, place, trees).items():
             target = Path(f"{folder}/lower{path}")
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -282,28 +284,27 @@ class Fleet:
         (folder / "node.json").write_text(json.dumps(spec))
         self._launch(place, groups)
 
-    def _place(self, number: int, model: Model, folder: Path, machine: Path) -> Place:
+    def _place(self, number: int, model: Model, machine: Path, legacy: str) -> Place:
         """Return what makes node `number` different from others of its model."""
         key = self.state / "ssh/host_keys" / f"node{number}"
         login.make_key(key, f"node{number}", machine)
-        legacy = bool(model.legacy and os.environ.get("CTR_FERRY_LEGACY"))
         return Place(
             number,
             f"{self.network}.{number}",
-            folder,
+            self.state / "nodes" / f"node{number}",
             host_key=key.read_text(),
             client_key=(self.state / "ssh/id_ed25519.pub").read_text(),
             python=Path(sys.executable).resolve(),
             standin=STANDIN if model.legacy and not legacy and STANDIN.exists() else None,
-            real_is_legacy=legacy,
+            legacy=legacy,
             unprivileged=not _may_lower_oom_scores(),
         )
 
     def _programs(self, model: Model, place: Place, trees: debian.Trees) -> dict[str, Path]:
         """Return the programs this node has beside its packages: path -> source; raise LabError."""
-        if not place.real_is_legacy:
+        if not place.legacy:
             return hard_links(model, place, trees)
-        given = Path(os.environ["CTR_FERRY_LEGACY"])
+        given = Path(place.legacy)
         if not all((given / name).is_file() for name in ("ctr", "containerd", "containerd-shim")):
             raise LabError(f"CTR_FERRY_LEGACY={given} holds no ctr, containerd and containerd-shim")
         return {f"/usr/bin/{path.name}": path for path in given.iterdir() if path.is_file()}
@@ -333,9 +334,7 @@ class Fleet:
     def _publish(self) -> None:
         """Write known_hosts and the inventory of the nodes that are up."""
         nodes = list(self.nodes.values())
-        keys = [
-            (node.address, (self.state / "ssh/host_keys" / f"{node.name}.pub").read_text()) for node in nodes
-        ]
+        keys = [(node.address, (self.state / "ssh/host_keys" / f"{node.name}.pub").read_text()) for node in nodes]
         (self.state / "ssh/known_hosts").write_text(login.known_hosts(keys))
         listed = [(n.name, n.address, n.model.group, n.number == 3) for n in nodes]
         self.inventory.write_text(login.inventory(self.state, listed))

@@ -15,9 +15,7 @@ CONFIG = "/etc/containerd/config.toml"
 UID_MAP = "/etc/containerd/uid_map"
 USERS = {"ops": 1000, "ops2": 1001}
 # "ops2-secret", so that tests and demos have a sudo that asks
-OPS2_HASH = (
-    "$6$ctrferry$wQcWA3qH5YPHO143mZUEEOUz77o0FnQFn2TZxLbvyL5KaXUZ.1QMZt7AqtYHtRhPDtWRhah8O8K2jVsiUjQbw/"
-)
+OPS2_HASH = "$6$ctrferry$wQcWA3qH5YPHO143mZUEEOUz77o0FnQFn2TZxLbvyL5KaXUZ.1QMZt7AqtYHtRhPDtWRhah8O8K2jVsiUjQbw/"
 TOOLS = ("containerd", "ctr", "runc", "docker", "nerdctl", "crictl", "kubectl", "k3s", "rke2", "microk8s")
 
 
@@ -82,8 +80,8 @@ class Place:
     """What one node needs to know beside its model: its number, address, folder and login material.
 
     `python` and `standin`: interpreter and script of node1's stand-in ctr (`standin` None: not used).
-    `real_is_legacy`: node1 runs a real containerd older than 1.3. `unprivileged`: this machine's root may not
-    lower an OOM score, as in many containers.
+    `legacy`: the folder with a real containerd older than 1.3 that node1 runs, or "". `unprivileged`: this
+    machine's root may not lower an OOM score, as in many containers.
     """
 
     number: int
@@ -93,7 +91,7 @@ class Place:
     client_key: str
     python: Path
     standin: Path | None = None
-    real_is_legacy: bool = False
+    legacy: str = ""
     unprivileged: bool = False
 
     @property
@@ -147,7 +145,7 @@ def describe(model: Model, place: Place, trees: Trees, machine: Path) -> dict[st
             "sshd": (["/usr/sbin/sshd", "-D", "-e"], f"tcp:{place.address}:{PORT}", "/usr/sbin"),
         },
         "model": asdict(model),
-        "place": {"number": place.number, "address": place.address, "real_is_legacy": place.real_is_legacy},
+        "place": {"number": place.number, "address": place.address, "legacy": place.legacy},
         "real_ctr": real_ctr(model, place),
     }
 
@@ -155,7 +153,7 @@ def describe(model: Model, place: Place, trees: Trees, machine: Path) -> dict[st
 def _daemon(model: Model, place: Place) -> list[str]:
     """Return the command line that starts containerd."""
     argv = [f"{model.programs}/containerd", "--config", CONFIG]
-    if place.real_is_legacy and place.unprivileged:
+    if place.legacy and place.unprivileged:
         # Before 1.3 an OOM score that cannot be lowered is an error, except in a user namespace: show one.
         return ["/bin/sh", "-c", f'mount --bind {UID_MAP} /proc/$$/uid_map; exec "$@"', "containerd", *argv]
     return argv
@@ -258,16 +256,14 @@ ClientAliveInterval 0
 AcceptEnv LANG LC_*
 """
     if model.layout == "sudo":  # where ctr is; `ops` keeps the stock PATH, on which it is not
-        text += (
-            "Match User ops2\n    SetEnv PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin\n"
-        )
+        text += "Match User ops2\n    SetEnv PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin\n"
     return text
 
 
 def _containerd(model: Model, place: Place) -> str:
     """Return containerd's configuration: where it keeps things, and no port but on the node's own address."""
-    plugin = "cri" if place.real_is_legacy else "io.containerd.grpc.v1.cri"
-    lines = [] if place.real_is_legacy else ["version = 2"]
+    plugin = "cri" if place.legacy else "io.containerd.grpc.v1.cri"
+    lines = [] if place.legacy else ["version = 2"]
     lines += [f'root = "{model.root}"', f'state = "{model.state}"']
     if not model.cri:
         lines.append(f'disabled_plugins = ["{plugin}"]')
