@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import cgroups, debian, login
-from lab.layout import MODELS, NODE3, PORT, USERS, Model, Place, describe, hard_links
+from lab.layout import MODELS, NODE3, PORT, STREAM_PORT, USERS, Model, Place, describe, hard_links
 
 STATE = Path(__file__).resolve().parent / ".state"
 CACHE = STATE / "cache"
@@ -274,6 +274,7 @@ class Fleet:
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "root").mkdir(parents=True)
         place = self._place(number, model, machine, legacy)
+        _demand_free(place.address, PORT, STREAM_PORT)
         for path, source in self._programs(model, place, trees).items():
             target = Path(f"{folder}/lower{path}")
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -367,6 +368,18 @@ class Fleet:
 def _joining(groups: Sequence[Path], command: Sequence[str]) -> list[str]:
     """Return the argv that joins `groups` and then becomes `command`."""
     return ["sh", "-c", JOIN, "join", *map(str, groups), "--", *command]
+
+
+def _demand_free(address: str, *ports: int) -> None:
+    """Raise LabError where another program listens on one of the ports of a node that is down."""
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                text = f"{address}:{port} cannot be had ({error.strerror}); is a fleet of another clone up?"
+                raise LabError(text) from error
 
 
 def _may_lower_oom_scores() -> bool:

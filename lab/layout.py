@@ -11,6 +11,7 @@ from typing import Any
 from lab.debian import Trees
 
 PORT = 2222
+STREAM_PORT = 10010  # CRI opens it, for `kubectl exec` and the like
 CONFIG = "/etc/containerd/config.toml"
 UID_MAP = "/etc/containerd/uid_map"
 USERS = {"ops": 1000, "ops2": 1001}
@@ -272,7 +273,7 @@ def _containerd(model: Model, place: Place) -> str:
         lines += [
             f"[plugins.{json.dumps(plugin)}]",
             f'stream_server_address = "{place.address}"',
-            'stream_server_port = "10010"',
+            f'stream_server_port = "{STREAM_PORT}"',
         ]
     return "\n".join(lines) + "\n"
 

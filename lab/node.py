@@ -185,10 +185,11 @@ class Service:
             os.close(log)
         deadline = time.monotonic() + PATIENCE
         while self.pid and time.monotonic() < deadline:
-            if self.answering():
+            answering = self.answering()
+            reap()
+            if answering and self.pid:
                 return "ok"
             time.sleep(0.02)
-            reap()
         return f"{self.name} does not answer; see /var/log/{self.name}.log of this node"
 
     def stop(self) -> str:

@@ -138,9 +138,7 @@ class TestUsers:
 
 
 class TestImages:
-    def test_an_image_is_complete_and_its_container_runs(
-        self, node: Node, image: BuiltImage, name: str
-    ) -> None:
+    def test_an_image_is_complete_and_its_container_runs(self, node: Node, image: BuiltImage, name: str) -> None:
         seed_image(node, image, [name])
         assert b"complete (3/3)" in node.real_ctr("images", "check", f"name=={name}").stdout
         said = node.ctr("run", "--rm", name, f"lab-{uuid.uuid4().hex}", "/bin/echo", "hello").stdout
@@ -178,9 +176,7 @@ class TestImages:
         seed_image(node, build(tmp_path, platforms=(OTHER,), seed=4), [name], "default")
         assert name in node.real_ctr("images", "ls", "-q", namespace="default").stdout.decode().split()
 
-    def test_kubernetes_marks_new_names_where_cri_is_on(
-        self, node: Node, image: BuiltImage, name: str
-    ) -> None:
+    def test_kubernetes_marks_new_names_where_cri_is_on(self, node: Node, image: BuiltImage, name: str) -> None:
         seed_image(node, image, [name])
 
         def marked() -> bool:
@@ -288,6 +284,17 @@ class TestComingAndGoing:
         second.up()
         assert second.nodes["node3"].ctr("version").returncode == 0
         assert lame.services() == {"containerd": True, "sshd": True}
+
+    def test_addresses_that_another_fleet_has_are_not_taken(self, fleet: Fleet, tmp_path: Path) -> None:
+        assert fleet.nodes
+        rival = Fleet(tmp_path / "state", cache=fleet.cache, network=fleet.network)
+        try:
+            with pytest.raises(LabError, match=r":2222 cannot be had .* is a fleet of another clone up\?"):
+                rival.up()
+        finally:
+            rival.down()
+        assert traces(rival) == []
+        assert all(all(node.services().values()) for node in fleet.nodes.values())
 
     def test_extra_nodes_are_like_node3_and_stay_in_the_inventory(self, second: Fleet) -> None:
         second.up(extra=2)
