@@ -1,0 +1,5 @@
+"""The commands that `fab -l` lists."""
+
+from tasks.retag import retag
+
+__all__ = ["retag"]

@@ -1,0 +1,81 @@
+"""ctr's command lines, built purely: flags first (2.x takes them as arguments after a positional), all quoted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.ctr import shell
+from tasks.ctr.version import Capabilities
+
+GC_ROOT = "containerd.io/gc.root"
+CRI_MANAGED = "io.cri-containerd.image=managed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ctr:
+    """One host's ctr, aimed at one containerd.
+
+    Attributes:
+        argv: how it is started there, such as ``("ctr",)`` or ``("k3s", "ctr")``.
+        address: the socket.
+        capabilities: what this client can do.
+    """
+
+    argv: tuple[str, ...]
+    address: str
+    capabilities: Capabilities
+
+    def line(self, namespace: str, *words: str) -> str:
+        """Any ctr command in a namespace, as sh text."""
+        return shell.join((*self.argv, "--address", self.address, "--namespace", namespace, *words))
+
+    @property
+    def _local(self) -> tuple[str, ...]:
+        return ("--local",) if self.capabilities.local else ()
+
+    def images(self, namespace: str, *names: str) -> str:
+        """``images ls``: every image of the namespace, or those of exactly these names."""
+        return self.line(namespace, "images", "ls", *(f'name=="{name}"' for name in names))
+
+    def content(self, namespace: str, digest: str) -> str:
+        """``content get``: a blob's bytes on stdout."""
+        return self.line(namespace, "content", "get", digest)
+
+    def digests(self, namespace: str) -> str:
+        """``content ls -q``: the digests that this namespace sees."""
+        return self.line(namespace, "content", "ls", "-q")
+
+    def rooted(self, namespace: str) -> str:
+        """``content ls -q`` of the blobs that somebody labelled as roots of garbage collection."""
+        return self.line(namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"')
+
+    def tag(self, namespace: str, source: str, target: str, *, force: bool) -> str:
+        """``images tag`` (1.3 on)."""
+        flags = (*self._local, *(("--force",) if force else ()))
+        return self.line(namespace, "images", "tag", *flags, source, target)
+
+    def import_stdin(self, namespace: str, *flags: str, oci_name: str | None = None) -> str:
+        """``images import -``; to 1.1 with the repository apart."""
+        named = ("--oci-name", oci_name) if oci_name else self._local
+        return self.line(namespace, "images", "import", *named, *flags, "-")
+
+    def export_stdout(self, namespace: str, name: str, *, ref_name: str | None = None) -> str:
+        """``images export -``; to 1.2 with the ref name to write (1.2.14 ignores it)."""
+        flags = ("--oci-ref-name", ref_name) if ref_name else self._local
+        return self.line(namespace, "images", "export", *flags, "-", name)
+
+    def ingest(self, namespace: str, digest: str, size: int, key: str) -> str:
+        """``content ingest`` of one blob from stdin; the daemon checks digest and size."""
+        return self.line(namespace, "content", "ingest", "--expected-digest", digest, "--expected-size", str(size), key)
+
+    def keep(self, namespace: str, digest: str, owner: str) -> str:
+        """Labels a blob as a root of garbage collection, in our run's name."""
+        return self.line(namespace, "content", "label", digest, f"{GC_ROOT}={owner}")
+
+    def release(self, namespace: str, digest: str) -> str:
+        """Takes that label off again."""
+        return self.line(namespace, "content", "label", digest, f"{GC_ROOT}=")
+
+    def remove(self, namespace: str, name: str) -> str:
+        """``images rm``: takes a name away (exit 0 also where there was none)."""
+        return self.line(namespace, "images", "rm", name)

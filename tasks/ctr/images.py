@@ -1,0 +1,130 @@
+"""What ``ctr images ls`` says: parsed rows, and looking names up in them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tasks.ctr.commands import CRI_MANAGED
+from tasks.errors import BadReference, GarbledAnswer
+from tasks.oci.reference import Reference, is_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One record of a namespace: a name and what it points at.
+
+    Attributes:
+        media_type: of the target; ``digest`` is the target's digest.
+        size: as ctr prints it, of the host's platform alone; only to be shown.
+        platforms: all that the index names, though their content may be absent.
+    """
+
+    name: str
+    media_type: str
+    digest: str
+    size: str
+    platforms: str
+    labels: frozenset[str]
+
+    @property
+    def managed(self) -> bool:
+        """Whether CRI knows it, so that kubelet sees the name."""
+        return CRI_MANAGED in self.labels
+
+    @property
+    def ordinary(self) -> bool:
+        """False for the ``sha256:<config>`` record that CRI keeps beside the names."""
+        return not is_digest(self.name)
+
+
+def parse_images(text: str) -> tuple[Image, ...]:
+    """Parses ``images ls``: REF TYPE DIGEST SIZE(two words) PLATFORMS LABELS (1.0 to 2.1).
+
+    Raises:
+        GarbledAnswer: where the header or a row has another shape.
+    """
+    lines = text.splitlines()
+    if not lines:
+        return ()
+    if lines[0].split() != ["REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"]:
+        raise GarbledAnswer("`ctr images ls` did not print its table", said=lines[0][:200])
+    return tuple(_parse_row(line) for line in lines[1:] if line.strip())
+
+
+def _parse_row(line: str) -> Image:
+    words = line.split()
+    at = next((i for i, word in enumerate(words) if is_digest(word) and i >= 2), None)
+    if at is None or len(words) < at + 5:
+        raise GarbledAnswer("a row of `ctr images ls` has another shape", said=line[:200])
+    name, media_type = " ".join(words[: at - 1]), words[at - 1]
+    number, unit, platforms, *labels = words[at + 1 :]
+    return Image(
+        name,
+        media_type,
+        words[at],
+        f"{number} {unit}",
+        platforms,
+        frozenset(" ".join(labels).split(",")) - {"-"},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The images of one namespace of one host."""
+
+    namespace: str
+    images: tuple[Image, ...]
+
+    def get(self, name: str) -> Image | None:
+        """The record of exactly this name."""
+        return next((image for image in self.images if image.name == name), None)
+
+    def find(self, wanted: str) -> Image | None:
+        """The image that a user means: the exact name, else its full form, else a digest's.
+
+        ``repository@digest`` means that content under any name, the same repository's first.
+        """
+        if exact := self.get(wanted):
+            return exact
+        if is_digest(wanted):
+            return next((i for i in self._by_digest(wanted)), None)
+        reference = Reference.parse(wanted)
+        if reference.digest:
+            alike = sorted(self._by_digest(reference.digest), key=lambda i: not _same_repository(i, reference))
+            return alike[0] if alike else None
+        return self.get(str(reference if reference.tag else reference.with_tag("latest")))
+
+    def _by_digest(self, digest: str) -> Iterator[Image]:
+        alike = [image for image in self.images if image.digest == digest]
+        yield from sorted(alike, key=lambda image: not image.ordinary)
+
+    def match(self, glob: str) -> tuple[Image, ...]:
+        """The ordinary images whose name the glob fits; a glob never names CRI's own records."""
+        return tuple(i for i in self.images if i.ordinary and fnmatchcase(i.name, glob))
+
+    def close_to(self, wanted: str, most: int = 3) -> list[str]:
+        """Names that a user may have meant: the same repository name first, then alike ones."""
+        names = [image.name for image in self.images if image.ordinary]
+        last = _last_component(wanted)
+        same = [name for name in names if last and _last_component(name) == last]
+        alike = difflib.get_close_matches(wanted, names, n=most, cutoff=0.75)
+        return list(dict.fromkeys([*same, *alike]))[:most]
+
+
+def _same_repository(image: Image, reference: Reference) -> bool:
+    try:
+        return Reference.parse(image.name).repository == reference.repository
+    except BadReference:
+        return False
+
+
+def _last_component(name: str) -> str:
+    return name.partition("@")[0].rpartition("/")[2].partition(":")[0]
+
+
+def parse_digests(lines: Iterable[str]) -> frozenset[str]:
+    """The digests of ``content ls -q``."""
+    return frozenset(word for line in lines if is_digest(word := line.strip()))

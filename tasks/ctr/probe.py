@@ -1,0 +1,274 @@
+"""One question that tells what a host has: its ctr, its containerd, what we may do there, what it holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.ctr import shell
+from tasks.ctr.commands import Ctr
+from tasks.ctr.images import Listing, parse_images
+from tasks.ctr.shell import Answer, Script
+from tasks.ctr.version import Capabilities, Version
+from tasks.errors import CtrNotFound, DaemonUnreachable, FerryError, PermissionDenied
+from tasks.oci.descriptor import Platform
+
+# Where distributions keep a ctr that PATH does not show; each line is a whole command.
+_PLACES = (
+    "ctr",
+    "/usr/local/bin/ctr",
+    "/usr/bin/ctr",
+    "/usr/local/sbin/ctr",
+    "/opt/containerd/bin/ctr",
+    "/opt/bin/ctr",
+    "k3s ctr",
+    "/usr/local/bin/k3s ctr",
+    "/opt/bin/k3s ctr",
+    "/var/lib/rancher/rke2/bin/ctr",
+    "k0s ctr",
+    "/usr/local/bin/k0s ctr",
+    "microk8s ctr",
+    "/snap/bin/microk8s ctr",
+)
+_SOCKETS = (
+    "/run/containerd/containerd.sock",
+    "/run/k3s/containerd/containerd.sock",
+    "/run/k0s/containerd.sock",
+    "/var/snap/microk8s/common/run/containerd.sock",
+    "/run/docker/containerd/containerd.sock",
+)
+_OWN_SOCKET = {"k3s": _SOCKETS[1], "rke2": _SOCKETS[1], "k0s": _SOCKETS[2], "microk8s": _SOCKETS[3]}
+_DEFAULT_CONTENT_ROOT = "/var/lib/containerd/io.containerd.content.v1.content"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the inventory says of a host's ctr; None is found out.
+
+    Attributes:
+        command: ``ctr_command``, such as ``k3s ctr`` or a path.
+        address: ``ctr_address``, the socket.
+        namespaces: whose images the probe lists.
+    """
+
+    command: str | None
+    address: str | None
+    namespaces: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the probe found.
+
+    Attributes:
+        user: who ran it: the login user, or root through sudo.
+        ctr: ready to build command lines.
+        client, server: versions as printed; the server's may be empty.
+        sockets: every containerd socket that was seen.
+        namespaces: all of this containerd's.
+        listings: images of the namespaces that were asked for.
+        cri: whether CRI's plugin runs, so that names in k8s.io must get its label.
+        content_root: the content store's directory.
+        platform: of the host.
+    """
+
+    user: str
+    sudo: bool
+    ctr: Ctr
+    client: str
+    server: str
+    sockets: tuple[str, ...]
+    namespaces: tuple[str, ...]
+    listings: Mapping[str, Listing]
+    cri: bool
+    content_root: str
+    platform: Platform
+
+
+def script(settings: Settings) -> Script:
+    """The probe: finds ctr and socket in sh, then asks ctr; the first question that containerd fails is the last."""
+    ask = 'ready && $ctr --address "$address"'
+    steps = {
+        "host": 'id -un; uname -m; echo "sudo=${SUDO_USER-}"',
+        "ctr": 'echo "$ctr"; [ -z "$ctr" ] || $ctr --version',
+        "help": 'case "$($ctr --version)" in *-beta*|*-alpha*|*-rc*) ;; *[0-9].[0-9]*) ! : ;; esac && '
+        'for c in "" tag import; do $ctr images $c --help; done 2>&1',
+        "sockets": 'seen_sockets; echo "use $address"',
+        "namespaces": f"{ask} namespaces ls -q || {{ dead=1; false; }}",
+        "version": f"{ask} version",
+        "plugins": f"{ask} plugins ls -d",
+    }
+    for number, namespace in enumerate(settings.namespaces):
+        listing = shell.join(("--namespace", namespace, "images", "ls"))
+        steps[f"images-{number}"] = f"{ask} {listing}"
+    return Script(steps, prologue=_find(settings))
+
+
+def _find(settings: Settings) -> str:
+    places = [settings.command] if settings.command else _PLACES
+    sockets = [settings.address] if settings.address else _SOCKETS
+    own = "" if settings.address else " ".join(f"*{k}*) own={shell.join([s])};;" for k, s in _OWN_SOCKET.items())
+    return f"""
+LC_ALL=C; export LC_ALL; set -f
+find_ctr() {{
+  for place in {shell.join(places)}; do
+    command -v "${{place%% *}}" >/dev/null 2>&1 && {{ ctr=$place; return; }}
+  done
+}}
+seen_sockets() {{
+  for s in {shell.join(sockets)}; do
+    [ -S "$s" ] || continue
+    if [ -r "$s" ] && [ -w "$s" ]; then echo "open $s"; else echo "closed $s"; fi
+  done
+}}
+find_address() {{
+  case "$ctr" in {own or "*) ;;"} esac
+  for s in "$own" {shell.join(sockets)}; do [ -S "$s" ] && {{ address=$s; return; }}; done
+}}
+ready() {{ [ -z "$dead" ] && [ -n "$ctr" ] && [ -r "$address" ] && [ -w "$address" ]; }}
+ctr=; own=; address=; dead=; find_ctr; find_address
+"""
+
+
+def rights_check(settings: Settings) -> str:
+    """A sh test, without quotes of its own, that fails where no socket is open to the login user."""
+    sockets = [settings.address] if settings.address else _SOCKETS
+    return " || ".join(f"[ -w {shell.join([socket])} ]" for socket in sockets)
+
+
+def read(settings: Settings, answers: Mapping[str, Answer]) -> Facts:
+    """Reads the probe's answers.
+
+    Raises:
+        CtrNotFound, DaemonUnreachable, PermissionDenied: what the host lacks.
+        GarbledAnswer: where ctr's table has another shape.
+    """
+    user, machine, sudo = (*_lines(answers["host"]), "", "", "")[:3]
+    command, printed = _ctr(settings, answers["ctr"])
+    version = Version.parse(printed)
+    capabilities = (
+        Capabilities.of_help(answers["help"].text)
+        if version is None or (version.prerelease and answers["help"].text)
+        else Capabilities.of_version(version)
+    )
+    sockets = _lines(answers["sockets"])
+    address = sockets.pop().partition(" ")[2]
+    _require_daemon(settings, sockets, address, user, answers)
+    server = re.search(r"^Server:\n\s+Version:\s*(\S+)", answers["version"].text, re.MULTILINE)
+    plugins = _parse_plugins(answers["plugins"].text)
+    return Facts(
+        user=user,
+        sudo=sudo not in ("", "sudo="),
+        ctr=Ctr(tuple(command.split()), address, capabilities),
+        client=version.text if version else printed.strip(),
+        server=server[1] if server else "",
+        sockets=tuple(line.partition(" ")[2] for line in sockets),
+        namespaces=tuple(_lines(answers["namespaces"])),
+        listings={
+            namespace: Listing(namespace, parse_images(_said_ok(answers[f"images-{number}"], namespace)))
+            for number, namespace in enumerate(settings.namespaces)
+        },
+        cri=any(plugin.is_cri and plugin.ok for plugin in plugins),
+        content_root=next((p.root for p in plugins if p.is_content and p.root), _DEFAULT_CONTENT_ROOT),
+        platform=Platform.of_machine(machine),
+    )
+
+
+def _lines(answer: Answer) -> list[str]:
+    return [line.strip() for line in answer.text.splitlines() if line.strip()]
+
+
+def _ctr(settings: Settings, answer: Answer) -> tuple[str, str]:
+    lines = answer.text.splitlines()
+    command = lines[0].strip() if lines else ""
+    if not command:
+        where = settings.command or "PATH, the usual places, k3s, RKE2, k0s or microk8s"
+        raise CtrNotFound(
+            f"no ctr found ({where})",
+            hint="set ctr_command for this host in the inventory, to a path or to something like 'k3s ctr'",
+        )
+    return command, "\n".join(lines[1:])
+
+
+def _require_daemon(
+    settings: Settings, sockets: list[str], address: str, user: str, answers: Mapping[str, Answer]
+) -> None:
+    if not address:
+        raise DaemonUnreachable(
+            f"no containerd socket ({settings.address or ', '.join(_SOCKETS)})",
+            hint="start containerd on that host, or set ctr_address in the inventory",
+        )
+    if f"open {address}" not in sockets:
+        raise PermissionDenied(
+            f"{user or 'the login user'} may not use {address}, and sudo asks for a password or is not allowed",
+            hint="set ansible_become: true and give sudo's password with fab --prompt-for-sudo-password or "
+            "FABRIC_SUDO_PASSWORD, or log in as root",
+        )
+    if not answers["namespaces"].ok:
+        raise daemon_trouble(answers["namespaces"].stderr) or DaemonUnreachable(
+            f"containerd at {address} does not answer",
+            said=shell.tail(answers["namespaces"].stderr),
+            hint="look at `systemctl status containerd` on that host",
+        )
+
+
+def daemon_trouble(stderr: str) -> FerryError | None:
+    """Tells the daemon's absence from other failures of a ctr command (FACTS of 1.0 to 2.1, daemon down)."""
+    socket = "unix" in stderr or ".sock" in stderr
+    said = shell.tail(stderr)
+    if socket and "permission denied" in stderr:
+        return PermissionDenied(
+            "the user may not use containerd's socket",
+            said=said,
+            hint="log in as root, or set ansible_become: true",
+        )
+    if (socket and ("dial" in stderr or "cannot access socket" in stderr)) or "transport is closing" in stderr:
+        return DaemonUnreachable(
+            "containerd does not answer", said=said, hint="look at `systemctl status containerd` on that host"
+        )
+    return None
+
+
+def _said_ok(answer: Answer, namespace: str) -> str:
+    if not answer.ok:
+        raise daemon_trouble(answer.stderr) or DaemonUnreachable(
+            f"`ctr images ls` failed in namespace {namespace}",
+            said=shell.tail(answer.stderr),
+            hint="look at `systemctl status containerd` on that host",
+        )
+    return answer.text
+
+
+@dataclass(frozen=True, slots=True)
+class _Plugin:
+    type: str
+    id: str
+    root: str
+    ok: bool
+
+    @property
+    def is_cri(self) -> bool:
+        """1.x: one grpc plugin ``cri``; 2.x besides it ``io.containerd.cri.v1`` with images and runtime."""
+        return (self.type, self.id) in {("io.containerd.grpc.v1", "cri"), ("io.containerd.cri.v1", "images")}
+
+    @property
+    def is_content(self) -> bool:
+        return self.type == "io.containerd.content.v1"
+
+
+def _parse_plugins(text: str) -> list[_Plugin]:
+    """Parses ``plugins ls -d``: a block of ``Key: value`` a plugin, exports indented below ``Exports:``."""
+    plugins = []
+    for block in re.split(r"^Type:", text, flags=re.MULTILINE)[1:]:
+        identity = re.search(r"^ID:\s+(\S+)", block, re.MULTILINE)
+        root = re.search(r"^\s+root\s+(\S+)", block, re.MULTILINE)
+        plugins.append(
+            _Plugin(
+                block.split(None, 1)[0],
+                identity[1] if identity else "",
+                root[1] if root else "",
+                re.search(r"^Error:", block, re.MULTILINE) is None,
+            )
+        )
+    return plugins

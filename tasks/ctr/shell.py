@@ -1,0 +1,116 @@
+"""POSIX sh, built purely: the one place that quotes, and the frames that keep several answers apart.
+
+A `Script` is a list of named steps that one remote command runs; `Script.read` takes the streams apart again.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from tasks.errors import GarbledAnswer
+
+
+def join(argv: Iterable[str]) -> str:
+    """Words to one sh command, each quoted."""
+    return shlex.join(argv)
+
+
+def printf(data: bytes) -> str:
+    """A sh command that writes exactly ``data``, NULs included (dash, bash, busybox)."""
+    text = "".join(_PRINTF.get(byte) or f"\\{byte:03o}" for byte in data)
+    return f"printf '{_SHORT_NUL.sub(_NUL, text)}'"
+
+
+_PRINTF = {byte: chr(byte) for byte in range(0x20, 0x7F) if chr(byte) not in "\\'%"} | {ord("%"): "%%"}
+_NUL = r"\\0"  # archives are mostly NUL: two characters each, where no octal digit follows
+_SHORT_NUL = re.compile(r"\\000(?![0-7])")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one step of a script gave back."""
+
+    exit: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        """stdout as text; bytes that are no UTF-8 are shown as such, never raised."""
+        return self.stdout.decode("utf-8", "backslashreplace")
+
+    @property
+    def ok(self) -> bool:
+        """Whether the step's exit status was 0."""
+        return self.exit == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Steps that one remote command runs in order, whatever each one's exit status.
+
+    Attributes:
+        steps: name to sh text; a name is a word without spaces.
+        prologue: sh text before the first step, for functions; it must print nothing.
+        cleanup: sh text that runs at the end whatever happens, a TERM in the middle included.
+    """
+
+    steps: Mapping[str, str]
+    prologue: str = ""
+    cleanup: str = ""
+
+    def render(self, mark: str) -> str:
+        """The sh text, its frames drawn with ``mark``, a word that no output can contain by chance."""
+        lines = [
+            f"frame() {{ printf '\\n{mark} %s %s\\n' \"$@\"; printf '\\n{mark} %s %s\\n' \"$@\" >&2; }}",
+            self.prologue,
+        ]
+        if self.cleanup:
+            lines += [f"cleanup() {{ trap : TERM\n{self.cleanup}\n}}", "trap cleanup EXIT"]
+        for name, text in self.steps.items():
+            lines += [f"frame begin {name}", "{", text, "}", "frame end $?"]
+        return "\n".join(lines) + "\n"
+
+    def read(self, mark: str, stdout: bytes, stderr: bytes) -> dict[str, Answer]:
+        """Takes the two streams apart; noise before the first frame (banner, .bashrc) is dropped.
+
+        Raises:
+            GarbledAnswer: where a step's frame is absent or cut.
+        """
+        out, err = _frames(mark, stdout), _frames(mark, stderr)
+        answers = {}
+        for name in self.steps:
+            if name not in out or name not in err:
+                said = tail(stderr.decode("utf-8", "backslashreplace"))
+                raise GarbledAnswer(
+                    f"the host's answer breaks off at {name!r}",
+                    said=said,
+                    hint="run it again; if it stays, look at the login shell's start-up files on that host",
+                )
+            status, data = out[name]
+            answers[name] = Answer(status, data, err[name][1].decode("utf-8", "backslashreplace"))
+        return answers
+
+
+def _frames(mark: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
+    found: dict[str, tuple[int, bytes]] = {}
+    name = None
+    for part in stream.split(f"\n{mark} ".encode())[1:]:
+        head, _, data = part.partition(b"\n")
+        word, _, value = head.decode("ascii", "replace").partition(" ")
+        if word == "begin":
+            name, body = value, data
+        elif word == "end" and name is not None and value.isdigit():
+            found[name] = (int(value), body)
+            name = None
+    return found
+
+
+def tail(text: str, lines: int = 6, width: int = 400) -> str:
+    """The last lines of what a host said, control characters and log noise taken out, ready to be shown."""
+    clean = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+    kept = [line.strip() for line in clean.splitlines() if line.strip()]
+    return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in kept[-lines:])

@@ -1,0 +1,98 @@
+"""ctr's versions and what each can do (measured on 1.0.3 to 2.1.9)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?P<rest>\S*)")
+_PRERELEASE = re.compile(r"-(?:alpha|beta|rc)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A containerd version.
+
+    Attributes:
+        text: as the host printed it.
+        prerelease: whether it is an alpha, beta or rc, whose abilities lie between two releases.
+    """
+
+    major: int
+    minor: int
+    patch: int
+    text: str
+    prerelease: bool = False
+
+    @classmethod
+    def parse(cls, printed: str) -> Version | None:
+        """Reads ``ctr --version`` or a version alone; the number is the last word, None where that is no number.
+
+        ``v1.2.6``, ``1.6.20~ds1``, ``v1.7.2-k3s1``, ``1.3.0-beta.0-27-gdeadbee`` and ``2.1.9+unknown`` occur.
+        """
+        words = printed.split()
+        match = _VERSION.fullmatch(words[-1]) if words else None
+        if not match:
+            return None
+        major, minor, patch = (int(part or 0) for part in match.group(1, 2, 3))
+        return cls(major, minor, patch, words[-1], bool(_PRERELEASE.match(match["rest"])))
+
+    def at_least(self, major: int, minor: int) -> bool:
+        """Whether it is that release or a later one."""
+        return (self.major, self.minor) >= (major, minor)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a ctr client can do; the daemon's version does not matter (measured with eight daemons).
+
+    Attributes:
+        tag: has ``images tag`` (1.3).
+        local: knows ``--local`` for tag, import and export (1.7); without it 2.x's tag overwrites without a word
+            and its export can be cut short with exit 0.
+        oci_name: import learns the repository from ``--oci-name`` and the tag from the ref name (1.0, 1.1); later
+            ones read the full name from the annotations.
+        no_unpack: import has ``--no-unpack`` and ``--all-platforms`` (1.3).
+        partial_index: can import an index whose other manifests are absent (all but 1.2).
+        link: ``content ingest`` links a blob of another namespace from an empty file (1.1).
+    """
+
+    tag: bool
+    local: bool
+    oci_name: bool
+    no_unpack: bool
+    partial_index: bool
+    link: bool
+
+    @classmethod
+    def of_version(cls, version: Version) -> Capabilities:
+        """What a release can do."""
+        return cls(
+            tag=version.at_least(1, 3),
+            local=version.at_least(1, 7),
+            oci_name=not version.at_least(1, 2),
+            no_unpack=version.at_least(1, 3),
+            partial_index=version.at_least(1, 3) or not version.at_least(1, 2),
+            link=version.at_least(1, 1),
+        )
+
+    @classmethod
+    def of_help(cls, text: str) -> Capabilities:
+        """What a ctr without a telling version can do, by its own help.
+
+        Args:
+            text: ``images --help``, ``images tag --help`` and ``images import --help``, one after the other.
+        """
+        tag = re.search(r"^\s+tag\s", text, re.MULTILINE) is not None
+        oci_name = "--oci-name" in text
+        return cls(
+            tag=tag,
+            local=tag and "--local" in text,
+            oci_name=oci_name,
+            no_unpack="--no-unpack" in text,
+            partial_index=tag or oci_name,
+            link=True,
+        )

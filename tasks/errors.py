@@ -1,0 +1,203 @@
+"""Every error that an operator can meet. Each has three parts: what happened, what the host said, what to do.
+
+::
+
+    FerryError                      exit 1
+    ├── UsageError                  exit 2   bad-arguments: nothing was started
+    │   ├── BadReference            bad-reference
+    │   ├── BadInventory            bad-inventory
+    │   └── UnknownHost             unknown-host
+    ├── Unreachable                 exit 4   host-unreachable: no ssh session
+    │   ├── ConnectTimeout          connect-timeout
+    │   ├── HostKeyUnknown          host-key-unknown
+    │   ├── HostKeyChanged          host-key-changed
+    │   ├── LoginRefused            login-refused
+    │   └── ConnectionLost          connection-lost
+    └── HostError                   the host answered, and something is wrong there
+        ├── CtrNotFound             ctr-not-found
+        ├── DaemonUnreachable       daemon-unreachable
+        ├── PermissionDenied        permission-denied
+        ├── GarbledAnswer           garbled-answer
+        ├── RemoteTimeout           timeout
+        ├── ImageNotFound           image-not-found
+        ├── ReferenceExists         reference-exists
+        ├── ContentMissing          content-missing
+        ├── PlatformMissing         platform-missing
+        ├── MethodUnsupported       method-unsupported
+        ├── CommandFailed           command-failed
+        ├── VerifyFailed            verify-failed
+        └── SomeFailed              some-failed: several images, not all of them done
+
+The kinds are stable names: scripts read them from ``--json``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class FerryError(Exception):
+    """The root of the tree.
+
+    Args:
+        message: what happened, in the user's terms, one sentence.
+        said: what the host or the library said, if anything.
+        hint: what to do next, one sentence.
+        result: what was done before it went wrong (SomeFailed), as the command's own result.
+    """
+
+    kind: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, said: str = "", hint: str = "", result: Any = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.said = said
+        self.hint = hint
+        self.result = result
+
+
+class UsageError(FerryError):
+    """The command line, the inventory or a file is wrong; no host was touched."""
+
+    kind = "bad-arguments"
+    exit_code = 2
+
+
+class BadReference(UsageError):
+    """Not an image reference."""
+
+    kind = "bad-reference"
+
+
+class BadInventory(UsageError):
+    """``hosts.yaml`` cannot be read or says something that we do not understand."""
+
+    kind = "bad-inventory"
+
+
+class UnknownHost(UsageError):
+    """A name that neither the inventory nor ssh_config knows."""
+
+    kind = "unknown-host"
+
+
+class Unreachable(FerryError):
+    """No SSH session could be had: refused, no route, no such name."""
+
+    kind = "host-unreachable"
+    exit_code = 4
+
+
+class ConnectTimeout(Unreachable):
+    """The host accepted nothing, or never finished its greeting, in time."""
+
+    kind = "connect-timeout"
+
+
+class HostKeyUnknown(Unreachable):
+    """known_hosts has no key for this host, and unknown keys are refused."""
+
+    kind = "host-key-unknown"
+
+
+class HostKeyChanged(Unreachable):
+    """known_hosts has another key for this host. Always refused."""
+
+    kind = "host-key-changed"
+
+
+class LoginRefused(Unreachable):
+    """The host takes none of our keys or passwords."""
+
+    kind = "login-refused"
+
+
+class ConnectionLost(Unreachable):
+    """The connection broke while a command ran."""
+
+    kind = "connection-lost"
+
+
+class HostError(FerryError):
+    """The host was reached; something on it is not as it must be."""
+
+    kind = "host-error"
+
+
+class CtrNotFound(HostError):
+    """No ctr on PATH nor at the usual places."""
+
+    kind = "ctr-not-found"
+
+
+class DaemonUnreachable(HostError):
+    """containerd does not answer on its socket."""
+
+    kind = "daemon-unreachable"
+
+
+class PermissionDenied(HostError):
+    """The login user may not use the socket, and sudo does not help."""
+
+    kind = "permission-denied"
+
+
+class GarbledAnswer(HostError):
+    """The answer does not have the shape that this ctr's version gives."""
+
+    kind = "garbled-answer"
+
+
+class RemoteTimeout(HostError):
+    """A remote command ran past its time limit and was ended."""
+
+    kind = "timeout"
+
+
+class ImageNotFound(HostError):
+    """No such image in that namespace of the host."""
+
+    kind = "image-not-found"
+
+
+class ReferenceExists(HostError):
+    """The name is taken by another digest."""
+
+    kind = "reference-exists"
+
+
+class ContentMissing(HostError):
+    """The image is named, but some of its blobs are not there."""
+
+    kind = "content-missing"
+
+
+class PlatformMissing(HostError):
+    """The image has no content for the wanted platform."""
+
+    kind = "platform-missing"
+
+
+class MethodUnsupported(HostError):
+    """This ctr cannot do it that way."""
+
+    kind = "method-unsupported"
+
+
+class CommandFailed(HostError):
+    """ctr failed in a way that has no name of its own."""
+
+    kind = "command-failed"
+
+
+class VerifyFailed(HostError):
+    """ctr said that it was done; the host says otherwise."""
+
+    kind = "verify-failed"
+
+
+class SomeFailed(HostError):
+    """Of several images on one host, some could not be done; ``result`` tells which."""
+
+    kind = "some-failed"

@@ -1,0 +1,1 @@
+"""Many hosts: inventory, executor, outcomes, and what is shown of them."""

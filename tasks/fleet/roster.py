@@ -1,0 +1,136 @@
+"""Which hosts ``-H`` means: names, groups and globs of the inventory, exclusions, and plain addresses."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from fabric.connection import derive_shorthand
+
+from tasks.errors import BadInventory, UnknownHost, UsageError
+from tasks.fleet.inventory import Inventory
+from tasks.fleet.settings import target
+from tasks.ssh.target import Limits, Target, Trust
+
+
+class Roster:
+    """Turns patterns into targets. The inventory is read only when a name needs it.
+
+    Args:
+        file: the inventory.
+        trust, limits: for every host.
+        alias: whether ssh_config has a Host entry for a name.
+    """
+
+    def __init__(self, file: Path, trust: Trust, limits: Limits, alias: Callable[[str], bool]) -> None:
+        self._file = file
+        self._trust = trust
+        self._limits = limits
+        self._alias = alias
+        self._inventory: Inventory | None = None
+        self.notes: list[str] = []
+
+    @property
+    def inventory(self) -> Inventory:
+        """The inventory, read once.
+
+        Raises:
+            BadInventory.
+        """
+        if self._inventory is None:
+            self._inventory = Inventory(self._file)
+        return self._inventory
+
+    def select(self, patterns: Iterable[str]) -> list[Target]:
+        """The targets of all patterns, each host once, in the order given.
+
+        Raises:
+            UnknownHost: with the nearest names; BadInventory; UsageError where nothing is left.
+        """
+        words = [word.strip() for word in patterns if word.strip()]
+        chosen: dict[str, Target] = {}
+        for word in words:
+            if not word.startswith("!"):
+                chosen |= {found.name: found for found in self._match(word)}
+        for word in words:
+            if word.startswith("!"):
+                for name in [name for name in chosen if name in self._names(word[1:]) or name == word[1:]]:
+                    del chosen[name]
+        if not chosen:
+            raise UsageError(f"-H {','.join(words)} leaves no host", hint="name at least one host or group")
+        return list(chosen.values())
+
+    def _match(self, word: str) -> list[Target]:
+        if names := self._inventory_names(word):
+            return [self._of_inventory(name) for name in names]
+        parts = derive_shorthand(word)
+        host = parts["host"]
+        if self._inventory_names(host) == [host]:
+            known = self._of_inventory(host)
+            return [replace(known, name=word, user=parts["user"] or known.user, port=parts["port"] or known.port)]
+        if parts["user"] or parts["port"] or _is_address(host) or self._alias(host):
+            return [Target(word, host, parts["port"], parts["user"], trust=self._trust, limits=self._limits)]
+        raise self._unknown(word)
+
+    def _inventory_names(self, word: str) -> list[str]:
+        """Names by the inventory; without one, none, so that an address works without it."""
+        if not self._file.exists():
+            return []
+        return self._names(word)
+
+    def _names(self, word: str) -> list[str]:
+        inventory = self.inventory
+        if word in inventory.hosts:
+            return [word]
+        if word == "all" or word in inventory.groups:
+            return inventory.members(word)
+        if any(c in word for c in "*?["):
+            groups = [name for name in inventory.groups if fnmatchcase(name, word)]
+            inside = {host for name in groups for host in inventory.members(name)}
+            return [host for host in inventory.hosts if fnmatchcase(host, word) or host in inside]
+        return []
+
+    def _of_inventory(self, name: str) -> Target:
+        folder = self._file.resolve().parent
+        found, notes = target(name, self.inventory.hosts[name], folder, self._trust, self._limits)
+        self.notes += [note for note in notes if note not in self.notes]
+        return found
+
+    def _unknown(self, word: str) -> UsageError:
+        inventory = self.inventory  # raises what is wrong with it, since this name needs it
+        if word == "all" or word in inventory.groups:
+            return UsageError(f"group {word!r} has no host", hint=f"look at {self._file}")
+        names = [*inventory.hosts, *inventory.groups]
+        if any(c in word for c in "*?["):
+            return UnknownHost(f"{word!r} fits no host and no group of {self._file}")
+        near = difflib.get_close_matches(word, names, n=3)
+        return UnknownHost(
+            f"{word!r} is no host or group of {self._file}, no address and no Host of ssh_config",
+            hint=f"did you mean {' or '.join(near)}?" if near else f"for a plain host name write user@{word}",
+        )
+
+
+def _is_address(word: str) -> bool:
+    try:
+        ipaddress.ip_address(word.strip("[]"))
+    except ValueError:
+        return "." in word.strip(".") and not any(c in word for c in "*?[] /")
+    return True
+
+
+def inventory_file(configured: str | None, folder: Path) -> Path:
+    """``CTR_FERRY_INVENTORY``, else ``fleet.inventory`` of fabric.yaml, else ``hosts.yaml`` beside fabfile.py.
+
+    Raises:
+        BadInventory: where a file that was named is not there.
+    """
+    named = os.environ.get("CTR_FERRY_INVENTORY")
+    file = Path(named).expanduser() if named else folder / Path(configured or "hosts.yaml").expanduser()
+    if named and not file.exists():
+        raise BadInventory(f"CTR_FERRY_INVENTORY names {file}, which is not there")
+    return file

@@ -1,0 +1,209 @@
+"""What the inventory says of one host, validated: Ansible's connection variables and our own ``ctr_…``."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from tasks.errors import BadInventory
+from tasks.fleet.inventory import Opaque, Var, Vars
+from tasks.secrets import Secret
+from tasks.ssh.host import jump_target
+from tasks.ssh.target import CtrSettings, Limits, Target, Trust
+
+_Path = Annotated[str, Field(pattern=r"^/[\w./@+-]+$")]
+_Words = Annotated[str, Field(pattern=r"^[\w./@+ -]+$")]
+_Namespace = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$", max_length=76)]
+
+
+def _text(value: Any) -> Any:
+    """YAML reads 12345 and 1.2 as numbers where a name or password is meant."""
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+_Text = Annotated[str, BeforeValidator(_text)]
+
+
+class Registry(BaseModel):
+    """One registry of ``ctr_registries``."""
+
+    model_config = ConfigDict(extra="forbid")
+    scheme: Literal["http", "https"] = "https"
+    ca_file: str | None = None
+    skip_verify: bool = False
+    username: _Text | None = None
+    password_env: str | None = None
+
+
+class HostVars(BaseModel):
+    """The variables that we read; all others are Ansible's business and left alone."""
+
+    model_config = ConfigDict(extra="ignore", arbitrary_types_allowed=True)
+    ansible_connection: str = "ssh"
+    ansible_host: _Text | Opaque | None = None
+    ansible_port: int | Opaque | None = Field(default=None)
+    ansible_user: _Text | Opaque | None = None
+    ansible_password: _Text | Opaque | None = None
+    ansible_ssh_private_key_file: str | Opaque | None = None
+    ansible_become: bool | Opaque = False
+    ansible_become_password: _Text | Opaque | None = None
+    ansible_ssh_common_args: str | Opaque = ""
+    ctr_command: _Words | None = None
+    ctr_address: _Path | None = None
+    ctr_namespace: _Namespace = "k8s.io"
+    ctr_root: _Path | None = None
+    ctr_snapshotter: str | None = None
+    ctr_registries: dict[str, Registry] = Field(default_factory=dict)
+
+
+# Ansible's older spellings, and what they mean.
+_ALIASES = {
+    "ansible_ssh_host": "ansible_host",
+    "ansible_ssh_port": "ansible_port",
+    "ansible_ssh_user": "ansible_user",
+    "ansible_ssh_pass": "ansible_password",
+    "ansible_ssh_password": "ansible_password",
+    "ansible_private_key_file": "ansible_ssh_private_key_file",
+    "ansible_become_pass": "ansible_become_password",
+}
+
+
+def validate(host: str, variables: Vars) -> HostVars:
+    """Checks one host's merged variables.
+
+    Raises:
+        BadInventory: with file, line and, for a misspelt ``ctr_…``, the nearest right name.
+    """
+    ours = [name for name in HostVars.model_fields if name.startswith("ctr_")]
+    for name, var in variables.items():
+        if name.startswith("ctr_") and name not in ours:
+            near = difflib.get_close_matches(name, ours, n=1)
+            raise BadInventory(
+                f"{var.where}: unknown variable {name!r}",
+                hint=f"did you mean {near[0]!r}?" if near else f"ours are {', '.join(ours)}",
+            )
+    known: dict[str, Var] = {}
+    for name, var in variables.items():
+        known.setdefault(_ALIASES[name], var) if name in _ALIASES else known.update({name: var})
+    try:
+        return HostVars(**{n: v.value for n, v in known.items() if n in HostVars.model_fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("is-instance", "function")))
+        raise BadInventory(
+            f"{known[name].where}: {path} of host {host!r} is wrong: {first['msg']}",
+            hint=f"it is {known[name].value!r}",
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something in the inventory that we read but do not do."""
+
+    host: str
+    text: str
+
+
+def target(name: str, variables: Vars, folder: Path, trust: Trust, limits: Limits) -> tuple[Target, list[str]]:
+    """One host's connection, from its merged variables.
+
+    Args:
+        folder: what relative paths are relative to, the inventory's own.
+
+    Returns:
+        The target, and notes about ssh options that are not honoured.
+    """
+    host = validate(name, variables)
+    if host.ansible_connection not in ("ssh", "paramiko", "paramiko_ssh", "smart"):
+        raise BadInventory(
+            f"{variables['ansible_connection'].where}: host {name!r} has ansible_connection "
+            f"{host.ansible_connection!r}",
+            hint="ctr-ferry goes over ssh alone; for this machine itself give it an address and sshd",
+        )
+
+    def plain(variable: str) -> Any:
+        value = getattr(host, variable)
+        if isinstance(value, Opaque):
+            raise BadInventory(
+                f"{variable} of host {name!r} is a template or a vault, which only Ansible can read",
+                hint="give it in the inventory in plain words, or from the environment",
+            )
+        return value
+
+    options, notes = _ssh_options(str(plain("ansible_ssh_common_args")), folder, name)
+    trust = Trust(options.known_hosts or trust.known_hosts, options.accept_new or trust.accept_new)
+    key = plain("ansible_ssh_private_key_file")
+    made = Target(
+        name=name,
+        address=plain("ansible_host") or name,
+        port=plain("ansible_port"),
+        user=plain("ansible_user"),
+        key_file=folder / Path(key).expanduser() if key else None,
+        password=_secret(plain("ansible_password")),
+        become=plain("ansible_become"),
+        become_password=_secret(plain("ansible_become_password")),
+        trust=trust,
+        limits=limits,
+        ctr=CtrSettings(host.ctr_command, host.ctr_address, host.ctr_namespace),
+    )
+    return _behind(made, options), notes
+
+
+def _secret(value: str | None) -> Secret | None:
+    return Secret(value) if value else None
+
+
+def _behind(made: Target, options: _SshOptions) -> Target:
+    import dataclasses
+
+    if options.proxy_command:
+        return dataclasses.replace(made, gateway=options.proxy_command)
+    gateway: Target | None = None
+    for hop in options.jump.split(",") if options.jump else ():
+        gateway = jump_target(hop, gateway, made)
+    return dataclasses.replace(made, gateway=gateway)
+
+
+@dataclass(slots=True)
+class _SshOptions:
+    jump: str = ""
+    proxy_command: str = ""
+    known_hosts: tuple[Path, ...] = ()
+    accept_new: bool = False
+
+
+def _ssh_options(text: str, folder: Path, host: str) -> tuple[_SshOptions, list[str]]:
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("-J", dest="jump")
+    parser.add_argument("-o", dest="options", action="append", default=[])
+    try:
+        known, unknown = parser.parse_known_args(shlex.split(text))
+    except (argparse.ArgumentError, ValueError) as error:
+        raise BadInventory(f"ansible_ssh_common_args of host {host!r} cannot be read: {error}") from error
+    found, notes = _SshOptions(jump=known.jump or ""), []
+    for option in known.options:
+        name, _, value = option.replace(" ", "=", 1).partition("=") if "=" not in option else option.partition("=")
+        match name.strip().lower(), value.strip():
+            case "proxyjump", value:
+                found.jump = value
+            case "proxycommand", value:
+                found.proxy_command = value
+            case "userknownhostsfile", value:
+                found.known_hosts = tuple(folder / Path(word).expanduser() for word in value.split())
+            case "stricthostkeychecking", "accept-new":
+                found.accept_new = True
+            case "stricthostkeychecking", "yes" | "ask":
+                pass
+            case "stricthostkeychecking", value:
+                notes.append(f"{host}: StrictHostKeyChecking={value} is not obeyed: host keys are always checked")
+            case _:
+                notes.append(f"{host}: ssh option {option!r} is not honoured")
+    notes += [f"{host}: ssh option {word!r} is not honoured" for word in unknown]
+    return found, notes

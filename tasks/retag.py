@@ -1,0 +1,703 @@
+"""``retag``: gives images of a host a second name, without moving their bytes.
+
+Plan from what the host has, act in one remote command, then report what the host says afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from tasks.ctr import naming, shell
+from tasks.ctr.commands import Ctr
+from tasks.ctr.images import Image, Listing, parse_digests, parse_images
+from tasks.ctr.naming import Naming
+from tasks.ctr.probe import Facts, daemon_trouble
+from tasks.ctr.shell import Answer, Script
+from tasks.errors import (
+    CommandFailed,
+    ContentMissing,
+    FerryError,
+    ImageNotFound,
+    MethodUnsupported,
+    PlatformMissing,
+    ReferenceExists,
+    SomeFailed,
+    UsageError,
+    VerifyFailed,
+)
+from tasks.fleet.command import per_host
+from tasks.fleet.outcome import Status
+from tasks.oci.descriptor import INDEXES, Descriptor, Manifest, Platform
+from tasks.oci.reference import Reference, is_digest, parse_domain
+from tasks.ssh.host import Host
+
+
+class Method(StrEnum):
+    """How the name is given."""
+
+    AUTO = "auto"
+    TAG = "tag"
+    INDEX = "index"
+    ARCHIVE = "archive"
+    LINK = "link"  # by itself, for another namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image to be named again; ``dst`` without a tag takes the source's."""
+
+    src: str
+    dst: Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for, checked before any host is touched."""
+
+    pairs: tuple[Pair, ...] = ()
+    to_registry: str | None = None
+    match: str | None = None
+    namespace: str | None = None
+    to_namespace: str | None = None
+    method: Method = Method.AUTO
+    platform: Platform | None = None
+    force: bool = False
+
+
+def parse(
+    *,
+    src: str | None = None,
+    dst: str | None = None,
+    map: str | None = None,
+    to_registry: str | None = None,
+    match: str | None = None,
+    namespace: str | None = None,
+    to_namespace: str | None = None,
+    method: str | None = None,
+    platform: str | None = None,
+    force: bool = False,
+) -> Request:
+    """Options to a request.
+
+    Raises:
+        UsageError: or BadReference, with the option that is wrong.
+    """
+    ways = [bool(src or dst), bool(map), bool(to_registry or match)]
+    if sum(ways) != 1:
+        raise UsageError(
+            "retag needs one of: --src with --dst, --map FILE, or --to-registry HOST with --match GLOB",
+            hint="fab -H node1 retag --src old.example/app:1 --dst new.example/app:1",
+        )
+    if to_registry or match:
+        if not (to_registry and match):
+            raise UsageError("--to-registry and --match go together", hint="such as --match 'dead.example:5000/*'")
+        to_registry = parse_domain(to_registry)
+    pairs = _pairs(src, dst, map)
+    if not to_namespace:
+        _refuse_same(pairs)
+    return Request(
+        pairs=pairs,
+        to_registry=to_registry,
+        match=match,
+        namespace=namespace,
+        to_namespace=to_namespace,
+        method=_method(method, crosses=bool(to_namespace)),
+        platform=_platform(platform),
+        force=force,
+    )
+
+
+def _pairs(src: str | None, dst: str | None, map_file: str | None) -> tuple[Pair, ...]:
+    if map_file:
+        return read_map(Path(map_file))
+    if not (src or dst):
+        return ()
+    if not (src and dst):
+        raise UsageError(f"--{'dst' if src else 'src'} is missing", hint="retag needs both --src and --dst")
+    return (_pair(src, dst),)
+
+
+def _pair(src: str, dst: str) -> Pair:
+    if not is_digest(src):
+        Reference.parse(src)
+    reference = Reference.parse(dst)
+    if reference.digest:
+        raise UsageError(f"the destination {dst!r} has a digest", hint="a name to give has a tag alone")
+    return Pair(src, reference)
+
+
+def _refuse_same(pairs: Sequence[Pair]) -> None:
+    for pair in pairs:
+        source = Reference.parse(pair.src) if not is_digest(pair.src) else None
+        if source and not source.digest and source.repository == pair.dst.repository:
+            tag = source.tag or "latest"
+            if (pair.dst.tag or tag) == tag:
+                raise UsageError(
+                    f"source and destination are the same name, {source}", hint="give another one, or --to-namespace"
+                )
+
+
+def read_map(file: Path) -> tuple[Pair, ...]:
+    """Reads a map file: source and destination a line, blank lines and ``#`` comments aside.
+
+    Raises:
+        UsageError: with all lines that are wrong, so that one more look at the file does.
+    """
+    try:
+        lines = file.expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the map {file} cannot be read: {error}") from error
+    pairs: dict[str, Pair] = {}
+    wrong = []
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            if len(words) != 2:
+                raise UsageError(f"{len(words)} columns, not 2")
+            pair = _pair(*words)
+            before = pairs.setdefault(str(pair.dst), pair)
+            if before.src != pair.src:
+                raise UsageError(f"{pair.dst} is the destination of another line, too")
+        except UsageError as error:
+            wrong.append(f"{file}:{number}: {error.message}")
+    if wrong:
+        raise UsageError(f"the map {file} has {len(wrong)} wrong lines", said="\n".join(wrong))
+    if not pairs:
+        raise UsageError(f"the map {file} names no image")
+    return tuple(pairs.values())
+
+
+def _method(text: str | None, *, crosses: bool) -> Method:
+    choices = [Method.AUTO, Method.TAG, Method.INDEX, Method.ARCHIVE]
+    if (text or Method.AUTO) not in choices:
+        raise UsageError(f"--method {text!r} is none of {', '.join(choices)}")
+    if crosses and text in (Method.TAG, Method.INDEX):
+        raise UsageError(
+            f"--method {text} gives names within one namespace only",
+            hint="leave --method out with --to-namespace",
+        )
+    return Method(text or Method.AUTO)
+
+
+def _platform(text: str | None) -> Platform | None:
+    try:
+        return Platform.parse(text) if text else None
+    except ValueError as error:
+        raise UsageError(f"--platform: {error}") from error
+
+
+@dataclass(slots=True)
+class Retag:
+    """What became of one image.
+
+    Attributes:
+        digest: what the new name points at; ``src_digest`` differs where only the platform's manifest can be named.
+        method: how it was, or would be, named; empty where nothing is to be done.
+        note: what a person should know of it.
+        error: kind and message, where it could not be done.
+    """
+
+    src: str
+    dst: str
+    digest: str = ""
+    src_digest: str = ""
+    method: str = ""
+    status: Status = Status.UNCHANGED
+    note: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetagResult:
+    """One host's result: every image, and what did the work."""
+
+    namespace: str
+    to_namespace: str
+    ctr: str
+    containerd: str
+    images: tuple[Retag, ...]
+
+    @property
+    def status(self) -> Status:
+        """changed where any image got a name."""
+        return Status.CHANGED if any(i.status is Status.CHANGED for i in self.images) else Status.UNCHANGED
+
+    def lines(self) -> list[str]:
+        """A line an image, its digest and note below."""
+        return [line for image in self.images for line in _image_lines(image, self)]
+
+
+def _image_lines(image: Retag, result: RetagResult) -> Iterator[str]:
+    where = f" in {result.to_namespace}" if result.to_namespace != result.namespace else ""
+    how = f"  ({image.method}, ctr {result.ctr})" if image.method else ""
+    state = f"  {image.status}" if len(result.images) > 1 else ""
+    yield f"{image.src} -> {image.dst}{where}{how}{state}"
+    if image.digest:
+        yield f"  {image.digest}"
+    for text in (image.note, image.error):
+        if text:
+            yield f"  {text}"
+
+
+@dataclass(slots=True)
+class Plan:
+    """One image on one host: from what was asked to what is to be done."""
+
+    report: Retag
+    source: Image
+    dst: Reference
+    existing: Image | None
+    method: Method = Method.AUTO
+    target: Descriptor | None = None
+    blobs: tuple[Descriptor, ...] = ()
+    complete: bool = False
+    error: FerryError | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether there is something to do, and nothing against it so far."""
+        return self.error is None and self.report.status is Status.CHANGED
+
+    def unchanged(self, note: str) -> None:
+        """Nothing is to be done."""
+        self.report.status = Status.UNCHANGED
+        self.report.method = ""
+        self.report.note = note
+
+    def fail(self, error: FerryError) -> None:
+        """It cannot be, or was not, done."""
+        self.error = error
+        self.report.status = Status.FAILED
+        self.report.error = f"{error.kind}: {error.message}"
+
+
+class Job:
+    """The images to be named again on one host, from the first look to the last."""
+
+    def __init__(self, host: Host, request: Request) -> None:
+        self.host = host
+        self.request = request
+        self.namespace = request.namespace or host.target.ctr.namespace
+        self.to_namespace = request.to_namespace or self.namespace
+        self.crosses = self.to_namespace != self.namespace
+        self.facts: Facts = host.facts(tuple(dict.fromkeys((self.namespace, self.to_namespace))))
+        self.ctr: Ctr = self.facts.ctr
+        self.here: Listing = self.facts.listings[self.namespace]
+        self.there: Listing = self.facts.listings[self.to_namespace]
+        self.managed = self.to_namespace == "k8s.io" and self.facts.cri
+        self.content: dict[str, bytes] = {}
+        self.visible: frozenset[str] = frozenset()
+        self.rooted: frozenset[str] = frozenset()
+        self.plans: list[Plan] = []
+        self.missing: list[Retag] = []
+
+    def run(self) -> RetagResult:
+        """Plans, acts where something is to be done, verifies.
+
+        Raises:
+            FerryError: the one image's own error, or SomeFailed; both with the result.
+        """
+        pairs = self._selected() if self.request.match else self.request.pairs
+        for pair in pairs:
+            self._first_look(pair)
+        self._refuse_collisions()
+        self._read_content()
+        for plan in self.plans:
+            if plan.open:
+                self._decide(plan)
+        if not self.host.dry_run and any(plan.open for plan in self.plans):
+            self._act()
+        return self._result()
+
+    # Plan
+
+    def _selected(self) -> list[Pair]:
+        """``--to-registry``: every image that the glob fits, but for what is there already."""
+        registry, glob = str(self.request.to_registry), str(self.request.match)
+        pairs = []
+        for image in self.here.match(glob):
+            try:
+                reference = Reference.parse(image.name)
+            except UsageError:
+                continue
+            if not reference.digest and reference.domain != registry:
+                pairs.append(Pair(image.name, reference.with_domain(registry)))
+        return pairs
+
+    def _first_look(self, pair: Pair) -> None:
+        source = self.here.find(pair.src)
+        if not source:
+            self.missing.append(Retag(pair.src, str(pair.dst), status=Status.FAILED))
+            return
+        dst = pair.dst if pair.dst.tag else pair.dst.with_tag(_tag_of(source.name))
+        existing = self.there.get(str(dst))
+        report = Retag(source.name, str(dst), source.digest, source.digest, status=Status.CHANGED)
+        plan = Plan(report, source, dst, existing)
+        self.plans.append(plan)
+        if source.name == str(dst) and not self.crosses:
+            plan.unchanged("source and destination are the same name")
+        elif existing and existing.digest == source.digest:
+            plan.unchanged("it is there already, with this digest")
+
+    def _refuse_collisions(self) -> None:
+        """Two images of one host cannot both get one name (``a/x:1`` and ``b/x:1`` to one registry)."""
+        first: dict[str, Plan] = {}
+        for plan in self.plans:
+            other = first.setdefault(plan.report.dst, plan)
+            if other.source.digest != plan.source.digest:
+                plan.fail(
+                    ReferenceExists(
+                        f"{other.source.name} and {plan.source.name} would both become {plan.dst}",
+                        hint="name them apart with --map",
+                    )
+                )
+
+    def _needs_content(self, plan: Plan) -> bool:
+        plain_tag = self.request.method in (Method.AUTO, Method.TAG) and self.ctr.capabilities.tag
+        return plan.open and (self.crosses or not plain_tag or bool(self.request.platform))
+
+    def _read_content(self) -> None:
+        """Reads the manifests that the plans stand on; one remote command, two from namespace to namespace."""
+        tops = [plan.source.digest for plan in self.plans if self._needs_content(plan)]
+        if not tops:
+            return
+        steps = {"visible": self.ctr.digests(self.namespace)}
+        if self.crosses:
+            steps["rooted"] = self.ctr.rooted(self.to_namespace)
+        answers = self._fetch(tops, steps)
+        self.visible = parse_digests(answers["visible"].text.splitlines())
+        if self.crosses:
+            self.rooted = parse_digests(answers["rooted"].text.splitlines())
+            children = [child.digest for top in tops for child in self._manifest(top).children]
+            self._fetch([digest for digest in children if digest in self.visible], {})
+
+    def _fetch(self, digests: Sequence[str], steps: Mapping[str, str]) -> dict[str, Answer]:
+        wanted = [digest for digest in dict.fromkeys(digests) if digest not in self.content]
+        gets = {f"get-{n}": self.ctr.content(self.namespace, digest) for n, digest in enumerate(wanted)}
+        if not (gets or steps):
+            return {}
+        answers = self.host.ask(Script({**gets, **steps}), limit=self.host.target.limits.probe)
+        for number, digest in enumerate(wanted):
+            if answers[f"get-{number}"].ok:
+                self.content[digest] = answers[f"get-{number}"].stdout
+        return answers
+
+    def _manifest(self, digest: str) -> Manifest:
+        try:
+            return Manifest.parse(self.content[digest])
+        except (KeyError, ValueError):
+            return Manifest()
+
+    def _decide(self, plan: Plan) -> None:
+        """Settles what the new name shall point at, and how it is given; or why not."""
+        try:
+            self._settle_target(plan)
+            if plan.open:
+                plan.method = self._method(plan)
+                plan.report.method = plan.method
+                if self.host.dry_run:
+                    plan.report.note = "; ".join(filter(None, (plan.report.note, self._cost(plan))))
+        except FerryError as error:
+            plan.fail(error)
+
+    def _settle_target(self, plan: Plan) -> None:
+        source = plan.source
+        if self._needs_content(plan):
+            raw = self.content.get(source.digest)
+            if raw is None:
+                raise _content_missing(source.name, source.digest)
+            plan.target = Descriptor(source.media_type, source.digest, len(raw))
+            self._choose_platform(plan)
+            if self.crosses:
+                self._collect_blobs(plan)
+        if plan.open and plan.existing and not self.request.force:
+            raise ReferenceExists(
+                f"{plan.dst} exists in namespace {self.to_namespace} with another digest",
+                said=f"there {plan.existing.digest}\nsource {plan.report.digest}",
+                hint="add --force to let the name point at the source's digest",
+            )
+
+    def _choose_platform(self, plan: Plan) -> None:
+        """Takes one platform's manifest where it is asked for, or where ctr 1.2 cannot name the partial index."""
+        source, wanted = plan.source, self.request.platform or self.facts.platform
+        if source.media_type not in INDEXES:
+            if self.request.platform and str(wanted) not in source.platforms.split(","):
+                raise PlatformMissing(
+                    f"{source.name} is for {source.platforms}, not for {wanted}", hint="leave --platform out"
+                )
+            return
+        children = self._manifest(source.digest).children
+        absent = [child for child in children if child.digest not in self.visible]
+        if not self.request.platform and (self.ctr.capabilities.partial_index or not absent):
+            return
+        child = self._manifest(source.digest).child_for(wanted)
+        if child is None or child in absent:
+            there = ", ".join(str(c.platform) for c in children if c not in absent) or "none"
+            raise PlatformMissing(
+                f"{source.name} has no content for {wanted} on this host (there: {there})",
+                hint="choose one that is there with --platform",
+            )
+        plan.target = child
+        plan.report.digest = child.digest
+        plan.report.note = f"the manifest of {wanted} of index {source.digest}" + (
+            "" if self.request.platform else f": ctr {self.facts.client} cannot name an index with absent platforms"
+        )
+        if plan.existing and plan.existing.digest == child.digest:
+            plan.unchanged(f"same (platform manifest of index {source.digest})")
+
+    def _collect_blobs(self, plan: Plan) -> None:
+        """All blobs below the target that are there, for linking; and whether none is absent."""
+        assert plan.target is not None  # noqa: S101
+        found: dict[str, Descriptor] = {plan.target.digest: plan.target}
+        for child in self._manifest(plan.target.digest).children:
+            found[child.digest] = child
+        for digest in list(found):
+            found |= {blob.digest: blob for blob in self._manifest(digest).blobs}
+        plan.blobs = tuple(blob for digest, blob in found.items() if digest in self.visible)
+        plan.complete = len(plan.blobs) == len(found)
+
+    def _method(self, plan: Plan) -> Method:
+        has_tag = self.ctr.capabilities.tag
+        part = plan.target is not None and plan.target.digest != plan.source.digest
+        match self.request.method:
+            case Method.AUTO:
+                if self.crosses:
+                    return Method.LINK
+                return Method.TAG if has_tag and not part else Method.INDEX
+            case Method.TAG if not has_tag:
+                raise MethodUnsupported(f"ctr {self.facts.client} has no `images tag`", hint="leave --method out")
+            case Method.TAG | Method.ARCHIVE if part:
+                raise MethodUnsupported(
+                    f"--method {self.request.method} cannot name one platform's manifest of an index",
+                    hint="leave --method out, or use --method index",
+                )
+        return self.request.method
+
+    def _cost(self, plan: Plan) -> str:
+        if plan.method is Method.ARCHIVE:
+            return f"would move {plan.source.size} through export and import on the host"
+        return "would move 0 bytes" + (", containerd unpacks it" if plan.method is Method.LINK else "")
+
+    # Act
+
+    def _act(self) -> None:
+        """Names all that is open in one remote command, looks again in the same, and takes back what failed."""
+        todo = [plan for plan in self.plans if plan.open]
+        steps: dict[str, str] = {}
+        cleanups = []
+        for number, plan in enumerate(todo):
+            if plan.method is Method.LINK:
+                steps[f"link-{number}"], cleanup = self._link(plan)
+                cleanups.append(cleanup)
+            steps[f"name-{number}"] = self._name(plan)
+        names = dict.fromkeys(plan.report.dst for plan in todo)
+        steps["verify"] = naming.verify(self.ctr, self.to_namespace, names, managed=self.managed)
+        answers = self.host.ask(Script(steps, cleanup="\n".join(filter(None, cleanups))))
+        listing = Listing(self.to_namespace, parse_images(_required(answers["verify"]).text))
+        for number, plan in enumerate(todo):
+            if plan.method is Method.LINK and not answers[f"link-{number}"].ok:
+                plan.report.method = "stream"
+                plan.report.note = "linking failed: " + shell.tail(answers[f"link-{number}"].stderr, lines=1)
+            self._judge(plan, answers[f"name-{number}"], listing.get(plan.report.dst))
+        self._take_back([plan for plan in todo if plan.error and not plan.existing], listing)
+
+    def _naming(self, plan: Plan) -> Naming:
+        assert plan.target is not None  # noqa: S101
+        wanted = plan.target.platform or self.request.platform or self.facts.platform
+        foreign = wanted != self.facts.platform or (
+            plan.source.media_type not in INDEXES and str(self.facts.platform) not in plan.source.platforms.split(",")
+        )
+        whole = self.crosses and plan.complete and plan.source.media_type in INDEXES
+        return Naming(self.to_namespace, plan.dst, plan.target, self.crosses, whole, foreign)
+
+    def _link(self, plan: Plan) -> tuple[str, str]:
+        step, cleanup = naming.link(
+            self.ctr, self.facts.content_root, self.to_namespace, plan.blobs, self.owner, rooted=self.rooted
+        )
+        return f"linked=1; {{ {step}; }} && linked=0", cleanup
+
+    @property
+    def owner(self) -> str:
+        """What our labels and ingests are called on a host."""
+        return f"ctr-ferry.{self.host.run_id}"
+
+    def _name(self, plan: Plan) -> str:
+        match plan.method:
+            case Method.TAG:
+                source, dst = plan.source.name, plan.report.dst
+                return self.ctr.tag(self.namespace, source, dst, force=bool(plan.existing))
+            case Method.INDEX:
+                return naming.by_index(self.ctr, self._naming(plan))
+            case Method.LINK:
+                by_index = naming.by_index(self.ctr, self._naming(plan))
+                return f"if [ $linked = 0 ]; then {by_index}; else {self._stream(plan)}; fi"
+        return self._stream(plan)
+
+    def _stream(self, plan: Plan) -> str:
+        return naming.by_archive(self.ctr, plan.source.name, self.namespace, self._naming(plan))
+
+    # Verify
+
+    def _judge(self, plan: Plan, answer: Answer, now: Image | None) -> None:
+        """What the host says now decides; ctr's exit status alone never does."""
+        right = now is not None and plan.report.digest == now.digest
+        # 1.0 and 1.1 name an image of another platform, then fail to unpack it.
+        tolerated = self.ctr.capabilities.oci_name and self._naming(plan).foreign if plan.target else False
+        if right and "already exists" in answer.stderr:
+            plan.unchanged("somebody else gave that name meanwhile, with this digest")
+        elif not answer.ok and not tolerated:
+            plan.fail(failure(answer, plan.source.name))
+        elif now is None:
+            plan.fail(VerifyFailed(f"ctr reports success, but {plan.dst} is not there", said=shell.tail(answer.stderr)))
+        elif not right:
+            plan.fail(
+                VerifyFailed(
+                    f"{plan.dst} points at another digest than it should",
+                    said=f"there {now.digest}\nwanted {plan.report.digest}",
+                    hint="somebody else may have used the name; look again, then add --force if it is yours",
+                )
+            )
+        elif self.managed and not now.managed:
+            plan.fail(
+                VerifyFailed(
+                    f"{plan.dst} is there, but CRI has not taken notice of it, so kubelet does not see it",
+                    hint="look at containerd's log on that host, then run it again",
+                )
+            )
+
+    def _take_back(self, failed: Sequence[Plan], now: Listing) -> None:
+        """Removes the names that failed attempts of ours left, and CRI's record of an image that came with them."""
+        names = [plan.report.dst for plan in failed if now.get(plan.report.dst) and self._made_by_us(plan, now)]
+        if not names:
+            return
+        script = {f"rm-{n}": self.ctr.remove(self.to_namespace, name) for n, name in enumerate(names)}
+        answers = self.host.ask(Script({**script, "after": self.ctr.images(self.to_namespace)}))
+        after = Listing(self.to_namespace, parse_images(_required(answers["after"]).text))
+        digests = {plan.report.digest for plan in failed} - {i.digest for i in after.images if i.ordinary}
+        records = [
+            image.name
+            for image in after.images
+            if image.digest in digests and not image.ordinary and not self.there.get(image.name)
+        ]
+        if records:
+            self.host.ask(Script({f"rm-{n}": self.ctr.remove(self.to_namespace, r) for n, r in enumerate(records)}))
+
+    def _made_by_us(self, plan: Plan, now: Listing) -> bool:
+        image = now.get(plan.report.dst)
+        return image is not None and image.digest == plan.report.digest
+
+    def _result(self) -> RetagResult:
+        result = RetagResult(
+            self.namespace,
+            self.to_namespace,
+            self.facts.client,
+            self.facts.server,
+            tuple([plan.report for plan in self.plans] + self.missing),
+        )
+        errors = [plan.error for plan in self.plans if plan.error]
+        if self.missing:
+            errors.append(self._explain_missing())
+        if not errors:
+            return result
+        several = len(result.images) > 1
+        error = (
+            SomeFailed(
+                f"{len(result.images) - _well(result)} of {len(result.images)} images were not done",
+                hint="the others are done; mend these and run it again",
+            )
+            if several
+            else errors[0]
+        )
+        error.result = result if several else None
+        raise error
+
+    def _explain_missing(self) -> ImageNotFound:
+        """The wrong namespace is the most common mistake: looks into the others before it says no."""
+        others = [name for name in self.facts.namespaces if name != self.namespace]
+        steps = {f"in-{n}": self.ctr.images(name) for n, name in enumerate(others)}
+        answers = self.host.ask(Script(steps), limit=self.host.target.limits.probe) if steps else {}
+        listings = [Listing(name, parse_images(answers[f"in-{n}"].text)) for n, name in enumerate(others)]
+        for report in self.missing:
+            report.error = f"image-not-found: no image {report.src} in namespace {self.namespace}"
+            found = [listing.namespace for listing in listings if listing.find(report.src)]
+            report.note = self._where_else(report.src, found, listings)
+        first = self.missing[0]
+        return ImageNotFound(
+            f"no image {first.src} in namespace {self.namespace} of this host",
+            hint=first.note or f"look at what is there: ctr -n {self.namespace} images ls",
+        )
+
+    def _where_else(self, src: str, found: Sequence[str], listings: Sequence[Listing]) -> str:
+        if found:
+            return f"it is in namespace {' and '.join(found)}: add --namespace {found[0]}" + (
+                "" if self.crosses else f" (and --to-namespace {self.namespace} to bring it here)"
+            )
+        close = [(name, self.namespace) for name in self.here.close_to(src)]
+        close += [(name, listing.namespace) for listing in listings for name in listing.close_to(src)]
+        if close:
+            return "close names: " + ", ".join(f"{name} (in {namespace})" for name, namespace in close[:3])
+        if len(self.facts.sockets) > 1:
+            return f"this host has several containerds; another may have it: {', '.join(self.facts.sockets)}"
+        return ""
+
+
+def _well(result: RetagResult) -> int:
+    return sum(image.status is not Status.FAILED for image in result.images)
+
+
+def _tag_of(name: str) -> str:
+    try:
+        return Reference.parse(name).tag or "latest"
+    except UsageError:
+        return "latest"
+
+
+def _required(answer: Answer) -> Answer:
+    if not answer.ok:
+        raise failure(answer, "")
+    return answer
+
+
+def _content_missing(name: str, said: str) -> ContentMissing:
+    return ContentMissing(
+        f"{name} is named on this host, but not all of its content is there",
+        said=said,
+        hint="take it from a host that has it whole, or pull it again",
+    )
+
+
+def failure(answer: Answer, name: str) -> FerryError:
+    """Tells apart what a failed ctr command said."""
+    said = shell.tail(answer.stderr)
+    if trouble := daemon_trouble(answer.stderr):
+        return trouble
+    if "content digest" in said and "not found" in said:
+        return _content_missing(name, said)
+    if "no space left" in said:
+        return CommandFailed("the host's disk is full", said=said, hint="make room where containerd's root lies")
+    return CommandFailed(f"ctr failed with exit status {answer.exit}", said=said or shell.tail(answer.text))
+
+
+@per_host(
+    parse,
+    help={
+        "src": "The image as the host has it: a name, its short form, or a digest.",
+        "dst": "The new name; without a tag it takes the source's.",
+        "map": "File with two columns, source and destination, '#' comments; all are done in one go.",
+        "to_registry": "With --match: give every matching image the same name on this registry host.",
+        "match": "With --to-registry: glob on whole names, such as 'dead.example:5000/*'.",
+        "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
+        "to_namespace": "Give the name in this namespace instead; content is linked, not moved.",
+        "method": "auto (default), tag, index, or archive (the classic export and import).",
+        "platform": "Name this platform's manifest of a multi-platform image, such as linux/arm64.",
+        "force": "Let an existing name point at the source's digest.",
+    },
+)
+def retag(host: Host, request: Request) -> RetagResult:
+    """Give images a second name on the host itself, in constant time, without moving their bytes."""
+    return Job(host, request).run()

@@ -1,0 +1,70 @@
+"""How a script reaches a host: any login shell, any noise, sudo or not, and never left running.
+
+The command line that sshd sees has no quote, newline or backslash inside its single quotes, so that every login
+shell (bash, dash, zsh, csh, fish) reads it alike. The script itself follows on stdin, which then stays open as a
+leash: when it ends, because we closed it, died or lost the network, the guard ends the whole process group.
+"""
+
+from __future__ import annotations
+
+from tasks.ctr.shell import Script
+
+_GRACE = 10  # seconds between TERM and KILL, for a script's own clean-up
+BROKEN_OFF = 143  # exit status of a script that the guard ended
+
+# `trap` before `sleep`, and `$!` rather than a variable: no moment at which a TERM would orphan the sleep.
+_GUARD = f"""
+exec 3<&0 </dev/null
+stop() {{
+  trap : TERM; kill -s TERM 0; n=0
+  while kill -s 0 $$ 2>/dev/null && [ $n -lt {_GRACE} ]; do n=$((n+1)); sleep 1; done
+  kill -s KILL 0
+}}
+( read -r _ <&3; stop ) >/dev/null 2>&1 & leash=$!
+( trap 'kill $!; exit' TERM; sleep %(limit)d & wait; stop ) >/dev/null 2>&1 3<&- & deadline=$!
+exec 3<&-
+trap 'exit {BROKEN_OFF}' TERM INT HUP
+"""
+_END = """
+trap : TERM
+kill $leash $deadline 2>/dev/null
+exit 0
+"""
+
+
+def bootstrap(mark: str, length: int) -> str:
+    """The sh text on sshd's command line: skips noise up to the mark, reads ``length`` bytes of script, runs them.
+
+    What sudo did not take of the lines before the mark, its password included, is skipped unread.
+    """
+    return f'until [ "$l" = {mark} ]; do IFS= read -r l || exit 97; done; eval "$(dd ibs=1 count={length} 2>/dev/null)"'
+
+
+def as_login_user(boot: str) -> str:
+    """Runs it as whoever logged in."""
+    return f"exec /bin/sh -c '{boot}'"
+
+
+def as_root_if_needed(boot: str, rights_check: str) -> str:
+    """Runs it as the login user where the check succeeds, else through password-less sudo where that works."""
+    choose = f'[ "$(id -u)" = 0 ] || {rights_check} || ! sudo -n true 2>/dev/null || exec sudo -n -- /bin/sh -c "$0"'
+    return f"exec /bin/sh -c '{choose}; eval \"$0\"' '{boot}'"
+
+
+def through_sudo(boot: str) -> str:
+    """Runs it as root through a sudo that asks for nothing."""
+    return f"exec sudo -n -- /bin/sh -c '{boot}'"
+
+
+def through_sudo_with_password(boot: str, prompt: str, ready: str) -> str:
+    """Runs it as root; sudo asks on stderr and reads stdin; once through, ``ready`` appears on stderr."""
+    return f"exec sudo -S -p {prompt} -- /bin/sh -c 'echo {ready} >&2; {boot}'"
+
+
+def render(script: Script, mark: str, limit: int) -> bytes:
+    """The whole text that goes over stdin after the mark.
+
+    Args:
+        limit: seconds after which the host itself ends it, should we not be there to do so.
+    """
+    return (_GUARD % {"limit": limit} + script.render(mark) + _END).encode()
