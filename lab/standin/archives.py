@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 from lab.standin.real import Beneath, Run, fail, in_old_words, refuse, say
@@ -191,8 +192,10 @@ def _named_alike(notes: dict[str, str], base_name: str) -> bool:
 
 def export_archive(ctr: Beneath, out: str, reference: str, ref_name: str) -> NoReturn:
     """`images export`: the real ctr's archive streams through us, in 1.2.6's shape."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     readable, writable = os.pipe()
-    run = ctr.start(["images", "export", "--all-platforms=true", "--", "-", reference], stdout=writable)
+    words = ["--all-platforms=true", "--skip-manifest-json=true", "--", "-", reference]
+    run = ctr.start(["images", "export", *words], stdout=writable)
     os.close(writable)
     source = Pipe(readable, -1)
     first = source.read(BLOCK)
@@ -232,7 +235,7 @@ def _create(out: str) -> int | None:
 
 
 def _pass_export(pipe: Pipe, header: bytes, ref_name: str) -> None:
-    """Pass the real ctr's archive on: sorted blobs, index.json, manifest.json, oci-layout."""
+    """Pass the real ctr's archive on with 1.2.6's index.json."""
     while header:
         entry = Entry.of(header)
         if entry is None:
@@ -241,8 +244,6 @@ def _pass_export(pipe: Pipe, header: bytes, ref_name: str) -> None:
             data = exported_index(pipe.read(entry.size), ref_name)
             pipe.skip(padded(entry.size) - entry.size)
             pipe.write(entry.resized(len(data)) + data + bytes(padded(len(data)) - len(data)))
-        elif entry.name == "manifest.json":
-            pipe.skip(padded(entry.size))
         else:
             pipe.write(header)
             pipe.copy(padded(entry.size))

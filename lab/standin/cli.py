@@ -119,8 +119,8 @@ def _version(ctr: Beneath, _line: Line) -> NoReturn:
     sys.exit(0)
 
 
-def _listing(ctr: Beneath, line: Line) -> NoReturn:
-    """images list, check and remove: only their log lines differ."""
+def _logging(ctr: Beneath, line: Line) -> NoReturn:
+    """Commands that go on after an error and log it: only the form of their log lines differs."""
     _reworded(ctr, line.real(), [])
 
 
@@ -180,14 +180,19 @@ def _refuse_label_filter(line: Line) -> None:
 
 
 OWN = {
+    "containers delete": _logging,
     "content active": _content_table,
+    "content delete": _logging,
     "content list": _content_table,
-    "images check": _listing,
+    "images check": _logging,
     "images export": _export,
     "images import": _import,
-    "images list": _listing,
+    "images list": _logging,
     "images pull": _registry,
     "images push": _registry,
-    "images remove": _listing,
+    "images remove": _logging,
+    "namespaces remove": _logging,
+    "snapshots remove": _logging,
+    "tasks delete": _logging,
     "version": _version,
 }

@@ -46,6 +46,9 @@ class Beneath:
         for name in ("namespace", "timeout"):
             self.flags += [f"--{name}", values[name]] if name in values else []
         self.flags += ["--debug"] if "debug" in values else []
+        namespace = values.get("namespace") or os.environ.get("CONTAINERD_NAMESPACE") or "default"
+        if not _is_old_namespace(namespace):
+            refuse(f"namespace {namespace!r}, which containerd 1.2 calls invalid,")
         # $CONTAINERD_ADDRESS is read from 1.4 on
         self.env = {name: value for name, value in os.environ.items() if name != "CONTAINERD_ADDRESS"}
 
@@ -100,12 +103,18 @@ class Run:
 
 
 def in_old_words(stderr: str, rules: Rules) -> str:
-    """The real ctr's stderr as 1.2.6 words it; its log lines end in a space there."""
+    """The real ctr's stderr as 1.2.6 words it; its log lines escape no quotes and end in a space."""
     import re  # noqa: PLC0415
 
     for pattern, replacement in rules:
         stderr = re.sub(pattern, replacement, stderr)
-    return re.sub(r'(?m)^(time="[^\n]*[^ \n])$', r"\1 ", stderr)
+    return re.sub(r'(?m)^time="[^\n]*[^ \n]$', lambda line: line[0].replace('\\"', '"') + " ", stderr)
+
+
+def _is_old_namespace(name: str) -> bool:
+    """containerd 1.2's rule: parts between dashes and dots have two characters or more, the first a letter."""
+    parts = name.replace(".", "-").split("-")
+    return all(part.isascii() and part.isalnum() and part[0].isalpha() and len(part) > 1 for part in parts)
 
 
 def _knock(path: str) -> None:
@@ -132,4 +141,3 @@ def _forward_signals(pid: int) -> None:
 
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end_both)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -16,9 +16,7 @@ def _old_cell(cell: str) -> str:
     cell = re.sub(r"^1 second$", "1 seconds", cell)
     cell = re.sub(r"(?<=containerd\.io/gc\.ref\.content\.)config=", "0=", cell)
     cell = re.sub(r"(?<=containerd\.io/gc\.ref\.content\.)m\.(\d+)=", r"\1=", cell)
-    return re.sub(
-        r"(?<=containerd\.io/gc\.ref\.content\.)l\.(\d+)=", lambda match: f"{int(match[1]) + 1}=", cell
-    )
+    return re.sub(r"(?<=containerd\.io/gc\.ref\.content\.)l\.(\d+)=", lambda match: f"{int(match[1]) + 1}=", cell)
 
 
 def _tabulate(rows: list[list[str]]) -> str:
