@@ -24,7 +24,9 @@
         ├── ContentMissing          content-missing
         ├── PlatformMissing         platform-missing
         ├── MethodUnsupported       method-unsupported
+        ├── DiskFull                disk-full
         ├── CommandFailed           command-failed
+        ├── Interrupted             interrupted
         ├── VerifyFailed            verify-failed
         └── SomeFailed              some-failed: several images, not all of them done
 
@@ -183,6 +185,18 @@ class MethodUnsupported(HostError):
     """This ctr cannot do it that way."""
 
     kind = "method-unsupported"
+
+
+class DiskFull(HostError):
+    """No space where containerd writes."""
+
+    kind = "disk-full"
+
+
+class Interrupted(HostError):
+    """The operator, or a signal, ended the run while this host was at work."""
+
+    kind = "interrupted"
 
 
 class CommandFailed(HostError):

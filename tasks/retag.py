@@ -12,17 +12,16 @@ from pathlib import Path
 
 from tasks.ctr import naming, shell
 from tasks.ctr.commands import Ctr
+from tasks.ctr.content import Content
+from tasks.ctr.failures import failure, required
 from tasks.ctr.images import Image, Listing, parse_digests, parse_images
 from tasks.ctr.naming import Naming
-from tasks.ctr.probe import Facts, daemon_trouble
+from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script
 from tasks.errors import (
-    CommandFailed,
-    ContentMissing,
     FerryError,
     ImageNotFound,
     MethodUnsupported,
-    PlatformMissing,
     ReferenceExists,
     SomeFailed,
     UsageError,
@@ -30,8 +29,9 @@ from tasks.errors import (
 )
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
-from tasks.oci.descriptor import INDEXES, Descriptor, Manifest, Platform
-from tasks.oci.reference import Reference, is_digest, parse_domain
+from tasks.fleet.pairs import Pair, read_map, refuse_same
+from tasks.oci.descriptor import Descriptor, Platform
+from tasks.oci.reference import Reference, parse_domain
 from tasks.ssh.host import Host
 
 
@@ -43,14 +43,6 @@ class Method(StrEnum):
     INDEX = "index"
     ARCHIVE = "archive"
     LINK = "link"  # by itself, for another namespace
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One image to be named again; ``dst`` without a tag takes the source's."""
-
-    src: str
-    dst: Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +89,7 @@ def parse(
         to_registry = parse_domain(to_registry)
     pairs = _pairs(src, dst, map)
     if not to_namespace:
-        _refuse_same(pairs)
+        refuse_same(pairs)
     return Request(
         pairs=pairs,
         to_registry=to_registry,
@@ -117,59 +109,7 @@ def _pairs(src: str | None, dst: str | None, map_file: str | None) -> tuple[Pair
         return ()
     if not (src and dst):
         raise UsageError(f"--{'dst' if src else 'src'} is missing", hint="retag needs both --src and --dst")
-    return (_pair(src, dst),)
-
-
-def _pair(src: str, dst: str) -> Pair:
-    if not is_digest(src):
-        Reference.parse(src)
-    reference = Reference.parse(dst)
-    if reference.digest:
-        raise UsageError(f"the destination {dst!r} has a digest", hint="a name to give has a tag alone")
-    return Pair(src, reference)
-
-
-def _refuse_same(pairs: Sequence[Pair]) -> None:
-    for pair in pairs:
-        source = Reference.parse(pair.src) if not is_digest(pair.src) else None
-        if source and not source.digest and source.repository == pair.dst.repository:
-            tag = source.tag or "latest"
-            if (pair.dst.tag or tag) == tag:
-                raise UsageError(
-                    f"source and destination are the same name, {source}", hint="give another one, or --to-namespace"
-                )
-
-
-def read_map(file: Path) -> tuple[Pair, ...]:
-    """Reads a map file: source and destination a line, blank lines and ``#`` comments aside.
-
-    Raises:
-        UsageError: with all lines that are wrong, so that one more look at the file does.
-    """
-    try:
-        lines = file.expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the map {file} cannot be read: {error}") from error
-    pairs: dict[str, Pair] = {}
-    wrong = []
-    for number, line in enumerate(lines, 1):
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
-        try:
-            if len(words) != 2:
-                raise UsageError(f"{len(words)} columns, not 2")
-            pair = _pair(*words)
-            before = pairs.setdefault(str(pair.dst), pair)
-            if before.src != pair.src:
-                raise UsageError(f"{pair.dst} is the destination of another line, too")
-        except UsageError as error:
-            wrong.append(f"{file}:{number}: {error.message}")
-    if wrong:
-        raise UsageError(f"the map {file} has {len(wrong)} wrong lines", said="\n".join(wrong))
-    if not pairs:
-        raise UsageError(f"the map {file} names no image")
-    return tuple(pairs.values())
+    return (Pair.parse(src, dst),)
 
 
 def _method(text: str | None, *, crosses: bool) -> Method:
@@ -254,8 +194,6 @@ class Plan:
     existing: Image | None
     method: Method = Method.AUTO
     target: Descriptor | None = None
-    blobs: tuple[Descriptor, ...] = ()
-    complete: bool = False
     error: FerryError | None = None
 
     @property
@@ -290,8 +228,7 @@ class Job:
         self.here: Listing = self.facts.listings[self.namespace]
         self.there: Listing = self.facts.listings[self.to_namespace]
         self.managed = self.to_namespace == "k8s.io" and self.facts.cri
-        self.content: dict[str, bytes] = {}
-        self.visible: frozenset[str] = frozenset()
+        self.content = Content()
         self.rooted: frozenset[str] = frozenset()
         self.plans: list[Plan] = []
         self.missing: list[Retag] = []
@@ -370,28 +307,22 @@ class Job:
         if self.crosses:
             steps["rooted"] = self.ctr.rooted(self.to_namespace)
         answers = self._fetch(tops, steps)
-        self.visible = parse_digests(answers["visible"].text.splitlines())
+        self.content.visible = parse_digests(answers["visible"].text.splitlines())
         if self.crosses:
             self.rooted = parse_digests(answers["rooted"].text.splitlines())
-            children = [child.digest for top in tops for child in self._manifest(top).children]
-            self._fetch([digest for digest in children if digest in self.visible], {})
+            children = [child.digest for top in tops for child in self.content.manifest(top).children]
+            self._fetch([digest for digest in children if digest in self.content.visible], {})
 
     def _fetch(self, digests: Sequence[str], steps: Mapping[str, str]) -> dict[str, Answer]:
-        wanted = [digest for digest in dict.fromkeys(digests) if digest not in self.content]
+        wanted = list(dict.fromkeys(digests))
         gets = {f"get-{n}": self.ctr.content(self.namespace, digest) for n, digest in enumerate(wanted)}
         if not (gets or steps):
             return {}
         answers = self.host.ask(Script({**gets, **steps}), limit=self.host.target.limits.probe)
         for number, digest in enumerate(wanted):
             if answers[f"get-{number}"].ok:
-                self.content[digest] = answers[f"get-{number}"].stdout
+                self.content.blobs[digest] = answers[f"get-{number}"].stdout
         return answers
-
-    def _manifest(self, digest: str) -> Manifest:
-        try:
-            return Manifest.parse(self.content[digest])
-        except (KeyError, ValueError):
-            return Manifest()
 
     def _decide(self, plan: Plan) -> None:
         """Settles what the new name shall point at, and how it is given; or why not."""
@@ -406,64 +337,27 @@ class Job:
             plan.fail(error)
 
     def _settle_target(self, plan: Plan) -> None:
-        source = plan.source
         if self._needs_content(plan):
-            raw = self.content.get(source.digest)
-            if raw is None:
-                raise _content_missing(source.name, source.digest)
-            plan.target = Descriptor(source.media_type, source.digest, len(raw))
-            self._choose_platform(plan)
-            if self.crosses:
-                self._collect_blobs(plan)
-        if plan.open and plan.existing and not self.request.force:
+            choice = self.content.choose(
+                plan.source,
+                self.request.platform,
+                self.facts.platform,
+                partial_index=self.ctr.capabilities.partial_index,
+            )
+            plan.target = choice.target
+            plan.report.digest, plan.report.note = choice.target.digest, choice.note
+        if plan.existing and plan.existing.digest == plan.report.digest:
+            plan.unchanged(f"same (platform manifest of index {plan.source.digest})")
+        elif plan.existing and not self.request.force:
             raise ReferenceExists(
                 f"{plan.dst} exists in namespace {self.to_namespace} with another digest",
                 said=f"there {plan.existing.digest}\nsource {plan.report.digest}",
                 hint="add --force to let the name point at the source's digest",
             )
 
-    def _choose_platform(self, plan: Plan) -> None:
-        """Takes one platform's manifest where it is asked for, or where ctr 1.2 cannot name the partial index."""
-        source, wanted = plan.source, self.request.platform or self.facts.platform
-        if source.media_type not in INDEXES:
-            if self.request.platform and str(wanted) not in source.platforms.split(","):
-                raise PlatformMissing(
-                    f"{source.name} is for {source.platforms}, not for {wanted}", hint="leave --platform out"
-                )
-            return
-        children = self._manifest(source.digest).children
-        absent = [child for child in children if child.digest not in self.visible]
-        if not self.request.platform and (self.ctr.capabilities.partial_index or not absent):
-            return
-        child = self._manifest(source.digest).child_for(wanted)
-        if child is None or child in absent:
-            there = ", ".join(str(c.platform) for c in children if c not in absent) or "none"
-            raise PlatformMissing(
-                f"{source.name} has no content for {wanted} on this host (there: {there})",
-                hint="choose one that is there with --platform",
-            )
-        plan.target = child
-        plan.report.digest = child.digest
-        plan.report.note = f"the manifest of {wanted} of index {source.digest}" + (
-            "" if self.request.platform else f": ctr {self.facts.client} cannot name an index with absent platforms"
-        )
-        if plan.existing and plan.existing.digest == child.digest:
-            plan.unchanged(f"same (platform manifest of index {source.digest})")
-
-    def _collect_blobs(self, plan: Plan) -> None:
-        """All blobs below the target that are there, for linking; and whether none is absent."""
-        assert plan.target is not None  # noqa: S101
-        found: dict[str, Descriptor] = {plan.target.digest: plan.target}
-        for child in self._manifest(plan.target.digest).children:
-            found[child.digest] = child
-        for digest in list(found):
-            found |= {blob.digest: blob for blob in self._manifest(digest).blobs}
-        plan.blobs = tuple(blob for digest, blob in found.items() if digest in self.visible)
-        plan.complete = len(plan.blobs) == len(found)
-
     def _method(self, plan: Plan) -> Method:
         has_tag = self.ctr.capabilities.tag
-        part = plan.target is not None and plan.target.digest != plan.source.digest
+        part = plan.report.digest != plan.source.digest
         match self.request.method:
             case Method.AUTO:
                 if self.crosses:
@@ -498,7 +392,7 @@ class Job:
         names = dict.fromkeys(plan.report.dst for plan in todo)
         steps["verify"] = naming.verify(self.ctr, self.to_namespace, names, managed=self.managed)
         answers = self.host.ask(Script(steps, cleanup="\n".join(filter(None, cleanups))))
-        listing = Listing(self.to_namespace, parse_images(_required(answers["verify"]).text))
+        listing = Listing(self.to_namespace, parse_images(required(answers["verify"], "verify").text))
         for number, plan in enumerate(todo):
             if plan.method is Method.LINK and not answers[f"link-{number}"].ok:
                 plan.report.method = "stream"
@@ -508,17 +402,23 @@ class Job:
 
     def _naming(self, plan: Plan) -> Naming:
         assert plan.target is not None  # noqa: S101
-        wanted = plan.target.platform or self.request.platform or self.facts.platform
-        foreign = wanted != self.facts.platform or (
-            plan.source.media_type not in INDEXES and str(self.facts.platform) not in plan.source.platforms.split(",")
+        platforms = str(plan.target.platform or plan.source.platforms).split(",")
+        whole = self.content.below(plan.target).keys() <= self.content.visible
+        return Naming(
+            self.to_namespace,
+            plan.dst,
+            plan.target,
+            unpack=self.crosses,
+            all_platforms=self.crosses and whole and plan.target.is_index,
+            foreign=str(self.facts.platform) not in platforms,
         )
-        whole = self.crosses and plan.complete and plan.source.media_type in INDEXES
-        return Naming(self.to_namespace, plan.dst, plan.target, self.crosses, whole, foreign)
 
     def _link(self, plan: Plan) -> tuple[str, str]:
-        step, cleanup = naming.link(
-            self.ctr, self.facts.content_root, self.to_namespace, plan.blobs, self.owner, rooted=self.rooted
-        )
+        assert plan.target is not None  # noqa: S101
+        below = self.content.below(plan.target)
+        blobs = [blob for digest, blob in below.items() if digest in self.content.visible]
+        root = self.facts.content_root
+        step, cleanup = naming.link(self.ctr, root, self.to_namespace, blobs, self.owner, rooted=self.rooted)
         return f"linked=1; {{ {step}; }} && linked=0", cleanup
 
     @property
@@ -577,7 +477,7 @@ class Job:
             return
         script = {f"rm-{n}": self.ctr.remove(self.to_namespace, name) for n, name in enumerate(names)}
         answers = self.host.ask(Script({**script, "after": self.ctr.images(self.to_namespace)}))
-        after = Listing(self.to_namespace, parse_images(_required(answers["after"]).text))
+        after = Listing(self.to_namespace, parse_images(required(answers["after"], "after").text))
         digests = {plan.report.digest for plan in failed} - {i.digest for i in after.images if i.ordinary}
         records = [
             image.name
@@ -655,32 +555,6 @@ def _tag_of(name: str) -> str:
         return Reference.parse(name).tag or "latest"
     except UsageError:
         return "latest"
-
-
-def _required(answer: Answer) -> Answer:
-    if not answer.ok:
-        raise failure(answer, "")
-    return answer
-
-
-def _content_missing(name: str, said: str) -> ContentMissing:
-    return ContentMissing(
-        f"{name} is named on this host, but not all of its content is there",
-        said=said,
-        hint="take it from a host that has it whole, or pull it again",
-    )
-
-
-def failure(answer: Answer, name: str) -> FerryError:
-    """Tells apart what a failed ctr command said."""
-    said = shell.tail(answer.stderr)
-    if trouble := daemon_trouble(answer.stderr):
-        return trouble
-    if "content digest" in said and "not found" in said:
-        return _content_missing(name, said)
-    if "no space left" in said:
-        return CommandFailed("the host's disk is full", said=said, hint="make room where containerd's root lies")
-    return CommandFailed(f"ctr failed with exit status {answer.exit}", said=said or shell.tail(answer.text))
 
 
 @per_host(

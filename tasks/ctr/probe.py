@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from tasks.ctr import shell
 from tasks.ctr.commands import Ctr
+from tasks.ctr.failures import daemon_trouble, required
 from tasks.ctr.images import Listing, parse_images
 from tasks.ctr.shell import Answer, Script
 from tasks.ctr.version import Capabilities, Version
-from tasks.errors import CtrNotFound, DaemonUnreachable, FerryError, PermissionDenied
+from tasks.errors import CtrNotFound, DaemonUnreachable, PermissionDenied
 from tasks.oci.descriptor import Platform
 
 # Where distributions keep a ctr that PATH does not show; each line is a whole command.
@@ -166,7 +167,9 @@ def read(settings: Settings, answers: Mapping[str, Answer]) -> Facts:
         sockets=tuple(line.partition(" ")[2] for line in sockets),
         namespaces=tuple(_lines(answers["namespaces"])),
         listings={
-            namespace: Listing(namespace, parse_images(_said_ok(answers[f"images-{number}"], namespace)))
+            namespace: Listing(
+                namespace, parse_images(required(answers[f"images-{number}"], f"namespace {namespace}").text)
+            )
             for number, namespace in enumerate(settings.namespaces)
         },
         cri=any(plugin.is_cri and plugin.ok for plugin in plugins),
@@ -211,33 +214,6 @@ def _require_daemon(
             said=shell.tail(answers["namespaces"].stderr),
             hint="look at `systemctl status containerd` on that host",
         )
-
-
-def daemon_trouble(stderr: str) -> FerryError | None:
-    """Tells the daemon's absence from other failures of a ctr command (FACTS of 1.0 to 2.1, daemon down)."""
-    socket = "unix" in stderr or ".sock" in stderr
-    said = shell.tail(stderr)
-    if socket and "permission denied" in stderr:
-        return PermissionDenied(
-            "the user may not use containerd's socket",
-            said=said,
-            hint="log in as root, or set ansible_become: true",
-        )
-    if (socket and ("dial" in stderr or "cannot access socket" in stderr)) or "transport is closing" in stderr:
-        return DaemonUnreachable(
-            "containerd does not answer", said=said, hint="look at `systemctl status containerd` on that host"
-        )
-    return None
-
-
-def _said_ok(answer: Answer, namespace: str) -> str:
-    if not answer.ok:
-        raise daemon_trouble(answer.stderr) or DaemonUnreachable(
-            f"`ctr images ls` failed in namespace {namespace}",
-            said=shell.tail(answer.stderr),
-            hint="look at `systemctl status containerd` on that host",
-        )
-    return answer.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Call
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.errors import FerryError, HostError, UsageError
+from tasks.errors import FerryError, Interrupted, UsageError
 from tasks.fleet import show
 from tasks.fleet.command import Command, CommonOptions
 from tasks.fleet.outcome import Outcome, Status, exit_code
@@ -42,12 +42,6 @@ class FleetConfig(BaseModel):
     known_hosts: str = "~/.ssh/known_hosts"
     host_keys: str = Field("strict", pattern="^(strict|accept-new)$")
     workers: int = Field(32, ge=1, le=512)
-
-
-class Interrupted(HostError):
-    """The operator, or a signal, ended the run while this host was at work."""
-
-    kind = "interrupted"
 
 
 class Terminated(BaseException):
