@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -51,11 +52,10 @@ def create(name: str) -> list[Path]:
 
 
 def _delegate(folder: Path) -> None:
-    """Hand a v2 group's controllers to its children, except in the root, which is the machine's."""
-    control = folder / "cgroup.subtree_control"
-    if (folder / "cgroup.type").exists() and control.exists():
-        for controller in (folder / "cgroup.controllers").read_text().split():
-            control.write_text(f"+{controller}")
+    """Hand a v2 group's controllers to its children, as runc does on the way to any container's group."""
+    for controller in (folder / "cgroup.controllers").read_text().split():
+        with contextlib.suppress(OSError):  # not while processes are in the group itself, as in a container
+            (folder / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def _inherit_cpuset(folder: Path) -> None:

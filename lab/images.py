@@ -98,7 +98,7 @@ class BuiltImage:
             bare_tags: annotate with the tag alone, as ctr before 1.2 wants it.
         """
         index = {"schemaVersion": 2, "manifests": [self._entry(name, bare_tags) for name in names]}
-        with tarfile.open(fileobj=file, mode="w|") as tar:
+        with tarfile.open(fileobj=file, mode="w|", bufsize=STEP) as tar:
             _add(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
             for digest, blob in self.blobs.items():
                 if blobs is None or digest in blobs:
@@ -301,7 +301,7 @@ def _layer(folder: Path, members: Iterator[Member], packed: bool) -> tuple[str, 
     blobs.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=blobs, delete=False) as file:
         sink = _Sink(file, packed)
-        with tarfile.open(fileobj=sink, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+        with tarfile.open(fileobj=sink, mode="w|", bufsize=STEP, format=tarfile.USTAR_FORMAT) as tar:
             for info, data in members:
                 tar.addfile(info, data)
         sink.finish()
@@ -316,7 +316,8 @@ class _Sink(io.RawIOBase):
 
     def __init__(self, file: Any, packed: bool) -> None:
         self.file = file
-        self.plain, self.stored = hashlib.sha256(), hashlib.sha256()
+        self.stored = hashlib.sha256()
+        self.plain = hashlib.sha256() if packed else self.stored
         # Noise does not shrink: gzip at level 0 has the right form and costs next to nothing.
         self.packer = zlib.compressobj(0, wbits=31) if packed else None
 
@@ -326,7 +327,8 @@ class _Sink(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         """Take some of the plain bytes."""
-        self.plain.update(data)
+        if self.packer:
+            self.plain.update(data)
         self._store(self.packer.compress(data) if self.packer else data)
         return len(data)
 
@@ -345,9 +347,8 @@ class _Noise(io.RawIOBase):
     """A file of `size` incompressible bytes that depend only on `seed`, made while it is read."""
 
     def __init__(self, size: int, seed: str) -> None:
-        self.left = size
-        self.random = random.Random(seed)
-        self.buffer = b""
+        self.size, self.place = size, 0
+        self.block = bytearray(random.Random(seed).randbytes(STEP))
 
     def readable(self) -> bool:
         """Tell that one can read here."""
@@ -355,16 +356,17 @@ class _Noise(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         """Return the next `size` bytes, or all that are left."""
-        wanted = self.left if size is None or size < 0 else min(size, self.left)
-        parts = [self.buffer]
-        have = len(self.buffer)
-        while have < wanted:
-            parts.append(self.random.randbytes(STEP))
-            have += STEP
-        data = b"".join(parts)
-        self.buffer = data[wanted:]
-        self.left -= wanted
-        return data[:wanted]
+        left = self.size - self.place
+        wanted = left if size is None or size < 0 else min(size, left)
+        parts = []
+        while wanted:
+            number, start = divmod(self.place, STEP)
+            # Fresh noise would take most of the time of a large image; gzip looks back 32 KiB only.
+            self.block[:8] = number.to_bytes(8, "big")
+            parts.append(bytes(self.block[start : start + wanted]))
+            self.place += len(parts[-1])
+            wanted -= len(parts[-1])
+        return b"".join(parts)
 
 
 def _add(tar: tarfile.TarFile, name: str, blob: Path | bytes) -> None:
