@@ -37,7 +37,7 @@ class Done:
 
 def table(done: Done) -> None:
     """One row a host."""
-    console = Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=_WIDE, color_system=None)
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE, color_system=None)
     rows = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     rows.add_column("HOST", no_wrap=True)
     rows.add_column("STATUS", no_wrap=True)
@@ -46,7 +46,10 @@ def table(done: Done) -> None:
     for outcome in done.outcomes:
         status = Text(_status(outcome, dry_run=done.dry_run), style=_COLOURS[outcome.status])
         rows.add_row(Text(outcome.host), status, f"{outcome.seconds:.1f} s", Text("\n".join(_lines(outcome))))
-    console.print(rows)
+    with console.capture() as drawn:
+        console.print(rows)
+    for line in drawn.get().splitlines():
+        print(line.rstrip())
 
 
 def _status(outcome: Outcome, *, dry_run: bool) -> str:

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Makes .venv with the locked packages; brings python3-venv where Debian left it out.
+set -eu
+python=$(command -v python3 || true)
+fits() { "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+has_venv() { "$python" -c 'import venv, ensurepip' 2>/dev/null; }
+if [ -z "$python" ] || ! has_venv; then
+	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+		echo "ctr-ferry needs Python 3.11 or newer with its venv module (Debian: python3-venv)." >&2
+		exit 2
+	fi
+	apt-get update -qq
+	plan=$(apt-get install -s --no-install-recommends python3-venv)
+	if echo "$plan" | grep -q '^Remv'; then
+		echo "apt would remove packages to install python3-venv; nothing was done: install it by hand." >&2
+		exit 2
+	fi
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-venv >/dev/null
+	python=$(command -v python3)
+fi
+fits || { echo "ctr-ferry needs Python 3.11 or newer; $python is $("$python" -V)." >&2; exit 2; }
+rm -rf .venv
+"$python" -m venv .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
