@@ -12,25 +12,30 @@ from lab.fleet import Fleet, LabError, Node
 
 def main(argv: list[str] | None = None) -> int:
     """Obey one command line; return the exit status (2: the lab cannot do it here)."""
-    options = _parser().parse_args(argv)
-    fleet = Fleet()
     try:
-        match options.command:
-            case "up":
-                return _up(fleet, options.extra)
-            case "down":
-                fleet.down()
-                return 0
-            case "status":
-                return _status(fleet)
-            case "shell":
-                return _become(_node(fleet, options.node), ["bash", "-l"])
-            case _:
-                words = options.words[1:] if options.words[:1] == ["--"] else options.words
-                return _become(_node(fleet, options.node), words or ["bash", "-l"])
+        return _obey(Fleet(), _parser().parse_args(argv))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _obey(fleet: Fleet, options: argparse.Namespace) -> int:
+    """Carry out one command; return its exit status; raise LabError."""
+    match options.command:
+        case "up":
+            return _up(fleet, options.extra)
+        case "down":
+            fleet.down()
+            return 0
+        case "status":
+            return _status(fleet)
+        case "shell":
+            return _become(_node(fleet, options.node), ["bash", "-l"])
+        case _:
+            words = options.words[1:] if options.words[:1] == ["--"] else options.words
+            return _become(_node(fleet, options.node), words or ["bash", "-l"])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
 def _up(fleet: Fleet, extra: int) -> int:
     """Bring the fleet up and say how it went; return the exit status."""
     began = time.monotonic()
+    if not (fleet.cache / "trees").exists():
+        print("Fetching Debian packages for the nodes, this once…", file=sys.stderr)
     fleet.up(extra)
     if fleet.missing:
         print(f"The fleet is smaller than it could be: {'; '.join(fleet.missing)}", file=sys.stderr)

@@ -38,10 +38,11 @@ def hierarchies() -> list[Hierarchy]:
 def create(name: str) -> list[Path]:
     """Make the group `name` (a path such as lab/node1) in every hierarchy; return its folders."""
     folders = []
-    for hierarchy in hierarchies():
+    mounted = hierarchies()
+    for hierarchy in mounted:
         folder = hierarchy.folder
         for part in Path(name).parts:
-            if hierarchy.kind == "cgroup2":
+            if hierarchy.kind == "cgroup2" and len(mounted) == 1:
                 _delegate(folder)
             folder /= part
             folder.mkdir(exist_ok=True)

@@ -221,6 +221,7 @@ class Fleet:
             trees = self._packages()
             machine = next(found.machine for found in trees.values() if found.machine)
             login.make_key(self.state / "ssh/id_ed25519", "ctr-ferry-lab", machine)
+            (self.state / "nodes").mkdir(mode=0o700, exist_ok=True)
             numbers = {*MODELS, *range(6, 6 + extra), *(node.number for node in self.nodes.values())}
             wanted = {number: MODELS.get(number, NODE3) for number in sorted(numbers)}
             have = {n: suite for n, m in wanted.items() for suite in reversed(m.suites) if suite in trees}
@@ -248,9 +249,9 @@ class Fleet:
 
     def _packages(self) -> dict[str, debian.Trees]:
         """Return the suites that can be had; raise LabError when that is none, or not the machine's own."""
-        runner = self._within("up")
         try:
             own = debian.codename()
+            runner = self._within("up")
             with self._lock(self.cache):
                 got = debian.fetch(list(dict.fromkeys((*debian.SUITES, own))), self.cache, runner)
         except debian.Unavailable as error:

@@ -15,7 +15,7 @@ import paramiko
 import pytest
 
 from lab import __main__ as command_line
-from lab import cgroups
+from lab import cgroups, debian
 from lab.fleet import CACHE, Fleet, LabError, Node
 from lab.images import NATIVE, BuiltImage, build, seed_image
 
@@ -343,6 +343,17 @@ class TestCommandLine:
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         assert command_line.main(["up"]) == 2
         assert capsys.readouterr().err == "lab: the rehearsal fleet needs root: run it as root or with sudo\n"
+
+    def test_on_another_system_it_says_so_in_one_sentence(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def elsewhere() -> str:
+            raise debian.Unavailable("the rehearsal fleet needs Debian 12 or later")
+
+        monkeypatch.setattr(debian, "codename", elsewhere)
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        assert command_line.main(["up"]) == 2
+        assert capsys.readouterr().err == "lab: the rehearsal fleet needs Debian 12 or later\n"
 
     def test_status_shows_a_line_per_node(self, fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
         assert command_line.main(["status"]) == 0
