@@ -235,7 +235,10 @@ def _create(out: str) -> int | None:
 
 
 def _pass_export(pipe: Pipe, header: bytes, ref_name: str) -> None:
-    """Pass the real ctr's archive on with 1.2.6's index.json."""
+    """Pass the real ctr's archive on with 1.2.6's index.json and no manifest.json.
+
+    1.4.13 writes one in spite of --skip-manifest-json, but then makes no error of names such as `h:x/a`.
+    """
     while header:
         entry = Entry.of(header)
         if entry is None:
@@ -244,6 +247,8 @@ def _pass_export(pipe: Pipe, header: bytes, ref_name: str) -> None:
             data = exported_index(pipe.read(entry.size), ref_name)
             pipe.skip(padded(entry.size) - entry.size)
             pipe.write(entry.resized(len(data)) + data + bytes(padded(len(data)) - len(data)))
+        elif entry.name == "manifest.json":
+            pipe.skip(padded(entry.size))
         else:
             pipe.write(header)
             pipe.copy(padded(entry.size))
