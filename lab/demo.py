@@ -76,7 +76,8 @@ def show(node: Node, *words: str) -> None:
 def fab(fleet: Fleet, *words: str) -> int:
     """Run the real command against the lab's own inventory; return its exit status."""
     print(f"$ fab {shlex.join(words)}", flush=True)
-    return subprocess.run([FAB, *words], env={**os.environ, "CTR_FERRY_INVENTORY": str(fleet.inventory)}).returncode
+    env = {**os.environ, "CTR_FERRY_INVENTORY": str(fleet.inventory)}
+    return subprocess.run([FAB, *words], env=env, check=False).returncode
 
 
 if __name__ == "__main__":
