@@ -13,6 +13,7 @@
     │   ├── HostKeyChanged          host-key-changed
     │   ├── LoginRefused            login-refused
     │   └── ConnectionLost          connection-lost
+    ├── InternalError               internal-error: a fault of ours
     └── HostError                   the host answered, and something is wrong there
         ├── CtrNotFound             ctr-not-found
         ├── DaemonUnreachable       daemon-unreachable
@@ -119,6 +120,12 @@ class ConnectionLost(Unreachable):
     """The connection broke while a command ran."""
 
     kind = "connection-lost"
+
+
+class InternalError(FerryError):
+    """Something that we did not foresee; collected like any other, so that other hosts go on."""
+
+    kind = "internal-error"
 
 
 class HostError(FerryError):

@@ -19,11 +19,13 @@ class Ctr:
         argv: how it is started there, such as ``("ctr",)`` or ``("k3s", "ctr")``.
         address: the socket.
         capabilities: what this client can do.
+        snapshotter: where import unpacks to; None is containerd's default.
     """
 
     argv: tuple[str, ...]
     address: str
     capabilities: Capabilities
+    snapshotter: str | None = None
 
     def line(self, namespace: str, *words: str) -> str:
         """Any ctr command in a namespace, as sh text."""
@@ -57,7 +59,8 @@ class Ctr:
     def import_stdin(self, namespace: str, *flags: str, oci_name: str | None = None) -> str:
         """``images import -``; to 1.1 with the repository apart."""
         named = ("--oci-name", oci_name) if oci_name else self._local
-        return self.line(namespace, "images", "import", *named, *flags, "-")
+        snapshotter = ("--snapshotter", self.snapshotter) if self.snapshotter else ()
+        return self.line(namespace, "images", "import", *named, *snapshotter, *flags, "-")
 
     def export_stdout(self, namespace: str, name: str, *, ref_name: str | None = None) -> str:
         """``images export -``; to 1.2 with the ref name to write (1.2.14 ignores it)."""

@@ -40,7 +40,7 @@ _SOCKETS = (
     "/run/docker/containerd/containerd.sock",
 )
 _OWN_SOCKET = {"k3s": _SOCKETS[1], "rke2": _SOCKETS[1], "k0s": _SOCKETS[2], "microk8s": _SOCKETS[3]}
-_DEFAULT_CONTENT_ROOT = "/var/lib/containerd/io.containerd.content.v1.content"
+_DEFAULT_ROOT, _CONTENT = "/var/lib/containerd", "io.containerd.content.v1.content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,16 @@ class Settings:
     Attributes:
         command: ``ctr_command``, such as ``k3s ctr`` or a path.
         address: ``ctr_address``, the socket.
-        namespaces: whose images the probe lists.
+        namespace: ``ctr_namespace``, where commands work unless told otherwise.
+        root: ``ctr_root``, containerd's root directory.
+        snapshotter: ``ctr_snapshotter``, where import unpacks to.
     """
 
-    command: str | None
-    address: str | None
-    namespaces: Sequence[str]
+    command: str | None = None
+    address: str | None = None
+    namespace: str = "k8s.io"
+    root: str | None = None
+    snapshotter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,11 @@ class Facts:
     platform: Platform
 
 
-def script(settings: Settings) -> Script:
-    """The probe: finds ctr and socket in sh, then asks ctr; the first question that containerd fails is the last."""
+def script(settings: Settings, namespaces: Sequence[str]) -> Script:
+    """The probe: finds ctr and socket in sh, then asks ctr, also for the images of these namespaces.
+
+    The first question that containerd does not answer is the last.
+    """
     ask = 'ready && $ctr --address "$address"'
     steps = {
         "host": 'id -un; uname -m; echo "sudo=${SUDO_USER-}"',
@@ -100,7 +107,7 @@ def script(settings: Settings) -> Script:
         "version": f"{ask} version",
         "plugins": f"{ask} plugins ls -d",
     }
-    for number, namespace in enumerate(settings.namespaces):
+    for number, namespace in enumerate(namespaces):
         listing = shell.join(("--namespace", namespace, "images", "ls"))
         steps[f"images-{number}"] = f"{ask} {listing}"
     return Script(steps, prologue=_find(settings))
@@ -138,7 +145,7 @@ def rights_check(settings: Settings) -> str:
     return " || ".join(f"[ -w {shell.join([socket])} ]" for socket in sockets)
 
 
-def read(settings: Settings, answers: Mapping[str, Answer]) -> Facts:
+def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, Answer]) -> Facts:
     """Reads the probe's answers.
 
     Raises:
@@ -161,7 +168,7 @@ def read(settings: Settings, answers: Mapping[str, Answer]) -> Facts:
     return Facts(
         user=user,
         sudo=sudo not in ("", "sudo="),
-        ctr=Ctr(tuple(command.split()), address, capabilities),
+        ctr=Ctr(tuple(command.split()), address, capabilities, settings.snapshotter),
         client=version.text if version else printed.strip(),
         server=server[1] if server else "",
         sockets=tuple(line.partition(" ")[2] for line in sockets),
@@ -170,12 +177,18 @@ def read(settings: Settings, answers: Mapping[str, Answer]) -> Facts:
             namespace: Listing(
                 namespace, parse_images(required(answers[f"images-{number}"], f"namespace {namespace}").text)
             )
-            for number, namespace in enumerate(settings.namespaces)
+            for number, namespace in enumerate(namespaces)
         },
         cri=any(plugin.is_cri and plugin.ok for plugin in plugins),
-        content_root=next((p.root for p in plugins if p.is_content and p.root), _DEFAULT_CONTENT_ROOT),
+        content_root=_content_root(settings, plugins),
         platform=Platform.of_machine(machine),
     )
+
+
+def _content_root(settings: Settings, plugins: Sequence[_Plugin]) -> str:
+    if settings.root:
+        return f"{settings.root}/{_CONTENT}"
+    return next((p.root for p in plugins if p.is_content and p.root), f"{_DEFAULT_ROOT}/{_CONTENT}")
 
 
 def _lines(answer: Answer) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import signal
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Call
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.errors import FerryError, Interrupted, UsageError
+from tasks.errors import FerryError, InternalError, Interrupted, UsageError
 from tasks.fleet import show
 from tasks.fleet.command import Command, CommonOptions
 from tasks.fleet.outcome import Outcome, Status, exit_code
@@ -172,7 +173,19 @@ def _on_one(task: Command, host: Host, request: Any) -> Outcome:
     except FerryError as error:
         host.mark_failed()
         return Outcome.of_error(host.name, time.monotonic() - start, error)
+    except Exception as error:  # noqa: BLE001  (shown, with where it happened)
+        host.mark_failed()
+        return Outcome.of_error(host.name, time.monotonic() - start, _unforeseen(error))
     return Outcome.of(host.name, time.monotonic() - start, result)
+
+
+def _unforeseen(error: Exception) -> InternalError:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return InternalError(
+        f"{type(error).__name__}: {error}",
+        said=f"at {Path(place.filename).name}:{place.lineno} in {place.name}",
+        hint="this is a fault of ctr-ferry: report it with the command line and this message",
+    )
 
 
 def _cut_short(name: str, hosts: dict[str, Host]) -> Outcome:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import difflib
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from tasks.ctr.probe import Settings
 from tasks.errors import BadInventory
 from tasks.fleet.inventory import Opaque, Var, Vars
 from tasks.secrets import Secret
 from tasks.ssh.host import jump_target
-from tasks.ssh.target import CtrSettings, Limits, Target, Trust
+from tasks.ssh.target import Limits, Target, Trust
 
 _Path = Annotated[str, Field(pattern=r"^/[\w./@+-]+$")]
 _Words = Annotated[str, Field(pattern=r"^[\w./@+ -]+$")]
@@ -58,7 +59,7 @@ class HostVars(BaseModel):
     ctr_address: _Path | None = None
     ctr_namespace: _Namespace = "k8s.io"
     ctr_root: _Path | None = None
-    ctr_snapshotter: str | None = None
+    ctr_snapshotter: _Namespace | None = None
     ctr_registries: dict[str, Registry] = Field(default_factory=dict)
 
 
@@ -103,14 +104,6 @@ def validate(host: str, variables: Vars) -> HostVars:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something in the inventory that we read but do not do."""
-
-    host: str
-    text: str
-
-
 def target(name: str, variables: Vars, folder: Path, trust: Trust, limits: Limits) -> tuple[Target, list[str]]:
     """One host's connection, from its merged variables.
 
@@ -151,7 +144,7 @@ def target(name: str, variables: Vars, folder: Path, trust: Trust, limits: Limit
         become_password=_secret(plain("ansible_become_password")),
         trust=trust,
         limits=limits,
-        ctr=CtrSettings(host.ctr_command, host.ctr_address, host.ctr_namespace),
+        ctr=Settings(host.ctr_command, host.ctr_address, host.ctr_namespace, host.ctr_root, host.ctr_snapshotter),
     )
     return _behind(made, options), notes
 
@@ -161,14 +154,12 @@ def _secret(value: str | None) -> Secret | None:
 
 
 def _behind(made: Target, options: _SshOptions) -> Target:
-    import dataclasses
-
     if options.proxy_command:
-        return dataclasses.replace(made, gateway=options.proxy_command)
+        return replace(made, gateway=options.proxy_command)
     gateway: Target | None = None
     for hop in options.jump.split(",") if options.jump else ():
         gateway = jump_target(hop, gateway, made)
-    return dataclasses.replace(made, gateway=gateway)
+    return replace(made, gateway=gateway)
 
 
 @dataclass(slots=True)

@@ -169,9 +169,9 @@ class Host(Connection):  # type: ignore[misc]
         mark = f"ferry-{secrets.token_hex(8)}"
         text = guard.render(script, mark, limit)
         boot = guard.bootstrap(mark, len(text))
-        with contextlib.closing(self._session()) as channel:
+        self._set(asked=self.asked + 1)
+        with self._lost_connection(), contextlib.closing(self._session()) as channel:
             exchange = _Exchange(channel, time.monotonic() + limit)
-            self._set(asked=self.asked + 1)
             if self._start(exchange, boot, mark, rights_check):
                 exchange.send(f"{mark}\n".encode() + text)
                 exchange.finish()
@@ -197,11 +197,11 @@ class Host(Connection):  # type: ignore[misc]
         Raises:
             Unreachable, CtrNotFound, DaemonUnreachable, PermissionDenied, GarbledAnswer, RemoteTimeout.
         """
-        settings = probe.Settings(self.target.ctr.command, self.target.ctr.address, namespaces)
+        settings = self.target.ctr
         check = None if self._as_root or self.user == "root" else probe.rights_check(settings)
         try:
-            answers = self.ask(probe.script(settings), limit=self.target.limits.probe, rights_check=check)
-            facts = probe.read(settings, answers)
+            answers = self.ask(probe.script(settings, namespaces), limit=self.target.limits.probe, rights_check=check)
+            facts = probe.read(settings, namespaces, answers)
         except (PermissionDenied, CtrNotFound):
             if check is None or self._sudo_password is None:
                 raise
@@ -230,11 +230,17 @@ class Host(Connection):  # type: ignore[misc]
         return secret.reveal() if secret else self.config.sudo.password
 
     def _session(self) -> paramiko.Channel:
+        channel: paramiko.Channel = self.transport.open_session(timeout=self.target.limits.connect)
+        return channel
+
+    @contextlib.contextmanager
+    def _lost_connection(self) -> Iterator[None]:
         try:
-            channel: paramiko.Channel = self.transport.open_session(timeout=self.target.limits.connect)
-            return channel
+            yield
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise ConnectionLost(f"the connection to {self.name} broke", said=tail(str(error))) from error
+            raise ConnectionLost(
+                f"the connection to {self.name} broke", said=tail(str(error)), hint="run it again"
+            ) from error
 
     def _read(self, script: Script, mark: str, exchange: _Exchange, limit: int) -> dict[str, Answer]:
         stderr = bytes(exchange.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks.ctr.probe import Settings
 from tasks.secrets import Secret
 
 
@@ -21,15 +22,6 @@ class Limits:
     connect: int = 10
     probe: int = 120
     command: int = 3600
-
-
-@dataclass(frozen=True, slots=True)
-class CtrSettings:
-    """The inventory's ``ctr_…`` variables; None is found out on the host."""
-
-    command: str | None = None
-    address: str | None = None
-    namespace: str = "k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +58,4 @@ class Target:
     gateway: Target | str | None = None
     trust: Trust = field(default_factory=Trust)
     limits: Limits = field(default_factory=Limits)
-    ctr: CtrSettings = field(default_factory=CtrSettings)
+    ctr: Settings = field(default_factory=Settings)
