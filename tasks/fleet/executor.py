@@ -69,7 +69,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         return {}
 
     def _run(self, calls: Sequence[Call]) -> int:
-        self.config.load_shell_env()
+        self._load_environment()
         self._run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
         commands: list[Any] = [call.task for call in calls]
         requests = [_parse(command, call.kwargs) for command, call in zip(commands, calls, strict=True)]
@@ -95,6 +95,12 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             show.document(done, code)
         return code
 
+    def _load_environment(self) -> None:
+        try:
+            self.config.load_shell_env()
+        except ValueError as error:
+            raise UsageError(f"a FABRIC_… variable of the environment has a wrong type: {error}") from error
+
     def _targets(self, command: Command) -> list[Target]:
         patterns = (self.core[0].args.hosts.value or "").split(",")
         if not any(pattern.strip() for pattern in patterns):
@@ -118,14 +124,17 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             ) from None
         self._workers = fleet.workers
         trust = Trust((_PROJECT / Path(fleet.known_hosts).expanduser(),), fleet.host_keys == "accept-new")
-        timeouts = self.config.timeouts
-        limits = Limits(
-            connect=int(self.config.connect_kwargs.get("timeout") or timeouts.connect or Limits().connect),
-            command=int(timeouts.command or Limits().command),
-        )
         ssh_config = self.config.base_ssh_config
         aliases = {name for name in ssh_config.get_hostnames() if not set("*?!") & set(name)}
-        return Roster(inventory_file(fleet.inventory, _PROJECT), trust, limits, aliases.__contains__)
+        return Roster(inventory_file(fleet.inventory, _PROJECT), trust, self._limits(), aliases.__contains__)
+
+    def _limits(self) -> Limits:
+        timeouts, default = self.config.timeouts, Limits()
+        try:
+            connect = int(self.config.connect_kwargs.get("timeout") or timeouts.connect or default.connect)
+            return Limits(connect=connect, command=int(timeouts.command or default.command))
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"timeouts in fabric.yaml are whole seconds: {error}") from error
 
     def _on_all(
         self, task: Command, request: Any, targets: list[Target], hosts: dict[str, Host], dry_run: bool
