@@ -48,7 +48,11 @@ def _entry(full: str, ref: str, target: Descriptor) -> dict[str, object]:
         "annotations": {NAME: full, REF_NAME: ref},
     }
     if target.platform:
-        entry["platform"] = {"os": target.platform.os, "architecture": target.platform.architecture}
+        entry["platform"] = {
+            "os": target.platform.os,
+            "architecture": target.platform.architecture,
+            **({"variant": target.platform.variant} if target.platform.variant else {}),
+        }
     return entry
 
 
