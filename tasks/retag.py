@@ -27,6 +27,7 @@ from tasks.errors import (
     UsageError,
     VerifyFailed,
 )
+from tasks.fleet import options
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
 from tasks.fleet.pairs import Pair, read_map, refuse_same
@@ -94,10 +95,10 @@ def parse(
         pairs=pairs,
         to_registry=to_registry,
         match=match,
-        namespace=namespace,
-        to_namespace=to_namespace,
+        namespace=options.namespace(namespace),
+        to_namespace=options.namespace(to_namespace, "--to-namespace"),
         method=_method(method, crosses=bool(to_namespace)),
-        platform=_platform(platform),
+        platform=options.platform(platform),
         force=force,
     )
 
@@ -113,22 +114,12 @@ def _pairs(src: str | None, dst: str | None, map_file: str | None) -> tuple[Pair
 
 
 def _method(text: str | None, *, crosses: bool) -> Method:
-    choices = [Method.AUTO, Method.TAG, Method.INDEX, Method.ARCHIVE]
-    if (text or Method.AUTO) not in choices:
-        raise UsageError(f"--method {text!r} is none of {', '.join(choices)}")
-    if crosses and text in (Method.TAG, Method.INDEX):
+    method = Method(options.choice(text, "--method", [Method.AUTO, Method.TAG, Method.INDEX, Method.ARCHIVE]))
+    if crosses and method in (Method.TAG, Method.INDEX):
         raise UsageError(
-            f"--method {text} gives names within one namespace only",
-            hint="leave --method out with --to-namespace",
+            f"--method {method} gives names within one namespace only", hint="leave --method out with --to-namespace"
         )
-    return Method(text or Method.AUTO)
-
-
-def _platform(text: str | None) -> Platform | None:
-    try:
-        return Platform.parse(text) if text else None
-    except ValueError as error:
-        raise UsageError(f"--platform: {error}") from error
+    return method
 
 
 @dataclass(slots=True)

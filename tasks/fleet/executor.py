@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import fabric
 from invoke.exceptions import Exit
@@ -41,7 +41,7 @@ class FleetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
     inventory: str | None = None
     known_hosts: str = "~/.ssh/known_hosts"
-    host_keys: str = Field("strict", pattern="^(strict|accept-new)$")
+    host_keys: Literal["strict", "accept-new"] = "strict"
     workers: int = Field(32, ge=1, le=512)
 
 

@@ -63,7 +63,7 @@ class Reference:
         if not _PATH.fullmatch(path):
             raise _bad(
                 text,
-                f"{path!r} is no repository",
+                f"{path.removeprefix(_OFFICIAL)!r} is no repository",
                 "a repository has lower-case letters, digits and single '.', '_', '-', '/' between them",
             )
         if len(domain) + 1 + len(path) > _NAME_LENGTH:

@@ -1,0 +1,36 @@
+"""Options that several commands take, from text to value; what is wrong is refused before any host is touched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tasks.errors import UsageError
+from tasks.oci.descriptor import Platform
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")  # containerd's identifiers.Validate
+_NAMESPACE_LENGTH = 76
+
+
+def namespace(text: str | None, option: str = "--namespace") -> str | None:
+    """A containerd namespace; None where it was not given."""
+    if text is not None and (not _NAMESPACE.fullmatch(text) or len(text) > _NAMESPACE_LENGTH):
+        raise UsageError(
+            f"{option} {text!r} is no namespace", hint="letters, digits and single '.', '_', '-' between them"
+        )
+    return text
+
+
+def platform(text: str | None) -> Platform | None:
+    """A platform such as linux/arm64; None where it was not given."""
+    try:
+        return Platform.parse(text) if text is not None else None
+    except ValueError as error:
+        raise UsageError(f"--platform: {error}") from error
+
+
+def choice(text: str | None, option: str, choices: Sequence[str]) -> str:
+    """One of the choices; the first where it was not given."""
+    if text is not None and text not in choices:
+        raise UsageError(f"{option} {text!r} is none of {', '.join(choices)}")
+    return text or choices[0]
