@@ -361,17 +361,17 @@ class Replay:
 
     def clean(self) -> None:
         """Nothing of this on the node."""
-        for namespace in self.namespaces:
-            ctr = f"ctr -n {namespace}"
-            self._shell(f"for i in $({ctr} images ls -q); do {ctr} images rm --sync $i; done")
-            self._shell(f"for d in $({ctr} content ls -q); do {ctr} content rm $d; done")
-            self._shell(f"for l in $({ctr} leases ls -q); do {ctr} leases rm $l; done")
-        time.sleep(1)
-        for namespace in self.namespaces:
-            self._shell(
-                f"for s in $(ctr -n {namespace} snapshots ls | sed 1d | cut -d' ' -f1); do"
-                f" ctr -n {namespace} snapshots rm $s; done; ctr namespaces rm {namespace}"
-            )
+        lines = [
+            f"for n in {' '.join(sorted(self.namespaces))}; do",
+            "  for kind in images leases; do ctr -n $n $kind rm $(ctr -n $n $kind ls -q); done",
+            "  ctr -n $n content rm $(ctr -n $n content ls -q)",
+            "done; sleep 2",
+            f"for n in {' '.join(sorted(self.namespaces))}; do",
+            "  for s in $(ctr -n $n snapshots ls | sed 1d | cut -d' ' -f1); do ctr -n $n snapshots rm $s; done",
+            "  ctr namespaces rm $n",
+            "done",
+        ]
+        self._shell("\n".join(lines))
         self.node.exec(["rm", "-rf", self.folder])
 
 
