@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from ferry import Fab, Stage
 
 from lab import debian
 from lab.fleet import Fleet, Node
+
+
+def _fleet() -> Fleet:
+    """Return the default fleet, or the one of CTR_FERRY_LAB=DIR:NETWORK, which disturbs nobody."""
+    folder, _, network = os.environ.get("CTR_FERRY_LAB", "").rpartition(":")
+    return Fleet(Path(folder), network=network) if folder else Fleet()
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +28,7 @@ def fleet() -> Iterator[Fleet]:
         debian.codename()
     except debian.Unavailable as why:
         pytest.skip(str(why))
-    fleet = Fleet()
+    fleet = _fleet()
     was_up = bool(fleet.nodes)
     try:
         fleet.up()
@@ -71,3 +79,17 @@ def node4(fleet: Fleet) -> Node:
 def node5(fleet: Fleet) -> Node:
     """containerd 2.x, laid out like RKE2."""
     return _node(fleet, "node5")
+
+
+@pytest.fixture(scope="session")
+def fab(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Fab:
+    """The real `fab`, with the fleet's inventory."""
+    return Fab(fleet.inventory, tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def stage(fleet: Fleet) -> Iterator[Stage]:
+    """This test's own names on the fleet."""
+    stage = Stage(fleet)
+    yield stage
+    stage.close()

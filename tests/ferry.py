@@ -1,0 +1,331 @@
+"""What the tests of commands share: `fab` as a user types it, and one test's own images on the rehearsal fleet."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from lab.fleet import Fleet, Node
+from lab.images import BuiltImage, seed_image
+
+CLONE = Path(__file__).resolve().parents[1]
+CRI_LABEL = "io.cri-containerd.image=managed"
+
+
+def eventually(holds: Callable[[], Any], seconds: float = 5) -> bool:
+    """Tell whether something becomes true within some seconds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def release(node: Node) -> tuple[int, int]:
+    """Return major and minor number of the ctr that a user of this node gets."""
+    major, minor = re.findall(r"\d+", node.version)[:2]
+    return int(major), int(minor)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One `fab` that has ended."""
+
+    exit: int
+    out: str
+    err: str
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The one JSON document on stdout."""
+        document: dict[str, Any] = json.loads(self.out)
+        return document
+
+    @property
+    def outcomes(self) -> dict[str, dict[str, Any]]:
+        """The last command's outcomes by host."""
+        return {outcome["host"]: outcome for outcome in self.document["commands"][-1]["outcomes"]}
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        """Status by host; where a host failed, the error's kind."""
+        return {host: outcome.get("error", {}).get("kind", outcome["status"]) for host, outcome in self.outcomes.items()}
+
+    @property
+    def error(self) -> dict[str, str]:
+        """The only error: of the one host, or of the command line."""
+        errors = [o["error"] for o in self.outcomes.values() if "error" in o] if self.document["commands"] else []
+        error: dict[str, str] = self.document.get("error") or errors[0]
+        return error
+
+    def images(self, host: str) -> list[dict[str, str]]:
+        """What became of each image on one host."""
+        images: list[dict[str, str]] = self.outcomes[host]["result"]["images"]
+        return images
+
+    def image(self, host: str) -> dict[str, str]:
+        """What became of the one image on one host."""
+        (image,) = self.images(host)
+        return image
+
+
+class Fab:
+    """The real `fab` in a process of its own, with an empty home and the fleet's inventory."""
+
+    def __init__(self, inventory: Path, home: Path) -> None:
+        self.inventory, self.home = inventory, home
+
+    def argv(self, *words: str) -> list[str]:
+        """Return the command line."""
+        return [sys.executable, "-m", "fabric", *words]
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the environment, ours and `more` on top."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("CTR_FERRY", "FABRIC", "INVOKE", "SSH_"))}
+        return {**kept, "CTR_FERRY_INVENTORY": str(self.inventory), "HOME": str(self.home), **more}
+
+    def __call__(self, *words: str, inventory: Path | None = None, **env: str) -> Run:
+        """Run `fab WORDS…` to its end; it must never show a traceback."""
+        env = {"CTR_FERRY_INVENTORY": str(inventory or self.inventory), **env}
+        done = subprocess.run(
+            self.argv(*words),
+            cwd=CLONE,
+            env=self.environment(**env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    def retag(self, hosts: str | Iterable[str], *words: str, inventory: Path | None = None, **env: str) -> Run:
+        """Run `fab -H HOSTS retag --json WORDS…`."""
+        named = hosts if isinstance(hosts, str) else ",".join(hosts)
+        return self("-H", named, "retag", "--json", *words, inventory=inventory, **env)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start `fab WORDS…` and return at once; the default answer to SIGINT is restored."""
+        return subprocess.Popen(
+            self.argv(*words),
+            cwd=CLONE,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of `images ls`."""
+
+    digest: str
+    labels: str
+
+    @property
+    def managed(self) -> bool:
+        """Whether kubelet sees it."""
+        return CRI_LABEL in self.labels
+
+
+class Stage:
+    """One test's own names and namespaces on the fleet, gone when it ends."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.token = f"t{uuid.uuid4().hex[:10]}"
+        self.nodes = fleet.nodes
+        self.namespaces = {"k8s.io"}
+
+    def name(self, repository: str = "app", tag: str = "1", registry: str = "172.1.1.34:5000") -> str:
+        """Return a full reference that no other test has."""
+        return f"{registry}/{self.token}/{repository}:{tag}"
+
+    def namespace(self, suffix: str = "") -> str:
+        """Return a namespace that no other test has."""
+        made = f"{self.token}{suffix}"
+        self.namespaces.add(made)
+        return made
+
+    def on_each(self, work: Callable[[Node], Any], nodes: Iterable[Node] | None = None) -> dict[str, Any]:
+        """Do something on several nodes at once; return the answers by node."""
+        wanted = list(self.nodes.values() if nodes is None else nodes)
+        with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+            return dict(zip([node.name for node in wanted], pool.map(work, wanted), strict=True))
+
+    def seed(
+        self,
+        image: BuiltImage,
+        *names: str,
+        namespace: str = "k8s.io",
+        blobs: Collection[str] | None = None,
+        nodes: Iterable[Node] | None = None,
+    ) -> None:
+        """Give nodes an image, and wait until CRI has seen it."""
+
+        def one(node: Node) -> None:
+            manifests = set(image.manifests.values())
+            absent = manifests - set(image.blobs if blobs is None else blobs)
+            needed = absent if node.real_is_legacy else set()  # to be imported at all
+            seed_image(node, image, names, namespace, None if blobs is None else {*blobs, *needed})
+            if needed:
+                node.real_ctr("content", "rm", *needed, namespace=namespace)
+            for number, digest in enumerate(manifests - absent if blobs is not None and not node.real_is_legacy else ()):
+                # 1.3 on let go of other platforms' manifests, as 1.2 does not.
+                reference = f"containerd.io/gc.ref.content.m.{number}={digest}"
+                node.real_ctr("content", "label", image.target.digest, reference, namespace=namespace)
+                ingest = ("content", "ingest", "--expected-digest", digest, f"{self.token}-{number}")
+                node.real_ctr(*ingest, namespace=namespace, stdin=bytes(image.blobs[digest]))  # type: ignore[arg-type]
+            if namespace == "k8s.io" and node.cri:
+                assert eventually(lambda: all(self.records(node)[name].managed for name in names)), node
+
+        self.on_each(one, nodes)
+
+    def records(self, node: Node, namespace: str = "k8s.io", digests: Collection[str] = ()) -> dict[str, Record]:
+        """Return this test's records: those of its names, in its namespaces, and of some digests."""
+        found = {}
+        for line in node.real_ctr("images", "ls", namespace=namespace).stdout.decode().splitlines()[1:]:
+            words = line.split()
+            if self.token in words[0] or namespace.startswith(self.token) or words[2] in digests:
+                found[words[0]] = Record(words[2], words[-1])
+        return found
+
+    def check(self, node: Node, name: str, namespace: str = "k8s.io") -> str:
+        """Return the word of `images check`: complete or incomplete."""
+        said = node.real_ctr("images", "check", f"name=={name}", namespace=namespace).stdout.decode()
+        match = re.search(r"\b(in)?complete \(", said)
+        return match[0].rstrip(" (") if match else said
+
+    def hello(self, node: Node, name: str, namespace: str = "k8s.io") -> str:
+        """Run a container of the image; return what it says."""
+        identity = f"{self.token}-{node.name}-{uuid.uuid4().hex[:6]}"
+        done = node.ctr("run", "--rm", name, identity, namespace=namespace, check=False)
+        return (done.stdout or done.stderr).decode().strip()
+
+    def exported(self, node: Node, name: str, namespace: str = "k8s.io") -> set[str]:
+        """Export the image; return the digests in the archive, read to its end."""
+        flags = ("--local",) if release(node) >= (1, 7) else ()
+        data = node.ctr("images", "export", *flags, "-", name, namespace=namespace).stdout
+        with tarfile.open(fileobj=BytesIO(data)) as tar:
+            names = tar.getnames()
+        assert "index.json" in names
+        return {f"sha256:{Path(name).name}" for name in names if name.startswith("blobs/sha256/") and len(name) > 20}
+
+    def close(self) -> None:
+        """Take everything of this test off the nodes."""
+
+        def one(node: Node) -> None:
+            for namespace in self.namespaces:
+                if names := list(self.records(node, namespace)):
+                    node.real_ctr("images", "rm", "--sync", *names, namespace=namespace, check=False)
+                if namespace != "k8s.io":
+                    blobs = node.real_ctr("content", "ls", "-q", namespace=namespace, check=False).stdout.decode().split()
+                    if blobs:
+                        node.real_ctr("content", "rm", *blobs, namespace=namespace, check=False)
+                    node.real_ctr("namespaces", "rm", namespace, check=False)
+
+        self.on_each(one)
+
+
+def blob_file(node: Node, digest: str) -> str:
+    """Return a blob's file inside the node."""
+    return f"{node.root}/io.containerd.content.v1.content/blobs/{digest.replace(':', '/')}"
+
+
+def blob_stats(node: Node, digests: Iterable[str]) -> dict[str, str]:
+    """Return inode and time of blobs' files; a blob that was written again has others."""
+    wanted = sorted(digests)
+    said = node.exec(["stat", "-c", "%i %y", *(blob_file(node, digest) for digest in wanted)]).stdout.decode()
+    return dict(zip(wanted, said.splitlines(), strict=True))
+
+
+def processes(node: Node) -> dict[int, str]:
+    """Return the processes of a node that are neither its services nor containers: number on this machine -> argv."""
+    space = os.readlink(f"/proc/{node.pid}/ns/pid")
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(folder / "ns/pid") == space:
+                argv = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                if argv and not re.search(r"containerd|node\.py|sshd: .*\[listener\]", argv):
+                    found[int(folder.name)] = argv
+        except OSError:
+            continue
+    return found
+
+
+def leftovers(node: Node, namespaces: Iterable[str] = ("k8s.io",)) -> list[str]:
+    """Return what of ours is on a node: temporary files, labels, unfinished ingests."""
+    said = node.exec(["find", "/tmp", "/var/tmp", "/run", "-xdev", "-name", "*ferry*"]).stdout.decode().splitlines()
+    said += node.exec(["find", "/tmp", "-name", "tmp.*"]).stdout.decode().splitlines()
+    for namespace in namespaces:
+        for what in ("ls", "active"):
+            lines = node.real_ctr("content", what, namespace=namespace).stdout.decode().splitlines()
+            said += [line for line in lines if "ctr-ferry" in line]
+    return said
+
+
+@contextmanager
+def account(node: Node, shell: str = "/bin/bash", files: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Another login of root on a node, with a shell and a home of its own; return its name.
+
+    Args:
+        shell: the login shell; `{home}` is filled in.
+        files: text by path below the home; each is made executable.
+    """
+    name = f"r{uuid.uuid4().hex[:8]}"
+    home = f"/home/{name}"
+    for path, text in (files or {}).items():
+        put = 'mkdir -p "${1%/*}" && cat >"$1" && chmod 755 "$1"'
+        node.exec(["sh", "-c", put, "put", f"{home}/{path}"], stdin=text.encode())
+    line = f"{name}:x:0:0::{home}:{shell.format(home=home)}\n"
+    node.exec(["sh", "-c", f"mkdir -p {home}; cat >>/etc/passwd"], stdin=line.encode())
+    try:
+        yield name
+    finally:
+        node.exec(["sh", "-c", f"sed -i '/^{name}:/d' /etc/passwd; rm -rf {home}"])
+
+
+def write_inventory(path: Path, fleet: Fleet, hosts: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write an inventory with the fleet's key and known hosts, and hosts of the test's own making."""
+    options = f"-o UserKnownHostsFile='{fleet.state}/ssh/known_hosts'"
+    common = {
+        "ansible_user": "root",
+        "ansible_port": 2222,
+        "ansible_ssh_private_key_file": str(fleet.state / "ssh/id_ed25519"),
+        "ansible_ssh_common_args": options,
+    }
+    path.write_text(json.dumps({"all": {"vars": common, "hosts": hosts}}))  # JSON is YAML
+    return path
+
+
+def names_of(nodes: Sequence[Node]) -> list[str]:
+    """Return the nodes' names."""
+    return [node.name for node in nodes]
+
+
+@contextmanager
+def counting(node: Node) -> Iterator[tuple[str, Callable[[], int]]]:
+    """A login of root that counts its remote commands: user, and how many there were so far."""
+    count = '#!/bin/sh\necho "$1" >>"$HOME/commands"\nexec /bin/bash "$@"\n'
+    with account(node, "{home}/shell", {"shell": count, "commands": ""}) as user:
+        yield user, lambda: len(node.exec(["cat", f"/home/{user}/commands"]).stdout.split())

@@ -1,0 +1,217 @@
+"""`fab retag` on the real fleet: every method on every node gives a name that is whole, alone and stays."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from ferry import Fab, Stage, blob_stats, counting, eventually, leftovers, names_of, processes, release
+
+from lab.fleet import Fleet, Node
+from lab.images import NATIVE, BuiltImage, build
+
+OTHER = "linux/arm64" if NATIVE != "linux/arm64" else "linux/amd64"
+METHODS = ("tag", "index", "archive")
+
+
+class Kind(NamedTuple):
+    """An image, and which of its blobs a node has."""
+
+    image: BuiltImage
+    blobs: frozenset[str] | None = None
+    foreign: bool = False
+    index_absent_on_12: bool = False
+
+    @property
+    def there(self) -> set[str]:
+        """The digests that the node has."""
+        return set(self.image.blobs if self.blobs is None else self.blobs)
+
+
+@pytest.fixture(scope="session")
+def kinds(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kind]:
+    """Images of every kind, small, and of this session alone."""
+    assert fleet.nodes
+    folder = tmp_path_factory.mktemp("images")
+    seed = secrets.randbits(32)
+
+    def image(number: int, **options: object) -> BuiltImage:
+        return build(folder, layers=(1000, 2000), cmd=("/bin/echo", "hello"), seed=seed + number, **options)  # type: ignore[arg-type]
+
+    both = image(3, platforms=(NATIVE, OTHER))
+    part = image(4, platforms=(NATIVE, OTHER))
+    bare = image(5, platforms=(NATIVE, OTHER), media="docker")
+    return {
+        "plain": Kind(image(1)),
+        "docker": Kind(image(2, media="docker")),
+        "both platforms": Kind(both),
+        "layers of the other platform absent": Kind(part, frozenset(part.of(NATIVE) | {part.manifests[OTHER]})),
+        "manifest of the other platform absent": Kind(bare, frozenset(bare.of(NATIVE)), index_absent_on_12=True),
+        "other platform": Kind(image(6, platforms=(OTHER,)), foreign=True),
+    }
+
+
+@pytest.fixture(scope="session")
+def plain(kinds: dict[str, Kind]) -> BuiltImage:
+    """An image of one platform."""
+    return kinds["plain"].image
+
+
+@pytest.fixture(scope="session")
+def another(kinds: dict[str, Kind]) -> BuiltImage:
+    """Another image."""
+    return kinds["docker"].image
+
+
+def with_method(stage: Stage, method: str) -> list[Node]:
+    """Return the nodes whose ctr can do it."""
+    return [node for node in stage.nodes.values() if method != "tag" or release(node) >= (1, 3)]
+
+
+def names_only_the_platform(node: Node, kind: Kind) -> bool:
+    """Tell whether this ctr can name no index of this kind."""
+    return kind.index_absent_on_12 and release(node) == (1, 2)
+
+
+KINDS = (
+    "plain",
+    "docker",
+    "both platforms",
+    "layers of the other platform absent",
+    "manifest of the other platform absent",
+    "other platform",
+)
+
+
+class TestEveryMethodOnEveryNode:
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("method", METHODS)
+    def test_gives_a_name_that_is_whole_and_stays_when_the_old_one_goes(
+        self, fab: Fab, stage: Stage, kinds: dict[str, Kind], method: str, kind: str
+    ) -> None:
+        image, blobs, foreign, _ = kinds[kind]
+        nodes = with_method(stage, method)
+        if method == "archive":  # export needs what it exports; see below
+            nodes = [node for node in nodes if can_archive(node, kind, kinds[kind])]
+        src, dst = stage.name(), stage.name(registry="docker-registry.i.demo")
+        stage.seed(image, src, blobs=blobs, nodes=nodes)
+        before = stage.on_each(lambda node: set(stage.records(node)), nodes)
+        files = stage.on_each(lambda node: blob_stats(node, kinds[kind].there), nodes)
+        running = stage.on_each(processes, nodes)
+
+        run = fab.retag(names_of(nodes), "--src", src, "--dst", dst, "--method", method)
+
+        part = {n.name: names_only_the_platform(n, kinds[kind]) for n in nodes}
+        digests = {n: image.manifests[NATIVE] if part[n] else image.target.digest for n in part}
+        assert run.statuses == {node.name: "changed" for node in nodes}
+        assert run.exit == 0
+        for node in nodes:
+            told = run.image(node.name)
+            assert (told["src"], told["dst"], told["method"]) == (src, dst, method)
+            assert (told["digest"], told["src_digest"]) == (digests[node.name], image.target.digest)
+            assert bool(told["note"]) == part[node.name]
+            records = stage.records(node)
+            assert set(records) == before[node.name] | {dst}, node
+            assert records[dst].digest == digests[node.name], node
+            assert records[dst].managed == node.cri, node
+            assert blob_stats(node, kinds[kind].there) == files[node.name], node
+            assert leftovers(node) == [], node
+            assert eventually(lambda n=node: processes(n).keys() <= running[n.name].keys()), processes(node)  # type: ignore[misc]
+
+        def whole(node: Node) -> list[object]:
+            if foreign:
+                return [image.of(OTHER) <= stage.exported(node, dst)]
+            exported = image.of(NATIVE) - {image.target.digest} <= stage.exported(node, dst) if exportable(node, kind) else True
+            return [exported, stage.check(node, dst), stage.hello(node, dst)]
+
+        def outlives(node: Node) -> list[object]:
+            first = whole(node)
+            node.real_ctr("images", "rm", "--sync", src)
+            return [*first, *whole(node)]
+
+        expected = [True, True] if foreign else [True, "complete", "hello"] * 2
+        assert stage.on_each(outlives, nodes) == {node.name: expected for node in nodes}
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_a_second_run_changes_nothing(
+        self, fab: Fab, stage: Stage, kinds: dict[str, Kind], method: str
+    ) -> None:
+        nodes = with_method(stage, method)
+        src, dst = stage.name(), stage.name(registry="new.example")
+        stage.seed(kinds["plain"].image, src, nodes=nodes)
+        words = ("--src", src, "--dst", dst, "--method", method)
+        assert set(fab.retag(names_of(nodes), *words).statuses.values()) == {"changed"}
+        run = fab.retag(names_of(nodes), *words)
+        assert run.statuses == {node.name: "unchanged" for node in nodes}
+        assert run.exit == 0
+
+    def test_by_itself_it_tags_where_ctr_can_and_else_imports_an_index(
+        self, fab: Fab, stage: Stage, plain: BuiltImage
+    ) -> None:
+        src, dst = stage.name(), stage.name(registry="new.example")
+        stage.seed(plain, src)
+        run = fab.retag(stage.nodes, "--src", src, "--dst", dst)
+        methods = {name: run.image(name)["method"] for name in stage.nodes}
+        assert methods == {n.name: "tag" if release(n) >= (1, 3) else "index" for n in stage.nodes.values()}
+        assert run.outcomes["node1"]["result"]["ctr"] == stage.nodes["node1"].version
+
+    def test_tag_is_refused_where_ctr_has_none(self, fab: Fab, stage: Stage, node1: Node, plain: BuiltImage) -> None:
+        src, dst = stage.name(), stage.name(registry="new.example")
+        stage.seed(plain, src, nodes=[node1])
+        run = fab.retag("node1", "--src", src, "--dst", dst, "--method", "tag")
+        assert (run.exit, run.error["kind"]) == (1, "method-unsupported")
+        assert dst not in stage.records(node1)
+
+    def test_a_second_run_knows_the_platforms_manifest_for_equal(
+        self, fab: Fab, stage: Stage, kinds: dict[str, Kind]
+    ) -> None:
+        kind = kinds["manifest of the other platform absent"]
+        src, dst = stage.name(), stage.name(registry="new.example")
+        stage.seed(kind.image, src, blobs=kind.blobs)
+        words = ("--src", src, "--dst", dst)
+        assert fab.retag(stage.nodes, *words).exit == 0
+        run = fab.retag(stage.nodes, *words)
+        assert run.statuses == dict.fromkeys(stage.nodes, "unchanged")
+        for node in stage.nodes.values():
+            assert ("same (platform manifest" in run.image(node.name)["note"]) == names_only_the_platform(node, kind)
+
+    def test_one_platform_of_an_index_can_be_named(self, fab: Fab, stage: Stage, kinds: dict[str, Kind]) -> None:
+        image = kinds["both platforms"].image
+        src, dst = stage.name(), stage.name(registry="new.example")
+        stage.seed(image, src)
+        run = fab.retag(stage.nodes, "--src", src, "--dst", dst, "--platform", OTHER)
+        assert {n: run.image(n)["digest"] for n in stage.nodes} == dict.fromkeys(stage.nodes, image.manifests[OTHER])
+        for node in stage.nodes.values():
+            assert stage.records(node)[dst].digest == image.manifests[OTHER]
+
+    def test_an_absent_platform_is_refused(self, fab: Fab, stage: Stage, kinds: dict[str, Kind]) -> None:
+        kind = kinds["manifest of the other platform absent"]
+        src, dst = stage.name(), stage.name(registry="new.example")
+        stage.seed(kind.image, src, blobs=kind.blobs)
+        run = fab.retag(stage.nodes, "--src", src, "--dst", dst, "--platform", OTHER)
+        assert run.statuses == dict.fromkeys(stage.nodes, "platform-missing")
+        assert run.exit == 1
+
+    def test_it_takes_three_remote_commands_at_most(self, fab: Fab, stage: Stage, node: Node, plain: BuiltImage) -> None:
+        src = stage.name()
+        stage.seed(plain, src, nodes=[node])
+        for method in METHODS:
+            if node not in with_method(stage, method):
+                continue
+            with counting(node) as (user, count):
+                dst = stage.name(registry=f"{method}.example")
+                run = fab.retag(f"{user}@{node.name}", "--src", src, "--dst", dst, "--method", method)
+                assert run.exit == 0, run.out
+                assert count() == (2 if method == "tag" else 3)
+
+
+def can_archive(node: Node, name: str, kind: Kind) -> bool:
+    """Tell whether the classic export and import can work at all; where not, a test below says what is said."""
+    return True
+
+
+def exportable(node: Node, name: str) -> bool:
+    """Tell whether this ctr exports such an image: 1.2 exports all platforms or nothing."""
+    return release(node) != (1, 2) or name in ("plain", "docker", "both platforms")
