@@ -59,6 +59,10 @@ class FerryError(Exception):
         self.hint = hint
         self.result = result
 
+    def to_json(self) -> dict[str, str]:
+        """The shape that it has in ``--json``."""
+        return {"kind": self.kind, "message": self.message, "said": self.said, "hint": self.hint}
+
 
 class UsageError(FerryError):
     """The command line, the inventory or a file is wrong; no host was touched."""

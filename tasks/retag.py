@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from tasks.ctr import naming, shell
+from tasks.ctr import missing, naming, shell
 from tasks.ctr.commands import Ctr
 from tasks.ctr.content import Content
 from tasks.ctr.failures import failure, required
@@ -130,7 +130,7 @@ class Retag:
         digest: what the new name points at; ``src_digest`` differs where only the platform's manifest can be named.
         method: how it was, or would be, named; empty where nothing is to be done.
         note: what a person should know of it.
-        error: kind and message, where it could not be done.
+        error: why it could not be done.
     """
 
     src: str
@@ -140,7 +140,7 @@ class Retag:
     method: str = ""
     status: Status = Status.UNCHANGED
     note: str = ""
-    error: str = ""
+    error: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +170,12 @@ def _image_lines(image: Retag, result: RetagResult) -> Iterator[str]:
     yield f"{image.src} -> {image.dst}{where}{how}{state}"
     if image.digest:
         yield f"  {image.digest}"
-    for text in (image.note, image.error):
-        if text:
-            yield f"  {text}"
+    if image.note:
+        yield f"  {image.note}"
+    if image.error:
+        yield f"  {image.error['kind']}: {image.error['message']}"
+        yield from (f"    said: {line}" for line in image.error["said"].splitlines())
+        yield f"    try: {image.error['hint']}"
 
 
 @dataclass(slots=True)
@@ -202,7 +205,7 @@ class Plan:
         """It cannot be, or was not, done."""
         self.error = error
         self.report.status = Status.FAILED
-        self.report.error = f"{error.kind}: {error.message}"
+        self.report.error = error.to_json()
 
 
 class Job:
@@ -340,11 +343,14 @@ class Job:
         if plan.existing and plan.existing.digest == plan.report.digest:
             plan.unchanged(f"same (platform manifest of index {plan.source.digest})")
         elif plan.existing and not self.request.force:
-            raise ReferenceExists(
-                f"{plan.dst} exists in namespace {self.to_namespace} with another digest",
-                said=f"there {plan.existing.digest}\nsource {plan.report.digest}",
-                hint="add --force to let the name point at the source's digest",
-            )
+            raise self._exists(plan, plan.existing)
+
+    def _exists(self, plan: Plan, there: Image) -> ReferenceExists:
+        return ReferenceExists(
+            f"{plan.dst} exists in namespace {self.to_namespace} with another digest",
+            said=f"there {there.digest}\nsource {plan.report.digest}",
+            hint="add --force to let the name point at the source's digest",
+        )
 
     def _method(self, plan: Plan) -> Method:
         has_tag = self.ctr.capabilities.tag
@@ -399,6 +405,7 @@ class Job:
             self.to_namespace,
             plan.dst,
             plan.target,
+            may_replace=plan.existing is not None,
             unpack=self.crosses,
             all_platforms=self.crosses and whole and plan.target.is_index,
             foreign=str(self.facts.platform) not in platforms,
@@ -430,7 +437,13 @@ class Job:
         return self._stream(plan)
 
     def _stream(self, plan: Plan) -> str:
-        return naming.by_archive(self.ctr, plan.source.name, self.namespace, self._naming(plan))
+        """Export into import; where that would replace the source's name over there, it is not done."""
+        source = plan.source.name
+        namesake = self.there.get(source)
+        if namesake and namesake.digest != plan.source.digest and source != plan.report.dst:
+            return f"echo {shell.join([f'{source} in {self.to_namespace} is another image'])} >&2; false"
+        there = namesake is not None or source == plan.report.dst
+        return naming.by_archive(self.ctr, source, self.namespace, self._naming(plan), source_is_there=there)
 
     # Verify
 
@@ -439,8 +452,11 @@ class Job:
         right = now is not None and plan.report.digest == now.digest
         # 1.0 and 1.1 name an image of another platform, then fail to unpack it.
         tolerated = self.ctr.capabilities.oci_name and self._naming(plan).foreign if plan.target else False
-        if right and "already exists" in answer.stderr:
-            plan.unchanged("somebody else gave that name meanwhile, with this digest")
+        if naming.ALREADY_EXISTS in answer.stderr and now:
+            if right:
+                plan.unchanged("somebody else gave that name meanwhile, with this digest")
+            else:
+                plan.fail(self._exists(plan, now))
         elif not answer.ok and not tolerated:
             plan.fail(failure(answer, plan.source.name))
         elif now is None:
@@ -499,7 +515,7 @@ class Job:
         error = (
             SomeFailed(
                 f"{len(result.images) - _well(result)} of {len(result.images)} images were not done",
-                hint="the others are done; mend these and run it again",
+                hint="mend these and run it again; the others stay as they are",
             )
             if several
             else errors[0]
@@ -513,28 +529,16 @@ class Job:
         steps = {f"in-{n}": self.ctr.images(name) for n, name in enumerate(others)}
         answers = self.host.ask(Script(steps), limit=self.host.target.limits.probe) if steps else {}
         listings = [Listing(name, parse_images(answers[f"in-{n}"].text)) for n, name in enumerate(others)]
-        for report in self.missing:
-            report.error = f"image-not-found: no image {report.src} in namespace {self.namespace}"
-            found = [listing.namespace for listing in listings if listing.find(report.src)]
-            report.note = self._where_else(report.src, found, listings)
-        first = self.missing[0]
-        return ImageNotFound(
-            f"no image {first.src} in namespace {self.namespace} of this host",
-            hint=first.note or f"look at what is there: ctr -n {self.namespace} images ls",
-        )
-
-    def _where_else(self, src: str, found: Sequence[str], listings: Sequence[Listing]) -> str:
-        if found:
-            return f"it is in namespace {' and '.join(found)}: add --namespace {found[0]}" + (
-                "" if self.crosses else f" (and --to-namespace {self.namespace} to bring it here)"
+        errors = [
+            ImageNotFound(
+                f"no image {report.src} in namespace {self.namespace}",
+                hint=missing.explain(report.src, self.here, listings, self.facts.sockets),
             )
-        close = [(name, self.namespace) for name in self.here.close_to(src)]
-        close += [(name, listing.namespace) for listing in listings for name in listing.close_to(src)]
-        if close:
-            return "close names: " + ", ".join(f"{name} (in {namespace})" for name, namespace in close[:3])
-        if len(self.facts.sockets) > 1:
-            return f"this host has several containerds; another may have it: {', '.join(self.facts.sockets)}"
-        return ""
+            for report in self.missing
+        ]
+        for report, error in zip(self.missing, errors, strict=True):
+            report.error = error.to_json()
+        return errors[0]
 
 
 def _well(result: RetagResult) -> int:

@@ -83,7 +83,7 @@ class Listing:
         return next((image for image in self.images if image.name == name), None)
 
     def find(self, wanted: str) -> Image | None:
-        """The image that a user means: the exact name, else its full form, else a digest's.
+        """The image that a user means: the exact name, else one of the same full form, else a digest's.
 
         ``repository@digest`` means that content under any name, the same repository's first.
         """
@@ -95,7 +95,8 @@ class Listing:
         if reference.digest:
             alike = sorted(self._by_digest(reference.digest), key=lambda i: not _same_repository(i, reference))
             return alike[0] if alike else None
-        return self.get(str(reference if reference.tag else reference.with_tag("latest")))
+        full = str(reference if reference.tag else reference.with_tag("latest"))
+        return self.get(full) or next((i for i in self.images if i.ordinary and _full_name(i) == full), None)
 
     def _by_digest(self, digest: str) -> Iterator[Image]:
         alike = [image for image in self.images if image.digest == digest]
@@ -112,6 +113,13 @@ class Listing:
         same = [name for name in names if last and _last_component(name) == last]
         alike = difflib.get_close_matches(wanted, names, n=most, cutoff=0.75)
         return list(dict.fromkeys([*same, *alike]))[:most]
+
+
+def _full_name(image: Image) -> str:
+    try:
+        return str(Reference.parse(image.name))
+    except BadReference:
+        return image.name
 
 
 def _same_repository(image: Image, reference: Reference) -> bool:

@@ -6,7 +6,7 @@ The methods and where they work were measured on 1.0.3 to 2.1.9; each is one ste
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.ctr import shell
 from tasks.ctr.commands import CRI_MANAGED, Ctr
@@ -14,6 +14,7 @@ from tasks.oci import layout
 from tasks.oci.descriptor import Descriptor
 from tasks.oci.reference import Reference
 
+ALREADY_EXISTS = "already exists"  # ctr's own words, from `tag`
 _PATIENCE = 100  # looks, a tenth of a second apart, until CRI must have labelled a new name; it takes about 0.04 s
 
 
@@ -23,6 +24,7 @@ class Naming:
 
     Attributes:
         target: what it shall point at, with the exact byte length of that blob.
+        may_replace: whether the name may be taken already; import replaces without a word.
         unpack: whether containerd unpacks it as well; in its own namespace the image is as unpacked as it was.
         all_platforms: whether every platform of an index is there and is to be kept (1.3 on).
         foreign: whether the content is of another platform than the host's.
@@ -31,6 +33,7 @@ class Naming:
     namespace: str
     name: Reference
     target: Descriptor
+    may_replace: bool = False
     unpack: bool = False
     all_platforms: bool = False
     foreign: bool = False
@@ -38,24 +41,31 @@ class Naming:
 
 def by_index(ctr: Ctr, naming: Naming) -> str:
     """An index-only archive into ``images import -``: constant time, on every ctr."""
-    full = str(naming.name)
-    if ctr.capabilities.oci_name:
-        archive = layout.index_only([(full, naming.name.tag or "latest", naming.target)])
-        return f"{shell.printf(archive)} | {ctr.import_stdin(naming.namespace, oci_name=naming.name.repository)}"
-    archive = layout.index_only([(full, full, naming.target)])
+    full, tag = str(naming.name), naming.name.tag or "latest"
+    oci_name = ctr.capabilities.oci_name
+    archive = layout.index_only([(full, tag if oci_name else full, naming.target)])
     flags = []
     if ctr.capabilities.no_unpack:
         # Without --all-platforms, 1.3 on drops or refuses what is only for another platform.
         flags += ["--all-platforms"] if naming.all_platforms or naming.foreign else []
         flags += [] if naming.unpack and not naming.foreign else ["--no-unpack"]
-    return f"{shell.printf(archive)} | {ctr.import_stdin(naming.namespace, *flags)}"
+    take = ctr.import_stdin(naming.namespace, *flags, oci_name=naming.name.repository if oci_name else None)
+    step = f"{shell.printf(archive)} | {take}"
+    if naming.may_replace:
+        return step
+    # A second look right before the act, since import is a forced tag.
+    taken = ctr.line(naming.namespace, "images", "ls", "-q", f'name=="{full}"')
+    return f'if [ -n "$({taken})" ]; then echo {ALREADY_EXISTS} >&2; false; else {step}; fi'
 
 
-def by_archive(ctr: Ctr, source: str, from_namespace: str, naming: Naming) -> str:
+def by_archive(ctr: Ctr, source: str, from_namespace: str, naming: Naming, *, source_is_there: bool) -> str:
     """The classic way, export into import on the host itself; then the exact name, which plain import cannot give.
 
     To 1.2.13 export writes the wanted name; later ones write the source's own, so that import leaves that name in
     the namespace as well, and the index-only archive must give the wanted one.
+
+    Args:
+        source_is_there: whether the namespace has the source's own name; where not, it is taken out again.
     """
     oci_name, ref_name = None, None
     if not ctr.capabilities.tag:
@@ -63,10 +73,14 @@ def by_archive(ctr: Ctr, source: str, from_namespace: str, naming: Naming) -> st
         oci_name = naming.name.repository if ctr.capabilities.oci_name else None
     export = ctr.export_stdout(from_namespace, source, ref_name=ref_name)
     imported = ctr.import_stdin(naming.namespace, oci_name=oci_name)
+    own_name = "" if source_is_there else f"{ctr.remove(naming.namespace, source)} >/dev/null 2>&1"
     return f"""exec 4>&1
 statuses=$( {{ {{ {export}; echo $? >&3; }} | {{ {imported} >&4; echo $? >&3; }}; }} 3>&1 )
 exec 4>&-
-[ "$(echo $statuses)" = "0 0" ] && {{ {by_index(ctr, naming)}; }}"""
+[ "$(echo $statuses)" = "0 0" ] && {{ {by_index(ctr, replace(naming, may_replace=True))}; }}
+named=$?
+{own_name}
+[ $named = 0 ]"""
 
 
 def link(

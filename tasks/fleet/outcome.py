@@ -64,12 +64,7 @@ class Outcome:
         if self.result is not None:
             document["result"] = dataclasses.asdict(self.result)
         if self.error:
-            document["error"] = {
-                "kind": self.error.kind,
-                "message": self.error.message,
-                "said": self.error.said,
-                "hint": self.error.hint,
-            }
+            document["error"] = self.error.to_json()
         return document
 
 

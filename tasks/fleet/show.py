@@ -91,8 +91,7 @@ def failure(error: FerryError, *, as_json: bool) -> None:
     for line in error_lines(error):
         note(line)
     if as_json:
-        parts = {"kind": error.kind, "message": error.message, "said": error.said, "hint": error.hint}
-        _print_json({"exit": error.exit_code, "commands": [], "error": parts})
+        _print_json({"exit": error.exit_code, "commands": [], "error": error.to_json()})
 
 
 def note(text: str) -> None:
