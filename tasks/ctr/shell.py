@@ -21,6 +21,8 @@ def join(argv: Iterable[str]) -> str:
 def printf(data: bytes) -> str:
     """A sh command that writes exactly ``data``, NULs included (dash, bash, busybox)."""
     text = "".join(_PRINTF.get(byte) or f"\\{byte:03o}" for byte in data)
+    if text.startswith("-"):  # or it would be an option
+        text = f"\\{ord('-'):03o}{text[1:]}"
     return f"printf '{_SHORT_NUL.sub(_NUL, text)}'"
 
 
