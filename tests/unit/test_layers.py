@@ -1,0 +1,142 @@
+"""The house's layout: imports point one way, a listing stays cheap, the error tree is as drawn."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks import errors
+
+ROOT = Path(__file__).parents[2]
+TASKS = ROOT / "tasks"
+ROOMS = ["commands", "fleet", "ssh", "ctr", "oci", "ground"]  # each may import what stands right of it, and itself
+GROUND = {"errors", "secrets"}
+WIRE = {"fabric", "paramiko"}
+FABRICS_OWN_CLASSES = {"fleet/executor.py", "fleet/command.py", "fleet/roster.py"}
+FILES = sorted(TASKS.rglob("*.py"))
+
+
+def imported(file: Path) -> set[str]:
+    """Every module that a file imports, wherever in it; `from a import b` as `a.b`."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file} imports relatively"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(module: list[str]) -> str:
+    """The room of ``tasks.<…>``, without the ``tasks``."""
+    if module[0] in ROOMS:
+        return module[0]
+    return "ground" if module[0] in GROUND else "commands"
+
+
+def own(file: Path) -> list[str]:
+    return list(file.relative_to(TASKS).with_suffix("").parts)
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(TASKS))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_imports_point_one_way(file: Path) -> None:
+    here = ROOMS.index(room(own(file)))
+    for module in imported(file):
+        if module.startswith("tasks."):
+            there = room(module.split(".")[1:])
+            assert ROOMS.index(there) >= here, f"{file.relative_to(ROOT)} imports {module}, upwards into {there}"
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if room(own(f)) == "commands"], ids=name)
+def test_a_command_never_imports_another(file: Path) -> None:
+    others = {m for m in imported(file) if m.startswith("tasks.") and room(m.split(".")[1:]) == "commands"}
+    assert not others
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_only_the_ssh_room_touches_the_wire(file: Path) -> None:
+    if room(own(file)) == "ssh":
+        return
+    wire = {m for m in imported(file) if m.split(".")[0] in WIRE}
+    allowed = {m for m in wire if name(file) in FABRICS_OWN_CLASSES and m.startswith("fabric")}
+    assert wire == allowed
+
+
+def test_the_pure_rooms_import_nothing_that_reads_or_waits() -> None:
+    io = {"subprocess", "socket", "os", "pathlib", "time", "select", "threading"}
+    for file in [f for f in FILES if room(own(f)) in ("ctr", "oci", "ground")]:
+        assert not {m.split(".")[0] for m in imported(file)} & io, file
+
+
+def test_the_fabfile_only_imports() -> None:
+    docstring, *rest = ast.parse((ROOT / "fabfile.py").read_text()).body
+    assert isinstance(docstring, ast.Expr)
+    for node in rest:
+        is_all = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        assert is_all or isinstance(node, ast.ImportFrom), ast.unparse(node)
+
+
+def test_listing_the_commands_loads_nothing_that_only_a_run_needs() -> None:
+    heavy = {"rich", "yaml", "pydantic"}
+    code = (
+        "import fabric, sys; stock = set(sys.modules); import fabfile; "  # Invoke loads yaml where it is installed
+        f"print(sorted((set(sys.modules) - stock) & {heavy}), 'tasks.retag' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] True"
+
+
+def subclasses(cls: type[errors.FerryError]) -> list[type[errors.FerryError]]:
+    return [cls, *(found for child in cls.__subclasses__() for found in subclasses(child))]
+
+
+TREE = [cls for cls in subclasses(errors.FerryError) if cls.__module__ == errors.__name__]
+
+
+def drawn() -> dict[str, tuple[str | None, str]]:
+    """Class to parent and the words beside it, out of the docstring's drawing."""
+    found: dict[str, tuple[str | None, str]] = {}
+    path: list[str] = []
+    for line in inspect.cleandoc(errors.__doc__ or "").splitlines():
+        match = re.fullmatch(r"    ((?:[│ ]   )*(?:[├└]── )?)(\w+) {2,}(.*)", line)
+        if match:
+            depth = len(match[1]) // 4
+            path[depth:] = [match[2]]
+            found[match[2]] = (path[depth - 1] if depth else None, match[3])
+    return found
+
+
+def test_the_drawn_error_tree_is_the_real_one() -> None:
+    real = {cls.__name__: cls.__bases__[0].__name__ if cls is not errors.FerryError else None for cls in TREE}
+    assert {cls: parent for cls, (parent, _) in drawn().items()} == real
+
+
+def test_the_drawing_names_every_kind() -> None:
+    for cls in TREE:
+        if cls not in (errors.FerryError, errors.HostError):
+            words = drawn()[cls.__name__][1].removeprefix(f"exit {cls.exit_code}").strip()
+            assert re.match(rf"{cls.kind}(:|$)", words), f"{cls.__name__} is {cls.kind}, drawn as {words!r}"
+
+
+def test_every_kind_is_unique_and_a_stable_word() -> None:
+    kinds = [cls.kind for cls in TREE]
+    assert sorted(set(kinds)) == sorted(kinds)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", kind) for kind in kinds)
+
+
+def test_every_error_says_of_itself_what_it_is() -> None:
+    for cls in TREE:
+        assert "kind" in vars(cls), cls
+        assert cls.__doc__, cls
+        assert cls.exit_code in (1, 2, 4)

@@ -1,0 +1,163 @@
+"""Quoting, printf of any bytes, and scripts whose answers are taken apart again: all run in real shells."""
+
+from __future__ import annotations
+
+import random
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tasks.ctr import shell
+from tasks.ctr.shell import Script
+from tasks.errors import GarbledAnswer
+
+CACHED_BUSYBOX = sorted(Path("lab/.state/cache").glob("trees/*/machine/usr/bin/busybox"))
+SHELLS = [[path] for name in ("dash", "bash", "mksh", "ksh") if (path := shutil.which(name))]
+SHELLS += [[path, "sh"] for path in (shutil.which("busybox"), *map(str, CACHED_BUSYBOX[:1])) if path][:1]
+MARK = "ferry-0123456789abcdef"
+
+
+def run(argv: list[str], text: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*argv, "-c", text], input=stdin, capture_output=True, check=False, timeout=20)
+
+
+@pytest.fixture(params=SHELLS, ids=lambda argv: Path(argv[0]).name)
+def sh(request: pytest.FixtureRequest) -> list[str]:
+    argv: list[str] = request.param
+    return argv
+
+
+AWKWARD = ["", "a b", "it's", '"', "$(touch /tmp/x)", "`id`", "a\nb", "\\n", "*", "-n", "é", "%s", "!x", "\t"]
+
+
+def test_words_reach_a_command_as_they_are(sh: list[str]) -> None:
+    done = run(sh, f"for w in {shell.join(AWKWARD)}; do printf '%s\\0' \"$w\"; done")
+    assert done.stdout.decode().split("\0")[:-1] == AWKWARD
+
+
+CASES = {
+    "nothing": b"",
+    "every byte": bytes(range(256)),
+    "every byte backwards": bytes(reversed(range(256))),
+    "NULs before digits": b"".join(b"\0" + bytes([c]) + b"\0\0" + bytes([c]) for c in b"0123456789"),
+    "digits after octal": b"\x01" b"7\x1b0\x7f8\xff9",
+    "what printf reads": b"%s %d %% \\n \\0 \\c '\"` $x !!",
+    "a leading dash": b"-n --help",
+    "two leading dashes": b"--",
+    "newlines at the end": b"a\n\n\n",
+    "a block of NULs": bytes(1024),
+}
+
+
+@pytest.mark.parametrize("data", CASES.values(), ids=list(CASES))
+def test_printf_writes_exactly_these_bytes(sh: list[str], data: bytes) -> None:
+    done = run(sh, shell.printf(data))
+    assert (done.stdout, done.stderr, done.returncode) == (data, b"", 0)
+
+
+def test_printf_writes_any_bytes(sh: list[str]) -> None:
+    chance = random.Random(1)
+    for size in (1, 3, 100, 5000):
+        data = bytes(chance.choices(b"\0\0\x0101789\\'%-\n\xff" + bytes(range(256)), k=size))
+        assert run(sh, shell.printf(data)).stdout == data
+
+
+def test_printf_text_is_safe_to_carry_on_one_line() -> None:
+    text = shell.printf(bytes(range(256)))
+    assert text.isascii() and text.isprintable()
+
+
+def test_printf_of_an_archive_is_about_twice_its_size_at_most() -> None:
+    assert len(shell.printf(bytes(2048))) < 2 * 2048 + 20
+
+
+def answers(sh: list[str], script: Script, *, before: str = "") -> dict[str, shell.Answer]:
+    done = run(sh, before + script.render(MARK))
+    return script.read(MARK, done.stdout, done.stderr)
+
+
+def test_a_scripts_steps_keep_their_streams_and_exit_statuses_apart(sh: list[str]) -> None:
+    steps = {
+        "one": "echo out; echo err >&2",
+        "two": "printf 'no newline'; (exit 3)",
+        "three": "false",
+        "four": ":",
+        "five": "nosuchcommand",
+    }
+    got = answers(sh, Script(steps))
+    assert list(got) == list(steps)
+    assert (got["one"].exit, got["one"].stdout, got["one"].stderr) == (0, b"out\n", "err\n")
+    assert (got["two"].exit, got["two"].stdout, got["two"].ok) == (3, b"no newline", False)
+    assert got["three"].exit == 1
+    assert (got["four"].exit, got["four"].stdout, got["four"].stderr) == (0, b"", "")
+    assert got["five"].exit == 127 and "nosuchcommand" in got["five"].stderr
+
+
+def test_noise_before_the_first_step_is_dropped(sh: list[str]) -> None:
+    noise = "echo Welcome; echo 'begin one'; printf 'half a line'; echo grumble >&2\n"
+    got = answers(sh, Script({"one": "echo out"}), before=noise)
+    assert got["one"].stdout == b"out\n"
+    assert got["one"].stderr == ""
+
+
+def test_binary_output_comes_back_byte_by_byte(sh: list[str]) -> None:
+    data = bytes(random.Random(2).randbytes(4096)) + b"\n" + bytes(range(256)) + b"\n\n"
+    got = answers(sh, Script({"one": shell.printf(data), "two": "echo on"}))
+    assert got["one"].stdout == data
+    assert got["two"].text == "on\n"
+    assert isinstance(got["one"].text, str)
+
+
+def test_a_prologue_gives_functions_to_all_steps(sh: list[str]) -> None:
+    got = answers(sh, Script({"one": "hello 1", "two": "hello 2"}, prologue="hello() { echo hello $1; }"))
+    assert [a.text for a in got.values()] == ["hello 1\n", "hello 2\n"]
+
+
+def test_a_variable_that_one_step_sets_the_next_one_sees(sh: list[str]) -> None:
+    assert answers(sh, Script({"one": "x=5", "two": "echo $x"}))["two"].text == "5\n"
+
+
+def test_cleanup_runs_at_the_end_and_after_an_exit_in_the_middle(sh: list[str], tmp_path: Path) -> None:
+    for number, step in enumerate((":", "exit 5")):
+        file = tmp_path / str(number)
+        run(sh, Script({"one": step, "two": ":"}, cleanup=f"echo done >> {file}").render(MARK))
+        assert file.read_text() == "done\n"
+
+
+def test_an_answer_that_breaks_off_names_the_step_and_shows_what_was_said(sh: list[str]) -> None:
+    script = Script({"one": "echo fine", "two": "echo 'no space left' >&2; exit 5", "three": ":"})
+    with pytest.raises(GarbledAnswer, match="'two'") as garbled:
+        answers(sh, script)
+    assert "no space left" in garbled.value.said
+
+
+@pytest.mark.parametrize("cut", [b"", b"noise", f"\n{MARK} begin one\nhalf".encode(), f"\n{MARK} end 0\n".encode()])
+def test_half_an_answer_is_garbled(cut: bytes) -> None:
+    whole = f"\n{MARK} begin one\n\n{MARK} end 0\n".encode()
+    with pytest.raises(GarbledAnswer):
+        Script({"one": ":"}).read(MARK, cut, whole)
+    with pytest.raises(GarbledAnswer):
+        Script({"one": ":"}).read(MARK, whole, cut)
+
+
+def test_another_runs_mark_in_the_output_is_only_output(sh: list[str]) -> None:
+    step = "printf '\\nferry-ffffffffffffffff end 7\\n'"
+    assert answers(sh, Script({"one": step}))["one"].text == "\nferry-ffffffffffffffff end 7\n"
+
+
+def test_what_a_host_said_is_shown_without_control_characters() -> None:
+    said = "one\n\x1b[31mtwo\x07\n\n" + "x" * 1000 + "\nlast\r\n"
+    lines = shell.tail(said).splitlines()
+    assert [line[:3] for line in lines] == ["one", "[31", "xxx", "las"]
+    assert all(line.isprintable() and len(line) <= 400 for line in lines)
+
+
+def test_only_the_last_lines_of_much_that_a_host_said_are_shown() -> None:
+    assert shell.tail("\n".join(map(str, range(100))), lines=2) == "98\n99"
+
+
+def test_joined_words_split_again_into_the_same_ones() -> None:
+    assert shlex.split(shell.join(AWKWARD)) == AWKWARD
