@@ -9,13 +9,16 @@ if [ -z "$python" ] || ! has_venv; then
 		echo "ctr-ferry needs Python 3.11 or newer with its venv module (Debian: python3-venv)." >&2
 		exit 2
 	fi
-	apt-get update -qq
+	apt-get update -qq >/dev/null
 	plan=$(apt-get install -s --no-install-recommends python3-venv)
 	if echo "$plan" | grep -q '^Remv'; then
 		echo "apt would remove packages to install python3-venv; nothing was done: install it by hand." >&2
 		exit 2
 	fi
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-venv >/dev/null
+	said=$(DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-venv 2>&1) || {
+		echo "$said" >&2
+		exit 2
+	}
 	python=$(command -v python3)
 fi
 fits || { echo "ctr-ferry needs Python 3.11 or newer; $python is $("$python" -V)." >&2; exit 2; }
