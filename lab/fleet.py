@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import ipaddress
 import json
 import os
 import shutil
@@ -188,6 +189,8 @@ class Fleet:
     """
 
     def __init__(self, state: Path = STATE, *, cache: Path = CACHE, network: str = "127.0.10") -> None:
+        if not ipaddress.ip_address(f"{network}.1").is_loopback:
+            raise LabError(f"the fleet lives on loopback alone, not on {network}.0")
         self.state, self.cache, self.network = state.resolve(), cache.resolve(), network
         self.group = f"ctr-ferry-lab-{hashlib.sha256(bytes(self.state)).hexdigest()[:8]}"
         self.missing: list[str] = []
