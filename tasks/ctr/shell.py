@@ -71,7 +71,7 @@ class Script:
             self.prologue,
         ]
         if self.cleanup:
-            lines += [f"cleanup() {{ trap : TERM\n{self.cleanup}\n}}", "trap cleanup EXIT"]
+            lines += [f"cleanup() {{ trap '' TERM\n{self.cleanup}\n}}", "trap cleanup EXIT"]
         for name, text in self.steps.items():
             lines += [f"frame begin {name}", "{", text, "}", "frame end $?"]
         return "\n".join(lines) + "\n"

@@ -12,12 +12,13 @@ from tasks.ctr.shell import Script
 _GRACE = 10  # seconds between TERM and KILL, for a script's own clean-up
 BROKEN_OFF = 143  # exit status of a script that the guard ended
 
+# TERM again every second: one that comes while a shell forks is missed by the child that the shell then waits for.
 # `trap` before `sleep`, and `$!` rather than a variable: no moment at which a TERM would orphan the sleep.
 _GUARD = f"""
 exec 3<&0 </dev/null
 stop() {{
-  trap : TERM; kill -s TERM 0; n=0
-  while kill -s 0 $$ 2>/dev/null && [ $n -lt {_GRACE} ]; do n=$((n+1)); sleep 1; done
+  trap : TERM; n=0
+  while kill -s TERM 0; [ $n -lt {_GRACE} ] && kill -s 0 $$ 2>/dev/null; do n=$((n+1)); sleep 1; done
   kill -s KILL 0
 }}
 ( read -r _ <&3; stop ) >/dev/null 2>&1 & leash=$!
