@@ -105,7 +105,9 @@ def test_an_index_points_at_its_manifests_and_finds_one_by_platform() -> None:
     assert index.child_for(Platform.parse("linux/s390x")) is None
 
 
-@pytest.mark.parametrize("raw", [b"{}", b"[]", b"null", b"3", b"\xff\x00", b"{", b'{"manifests": [1]}', b'{"config": 1}'])
+@pytest.mark.parametrize(
+    "raw", [b"{}", b"[]", b"null", b"3", b"\xff\x00", b"{", b'{"manifests": [1]}', b'{"config": 1}']
+)
 def test_what_is_neither_manifest_nor_index_is_refused(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r".*"):
         Manifest.parse(raw)

@@ -14,7 +14,8 @@ from tasks.ctr import shell
 from tasks.ctr.shell import Script
 from tasks.errors import GarbledAnswer
 
-CACHED_BUSYBOX = sorted(Path("lab/.state/cache").glob("trees/*/machine/usr/bin/busybox"))
+CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # of the rehearsal fleet, where it was up once
+CACHED_BUSYBOX = sorted(CACHE.glob("trees/*/machine/usr/bin/busybox"))
 SHELLS = [[path] for name in ("dash", "bash", "mksh", "ksh") if (path := shutil.which(name))]
 SHELLS += [[path, "sh"] for path in (shutil.which("busybox"), *map(str, CACHED_BUSYBOX[:1])) if path][:1]
 MARK = "ferry-0123456789abcdef"
@@ -43,7 +44,7 @@ CASES = {
     "every byte": bytes(range(256)),
     "every byte backwards": bytes(reversed(range(256))),
     "NULs before digits": b"".join(b"\0" + bytes([c]) + b"\0\0" + bytes([c]) for c in b"0123456789"),
-    "digits after octal": b"\x01" b"7\x1b0\x7f8\xff9",
+    "digits after octal": b"\x017\x1b0\x7f8\xff9",
     "what printf reads": b"%s %d %% \\n \\0 \\c '\"` $x !!",
     "a leading dash": b"-n --help",
     "two leading dashes": b"--",

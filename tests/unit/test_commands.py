@@ -1,0 +1,133 @@
+"""ctr's command lines: flags before positionals, everything quoted, split again into what was meant."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+
+import pytest
+from records import VERSIONS, record
+
+from tasks.ctr.commands import Ctr
+from tasks.ctr.version import Capabilities, Version
+
+DIGEST = "sha256:" + "ab" * 32
+START = ["k3s", "ctr", "--address", "/run/my sock", "--namespace", "k8s.io"]
+
+
+def ctr(version: str) -> Ctr:
+    parsed = Version.parse(record(version, "--version").stdout)
+    assert parsed
+    return Ctr(("k3s", "ctr"), "/run/my sock", Capabilities.of_version(parsed))
+
+
+def words(line: str) -> list[str]:
+    """What sh makes of a line, our common start taken off."""
+    split = shlex.split(line)
+    assert split[: len(START)] == START
+    return split[len(START) :]
+
+
+def test_a_line_has_ctr_address_and_namespace_first() -> None:
+    assert shlex.split(ctr("1.2.6").line("k8s.io", "version")) == [*START, "version"]
+
+
+NASTY = "a'b\"c $(touch /tmp/x) `id` \n;|&<>*?[x]{y}~!\\"
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("images", (NASTY,)),
+        ("content", (NASTY,)),
+        ("tag", (NASTY, NASTY)),
+        ("export_stdout", (NASTY,)),
+        ("ingest", (NASTY, 1, NASTY)),
+        ("keep", (NASTY, NASTY)),
+        ("release", (NASTY,)),
+        ("remove", (NASTY,)),
+    ],
+)
+def test_no_word_of_a_user_or_a_host_reaches_the_shell_unquoted(method: str, arguments: tuple[object, ...]) -> None:
+    more = {"force": True} if method == "tag" else {}
+    line = getattr(ctr("2.1.9"), method)(NASTY, *arguments, **more)
+    split = shlex.split(line)
+    assert split[5] == NASTY  # the namespace
+    assert sum(NASTY in word for word in split) == 1 + sum(isinstance(a, str) for a in arguments)
+
+
+BUILDERS = {
+    "images": ("r.example/a:1",),
+    "content": (DIGEST,),
+    "digests": (),
+    "rooted": (),
+    "tag": ("r.example/a:1", "r.example/b:1"),
+    "import_stdin": ("--no-unpack",),
+    "export_stdout": ("r.example/a:1",),
+    "ingest": (DIGEST, 7, "key"),
+    "keep": (DIGEST, "owner"),
+    "release": (DIGEST,),
+    "remove": ("r.example/a:1",),
+}
+
+
+def test_every_builder_of_a_command_line_is_tested() -> None:
+    public = {n for n, f in inspect.getmembers(Ctr, inspect.isfunction) if not n.startswith("_")}
+    assert public - {"line"} == set(BUILDERS)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_flags_come_before_positionals_on_every_version(version: str, builder: str) -> None:
+    more = {"force": True} if builder == "tag" else {}
+    command = words(getattr(ctr(version), builder)("k8s.io", *BUILDERS[builder], **more))[2:]
+    takes_value = {"--expected-digest", "--expected-size", "--oci-name", "--oci-ref-name"}
+    while command and command[0].startswith("-") and command[0] != "-":
+        command = command[2 if command[0] in takes_value else 1 :]
+    assert not [word for word in command if word.startswith("-") and word != "-"]
+
+
+@pytest.mark.parametrize(
+    ("version", "tag", "imported", "exported"),
+    [
+        ("1.2.6", ["tag"], ["import", "-"], ["export", "-", "a:1"]),
+        ("1.6.20", ["tag"], ["import", "-"], ["export", "-", "a:1"]),
+        ("1.7.24", ["tag", "--local"], ["import", "--local", "-"], ["export", "--local", "-", "a:1"]),
+        ("2.1.9", ["tag", "--local"], ["import", "--local", "-"], ["export", "--local", "-", "a:1"]),
+    ],
+)
+def test_local_is_used_where_it_is_known(
+    version: str, tag: list[str], imported: list[str], exported: list[str]
+) -> None:
+    one = ctr(version)
+    assert words(one.tag("k8s.io", "a:1", "b:1", force=False)) == ["images", *tag, "a:1", "b:1"]
+    assert words(one.import_stdin("k8s.io")) == ["images", *imported]
+    assert words(one.export_stdout("k8s.io", "a:1")) == ["images", *exported]
+
+
+def test_force_is_given_only_where_it_is_asked_for() -> None:
+    assert "--force" not in ctr("2.1.9").tag("k8s.io", "a:1", "b:1", force=False)
+    assert words(ctr("2.1.9").tag("k8s.io", "a:1", "b:1", force=True)) == [
+        "images", "tag", "--local", "--force", "a:1", "b:1",
+    ]  # fmt: skip
+
+
+def test_old_imports_and_exports_name_the_repository_and_the_ref() -> None:
+    assert words(ctr("1.1.8").import_stdin("k8s.io", oci_name="r.example/a"))[1:] == [
+        "import", "--oci-name", "r.example/a", "-",
+    ]  # fmt: skip
+    assert words(ctr("1.2.6").export_stdout("k8s.io", "a:1", ref_name="b:1"))[1:] == [
+        "export", "--oci-ref-name", "b:1", "-", "a:1",
+    ]  # fmt: skip
+
+
+def test_a_listing_of_some_names_filters_for_exactly_these() -> None:
+    assert words(ctr("1.2.6").images("k8s.io"))[1:] == ["ls"]
+    assert words(ctr("1.2.6").images("k8s.io", "a:1", "b:1"))[1:] == ["ls", 'name=="a:1"', 'name=="b:1"']
+
+
+def test_labels_that_keep_a_blob_are_put_on_and_taken_off() -> None:
+    label = ["content", "label", DIGEST]
+    assert words(ctr("1.2.6").keep("k8s.io", DIGEST, "run")) == [*label, "containerd.io/gc.root=run"]
+    assert words(ctr("1.2.6").release("k8s.io", DIGEST)) == [*label, "containerd.io/gc.root="]
+    assert words(ctr("1.2.6").rooted("k8s.io")) == ["content", "ls", "-q", 'labels."containerd.io/gc.root"']

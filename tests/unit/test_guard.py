@@ -1,0 +1,338 @@
+"""The command lines that sshd gets, run here by every login shell that this machine has, in sessions of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.ctr.shell import Answer, Script
+from tasks.errors import GarbledAnswer
+from tasks.ssh import guard
+
+CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # of the rehearsal fleet, where it was up once
+BUSYBOX = [shutil.which("busybox"), *CACHE.glob("trees/*/machine/usr/bin/busybox")]
+SHELLS = {name: [path] for name in ("sh", "bash", "zsh", "csh", "fish", "mksh", "ksh") if (path := shutil.which(name))}
+SHELLS |= {"busybox": [str(path), "sh"] for path in BUSYBOX if path}
+SH = {name: argv[0] for name, argv in SHELLS.items() if name in ("bash", "busybox")}
+SH |= {"dash": path for path in [shutil.which("dash")] if path}
+MARK = "ferry-0123456789abcdef"
+NOISE = "Welcome to this host, begin one"
+
+
+class Login:
+    """A remote command as sshd starts it: a session of its own, the login shell, a start-up file that prints.
+
+    ``sh`` is what the host's /bin/sh is, by default this machine's own.
+    """
+
+    def __init__(self, shell: list[str], home: Path, sh: str = "/bin/sh") -> None:
+        self.shell = shell
+        self.sh = home / "sh"
+        self.sh.symlink_to(sh)
+        self.home = home
+        self.bin = home / "bin"
+        self.token = secrets.token_hex(8)
+        self.bin.mkdir()
+        (home / ".config" / "fish").mkdir(parents=True)
+        for file in (".cshrc", ".zshenv", ".bash_env", ".config/fish/config.fish"):
+            (home / file).write_text(f"echo '{NOISE}'\n")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def command(self, name: str, text: str) -> None:
+        """A command of this host, first on its PATH."""
+        (self.bin / name).write_text(f"#!/bin/sh\n{text}\n")
+        (self.bin / name).chmod(0o755)
+
+    def start(self, line: str, stdin: bytes) -> subprocess.Popen[bytes]:
+        env = {
+            "PATH": f"{self.bin}:/usr/bin:/bin",
+            "HOME": str(self.home),
+            "BASH_ENV": str(self.home / ".bash_env"),
+            "OUT": str(self.home / "out"),
+            "FERRY_TEST": self.token,
+        }
+        self.process = subprocess.Popen(
+            [*self.shell, "-c", line.replace("/bin/sh", str(self.sh))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=env, start_new_session=True, cwd=self.home,
+        )  # fmt: skip
+        assert self.process.stdin
+        self.process.stdin.write(stdin)
+        self.process.stdin.flush()
+        return self.process
+
+    def script(self, script: Script, *, limit: int = 60, before: bytes = b"") -> subprocess.Popen[bytes]:
+        text = guard.render(script, MARK, limit)
+        line = guard.as_login_user(guard.bootstrap(MARK, len(text)))
+        return self.start(line, before + f"{MARK}\n".encode() + text)
+
+    def end(self, script: Script) -> dict[str, Answer]:
+        """Waits for the end with the leash still held, and reads the answers."""
+        assert self.process and self.process.stdout and self.process.stderr
+        self.process.wait(10)
+        return script.read(MARK, self.process.stdout.read(), self.process.stderr.read())
+
+    def let_go(self) -> None:
+        assert self.process and self.process.stdin
+        self.process.stdin.close()
+
+    @property
+    def left(self) -> list[str]:
+        """What still runs of this login, by a variable that everything in it has."""
+        found = []
+        if self.process:
+            self.process.poll()  # reaps it, as sshd does: the guard looks whether it is still there
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"FERRY_TEST={self.token}".encode() in (folder / "environ").read_bytes():
+                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue
+        return found
+
+    def is_gone(self, within: float) -> bool:
+        until = time.monotonic() + within
+        while self.left and time.monotonic() < until:
+            time.sleep(0.02)
+        return not self.left
+
+    def file(self, name: str, within: float = 5) -> Path:
+        """A file of this host, once it is there."""
+        until = time.monotonic() + within
+        while not (self.home / name).exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        return self.home / name
+
+
+def ended(login: Login) -> Iterator[Login]:
+    yield login
+    if login.process:
+        subprocess.run(["pkill", "-KILL", "-s", str(login.process.pid)], check=False)  # its own session alone
+        for stream in (login.process.stdin, login.process.stdout, login.process.stderr):
+            if stream:
+                stream.close()
+        login.process.wait(5)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[list[Login]]:
+    """Hosts with each shell as their /bin/sh, at once: these tests wait for seconds."""
+    with contextlib.ExitStack() as stack:
+        hosts = []
+        for name, sh in SH.items():
+            (tmp_path / name).mkdir()
+            hosts.append(stack.enter_context(contextlib.contextmanager(ended)(Login(["/bin/sh"], tmp_path / name, sh))))
+        yield hosts
+
+
+@pytest.fixture(params=SHELLS.values(), ids=list(SHELLS))
+def login(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Login]:
+    """A host with each login shell."""
+    yield from ended(Login(request.param, tmp_path))
+
+
+@pytest.fixture(params=SH.values(), ids=list(SH))
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Login]:
+    """A host with each shell as its /bin/sh."""
+    yield from ended(Login(["/bin/sh"], tmp_path, request.param))
+
+
+LONG = Script({"one": "sleep 300 & (sleep 300; :) & echo > started; sleep 300"}, cleanup="echo cleaned > cleaned")
+
+
+def test_a_script_runs_whatever_the_login_shell_prints_first(login: Login) -> None:
+    script = Script({"one": "echo out; echo err >&2", "two": "exit_with() { return $1; }; exit_with 3"})
+    login.script(script)
+    got = login.end(script)
+    assert (got["one"].text, got["one"].stderr, got["one"].exit) == ("out\n", "err\n", 0)
+    assert got["two"].exit == 3
+    assert login.process and login.process.returncode == 0
+
+
+def test_lines_before_the_mark_are_skipped_unread(login: Login) -> None:
+    script = Script({"one": "cat; echo out"})
+    login.script(script, before=b'a password\nit\'s "$(touch pwned)" \\\n\xff\n' + NOISE.encode() + b"\n")
+    assert login.end(script)["one"].text == "out\n"
+    assert not (login.home / "pwned").exists()
+
+
+def test_a_script_with_every_awkward_character_arrives_as_it_is(login: Login) -> None:
+    text = "a'b\"c $HOME `x` \\ \t ! % é {} * ~ #"
+    quoted = text.replace("'", "'\\''")
+    script = Script({"one": f"printf '%s\\n' '{quoted}'"})
+    login.script(script)
+    assert login.end(script)["one"].text == f"{text}\n"
+
+
+def test_a_steps_commands_never_read_the_leash(host: Login) -> None:
+    script = Script({"one": "cat; read -r line; echo $?"})
+    host.script(script)
+    assert host.end(script)["one"].text == "1\n"
+
+
+def test_nothing_is_left_after_a_normal_end(host: Login) -> None:
+    script = Script({"one": ":"}, cleanup="echo cleaned > cleaned")
+    host.script(script)
+    host.end(script)
+    assert host.is_gone(within=2), host.left
+    assert host.file("cleaned").exists()
+
+
+def start_all(hosts: list[Login], script: Script, limit: int = 60) -> None:
+    assert hosts
+    for host in hosts:
+        host.script(script, limit=limit)
+    assert all(host.file("started").exists() for host in hosts)
+
+
+def end_all(hosts: list[Login], within: float, status: int = guard.BROKEN_OFF, *, cleaned: bool = True) -> None:
+    until = time.monotonic() + within
+    while any([host.left for host in hosts]) and time.monotonic() < until:
+        time.sleep(0.02)
+    for host in hosts:
+        assert not host.left, host.sh.readlink()
+        assert host.process and host.process.wait(2) == status
+        assert (host.home / "cleaned").exists() is cleaned
+
+
+def test_letting_the_leash_go_ends_all_children_and_cleans_up(hosts: list[Login]) -> None:
+    start_all(hosts, LONG)
+    assert all(any("sleep 300" in line for line in host.left) for host in hosts)
+    for host in hosts:
+        host.let_go()
+    end_all(hosts, within=6)
+
+
+def test_the_deadline_ends_all_while_the_leash_is_still_held(hosts: list[Login]) -> None:
+    start_all(hosts, LONG, limit=1)
+    end_all(hosts, within=7)
+
+
+def test_what_ignores_a_term_is_killed_after_a_grace(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "-lt 10 " in guard._GUARD
+    monkeypatch.setattr(guard, "_GUARD", guard._GUARD.replace("-lt 10 ", "-lt 1 "))
+    start_all(hosts, Script({"one": "trap : TERM; echo > started; while :; do sleep 300; done"}))
+    for host in hosts:
+        host.let_go()
+    end_all(hosts, within=6, status=-signal.SIGKILL, cleaned=False)
+
+
+def test_cleaning_up_runs_although_a_child_missed_the_first_term(hosts: list[Login]) -> None:
+    child = "trap 'trap - TERM' TERM; echo > started; while :; do sleep 300; done"
+    script = Script({"one": f"/bin/sh -c {shlex.quote(child)}"}, cleanup="sleep 1.2; echo cleaned > cleaned")
+    start_all(hosts, script)
+    for host in hosts:
+        host.let_go()
+    end_all(hosts, within=8)
+
+
+def test_a_leash_that_ends_before_the_mark_runs_nothing(host: Login) -> None:
+    process = host.start(guard.as_login_user(guard.bootstrap(MARK, 10)), b"noise\n")
+    host.let_go()
+    assert process.wait(5) == 97
+    assert host.is_gone(within=2)
+
+
+def test_an_answer_that_was_broken_off_is_garbled(host: Login) -> None:
+    host.script(LONG)
+    assert host.file("started").exists()
+    host.let_go()
+    with pytest.raises(GarbledAnswer):
+        host.end(LONG)
+
+
+def test_a_script_that_arrives_cut_runs_no_half_command(host: Login) -> None:
+    text = guard.render(Script({"one": "echo 0123456789 > whole"}), MARK, 60)
+    first, last = text.index(b"frame begin"), text.index(b"frame end $?")
+    line = guard.as_login_user(guard.bootstrap(MARK, len(text)))
+    for cut in range(first, last, 2):
+        host.start(line, f"{MARK}\n".encode() + text[:cut])
+        host.let_go()
+        assert host.process
+        host.process.wait(5)
+        for stream in (host.process.stdout, host.process.stderr):
+            stream.close()  # type: ignore[union-attr]
+        file = host.home / "whole"
+        assert not file.exists() or file.read_text() == "0123456789\n", text[first:cut]
+        file.unlink(missing_ok=True)
+
+
+SUDO = """echo "$*" >> "$OUT.sudo"
+case "$1 $2" in
+  "-n true") [ -e "$OUT.allowed" ]; exit;;
+  "-n --") [ -e "$OUT.allowed" ] || { echo 'sudo: a password is required' >&2; exit 1; }; shift 2;;
+  "-S -p") printf '%s' "$3" >&2; IFS= read -r password
+    [ "$password" = "it's \\"secret\\"" ] || { echo 'sudo: 1 incorrect password attempt' >&2; exit 1; }; shift 4;;
+esac
+SUDO_USER=ops; export SUDO_USER; exec "$@"
+"""
+WHO = Script({"one": 'echo "root=${SUDO_USER-no}"'})
+
+
+@pytest.mark.parametrize(
+    ("uid", "rights", "allowed", "root"),
+    [
+        (0, False, True, "no"),
+        (1000, True, True, "no"),
+        (1000, False, True, "ops"),
+        (1000, False, False, "no"),
+    ],
+    ids=["root itself", "rights do", "sudo needed", "sudo refused"],
+)
+def test_sudo_is_taken_only_where_rights_do_not_do(
+    login: Login, uid: int, rights: bool, allowed: bool, root: str
+) -> None:
+    login.command("sudo", SUDO)
+    login.command("id", f"echo {uid}")
+    (login.home / "out.allowed").touch() if allowed else None
+    check = f"[ -w {login.home} ]" if rights else "[ -w /nosuch ] || [ -w /nosuch/either ]"
+    text = guard.render(WHO, MARK, 60)
+    login.start(guard.as_root_if_needed(guard.bootstrap(MARK, len(text)), check), f"{MARK}\n".encode() + text)
+    assert login.end(WHO)["one"].text == f"root={root}\n"
+    assert (login.home / "out.sudo").exists() is (uid != 0 and not rights)
+
+
+def test_sudo_without_a_password_runs_the_script_as_root(login: Login) -> None:
+    login.command("sudo", SUDO)
+    (login.home / "out.allowed").touch()
+    text = guard.render(WHO, MARK, 60)
+    login.start(guard.through_sudo(guard.bootstrap(MARK, len(text))), f"{MARK}\n".encode() + text)
+    assert login.end(WHO)["one"].text == "root=ops\n"
+
+
+def test_sudos_password_goes_to_its_prompt_and_nowhere_else(login: Login) -> None:
+    login.command("sudo", SUDO)
+    text = guard.render(WHO, MARK, 60)
+    boot = guard.bootstrap(MARK, len(text))
+    line = guard.through_sudo_with_password(boot, f"{MARK}-password", f"{MARK}-ready")
+    login.start(line, b'it\'s "secret"\n' + f"{MARK}\n".encode() + text)
+    assert login.process and login.process.stderr
+    stderr = os.read(login.process.stderr.fileno(), 1000)
+    assert f"{MARK}-password".encode() in stderr
+    got = login.end(WHO)
+    assert got["one"].text == "root=ops\n"
+    assert "secret" not in (login.home / "out.sudo").read_text()
+
+
+def test_a_sudo_that_asks_for_nothing_runs_the_script_although_a_password_was_sent(login: Login) -> None:
+    login.command("sudo", SUDO.replace("IFS= read -r password", 'password="it\'s \\"secret\\""'))
+    text = guard.render(WHO, MARK, 60)
+    line = guard.through_sudo_with_password(guard.bootstrap(MARK, len(text)), "prompt", "ready")
+    login.start(line, b'it\'s "secret"\n' + f"{MARK}\n".encode() + text)
+    assert login.end(WHO)["one"].text == "root=ops\n"
+
+
+def test_the_command_line_carries_nothing_that_a_login_shell_could_misread() -> None:
+    inside = guard.bootstrap(MARK, 1234)
+    assert not set("'\\\n") & set(inside)
+    for line in (guard.as_login_user(inside), guard.through_sudo(inside)):
+        assert line.count("'") == 2
