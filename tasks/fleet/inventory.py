@@ -60,7 +60,10 @@ class Inventory:
         self.file = file
         self.groups: dict[str, Group] = {"all": Group("all")}
         self._host_vars: dict[str, Vars] = {}
-        for name, node in _pairs(_compose(file), "the inventory", file):
+        top = _compose(file)
+        if top is None:
+            raise BadInventory(f"{file} is empty", hint="it needs at least all: {hosts: {…}}")
+        for name, node in _pairs(top, "the inventory", file):
             self._read_group(name, node)
         self._adopt_orphans()
         depths = self._depths()
@@ -159,7 +162,7 @@ class Inventory:
             path = base / f"{name}{suffix}"
             files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES) if path.is_dir() else [path]
             for file in files:
-                if file.is_file() and not _is_null(node := _compose(file)):
+                if file.is_file() and (node := _compose(file)) and not _is_null(node):
                     found |= _vars(node, str(file), file)
         return found
 
@@ -200,7 +203,8 @@ _Loader.add_constructor("!unsafe", _opaque)
 _Loader.add_constructor("!vault-encrypted", _opaque)
 
 
-def _compose(file: Path) -> yaml.Node:
+def _compose(file: Path) -> yaml.Node | None:
+    """The file's document; None where it is empty or all comments, as several of Kubespray's group_vars are."""
     try:
         text = file.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=_Loader)
@@ -216,8 +220,6 @@ def _compose(file: Path) -> yaml.Node:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise BadInventory(f"{file}{line}: not YAML: {problem}") from error
-    if node is None:
-        raise BadInventory(f"{file} is empty", hint="it needs at least all: {hosts: {…}}")
     return node
 
 
