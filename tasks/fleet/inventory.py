@@ -239,6 +239,10 @@ def _pairs(node: yaml.Node, what: str, file: Path) -> Iterator[tuple[str, yaml.N
             f"{_where(file, node)}: {what} must be a mapping, not a {_kind(node)}",
             hint="write each name with a colon, such as node1: {}",
         )
+    try:
+        _Loader("").flatten_mapping(node)  # merge keys
+    except yaml.constructor.ConstructorError as error:
+        raise BadInventory(f"{_where(file, node)}: {what}: {error.problem}") from error
     for key, value in node.value:
         yield str(key.value), value
 
