@@ -185,7 +185,7 @@ def _sequence(first: str, last: str, step: int, pattern: str) -> list[str]:
         width = len(first) if first.startswith("0") else 0
         return [str(n).zfill(width) for n in range(int(first), int(last) + 1, step)]
     letters = string.ascii_letters
-    if first in letters and last in letters and step:
+    if len(first) == len(last) == 1 and first in letters and last in letters and step:
         return list(letters[letters.index(first) : letters.index(last) + 1 : step])
     raise BadInventory(f"{pattern!r} has a range that is none", hint="a range looks like node[01:20] or db[a:f]")
 
