@@ -130,8 +130,8 @@ class Inventory:
             for child in self.groups[name].children:
                 visit(child, depth + 1, (*path, name))
 
-        for name in self.groups:
-            if name == "all":
+        for name in ("all", *self.groups):
+            if name not in depths:  # groups that only contain each other are below no other
                 visit(name, 0, ())
         return depths
 
