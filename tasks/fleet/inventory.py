@@ -141,7 +141,9 @@ class Inventory:
 
         def order(name: str) -> tuple[int, int, str]:
             priority = self.groups[name].vars.get("ansible_group_priority")
-            return depths.get(name, 1), int(priority.value) if priority else 1, name
+            if priority and not str(priority.value).isdecimal():
+                raise BadInventory(f"{priority.where}: ansible_group_priority of {name!r} is no number")
+            return depths[name], int(priority.value) if priority else 1, name
 
         groups.sort(key=order)
         merged: Vars = dict(self.groups["all"].vars)
