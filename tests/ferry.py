@@ -191,7 +191,7 @@ class Stage:
                 node.real_ctr("content", "rm", *needed, namespace=namespace)
             for number, digest in enumerate(manifests - absent if blobs is not None and not node.real_is_legacy else ()):
                 # 1.3 on let go of other platforms' manifests, as 1.2 does not.
-                reference = f"containerd.io/gc.ref.content.m.{number}={digest}"
+                reference = f"containerd.io/gc.ref.content.test.{number}={digest}"
                 node.real_ctr("content", "label", image.target.digest, reference, namespace=namespace)
                 ingest = ("content", "ingest", "--expected-digest", digest, f"{self.token}-{number}")
                 node.real_ctr(*ingest, namespace=namespace, stdin=bytes(image.blobs[digest]))  # type: ignore[arg-type]

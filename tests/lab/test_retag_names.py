@@ -1,0 +1,287 @@
+"""`fab retag` on the real fleet: which image is meant, which name it gets, and what stands in the way."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+from ferry import Fab, Stage, counting
+
+from lab.fleet import Fleet, Node
+from lab.images import NATIVE, BuiltImage, build
+
+OTHER = "linux/arm64" if NATIVE != "linux/arm64" else "linux/amd64"
+
+
+@pytest.fixture(scope="session")
+def images(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> tuple[BuiltImage, BuiltImage]:
+    """Two images of this session alone."""
+    assert fleet.nodes
+    folder, seed = tmp_path_factory.mktemp("images"), secrets.randbits(32)
+    return build(folder, seed=seed, cmd=("/bin/echo", "hello")), build(folder, seed=seed + 1)
+
+
+@pytest.fixture
+def image(images: tuple[BuiltImage, BuiltImage]) -> BuiltImage:
+    """One of them."""
+    return images[0]
+
+
+@pytest.fixture
+def other(images: tuple[BuiltImage, BuiltImage]) -> BuiltImage:
+    """The other one."""
+    return images[1]
+
+
+class TestTheSource:
+    @pytest.mark.parametrize("form", ["{digest}", "{repository}@{digest}", "elsewhere.example/x@{digest}"])
+    def test_may_be_a_digest(self, fab: Fab, stage: Stage, image: BuiltImage, form: str) -> None:
+        src, dst = stage.name(), stage.name(registry="new.example")
+        stage.seed(image, src)
+        wanted = form.format(digest=image.target.digest, repository=src.rpartition(":")[0])
+        run = fab.retag(stage.nodes, "--src", wanted, "--dst", dst)
+        assert run.statuses == dict.fromkeys(stage.nodes, "changed")
+        assert {n: run.image(n)["src"] for n in stage.nodes} == dict.fromkeys(stage.nodes, src)
+        assert all(stage.records(n)[dst].digest == image.target.digest for n in stage.nodes.values())
+
+    def test_may_be_short_and_so_may_the_destination(self, fab: Fab, stage: Stage, image: BuiltImage) -> None:
+        stage.seed(image, f"docker.io/library/{stage.token}:1")
+        run = fab.retag(stage.nodes, "--src", f"{stage.token}:1", "--dst", f"{stage.token}/app")
+        assert run.statuses == dict.fromkeys(stage.nodes, "changed")
+        full = f"docker.io/{stage.token}/app:1"
+        assert {n: run.image(n)["dst"] for n in stage.nodes} == dict.fromkeys(stage.nodes, full)
+        assert all(full in stage.records(n) for n in stage.nodes.values())
+
+    def test_is_the_exact_name_before_its_full_form(
+        self, fab: Fab, stage: Stage, node3: Node, image: BuiltImage, other: BuiltImage
+    ) -> None:
+        short, dst = f"{stage.token}:1", stage.name()
+        stage.seed(image, f"docker.io/library/{short}", nodes=[node3])
+        stage.seed(other, short, nodes=[node3])
+        assert fab.retag("node3", "--src", short, "--dst", dst).exit == 0
+        assert stage.records(node3)[dst].digest == other.target.digest
+
+    def test_that_is_absent_is_named_with_the_namespace_where_it_is(
+        self, fab: Fab, stage: Stage, image: BuiltImage
+    ) -> None:
+        src, namespace = stage.name(), stage.namespace()
+        stage.seed(image, src, namespace=namespace)
+        run = fab.retag(stage.nodes, "--src", src, "--dst", stage.name(registry="new.example"))
+        assert run.exit == 1
+        assert run.statuses == dict.fromkeys(stage.nodes, "image-not-found")
+        for outcome in run.outcomes.values():
+            assert f"namespace {namespace}" in outcome["error"]["hint"]
+        assert all(not stage.records(n) for n in stage.nodes.values())
+
+    def test_that_is_absent_is_answered_with_close_names(self, fab: Fab, stage: Stage, image: BuiltImage) -> None:
+        stage.seed(image, stage.name(tag="1.1.3"))
+        run = fab.retag(stage.nodes, "--src", stage.name(tag="1.1.2"), "--dst", "new.example/x:1")
+        assert run.exit == 1
+        assert all(stage.name(tag="1.1.3") in o["error"]["hint"] for o in run.outcomes.values())
+
+    def test_whose_content_is_not_all_there_can_still_be_named(
+        self, fab: Fab, stage: Stage, image: BuiltImage
+    ) -> None:
+        # The name is as good as the old one: nothing is lost, and the index stays what it was.
+        namespace, src, dst = stage.namespace(), stage.name(), stage.name(registry="new.example")
+        stage.seed(image, src, namespace=namespace)
+        layer = image.layers[NATIVE][0]
+        stage.on_each(lambda n: n.real_ctr("content", "rm", layer, namespace=namespace))
+        run = fab.retag(stage.nodes, "-n", namespace, "--src", src, "--dst", dst)
+        for node in stage.nodes.values():
+            status = run.statuses[node.name]
+            names = set(stage.records(node, namespace))
+            assert (status, names) in [("changed", {src, dst}), ("content-missing", {src})], node
+
+    def test_whose_manifest_is_gone_is_refused_where_it_must_be_read(
+        self, fab: Fab, stage: Stage, image: BuiltImage
+    ) -> None:
+        namespace, src, dst = stage.namespace(), stage.name(), stage.name(registry="new.example")
+        stage.seed(image, src, namespace=namespace)
+        digest = image.target.digest
+        stage.on_each(lambda n: n.real_ctr("content", "rm", digest, namespace=namespace))
+        run = fab.retag(stage.nodes, "-n", namespace, "--src", src, "--dst", dst, "--method", "index")
+        assert run.statuses == dict.fromkeys(stage.nodes, "content-missing")
+        assert all(set(stage.records(n, namespace)) == {src} for n in stage.nodes.values())
+
+
+class TestTheDestination:
+    @pytest.mark.parametrize("method", ["auto", "index", "archive"])
+    def test_that_exists_with_another_digest_is_left_alone(
+        self, fab: Fab, stage: Stage, image: BuiltImage, other: BuiltImage, method: str
+    ) -> None:
+        src, dst = stage.name(), stage.name(registry="new.example")
+        stage.seed(image, src)
+        stage.seed(other, dst)
+        run = fab.retag(stage.nodes, "--src", src, "--dst", dst, "--method", method)
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(stage.nodes, "reference-exists"))
+        for node in stage.nodes.values():
+            said = run.outcomes[node.name]["error"]["said"]
+            assert image.target.digest in said
+            assert other.target.digest in said
+            assert stage.records(node)[dst].digest == other.target.digest
+
+    @pytest.mark.parametrize("method", ["auto", "index", "archive"])
+    def test_that_exists_with_another_digest_moves_when_forced(
+        self, fab: Fab, stage: Stage, image: BuiltImage, other: BuiltImage, method: str
+    ) -> None:
+        src, dst = stage.name(), stage.name(registry="new.example")
+        stage.seed(image, src)
+        stage.seed(other, dst)
+        run = fab.retag(stage.nodes, "--src", src, "--dst", dst, "--method", method, "--force")
+        assert (run.exit, run.statuses) == (0, dict.fromkeys(stage.nodes, "changed"))
+        for node in stage.nodes.values():
+            assert stage.records(node)[dst].digest == image.target.digest
+            assert stage.records(node)[dst].managed == node.cri
+            assert stage.records(node)[src].digest == image.target.digest
+
+    def test_that_exists_with_this_digest_is_unchanged(self, fab: Fab, stage: Stage, image: BuiltImage) -> None:
+        src, dst = stage.name(), stage.name(registry="new.example")
+        stage.seed(image, src, dst)
+        run = fab.retag(stage.nodes, "--src", src, "--dst", dst)
+        assert (run.exit, run.statuses) == (0, dict.fromkeys(stage.nodes, "unchanged"))
+
+    def test_that_is_the_source_is_refused(self, fab: Fab, stage: Stage) -> None:
+        run = fab.retag("node3", "--src", f"{stage.token}:1", "--dst", f"docker.io/library/{stage.token}")
+        assert (run.exit, run.error["kind"]) == (2, "bad-arguments")
+
+
+class TestLookingOnly:
+    @pytest.mark.parametrize("way", ["--dry-run", "fab --dry"])
+    @pytest.mark.parametrize("method", ["auto", "index", "archive"])
+    def test_changes_nothing_and_says_how_it_would_be_done(
+        self, fab: Fab, stage: Stage, image: BuiltImage, way: str, method: str
+    ) -> None:
+        src, dst = stage.name(), stage.name(registry="new.example")
+        stage.seed(image, src)
+        before = stage.on_each(stage.records)
+        words = ["retag", "--json", "--src", src, "--dst", dst, "--method", method]
+        hosts = ",".join(stage.nodes)
+        run = fab("--dry", "-H", hosts, *words) if way == "fab --dry" else fab("-H", hosts, *words, "--dry-run")
+        assert (run.exit, run.statuses) == (0, dict.fromkeys(stage.nodes, "changed"))
+        assert run.document["commands"][0]["dry_run"] is True
+        for node in stage.nodes.values():
+            has_tag = method == "auto" and node.name != "node1"
+            assert run.image(node.name)["method"] == ("tag" if has_tag else method.replace("auto", "index"))
+            assert "would move" in run.image(node.name)["note"]
+        assert stage.on_each(stage.records) == before
+
+    def test_says_would_change_to_people(self, fab: Fab, stage: Stage, node3: Node, image: BuiltImage) -> None:
+        stage.seed(image, stage.name(), nodes=[node3])
+        run = fab("-H", "node3", "retag", "--src", stage.name(), "--dst", "new.example/a:1", "--dry-run")
+        assert run.exit == 0
+        assert "would change" in run.out
+
+
+class TestSudo:
+    def test_without_a_password_is_enough(self, fab: Fab, stage: Stage, node3: Node, image: BuiltImage) -> None:
+        stage.seed(image, stage.name(), nodes=[node3])
+        run = fab.retag("node3-ops", "--src", stage.name(), "--dst", stage.name(registry="new.example"))
+        assert run.statuses == {"node3-ops": "changed"}
+
+    def test_with_the_right_password_is_enough(self, fab: Fab, stage: Stage, node3: Node, image: BuiltImage) -> None:
+        stage.seed(image, stage.name(), nodes=[node3])
+        words = ("--src", stage.name(), "--dst", stage.name(registry="new.example"))
+        run = fab.retag("node3-ops2", *words, FABRIC_SUDO_PASSWORD="ops2-secret")
+        assert run.statuses == {"node3-ops2": "changed"}
+        assert "ops2-secret" not in run.out + run.err
+
+    @pytest.mark.parametrize("password", ["wrong", ""])
+    def test_with_another_password_is_refused(
+        self, fab: Fab, stage: Stage, node3: Node, image: BuiltImage, password: str
+    ) -> None:
+        stage.seed(image, stage.name(), nodes=[node3])
+        words = ("--src", stage.name(), "--dst", stage.name(registry="new.example"))
+        run = fab.retag("node3-ops2", *words, **({"FABRIC_SUDO_PASSWORD": password} if password else {}))
+        assert (run.exit, run.statuses) == (1, {"node3-ops2": "permission-denied"})
+        assert "sudo" in run.error["message"]
+        assert "FABRIC_SUDO_PASSWORD" in run.error["hint"]
+        assert stage.name(registry="new.example") not in stage.records(node3)
+
+
+class TestManyAtOnce:
+    def test_a_map_of_fifty_lines_takes_three_remote_commands(
+        self, fab: Fab, stage: Stage, image: BuiltImage, tmp_path_factory: pytest.TempPathFactory, node: Node
+    ) -> None:
+        sources = [stage.name(f"app{n}") for n in range(50)]
+        stage.seed(image, *sources, nodes=[node])
+        lines = [f"{s}   {s.replace('172.1.1.34:5000', 'new.example')}" for s in sources]
+        file = tmp_path_factory.mktemp("map") / "names.map"
+        file.write_text("# old  new\n\n" + "\n".join(lines) + "   # the last one\n")
+        with counting(node) as (user, count):
+            run = fab.retag(f"{user}@{node.name}", "--map", str(file))
+            assert count() <= 3
+        assert run.exit == 0, run.out
+        assert [i["status"] for i in run.images(f"{user}@{node.name}")] == ["changed"] * 50
+        records = stage.records(node)
+        assert {line.split()[1] for line in lines} <= records.keys()
+        assert all(r.digest == image.target.digest for r in records.values())
+        assert all(r.managed for n, r in records.items()) or not node.cri
+        again = fab.retag(node.name, "--map", str(file))
+        assert (again.exit, again.statuses) == (0, {node.name: "unchanged"})
+
+    def test_a_map_does_what_it_can_and_names_what_it_could_not(
+        self, fab: Fab, stage: Stage, image: BuiltImage, other: BuiltImage, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        stage.seed(image, stage.name("a"), stage.name("b"))
+        stage.seed(other, stage.name("b", registry="new.example"))
+        new = {letter: stage.name(letter, registry="new.example") for letter in "abc"}
+        file = tmp_path_factory.mktemp("map") / "names.map"
+        file.write_text("".join(f"{stage.name(letter)} {new[letter]}\n" for letter in "abc"))
+        run = fab.retag(stage.nodes, "--map", str(file))
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(stage.nodes, "some-failed"))
+        for node in stage.nodes.values():
+            told = {i["dst"]: i["status"] for i in run.images(node.name)}
+            assert told == {new["a"]: "changed", new["b"]: "failed", new["c"]: "failed"}
+            records = stage.records(node)
+            assert records[new["a"]].digest == image.target.digest
+            assert records[new["b"]].digest == other.target.digest
+            assert new["c"] not in records
+
+    def test_a_map_with_wrong_lines_touches_no_host(
+        self, fab: Fab, stage: Stage, node3: Node, image: BuiltImage, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        stage.seed(image, stage.name(), nodes=[node3])
+        file = tmp_path_factory.mktemp("map") / "names.map"
+        file.write_text(f"{stage.name()} new.example/a:1\nonly-one\n{stage.name()} new.example/UPPER:1\n")
+        run = fab.retag("node3", "--map", str(file))
+        assert (run.exit, run.error["kind"]) == (2, "bad-arguments")
+        assert f"{file}:2" in run.error["said"]
+        assert f"{file}:3" in run.error["said"]
+        assert set(stage.records(node3)) == {stage.name()}
+
+    def test_every_matching_image_moves_to_another_registry_in_three_remote_commands(
+        self, fab: Fab, stage: Stage, image: BuiltImage, other: BuiltImage, node: Node
+    ) -> None:
+        stage.seed(image, stage.name("a"), stage.name("b", "2"), stage.name("a", registry="live.example"), nodes=[node])
+        stage.seed(other, stage.name("c"), nodes=[node])
+        glob = f"172.1.1.34:5000/{stage.token}/*"
+        before = stage.records(node)
+        words = ("--to-registry", "new.example:5000", "--match", glob)
+        dry = fab.retag(node.name, *words, "--dry-run")
+        assert dry.exit == 0
+        assert stage.records(node) == before
+        with counting(node) as (user, count):
+            host = f"{user}@{node.name}"
+            run = fab.retag(host, *words)
+            assert count() <= 3
+        new = {stage.name(*which, registry="new.example:5000") for which in (("a",), ("b", "2"), ("c",))}
+        assert {i["dst"] for i in run.images(host)} == {i["dst"] for i in dry.images(node.name)} == new
+        assert run.statuses == {host: "changed"}
+        assert stage.records(node).keys() == before.keys() | new
+        assert stage.records(node)[stage.name("c", registry="new.example:5000")].digest == other.target.digest
+
+    def test_a_glob_that_fits_nothing_changes_nothing(self, fab: Fab, stage: Stage) -> None:
+        run = fab.retag(stage.nodes, "--to-registry", "new.example", "--match", f"*{stage.token}*")
+        assert (run.exit, run.statuses) == (0, dict.fromkeys(stage.nodes, "unchanged"))
+
+    def test_two_images_that_would_get_one_name_are_refused(
+        self, fab: Fab, stage: Stage, image: BuiltImage, other: BuiltImage
+    ) -> None:
+        stage.seed(image, stage.name())
+        stage.seed(other, stage.name(registry="second.example"))
+        run = fab.retag(stage.nodes, "--to-registry", "new.example", "--match", f"*/{stage.token}/app:1")
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(stage.nodes, "some-failed"))
+        for node in stage.nodes.values():
+            told = [(i["status"], i["error"].partition(":")[0]) for i in run.images(node.name)]
+            assert ("failed", "reference-exists") in told

@@ -1,0 +1,203 @@
+"""`fab retag --to-namespace` on the real fleet: an image changes namespace without its bytes."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+
+import pytest
+from ferry import Fab, Stage, blob_stats, eventually, leftovers, processes, release
+
+from lab.fleet import Fleet, Node
+from lab.images import NATIVE, BuiltImage, build, seed_image
+
+OTHER = "linux/arm64" if NATIVE != "linux/arm64" else "linux/amd64"
+
+
+@pytest.fixture
+def fresh(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[BuiltImage, set[str] | None]]:
+    """Images that no namespace of any node has yet, with the blobs that a node gets."""
+    assert fleet.nodes
+    folder, seed = tmp_path_factory.mktemp("images"), secrets.randbits(32)
+    hello = ("/bin/echo", "hello")
+    many = build(folder, layers=(1000,) * 10, seed=seed, cmd=hello)
+    both = build(folder, platforms=(NATIVE, OTHER), seed=seed + 1, cmd=hello)
+    part = build(folder, platforms=(NATIVE, OTHER), seed=seed + 2, cmd=hello)
+    bare = build(folder, platforms=(NATIVE, OTHER), seed=seed + 3, media="docker", cmd=hello)
+    return {
+        "many layers": (many, None),
+        "both platforms": (both, None),
+        "layers of the other platform absent": (part, part.of(NATIVE) | {part.manifests[OTHER]}),
+        "manifest of the other platform absent": (bare, bare.of(NATIVE)),
+        "other platform": (build(folder, platforms=(OTHER,), seed=seed + 4), None),
+    }
+
+
+KINDS = (
+    "many layers",
+    "both platforms",
+    "layers of the other platform absent",
+    "manifest of the other platform absent",
+    "other platform",
+)
+
+
+class Collector:
+    """Forces one garbage collection after the other on a node, until it is told to stop."""
+
+    def __init__(self, stage: Stage, node: Node, image: BuiltImage) -> None:
+        self.node, self.namespace = node, stage.namespace("gc")
+        self.names = [stage.name("gone", str(n)) for n in range(400)]
+        self.rounds = 0
+        seed_image(node, image, self.names, self.namespace)
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._collect)
+
+    def _collect(self) -> None:
+        for name in self.names:
+            if self.ended.is_set():
+                return
+            self.node.real_ctr("images", "rm", "--sync", name, namespace=self.namespace)
+            self.rounds += 1
+
+    def __enter__(self) -> Collector:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+
+
+class TestFromNamespaceToNamespace:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_an_image_gets_its_own_name_in_k8s_io_and_no_byte_moves(
+        self, fab: Fab, stage: Stage, fresh: dict[str, tuple[BuiltImage, set[str] | None]], kind: str
+    ) -> None:
+        image, blobs = fresh[kind]
+        there = set(image.blobs) if blobs is None else set(blobs)
+        name, namespace = stage.name(), stage.namespace()
+        stage.seed(image, name, namespace=namespace, blobs=blobs)
+        files = stage.on_each(lambda n: blob_stats(n, there))
+        running = stage.on_each(processes)
+        run = fab.retag(
+            stage.nodes, "--namespace", namespace, "--to-namespace", "k8s.io", "--src", name, "--dst", name
+        )
+        assert run.statuses == dict.fromkeys(stage.nodes, "changed"), run.out
+        assert {n: run.image(n)["method"] for n in stage.nodes} == dict.fromkeys(stage.nodes, "link"), run.out
+        for node in stage.nodes.values():
+            only_platform = kind.startswith("manifest") and release(node) == (1, 2)
+            records = stage.records(node, digests=[*image.blobs])
+            own = {name} | ({f"{image.configs[p]}" for p in (NATIVE,)} if node.cri and NATIVE in image.configs else set())
+            assert records.keys() <= own | set(image.configs.values()), node
+            assert records[name].digest == (image.manifests[NATIVE] if only_platform else image.target.digest)
+            assert records[name].managed == node.cri, node
+            assert blob_stats(node, there) == files[node.name], node
+            assert leftovers(node, ["k8s.io", namespace]) == [], node
+            assert eventually(lambda n=node: processes(n).keys() <= running[n.name].keys()), processes(node)  # type: ignore[misc]
+
+        def alone(node: Node) -> str:
+            node.real_ctr("images", "rm", "--sync", name, namespace=namespace)
+            if kind == "other platform":
+                exported = stage.exported(node, name)
+                return "hello" if image.of(OTHER) <= exported else f"exported {exported}"
+            return stage.hello(node, name) if stage.check(node, name) == "complete" else stage.check(node, name)
+
+        assert stage.on_each(alone) == dict.fromkeys(stage.nodes, "hello")
+        again = fab.retag(
+            stage.nodes, "--namespace", "k8s.io", "--to-namespace", stage.namespace("back"), "--src", name, "--dst", name
+        )
+        assert again.statuses == dict.fromkeys(stage.nodes, "changed"), again.out
+
+    def test_a_collection_in_between_takes_nothing(
+        self,
+        fab: Fab,
+        stage: Stage,
+        fresh: dict[str, tuple[BuiltImage, set[str] | None]],
+        node: Node,
+    ) -> None:
+        image, _ = fresh["many layers"]
+        name, namespace, target = stage.name(), stage.namespace(), stage.namespace("to")
+        stage.seed(image, name, namespace=namespace, nodes=[node])
+        files = blob_stats(node, image.blobs)
+        with Collector(stage, node, image) as collector:
+            assert eventually(lambda: collector.rounds > 1)
+            before = collector.rounds
+            run = fab.retag(
+                node.name, "-n", namespace, "--to-namespace", target, "--src", name, "--dst", stage.name("new")
+            )
+            during = collector.rounds - before
+        assert during > 3
+        assert collector.rounds < len(collector.names)
+        assert run.statuses == {node.name: "changed"}, run.out
+        assert run.image(node.name)["method"] == "link"
+        assert stage.check(node, stage.name("new"), target) == "complete"
+        node.real_ctr("images", "rm", "--sync", name, namespace=namespace)
+        assert stage.check(node, stage.name("new"), target) == "complete"
+        assert stage.hello(node, stage.name("new"), target) == "hello"
+        assert blob_stats(node, image.blobs) == files
+        assert leftovers(node, [target]) == []
+
+    def test_somebody_elses_root_label_stays(
+        self, fab: Fab, stage: Stage, fresh: dict[str, tuple[BuiltImage, set[str] | None]]
+    ) -> None:
+        image, _ = fresh["both platforms"]
+        name, namespace, target = stage.name(), stage.namespace(), stage.namespace("to")
+        stage.seed(image, name, namespace=namespace)
+        stage.seed(image, stage.name("before"), namespace=target)
+        layer = image.layers[NATIVE][0]
+        stage.on_each(
+            lambda n: n.real_ctr("content", "label", layer, "containerd.io/gc.root=theirs", namespace=target)
+        )
+        run = fab.retag(stage.nodes, "-n", namespace, "--to-namespace", target, "--src", name, "--dst", name)
+        assert run.statuses == dict.fromkeys(stage.nodes, "changed"), run.out
+        for node in stage.nodes.values():
+            lines = node.real_ctr("content", "ls", namespace=target).stdout.decode().splitlines()
+            assert [line.split()[0] for line in lines if "gc.root" in line] == [layer], node
+
+    def test_that_fails_leaves_nothing_in_the_other_namespace(
+        self, fab: Fab, stage: Stage, fresh: dict[str, tuple[BuiltImage, set[str] | None]]
+    ) -> None:
+        image, _ = fresh["many layers"]
+        name, namespace, target = stage.name(), stage.namespace(), stage.namespace("to")
+        stage.seed(image, name, namespace=namespace)
+        lost = image.layers[NATIVE][5]
+        stage.on_each(lambda n: n.real_ctr("content", "rm", lost, namespace=namespace))
+        run = fab.retag(stage.nodes, "-n", namespace, "--to-namespace", target, "--src", name, "--dst", name)
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(stage.nodes, "content-missing")), run.out
+        assert stage.on_each(lambda n: stage.records(n, target)) == {n: {} for n in stage.nodes}
+        assert stage.on_each(lambda n: leftovers(n, [target])) == {n: [] for n in stage.nodes}
+
+    def test_the_archive_does_it_too_when_asked(
+        self, fab: Fab, stage: Stage, fresh: dict[str, tuple[BuiltImage, set[str] | None]]
+    ) -> None:
+        image, _ = fresh["many layers"]
+        name, namespace, target = stage.name(), stage.namespace(), stage.namespace("to")
+        new = stage.name(registry="new.example")
+        stage.seed(image, name, namespace=namespace)
+        run = fab.retag(
+            stage.nodes,
+            *("-n", namespace, "--to-namespace", target, "--src", name, "--dst", new, "--method", "archive"),
+        )
+        assert run.statuses == dict.fromkeys(stage.nodes, "changed"), run.out
+        assert stage.on_each(lambda n: set(stage.records(n, target))) == {n: {new} for n in stage.nodes}
+        assert stage.on_each(lambda n: stage.hello(n, new, target)) == dict.fromkeys(stage.nodes, "hello")
+
+    def test_a_second_run_is_unchanged_and_another_digest_is_in_the_way(
+        self, fab: Fab, stage: Stage, fresh: dict[str, tuple[BuiltImage, set[str] | None]]
+    ) -> None:
+        (image, _), (other, _) = fresh["many layers"], fresh["both platforms"]
+        name, namespace, target = stage.name(), stage.namespace(), stage.namespace("to")
+        stage.seed(image, name, namespace=namespace)
+        words = ("-n", namespace, "--to-namespace", target, "--src", name, "--dst", name)
+        dry = fab.retag(stage.nodes, *words, "--dry-run")
+        assert dry.statuses == dict.fromkeys(stage.nodes, "changed")
+        assert stage.on_each(lambda n: stage.records(n, target)) == {n: {} for n in stage.nodes}
+        assert fab.retag(stage.nodes, *words).statuses == dict.fromkeys(stage.nodes, "changed")
+        assert fab.retag(stage.nodes, *words).statuses == dict.fromkeys(stage.nodes, "unchanged")
+        stage.seed(other, stage.name("b"), namespace=namespace)
+        words = ("-n", namespace, "--to-namespace", target, "--src", stage.name("b"), "--dst", name)
+        assert fab.retag(stage.nodes, *words).statuses == dict.fromkeys(stage.nodes, "reference-exists")
+        assert fab.retag(stage.nodes, *words, "--force").statuses == dict.fromkeys(stage.nodes, "changed")
+        digests = stage.on_each(lambda n: stage.records(n, target)[name].digest)
+        assert digests == dict.fromkeys(stage.nodes, other.target.digest)
