@@ -20,11 +20,12 @@ from tasks.errors import GarbledAnswer
 from tasks.ssh import guard
 
 CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # of the rehearsal fleet, where it was up once
-BUSYBOX = [shutil.which("busybox"), *CACHE.glob("trees/*/machine/usr/bin/busybox")]
-SHELLS = {name: [path] for name in ("sh", "bash", "zsh", "csh", "fish", "mksh", "ksh") if (path := shutil.which(name))}
-SHELLS |= {"busybox": [str(path), "sh"] for path in BUSYBOX if path}
-SH = {name: argv[0] for name, argv in SHELLS.items() if name in ("bash", "busybox")}
-SH |= {"dash": path for path in [shutil.which("dash")] if path}
+BUSYBOX = shutil.which("busybox") or next(map(str, CACHE.glob("trees/*/machine/usr/bin/busybox")), None)
+LOGIN_SHELLS = ["sh", "bash", "zsh", "csh", "fish", "mksh", "ksh"]
+SHELLS = {name: [path] for name in LOGIN_SHELLS if (path := shutil.which(name))}
+SHELLS |= {"busybox": [BUSYBOX, "sh"]} if BUSYBOX else {}
+SH = {name: path for name in ("dash", "bash") if (path := shutil.which(name))}
+SH |= {"busybox": BUSYBOX} if BUSYBOX else {}
 MARK = "ferry-0123456789abcdef"
 NOISE = "Welcome to this host, begin one"
 
@@ -62,9 +63,14 @@ class Login:
             "FERRY_TEST": self.token,
         }
         self.process = subprocess.Popen(
-            [*self.shell, "-c", line.replace("/bin/sh", str(self.sh))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=env, start_new_session=True, cwd=self.home,
-        )  # fmt: skip
+            [*self.shell, "-c", line.replace("/bin/sh", str(self.sh))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            start_new_session=True,
+            cwd=self.home,
+        )
         assert self.process.stdin
         self.process.stdin.write(stdin)
         self.process.stdin.flush()
@@ -196,7 +202,7 @@ def start_all(hosts: list[Login], script: Script, limit: int = 60) -> None:
 
 def end_all(hosts: list[Login], within: float, status: int = guard.BROKEN_OFF, *, cleaned: bool = True) -> None:
     until = time.monotonic() + within
-    while any([host.left for host in hosts]) and time.monotonic() < until:
+    while sum(len(host.left) for host in hosts) and time.monotonic() < until:
         time.sleep(0.02)
     for host in hosts:
         assert not host.left, host.sh.readlink()
