@@ -98,9 +98,10 @@ def validate(host: str, variables: Vars) -> HostVars:
         first = error.errors()[0]
         name = str(first["loc"][0])
         path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("is-instance", "function")))
+        shown = isinstance(first["input"], (str, int, float)) and "pass" not in path
         raise BadInventory(
             f"{known[name].where}: {path} of host {host!r} is wrong: {first['msg']}",
-            hint=f"it is {known[name].value!r}",
+            hint=f"it is {first['input']!r}" if shown else "",
         ) from None
 
 
