@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -181,12 +182,13 @@ def _ssh_options(text: str, folder: Path, host: str) -> tuple[_SshOptions, list[
         raise BadInventory(f"ansible_ssh_common_args of host {host!r} cannot be read: {error}") from error
     found, notes = _SshOptions(jump=known.jump or ""), []
     for option in known.options:
-        name, _, value = option.replace(" ", "=", 1).partition("=") if "=" not in option else option.partition("=")
+        name, *rest = re.split(r"\s*=\s*|\s+", option.strip(), maxsplit=1)
+        value = "".join(rest)
         match name.strip().lower(), value.strip():
             case "proxyjump", value:
-                found.jump = value
+                found.jump = value if value.lower() != "none" else ""
             case "proxycommand", value:
-                found.proxy_command = value
+                found.proxy_command = value if value.lower() != "none" else ""
             case "userknownhostsfile", value:
                 found.known_hosts = tuple(folder / Path(word).expanduser() for word in value.split())
             case "stricthostkeychecking", "accept-new":
