@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -59,11 +59,23 @@ class Roster:
                 chosen |= {found.name: found for found in self._match(word)}
         for word in words:
             if word.startswith("!"):
-                for name in [name for name in chosen if name in self._names(word[1:]) or name == word[1:]]:
-                    del chosen[name]
+                for name in self._excluded(word[1:], chosen):
+                    chosen.pop(name, None)
         if not chosen:
             raise UsageError(f"-H {','.join(words)} leaves no host", hint="name at least one host or group")
         return list(chosen.values())
+
+    def _excluded(self, word: str, chosen: Collection[str]) -> list[str]:
+        """A misspelt exclusion is refused like any other name: it would leave a host in that was meant to be out."""
+        names = [word] if word in chosen else self._inventory_names(word)
+        if not names and not self._is_elsewhere(word) and isinstance(error := self._unknown(word), UnknownHost):
+            raise error
+        return names
+
+    def _is_elsewhere(self, word: str) -> bool:
+        """Whether it says where it is by itself, without the inventory."""
+        parts = derive_shorthand(word)
+        return bool(parts["user"] or parts["port"] or _is_address(parts["host"]) or self._alias(parts["host"]))
 
     def _match(self, word: str) -> list[Target]:
         if names := self._inventory_names(word):
@@ -73,7 +85,7 @@ class Roster:
         if self._inventory_names(host) == [host]:
             known = self._of_inventory(host)
             return [replace(known, name=word, user=parts["user"] or known.user, port=parts["port"] or known.port)]
-        if parts["user"] or parts["port"] or _is_address(host) or self._alias(host):
+        if self._is_elsewhere(word):
             return [Target(word, host, parts["port"], parts["user"], trust=self._trust, limits=self._limits)]
         raise self._unknown(word)
 
