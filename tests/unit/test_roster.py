@@ -1,0 +1,149 @@
+"""Which hosts -H means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import BadInventory, FerryError, UnknownHost, UsageError
+from tasks.fleet.roster import Roster, inventory_file
+from tasks.ssh.target import Limits, Target, Trust
+
+HOSTS = """
+all:
+  vars: {ansible_user: ops, ansible_port: 2222}
+  children:
+    web: {hosts: {web1: {ansible_host: 10.0.0.1}, web2: , web-old: }}
+    db: {hosts: {db1: , web1: }}
+    empty: {hosts: {}}
+    noted: {hosts: {odd: {ansible_ssh_common_args: -C}}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "hosts.yaml"
+    file.write_text(HOSTS)
+    return file
+
+
+def roster(file: Path) -> Roster:
+    return Roster(file, Trust(), Limits(connect=3), {"bastion"}.__contains__)
+
+
+def names(file: Path, patterns: str) -> list[str]:
+    return [found.name for found in roster(file).select(patterns.split(","))]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "hosts"),
+    [
+        ("web1", ["web1"]),
+        ("web", ["web1", "web2", "web-old"]),
+        ("db", ["web1", "db1"]),
+        ("all", ["web1", "web2", "web-old", "db1", "odd"]),
+        ("web*", ["web1", "web2", "web-old"]),
+        ("web?", ["web1", "web2"]),
+        ("d*", ["web1", "db1"]),
+        ("db1,web1", ["db1", "web1"]),
+        ("web,db,web1", ["web1", "web2", "web-old", "db1"]),
+        ("web,!web1", ["web2", "web-old"]),
+        ("!web1,web", ["web2", "web-old"]),
+        ("all,!db", ["web2", "web-old", "odd"]),
+        ("web,!web-*", ["web1", "web2"]),
+        (" web1 , ,db1 ", ["web1", "db1"]),
+        ("10.9.9.9,web1,!10.9.9.9", ["web1"]),
+    ],
+)
+def test_names_groups_globs_and_exclusions(file: Path, patterns: str, hosts: list[str]) -> None:
+    assert names(file, patterns) == hosts
+
+
+@pytest.mark.parametrize(
+    ("word", "address", "port", "user"),
+    [
+        ("web1", "10.0.0.1", 2222, "ops"),
+        ("root@web1", "10.0.0.1", 2222, "root"),
+        ("web1:22", "10.0.0.1", 22, "ops"),
+        ("root@web1:22", "10.0.0.1", 22, "root"),
+        ("10.1.1.1", "10.1.1.1", None, None),
+        ("10.1.1.1:22", "10.1.1.1", 22, None),
+        ("root@host", "host", None, "root"),
+        ("host:22", "host", 22, None),
+        ("host.example", "host.example", None, None),
+        ("2001:db8::1", "2001:db8::1", None, None),
+        ("bastion", "bastion", None, None),
+    ],
+)
+def test_a_host_may_be_given_with_user_and_port(
+    file: Path, word: str, address: str, port: int | None, user: str | None
+) -> None:
+    (found,) = roster(file).select([word])
+    assert (found.name, found.address, found.port, found.user) == (word, address, port, user)
+    assert found.limits == Limits(connect=3)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "kind", "words", "hint"),
+    [
+        ("web3", UnknownHost, "'web3' is no host or group", "web1"),
+        ("wbe", UnknownHost, "'wbe'", "web"),
+        ("zzz", UnknownHost, "'zzz'", "user@zzz"),
+        ("nothing*", UnknownHost, "fits no host and no group", ""),
+        ("empty", UsageError, "group 'empty' has no host", "hosts.yaml"),
+        ("web,!web", UsageError, "leaves no host", "at least one"),
+        ("!web1", UsageError, "leaves no host", "at least one"),
+        ("all,!web3", UnknownHost, "'web3' is no host or group", "web1"),
+        ("all,!nothing*", UnknownHost, "fits no host and no group", ""),
+    ],
+)
+def test_what_names_no_host_is_refused_with_the_nearest_names(
+    file: Path, patterns: str, kind: type[FerryError], words: str, hint: str
+) -> None:
+    with pytest.raises(kind) as refused:
+        names(file, patterns)
+    assert type(refused.value) is kind
+    assert words in refused.value.message and hint in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "patterns", ["10.1.1.1", "root@host", "host:22", "bastion", "host.example", "10.1.1.1,10.1.1.2,!10.1.1.2"]
+)
+def test_an_address_needs_no_inventory(tmp_path: Path, patterns: str) -> None:
+    found = roster(tmp_path / "nosuch.yaml").select(patterns.split(","))
+    assert [type(each) for each in found] == [Target]
+
+
+@pytest.mark.parametrize("patterns", ["web1", "all", "web*", "10.1.1.1,web1"])
+def test_a_name_needs_the_inventory(tmp_path: Path, patterns: str) -> None:
+    with pytest.raises(BadInventory, match="there is no inventory"):
+        roster(tmp_path / "nosuch.yaml").select(patterns.split(","))
+
+
+def test_what_is_wrong_with_one_host_does_not_keep_the_others_from_work(file: Path) -> None:
+    file.write_text(HOSTS.replace("web2: ", "web2: {ansible_connection: local}"))
+    assert names(file, "web1") == ["web1"]
+    with pytest.raises(BadInventory, match="'local'"):
+        names(file, "web")
+
+
+def test_notes_are_kept_once(file: Path) -> None:
+    one = roster(file)
+    one.select(["odd", "all"])
+    assert len(one.notes) == 1 and one.notes[0].startswith("odd: ")
+
+
+def test_the_inventory_is_the_environments_then_the_configs_then_hosts_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CTR_FERRY_INVENTORY", raising=False)
+    assert inventory_file(None, tmp_path) == tmp_path / "hosts.yaml"
+    assert inventory_file("other.yaml", tmp_path) == tmp_path / "other.yaml"
+    assert inventory_file("/etc/x.yaml", tmp_path) == Path("/etc/x.yaml")
+    (tmp_path / "env.yaml").touch()
+    monkeypatch.setenv("CTR_FERRY_INVENTORY", str(tmp_path / "env.yaml"))
+    assert inventory_file("other.yaml", tmp_path) == tmp_path / "env.yaml"
+    monkeypatch.setenv("CTR_FERRY_INVENTORY", str(tmp_path / "nosuch.yaml"))
+    with pytest.raises(BadInventory, match="which is not there"):
+        inventory_file(None, tmp_path)
