@@ -32,6 +32,12 @@ class Pair:
         return cls(src, reference)
 
     @property
+    def named(self) -> Reference:
+        """The destination with the tag that it takes from the source, as far as the source's own text tells."""
+        tag = None if is_digest(self.src) else Reference.parse(self.src).tag
+        return self.dst if self.dst.tag or not tag else self.dst.with_tag(tag)
+
+    @property
     def same(self) -> bool:
         """Whether both are one name."""
         if is_digest(self.src):
@@ -63,9 +69,9 @@ def read_map(file: Path) -> tuple[Pair, ...]:
     for number, line in enumerate(lines, 1):
         try:
             if pair := _parse_line(line):
-                before = pairs.setdefault(str(pair.dst), pair)
+                before = pairs.setdefault(str(pair.named), pair)
                 if before.src != pair.src:
-                    raise UsageError(f"{pair.dst} is the destination of another line, too")
+                    raise UsageError(f"{pair.named} is the destination of another line, too")
         except UsageError as error:
             wrong.append(f"{file}:{number}: {error.message}")
     if wrong:
