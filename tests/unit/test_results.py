@@ -1,0 +1,240 @@
+"""Map files, options, outcomes, exit statuses, and what is shown of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from invoke.parser import Parser, ParserContext
+
+import fabfile
+from tasks import errors
+from tasks.fleet import show
+from tasks.fleet.command import CommonOptions, per_host
+from tasks.fleet.outcome import Outcome, Result, Status, exit_code
+from tasks.fleet.pairs import Pair, read_map, refuse_same
+from tasks.secrets import Secret
+
+DIGEST = "sha256:" + "ab" * 32
+ARGUMENTS = {name: getattr(fabfile, name).get_arguments() for name in fabfile.__all__}  # once: it uses help texts up
+
+
+def a_map(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "map"
+    file.write_text(text)
+    return file
+
+
+def test_a_map_has_two_columns_comments_and_blank_lines(tmp_path: Path) -> None:
+    file = a_map(tmp_path, f"# all of them\n\nold/a:1\tnew.example/a:1  # this one\n  {DIGEST}   new.example/b\n")
+    assert [(p.src, str(p.dst)) for p in read_map(file)] == [
+        ("old/a:1", "new.example/a:1"),
+        (DIGEST, "new.example/b"),
+    ]
+
+
+def test_all_wrong_lines_of_a_map_are_told_at_once(tmp_path: Path) -> None:
+    text = f"a b\nonly\na b c\nUPPER r/x\na r/y@{DIGEST}\nc r/ok:1\nd r/ok:1\nc r/ok:1\n"
+    file = a_map(tmp_path, text)
+    with pytest.raises(errors.UsageError, match="5 wrong lines") as wrong:
+        read_map(file)
+    assert [line.split(": ")[0] for line in wrong.value.said.splitlines()] == [f"{file}:{n}" for n in (2, 3, 4, 5, 7)]
+
+
+def test_a_line_twice_in_a_map_is_one_image(tmp_path: Path) -> None:
+    assert len(read_map(a_map(tmp_path, "a r/x:1\na r/x:1\n"))) == 1
+
+
+def test_tags_that_destinations_take_from_their_sources_keep_them_apart(tmp_path: Path) -> None:
+    pairs = read_map(a_map(tmp_path, "old/a:1 new.example/a\nold/a:2 new.example/a\n"))
+    assert [pair.src for pair in pairs] == ["old/a:1", "old/a:2"]
+    with pytest.raises(errors.UsageError, match="wrong lines"):
+        read_map(a_map(tmp_path, "old/a:1 new.example/a:1\nold/b:1 new.example/a\n"))
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n"])
+def test_a_map_without_an_image_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(errors.UsageError, match="names no image"):
+        read_map(a_map(tmp_path, text))
+
+
+def test_a_map_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    for name in ("nosuch", "bytes", "."):
+        with pytest.raises(errors.UsageError, match="cannot be read"):
+            read_map(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "same"),
+    [
+        ("r/a:1", "docker.io/r/a:1", True),
+        ("busybox", "docker.io/library/busybox:latest", True),
+        ("busybox:1", "library/busybox", True),
+        ("busybox:1", "busybox:2", False),
+        (DIGEST, "busybox:2", False),
+        (f"busybox@{DIGEST}", "busybox:2", False),
+    ],
+)
+def test_a_source_that_is_its_own_destination_is_refused(src: str, dst: str, same: bool) -> None:
+    pair = Pair.parse(src, dst)
+    assert pair.same is same
+    if same:
+        with pytest.raises(errors.UsageError, match="same name"):
+            refuse_same([pair])
+    else:
+        refuse_same([pair])
+
+
+def arguments(argv: list[str]) -> dict[str, object]:
+    """A command line as Invoke takes it apart."""
+    context = ParserContext("retag", args=ARGUMENTS["retag"])
+    (parsed,) = Parser(contexts=[context]).parse_argv(["retag", *argv])
+    return parsed.as_kwargs
+
+
+def test_only_the_namespace_has_a_short_flag() -> None:
+    short = {name for args in ARGUMENTS.values() for a in args for name in a.names if len(name) == 1}
+    assert short == {"n"}
+
+
+def test_options_are_taken_by_their_names() -> None:
+    taken = arguments(["--src", "a", "--dst=b", "-n", "default", "--to-namespace", "k8s.io", "--force", "--json"])
+    assert taken["src"] == "a" and taken["dst"] == "b"
+    assert taken["namespace"] == "default" and taken["to_namespace"] == "k8s.io"
+    assert taken["force"] is True and taken["json"] is True and taken["dry_run"] is False
+    assert taken["map"] is None
+
+
+def test_every_option_has_a_help_text_and_the_common_ones_are_on_every_command() -> None:
+    for name, args in ARGUMENTS.items():
+        assert {"json", "dry_run"} <= {a.attr_name or a.name for a in args}
+        assert all(a.help for a in args)
+        assert getattr(fabfile, name).__doc__
+
+
+def test_the_common_options_are_parted_from_a_commands_own() -> None:
+    @per_host(lambda **_: None, help={})
+    def nothing(host: object, request: object) -> None:
+        """Does nothing."""
+
+    common, own = nothing.split({"json": True, "dry_run": False, "src": "a"})
+    assert common == CommonOptions(json=True, dry_run=False)
+    assert own == {"src": "a"}
+
+
+@dataclass(frozen=True)
+class Did:
+    status: Status
+    secret: object = None
+
+    def lines(self) -> list[str]:
+        return [f"did [bold]{self.status}[/bold]"]
+
+
+FAILED = errors.ImageNotFound("no image a", said="ctr: not found\nmore", hint="look")
+OUTCOMES = [
+    Outcome.of("one", 0.25, Did(Status.CHANGED)),
+    Outcome.of("two", 1.0, Did(Status.UNCHANGED)),
+    Outcome.of_error("three", 2.0, FAILED),
+    Outcome.of_error("four", 3.0, errors.ConnectTimeout("no answer")),
+    Outcome("five", Status.SKIPPED, 0.0),
+]
+
+
+def test_a_result_is_what_says_its_status_and_lines() -> None:
+    assert isinstance(Did(Status.OK), Result)
+
+
+def test_an_error_makes_a_host_failed_or_unreachable() -> None:
+    assert [o.status for o in OUTCOMES[2:4]] == [Status.FAILED, Status.UNREACHABLE]
+
+
+def test_a_failure_keeps_what_was_done_before_it() -> None:
+    error = errors.SomeFailed("1 of 2", result=Did(Status.CHANGED))
+    assert Outcome.of_error("n", 0.0, error).result == Did(Status.CHANGED)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        ([], 0),
+        (["changed", "unchanged", "ok"], 0),
+        (["ok", "skipped"], 0),
+        (["ok", "failed"], 1),
+        (["failed", "unreachable"], 1),
+        (["ok", "unreachable", "skipped"], 4),
+    ],
+)
+def test_the_exit_status_is_the_worst_hosts(statuses: list[str], code: int) -> None:
+    assert exit_code([Outcome("n", Status(status), 0.0) for status in statuses]) == code
+
+
+@pytest.mark.parametrize("force", ["", "1"])
+def test_the_table_has_a_line_a_host_and_no_colours_where_nobody_looks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, force: str
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", force) if force else None
+    monkeypatch.setenv("COLUMNS", "20")
+    show.table(show.Done("retag", {}, OUTCOMES, dry_run=False))
+    out, err = capsys.readouterr()
+    assert err == "" and "\x1b" not in out
+    assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")] == [
+        "HOST", "one", "two", "three", "four", "five",
+    ]  # fmt: skip
+    assert "did [bold]changed[/bold]" in out
+    assert "image-not-found: no image a" in out and "try: look" in out and "said: " in out
+    assert all(line == line.rstrip() for line in out.splitlines())
+
+
+def test_a_dry_run_says_would_change(capsys: pytest.CaptureFixture[str]) -> None:
+    show.table(show.Done("retag", {}, OUTCOMES, dry_run=True))
+    out = capsys.readouterr().out
+    assert "would change" in out and out.count("unchanged") == 2
+
+
+def test_json_is_one_document_with_every_command_and_host(capsys: pytest.CaptureFixture[str]) -> None:
+    done = show.Done("retag", {"src": "é", "file": Path("x")}, OUTCOMES, dry_run=False)
+    show.document([done, done], 1)
+    document = json.loads(capsys.readouterr().out)
+    assert document["exit"] == 1
+    first, second = document["commands"]
+    assert first == second and first["command"] == "retag" and first["arguments"] == {"src": "é", "file": "x"}
+    one, _, three, four, five = first["outcomes"]
+    assert one == {
+        "host": "one", "status": "changed", "seconds": 0.25, "result": {"status": "changed", "secret": None},
+    }  # fmt: skip
+    assert three["error"]["kind"] == "image-not-found" and three["error"]["hint"] == "look"
+    assert "result" not in three
+    assert four["status"] == "unreachable" and five == {"host": "five", "status": "skipped", "seconds": 0.0}
+
+
+def test_an_error_before_any_host_is_on_stderr_and_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    error = errors.UnknownHost("no such host", said="a\nb", hint="try another")
+    show.failure(error, as_json=False)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == ["unknown-host: no such host", "  said: a", "  said: b", "  try: try another"]
+    show.failure(error, as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["exit"] == 2 and document["commands"] == []
+    assert document["error"]["kind"] == "unknown-host"
+
+
+def test_a_secret_never_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    secret = Secret("hunter2")
+    assert secret.reveal() == "hunter2"
+    shown = [str(secret), repr(secret), f"{secret}", f"{secret!r:>10}", "%s" % secret, str([secret]), str({1: secret})]
+    with pytest.raises(TypeError) as error:
+        secret + "x"  # type: ignore[operator]
+    shown.append(str(error.value))
+    did = Did(Status.OK, secret)
+    shown += [repr(did), str(dataclasses.asdict(did))]
+    show.document([show.Done("x", {"password": secret}, [Outcome.of("n", 0.0, did)], dry_run=False)], 0)
+    shown.append(capsys.readouterr().out)
+    assert not [text for text in shown if "hunter2" in text]
+    assert all("***" in text for text in shown[:7])
+    assert not hasattr(secret, "__dict__")
