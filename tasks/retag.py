@@ -272,7 +272,7 @@ class Job:
         self.plans.append(plan)
         if source.name == str(dst) and not self.crosses:
             plan.unchanged("source and destination are the same name")
-        elif existing and existing.digest == source.digest:
+        elif existing and existing.digest == source.digest and not self.request.platform:
             plan.unchanged("it is there already, with this digest")
 
     def _refuse_collisions(self) -> None:
@@ -341,7 +341,9 @@ class Job:
             plan.target = choice.target
             plan.report.digest, plan.report.note = choice.target.digest, choice.note
         if plan.existing and plan.existing.digest == plan.report.digest:
-            plan.unchanged(f"same (platform manifest of index {plan.source.digest})")
+            part = plan.report.digest != plan.source.digest
+            same = f"same (platform manifest of index {plan.source.digest})"
+            plan.unchanged(same if part else "it is there already, with this digest")
         elif plan.existing and not self.request.force:
             raise self._exists(plan, plan.existing)
 
