@@ -32,7 +32,7 @@ from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
 from tasks.fleet.pairs import Pair, read_map, refuse_same
 from tasks.oci.descriptor import Descriptor, Platform
-from tasks.oci.reference import Reference, parse_domain
+from tasks.oci.reference import Reference, is_digest, parse_domain
 from tasks.ssh.host import Host
 
 
@@ -549,7 +549,7 @@ def _well(result: RetagResult) -> int:
 
 def _tag_of(name: str) -> str:
     try:
-        return Reference.parse(name).tag or "latest"
+        return (None if is_digest(name) else Reference.parse(name).tag) or "latest"
     except UsageError:
         return "latest"
 
