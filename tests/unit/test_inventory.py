@@ -107,9 +107,7 @@ all:
         ({"{v: zebra}": "{v: zebra, ansible_group_priority: 10}"}, "deep"),
     ],
 )
-def test_the_deeper_group_wins_then_priority_then_the_name(
-    folder: Folder, change: dict[str, str], wins: str
-) -> None:
+def test_the_deeper_group_wins_then_priority_then_the_name(folder: Folder, change: dict[str, str], wins: str) -> None:
     text = PRECEDENCE
     for old, new in change.items():
         assert old in text
@@ -141,9 +139,10 @@ FILES = ["group_vars/all.yml", "group_vars/g.yaml", "host_vars/n"]
 def test_files_beside_the_inventory_win_over_the_groups_in_it(folder: Folder, files: list[str], wins: str) -> None:
     for name in files:
         folder.write(name, f'{{"v": "{name}"}}')
-    assert folder.values("n", "all: {vars: {v: file all}, children: {g: {hosts: {n: }, vars: {v: file group}}}}")[
-        "v"
-    ] == wins
+    assert (
+        folder.values("n", "all: {vars: {v: file all}, children: {g: {hosts: {n: }, vars: {v: file group}}}}")["v"]
+        == wins
+    )
 
 
 def test_a_hosts_own_variables_win_over_group_vars_and_lose_to_host_vars(folder: Folder) -> None:

@@ -131,7 +131,13 @@ def test_known_hosts_files_are_the_inventorys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "accept_new", "noted"),
-    [("yes", False, False), ("ask", False, False), ("accept-new", True, False), ("no", False, True), ("off", False, True)],
+    [
+        ("yes", False, False),
+        ("ask", False, False),
+        ("accept-new", True, False),
+        ("no", False, True),
+        ("off", False, True),
+    ],
 )
 def test_host_keys_are_always_checked(tmp_path: Path, value: str, accept_new: bool, noted: bool) -> None:
     made, notes = args(tmp_path, f"-o StrictHostKeyChecking={value}")
