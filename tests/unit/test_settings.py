@@ -56,7 +56,13 @@ def test_ansibles_connection_variables_are_taken(tmp_path: Path) -> None:
 def test_ansibles_older_spellings_mean_the_same_and_lose_to_the_new_ones(tmp_path: Path) -> None:
     made, _ = read(
         tmp_path,
-        "ansible_ssh_host: 10.0.0.1\nansible_ssh_user: old\nansible_user: new\nansible_become_pass: x\nansible_ssh_port: '22'",
+        """\
+        ansible_ssh_host: 10.0.0.1
+        ansible_ssh_port: '22'
+        ansible_ssh_user: old
+        ansible_user: new
+        ansible_become_pass: x
+        """,
     )
     assert (made.address, made.user, made.port) == ("10.0.0.1", "new", 22)
     assert isinstance(made.become_password, Secret)
