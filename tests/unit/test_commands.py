@@ -44,7 +44,7 @@ NASTY = "a'b\"c $(touch /tmp/x) `id` \n;|&<>*?[x]{y}~!\\"
         ("export_stdout", (NASTY,)),
         ("ingest", (NASTY, 1, NASTY)),
         ("keep", (NASTY, NASTY)),
-        ("release", (NASTY,)),
+        ("release", (NASTY, NASTY)),
         ("remove", (NASTY,)),
     ],
 )
@@ -66,7 +66,7 @@ BUILDERS = {
     "export_stdout": ("r.example/a:1",),
     "ingest": (DIGEST, 7, "key"),
     "keep": (DIGEST, "owner"),
-    "release": (DIGEST,),
+    "release": (DIGEST, "owner"),
     "remove": ("r.example/a:1",),
 }
 
@@ -128,6 +128,10 @@ def test_a_listing_of_some_names_filters_for_exactly_these() -> None:
 
 def test_labels_that_keep_a_blob_are_put_on_and_taken_off() -> None:
     label = ["content", "label", DIGEST]
-    assert words(ctr("1.2.6").keep("k8s.io", DIGEST, "run")) == [*label, "containerd.io/gc.root=run"]
-    assert words(ctr("1.2.6").release("k8s.io", DIGEST)) == [*label, "containerd.io/gc.root="]
+    ref = "containerd.io/gc.ref.content.run."
+    kept = words(ctr("1.2.6").keep("k8s.io", DIGEST, "run", ["sha256:a", "sha256:b"]))
+    assert kept == [*label, "containerd.io/gc.root=run", f"{ref}0=sha256:a", f"{ref}1=sha256:b"]
+    released = words(ctr("1.2.6").release("k8s.io", DIGEST, "run", ["sha256:a", "sha256:b"]))
+    assert released == [*label, "containerd.io/gc.root=", f"{ref}0=", f"{ref}1="]
+    assert words(ctr("1.2.6").keep("k8s.io", DIGEST, "run", ["sha256:a"], root=False)) == [*label, f"{ref}0=sha256:a"]
     assert words(ctr("1.2.6").rooted("k8s.io")) == ["content", "ls", "-q", 'labels."containerd.io/gc.root"']

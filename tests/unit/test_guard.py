@@ -166,7 +166,7 @@ def test_a_script_runs_whatever_the_login_shell_prints_first(login: Login) -> No
 
 def test_lines_before_the_mark_are_skipped_unread(login: Login) -> None:
     script = Script({"one": "cat; echo out"})
-    login.script(script, before=b'a password\nit\'s "$(touch pwned)" \\\n\xff\n' + NOISE.encode() + b"\n")
+    login.script(script, before=b'a password\nit\'s "$(touch pwned)" \\\n\xff\n' + NOISE.encode() + b"\nends with \\\n")
     assert login.end(script)["one"].text == "out\n"
     assert not (login.home / "pwned").exists()
 

@@ -168,5 +168,13 @@ def test_close_names_start_with_the_same_repository(wanted: str, first: str) -> 
     assert not any(name.startswith("sha256:") for name in close)
 
 
+def test_the_same_repository_comes_before_a_name_that_only_looks_alike() -> None:
+    listing = Listing("k8s.io", (image("dead.example/library/plugim:v1"), image("z.example/x/plugin:v9")))
+    assert listing.close_to("dead.example/library/plugin:v1") == [
+        "z.example/x/plugin:v9",
+        "dead.example/library/plugim:v1",
+    ]
+
+
 def test_nothing_is_close_to_something_else() -> None:
     assert LISTING.close_to("q.example/zzz:9") == []

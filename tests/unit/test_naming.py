@@ -200,17 +200,15 @@ def test_a_blob_is_linked_from_an_empty_file_and_kept_at_once(fake: Fake) -> Non
     done = fake.run(step)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     ingest = ["content", "ingest", "--expected-digest"]
+    ref = "containerd.io/gc.ref.content.ctr-ferry.run.0"
     assert [call[2:] for call in fake.calls] == [
         [*ingest, DIGEST, "--expected-size", "1234", "ctr-ferry.run-" + "ab" * 6],
-        ["content", "label", DIGEST, "containerd.io/gc.root=ctr-ferry.run"],
+        ["content", "label", DIGEST, "containerd.io/gc.root=ctr-ferry.run", f"{ref}={OTHER}"],
         [*ingest, OTHER, "--expected-size", "5", "ctr-ferry.run-" + "cd" * 6],
-        ["content", "label", OTHER, "containerd.io/gc.root=ctr-ferry.run"],
     ]
     assert {file.read_bytes() for file in fake.folder.glob("ingested.*")} == {b""}
     fake.run(cleanup)
-    assert [call[2:] for call in fake.calls[4:]] == [
-        ["content", "label", digest, "containerd.io/gc.root="] for digest in (DIGEST, OTHER)
-    ]
+    assert [call[2:] for call in fake.calls[3:]] == [["content", "label", DIGEST, "containerd.io/gc.root=", f"{ref}="]]
 
 
 def test_the_empty_file_that_links_is_gone_afterwards(fake: Fake, tmp_path: Path) -> None:
@@ -223,11 +221,20 @@ def test_the_empty_file_that_links_is_gone_afterwards(fake: Fake, tmp_path: Path
 
 
 def test_a_blob_that_somebody_else_keeps_is_linked_but_its_label_left_alone(fake: Fake) -> None:
-    step, cleanup = naming.link(fake.ctr("1.2.6"), "/root", "k8s.io", [TARGET], "run", rooted=[DIGEST])
+    blobs = [TARGET, Descriptor("layer", OTHER, 5)]
+    step, cleanup = naming.link(fake.ctr("1.2.6"), "/root", "k8s.io", blobs, "run", rooted=[DIGEST])
     fake.run(step)
     fake.run(cleanup)
-    assert [call[3] for call in fake.calls] == ["ingest"]
-    assert cleanup == ""
+    assert [call[3] for call in fake.calls] == ["ingest", "label", "ingest", "label"]
+    assert not any("gc.root" in word for call in fake.calls for word in call)
+
+
+def test_a_blob_that_a_collection_took_before_its_label_is_linked_again(fake: Fake) -> None:
+    step, _ = naming.link(fake.ctr("1.2.6"), "/root", "k8s.io", [TARGET], "run", rooted=())
+    assert fake.run(step, fail="label").returncode == 1
+    calls = [call[3] for call in fake.calls]
+    assert calls[:4] == ["ingest", "label", "ingest", "label"]
+    assert len(calls) == 100
 
 
 def test_ctr_1_0_reads_the_blobs_own_file(fake: Fake, tmp_path: Path) -> None:

@@ -61,11 +61,12 @@ def test_ansibles_older_spellings_mean_the_same_and_lose_to_the_new_ones(tmp_pat
         ansible_ssh_port: '22'
         ansible_ssh_user: old
         ansible_user: new
-        ansible_become_pass: x
+        ansible_become_password: new
+        ansible_become_pass: old
         """,
     )
     assert (made.address, made.user, made.port) == ("10.0.0.1", "new", 22)
-    assert isinstance(made.become_password, Secret)
+    assert isinstance(made.become_password, Secret) and made.become_password.reveal() == "new"
 
 
 def test_our_own_variables_are_taken(tmp_path: Path) -> None:
