@@ -14,6 +14,7 @@ BROKEN_OFF = 143  # exit status of a script that the guard ended
 
 # TERM again every second: one that comes while a shell forks is missed by the child that the shell then waits for.
 # `trap` before `sleep`, and `$!` rather than a variable: no moment at which a TERM would orphan the sleep.
+# KILL for it: between its fork and its exec a TERM would be swallowed by the trap that it inherited.
 _GUARD = f"""
 exec 3<&0 </dev/null
 stop() {{
@@ -22,7 +23,7 @@ stop() {{
   kill -s KILL 0
 }}
 ( read -r _ <&3; stop ) >/dev/null 2>&1 & leash=$!
-( trap 'kill $!; exit' TERM; sleep %(limit)d & wait; stop ) >/dev/null 2>&1 3<&- & deadline=$!
+( trap 'kill -s KILL $!; exit' TERM; sleep %(limit)d & wait; stop ) >/dev/null 2>&1 3<&- & deadline=$!
 exec 3<&-
 trap 'exit {BROKEN_OFF}' TERM INT HUP
 """
