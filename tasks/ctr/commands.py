@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.ctr import shell
 from tasks.ctr.version import Capabilities
 
 GC_ROOT = "containerd.io/gc.root"
+GC_REF = "containerd.io/gc.ref.content"
 CRI_MANAGED = "io.cri-containerd.image=managed"
 
 
@@ -71,13 +73,17 @@ class Ctr:
         """``content ingest`` of one blob from stdin; the daemon checks digest and size."""
         return self.line(namespace, "content", "ingest", "--expected-digest", digest, "--expected-size", str(size), key)
 
-    def keep(self, namespace: str, digest: str, owner: str) -> str:
-        """Labels a blob as a root of garbage collection, in our run's name."""
-        return self.line(namespace, "content", "label", digest, f"{GC_ROOT}={owner}")
+    def keep(self, namespace: str, digest: str, owner: str, held: Sequence[str] = (), *, root: bool = True) -> str:
+        """Labels a blob in our run's name, as a root of garbage collection (or not), and as holding others."""
+        roots = [f"{GC_ROOT}={owner}"] if root else []
+        refs = [f"{GC_REF}.{owner}.{number}={other}" for number, other in enumerate(held)]
+        return self.line(namespace, "content", "label", digest, *roots, *refs)
 
-    def release(self, namespace: str, digest: str) -> str:
-        """Takes that label off again."""
-        return self.line(namespace, "content", "label", digest, f"{GC_ROOT}=")
+    def release(self, namespace: str, digest: str, owner: str, held: Sequence[str] = (), *, root: bool = True) -> str:
+        """Takes those labels off again."""
+        roots = [f"{GC_ROOT}="] if root else []
+        refs = [f"{GC_REF}.{owner}.{number}=" for number in range(len(held))]
+        return self.line(namespace, "content", "label", digest, *roots, *refs)
 
     def remove(self, namespace: str, name: str) -> str:
         """``images rm``: takes a name away (exit 0 also where there was none)."""

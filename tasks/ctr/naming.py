@@ -16,6 +16,7 @@ from tasks.oci.reference import Reference
 
 ALREADY_EXISTS = "already exists"  # ctr's own words, from `tag`
 _PATIENCE = 100  # looks, a tenth of a second apart, until CRI must have labelled a new name; it takes about 0.04 s
+_TRIES = 50  # to label a blob before a collection takes it; the first does, unless images are removed all the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,24 +95,34 @@ def link(
 ) -> tuple[str, str]:
     """Makes blobs of another namespace visible in this one without moving a byte (1.1 on; 1.0 reads its own file).
 
+    The first blob is labelled as a root of garbage collection that holds all others, before they are there: a
+    collection in between, which anybody's `images rm` causes, takes none of them.
+
     Args:
         from_root: the content store's directory.
-        owner: the run's id; each blob is labelled with it at once, or a collection in between would take it.
+        blobs: the target first, then all below it that is there.
+        owner: the run's id, which our labels and ingests carry.
         rooted: digests that are labelled as roots already, by somebody else; theirs is left alone.
 
     Returns:
         The step, and the clean-up that takes our labels off again.
     """
-    ours = [blob for blob in blobs if blob.digest not in set(rooted)]
-    lines = ['empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'] if ctr.capabilities.link else []
-    for blob in blobs:
-        algorithm, _, value = blob.digest.partition(":")
-        source = "<&5" if ctr.capabilities.link else f"< {shell.join([f'{from_root}/blobs/{algorithm}/{value}'])}"
-        lines.append(f"{ctr.ingest(namespace, blob.digest, blob.size, f'{owner}-{value[:12]}')} {source}")
-        if blob in ours:
-            lines.append(f"{ctr.keep(namespace, blob.digest, owner)} >/dev/null")
-    cleanup = "\n".join(f"{ctr.release(namespace, blob.digest)} >/dev/null 2>&1" for blob in ours)
-    return " &&\n".join(lines), cleanup
+    root = blobs[0].digest not in set(rooted)
+    held = [blob.digest for blob in blobs[1:]]
+    keep = f"{ctr.keep(namespace, blobs[0].digest, owner, held, root=root)} >/dev/null"
+    ingests = [_ingest(ctr, from_root, namespace, blob, owner) for blob in blobs]
+    empty = ['empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'] if ctr.capabilities.link else []
+    # A collection may come between the first blob and its label; then it is to be linked again.
+    tries = " ".join(map(str, range(_TRIES)))
+    first = f"{{ kept=1; for n in {tries}; do {ingests[0]} || break; {keep} && kept=0 && break; done; [ $kept = 0 ]; }}"
+    release = ctr.release(namespace, blobs[0].digest, owner, held, root=root)
+    return " &&\n".join([*empty, first, *ingests[1:]]), f"{release} >/dev/null 2>&1"
+
+
+def _ingest(ctr: Ctr, from_root: str, namespace: str, blob: Descriptor, owner: str) -> str:
+    algorithm, _, value = blob.digest.partition(":")
+    source = "<&5" if ctr.capabilities.link else f"< {shell.join([f'{from_root}/blobs/{algorithm}/{value}'])}"
+    return f"{ctr.ingest(namespace, blob.digest, blob.size, f'{owner}-{value[:12]}')} {source}"
 
 
 def verify(ctr: Ctr, namespace: str, names: Iterable[str], *, managed: bool) -> str:
