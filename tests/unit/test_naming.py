@@ -29,12 +29,13 @@ NAMING = Naming("k8s.io", Reference.parse("new.example/a/app:2"), TARGET, may_re
 FAKE = """#!/bin/sh
 # Writes each command line down, one quoted word after the other; keeps what it gets on stdin.
 here=${0%/*}
-for word in "$@"; do printf '%s\\037' "$word"; done >> "$here/log"; echo >> "$here/log"
+line=$(for word in "$@"; do printf '%s\\037' "$word"; done)
+printf '%s\\n' "$line" >> "$here/log"  # in one go: the two ends of a pipe write at the same time
 case " $* " in
-  *" import "*) cat > "$here/stdin.$(wc -l < "$here/log" | tr -d ' ')"; echo "unpacking";;
+  *" import "*) cat > "$here/stdin.$(grep -c import "$here/log")"; echo "unpacking";;
   *" export "*) printf 'the archive';;
   *" ls -q "*) cat "$here/taken" 2>/dev/null;;
-  *" ingest "*) cat > "$here/ingested.$(wc -l < "$here/log" | tr -d ' ')";;
+  *" ingest "*) cat > "$here/ingested.$(grep -c ingest "$here/log")";;
 esac
 for failing in ${FAIL-}; do case " $* " in *" $failing "*) echo "$failing fails" >&2; exit 1;; esac; done
 """
@@ -66,7 +67,7 @@ class Fake:
         return [line.split("\037")[2:-1] for line in lines]
 
     def archive(self, call: int) -> dict[str, object]:
-        """The index.json of what the call-th command got on stdin."""
+        """The index.json of what the call-th import got on stdin."""
         data = (self.folder / f"stdin.{call}").read_bytes()
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             index: dict[str, object] = json.loads(tar.extractfile("index.json").read())  # type: ignore[union-attr]
