@@ -2,20 +2,23 @@
 .PHONY: demo test lint lab-up lab-down
 PYTHON := .venv/bin/python
 
-demo: .venv/ready
-	@lab/check-machine.sh demo && $(PYTHON) -m lab.demo
+demo: machine-demo .venv/ready
+	@$(PYTHON) -m lab.demo
 
-test: lint
-	@lab/check-machine.sh test && $(PYTHON) -m pytest
+test: machine-test lint
+	@$(PYTHON) -m pytest
 
 lint: .venv/ready
 	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet . && .venv/bin/mypy --no-error-summary
 
-lab-up lab-down: lab-%: .venv/ready
-	@lab/check-machine.sh lab-$* && $(PYTHON) -m lab $*
+lab-up lab-down: lab-%: machine-lab-% .venv/ready
+	@$(PYTHON) -m lab $*
 
-bench-%: .venv/ready
-	@lab/check-machine.sh bench-$* && $(PYTHON) -m bench.$*
+bench-%: machine-bench-% .venv/ready
+	@$(PYTHON) -m bench.$*
+
+machine-%:
+	@lab/check-machine.sh $*
 
 .venv/ready: requirements.lock
 	@lab/make-venv.sh && touch $@

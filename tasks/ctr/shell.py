@@ -105,14 +105,21 @@ def _frames(mark: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
         word, _, value = head.decode("ascii", "replace").partition(" ")
         if word == "begin":
             name, body = value, data
+        elif word == "beat" and name is not None:
+            body += data
         elif word == "end" and name is not None and value.isdigit():
             found[name] = (int(value), body)
             name = None
     return found
 
 
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_LOG_LINE = re.compile(r'time="[^"]*" level=(?:trace|debug|info|warning) ')
+
+
 def tail(text: str, lines: int = 6, width: int = 400) -> str:
-    """The last lines of what a host said, control characters and log noise taken out, ready to be shown."""
-    clean = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+    """The last lines of what a host said, escape sequences and log noise taken out, ready to be shown."""
+    clean = "".join(c if c.isprintable() or c == "\n" else " " for c in _ESCAPE.sub("", text))
     kept = [line.strip() for line in clean.splitlines() if line.strip()]
+    kept = [line for line in kept if not _LOG_LINE.match(line)] or kept
     return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in kept[-lines:])

@@ -6,12 +6,15 @@ and never lets a task that needs hosts fall through to the control machine.
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +36,7 @@ from tasks.ssh.target import Limits, Target, Trust
 
 _PROJECT = Path(__file__).resolve().parents[2]  # where fabfile.py lies
 _INTERRUPTED, _TERMINATED = 130, 143
+_LAST_WORDS = 1.0  # seconds
 
 
 class FleetConfig(BaseModel):
@@ -55,8 +59,11 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
     def execute(self, *tasks: Any) -> Any:
         """Invoke's entry: runs the whole command line; ends by raising Exit with the exit status."""
         calls = self.normalize(tasks)
-        if not all(isinstance(call.task, Command) for call in calls):
+        ours = [isinstance(call.task, Command) for call in calls]
+        if not any(ours):
             return super().execute(*tasks)
+        if not all(ours):
+            raise Exit("commands of ctr-ferry and tasks of your own cannot share one line", code=2)
         as_json = any(call.kwargs.get("json") for call in calls)
         try:
             with _sigterm_raises():
@@ -64,6 +71,13 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         except FerryError as error:
             show.failure(error, as_json=as_json)
             code = error.exit_code
+        except (KeyboardInterrupt, Terminated) as cut:
+            show.note("interrupted before any host was touched")
+            code = _code_of(cut)
+        if threading.active_count() > 1 and code in (_INTERRUPTED, _TERMINATED):
+            # A thread may still wait for a connection; nothing that it would do then is wanted.
+            sys.stdout.flush()
+            os._exit(code)
         if code:
             raise Exit(code=code)
         return {}
@@ -148,21 +162,22 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         outcomes: dict[str, Outcome] = {}
         code = 0
         pool = ThreadPoolExecutor(min(self._workers, len(targets)), thread_name_prefix="host")
+        futures: dict[Future[Outcome], str] = {}
         try:
-            futures: dict[Future[Outcome], str] = {}
             for target in targets:
                 if target.name not in hosts:
-                    hosts[target.name] = Host(target, base.clone(), run_id=self._run_id, dry_run=dry_run)
+                    hosts[target.name] = Host(target, base.clone(), run_id=self._run_id)
+                hosts[target.name].begin(dry_run=dry_run)
                 futures[pool.submit(_on_one, task, hosts[target.name], request)] = target.name
             for future in as_completed(futures):
                 outcomes[futures[future]] = future.result()
         except (KeyboardInterrupt, Terminated) as cut:
-            code = _INTERRUPTED if isinstance(cut, KeyboardInterrupt) else _TERMINATED
-            pool.shutdown(wait=False, cancel_futures=True)
+            code = _code_of(cut)
             for host in hosts.values():
                 host.abandon()
+            _collect_done(futures, outcomes)
         finally:
-            pool.shutdown(wait=True)
+            pool.shutdown(wait=not code, cancel_futures=True)
         for target in targets:
             outcomes.setdefault(target.name, _cut_short(target.name, hosts))
         return [outcomes[target.name] for target in targets], code
@@ -181,11 +196,22 @@ def _on_one(task: Command, host: Host, request: Any) -> Outcome:
         result = task(host, request)
     except FerryError as error:
         host.mark_failed()
-        return Outcome.of_error(host.name, time.monotonic() - start, error)
+        return Outcome.of_error(host.name, time.monotonic() - start, _interrupted() if host.abandoned else error)
     except Exception as error:  # noqa: BLE001  (shown, with where it happened)
         host.mark_failed()
         return Outcome.of_error(host.name, time.monotonic() - start, _unforeseen(error))
     return Outcome.of(host.name, time.monotonic() - start, result)
+
+
+def _collect_done(futures: Mapping[Future[Outcome], str], outcomes: dict[str, Outcome]) -> None:
+    """Gives hosts whose connection was closed a moment to say so, and takes what was done before."""
+    for future in wait(futures, timeout=_LAST_WORDS).done:
+        if not future.cancelled():
+            outcomes.setdefault(futures[future], future.result())
+
+
+def _code_of(cut: BaseException) -> int:
+    return _INTERRUPTED if isinstance(cut, KeyboardInterrupt) else _TERMINATED
 
 
 def _unforeseen(error: Exception) -> InternalError:
@@ -201,10 +227,13 @@ def _cut_short(name: str, hosts: dict[str, Host]) -> Outcome:
     asked = name in hosts and hosts[name].asked
     if not asked:
         return Outcome(name, Status.SKIPPED, 0.0)
-    error = Interrupted(
-        "the run was interrupted while this host was at work", hint="run it again: it goes on from there"
+    return Outcome.of_error(name, 0.0, _interrupted())
+
+
+def _interrupted() -> Interrupted:
+    return Interrupted(
+        "the run was interrupted while this host was at work", hint="run it again: it looks first what is true"
     )
-    return Outcome.of_error(name, 0.0, error)
 
 
 @contextmanager

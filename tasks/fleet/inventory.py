@@ -16,6 +16,7 @@ from tasks.errors import BadInventory
 
 _GROUP_KEYS = {"hosts", "children", "vars"}
 _RANGE = re.compile(r"\[(\w+):(\w+)(?::(\d+))?\]")
+_VAULT = b"$ANSIBLE_VAULT;"
 _SUFFIXES = ("", ".yml", ".yaml", ".json")
 
 
@@ -60,6 +61,7 @@ class Inventory:
         self.file = file
         self.groups: dict[str, Group] = {"all": Group("all")}
         self._host_vars: dict[str, Vars] = {}
+        self._read_beside: dict[tuple[str, str], Vars] = {}
         top = _compose(file)
         if top is None:
             raise BadInventory(f"{file} is empty", hint="it needs at least all: {hosts: {…}}")
@@ -158,15 +160,26 @@ class Inventory:
         return {host for name in self._below(group) for host in self.groups[name].hosts}
 
     def _beside(self, folder: str, name: str) -> Vars:
-        base = self.file.parent / folder
-        found: Vars = {}
-        for suffix in _SUFFIXES:
-            path = base / f"{name}{suffix}"
-            files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES) if path.is_dir() else [path]
-            for file in files:
-                if file.is_file() and (node := _compose(file)) and not _is_null(node):
-                    found |= _vars(node, str(file), file)
-        return found
+        if (folder, name) not in self._read_beside:
+            self._read_beside[folder, name] = _vars_beside(self.file.parent / folder / name)
+        return self._read_beside[folder, name]
+
+
+def _vars_beside(base: Path) -> Vars:
+    found: Vars = {}
+    for suffix in _SUFFIXES:
+        path = base.with_name(base.name + suffix)
+        files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES) if path.is_dir() else [path]
+        for file in files:
+            # What a vault has inside, only Ansible can tell: its variables are as if they were not there.
+            if file.is_file() and not _is_vault(file) and (node := _compose(file)) and not _is_null(node):
+                found |= _vars(node, str(file), file)
+    return found
+
+
+def _is_vault(file: Path) -> bool:
+    with file.open("rb") as start:
+        return start.read(len(_VAULT)) == _VAULT
 
 
 def expand(pattern: str) -> Iterator[str]:

@@ -10,12 +10,10 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from fabric.connection import derive_shorthand
-
 from tasks.errors import BadInventory, UnknownHost, UsageError
 from tasks.fleet.inventory import Inventory
 from tasks.fleet.settings import target
-from tasks.ssh.target import Limits, Target, Trust
+from tasks.ssh.target import Limits, Target, Trust, parse_address
 
 
 class Roster:
@@ -74,26 +72,32 @@ class Roster:
 
     def _is_elsewhere(self, word: str) -> bool:
         """Whether it says where it is by itself, without the inventory."""
-        parts = derive_shorthand(word)
-        return bool(parts["user"] or parts["port"] or _is_address(parts["host"]) or self._alias(parts["host"]))
+        user, host, port = parse_address(word)
+        return bool(user or port or _is_address(host) or self._alias(host))
 
     def _match(self, word: str) -> list[Target]:
         if names := self._inventory_names(word):
             return [self._of_inventory(name) for name in names]
-        parts = derive_shorthand(word)
-        host = parts["host"]
+        user, host, port = parse_address(word)
         if self._inventory_names(host) == [host]:
             known = self._of_inventory(host)
-            return [replace(known, name=word, user=parts["user"] or known.user, port=parts["port"] or known.port)]
+            return [replace(known, name=word, user=user or known.user, port=port or known.port)]
         if self._is_elsewhere(word):
-            return [Target(word, host, parts["port"], parts["user"], trust=self._trust, limits=self._limits)]
+            return [Target(word, host, port, user, trust=self._trust, limits=self._limits)]
         raise self._unknown(word)
 
     def _inventory_names(self, word: str) -> list[str]:
-        """Names by the inventory; without one, none, so that an address works without it."""
+        """Names by the inventory; without one, or with a broken one, none: an address works without it."""
         if not self._file.exists():
             return []
-        return self._names(word)
+        try:
+            return self._names(word)
+        except BadInventory as error:
+            if not self._is_elsewhere(word):
+                raise
+            note = f"{error.message} (not needed for {word})"
+            self.notes += [note] if note not in self.notes else []
+            return []
 
     def _names(self, word: str) -> list[str]:
         inventory = self.inventory

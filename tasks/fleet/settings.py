@@ -16,7 +16,6 @@ from tasks.ctr.probe import Settings
 from tasks.errors import BadInventory
 from tasks.fleet.inventory import Opaque, Var, Vars
 from tasks.secrets import Secret
-from tasks.ssh.host import jump_target
 from tasks.ssh.target import Limits, Target, Trust
 
 _Path = Annotated[str, Field(pattern=r"^/[\w./@+-]+$")]
@@ -133,7 +132,7 @@ def target(name: str, variables: Vars, folder: Path, trust: Trust, limits: Limit
         return value
 
     options, notes = _ssh_options(str(plain("ansible_ssh_common_args")), folder, name)
-    trust = Trust(options.known_hosts or trust.known_hosts, options.accept_new or trust.accept_new)
+    trust = _trust(options, trust, name)
     key = plain("ansible_ssh_private_key_file")
     made = Target(
         name=name,
@@ -158,10 +157,18 @@ def _secret(value: str | None) -> Secret | None:
 def _behind(made: Target, options: _SshOptions) -> Target:
     if options.proxy_command:
         return replace(made, gateway=options.proxy_command)
-    gateway: Target | None = None
-    for hop in options.jump.split(",") if options.jump else ():
-        gateway = jump_target(hop, gateway, made)
-    return replace(made, gateway=gateway)
+    return made.behind(options.jump) if options.jump else made
+
+
+def _trust(options: _SshOptions, trust: Trust, host: str) -> Trust:
+    files = options.known_hosts or trust.known_hosts
+    accept_new = trust.accept_new if options.accept_new is None else options.accept_new
+    if accept_new and files[0].exists() and not files[0].is_file():
+        raise BadInventory(
+            f"host {host!r} takes down new host keys in {files[0]}, which keeps nothing",
+            hint="name a real file with UserKnownHostsFile; host keys are always checked",
+        )
+    return Trust(files, accept_new)
 
 
 @dataclass(slots=True)
@@ -169,7 +176,7 @@ class _SshOptions:
     jump: str = ""
     proxy_command: str = ""
     known_hosts: tuple[Path, ...] = ()
-    accept_new: bool = False
+    accept_new: bool | None = None
 
 
 def _ssh_options(text: str, folder: Path, host: str) -> tuple[_SshOptions, list[str]]:
@@ -194,7 +201,7 @@ def _ssh_options(text: str, folder: Path, host: str) -> tuple[_SshOptions, list[
             case "stricthostkeychecking", "accept-new":
                 found.accept_new = True
             case "stricthostkeychecking", "yes" | "ask":
-                pass
+                found.accept_new = False
             case "stricthostkeychecking", value:
                 notes.append(f"{host}: StrictHostKeyChecking={value} is not obeyed: host keys are always checked")
             case _:

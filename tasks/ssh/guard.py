@@ -10,9 +10,11 @@ from __future__ import annotations
 from tasks.ctr.shell import Script
 
 _GRACE = 10  # seconds between TERM and KILL, for a script's own clean-up
+_HEARTBEAT = 15  # seconds; tells us from a host that is gone, and the guard from a connection that is
 BROKEN_OFF = 143  # exit status of a script that the guard ended
 
 # TERM again every second: one that comes while a shell forks is missed by the child that the shell then waits for.
+# The shell must outlive a broken stderr, on which it says that a child was killed: it still has to clean up.
 # `trap` before `sleep`, and `$!` rather than a variable: no moment at which a TERM would orphan the sleep.
 # KILL for it: between its fork and its exec a TERM would be swallowed by the trap that it inherited.
 _GUARD = f"""
@@ -23,8 +25,13 @@ stop() {{
   kill -s KILL 0
 }}
 ( read -r _ <&3; stop ) >/dev/null 2>&1 & leash=$!
-( trap 'kill -s KILL $!; exit' TERM; sleep %(limit)d & wait; stop ) >/dev/null 2>&1 3<&- & deadline=$!
+( trap 'kill -s KILL $!; exit' TERM; trap '' PIPE; n=0
+  while [ $n -lt %(beats)d ]; do
+    sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); printf '\\n%(mark)s beat\\n' >&2
+  done
+  stop ) >/dev/null 3<&- & deadline=$!
 exec 3<&-
+trap : PIPE
 trap 'exit {BROKEN_OFF}' TERM INT HUP
 """
 _END = """
@@ -69,4 +76,5 @@ def render(script: Script, mark: str, limit: int) -> bytes:
     Args:
         limit: seconds after which the host itself ends it, should we not be there to do so.
     """
-    return (_GUARD % {"limit": limit} + script.render(mark) + _END).encode()
+    pause = min(_HEARTBEAT, limit)
+    return (_GUARD % {"beats": -(-limit // pause), "pause": pause, "mark": mark} + script.render(mark) + _END).encode()

@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import secrets
-import select
-import socket
-import time
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import paramiko
 from fabric import Connection
-from fabric.connection import derive_shorthand
-from paramiko.ssh_exception import NoValidConnectionsError
 
 from tasks.ctr import probe
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script, tail
-from tasks.errors import (
-    ConnectionLost,
-    ConnectTimeout,
-    CtrNotFound,
-    FerryError,
-    GarbledAnswer,
-    HostKeyChanged,
-    HostKeyUnknown,
-    LoginRefused,
-    PermissionDenied,
-    RemoteTimeout,
-    Unreachable,
-)
+from tasks.errors import ConnectionLost, GarbledAnswer, Interrupted, PermissionDenied, RemoteTimeout
 from tasks.ssh import guard
-from tasks.ssh.keys import AcceptNew, RefuseUnknown, UnknownKeyError
+from tasks.ssh.connect import connect_kwargs, typed_errors
+from tasks.ssh.exchange import End, Exchange, Sudo
+from tasks.ssh.keys import AcceptNew, RefuseUnknown
 from tasks.ssh.target import Target
-
-_CHUNK = 1 << 17
-_MOST_OUTPUT = 64 << 20  # bytes of one command's stdout; a listing of 10,000 images has about 3 MiB
-_MOST_STDERR = 1 << 20
 
 # paramiko's transport threads log what its exceptions say as well; the operator reads it once, from us.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -65,9 +46,11 @@ class Host(Connection):  # type: ignore[misc]
     asked: int
     failed: bool
     _as_root: bool
+    _abandoned: threading.Event
 
-    def __init__(self, target: Target, config: Any, *, run_id: str = "", dry_run: bool = False) -> None:
-        self._set(target=target, name=target.name, run_id=run_id, dry_run=dry_run, asked=0, failed=False)
+    def __init__(self, target: Target, config: Any, *, run_id: str = "") -> None:
+        self._set(target=target, name=target.name, run_id=run_id, dry_run=False, asked=0, failed=False)
+        self._set(_abandoned=threading.Event())
         super().__init__(
             target.address,
             user=target.user,
@@ -75,9 +58,10 @@ class Host(Connection):  # type: ignore[misc]
             config=config,
             gateway=self._gateway(target.gateway, config) if target.gateway else None,
             connect_timeout=target.limits.connect,
-            connect_kwargs=_connect_kwargs(target, config),
+            connect_kwargs=connect_kwargs(target, config),
         )
-        self._set(_as_root=target.become and self.user != "root")
+        given = self._sudo_password is not None
+        self._set(_as_root=(target.become or given) and self.user != "root")
 
     def _gateway(self, gateway: Target | str, config: Any) -> Host | str:
         return gateway if isinstance(gateway, str) else Host(gateway, config)
@@ -88,10 +72,12 @@ class Host(Connection):  # type: ignore[misc]
         if hops == "none":
             command: str | None = self.ssh_config.get("proxycommand")
             return command
-        jump: Target | None = None
-        for hop in hops.split(","):
-            jump = jump_target(hop, jump, self.target)
-        return Host(jump, self.config) if jump else None
+        jump = self.target.behind(hops).gateway
+        return Host(jump, self.config) if isinstance(jump, Target) else None
+
+    def begin(self, *, dry_run: bool) -> None:
+        """A command of the line begins here."""
+        self._set(dry_run=dry_run)
 
     def open(self) -> None:
         """Connects, with the host's key checked.
@@ -108,50 +94,15 @@ class Host(Connection):  # type: ignore[misc]
         self.client.set_missing_host_key_policy(
             AcceptNew(self.target.trust.known_hosts[0]) if accept else RefuseUnknown()
         )
-        with self._typed_errors():
+        with typed_errors(f"{self.user}@{self.host}:{self.port}", self.target):
             super().open()
         self.transport.set_keepalive(15)
+        self._refuse_if_abandoned()
 
-    @contextlib.contextmanager
-    def _typed_errors(self) -> Iterator[None]:
-        where = f"{self.user}@{self.host}:{self.port}"
-        try:
-            yield
-        except paramiko.BadHostKeyException as error:
-            raise HostKeyChanged(
-                f"the host key of {where} is not the one in known_hosts",
-                said=f"it sent {error.key.get_name()} {error.key.fingerprint}",
-                hint="find out why; if the host was rebuilt, take its old line out with ssh-keygen -R",
-            ) from error
-        except UnknownKeyError as error:
-            raise HostKeyUnknown(
-                f"known_hosts has no key for {where}",
-                said=f"it sent {error.fingerprint}",
-                hint="check that fingerprint, then ssh there once, or set fleet.host_keys: accept-new",
-            ) from error
-        except paramiko.AuthenticationException as error:
-            raise LoginRefused(
-                f"{where} refuses the login",
-                said=tail(str(error)),
-                hint="check user and key: ssh -v to that host",
-            ) from error
-        except TimeoutError as error:
-            raise ConnectTimeout(
-                f"{where} did not answer within {self.target.limits.connect} s",
-                hint="check that the host is up and the address is right",
-            ) from error
-        except (OSError, NoValidConnectionsError, EOFError) as error:
-            raise Unreachable(
-                f"no connection to {where}",
-                said=_reason(error),
-                hint="check that the host is up and sshd listens there",
-            ) from error
-        except paramiko.SSHException as error:
-            kind = ConnectTimeout if "banner" in str(error) else Unreachable
-            no_login = "No authentication methods" in str(error) or "encrypted" in str(error)
-            raise (LoginRefused if no_login else kind)(
-                f"no SSH session with {where}", said=tail(str(error)), hint="try ssh -v to that host"
-            ) from error
+    def _refuse_if_abandoned(self) -> None:
+        if self.abandoned:
+            self.close()
+            raise Interrupted("the run was interrupted before this host was touched", hint="run it again")
 
     def ask(self, script: Script, *, limit: int | None = None, rights_check: str | None = None) -> dict[str, Answer]:
         """Runs a script there in one remote command and takes its answers apart.
@@ -165,21 +116,19 @@ class Host(Connection):  # type: ignore[misc]
             Unreachable, RemoteTimeout, PermissionDenied, GarbledAnswer.
         """
         self.open()
+        self._refuse_if_abandoned()
         limit = limit or self.target.limits.command
         mark = f"ferry-{secrets.token_hex(8)}"
         text = guard.render(script, mark, limit)
-        boot = guard.bootstrap(mark, len(text))
         self._set(asked=self.asked + 1)
         with self._lost_connection(), contextlib.closing(self._session()) as channel:
-            exchange = _Exchange(channel, time.monotonic() + limit)
-            if self._start(exchange, boot, mark, rights_check):
-                exchange.send(f"{mark}\n".encode() + text)
-                exchange.finish()
-            else:
-                raise self._sudo_refused(exchange) or ConnectionLost(f"the connection to {self.name} broke")
-        return self._read(script, mark, exchange, limit)
+            exchange = Exchange(channel, limit, self.target.limits.idle)
+            self._start(exchange, guard.bootstrap(mark, len(text)), mark, rights_check)
+            exchange.send(f"{mark}\n".encode() + text)
+            end = exchange.finish()
+        return self._read(script, mark, exchange, end, limit)
 
-    def _start(self, exchange: _Exchange, boot: str, mark: str, rights_check: str | None) -> bool:
+    def _start(self, exchange: Exchange, boot: str, mark: str, rights_check: str | None) -> None:
         password = self._sudo_password
         if not self._as_root:
             exchange.start(guard.as_root_if_needed(boot, rights_check) if rights_check else guard.as_login_user(boot))
@@ -188,8 +137,11 @@ class Host(Connection):  # type: ignore[misc]
         else:
             prompt, ready = f"{mark}-password", f"{mark}-ready"
             exchange.start(guard.through_sudo_with_password(boot, prompt, ready))
-            return exchange.answer_sudo(prompt, ready, password)
-        return True
+            match exchange.answer_sudo(prompt, ready, password):
+                case Sudo.REFUSED:
+                    raise self._sudo_refused(exchange, prompt)
+                case Sudo.LOST:
+                    raise ConnectionLost(f"{self.name} went silent", hint="run it again")
 
     def facts(self, namespaces: Sequence[str]) -> Facts:
         """Probes the host in one remote command, with the images of these namespaces; sudo only where it must be.
@@ -199,30 +151,28 @@ class Host(Connection):  # type: ignore[misc]
         """
         settings = self.target.ctr
         check = None if self._as_root or self.user == "root" else probe.rights_check(settings)
-        try:
-            answers = self.ask(probe.script(settings, namespaces), limit=self.target.limits.probe, rights_check=check)
-            facts = probe.read(settings, namespaces, answers)
-        except (PermissionDenied, CtrNotFound):
-            if check is None or self._sudo_password is None:
-                raise
-            self.remember_sudo()
-            return self.facts(namespaces)
+        answers = self.ask(probe.script(settings, namespaces), limit=self.target.limits.probe, rights_check=check)
+        facts = probe.read(settings, namespaces, answers)
         if facts.sudo:
-            self.remember_sudo()
+            self._set(_as_root=True)  # from now on, because the probe found that it must
         return facts
 
     def mark_failed(self) -> None:
         """Later commands of this run are skipped here."""
         self._set(failed=True)
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether the run was cut short."""
+        return self._abandoned.is_set()
+
     def abandon(self) -> None:
-        """Closes the connection under whatever runs; the guard on the host ends it there."""
+        """Closes the connection under whatever runs, and lets nothing start; the guard ends it on the host."""
+        self._abandoned.set()
+        if isinstance(self.gateway, Host):
+            self.gateway.abandon()
         if self.transport:
             self.transport.close()
-
-    def remember_sudo(self) -> None:
-        """From now on scripts run as root, because the probe found that they must."""
-        self._set(_as_root=True)
 
     @property
     def _sudo_password(self) -> str | None:
@@ -242,133 +192,31 @@ class Host(Connection):  # type: ignore[misc]
                 f"the connection to {self.name} broke", said=tail(str(error)), hint="run it again"
             ) from error
 
-    def _read(self, script: Script, mark: str, exchange: _Exchange, limit: int) -> dict[str, Answer]:
+    def _read(self, script: Script, mark: str, exchange: Exchange, end: End, limit: int) -> dict[str, Answer]:
         stderr = bytes(exchange.stderr)
-        if exchange.timed_out:
-            raise RemoteTimeout(
-                f"the remote command took longer than {limit} s and was ended",
-                said=tail(stderr.decode("utf-8", "replace")),
-                hint="if the host is only slow, raise timeouts.command in fabric.yaml",
-            )
-        if exchange.exit == -1:
-            raise ConnectionLost(f"the connection to {self.name} broke", hint="run it again: nothing is half done")
+        match end:
+            case End.TIMED_OUT:
+                raise RemoteTimeout(
+                    f"the remote command took longer than {limit} s and was ended",
+                    said=tail(stderr.decode("utf-8", "replace")),
+                    hint="if the host is only slow, raise timeouts.command in fabric.yaml",
+                )
+            case End.SILENT | End.LOST:
+                what = "went silent" if end is End.SILENT else "closed the connection"
+                raise ConnectionLost(
+                    f"{self.name} {what} while a command ran there", hint="run it again: it looks first what is true"
+                )
         try:
             return script.read(mark, bytes(exchange.stdout), stderr)
         except GarbledAnswer as error:
-            raise self._sudo_refused(exchange) or error from None
+            if self._as_root and "sudo" in error.said:
+                raise self._sudo_refused(exchange, mark) from None
+            raise
 
-    def _sudo_refused(self, exchange: _Exchange) -> FerryError | None:
-        said = exchange.stderr.decode("utf-8", "replace")
-        if not self._as_root or "sudo" not in said:
-            return None
+    def _sudo_refused(self, exchange: Exchange, prompt: str) -> PermissionDenied:
+        said = exchange.stderr.decode("utf-8", "replace").replace(prompt, "")
         return PermissionDenied(
-            f"sudo refuses {self.user}",
+            f"sudo does not let {self.user} through",
             said=tail(said),
-            hint="give sudo's password with fab --prompt-for-sudo-password or FABRIC_SUDO_PASSWORD",
+            hint="give the right password with fab --prompt-for-sudo-password or FABRIC_SUDO_PASSWORD",
         )
-
-
-class _Exchange:
-    """One remote command's streams, read side by side, in bounded memory and time."""
-
-    def __init__(self, channel: paramiko.Channel, deadline: float) -> None:
-        self._channel = channel
-        self._deadline = deadline
-        self.stdout = bytearray()
-        self.stderr = bytearray()
-        self.exit = -1
-        self.timed_out = False
-
-    def start(self, line: str) -> None:
-        """Starts the remote command."""
-        self._channel.exec_command(line)
-
-    def send(self, data: bytes) -> None:
-        # A host that refuses early closes its end; what it said is read by `finish`.
-        with contextlib.suppress(OSError):
-            self._channel.settimeout(max(1.0, self._deadline - time.monotonic()))
-            self._channel.sendall(data)
-
-    def answer_sudo(self, prompt: str, ready: str, password: str) -> bool:
-        """Waits until sudo has let us through, answering its prompt once; asked again, it gives up.
-
-        One wrong password is one failed login; sending the script as the second would be more.
-        """
-        sent = False
-        while ready.encode() not in self.stderr:
-            asked = self.stderr.count(prompt.encode())
-            if asked > 1 or self._ended() or time.monotonic() > self._deadline:
-                return False
-            if asked and not sent:
-                self.send(password.encode() + b"\n")
-                sent = True
-            self._wait(0.2)
-        return True
-
-    def finish(self) -> None:
-        """Reads until the command has ended, or its time is up."""
-        while not self._ended():
-            if not self._wait(1.0) and time.monotonic() > self._deadline:
-                self.timed_out = True
-                return
-        self._drain()
-        self.exit = self._channel.exit_status
-
-    def _ended(self) -> bool:
-        channel = self._channel
-        return bool(channel.closed or (channel.eof_received and channel.exit_status_ready()))
-
-    def _wait(self, seconds: float) -> bool:
-        """Waits for something to read, takes it in; whether there was something."""
-        channel = self._channel
-        if channel.eof_received and not channel.closed:
-            channel.status_event.wait(seconds)
-            return channel.exit_status_ready()
-        poll = select.poll()
-        poll.register(channel.fileno(), select.POLLIN)
-        ready = bool(poll.poll(seconds * 1000))
-        self._drain()
-        return ready
-
-    def _drain(self) -> None:
-        while self._channel.recv_ready():
-            self.stdout += self._channel.recv(_CHUNK)
-            if len(self.stdout) > _MOST_OUTPUT:
-                raise GarbledAnswer(f"the host printed more than {_MOST_OUTPUT >> 20} MiB")
-        while self._channel.recv_stderr_ready():
-            self.stderr += self._channel.recv_stderr(_CHUNK)
-            del self.stderr[:-_MOST_STDERR]
-
-
-def jump_target(hop: str, before: Target | None, target: Target) -> Target:
-    """One hop of ``-J`` or ProxyJump, ``user@host:port``, reached through the one before, trusted as the target is."""
-    parts = derive_shorthand(hop)
-    return Target(
-        hop,
-        parts["host"],
-        parts["port"],
-        parts["user"],
-        target.key_file,
-        gateway=before,
-        trust=target.trust,
-        limits=target.limits,
-    )
-
-
-def _connect_kwargs(target: Target, config: Any) -> dict[str, Any]:
-    kwargs: dict[str, Any] = copy.deepcopy(dict(config.connect_kwargs))
-    kwargs.pop("timeout", None)
-    if target.key_file:
-        kwargs["key_filename"] = [str(target.key_file)]
-    if target.password:
-        kwargs["password"] = target.password.reveal()
-    limit = target.limits.connect
-    return kwargs | {"banner_timeout": limit, "auth_timeout": limit, "channel_timeout": limit}
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, NoValidConnectionsError):
-        return "; ".join(dict.fromkeys(_reason(e) for e in error.errors.values()))
-    if isinstance(error, socket.gaierror):
-        return f"the name does not resolve: {error.strerror}"
-    return tail(getattr(error, "strerror", None) or str(error) or type(error).__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import threading
 from pathlib import Path
 
@@ -23,9 +24,12 @@ class AcceptNew(paramiko.MissingHostKeyPolicy):
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
         """Called by paramiko for a host that known_hosts does not name."""
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _APPEND, self._file.open("a+") as file:
+        with _APPEND, self._file.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            unfinished = file.read(1) not in (b"\n", b"")
+            line = f"{hostname} {key.get_name()} {key.get_base64()}\n"
+            file.write(b"\n" * unfinished + line.encode())
 
 
 class RefuseUnknown(paramiko.MissingHostKeyPolicy):

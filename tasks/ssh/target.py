@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tasks.ctr.probe import Settings
+from tasks.errors import UsageError
 from tasks.secrets import Secret
 
 
@@ -17,11 +18,13 @@ class Limits:
         connect: for TCP, greeting and login each.
         probe: for a remote command that only asks.
         command: for a remote command that moves or unpacks content.
+        idle: without a byte, not even the guard's heartbeat, until a host counts as gone.
     """
 
     connect: int = 10
     probe: int = 120
     command: int = 3600
+    idle: int = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +62,42 @@ class Target:
     trust: Trust = field(default_factory=Trust)
     limits: Limits = field(default_factory=Limits)
     ctr: Settings = field(default_factory=Settings)
+
+    def behind(self, hops: str) -> Target:
+        """The same host behind the hops of ``-J`` or ProxyJump: ``user@host:port``, the first one first.
+
+        Each hop is trusted as the host is.
+
+        Raises:
+            UsageError: where a port is none.
+        """
+        gateway: Target | None = None
+        for hop in hops.split(","):
+            user, host, port = parse_address(hop.strip())
+            gateway = replace(
+                self,
+                name=hop,
+                address=host,
+                port=port,
+                user=user,
+                password=None,
+                become=False,
+                become_password=None,
+                gateway=gateway,
+            )
+        return replace(self, gateway=gateway)
+
+
+def parse_address(text: str) -> tuple[str | None, str, int | None]:
+    """Parts ``user@host:port``; ``[::1]:22`` and a bare ``::1`` are IPv6.
+
+    Raises:
+        UsageError: where the port is none.
+    """
+    user, at, rest = text.rpartition("@")
+    host, colon, port = rest.rpartition(":")
+    if not colon or (":" in host and not host.endswith("]")) or rest.endswith("]"):
+        return user if at else None, rest.strip("[]"), None
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(f"{text!r} has no port number after its last ':'", hint="write it as host:22")
+    return user if at else None, host.strip("[]"), int(port)

@@ -1,0 +1,89 @@
+"""Connecting: what Fabric is told, what can go wrong, and in which words."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import paramiko
+from paramiko.ssh_exception import NoValidConnectionsError
+
+from tasks.ctr.shell import tail
+from tasks.errors import (
+    ConnectTimeout,
+    HostKeyChanged,
+    HostKeyUnknown,
+    LoginRefused,
+    Unreachable,
+)
+from tasks.ssh.keys import UnknownKeyError
+from tasks.ssh.target import Target
+
+
+def connect_kwargs(target: Target, config: Any) -> dict[str, Any]:
+    """What paramiko's connect gets for this host; a copy, since Fabric writes into it."""
+    kwargs: dict[str, Any] = copy.deepcopy(dict(config.connect_kwargs))
+    kwargs.pop("timeout", None)
+    if target.key_file:
+        kwargs["key_filename"] = [str(target.key_file)]
+    if target.password:
+        kwargs["password"] = target.password.reveal()
+    limit = target.limits.connect
+    return kwargs | {"banner_timeout": limit, "auth_timeout": limit, "channel_timeout": limit}
+
+
+@contextlib.contextmanager
+def typed_errors(where: str, target: Target) -> Iterator[None]:
+    """Turns what paramiko and the network raise while connecting into our errors.
+
+    Args:
+        where: ``user@host:port``.
+
+    Raises:
+        Unreachable: or one of its kinds.
+    """
+    files = " ".join(map(str, target.trust.known_hosts))
+    try:
+        yield
+    except paramiko.BadHostKeyException as error:
+        raise HostKeyChanged(
+            f"the host key of {where} is not the one in {files}",
+            said=f"it sent {error.key.get_name()} {error.key.fingerprint}",
+            hint="find out why; if the host was rebuilt, take its old line out with ssh-keygen -R",
+        ) from error
+    except UnknownKeyError as error:
+        raise HostKeyUnknown(
+            f"{files} has no key for {where}",
+            said=f"it sent {error.fingerprint}",
+            hint="check that fingerprint and add the key there, or set fleet.host_keys: accept-new",
+        ) from error
+    except paramiko.AuthenticationException as error:
+        raise LoginRefused(
+            f"{where} refuses the login", said=tail(str(error)), hint="check user and key: ssh -v to that host"
+        ) from error
+    except TimeoutError as error:
+        raise ConnectTimeout(
+            f"{where} did not answer within {target.limits.connect} s",
+            hint="check that the host is up and the address is right",
+        ) from error
+    except (OSError, NoValidConnectionsError, EOFError) as error:
+        raise Unreachable(
+            f"no connection to {where}", said=_reason(error), hint="check that the host is up and sshd listens there"
+        ) from error
+    except paramiko.SSHException as error:
+        kind = ConnectTimeout if "banner" in str(error) else Unreachable
+        no_login = "No authentication methods" in str(error) or "encrypted" in str(error)
+        raise (LoginRefused if no_login else kind)(
+            f"no SSH session with {where}", said=tail(str(error)), hint="try ssh -v to that host"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, NoValidConnectionsError):
+        return "; ".join(dict.fromkeys(_reason(e) for e in error.errors.values()))
+    if isinstance(error, socket.gaierror):
+        return f"the name does not resolve: {error.strerror}"
+    return tail(getattr(error, "strerror", None) or str(error) or type(error).__name__)

@@ -1,0 +1,126 @@
+"""One remote command's streams, read side by side, in bounded memory and time."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from enum import Enum
+
+import paramiko
+
+from tasks.errors import GarbledAnswer
+
+_CHUNK = 1 << 17
+_MOST_OUTPUT = 64 << 20  # bytes of one command's stdout; a listing of 10,000 images has about 3 MiB
+_MOST_STDERR = 4 << 20
+
+
+class End(Enum):
+    """How an exchange came to its end."""
+
+    EXITED = "exited"
+    TIMED_OUT = "timed out"
+    SILENT = "silent"  # not even the guard's heartbeat came
+    LOST = "lost"
+
+
+class Sudo(Enum):
+    """What became of sudo's prompt."""
+
+    THROUGH = "through"
+    REFUSED = "refused"
+    LOST = "lost"
+
+
+class Exchange:
+    """A remote command from its start to its end.
+
+    Args:
+        channel: a fresh session.
+        limit: seconds until it must have ended.
+        idle: seconds without a byte after which the host counts as gone.
+
+    Attributes:
+        stdout, stderr: what came.
+        exit: the exit status; None unless it exited.
+    """
+
+    def __init__(self, channel: paramiko.Channel, limit: float, idle: float) -> None:
+        self._channel = channel
+        self._deadline = time.monotonic() + limit
+        self._idle = idle
+        self._heard = time.monotonic()
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+        self.exit: int | None = None
+
+    def start(self, line: str) -> None:
+        """Starts the remote command."""
+        self._channel.exec_command(line)
+
+    def send(self, data: bytes) -> None:
+        """Writes to its stdin; a host that closed its end has said why, which `finish` reads."""
+        with contextlib.suppress(OSError):
+            self._channel.settimeout(max(1.0, min(self._idle, self._deadline - time.monotonic())))
+            self._channel.sendall(data)
+
+    def answer_sudo(self, prompt: str, ready: str, password: str) -> Sudo:
+        """Waits until sudo has let us through, answering its prompt once; asked again, it gives up.
+
+        One wrong password is one failed login; sending the script as the second would be more.
+        """
+        sent = False
+        while ready.encode() not in self.stderr:
+            asked = self.stderr.count(prompt.encode())
+            if asked > 1 or (sent and self._ended()):
+                return Sudo.REFUSED
+            if self._ended() or self._end():
+                return Sudo.LOST
+            if asked and not sent:
+                self.send(password.encode() + b"\n")
+                sent = True
+            self._wait(0.2)
+        return Sudo.THROUGH
+
+    def finish(self) -> End:
+        """Reads until the command has ended, its time is up, or the host is silent for too long."""
+        while not self._ended():
+            self._wait(1.0)
+            if end := self._end():
+                return end
+        self._drain()
+        status = self._channel.exit_status
+        self.exit = status if status >= 0 else None
+        return End.LOST if self.exit is None else End.EXITED
+
+    def _end(self) -> End | None:
+        now = time.monotonic()
+        if now > self._deadline:
+            return End.TIMED_OUT
+        return End.SILENT if now > self._heard + self._idle else None
+
+    def _ended(self) -> bool:
+        channel = self._channel
+        return bool(channel.closed or (channel.eof_received and channel.exit_status_ready()))
+
+    def _wait(self, seconds: float) -> None:
+        """Waits for something to read, and takes it in."""
+        channel = self._channel
+        if channel.eof_received and not channel.closed:
+            channel.status_event.wait(seconds)
+            return
+        poll = select.poll()
+        poll.register(channel.fileno(), select.POLLIN)
+        if poll.poll(seconds * 1000):
+            self._heard = time.monotonic()
+        self._drain()
+
+    def _drain(self) -> None:
+        while self._channel.recv_ready():
+            self.stdout += self._channel.recv(_CHUNK)
+        while self._channel.recv_stderr_ready():
+            self.stderr += self._channel.recv_stderr(_CHUNK)
+        for stream, most in ((self.stdout, _MOST_OUTPUT), (self.stderr, _MOST_STDERR)):
+            if len(stream) > most:
+                raise GarbledAnswer(f"the host printed more than {most >> 20} MiB", hint="look at it by hand with ssh")
