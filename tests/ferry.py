@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tarfile
@@ -65,7 +64,7 @@ class Run:
     @property
     def statuses(self) -> dict[str, str]:
         """Status by host; where a host failed, the error's kind."""
-        return {host: outcome.get("error", {}).get("kind", outcome["status"]) for host, outcome in self.outcomes.items()}
+        return {host: o.get("error", {}).get("kind", o["status"]) for host, o in self.outcomes.items()}
 
     @property
     def error(self) -> dict[str, str]:
@@ -122,7 +121,7 @@ class Fab:
         return self("-H", named, "retag", "--json", *words, inventory=inventory, **env)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start `fab WORDS…` and return at once; the default answer to SIGINT is restored."""
+        """Start `fab WORDS…` and return at once."""
         return subprocess.Popen(
             self.argv(*words),
             cwd=CLONE,
@@ -131,7 +130,6 @@ class Fab:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
 
@@ -189,7 +187,8 @@ class Stage:
             seed_image(node, image, names, namespace, None if blobs is None else {*blobs, *needed})
             if needed:
                 node.real_ctr("content", "rm", *needed, namespace=namespace)
-            for number, digest in enumerate(manifests - absent if blobs is not None and not node.real_is_legacy else ()):
+            kept = manifests - absent if blobs is not None and not node.real_is_legacy else set()
+            for number, digest in enumerate(kept):
                 # 1.3 on let go of other platforms' manifests, as 1.2 does not.
                 reference = f"containerd.io/gc.ref.content.test.{number}={digest}"
                 node.real_ctr("content", "label", image.target.digest, reference, namespace=namespace)
@@ -238,7 +237,7 @@ class Stage:
                 if names := list(self.records(node, namespace)):
                     node.real_ctr("images", "rm", "--sync", *names, namespace=namespace, check=False)
                 if namespace != "k8s.io":
-                    blobs = node.real_ctr("content", "ls", "-q", namespace=namespace, check=False).stdout.decode().split()
+                    blobs = node.real_ctr("content", "ls", "-q", namespace=namespace).stdout.decode().split()
                     if blobs:
                         node.real_ctr("content", "rm", *blobs, namespace=namespace, check=False)
                     node.real_ctr("namespaces", "rm", namespace, check=False)
@@ -260,11 +259,11 @@ def blob_stats(node: Node, digests: Iterable[str]) -> dict[str, str]:
 
 def processes(node: Node) -> dict[int, str]:
     """Return the processes of a node that are neither its services nor containers: number on this machine -> argv."""
-    space = os.readlink(f"/proc/{node.pid}/ns/pid")
+    space = Path(f"/proc/{node.pid}/ns/pid").readlink()
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if os.readlink(folder / "ns/pid") == space:
+            if (folder / "ns/pid").readlink() == space:
                 argv = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 if argv and not re.search(r"containerd|node\.py|sshd: .*\[listener\]", argv):
                     found[int(folder.name)] = argv

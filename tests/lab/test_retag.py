@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -151,9 +150,7 @@ class TestEveryMethodOnEveryNode:
         assert leftovers(node1) == []
 
     @pytest.mark.parametrize("method", METHODS)
-    def test_a_second_run_changes_nothing(
-        self, fab: Fab, stage: Stage, kinds: dict[str, Kind], method: str
-    ) -> None:
+    def test_a_second_run_changes_nothing(self, fab: Fab, stage: Stage, kinds: dict[str, Kind], method: str) -> None:
         nodes = with_method(stage, method)
         src, dst = stage.name(), stage.name(registry="new.example")
         stage.seed(kinds["plain"].image, src, nodes=nodes)
@@ -210,7 +207,9 @@ class TestEveryMethodOnEveryNode:
         assert run.statuses == dict.fromkeys(stage.nodes, "platform-missing")
         assert run.exit == 1
 
-    def test_it_takes_three_remote_commands_at_most(self, fab: Fab, stage: Stage, node: Node, plain: BuiltImage) -> None:
+    def test_it_takes_three_remote_commands_at_most(
+        self, fab: Fab, stage: Stage, node: Node, plain: BuiltImage
+    ) -> None:
         src = stage.name()
         stage.seed(plain, src, nodes=[node])
         for method in METHODS:
