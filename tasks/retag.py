@@ -5,45 +5,26 @@ Plan from what the host has, act in one remote command, then report what the hos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.ctr import missing, naming, shell
-from tasks.ctr.commands import Ctr
+from tasks.ctr import naming, shell
 from tasks.ctr.content import Content
-from tasks.ctr.failures import failure, required
+from tasks.ctr.failures import content_missing, required
 from tasks.ctr.images import Image, Listing, parse_digests, parse_images
-from tasks.ctr.naming import Naming
+from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.probe import Facts
-from tasks.ctr.shell import Answer, Script
-from tasks.errors import (
-    FerryError,
-    ImageNotFound,
-    MethodUnsupported,
-    ReferenceExists,
-    SomeFailed,
-    UsageError,
-    VerifyFailed,
-)
-from tasks.fleet import options
+from tasks.ctr.shell import Script
+from tasks.ctr.verdict import exists, judge, records_left
+from tasks.errors import FerryError, MethodUnsupported, ReferenceExists, SomeFailed, UsageError
+from tasks.fleet import look, options
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
-from tasks.fleet.pairs import Pair, read_map, refuse_same
+from tasks.fleet.pairs import Pair, moved_to, read_map, refuse_same
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest, parse_domain
 from tasks.ssh.host import Host
-
-
-class Method(StrEnum):
-    """How the name is given."""
-
-    AUTO = "auto"
-    TAG = "tag"
-    INDEX = "index"
-    ARCHIVE = "archive"
-    LINK = "link"  # by itself, for another namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +141,8 @@ class RetagResult:
 
     def lines(self) -> list[str]:
         """A line an image, its digest and note below."""
+        if not self.images:
+            return [f"no image of namespace {self.namespace} fits"]
         return [line for image in self.images for line in _image_lines(image, self)]
 
 
@@ -186,7 +169,6 @@ class Plan:
     source: Image
     dst: Reference
     existing: Image | None
-    method: Method = Method.AUTO
     target: Descriptor | None = None
     error: FerryError | None = None
 
@@ -195,35 +177,40 @@ class Plan:
         """Whether there is something to do, and nothing against it so far."""
         return self.error is None and self.report.status is Status.CHANGED
 
+    @property
+    def part(self) -> bool:
+        """Whether one platform's manifest of an index gets the name."""
+        return self.report.digest != self.source.digest
+
     def unchanged(self, note: str) -> None:
         """Nothing is to be done."""
-        self.report.status = Status.UNCHANGED
-        self.report.method = ""
-        self.report.note = note
+        self.report.status, self.report.method, self.report.note = Status.UNCHANGED, "", note
 
     def fail(self, error: FerryError) -> None:
         """It cannot be, or was not, done."""
         self.error = error
-        self.report.status = Status.FAILED
-        self.report.error = error.to_json()
+        self.report.status, self.report.error = Status.FAILED, error.to_json()
 
 
 class Job:
     """The images to be named again on one host, from the first look to the last."""
 
     def __init__(self, host: Host, request: Request) -> None:
-        self.host = host
-        self.request = request
-        self.namespace = request.namespace or host.target.ctr.namespace
-        self.to_namespace = request.to_namespace or self.namespace
-        self.crosses = self.to_namespace != self.namespace
-        self.facts: Facts = host.facts(tuple(dict.fromkeys((self.namespace, self.to_namespace))))
-        self.ctr: Ctr = self.facts.ctr
-        self.here: Listing = self.facts.listings[self.namespace]
-        self.there: Listing = self.facts.listings[self.to_namespace]
-        self.managed = self.to_namespace == "k8s.io" and self.facts.cri
+        self.host, self.request = host, request
+        here = request.namespace or host.target.ctr.namespace
+        there = request.to_namespace or here
+        self.facts: Facts = host.facts(tuple(dict.fromkeys((here, there))))
+        self.here, self.there = self.facts.listings[here], self.facts.listings[there]
+        self.place = Place(
+            self.facts.ctr,
+            namespace=there,
+            from_namespace=here,
+            content_root=self.facts.content_root,
+            owner=f"ctr-ferry.{host.run_id}",
+            managed=there == "k8s.io" and self.facts.cri,
+        )
         self.content = Content()
-        self.rooted: frozenset[str] = frozenset()
+        self.visible_there: frozenset[str] = frozenset()
         self.plans: list[Plan] = []
         self.missing: list[Retag] = []
 
@@ -231,34 +218,24 @@ class Job:
         """Plans, acts where something is to be done, verifies.
 
         Raises:
-            FerryError: the one image's own error, or SomeFailed; both with the result.
+            FerryError: the one image's own error, or SomeFailed with the result.
         """
-        pairs = self._selected() if self.request.match else self.request.pairs
-        for pair in pairs:
+        for pair in self._pairs():
             self._first_look(pair)
         self._refuse_collisions()
-        self._read_content()
+        self._second_look()
         for plan in self.plans:
             if plan.open:
                 self._decide(plan)
-        if not self.host.dry_run and any(plan.open for plan in self.plans):
-            self._act()
+        todo = [plan for plan in self.plans if plan.open]
+        if todo and not self.host.dry_run:
+            self._act(todo)
         return self._result()
 
-    # Plan
-
-    def _selected(self) -> list[Pair]:
-        """``--to-registry``: every image that the glob fits, but for what is there already."""
-        registry, glob = str(self.request.to_registry), str(self.request.match)
-        pairs = []
-        for image in self.here.match(glob):
-            try:
-                reference = Reference.parse(image.name)
-            except UsageError:
-                continue
-            if not reference.digest and reference.domain != registry:
-                pairs.append(Pair(image.name, reference.with_domain(registry)))
-        return pairs
+    def _pairs(self) -> tuple[Pair, ...]:
+        if not self.request.match:
+            return self.request.pairs
+        return moved_to(str(self.request.to_registry), self.here.match(self.request.match))
 
     def _first_look(self, pair: Pair) -> None:
         source = self.here.find(pair.src)
@@ -270,281 +247,193 @@ class Job:
         report = Retag(source.name, str(dst), source.digest, source.digest, status=Status.CHANGED)
         plan = Plan(report, source, dst, existing)
         self.plans.append(plan)
-        if source.name == str(dst) and not self.crosses:
+        if source.name == str(dst) and not self.place.crosses:
             plan.unchanged("source and destination are the same name")
-        elif existing and existing.digest == source.digest and not self.request.platform:
-            plan.unchanged("it is there already, with this digest")
+        elif existing and existing.digest == source.digest and not self.request.platform and not self.place.crosses:
+            plan.unchanged(ALREADY)
 
     def _refuse_collisions(self) -> None:
-        """Two images of one host cannot both get one name (``a/x:1`` and ``b/x:1`` to one registry)."""
-        first: dict[str, Plan] = {}
+        """Two images cannot both get one name (``a/x:1`` and ``b/x:1`` to one registry), nor can names swap."""
+        sources = {} if self.place.crosses else {plan.source.name: plan for plan in self.plans}
         for plan in self.plans:
-            other = first.setdefault(plan.report.dst, plan)
-            if other.source.digest != plan.source.digest:
-                plan.fail(
-                    ReferenceExists(
-                        f"{other.source.name} and {plan.source.name} would both become {plan.dst}",
-                        hint="name them apart with --map",
-                    )
-                )
+            rivals = [p for p in self.plans if p.report.dst == plan.report.dst and p is not plan]
+            if others := [rival.source.name for rival in rivals if rival.source.digest != plan.source.digest]:
+                plan.fail(_collision(f"{plan.source.name} and {others[0]} would both become {plan.dst}"))
+            elif any(self.plans.index(rival) < self.plans.index(plan) for rival in rivals) and plan.open:
+                plan.unchanged(f"the same image gets that name from {rivals[0].source.name}")
+            elif plan.open and plan.report.dst in sources:
+                plan.fail(_collision(f"{plan.dst} is the source of another line"))
 
     def _needs_content(self, plan: Plan) -> bool:
-        plain_tag = self.request.method in (Method.AUTO, Method.TAG) and self.ctr.capabilities.tag
-        return plan.open and (self.crosses or not plain_tag or bool(self.request.platform))
+        by_tag = self.request.method in (Method.AUTO, Method.TAG) and self.facts.ctr.capabilities.tag
+        return plan.open and (self.place.crosses or not by_tag or bool(self.request.platform))
 
-    def _read_content(self) -> None:
+    def _second_look(self) -> None:
         """Reads the manifests that the plans stand on; one remote command, two from namespace to namespace."""
         tops = [plan.source.digest for plan in self.plans if self._needs_content(plan)]
         if not tops:
             return
-        steps = {"visible": self.ctr.digests(self.namespace)}
-        if self.crosses:
-            steps["rooted"] = self.ctr.rooted(self.to_namespace)
-        answers = self._fetch(tops, steps)
-        self.content.visible = parse_digests(answers["visible"].text.splitlines())
-        if self.crosses:
-            self.rooted = parse_digests(answers["rooted"].text.splitlines())
-            children = [child.digest for top in tops for child in self.content.manifest(top).children]
-            self._fetch([digest for digest in children if digest in self.content.visible], {})
-
-    def _fetch(self, digests: Sequence[str], steps: Mapping[str, str]) -> dict[str, Answer]:
-        wanted = list(dict.fromkeys(digests))
-        gets = {f"get-{n}": self.ctr.content(self.namespace, digest) for n, digest in enumerate(wanted)}
-        if not (gets or steps):
-            return {}
-        answers = self.host.ask(Script({**gets, **steps}), limit=self.host.target.limits.probe)
-        for number, digest in enumerate(wanted):
-            if answers[f"get-{number}"].ok:
-                self.content.blobs[digest] = answers[f"get-{number}"].stdout
-        return answers
+        ctr, there, crosses = self.facts.ctr, self.place.namespace, self.place.crosses
+        more = {"rooted": ctr.rooted(there), "there": ctr.digests(there)} if crosses else {}
+        deep = crosses or self.request.method in (Method.INDEX, Method.ARCHIVE)
+        self.content, answers = look.content(
+            self.host, self.facts, self.place.from_namespace, tops, deep=deep, more=more
+        )
+        if crosses:
+            self.place = replace(self.place, rooted=parse_digests(answers["rooted"].text.splitlines()))
+            self.visible_there = parse_digests(answers["there"].text.splitlines())
 
     def _decide(self, plan: Plan) -> None:
         """Settles what the new name shall point at, and how it is given; or why not."""
         try:
-            self._settle_target(plan)
-            if plan.open:
-                plan.method = self._method(plan)
-                plan.report.method = plan.method
-                if self.host.dry_run:
-                    plan.report.note = "; ".join(filter(None, (plan.report.note, self._cost(plan))))
+            if self._needs_content(plan):
+                self._choose_target(plan)
+            if plan.existing and plan.existing.digest == plan.report.digest and self._is_whole_there(plan):
+                plan.unchanged(f"same (platform manifest of index {plan.source.digest})" if plan.part else ALREADY)
+            elif plan.existing and plan.existing.digest != plan.report.digest and not self.request.force:
+                raise exists(plan.report.dst, self.there.namespace, plan.existing.digest, plan.report.digest)
+            else:
+                plan.report.method = self._method(plan)
+                plan.report.note = "; ".join(filter(None, (plan.report.note, self._cost(plan))))
         except FerryError as error:
             plan.fail(error)
 
-    def _settle_target(self, plan: Plan) -> None:
-        if self._needs_content(plan):
-            choice = self.content.choose(
-                plan.source,
-                self.request.platform,
-                self.facts.platform,
-                partial_index=self.ctr.capabilities.partial_index,
-            )
-            plan.target = choice.target
-            plan.report.digest, plan.report.note = choice.target.digest, choice.note
-        if plan.existing and plan.existing.digest == plan.report.digest:
-            part = plan.report.digest != plan.source.digest
-            same = f"same (platform manifest of index {plan.source.digest})"
-            plan.unchanged(same if part else "it is there already, with this digest")
-        elif plan.existing and not self.request.force:
-            raise self._exists(plan, plan.existing)
+    def _choose_target(self, plan: Plan) -> None:
+        asked, host = self.request.platform, self.facts.platform
+        partial_index = self.facts.ctr.capabilities.partial_index
+        choice = self.content.choose(plan.source, asked, host, partial_index=partial_index)
+        plan.target = choice.target
+        plan.report.digest, plan.report.note = choice.target.digest, choice.note
+        if self.place.crosses:
+            needed = self.content.needed(choice.target, asked or host)
+            if absent := [blob.digest for blob in needed if blob.digest not in self.content.visible]:
+                raise content_missing(plan.source.name, "\n".join(absent))
 
-    def _exists(self, plan: Plan, there: Image) -> ReferenceExists:
-        return ReferenceExists(
-            f"{plan.dst} exists in namespace {self.to_namespace} with another digest",
-            said=f"there {there.digest}\nsource {plan.report.digest}",
-            hint="add --force to let the name point at the source's digest",
-        )
+    def _is_whole_there(self, plan: Plan) -> bool:
+        """In another namespace, a name may be what an import that failed has left."""
+        if not self.place.crosses or plan.target is None:
+            return True
+        needed = self.content.needed(plan.target, self.request.platform or self.facts.platform)
+        return all(blob.digest in self.visible_there for blob in needed)
 
     def _method(self, plan: Plan) -> Method:
-        has_tag = self.ctr.capabilities.tag
-        part = plan.report.digest != plan.source.digest
-        match self.request.method:
-            case Method.AUTO:
-                if self.crosses:
-                    return Method.LINK
-                return Method.TAG if has_tag and not part else Method.INDEX
-            case Method.TAG if not has_tag:
-                raise MethodUnsupported(f"ctr {self.facts.client} has no `images tag`", hint="leave --method out")
-            case Method.TAG | Method.ARCHIVE if part:
-                raise MethodUnsupported(
-                    f"--method {self.request.method} cannot name one platform's manifest of an index",
-                    hint="leave --method out, or use --method index",
-                )
-        return self.request.method
+        method, has_tag = self.request.method, self.facts.ctr.capabilities.tag
+        if method is Method.AUTO:
+            if self.place.crosses:
+                return Method.LINK
+            return Method.TAG if has_tag and not plan.part else Method.INDEX
+        if method is Method.TAG and not has_tag:
+            raise MethodUnsupported(f"ctr {self.facts.client} has no `images tag`", hint="leave --method out")
+        if method is not Method.INDEX and plan.part:
+            raise MethodUnsupported(
+                f"--method {method} cannot name one platform's manifest of an index",
+                hint="leave --method out, or use --method index",
+            )
+        if method is not Method.TAG and has_tag and plan.target and plan.target.is_index and not self._whole(plan):
+            raise MethodUnsupported(
+                f"--method {method} would make ctr let go of the index's other platforms, which are partly there",
+                hint="leave --method out: `images tag` keeps them",
+            )
+        return method
+
+    def _whole(self, plan: Plan) -> bool:
+        return plan.target is not None and self.content.below(plan.target).keys() <= self.content.visible
 
     def _cost(self, plan: Plan) -> str:
-        if plan.method is Method.ARCHIVE:
+        if not self.host.dry_run:
+            return ""
+        if plan.report.method == Method.ARCHIVE:
             return f"would move {plan.source.size} through export and import on the host"
-        return "would move 0 bytes" + (", containerd unpacks it" if plan.method is Method.LINK else "")
-
-    # Act
-
-    def _act(self) -> None:
-        """Names all that is open in one remote command, looks again in the same, and takes back what failed."""
-        todo = [plan for plan in self.plans if plan.open]
-        steps: dict[str, str] = {}
-        cleanups = []
-        for number, plan in enumerate(todo):
-            if plan.method is Method.LINK:
-                steps[f"link-{number}"], cleanup = self._link(plan)
-                cleanups.append(cleanup)
-            steps[f"name-{number}"] = self._name(plan)
-        names = dict.fromkeys(plan.report.dst for plan in todo)
-        steps["verify"] = naming.verify(self.ctr, self.to_namespace, names, managed=self.managed)
-        answers = self.host.ask(Script(steps, cleanup="\n".join(filter(None, cleanups))))
-        listing = Listing(self.to_namespace, parse_images(required(answers["verify"], "verify").text))
-        for number, plan in enumerate(todo):
-            if plan.method is Method.LINK and not answers[f"link-{number}"].ok:
-                plan.report.method = "stream"
-                plan.report.note = "linking failed: " + shell.tail(answers[f"link-{number}"].stderr, lines=1)
-            self._judge(plan, answers[f"name-{number}"], listing.get(plan.report.dst))
-        self._take_back([plan for plan in todo if plan.error and not plan.existing], listing)
+        return "would move 0 bytes" + (", containerd unpacks it" if self.place.crosses else "")
 
     def _naming(self, plan: Plan) -> Naming:
-        assert plan.target is not None  # noqa: S101
-        platforms = str(plan.target.platform or plan.source.platforms).split(",")
-        whole = self.content.below(plan.target).keys() <= self.content.visible
+        target, source = plan.target, plan.source.name
+        platforms = str((target and target.platform) or plan.source.platforms).split(",")
+        whole = self._whole(plan)
+        linked = self.content.below(target) if target and self.place.crosses else {}
+        namesake = self.there.get(source)
         return Naming(
-            self.to_namespace,
+            Method(plan.report.method),
+            source,
             plan.dst,
-            plan.target,
-            may_replace=plan.existing is not None,
-            unpack=self.crosses,
-            all_platforms=self.crosses and whole and plan.target.is_index,
+            target,
+            replaces=plan.existing is not None,
+            whole=whole,
             foreign=str(self.facts.platform) not in platforms,
+            blobs=tuple(blob for digest, blob in linked.items() if digest in self.content.visible),
+            rest=self.content.rest(target, self.facts.platform) if linked and target and not whole else {},
+            source_stays=namesake is not None or source == plan.report.dst,
+            may_stream=namesake is None or namesake.digest == plan.source.digest or source == plan.report.dst,
         )
 
-    def _link(self, plan: Plan) -> tuple[str, str]:
-        assert plan.target is not None  # noqa: S101
-        below = self.content.below(plan.target)
-        blobs = [blob for digest, blob in below.items() if digest in self.content.visible]
-        root = self.facts.content_root
-        step, cleanup = naming.link(self.ctr, root, self.to_namespace, blobs, self.owner, rooted=self.rooted)
-        return f"linked=1; {{ {step}; }} && linked=0", cleanup
-
-    @property
-    def owner(self) -> str:
-        """What our labels and ingests are called on a host."""
-        return f"ctr-ferry.{self.host.run_id}"
-
-    def _name(self, plan: Plan) -> str:
-        match plan.method:
-            case Method.TAG:
-                source, dst = plan.source.name, plan.report.dst
-                return self.ctr.tag(self.namespace, source, dst, force=bool(plan.existing))
-            case Method.INDEX:
-                return naming.by_index(self.ctr, self._naming(plan))
-            case Method.LINK:
-                by_index = naming.by_index(self.ctr, self._naming(plan))
-                return f"if [ $linked = 0 ]; then {by_index}; else {self._stream(plan)}; fi"
-        return self._stream(plan)
-
-    def _stream(self, plan: Plan) -> str:
-        """Export into import; where that would replace the source's name over there, it is not done."""
-        source = plan.source.name
-        namesake = self.there.get(source)
-        if namesake and namesake.digest != plan.source.digest and source != plan.report.dst:
-            return f"echo {shell.join([f'{source} in {self.to_namespace} is another image'])} >&2; false"
-        there = namesake is not None or source == plan.report.dst
-        return naming.by_archive(self.ctr, source, self.namespace, self._naming(plan), source_is_there=there)
-
-    # Verify
-
-    def _judge(self, plan: Plan, answer: Answer, now: Image | None) -> None:
-        """What the host says now decides; ctr's exit status alone never does."""
-        right = now is not None and plan.report.digest == now.digest
-        # 1.0 and 1.1 name an image of another platform, then fail to unpack it.
-        tolerated = self.ctr.capabilities.oci_name and self._naming(plan).foreign if plan.target else False
-        if naming.ALREADY_EXISTS in answer.stderr and now:
-            if right:
+    def _act(self, todo: Sequence[Plan]) -> None:
+        """Gives all names in one remote command, looks again in the same, and takes back what failed."""
+        namings = [self._naming(plan) for plan in todo]
+        answers = self.host.ask(naming.script(self.place, namings))
+        now = Listing(self.there.namespace, parse_images(required(answers["verify"], "verify").text))
+        ours = []
+        for number, plan in enumerate(todo):
+            if plan.report.method == Method.LINK and not answers[f"link-{number}"].ok:
+                plan.report.method = Method.STREAM
+                plan.report.note = "linking failed: " + shell.tail(answers[f"link-{number}"].stderr, lines=1)
+            verdict = judge(
+                plan.report.dst,
+                plan.report.digest,
+                answers[f"name-{number}"],
+                now.get(plan.report.dst),
+                namespace=now.namespace,
+                managed=self.place.managed,
+                tolerant=self.facts.ctr.capabilities.oci_name and namings[number].foreign,
+            )
+            if verdict.error:
+                plan.fail(verdict.error)
+                ours += [plan] if verdict.ours and not plan.existing else []
+            elif not verdict.ours:
                 plan.unchanged("somebody else gave that name meanwhile, with this digest")
-            else:
-                plan.fail(self._exists(plan, now))
-        elif not answer.ok and not tolerated:
-            plan.fail(failure(answer, plan.source.name))
-        elif now is None:
-            plan.fail(VerifyFailed(f"ctr reports success, but {plan.dst} is not there", said=shell.tail(answer.stderr)))
-        elif not right:
-            plan.fail(
-                VerifyFailed(
-                    f"{plan.dst} points at another digest than it should",
-                    said=f"there {now.digest}\nwanted {plan.report.digest}",
-                    hint="somebody else may have used the name; look again, then add --force if it is yours",
-                )
-            )
-        elif self.managed and not now.managed:
-            plan.fail(
-                VerifyFailed(
-                    f"{plan.dst} is there, but CRI has not taken notice of it, so kubelet does not see it",
-                    hint="look at containerd's log on that host, then run it again",
-                )
-            )
+        self._take_back(ours)
 
-    def _take_back(self, failed: Sequence[Plan], now: Listing) -> None:
+    def _take_back(self, failed: Sequence[Plan]) -> None:
         """Removes the names that failed attempts of ours left, and CRI's record of an image that came with them."""
-        names = [plan.report.dst for plan in failed if now.get(plan.report.dst) and self._made_by_us(plan, now)]
-        if not names:
+        if not failed:
             return
-        script = {f"rm-{n}": self.ctr.remove(self.to_namespace, name) for n, name in enumerate(names)}
-        answers = self.host.ask(Script({**script, "after": self.ctr.images(self.to_namespace)}))
-        after = Listing(self.to_namespace, parse_images(required(answers["after"], "after").text))
-        digests = {plan.report.digest for plan in failed} - {i.digest for i in after.images if i.ordinary}
-        records = [
-            image.name
-            for image in after.images
-            if image.digest in digests and not image.ordinary and not self.there.get(image.name)
-        ]
-        if records:
-            self.host.ask(Script({f"rm-{n}": self.ctr.remove(self.to_namespace, r) for n, r in enumerate(records)}))
-
-    def _made_by_us(self, plan: Plan, now: Listing) -> bool:
-        image = now.get(plan.report.dst)
-        return image is not None and image.digest == plan.report.digest
+        ctr, namespace = self.facts.ctr, self.there.namespace
+        steps = {f"rm-{n}": ctr.remove(namespace, plan.report.dst) for n, plan in enumerate(failed)}
+        answers = self.host.ask(Script({**steps, "after": ctr.images(namespace)}))
+        after = Listing(namespace, parse_images(required(answers["after"], "after").text))
+        if records := records_left({plan.report.digest for plan in failed}, self.there, after):
+            self.host.ask(Script({f"rm-{n}": ctr.remove(namespace, record) for n, record in enumerate(records)}))
 
     def _result(self) -> RetagResult:
+        errors = [plan.error for plan in self.plans if plan.error]
+        not_found = (
+            look.not_found(self.host, self.facts, self.here, [m.src for m in self.missing]) if self.missing else []
+        )
+        for report, error in zip(self.missing, not_found, strict=True):
+            report.error = error.to_json()
         result = RetagResult(
-            self.namespace,
-            self.to_namespace,
+            self.here.namespace,
+            self.there.namespace,
             self.facts.client,
             self.facts.server,
             tuple([plan.report for plan in self.plans] + self.missing),
         )
-        errors = [plan.error for plan in self.plans if plan.error]
-        if self.missing:
-            errors.append(self._explain_missing())
-        if not errors:
-            return result
-        several = len(result.images) > 1
-        error = (
-            SomeFailed(
-                f"{len(result.images) - _well(result)} of {len(result.images)} images were not done",
-                hint="mend these and run it again; the others stay as they are",
-            )
-            if several
-            else errors[0]
-        )
-        error.result = result if several else None
-        raise error
-
-    def _explain_missing(self) -> ImageNotFound:
-        """The wrong namespace is the most common mistake: looks into the others before it says no."""
-        others = [name for name in self.facts.namespaces if name != self.namespace]
-        steps = {f"in-{n}": self.ctr.images(name) for n, name in enumerate(others)}
-        answers = self.host.ask(Script(steps), limit=self.host.target.limits.probe) if steps else {}
-        listings = [Listing(name, parse_images(answers[f"in-{n}"].text)) for n, name in enumerate(others)]
-        errors = [
-            ImageNotFound(
-                f"no image {report.src} in namespace {self.namespace}",
-                hint=missing.explain(report.src, self.here, listings, self.facts.sockets),
-            )
-            for report in self.missing
-        ]
-        for report, error in zip(self.missing, errors, strict=True):
-            report.error = error.to_json()
-        return errors[0]
+        if failed := [*errors, *not_found]:
+            raise failed[0] if len(result.images) == 1 else some_failed(len(failed), len(result.images), result)
+        return result
 
 
-def _well(result: RetagResult) -> int:
-    return sum(image.status is not Status.FAILED for image in result.images)
+ALREADY = "it is there already, with this digest"
+
+
+def _collision(message: str) -> ReferenceExists:
+    return ReferenceExists(message, hint="name them apart with --map, or in two runs")
+
+
+def some_failed(failed: int, of: int, result: RetagResult) -> SomeFailed:
+    """The error of a host where not every image could be done."""
+    return SomeFailed(
+        f"{failed} of {of} images were not done", hint="mend these and run it again; the others stay", result=result
+    )
 
 
 def _tag_of(name: str) -> str:

@@ -49,9 +49,14 @@ class Ctr:
         """``content ls -q``: the digests that this namespace sees."""
         return self.line(namespace, "content", "ls", "-q")
 
-    def rooted(self, namespace: str) -> str:
-        """``content ls -q`` of the blobs that somebody labelled as roots of garbage collection."""
-        return self.line(namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"')
+    def rooted(self, namespace: str, owner: str | None = None) -> str:
+        """``content ls -q`` of the blobs that somebody, or this owner, labelled as roots of garbage collection."""
+        value = f'=="{owner}"' if owner else ""
+        return self.line(namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"{value}')
+
+    def label(self, namespace: str, digest: str, *labels: str) -> str:
+        """``content label``: sets ``key=value``, takes off ``key=``."""
+        return self.line(namespace, "content", "label", digest, *labels)
 
     def tag(self, namespace: str, source: str, target: str, *, force: bool) -> str:
         """``images tag`` (1.3 on)."""
@@ -64,10 +69,16 @@ class Ctr:
         snapshotter = ("--snapshotter", self.snapshotter) if self.snapshotter else ()
         return self.line(namespace, "images", "import", *named, *snapshotter, *flags, "-")
 
-    def export_stdout(self, namespace: str, name: str, *, ref_name: str | None = None) -> str:
-        """``images export -``; to 1.2 with the ref name to write (1.2.14 ignores it)."""
-        flags = ("--oci-ref-name", ref_name) if ref_name else self._local
-        return self.line(namespace, "images", "export", *flags, "-", name)
+    def export_stdout(
+        self, namespace: str, name: str, *, all_platforms: bool = False, ref_name: str | None = None
+    ) -> str:
+        """``images export -``; to 1.2 with the ref name to write (1.2.14 ignores it).
+
+        ``=true``, since from 1.3 to 1.6 a flag without it swaps the ``-`` and the name behind it (urfave/cli 1.22.1).
+        """
+        named = ("--oci-ref-name", ref_name) if ref_name else ()
+        flags = [f"{flag}=true" for flag in self._local] + (["--all-platforms=true"] if all_platforms else [])
+        return self.line(namespace, "images", "export", *named, *flags, "-", name)
 
     def ingest(self, namespace: str, digest: str, size: int, key: str) -> str:
         """``content ingest`` of one blob from stdin; the daemon checks digest and size."""
@@ -77,13 +88,13 @@ class Ctr:
         """Labels a blob in our run's name, as a root of garbage collection (or not), and as holding others."""
         roots = [f"{GC_ROOT}={owner}"] if root else []
         refs = [f"{GC_REF}.{owner}.{number}={other}" for number, other in enumerate(held)]
-        return self.line(namespace, "content", "label", digest, *roots, *refs)
+        return self.label(namespace, digest, *roots, *refs)
 
     def release(self, namespace: str, digest: str, owner: str, held: Sequence[str] = (), *, root: bool = True) -> str:
         """Takes those labels off again."""
         roots = [f"{GC_ROOT}="] if root else []
         refs = [f"{GC_REF}.{owner}.{number}=" for number in range(len(held))]
-        return self.line(namespace, "content", "label", digest, *roots, *refs)
+        return self.label(namespace, digest, *roots, *refs)
 
     def remove(self, namespace: str, name: str) -> str:
         """``images rm``: takes a name away (exit 0 also where there was none)."""

@@ -50,6 +50,21 @@ class Content:
             found |= {blob.digest: blob for blob in self.manifest(digest).blobs}
         return found
 
+    def needed(self, target: Descriptor, platform: Platform) -> list[Descriptor]:
+        """What a container of this platform needs of the target: its manifest, config and layers."""
+        child = self.manifest(target.digest).child_for(platform) if target.is_index else target
+        return [child, *self.manifest(child.digest).blobs] if child else []
+
+    def rest(self, index: Descriptor, kept: Platform) -> dict[str, tuple[str, ...]]:
+        """By parent, what is there of an index besides one platform: other manifests, and what they point at."""
+        others = [c for c in self.manifest(index.digest).children if c.digest in self.visible and c.platform != kept]
+        blobs = {other.digest: self.manifest(other.digest).blobs for other in others}
+        found = {index.digest: tuple(other.digest for other in others)}
+        return found | {
+            parent: tuple(blob.digest for blob in below if blob.digest in self.visible)
+            for parent, below in blobs.items()
+        }
+
     def choose(self, image: Image, asked: Platform | None, host: Platform, *, partial_index: bool) -> Choice:
         """Decides what a new name of the image shall point at.
 
@@ -75,8 +90,8 @@ class Content:
         if not asked and (partial_index or len(there) == len(self.manifest(image.digest).children)):
             return Choice(whole)
         wanted = asked or host
-        child = next((child for child in there if child.platform == wanted), None)
-        if child is None:
+        child = self.manifest(image.digest).child_for(wanted)
+        if child is None or child not in there:
             raise PlatformMissing(
                 f"{image.name} has no content for {wanted} on this host",
                 said=f"there: {', '.join(str(child.platform) for child in there) or 'none'}",

@@ -1,134 +1,237 @@
-"""How a name is given to content that a host already has: sh text for each method, pure.
+"""How a name is given to content that a host already has: one script for all names of a namespace. Pure.
 
-The methods and where they work were measured on 1.0.3 to 2.1.9; each is one step of a script, or a few.
+Where each method works, and what it does to content besides, was measured on 1.0.3 to 2.1.9.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from tasks.ctr import shell
-from tasks.ctr.commands import CRI_MANAGED, Ctr
+from tasks.ctr.commands import CRI_MANAGED, GC_REF, Ctr
+from tasks.ctr.shell import Script
 from tasks.oci import layout
 from tasks.oci.descriptor import Descriptor
 from tasks.oci.reference import Reference
 
-ALREADY_EXISTS = "already exists"  # ctr's own words, from `tag`
+TAKEN = 75  # exit status of a step of ours whose name appeared meanwhile
 _PATIENCE = 100  # looks, a tenth of a second apart, until CRI must have labelled a new name; it takes about 0.04 s
 _TRIES = 50  # to label a blob before a collection takes it; the first does, unless images are removed all the time
 
 
+class Method(StrEnum):
+    """How a name is given."""
+
+    AUTO = "auto"
+    TAG = "tag"
+    INDEX = "index"
+    ARCHIVE = "archive"
+    LINK = "link"  # by itself, from another namespace
+    STREAM = "stream"  # by itself, where linking failed
+
+
 @dataclass(frozen=True, slots=True)
-class Naming:
-    """A name to be given in a namespace.
+class Place:
+    """Where names are given: one namespace of one host.
 
     Attributes:
-        target: what it shall point at, with the exact byte length of that blob.
-        may_replace: whether the name may be taken already; import replaces without a word.
-        unpack: whether containerd unpacks it as well; in its own namespace the image is as unpacked as it was.
-        all_platforms: whether every platform of an index is there and is to be kept (1.3 on).
-        foreign: whether the content is of another platform than the host's.
+        from_namespace: where the sources are.
+        content_root: the content store's directory.
+        owner: the run's id; labels, ingests and names of ours carry it.
+        managed: whether CRI must take notice of a name.
+        rooted: digests that somebody else labelled as roots of garbage collection here; theirs is left alone.
     """
 
+    ctr: Ctr
     namespace: str
+    from_namespace: str
+    content_root: str
+    owner: str
+    managed: bool
+    rooted: frozenset[str] = frozenset()
+
+    @property
+    def crosses(self) -> bool:
+        """Whether content comes from another namespace, so that it is to be unpacked here."""
+        return self.namespace != self.from_namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """One name to be given.
+
+    Attributes:
+        source: the image's own name, in ``from_namespace``.
+        target: what the name shall point at, with the exact byte length of that blob; None where `tag` does it.
+        replaces: whether the name points elsewhere and is to be moved.
+        whole: whether every blob of every platform is there.
+        foreign: whether the content is of another platform than the host's.
+        blobs: what is to be linked, the target first.
+        rest: of a partial index: by parent, the linked blobs that import itself would not keep.
+        source_stays: whether this namespace has the source's own name anyhow.
+        may_stream: False where that name is another image here, which import of an export would replace.
+    """
+
+    method: Method
+    source: str
     name: Reference
-    target: Descriptor
-    may_replace: bool = False
-    unpack: bool = False
-    all_platforms: bool = False
+    target: Descriptor | None = None
+    replaces: bool = False
+    whole: bool = False
     foreign: bool = False
+    blobs: tuple[Descriptor, ...] = ()
+    rest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source_stays: bool = True
+    may_stream: bool = True
 
 
-def by_index(ctr: Ctr, naming: Naming) -> str:
+def script(place: Place, namings: Sequence[Naming]) -> Script:
+    """All names in one remote command: ``link-N`` where there is one, ``name-N``, and ``verify``."""
+    steps: dict[str, str] = {}
+    cleanups: list[str] = []
+    for number, naming in enumerate(namings):
+        if naming.method is Method.LINK:
+            steps[f"link-{number}"], cleanup = link(place, naming)
+            cleanups.append(cleanup)
+        staged = naming.replaces and naming.method in (Method.LINK, Method.ARCHIVE)
+        steps[f"name-{number}"], cleanup = _staged(place, naming, number) if staged else _name(place, naming)
+        cleanups.append(cleanup)
+    steps["verify"] = verify(place, dict.fromkeys(str(naming.name) for naming in namings))
+    return Script(steps, cleanup="\n".join(filter(None, cleanups)))
+
+
+def _staged(place: Place, naming: Naming, number: int) -> tuple[str, str]:
+    """Through a name of our own, which the wanted one follows only if all went well: what it was is not lost."""
+    stage = Reference("ctr-ferry.invalid", place.owner.lower(), str(number))
+    first, cleanup = _name(place, replace(naming, name=stage, replaces=False))
+    ctr = place.ctr
+    if ctr.capabilities.tag:
+        second = ctr.tag(place.namespace, str(stage), str(naming.name), force=True)
+    else:
+        second = by_index(place, naming)
+    return f"{{ {first}; }} && {second}", f"{cleanup}\n{ctr.remove(place.namespace, str(stage))} >/dev/null 2>&1"
+
+
+def _name(place: Place, naming: Naming) -> tuple[str, str]:
+    match naming.method:
+        case Method.TAG:
+            target = str(naming.name)
+            return place.ctr.tag(place.from_namespace, naming.source, target, force=naming.replaces), ""
+        case Method.INDEX:
+            return by_index(place, naming), ""
+        case Method.LINK:
+            stream, cleanup = by_archive(place, naming)
+            linked = " &&\n".join([by_index(place, naming), *_keep_rest(place, naming)])
+            return f"if [ $linked = 0 ]; then {linked}; else {stream}; fi", cleanup
+    return by_archive(place, naming)
+
+
+def by_index(place: Place, naming: Naming) -> str:
     """An index-only archive into ``images import -``: constant time, on every ctr."""
-    full, tag = str(naming.name), naming.name.tag or "latest"
-    oci_name = ctr.capabilities.oci_name
-    archive = layout.index_only([(full, tag if oci_name else full, naming.target)])
+    ctr, target = place.ctr, naming.target
+    assert target is not None  # noqa: S101
+    full, tag, oci_name = str(naming.name), naming.name.tag or "latest", ctr.capabilities.oci_name
+    archive = layout.index_only([(full, tag if oci_name else full, target)])
     flags = []
     if ctr.capabilities.no_unpack:
-        # Without --all-platforms, 1.3 on drops or refuses what is only for another platform.
-        flags += ["--all-platforms"] if naming.all_platforms or naming.foreign else []
-        flags += [] if naming.unpack and not naming.foreign else ["--no-unpack"]
-    take = ctr.import_stdin(naming.namespace, *flags, oci_name=naming.name.repository if oci_name else None)
-    step = f"{shell.printf(archive)} | {take}"
-    if naming.may_replace:
+        # Without --all-platforms, 1.3 on lets go of every platform but the host's, under all names of the index.
+        flags += ["--all-platforms"] if (naming.whole and target.is_index) or naming.foreign else []
+        flags += [] if place.crosses and not naming.foreign else ["--no-unpack"]
+    take = ctr.import_stdin(place.namespace, *flags, oci_name=naming.name.repository if oci_name else None)
+    return _unless_taken(place, naming, f"{shell.printf(archive)} | {take}")
+
+
+def _unless_taken(place: Place, naming: Naming, step: str) -> str:
+    """A second look right before the act, since import is a forced tag."""
+    if naming.replaces:
         return step
-    # A second look right before the act, since import is a forced tag.
-    taken = ctr.line(naming.namespace, "images", "ls", "-q", f'name=="{full}"')
-    return f'if [ -n "$({taken})" ]; then echo {ALREADY_EXISTS} >&2; false; else {step}; fi'
+    return f'if [ -n "$({_is_there(place, naming)})" ]; then (exit {TAKEN}); else {step}; fi'
 
 
-def by_archive(ctr: Ctr, source: str, from_namespace: str, naming: Naming, *, source_is_there: bool) -> str:
+def _is_there(place: Place, naming: Naming) -> str:
+    return place.ctr.line(place.namespace, "images", "ls", "-q", f'name=="{naming.name}"')
+
+
+def by_archive(place: Place, naming: Naming) -> tuple[str, str]:
     """The classic way, export into import on the host itself; then the exact name, which plain import cannot give.
 
-    To 1.2.13 export writes the wanted name; later ones write the source's own, so that import leaves that name in
-    the namespace as well, and the index-only archive must give the wanted one.
+    To 1.2.13 export writes the wanted name; later ones write the source's own, so that import leaves that name here
+    as well, and the index-only archive must give the wanted one.
 
-    Args:
-        source_is_there: whether the namespace has the source's own name; where not, it is taken out again.
+    Returns:
+        The step, and the clean-up that takes the source's own name out of a namespace that did not have it.
     """
-    oci_name, ref_name = None, None
-    if not ctr.capabilities.tag:
-        ref_name = naming.name.tag if ctr.capabilities.oci_name else str(naming.name)
-        oci_name = naming.name.repository if ctr.capabilities.oci_name else None
-    export = ctr.export_stdout(from_namespace, source, ref_name=ref_name)
-    imported = ctr.import_stdin(naming.namespace, oci_name=oci_name)
-    own_name = "" if source_is_there else f"{ctr.remove(naming.namespace, source)} >/dev/null 2>&1"
-    return f"""exec 4>&1
-statuses=$( {{ {{ {export}; echo $? >&3; }} | {{ {imported} >&4; echo $? >&3; }}; }} 3>&1 )
-exec 4>&-
-[ "$(echo $statuses)" = "0 0" ] && {{ {by_index(ctr, replace(naming, may_replace=True))}; }}
-named=$?
-{own_name}
-[ $named = 0 ]"""
+    if not naming.may_stream:
+        return f"echo {shell.join([f'{naming.source} is another image in {place.namespace}'])} >&2; false", ""
+    ctr = place.ctr
+    has_tag, oci_name = ctr.capabilities.tag, ctr.capabilities.oci_name
+    ref_name = None if has_tag else (naming.name.tag if oci_name else str(naming.name))
+    every = bool(has_tag and naming.whole and naming.target and naming.target.is_index)
+    export = ctr.export_stdout(place.from_namespace, naming.source, all_platforms=every, ref_name=ref_name)
+    repository = naming.name.repository if oci_name else None
+    imported = ctr.import_stdin(place.namespace, *(["--all-platforms"] if every else []), oci_name=repository)
+    name = by_index(place, naming)
+    if not has_tag:
+        # Import has given the name, but from 1.2.14 on.
+        name = f'[ -n "$({_is_there(place, naming)})" ] || {by_index(place, replace(naming, replaces=True))}'
+    pipe = f"""{{
+statuses=$( {{ {{ {export}; echo $? >&3; }} | {{ {imported} >&4; echo $? >&3; }}; }} 3>&1 ) 4>&1
+[ "$(echo $statuses)" = "0 0" ] && {{ {name}; }}
+}}"""
+    cleanup = "" if naming.source_stays else f"{ctr.remove(place.namespace, naming.source)} >/dev/null 2>&1"
+    return _unless_taken(place, naming, pipe), cleanup
 
 
-def link(
-    ctr: Ctr,
-    from_root: str,
-    namespace: str,
-    blobs: Sequence[Descriptor],
-    owner: str,
-    *,
-    rooted: Iterable[str],
-) -> tuple[str, str]:
-    """Makes blobs of another namespace visible in this one without moving a byte (1.1 on; 1.0 reads its own file).
+def link(place: Place, naming: Naming) -> tuple[str, str]:
+    """Makes blobs of another namespace visible here without moving a byte (1.1 on; 1.0 reads its own file).
 
     The first blob is labelled as a root of garbage collection that holds all others, before they are there: a
     collection in between, which anybody's `images rm` causes, takes none of them.
 
-    Args:
-        from_root: the content store's directory.
-        blobs: the target first, then all below it that is there.
-        owner: the run's id, which our labels and ingests carry.
-        rooted: digests that are labelled as roots already, by somebody else; theirs is left alone.
-
     Returns:
         The step, and the clean-up that takes our labels off again.
     """
-    root = blobs[0].digest not in set(rooted)
-    held = [blob.digest for blob in blobs[1:]]
-    keep = f"{ctr.keep(namespace, blobs[0].digest, owner, held, root=root)} >/dev/null"
-    ingests = [_ingest(ctr, from_root, namespace, blob, owner) for blob in blobs]
+    ctr, namespace, top = place.ctr, place.namespace, naming.blobs[0].digest
+    root = top not in place.rooted
+    held = [blob.digest for blob in naming.blobs[1:]]
+    keep = f"{ctr.keep(namespace, top, place.owner, held, root=root)} >/dev/null"
+    ingests = [_ingest(place, blob) for blob in naming.blobs]
     empty = ['empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'] if ctr.capabilities.link else []
     # A collection may come between the first blob and its label; then it is to be linked again.
     tries = " ".join(map(str, range(_TRIES)))
     first = f"{{ kept=1; for n in {tries}; do {ingests[0]} || break; {keep} && kept=0 && break; done; [ $kept = 0 ]; }}"
-    release = ctr.release(namespace, blobs[0].digest, owner, held, root=root)
-    return " &&\n".join([*empty, first, *ingests[1:]]), f"{release} >/dev/null 2>&1"
+    steps = " &&\n".join([*empty, first, *ingests[1:]])
+    # A root that another run has claimed meanwhile is that run's to take off.
+    ours = f'[ -n "$({ctr.rooted(namespace, place.owner)})" ]' if root else "false"
+    off = ctr.release(namespace, top, place.owner, held, root=True)
+    off_refs = ctr.release(namespace, top, place.owner, held, root=False)
+    return f"linked=1; {{ {steps}; }} && linked=0", f"if {ours}; then {off}; else {off_refs}; fi >/dev/null 2>&1"
 
 
-def _ingest(ctr: Ctr, from_root: str, namespace: str, blob: Descriptor, owner: str) -> str:
+def _ingest(place: Place, blob: Descriptor) -> str:
     algorithm, _, value = blob.digest.partition(":")
-    source = "<&5" if ctr.capabilities.link else f"< {shell.join([f'{from_root}/blobs/{algorithm}/{value}'])}"
-    return f"{ctr.ingest(namespace, blob.digest, blob.size, f'{owner}-{value[:12]}')} {source}"
+    file = f"{place.content_root}/blobs/{algorithm}/{value}"
+    source = "<&5" if place.ctr.capabilities.link else f"< {shell.join([file])}"
+    return f"{place.ctr.ingest(place.namespace, blob.digest, blob.size, f'{place.owner}-{value[:12]}')} {source}"
 
 
-def verify(ctr: Ctr, namespace: str, names: Iterable[str], *, managed: bool) -> str:
+def _keep_rest(place: Place, naming: Naming) -> list[str]:
+    """Import of a partial index keeps the host's platform alone; the others that were linked are kept by labels."""
+    ctr = place.ctr
+    return [
+        ctr.label(place.namespace, parent, *(f"{GC_REF}.rest.{n}={digest}" for n, digest in enumerate(digests)))
+        + " >/dev/null"
+        for parent, digests in naming.rest.items()
+        if digests
+    ]
+
+
+def verify(place: Place, names: Iterable[str]) -> str:
     """Lists the names as they now are; where CRI watches, once it has labelled all that are there, or time is up."""
-    listing = ctr.images(namespace, *names)
-    if not managed:
+    listing = place.ctr.images(place.namespace, *names)
+    if not place.managed:
         return listing
     return f"""n=0
 while rows=$({listing}) && [ $n -lt {_PATIENCE} ]; do

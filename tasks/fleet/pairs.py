@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.errors import UsageError
+from tasks.ctr.images import Image
+from tasks.errors import BadReference, UsageError
 from tasks.oci.reference import Reference, is_digest
 
 
@@ -74,11 +75,32 @@ def read_map(file: Path) -> tuple[Pair, ...]:
                     raise UsageError(f"{pair.named} is the destination of another line, too")
         except UsageError as error:
             wrong.append(f"{file}:{number}: {error.message}")
+    wrong += [f"{file}: {name} is a source and a destination" for name in _chained(pairs.values())]
     if wrong:
         raise UsageError(f"the map {file} has {len(wrong)} wrong lines", said="\n".join(wrong))
     if not pairs:
         raise UsageError(f"the map {file} names no image")
     return tuple(pairs.values())
+
+
+def _chained(pairs: Iterable[Pair]) -> list[str]:
+    """Names that one line gives and another takes: which of them would be meant depends on the order."""
+    destinations = {str(pair.named) for pair in pairs}
+    sources = {str(Reference.parse(pair.src)) for pair in pairs if not is_digest(pair.src)}
+    return sorted(destinations & sources)
+
+
+def moved_to(registry: str, images: Iterable[Image]) -> tuple[Pair, ...]:
+    """The same name on another registry host, for each image whose name is one and is not there already."""
+    pairs = []
+    for image in images:
+        try:
+            reference = Reference.parse(image.name)
+        except BadReference:
+            continue
+        if not reference.digest and reference.domain != registry:
+            pairs.append(Pair(image.name, reference.with_domain(registry)))
+    return tuple(pairs)
 
 
 def _parse_line(line: str) -> Pair | None:

@@ -1,0 +1,83 @@
+"""What became of a name: judged by what the host says afterwards, never by ctr's exit status alone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tasks.ctr import shell
+from tasks.ctr.failures import failure
+from tasks.ctr.images import Image, Listing
+from tasks.ctr.naming import TAKEN
+from tasks.ctr.shell import Answer
+from tasks.errors import FerryError, ReferenceExists, VerifyFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a naming ended.
+
+    Attributes:
+        error: why it failed; None where the name is as it should be.
+        ours: whether the name, if it is there, is there because of us.
+    """
+
+    error: FerryError | None
+    ours: bool
+
+
+def exists(name: str, namespace: str, there: str, wanted: str) -> ReferenceExists:
+    """The name is taken by another digest."""
+    return ReferenceExists(
+        f"{name} exists in namespace {namespace} with another digest",
+        said=f"there {there}\nsource {wanted}",
+        hint="add --force to let the name point at the source's digest",
+    )
+
+
+def judge(
+    name: str, digest: str, answer: Answer, now: Image | None, *, namespace: str, managed: bool, tolerant: bool
+) -> Verdict:
+    """Decides whether the name was given.
+
+    Args:
+        digest: what the name must point at.
+        answer: the naming step's.
+        now: the name's record afterwards.
+        managed: whether CRI must have labelled it.
+        tolerant: whether a failure does not matter if the name is right (1.0 and 1.1 name an image of another
+            platform, then fail to unpack it).
+    """
+    right = now is not None and now.digest == digest
+    if answer.exit == TAKEN or f'"{name}": already exists' in answer.stderr:
+        return Verdict(None if right else exists(name, namespace, now.digest if now else "gone again", digest), False)
+    if not answer.ok and not (tolerant and right):
+        return Verdict(failure(answer, name), right)
+    if now is None:
+        said = shell.tail(answer.stderr)
+        return Verdict(VerifyFailed(f"ctr reports success, but {name} is not there", said=said), False)
+    if not right:
+        return Verdict(
+            VerifyFailed(
+                f"{name} points at another digest than it should",
+                said=f"there {now.digest}\nwanted {digest}",
+                hint="somebody else uses that name; look again, then add --force if it is yours",
+            ),
+            False,
+        )
+    if managed and not now.managed:
+        return Verdict(
+            VerifyFailed(
+                f"{name} was there, but CRI took no notice of it, so that kubelet would not see it",
+                hint="look at containerd's log on that host, then run it again",
+            ),
+            True,
+        )
+    return Verdict(None, True)
+
+
+def records_left(digests: Iterable[str], before: Listing, after: Listing) -> list[str]:
+    """CRI's own records of digests that have no ordinary name any more, and that were not there before us."""
+    named = {image.digest for image in after.images if image.ordinary}
+    gone = set(digests) - named
+    return [i.name for i in after.images if i.digest in gone and not i.ordinary and not before.get(i.name)]

@@ -1,0 +1,73 @@
+"""What several commands ask one host before they act: its content, and where a missing image is instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tasks.ctr.content import Content
+from tasks.ctr.images import Listing, parse_digests, parse_images
+from tasks.ctr.missing import explain
+from tasks.ctr.probe import Facts
+from tasks.ctr.shell import Answer, Script
+from tasks.errors import ImageNotFound
+from tasks.ssh.host import Host
+
+
+def content(
+    host: Host, facts: Facts, namespace: str, tops: Iterable[str], *, deep: bool, more: Mapping[str, str] | None = None
+) -> tuple[Content, dict[str, Answer]]:
+    """Reads manifests and what the namespace sees, in one remote command, or two where indexes are read deeply.
+
+    Args:
+        tops: digests of the images' targets.
+        deep: whether the manifests of indexes are read as well.
+        more: further steps to ask in the first command.
+
+    Returns:
+        The content, and the answers to the further steps.
+    """
+    read = Content()
+    answers = _fetch(
+        host, facts, namespace, tops, read=read, more={"visible": facts.ctr.digests(namespace), **(more or {})}
+    )
+    read.visible = parse_digests(answers["visible"].text.splitlines())
+    if deep:
+        children = [child.digest for top in list(read.blobs) for child in read.manifest(top).children]
+        there = [digest for digest in children if digest in read.visible]
+        _fetch(host, facts, namespace, there, read=read, more={})
+    return read, answers
+
+
+def _fetch(
+    host: Host, facts: Facts, namespace: str, digests: Iterable[str], *, read: Content, more: Mapping[str, str]
+) -> dict[str, Answer]:
+    wanted = [digest for digest in dict.fromkeys(digests) if digest not in read.blobs]
+    gets = {f"get-{n}": facts.ctr.content(namespace, digest) for n, digest in enumerate(wanted)}
+    if not (gets or more):
+        return {}
+    answers = host.ask(Script({**gets, **more}), limit=host.target.limits.probe)
+    for number, digest in enumerate(wanted):
+        if answers[f"get-{number}"].ok:
+            read.blobs[digest] = answers[f"get-{number}"].stdout
+    return answers
+
+
+def others(host: Host, facts: Facts, namespace: str) -> list[Listing]:
+    """The images of every other namespace of this containerd, in one remote command."""
+    names = [name for name in facts.namespaces if name != namespace]
+    if not names:
+        return []
+    script = Script({f"in-{n}": facts.ctr.images(name) for n, name in enumerate(names)})
+    answers = host.ask(script, limit=host.target.limits.probe)
+    return [Listing(name, parse_images(answers[f"in-{n}"].text)) for n, name in enumerate(names)]
+
+
+def not_found(host: Host, facts: Facts, here: Listing, wanted: Iterable[str]) -> list[ImageNotFound]:
+    """One error for each missing image, which says where it is instead."""
+    elsewhere = others(host, facts, here.namespace)
+    return [
+        ImageNotFound(
+            f"no image {name} in namespace {here.namespace}", hint=explain(name, here, elsewhere, facts.sockets)
+        )
+        for name in wanted
+    ]
