@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,7 @@ def typed_errors(where: str, target: Target) -> Iterator[None]:
         Unreachable: or one of its kinds.
     """
     files = " ".join(map(str, target.trust.known_hosts))
+    began = time.monotonic()
     try:
         yield
     except paramiko.BadHostKeyException as error:
@@ -70,11 +72,19 @@ def typed_errors(where: str, target: Target) -> Iterator[None]:
             hint="check that the host is up and the address is right",
         ) from error
     except (OSError, NoValidConnectionsError, EOFError) as error:
+        if file := getattr(error, "filename", None):
+            raise LoginRefused(
+                f"the key {file} for {where} cannot be read",
+                said=_reason(error),
+                hint="give another ansible_ssh_private_key_file, or none to use the agent and ~/.ssh",
+            ) from error
         raise Unreachable(
             f"no connection to {where}", said=_reason(error), hint="check that the host is up and sshd listens there"
         ) from error
     except paramiko.SSHException as error:
-        kind = ConnectTimeout if "banner" in str(error) else Unreachable
+        # Which of its words paramiko has for a silent host depends on which of its threads is first.
+        late = time.monotonic() - began >= target.limits.connect
+        kind = ConnectTimeout if late or "banner" in str(error) else Unreachable
         no_login = "No authentication methods" in str(error) or "encrypted" in str(error)
         raise (LoginRefused if no_login else kind)(
             f"no SSH session with {where}", said=tail(str(error)), hint="try ssh -v to that host"

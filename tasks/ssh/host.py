@@ -25,6 +25,7 @@ from tasks.ssh.target import Target
 # paramiko's transport threads log what its exceptions say as well; the operator reads it once, from us.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
+_FOR_OTHERS = b"\n" * 8  # lines that a start-up file of the login shell may read in place of our mark
 
 
 class Host(Connection):  # type: ignore[misc]
@@ -124,7 +125,7 @@ class Host(Connection):  # type: ignore[misc]
         with self._lost_connection(), contextlib.closing(self._session()) as channel:
             exchange = Exchange(channel, limit, self.target.limits.idle)
             self._start(exchange, guard.bootstrap(mark, len(text)), mark, rights_check)
-            exchange.send(f"{mark}\n".encode() + text)
+            exchange.send(_FOR_OTHERS + f"{mark}\n".encode() + text)
             end = exchange.finish()
         return self._read(script, mark, exchange, end, limit)
 
