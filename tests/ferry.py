@@ -265,7 +265,7 @@ def processes(node: Node) -> dict[int, str]:
         try:
             if (folder / "ns/pid").readlink() == space:
                 argv = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                if argv and not re.search(r"containerd|node\.py|sshd: .*\[listener\]", argv):
+                if argv and not re.match(r"\S*/containerd|\S*python\S* .*/node\.py|sshd: .*\[listener\]", argv):
                     found[int(folder.name)] = argv
         except OSError:
             continue
