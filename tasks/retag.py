@@ -171,6 +171,7 @@ class Plan:
     existing: Image | None
     target: Descriptor | None = None
     error: FerryError | None = None
+    twin: Plan | None = None
 
     @property
     def open(self) -> bool:
@@ -260,6 +261,7 @@ class Job:
             if others := [rival.source.name for rival in rivals if rival.source.digest != plan.source.digest]:
                 plan.fail(_collision(f"{plan.source.name} and {others[0]} would both become {plan.dst}"))
             elif any(self.plans.index(rival) < self.plans.index(plan) for rival in rivals) and plan.open:
+                plan.twin = rivals[0]
                 plan.unchanged(f"the same image gets that name from {rivals[0].source.name}")
             elif plan.open and plan.report.dst in sources:
                 plan.fail(_collision(f"{plan.dst} is the source of another line"))
@@ -363,7 +365,7 @@ class Job:
             blobs=tuple(blob for digest, blob in linked.items() if digest in self.content.visible),
             rest=self.content.rest(target, self.facts.platform) if linked and target and not whole else {},
             source_stays=namesake is not None or source == plan.report.dst,
-            may_stream=namesake is None or namesake.digest == plan.source.digest or source == plan.report.dst,
+            may_stream=namesake is None or namesake.digest == plan.source.digest,
         )
 
     def _act(self, todo: Sequence[Plan]) -> None:
@@ -371,7 +373,7 @@ class Job:
         namings = [self._naming(plan) for plan in todo]
         answers = self.host.ask(naming.script(self.place, namings))
         now = Listing(self.there.namespace, parse_images(required(answers["verify"], "verify").text))
-        ours = []
+        ours: list[Plan] = []
         for number, plan in enumerate(todo):
             if plan.report.method == Method.LINK and not answers[f"link-{number}"].ok:
                 plan.report.method = Method.STREAM
@@ -390,20 +392,23 @@ class Job:
                 ours += [plan] if verdict.ours and not plan.existing else []
             elif not verdict.ours:
                 plan.unchanged("somebody else gave that name meanwhile, with this digest")
-        self._take_back(ours)
+        failed = [plan for plan in todo if plan.error and (plan in ours or plan.existing)]
+        if failed:
+            self._take_back(failed, [plan.report.dst for plan in ours])
 
-    def _take_back(self, failed: Sequence[Plan]) -> None:
+    def _take_back(self, failed: Sequence[Plan], names: Sequence[str]) -> None:
         """Removes the names that failed attempts of ours left, and CRI's record of an image that came with them."""
-        if not failed:
-            return
         ctr, namespace = self.facts.ctr, self.there.namespace
-        steps = {f"rm-{n}": ctr.remove(namespace, plan.report.dst) for n, plan in enumerate(failed)}
+        steps = {f"rm-{n}": ctr.remove(namespace, name) for n, name in enumerate(names)}
         answers = self.host.ask(Script({**steps, "after": ctr.images(namespace)}))
         after = Listing(namespace, parse_images(required(answers["after"], "after").text))
         if records := records_left({plan.report.digest for plan in failed}, self.there, after):
             self.host.ask(Script({f"rm-{n}": ctr.remove(namespace, record) for n, record in enumerate(records)}))
 
     def _result(self) -> RetagResult:
+        for plan in self.plans:
+            if plan.twin and plan.twin.error:
+                plan.fail(plan.twin.error)
         errors = [plan.error for plan in self.plans if plan.error]
         not_found = (
             look.not_found(self.host, self.facts, self.here, [m.src for m in self.missing]) if self.missing else []

@@ -51,9 +51,11 @@ class Content:
         return found
 
     def needed(self, target: Descriptor, platform: Platform) -> list[Descriptor]:
-        """What a container of this platform needs of the target: its manifest, config and layers."""
+        """What a container of this platform needs of the target; all of it, where it is for other platforms."""
         child = self.manifest(target.digest).child_for(platform) if target.is_index else target
-        return [child, *self.manifest(child.digest).blobs] if child else []
+        if child is None:
+            return list(self.below(target).values())
+        return list(dict.fromkeys([target, child, *self.manifest(child.digest).blobs]))
 
     def rest(self, index: Descriptor, kept: Platform) -> dict[str, tuple[str, ...]]:
         """By parent, what is there of an index besides one platform: other manifests, and what they point at."""

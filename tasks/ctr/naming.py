@@ -72,6 +72,7 @@ class Naming:
         rest: of a partial index: by parent, the linked blobs that import itself would not keep.
         source_stays: whether this namespace has the source's own name anyhow.
         may_stream: False where that name is another image here, which import of an export would replace.
+        number: tells it from the others of one script.
     """
 
     method: Method
@@ -85,26 +86,28 @@ class Naming:
     rest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source_stays: bool = True
     may_stream: bool = True
+    number: int = 0
 
 
 def script(place: Place, namings: Sequence[Naming]) -> Script:
     """All names in one remote command: ``link-N`` where there is one, ``name-N``, and ``verify``."""
     steps: dict[str, str] = {}
     cleanups: list[str] = []
-    for number, naming in enumerate(namings):
+    for number, each in enumerate(namings):
+        naming = replace(each, number=number)
         if naming.method is Method.LINK:
             steps[f"link-{number}"], cleanup = link(place, naming)
             cleanups.append(cleanup)
         staged = naming.replaces and naming.method in (Method.LINK, Method.ARCHIVE)
-        steps[f"name-{number}"], cleanup = _staged(place, naming, number) if staged else _name(place, naming)
+        steps[f"name-{number}"], cleanup = _staged(place, naming) if staged else _name(place, naming)
         cleanups.append(cleanup)
     steps["verify"] = verify(place, dict.fromkeys(str(naming.name) for naming in namings))
     return Script(steps, cleanup="\n".join(filter(None, cleanups)))
 
 
-def _staged(place: Place, naming: Naming, number: int) -> tuple[str, str]:
+def _staged(place: Place, naming: Naming) -> tuple[str, str]:
     """Through a name of our own, which the wanted one follows only if all went well: what it was is not lost."""
-    stage = Reference("ctr-ferry.invalid", place.owner.lower(), str(number))
+    stage = Reference("ctr-ferry.invalid", place.owner.lower(), str(naming.number))
     first, cleanup = _name(place, replace(naming, name=stage, replaces=False))
     ctr = place.ctr
     if ctr.capabilities.tag:
@@ -176,11 +179,12 @@ def by_archive(place: Place, naming: Naming) -> tuple[str, str]:
     if not has_tag:
         # Import has given the name, but from 1.2.14 on.
         name = f'[ -n "$({_is_there(place, naming)})" ] || {by_index(place, replace(naming, replaces=True))}'
-    pipe = f"""{{
+    pipe = f"""{{ streamed_{naming.number}=1
 statuses=$( {{ {{ {export}; echo $? >&3; }} | {{ {imported} >&4; echo $? >&3; }}; }} 3>&1 ) 4>&1
 [ "$(echo $statuses)" = "0 0" ] && {{ {name}; }}
 }}"""
-    cleanup = "" if naming.source_stays else f"{ctr.remove(place.namespace, naming.source)} >/dev/null 2>&1"
+    remove = f"{ctr.remove(place.namespace, naming.source)} >/dev/null 2>&1"
+    cleanup = "" if naming.source_stays else f'[ -z "$streamed_{naming.number}" ] || {remove}'
     return _unless_taken(place, naming, pipe), cleanup
 
 
@@ -204,7 +208,7 @@ def link(place: Place, naming: Naming) -> tuple[str, str]:
     first = f"{{ kept=1; for n in {tries}; do {ingests[0]} || break; {keep} && kept=0 && break; done; [ $kept = 0 ]; }}"
     steps = " &&\n".join([*empty, first, *ingests[1:]])
     # A root that another run has claimed meanwhile is that run's to take off.
-    ours = f'[ -n "$({ctr.rooted(namespace, place.owner)})" ]' if root else "false"
+    ours = f"{ctr.rooted(namespace, place.owner)} | grep -q {shell.join([top])}" if root else "false"
     off = ctr.release(namespace, top, place.owner, held, root=True)
     off_refs = ctr.release(namespace, top, place.owner, held, root=False)
     return f"linked=1; {{ {steps}; }} && linked=0", f"if {ours}; then {off}; else {off_refs}; fi >/dev/null 2>&1"

@@ -43,6 +43,8 @@ NASTY = "a'b\"c $(touch /tmp/x) `id` \n;|&<>*?[x]{y}~!\\"
         ("tag", (NASTY, NASTY)),
         ("export_stdout", (NASTY,)),
         ("ingest", (NASTY, 1, NASTY)),
+        ("label", (NASTY, NASTY)),
+        ("rooted", (NASTY,)),
         ("keep", (NASTY, NASTY)),
         ("release", (NASTY, NASTY, [NASTY])),
         ("remove", (NASTY,)),
@@ -61,6 +63,7 @@ BUILDERS = {
     "content": (DIGEST,),
     "digests": (),
     "rooted": (),
+    "label": (DIGEST, "key=value"),
     "tag": ("r.example/a:1", "r.example/b:1"),
     "import_stdin": ("--no-unpack",),
     "export_stdout": ("r.example/a:1",),
@@ -92,8 +95,8 @@ def test_flags_come_before_positionals_on_every_version(version: str, builder: s
     [
         ("1.2.6", ["tag"], ["import", "-"], ["export", "-", "a:1"]),
         ("1.6.20", ["tag"], ["import", "-"], ["export", "-", "a:1"]),
-        ("1.7.24", ["tag", "--local"], ["import", "--local", "-"], ["export", "--local", "-", "a:1"]),
-        ("2.1.9", ["tag", "--local"], ["import", "--local", "-"], ["export", "--local", "-", "a:1"]),
+        ("1.7.24", ["tag", "--local"], ["import", "--local", "-"], ["export", "--local=true", "-", "a:1"]),
+        ("2.1.9", ["tag", "--local"], ["import", "--local", "-"], ["export", "--local=true", "-", "a:1"]),
     ],
 )
 def test_local_is_used_where_it_is_known(
@@ -121,6 +124,14 @@ def test_old_imports_and_exports_name_the_repository_and_the_ref() -> None:
     ]  # fmt: skip
 
 
+def test_a_flag_of_export_carries_its_value_since_some_versions_swap_what_follows_a_bare_one() -> None:
+    for version in VERSIONS:
+        exported = words(ctr(version).export_stdout("k8s.io", "a:1", all_platforms=True))[2:]
+        assert exported[-2:] == ["-", "a:1"]
+        assert "--all-platforms=true" in exported
+        assert all(word.endswith("=true") for word in exported[:-2])
+
+
 def test_a_listing_of_some_names_filters_for_exactly_these() -> None:
     assert words(ctr("1.2.6").images("k8s.io"))[1:] == ["ls"]
     assert words(ctr("1.2.6").images("k8s.io", "a:1", "b:1"))[1:] == ["ls", 'name=="a:1"', 'name=="b:1"']
@@ -140,3 +151,5 @@ def test_labels_that_keep_blobs_are_put_on_and_taken_off() -> None:
     assert "gc.root" not in one.keep("k8s.io", DIGEST, "run", ["x"], root=False)
     assert "gc.root" not in one.release("k8s.io", DIGEST, "run", ["x"], root=False)
     assert words(one.rooted("k8s.io")) == ["content", "ls", "-q", 'labels."containerd.io/gc.root"']
+    assert words(one.rooted("k8s.io", "run")) == ["content", "ls", "-q", 'labels."containerd.io/gc.root"=="run"']
+    assert words(one.label("k8s.io", DIGEST, "a=1", "b=")) == [*label, "a=1", "b="]

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +17,23 @@ from records import VERSIONS, record
 
 from tasks.ctr import naming
 from tasks.ctr.commands import Ctr
-from tasks.ctr.naming import Naming
+from tasks.ctr.naming import TAKEN, Method, Naming, Place
+from tasks.ctr.shell import Answer
 from tasks.ctr.version import Capabilities, Version
-from tasks.oci.descriptor import OCI_MANIFEST, Descriptor
+from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 from tasks.oci.reference import Reference
 
 DIGEST = "sha256:" + "ab" * 32
 OTHER = "sha256:" + "cd" * 32
 TARGET = Descriptor(OCI_MANIFEST, DIGEST, 1234)
-NAMING = Naming("k8s.io", Reference.parse("new.example/a/app:2"), TARGET, may_replace=True)
+INDEX = replace(TARGET, media_type=OCI_INDEX)
+LAYER = Descriptor("layer", OTHER, 5)
+WANTED, SOURCE = "new.example/a/app:2", "old.example/app:1"
+NAMING = Naming(Method.INDEX, SOURCE, Reference.parse(WANTED), TARGET, replaces=True)
+LINKED = replace(NAMING, method=Method.LINK, replaces=False, blobs=(TARGET, LAYER))
+ARCHIVED = replace(NAMING, method=Method.ARCHIVE, replaces=False)
+OWNER = "ctr-ferry.20260101T000000Z-abcd"
+STAGE = "ctr-ferry.invalid/ctr-ferry.20260101t000000z-abcd:0"
 
 FAKE = """#!/bin/sh
 # Writes each command line down, one quoted word after the other; keeps what it gets on stdin.
@@ -34,7 +43,8 @@ printf '%s\\n' "$line" >> "$here/log"  # in one go: the two ends of a pipe write
 case " $* " in
   *" import "*) cat > "$here/stdin.$(grep -c import "$here/log")"; echo "unpacking";;
   *" export "*) printf 'the archive';;
-  *" ls -q "*) cat "$here/taken" 2>/dev/null;;
+  *" content ls -q "*) cat "$here/rooted" 2>/dev/null;;
+  *" images ls -q "*) cat "$here/taken" 2>/dev/null;;
   *" ingest "*) cat > "$here/ingested.$(grep -c ingest "$here/log")";;
 esac
 for failing in ${FAIL-}; do case " $* " in *" $failing "*) echo "$failing fails" >&2; exit 1;; esac; done
@@ -55,6 +65,24 @@ class Fake:
         assert parsed
         return Ctr((str(self.path),), "/run/x.sock", Capabilities.of_version(parsed))
 
+    def place(self, version: str, *, from_namespace: str = "k8s.io", managed: bool = False, rooted: Sequence[str] = (),
+              content_root: str = "/root") -> Place:  # fmt: skip
+        return Place(
+            self.ctr(version),
+            namespace="k8s.io",
+            from_namespace=from_namespace,
+            content_root=content_root,
+            owner=OWNER,
+            managed=managed,
+            rooted=frozenset(rooted),
+        )
+
+    def act(self, place: Place, *namings: Naming, fail: str = "") -> dict[str, Answer]:
+        """Runs a whole script, its clean-up included."""
+        script = naming.script(place, namings)
+        done = self.run(script.render("MARK"), fail)
+        return script.read("MARK", done.stdout.encode(), done.stderr.encode())
+
     def run(self, text: str, fail: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(["/bin/sh", "-c", text], env={"FAIL": fail, "PATH": "/usr/bin:/bin"},
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # fmt: skip
@@ -73,6 +101,23 @@ class Fake:
             index: dict[str, object] = json.loads(tar.extractfile("index.json").read())  # type: ignore[union-attr]
             return index
 
+    @property
+    def given(self) -> list[str]:
+        """Every name that ctr was told to give, by tag or by index-only archive, in order."""
+        names, imports = [], 0
+        for call in self.calls:
+            imports += "import" in call
+            if "tag" in call:
+                names.append(call[-1])
+            elif "import" in call and (self.folder / f"stdin.{imports}").read_bytes() != b"the archive":
+                (entry,) = self.archive(imports)["manifests"]  # type: ignore[misc]
+                names.append(entry["annotations"]["io.containerd.image.name"])
+        return names
+
+    def told(self, verb: str) -> list[list[str]]:
+        """The calls of one verb, without the namespace."""
+        return [call[2:] for call in self.calls if verb in call[2:4]]
+
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Fake:
@@ -88,7 +133,7 @@ def annotations(index: dict[str, object]) -> tuple[str, str]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_index_only_archive_is_fed_to_import_as_each_version_wants_it(version: str, fake: Fake) -> None:
-    assert fake.run(naming.by_index(fake.ctr(version), NAMING)).returncode == 0
+    assert fake.run(naming.by_index(fake.place(version), NAMING)).returncode == 0
     full = "new.example/a/app:2"
     flags, names = {
         "1.0": (["--oci-name", "new.example/a/app"], (full, "2")),
@@ -102,55 +147,77 @@ def test_an_index_only_archive_is_fed_to_import_as_each_version_wants_it(version
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_name_that_somebody_else_gave_meanwhile_is_not_replaced(version: str, fake: Fake) -> None:
-    step = naming.by_index(fake.ctr(version), replace(NAMING, may_replace=False))
-    (fake.folder / "taken").write_text("new.example/a/app:2\n")
-    done = fake.run(step)
-    assert done.returncode == 1
-    assert "already exists" in done.stderr
-    look = ["--namespace", "k8s.io", "images", "ls", "-q", 'name=="new.example/a/app:2"']
-    assert fake.calls == [look]
+@pytest.mark.parametrize("method", [Method.INDEX, Method.ARCHIVE])
+def test_a_name_that_somebody_else_gave_meanwhile_is_not_replaced(version: str, method: Method, fake: Fake) -> None:
+    (fake.folder / "taken").write_text(f"{WANTED}\n")
+    asked = replace(NAMING, method=method, replaces=False)
+    assert fake.act(fake.place(version), asked)["name-0"].exit == TAKEN
+    look = ["--namespace", "k8s.io", "images", "ls", "-q", f'name=="{WANTED}"']
+    assert fake.calls[0] == look
+    assert [call[3] for call in fake.calls] == ["ls", "ls"]  # the second verifies
     (fake.folder / "taken").unlink()
-    assert fake.run(step).returncode == 0
-    assert [call[3] for call in fake.calls] == ["ls", "ls", "import"]
+    assert fake.act(fake.place(version), asked)["name-0"].exit == 0
+    assert fake.calls[2] == look
+    assert fake.given == [WANTED]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_flag_given_is_in_that_versions_help(version: str, fake: Fake) -> None:
-    everything = replace(NAMING, all_platforms=True, foreign=True)
-    ctr = replace(fake.ctr(version), snapshotter="native")
-    fake.run(naming.by_index(ctr, everything))
-    if ctr.capabilities.tag:
-        fake.run(ctr.tag("k8s.io", "a:1", "b:1", force=True))
-    for call in fake.calls:
+    everything = replace(NAMING, target=INDEX, whole=True, foreign=True)
+    place = replace(fake.place(version), ctr=replace(fake.ctr(version), snapshotter="native"))
+    fake.run(naming.by_index(place, everything))
+    fake.run(naming.by_archive(place, everything)[0])
+    if place.ctr.capabilities.tag:
+        fake.run(place.ctr.tag("k8s.io", "a:1", "b:1", force=True))
+    flagged = [call for call in fake.calls if call[3] in ("import", "tag")]
+    for call in flagged:
         helped = record(version, f"help of images {call[3]}").stdout
         flags = [word for word in call[4:] if word.startswith("--")]
         assert flags and all(re.search(rf"{flag}\b", helped) for flag in flags)
 
 
+WHOLE: dict[str, object] = {"target": INDEX, "whole": True}
+
+
 @pytest.mark.parametrize(
-    ("wanted", "flags"),
+    ("crosses", "wanted", "flags"),
     [
-        ({"unpack": True}, []),
-        ({"unpack": True, "all_platforms": True}, ["--all-platforms"]),
-        ({"all_platforms": True}, ["--all-platforms", "--no-unpack"]),
-        ({"foreign": True}, ["--all-platforms", "--no-unpack"]),
-        ({"foreign": True, "unpack": True}, ["--all-platforms", "--no-unpack"]),
-        ({}, ["--no-unpack"]),
+        (False, {}, ["--no-unpack"]),
+        (True, {}, []),
+        (False, WHOLE, ["--all-platforms", "--no-unpack"]),
+        (True, WHOLE, ["--all-platforms"]),
+        (False, {"target": INDEX}, ["--no-unpack"]),
+        (True, {"target": INDEX}, []),
+        (False, {"whole": True}, ["--no-unpack"]),
+        (False, {"foreign": True}, ["--all-platforms", "--no-unpack"]),
+        (True, {"foreign": True}, ["--all-platforms", "--no-unpack"]),
     ],
 )
 def test_platforms_are_kept_and_unpacked_as_wanted_where_there_are_flags(
-    wanted: dict[str, bool], flags: list[str], fake: Fake
+    crosses: bool, wanted: dict[str, object], flags: list[str], fake: Fake
 ) -> None:
-    fake.run(naming.by_index(fake.ctr("1.6.20"), replace(NAMING, **wanted)))  # type: ignore[arg-type]
-    fake.run(naming.by_index(fake.ctr("1.2.6"), replace(NAMING, **wanted)))  # type: ignore[arg-type]
+    for version in ("1.6.20", "1.2.6"):
+        place = fake.place(version, from_namespace="default" if crosses else "k8s.io")
+        fake.run(naming.by_index(place, replace(NAMING, **wanted)))  # type: ignore[arg-type]
     new, old = fake.calls
     assert new[4:-1] == flags
     assert old[4:-1] == []
 
 
-def by_archive(ctr: Ctr, *, source_is_there: bool = True) -> str:
-    return naming.by_archive(ctr, "old.example/app:1", "default", NAMING, source_is_there=source_is_there)
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("from_namespace", ["k8s.io", "default"])
+def test_the_classic_way_keeps_all_platforms_of_a_whole_index(version: str, from_namespace: str, fake: Fake) -> None:
+    has_flag = fake.ctr(version).capabilities.no_unpack
+    for wanted in (WHOLE, {"target": INDEX}, {"whole": True}):
+        (fake.folder / "log").unlink(missing_ok=True)
+        asked = replace(ARCHIVED, **wanted)  # type: ignore[arg-type]
+        fake.act(fake.place(version, from_namespace=from_namespace), asked)
+        calls = fake.told("export") + fake.told("import")
+        assert len(calls) == 3
+        every = [[word for word in call if word.startswith("--all-platforms")] for call in calls]
+        # A flag of export without "=true" swaps what follows it, from 1.3 to 1.6.
+        all_of_it = [["--all-platforms=true"], ["--all-platforms"], ["--all-platforms"]]
+        assert every == (all_of_it if has_flag and wanted is WHOLE else [[], [], []])
 
 
 @pytest.mark.parametrize(
@@ -159,17 +226,17 @@ def by_archive(ctr: Ctr, *, source_is_there: bool = True) -> str:
         ("1.1.8", ["--oci-ref-name", "2"], ["--oci-name", "new.example/a/app"]),
         ("1.2.6", ["--oci-ref-name", "new.example/a/app:2"], []),
         ("1.6.20", [], []),
-        ("2.1.9", ["--local"], ["--local"]),
+        ("2.1.9", ["--local=true"], ["--local"]),
     ],
 )
 def test_the_classic_way_exports_imports_and_then_gives_the_exact_name(
     version: str, export: list[str], imported: list[str], fake: Fake
 ) -> None:
-    done = fake.run(by_archive(fake.ctr(version)))
+    done = fake.run(naming.by_archive(fake.place(version, from_namespace="default"), ARCHIVED)[0])
     assert (done.returncode, done.stderr) == (0, "")
     exports = [call[3:] for call in fake.calls if "export" in call]
     imports = [call[3:] for call in fake.calls if "import" in call]
-    assert exports == [["export", *export, "-", "old.example/app:1"]]
+    assert exports == [["export", *export, "-", SOURCE]]
     assert imports[0] == ["import", *imported, "-"]
     assert len(imports) == 2
     assert [call[1] for call in fake.calls if "export" in call] == ["default"]
@@ -177,22 +244,130 @@ def test_the_classic_way_exports_imports_and_then_gives_the_exact_name(
     assert b"the archive" in {file.read_bytes() for file in fake.folder.glob("stdin.*")}
 
 
+@pytest.mark.parametrize("version", ["1.2.6", "1.6.20"])
 @pytest.mark.parametrize("failing", ["export", "import"])
-def test_the_classic_way_fails_where_either_half_does_and_then_names_nothing(failing: str, fake: Fake) -> None:
-    done = fake.run(by_archive(fake.ctr("1.2.6")), fail=failing)
-    assert done.returncode != 0
+def test_the_classic_way_fails_where_either_half_does_and_then_names_nothing(
+    version: str, failing: str, fake: Fake
+) -> None:
+    done = fake.run(naming.by_archive(fake.place(version), ARCHIVED)[0], fail=failing)
+    assert done.returncode not in (0, TAKEN)
     assert f"{failing} fails" in done.stderr
     assert sum("import" in call for call in fake.calls) == 1
 
 
-def test_the_classic_way_takes_the_sources_own_name_out_again_where_it_was_not(fake: Fake) -> None:
-    removal = ["--namespace", "k8s.io", "images", "rm", "old.example/app:1"]
-    for fail in ("", "import"):
-        done = fake.run(by_archive(fake.ctr("1.6.20"), source_is_there=False), fail=fail)
-        assert bool(done.returncode) == bool(fail)
-        assert fake.calls[-1] == removal
-    fake.run(by_archive(fake.ctr("1.6.20"), source_is_there=True))
-    assert fake.calls.count(removal) == 2
+@pytest.mark.parametrize("fail", ["", "import", "export"])
+def test_the_classic_way_takes_the_sources_own_name_out_again_where_it_was_not(fail: str, fake: Fake) -> None:
+    place, removal = fake.place("1.6.20", from_namespace="default"), ["images", "rm", SOURCE]
+    fake.act(place, replace(ARCHIVED, source_stays=True), fail=fail)
+    assert fake.told("rm") == []
+    answers = fake.act(place, replace(ARCHIVED, source_stays=False), fail=fail)
+    assert answers["name-0"].ok is not bool(fail)
+    assert fake.told("rm") == [removal]
+    assert fake.calls[-1] == ["--namespace", "k8s.io", *removal]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("replaces", [False, True])
+def test_the_classic_way_never_runs_where_import_would_replace_another_image(
+    version: str, replaces: bool, fake: Fake
+) -> None:
+    asked = replace(ARCHIVED, may_stream=False, replaces=replaces)
+    answer = fake.act(fake.place(version, from_namespace="default"), asked)["name-0"]
+    assert answer.exit not in (0, TAKEN)
+    assert f"{SOURCE} is another image in k8s.io" in answer.stderr
+    assert fake.told("export") == fake.told("import") == fake.told("tag") == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("asked", [LINKED, ARCHIVED], ids=["link", "archive"])
+def test_replacing_goes_through_a_name_of_our_own_that_is_gone_afterwards(
+    version: str, asked: Naming, fake: Fake
+) -> None:
+    place = fake.place(version, from_namespace="default")
+    assert fake.act(place, replace(asked, replaces=True))["name-0"].ok
+    assert fake.given == [STAGE, WANTED]
+    assert fake.told("rm") == [["images", "rm", STAGE]]
+    assert str(Reference.parse(STAGE)) == STAGE
+    has_tag = place.ctr.capabilities.tag
+    assert [call[-2:] for call in fake.told("tag")] == ([[STAGE, WANTED]] if has_tag else [])
+    assert all("--force" in call for call in fake.told("tag"))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("asked", "fail"),
+    [(LINKED, "import"), (LINKED, "ingest export"), (ARCHIVED, "export"), (ARCHIVED, "import")],
+)
+def test_what_a_name_was_is_not_lost_where_replacing_fails(version: str, asked: Naming, fail: str, fake: Fake) -> None:
+    place = fake.place(version, from_namespace="default")
+    assert not fake.act(place, replace(asked, replaces=True), fail=fail)["name-0"].ok
+    assert WANTED not in fake.given
+    assert fake.told("rm") == [["images", "rm", STAGE]]
+
+
+def test_each_naming_of_a_run_has_a_name_of_its_own_to_go_through(fake: Fake) -> None:
+    asked = replace(ARCHIVED, replaces=True)
+    fake.act(fake.place("1.6.20"), asked, replace(asked, name=Reference.parse("new.example/b:1")))
+    assert fake.given == [STAGE, WANTED, STAGE[:-1] + "1", "new.example/b:1"]
+    assert fake.told("rm") == [["images", "rm", STAGE], ["images", "rm", STAGE[:-1] + "1"]]
+
+
+@pytest.mark.parametrize("method", [Method.TAG, Method.INDEX])
+def test_replacing_within_a_namespace_needs_no_other_name(method: Method, fake: Fake) -> None:
+    fake.act(fake.place("1.6.20"), replace(NAMING, method=method))
+    assert fake.given == [WANTED]
+    assert fake.told("rm") == []
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_tag_is_forced_only_where_the_name_is_to_be_moved(replaces: bool, fake: Fake) -> None:
+    fake.act(fake.place("1.6.20"), replace(NAMING, method=Method.TAG, replaces=replaces, target=None))
+    force = ["--force"] if replaces else []
+    assert fake.told("tag") == [["images", "tag", *force, SOURCE, WANTED]]
+
+
+def test_a_script_links_and_names_each_image_and_looks_at_all_names_once(fake: Fake) -> None:
+    second = replace(NAMING, name=Reference.parse("new.example/b:1"))
+    script = naming.script(fake.place("1.6.20", from_namespace="default"), [LINKED, second, second])
+    assert list(script.steps) == ["link-0", "name-0", "name-1", "name-2", "verify"]
+    assert script.steps["verify"].count("new.example/b:1") == 1 and WANTED in script.steps["verify"]
+
+
+def test_where_linking_fails_content_is_streamed(fake: Fake) -> None:
+    answers = fake.act(fake.place("1.6.20", from_namespace="default"), LINKED, fail="ingest")
+    assert not answers["link-0"].ok and answers["name-0"].ok
+    assert len(fake.told("export")) == 1 and fake.given == [WANTED]
+
+
+REST = {DIGEST: (OTHER, "sha256:" + "ef" * 32), OTHER: ("sha256:" + "01" * 32,), "sha256:" + "ef" * 32: ()}
+
+
+def test_what_import_would_let_go_of_a_linked_partial_index_is_kept_by_labels(fake: Fake) -> None:
+    asked = replace(LINKED, target=INDEX, blobs=(INDEX, LAYER), rest=REST)
+    assert fake.act(fake.place("1.6.20", from_namespace="default"), asked)["name-0"].ok
+    kept = [call[2:] for call in fake.told("label") if ".rest." in call[3]]
+    key = "containerd.io/gc.ref.content.rest"
+    assert kept == [
+        [DIGEST, f"{key}.0={OTHER}", f"{key}.1=sha256:{'ef' * 32}"],
+        [OTHER, f"{key}.0=sha256:{'01' * 32}"],
+    ]
+    verbs = [call[3] for call in fake.calls]
+    assert verbs.index("import") < len(verbs) - 1 - verbs[::-1].index("label")
+    assert not [key for _, key in labels(fake.calls, put=False) if ".rest." in key], "these stay"
+
+
+@pytest.mark.parametrize("fail", ["import", "ingest"])
+def test_nothing_is_kept_where_naming_or_linking_fails(fail: str, fake: Fake) -> None:
+    asked = replace(LINKED, target=INDEX, blobs=(INDEX, LAYER), rest=REST)
+    fake.act(fake.place("1.6.20", from_namespace="default"), asked, fail=fail)
+    assert not [key for _, key in labels(fake.calls, put=True) if ".rest." in key]
+
+
+def test_a_rest_that_cannot_be_kept_is_a_failure(fake: Fake) -> None:
+    asked = replace(LINKED, target=INDEX, blobs=(INDEX, LAYER), rest=REST)
+    place = fake.place("1.6.20", from_namespace="default")
+    step, *_ = (naming.script(place, [asked]).steps["name-0"],)
+    assert fake.run(f"linked=0; {step}", fail="label").returncode != 0
 
 
 def labels(calls: list[list[str]], *, put: bool) -> set[tuple[str, str]]:
@@ -201,52 +376,87 @@ def labels(calls: list[list[str]], *, put: bool) -> set[tuple[str, str]]:
     return {(digest, word.partition("=")[0]) for digest, word in pairs if word.endswith("=") is not put}
 
 
+def link(fake: Fake, version: str, *blobs: Descriptor, **place: object) -> tuple[str, str]:
+    return naming.link(fake.place(version, **place), replace(LINKED, blobs=blobs))  # type: ignore[arg-type]
+
+
 def test_blobs_are_linked_from_an_empty_file_and_kept_from_the_first_on(fake: Fake) -> None:
-    blobs = [TARGET, Descriptor("layer", OTHER, 5)]
-    step, cleanup = naming.link(fake.ctr("1.2.6"), "/root", "k8s.io", blobs, "ctr-ferry.run", rooted=())
+    step, cleanup = link(fake, "1.2.6", TARGET, LAYER)
     done = fake.run(step)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     ingest = ["content", "ingest", "--expected-digest"]
-    assert [call[2:] for call in fake.calls if "ingest" in call] == [
-        [*ingest, DIGEST, "--expected-size", "1234", "ctr-ferry.run-" + "ab" * 6],
-        [*ingest, OTHER, "--expected-size", "5", "ctr-ferry.run-" + "cd" * 6],
+    assert fake.told("ingest") == [
+        [*ingest, DIGEST, "--expected-size", "1234", f"{OWNER}-" + "ab" * 6],
+        [*ingest, OTHER, "--expected-size", "5", f"{OWNER}-" + "cd" * 6],
     ]
-    assert fake.calls[1][2:6] == ["content", "label", DIGEST, "containerd.io/gc.root=ctr-ferry.run"]
+    assert fake.calls[1][2:6] == ["content", "label", DIGEST, f"containerd.io/gc.root={OWNER}"]
     assert {file.read_bytes() for file in fake.folder.glob("ingested.*")} == {b""}
     put = labels(fake.calls, put=True)
+    (fake.folder / "rooted").write_text(f"{DIGEST}\n")
     fake.run(cleanup)
     assert labels(fake.calls, put=False) == put
+    assert ["content", "ls", "-q", f'labels."containerd.io/gc.root"=="{OWNER}"'] in fake.told("ls")
 
 
 def test_the_empty_file_that_links_is_gone_afterwards(fake: Fake, tmp_path: Path) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
-    step, _ = naming.link(fake.ctr("1.2.6"), "/root", "k8s.io", [TARGET], "run", rooted=())
+    step, _ = link(fake, "1.2.6", TARGET)
     fake.run(f"TMPDIR={folder}; export TMPDIR; {step}")
     assert list(folder.iterdir()) == []
     assert len(fake.calls) == 2
 
 
 def test_a_blob_that_somebody_else_keeps_is_linked_but_its_label_left_alone(fake: Fake) -> None:
-    step, cleanup = naming.link(fake.ctr("1.2.6"), "/root", "k8s.io", [TARGET], "run", rooted=[DIGEST])
+    step, cleanup = link(fake, "1.2.6", TARGET, LAYER, rooted=[DIGEST])
     fake.run(step)
+    put = labels(fake.calls, put=True)
+    (fake.folder / "rooted").write_text(f"{DIGEST}\n")
     fake.run(cleanup)
     assert "ingest" in fake.calls[0]
     assert "containerd.io/gc.root" not in {key for put in (True, False) for _, key in labels(fake.calls, put=put)}
+    assert labels(fake.calls, put=False) == put
+
+
+@pytest.mark.parametrize("ours", ["", f"{OTHER}\n"], ids=["none of ours", "another of ours"])
+def test_a_root_that_another_run_claimed_meanwhile_is_not_taken_off(ours: str, fake: Fake) -> None:
+    step, cleanup = link(fake, "1.2.6", TARGET, LAYER)
+    fake.run(step)
+    (fake.folder / "rooted").write_text(ours)
+    fake.run(cleanup)
+    put, off = labels(fake.calls, put=True), labels(fake.calls, put=False)
+    assert off == put - {(DIGEST, "containerd.io/gc.root")} != put
+
+
+def test_a_blob_that_a_collection_took_before_its_label_is_linked_again(fake: Fake) -> None:
+    text = fake.path.read_text().replace(
+        "for failing in",
+        """case " $* " in *" label "*) [ "$(grep -c label "$here/log")" -gt 2 ] || exit 1;; esac\nfor failing in""",
+    )
+    fake.path.write_text(text)
+    step, _ = link(fake, "1.2.6", TARGET, LAYER)
+    assert fake.run(step).returncode == 0
+    assert [call[3] for call in fake.calls] == ["ingest", "label"] * 3 + ["ingest"]
+
+
+def test_linking_gives_up_where_no_label_is_taken_on(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "_TRIES", 3)
+    step, _ = link(fake, "1.2.6", TARGET, LAYER)
+    assert fake.run(step, fail="label").returncode != 0
+    assert [call[3] for call in fake.calls] == ["ingest", "label"] * 3
 
 
 def test_ctr_1_0_reads_the_blobs_own_file(fake: Fake, tmp_path: Path) -> None:
     folder = tmp_path / "content root" / "blobs" / "sha256"
     folder.mkdir(parents=True)
     (folder / ("ab" * 32)).write_bytes(b"blob")
-    step, _ = naming.link(fake.ctr("1.0.3"), str(tmp_path / "content root"), "k8s.io", [TARGET], "run", rooted=())
+    step, _ = link(fake, "1.0.3", TARGET, content_root=str(tmp_path / "content root"))
     assert fake.run(step).returncode == 0
     assert [file.read_bytes() for file in fake.folder.glob("ingested.*")] == [b"blob"]
 
 
 def test_linking_stops_at_the_first_blob_that_fails(fake: Fake) -> None:
-    blobs = [TARGET, Descriptor("layer", OTHER, 5)]
-    step, _ = naming.link(fake.ctr("1.2.6"), "/root", "k8s.io", blobs, "run", rooted=())
+    step, _ = link(fake, "1.2.6", TARGET, LAYER)
     assert fake.run(step, fail="ingest").returncode == 1
     assert len(fake.calls) == 1
 
@@ -269,25 +479,25 @@ while [ ! -e answer.$n ]; do n=$((n-1)); done; cat answer.$n
 
 def test_names_are_listed_once_where_nobody_labels_them(fake: Fake) -> None:
     listing(fake, row("-"))
-    done = fake.run(naming.verify(fake.ctr("1.2.6"), "k8s.io", ["new.example/a/app:2"], managed=False))
+    done = fake.run(naming.verify(fake.place("1.2.6", managed=False), [WANTED]))
     assert row("-") in done.stdout and len(fake.calls) == 1
 
 
 def test_verifying_waits_for_cris_label(fake: Fake) -> None:
     listing(fake, row("-"), row("-"), row("io.cri-containerd.image=managed"))
-    done = fake.run(naming.verify(fake.ctr("1.2.6"), "k8s.io", ["new.example/a/app:2"], managed=True))
+    done = fake.run(naming.verify(fake.place("1.2.6", managed=True), [WANTED]))
     assert done.stdout.count(" sha256:") == done.stdout.count("managed") == 1
     assert len(fake.calls) == 4
 
 
 def test_verifying_waits_for_nothing_where_no_name_is_there(fake: Fake) -> None:
     listing(fake, "")
-    done = fake.run(naming.verify(fake.ctr("1.2.6"), "k8s.io", ["new.example/a/app:2"], managed=True))
+    done = fake.run(naming.verify(fake.place("1.2.6", managed=True), [WANTED]))
     assert done.returncode == 0 and len(fake.calls) == 2
 
 
 def test_verifying_gives_up_waiting_in_the_end(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(naming, "_PATIENCE", 2)
     listing(fake, row("-"))
-    done = fake.run(naming.verify(fake.ctr("1.2.6"), "k8s.io", ["new.example/a/app:2"], managed=True))
+    done = fake.run(naming.verify(fake.place("1.2.6", managed=True), [WANTED]))
     assert row("-") in done.stdout and len(fake.calls) == 4

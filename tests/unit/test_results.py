@@ -44,6 +44,20 @@ def test_all_wrong_lines_of_a_map_are_told_at_once(tmp_path: Path) -> None:
     assert [line.split(": ")[0] for line in wrong.value.said.splitlines()] == [f"{file}:{n}" for n in (2, 3, 4, 5, 7)]
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("r/a:1 r/b:1\nr/b:1 r/c:1\n", "docker.io/r/b:1"),
+        ("r.example/b:1 r.example/c:1\nr.example/a:1 r.example/b\n", "r.example/b:1"),
+        ("r.example/a:1 r.example/b:1\nr.example/b:1 r.example/a:1\n", "r.example/a:1"),
+    ],
+)
+def test_a_destination_of_a_map_is_no_source_of_another_line(tmp_path: Path, text: str, name: str) -> None:
+    with pytest.raises(errors.UsageError) as refused:
+        read_map(a_map(tmp_path, text))
+    assert f"{name} is a source and a destination" in refused.value.said
+
+
 def test_a_line_twice_in_a_map_is_one_image(tmp_path: Path) -> None:
     assert len(read_map(a_map(tmp_path, "a r/x:1\na r/x:1\n"))) == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,12 +13,13 @@ from records import record
 
 from tasks import errors
 from tasks.ctr.commands import Ctr
+from tasks.ctr.content import Content
 from tasks.ctr.images import Image, Listing
 from tasks.ctr.probe import Facts, Settings
 from tasks.ctr.shell import Answer, Script
 from tasks.ctr.version import Capabilities, Version
 from tasks.fleet.outcome import Status
-from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
+from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
 from tasks.retag import Job, Method, RetagResult, parse
 
 A, B, CHILD, OTHER = (f"sha256:{letter * 64}" for letter in "abcd")
@@ -56,6 +58,8 @@ class FakeHost:
     version: str = "1.6.20"
     elsewhere: Mapping[str, Sequence[Image]] = field(default_factory=dict)
     blobs: Mapping[str, bytes] = field(default_factory=lambda: {A: MANIFEST, B: MANIFEST, CHILD: MANIFEST})
+    absent: Sequence[str] = ()
+    there: Sequence[str] = ()
     cri: bool = False
     dry_run: bool = False
     answers: dict[str, Answer | Callable[[str], Answer]] = field(default_factory=dict)
@@ -90,7 +94,9 @@ class FakeHost:
             answer = self.answers[name]
             return answer if isinstance(answer, Answer) else answer(text)
         if name == "visible":
-            return Answer(0, "\n".join(self.blobs).encode(), "")
+            return Answer(0, "\n".join({*self.blobs, CONFIG} - {*self.absent}).encode(), "")
+        if name == "there":
+            return Answer(0, "\n".join(self.there).encode(), "")
         if name.startswith("get-"):
             digest = text.rsplit(maxsplit=1)[-1]
             known = digest in self.blobs
@@ -154,7 +160,7 @@ def test_a_name_that_cri_does_not_notice_is_taken_back() -> None:
     host = FakeHost(
         [image(OLD, A, MANAGED)], cri=True, answers={"verify": table(image(NEW)), "after": table(image(OLD))}
     )
-    with pytest.raises(errors.VerifyFailed, match="CRI has not taken notice"):
+    with pytest.raises(errors.VerifyFailed, match="CRI took no notice"):
         retag(host)
     assert host.removed == [NEW]
 
@@ -244,7 +250,7 @@ def test_a_wanted_platform_counts_although_the_name_is_there_for_the_whole_index
         retag(host, platform="linux/arm64")
 
 
-@pytest.mark.parametrize(("version", "digest"), [("1.2.6", CHILD), ("1.6.20", A), ("1.1.8", A)])
+@pytest.mark.parametrize(("version", "digest"), [("1.2.6", CHILD), ("1.1.8", A)])
 def test_a_partial_index_is_named_as_far_as_a_ctr_can(version: str, digest: str) -> None:
     host = FakeHost(
         [image(OLD, A, media_type=OCI_INDEX)],
@@ -255,6 +261,161 @@ def test_a_partial_index_is_named_as_far_as_a_ctr_can(version: str, digest: str)
     (done,) = retag(host, method="index").images
     assert (done.digest, done.src_digest) == (digest, A)
     assert bool(done.note) is (digest == CHILD)
+
+
+CROSSING = {"namespace": "default", "to_namespace": "k8s.io"}
+WHOLE_INDEX = {A: INDEX, CHILD: MANIFEST, OTHER: MANIFEST}
+
+
+@pytest.mark.parametrize("version", ["1.3.0", "1.6.20", "2.1.9"])
+@pytest.mark.parametrize("options", [{"method": "index"}, {"method": "archive"}, {"method": "archive", **CROSSING}])
+@pytest.mark.parametrize("blobs", [{A: INDEX, CHILD: MANIFEST}, WHOLE_INDEX], ids=["no child", "no layer"])
+def test_import_of_a_partial_index_is_refused_where_it_would_let_go_of_other_platforms(
+    version: str, options: dict[str, str], blobs: dict[str, bytes]
+) -> None:
+    if len(blobs) == 3:
+        other = {"config": {"digest": B, "size": 2}, "layers": []}
+        blobs = blobs | {OTHER: json.dumps(other).encode()}
+    index = image(OLD, A, media_type=OCI_INDEX)
+    host = FakeHost([index], version=version, blobs=blobs, elsewhere={"default": [index]})
+    with pytest.raises(errors.MethodUnsupported, match="partly there") as refused:
+        retag(host, **options)
+    assert refused.value.kind == "method-unsupported"
+    assert host.changes == []
+
+
+@pytest.mark.parametrize("version", ["1.2.6", "1.6.20", "2.1.9"])
+@pytest.mark.parametrize(
+    "options", [{"method": "index"}, {"method": "archive"}, {"method": "archive", **CROSSING}, CROSSING]
+)
+def test_a_whole_index_is_named_with_all_its_platforms(version: str, options: dict[str, str]) -> None:
+    index = image(OLD, A, media_type=OCI_INDEX)
+    host = FakeHost(
+        [] if "namespace" in options else [index],
+        version=version,
+        blobs=WHOLE_INDEX,
+        elsewhere={"default": [index]},
+        answers={"verify": table(image(NEW, A, media_type=OCI_INDEX))},
+    )
+    (done,) = retag(host, **options).images
+    step = host.scripts[-1].steps["name-0"]
+    lines = [part for part in step.split("| ") if " import " in part]
+    assert lines and all(("--all-platforms" in line) is (version != "1.2.6") for line in lines)
+    assert " export " not in step or ("--all-platforms=true" in step) is (version != "1.2.6")
+    assert done.digest == A
+
+
+def test_a_tag_needs_no_whole_index() -> None:
+    host = FakeHost(
+        [image(OLD, A, media_type=OCI_INDEX)], blobs={A: INDEX, CHILD: MANIFEST}, answers={"verify": table(image(NEW))}
+    )
+    assert retag(host, method="tag").status is Status.CHANGED
+    assert len(host.scripts) == 1, "nor does it read any content"
+
+
+def test_of_a_linked_partial_index_the_rest_is_kept() -> None:
+    index = image(OLD, A, media_type=OCI_INDEX)
+    two = json.dumps({"config": {"digest": B, "size": 2}, "layers": [{"digest": CONFIG, "size": 3}]}).encode()
+    host = FakeHost(
+        [], blobs=WHOLE_INDEX | {OTHER: two}, elsewhere={"default": [index]}, answers={"verify": table(image(NEW))}
+    )
+    assert retag(host, **CROSSING).status is Status.CHANGED
+    step = host.scripts[-1].steps["name-0"]
+    assert f"content label {A} containerd.io/gc.ref.content.rest.0={OTHER}" in step
+    assert f"content label {OTHER} containerd.io/gc.ref.content.rest.0={CONFIG}" in step
+    assert "--all-platforms" not in step
+    assert f"--expected-digest {B}" not in host.scripts[-1].steps["link-0"]
+
+
+def test_of_a_linked_whole_index_nothing_needs_to_be_kept() -> None:
+    index = image(OLD, A, media_type=OCI_INDEX)
+    host = FakeHost([], blobs=WHOLE_INDEX, elsewhere={"default": [index]}, answers={"verify": table(image(NEW))})
+    retag(host, **CROSSING)
+    assert ".rest." not in host.scripts[-1].steps["name-0"]
+
+
+def test_content_tells_what_a_platform_needs_and_what_is_there_besides() -> None:
+    content = Content(frozenset({A, CHILD, OTHER}), {A: INDEX, CHILD: MANIFEST, OTHER: MANIFEST})
+    index, amd64 = Descriptor(OCI_INDEX, A, len(INDEX)), Platform.parse("linux/amd64")
+    assert [blob.digest for blob in content.needed(index, amd64)] == [A, CHILD, CONFIG]
+    arm64 = content.needed(index, Platform.parse("linux/arm64"))
+    assert [blob.digest for blob in arm64] == [A, OTHER, CONFIG]
+    s390x = content.needed(index, Platform.parse("linux/s390x"))
+    assert [blob.digest for blob in s390x] == [A, CHILD, OTHER, CONFIG]
+    manifest = Descriptor(OCI_MANIFEST, CHILD, 5)
+    assert [blob.digest for blob in content.needed(manifest, Platform.parse("linux/s390x"))] == [CHILD, CONFIG]
+    assert content.rest(index, amd64) == {A: (OTHER,), OTHER: ()}
+    content.visible |= {CONFIG}
+    assert content.rest(index, amd64) == {A: (OTHER,), OTHER: (CONFIG,)}
+    content.visible -= {OTHER}
+    assert content.rest(index, amd64) == {A: ()}
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("method", ["auto", "archive"])
+@pytest.mark.parametrize("absent", [CONFIG, CHILD])
+def test_what_is_not_all_there_is_not_named_in_another_namespace(dry_run: bool, method: str, absent: str) -> None:
+    index = image(OLD, A, media_type=OCI_INDEX)
+    host = FakeHost([], blobs=WHOLE_INDEX, absent=[absent], elsewhere={"default": [index]}, dry_run=dry_run)
+    with pytest.raises(errors.ContentMissing) as missing:
+        retag(host, method=method, **CROSSING)
+    assert absent in missing.value.said
+    assert host.changes == []
+
+
+def test_what_another_platform_lacks_does_not_matter_from_namespace_to_namespace() -> None:
+    index = image(OLD, A, media_type=OCI_INDEX)
+    host = FakeHost(
+        [], blobs=WHOLE_INDEX, absent=[OTHER], elsewhere={"default": [index]}, answers={"verify": table(image(NEW))}
+    )
+    assert retag(host, **CROSSING).status is Status.CHANGED
+
+
+@pytest.mark.parametrize("there", [[A, CONFIG], [A], [CONFIG], []])
+def test_a_name_in_another_namespace_is_right_only_with_its_content(there: list[str]) -> None:
+    host = FakeHost(
+        [image(NEW)], there=there, elsewhere={"default": [image(OLD)]}, answers={"verify": table(image(NEW))}
+    )
+    result = retag(host, **CROSSING)
+    if len(there) == 2:
+        assert result.status is Status.UNCHANGED and "already" in result.images[0].note
+        assert host.changes == []
+    else:
+        assert result.status is Status.CHANGED
+        assert "ctr-ferry.invalid/" in host.scripts[-1].steps["name-0"]
+
+
+@pytest.mark.parametrize("options", [CROSSING, {"method": "archive"}, {"method": "archive", **CROSSING}])
+def test_moving_a_name_goes_through_one_of_our_own(options: dict[str, str]) -> None:
+    host = FakeHost(
+        [image(OLD), image(NEW, B)], elsewhere={"default": [image(OLD)]}, answers={"verify": table(image(NEW))}
+    )
+    with pytest.raises(errors.ReferenceExists):
+        retag(host, **options)
+    assert host.changes == []
+    assert retag(host, force=True, **options).status is Status.CHANGED
+    stage = f"ctr-ferry.invalid/ctr-ferry.{host.run_id.lower()}:0"
+    assert f"tag --force {stage} {NEW}" in host.scripts[-1].steps["name-0"]
+    assert f"images rm {stage}" in host.scripts[-1].cleanup
+
+
+def test_the_sources_own_name_is_taken_out_of_a_namespace_that_did_not_have_it() -> None:
+    for images, removed in (([], True), ([image(OLD)], False)):
+        host = FakeHost(images, elsewhere={"default": [image(OLD)]}, answers={"verify": table(image(NEW))})
+        retag(host, method="archive", **CROSSING)
+        assert (f"images rm {OLD}" in host.scripts[-1].cleanup) is removed
+    host = FakeHost([], elsewhere={"default": [image(OLD)]}, answers={"verify": table(image(OLD))})
+    retag(host, dst=OLD, method="archive", **CROSSING)
+    assert "images rm" not in host.scripts[-1].cleanup, "it is the wanted name"
+
+
+@pytest.mark.parametrize("method", ["auto", "archive"])
+def test_another_image_of_the_sources_name_is_not_replaced_by_a_stream(method: str) -> None:
+    host = FakeHost([image(OLD, B)], elsewhere={"default": [image(OLD)]}, answers={"verify": table(image(NEW))})
+    retag(host, method=method, **CROSSING)
+    step = host.scripts[-1].steps["name-0"]
+    assert f"{OLD} is another image in k8s.io" in step and " export " not in step
+    assert f"images rm {OLD}" not in host.scripts[-1].cleanup
 
 
 def test_the_platforms_manifest_of_an_index_is_the_same_on_1_2() -> None:
@@ -279,17 +440,43 @@ def test_an_image_without_its_manifest_is_not_named_again_by_index() -> None:
     assert host.changes == []
 
 
-def test_two_images_that_would_become_one_name_are_refused_and_the_rest_is_done() -> None:
+def test_two_images_that_would_become_one_name_are_both_refused_and_the_rest_is_done() -> None:
     images = [image("a.example/x:1"), image("b.example/x:1", B), image("a.example/y:1"), image(CONFIG, A)]
-    host = FakeHost(images, answers={"verify": table(image("new.example/x:1"), image("new.example/y:1"))})
-    with pytest.raises(errors.SomeFailed, match="1 of 3") as some:
+    host = FakeHost(images, answers={"verify": table(image("new.example/y:1"))})
+    with pytest.raises(errors.SomeFailed, match="2 of 3") as some:
         retag(host, to_registry="new.example", match="*")
     by_source = {i.src: i for i in some.value.result.images}
-    collided = by_source["b.example/x:1"]
-    assert collided.status is Status.FAILED
-    assert collided.error and collided.error["kind"] == "reference-exists"
+    for name, rival in (("a.example/x:1", "b.example/x:1"), ("b.example/x:1", "a.example/x:1")):
+        collided = by_source[name]
+        assert collided.status is Status.FAILED
+        assert collided.error and collided.error["kind"] == "reference-exists"
+        assert rival in collided.error["message"]
     assert by_source["a.example/y:1"].status is Status.CHANGED
     assert some.value.result.status is Status.CHANGED
+    assert not any("new.example/x" in text for text in host.changes)
+
+
+def test_the_same_image_under_two_names_becomes_one_once() -> None:
+    images = [image("a.example/x:1"), image("b.example/x:1")]
+    host = FakeHost(images, answers={"verify": table(image("new.example/x:1"))})
+    first, second = retag(host, to_registry="new.example", match="*").images
+    assert (first.status, second.status) == (Status.CHANGED, Status.UNCHANGED)
+    assert "a.example/x:1" in second.note and not second.method
+    assert [name for name in host.steps if name.startswith("name-")] == ["name-0"]
+
+
+def test_a_destination_that_is_the_source_of_another_line_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "map"  # only the host knows that the digest is r.example/b:1
+    file.write_text(f"r.example/a:1 r.example/b:1\n{B} r.example/c:1\n")
+    images = [image("r.example/a:1"), image("r.example/b:1", B)]
+    host = FakeHost(images, answers={"verify": table(image("r.example/c:1", B))})
+    with pytest.raises(errors.SomeFailed, match="1 of 2") as some:
+        retag(host, map=str(file), force=True)
+    refused, done = some.value.result.images
+    assert refused.error and refused.error["kind"] == "reference-exists"
+    assert "source of another line" in refused.error["message"]
+    assert done.status is Status.CHANGED
+    assert not any(" r.example/b:1" in text and "--force" in text for text in host.changes)
 
 
 def test_moving_to_a_registry_leaves_out_what_is_there_and_what_is_pinned() -> None:
@@ -298,8 +485,8 @@ def test_moving_to_a_registry_leaves_out_what_is_there_and_what_is_pinned() -> N
     assert [i.dst for i in retag(host, to_registry="new.example", match="*").images] == ["new.example/z:1"]
 
 
-def test_of_many_images_the_good_ones_are_done_and_each_bad_one_says_why(tmp_path: object) -> None:
-    file = tmp_path / "map"  # type: ignore[operator]
+def test_of_many_images_the_good_ones_are_done_and_each_bad_one_says_why(tmp_path: Path) -> None:
+    file = tmp_path / "map"
     file.write_text("a.example/a:1 r.example/a:1\na.example/nosuch:1 r.example/n:1\na.example/b:1 r.example/b:1\n")
     answers = {"name-1": failing("something odd"), "verify": table(image("r.example/a:1"))}
     host = FakeHost([image("a.example/a:1"), image("a.example/b:1", B)], answers=dict(answers))

@@ -1,0 +1,91 @@
+"""What became of a name: every branch of the judgement, and CRI's records that are ours to take away."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks import errors
+from tasks.ctr.commands import CRI_MANAGED
+from tasks.ctr.images import Image, Listing
+from tasks.ctr.naming import TAKEN
+from tasks.ctr.shell import Answer
+from tasks.ctr.verdict import Verdict, exists, judge, records_left
+from tasks.oci.descriptor import OCI_MANIFEST
+
+A, B, CONFIG, OTHER = (f"sha256:{letter * 64}" for letter in "abcd")
+NAME = "new.example/app:1"
+FINE, TAKEN_ALREADY, FAILED = Answer(0, b"", ""), Answer(TAKEN, b"", ""), Answer(1, b"", "ctr: something odd")
+EXISTS = Answer(1, b"", f'ctr: image "{NAME}": already exists')
+NOT_FOUND = Answer(1, b"", f"ctr: content digest {CONFIG}: not found")
+
+
+def image(name: str = NAME, digest: str = A, *labels: str) -> Image:
+    return Image(name, OCI_MANIFEST, digest, "3.0 MiB", "linux/amd64", frozenset(labels))
+
+
+RIGHT, WRONG, MANAGED = image(), image(NAME, B), image(NAME, A, CRI_MANAGED)
+
+
+def verdict(answer: Answer, now: Image | None, *, managed: bool = False, tolerant: bool = False) -> Verdict:
+    return judge(NAME, A, answer, now, namespace="k8s.io", managed=managed, tolerant=tolerant)
+
+
+@pytest.mark.parametrize(
+    ("answer", "now", "more", "kind", "ours"),
+    [
+        (FINE, RIGHT, {}, None, True),
+        (FINE, MANAGED, {"managed": True}, None, True),
+        (FINE, RIGHT, {"managed": True}, errors.VerifyFailed, True),
+        (FINE, None, {}, errors.VerifyFailed, False),
+        (FINE, WRONG, {}, errors.VerifyFailed, False),
+        (TAKEN_ALREADY, RIGHT, {}, None, False),
+        (TAKEN_ALREADY, WRONG, {}, errors.ReferenceExists, False),
+        (TAKEN_ALREADY, None, {}, errors.ReferenceExists, False),
+        (EXISTS, RIGHT, {}, None, False),
+        (EXISTS, RIGHT, {"managed": True}, None, False),
+        (EXISTS, WRONG, {"tolerant": True}, errors.ReferenceExists, False),
+        (FAILED, RIGHT, {}, errors.CommandFailed, True),
+        (FAILED, WRONG, {}, errors.CommandFailed, False),
+        (FAILED, None, {}, errors.CommandFailed, False),
+        (NOT_FOUND, RIGHT, {}, errors.ContentMissing, True),
+        (FAILED, RIGHT, {"tolerant": True}, None, True),
+        (FAILED, WRONG, {"tolerant": True}, errors.CommandFailed, False),
+        (FAILED, None, {"tolerant": True}, errors.CommandFailed, False),
+        (FAILED, RIGHT, {"tolerant": True, "managed": True}, errors.VerifyFailed, True),
+    ],
+)
+def test_a_name_is_judged_by_what_the_host_says_afterwards(
+    answer: Answer, now: Image | None, more: dict[str, bool], kind: type[errors.FerryError] | None, ours: bool
+) -> None:
+    said = verdict(answer, now, **more)
+    assert (type(said.error) if said.error else None, said.ours) == (kind, ours)
+
+
+def test_another_images_name_that_exists_is_no_excuse() -> None:
+    answer = Answer(1, b"", 'ctr: image "new.example/app:10": already exists')
+    assert isinstance(verdict(answer, RIGHT).error, errors.CommandFailed)
+
+
+def test_each_wrong_end_says_what_it_saw() -> None:
+    gone = verdict(Answer(0, b"", "ctr: odd"), None).error
+    assert gone and "is not there" in gone.message and "odd" in gone.said
+    elsewhere = verdict(FINE, WRONG).error
+    assert elsewhere and A in elsewhere.said and B in elsewhere.said and "--force" in elsewhere.hint
+    unseen = verdict(FINE, RIGHT, managed=True).error
+    assert unseen and "CRI took no notice" in unseen.message
+    taken = verdict(TAKEN_ALREADY, None).error
+    assert taken and "gone again" in taken.said and A in taken.said
+
+
+def test_a_name_that_exists_is_told_with_both_digests_and_the_way_out() -> None:
+    error = exists(NAME, "k8s.io", B, A)
+    assert NAME in error.message and "k8s.io" in error.message
+    assert error.said == f"there {B}\nsource {A}" and "--force" in error.hint
+
+
+def test_cris_records_are_left_over_where_no_name_needs_them_and_they_were_not_there_before() -> None:
+    record, theirs = image(CONFIG, A), image(OTHER, A)
+    before, after = Listing("k8s.io", (theirs,)), Listing("k8s.io", (record, theirs, image("sha256:" + "e" * 64, B)))
+    assert records_left({A}, before, after) == [CONFIG]
+    assert records_left({B}, before, Listing("k8s.io", (record,))) == []
+    assert records_left({A}, before, Listing("k8s.io", (record, RIGHT))) == []
