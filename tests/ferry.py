@@ -42,6 +42,11 @@ def release(node: Node) -> tuple[int, int]:
     return int(major), int(minor)
 
 
+def has_cri(node: Node) -> bool:
+    """Tell whether CRI watches k8s.io; containerd has it since 1.1."""
+    return node.cri and release(node) >= (1, 1)
+
+
 @dataclass(frozen=True)
 class Run:
     """One `fab` that has ended."""
@@ -194,7 +199,7 @@ class Stage:
                 node.real_ctr("content", "label", image.target.digest, reference, namespace=namespace)
                 ingest = ("content", "ingest", "--expected-digest", digest, f"{self.token}-{number}")
                 node.real_ctr(*ingest, namespace=namespace, stdin=bytes(image.blobs[digest]))  # type: ignore[arg-type]
-            if namespace == "k8s.io" and node.cri:
+            if namespace == "k8s.io" and has_cri(node):
                 assert eventually(lambda: all(self.records(node)[name].managed for name in names)), node
 
         self.on_each(one, nodes)

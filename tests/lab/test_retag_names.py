@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 import pytest
-from ferry import Fab, Stage, counting
+from ferry import Fab, Stage, counting, has_cri
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
@@ -130,7 +130,7 @@ class TestTheDestination:
         assert (run.exit, run.statuses) == (0, dict.fromkeys(stage.nodes, "changed"))
         for node in stage.nodes.values():
             assert stage.records(node)[dst].digest == image.target.digest
-            assert stage.records(node)[dst].managed == node.cri
+            assert stage.records(node)[dst].managed == has_cri(node)
             assert stage.records(node)[src].digest == image.target.digest
 
     def test_that_exists_with_this_digest_is_unchanged(self, fab: Fab, stage: Stage, image: BuiltImage) -> None:
@@ -214,7 +214,7 @@ class TestManyAtOnce:
         records = stage.records(node)
         assert {line.split()[1] for line in lines} <= records.keys()
         assert all(r.digest == image.target.digest for r in records.values())
-        assert all(r.managed for n, r in records.items()) or not node.cri
+        assert all(r.managed for n, r in records.items()) or not has_cri(node)
         again = fab.retag(node.name, "--map", str(file))
         assert (again.exit, again.statuses) == (0, {node.name: "unchanged"})
 

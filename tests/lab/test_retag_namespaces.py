@@ -6,7 +6,7 @@ import secrets
 import threading
 
 import pytest
-from ferry import Fab, Stage, blob_stats, eventually, leftovers, processes, release
+from ferry import Fab, Stage, blob_stats, eventually, has_cri, leftovers, processes, release
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build, seed_image
@@ -88,7 +88,7 @@ class TestFromNamespaceToNamespace:
             records = stage.records(node, digests=[*image.blobs])
             assert records.keys() <= {name, *image.configs.values()}, node
             assert records[name].digest == (image.manifests[NATIVE] if only_platform else image.target.digest)
-            assert records[name].managed == node.cri, node
+            assert records[name].managed == has_cri(node), node
             assert blob_stats(node, there) == files[node.name], node
             assert leftovers(node, ["k8s.io", namespace]) == [], node
             assert eventually(lambda n=node: processes(n).keys() <= running[n.name].keys()), processes(node)  # type: ignore[misc]
@@ -112,6 +112,8 @@ class TestFromNamespaceToNamespace:
         fresh: dict[str, tuple[BuiltImage, set[str] | None]],
         node: Node,
     ) -> None:
+        if release(node) < (1, 1):
+            pytest.skip("containerd 1.0 dies when a collection meets a namespace's first ingest")
         image, _ = fresh["many layers"]
         name, namespace, target = stage.name(), stage.namespace(), stage.namespace("to")
         stage.seed(image, name, namespace=namespace, nodes=[node])
