@@ -67,7 +67,8 @@ def alternate(contenders: Sequence[Contender], rounds: int) -> None:
 
 def report(name: str, contenders: Sequence[Contender], ratios: Mapping[str, float], notes: Sequence[str]) -> None:
     """A table for people, then one JSON line for scripts."""
-    table = Table(box=None, pad_edge=False, title=f"bench-{name} on {machine()}", title_justify="left")
+    print(f"bench-{name} on {machine()}")
+    table = Table(box=None, pad_edge=False)
     for column in ("", "median s", "min s", "max s", "peak MiB"):
         table.add_column(column, justify="right" if column else "left")
     for each in contenders:
