@@ -73,7 +73,7 @@ class Facts:
         sockets: every containerd socket that was seen.
         namespaces: all of this containerd's.
         listings: images of the namespaces that were asked for.
-        cri: whether CRI's plugin runs, so that names in k8s.io must get its label.
+        cri: whether CRI's plugin runs and labels names in k8s.io, as it does since 1.2.
         content_root: the content store's directory.
         platform: of the host.
     """
@@ -179,10 +179,15 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
             )
             for number, namespace in enumerate(namespaces)
         },
-        cri=any(plugin.is_cri and plugin.ok for plugin in plugins),
+        cri=_labels_names(server[1] if server else "") and any(plugin.is_cri and plugin.ok for plugin in plugins),
         content_root=_content_root(settings, plugins),
         platform=Platform.of_machine(machine),
     )
+
+
+def _labels_names(server: str) -> bool:
+    version = Version.parse(server)
+    return version is None or version.at_least(1, 2)
 
 
 def _content_root(settings: Settings, plugins: Sequence[_Plugin]) -> str:
