@@ -19,8 +19,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lab.fleet import Fleet, Node
-from lab.images import BuiltImage, seed_image
+from lab.images import NATIVE, BuiltImage, seed_image
 
 CLONE = Path(__file__).resolve().parents[1]
 CRI_LABEL = "io.cri-containerd.image=managed"
@@ -43,8 +45,8 @@ def release(node: Node) -> tuple[int, int]:
 
 
 def has_cri(node: Node) -> bool:
-    """Tell whether CRI watches k8s.io; containerd has it since 1.1."""
-    return node.cri and release(node) >= (1, 1)
+    """Tell whether CRI labels what appears in k8s.io; it does since 1.2."""
+    return node.cri and release(node) >= (1, 2)
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,9 @@ class Stage:
         nodes: Iterable[Node] | None = None,
     ) -> None:
         """Give nodes an image, and wait until CRI has seen it."""
+
+        if NATIVE not in image.manifests and any(release(node) < (1, 2) for node in nodes or self.nodes.values()):
+            pytest.skip("ctr 1.0 and 1.1 cannot import another platform's image")
 
         def one(node: Node) -> None:
             manifests = set(image.manifests.values())

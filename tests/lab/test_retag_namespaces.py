@@ -89,7 +89,8 @@ class TestFromNamespaceToNamespace:
             assert records.keys() <= {name, *image.configs.values()}, node
             assert records[name].digest == (image.manifests[NATIVE] if only_platform else image.target.digest)
             assert records[name].managed == has_cri(node), node
-            assert blob_stats(node, there) == files[node.name], node
+            linked = release(node) >= (1, 1)  # 1.0 writes them anew, from their own files
+            assert blob_stats(node, there) == files[node.name] or not linked, node
             assert leftovers(node, ["k8s.io", namespace]) == [], node
             assert eventually(lambda n=node: processes(n).keys() <= running[n.name].keys()), processes(node)  # type: ignore[misc]
 
