@@ -225,10 +225,18 @@ class Stage:
         return match[0].rstrip(" (") if match else said
 
     def hello(self, node: Node, name: str, namespace: str = "k8s.io") -> str:
-        """Run a container of the image; return what it says."""
-        identity = f"{self.token}-{node.name}-{uuid.uuid4().hex[:6]}"
-        done = node.ctr("run", "--rm", name, identity, namespace=namespace, check=False)
-        return (done.stdout or done.stderr).decode().strip()
+        """Run a container of the image; return what it says.
+
+        ctr 1.4 was seen to lose the output of a container that ends at once, with exit 0: then it is run again.
+        """
+        said = ""
+        for _ in range(3):
+            identity = f"{self.token}-{node.name}-{uuid.uuid4().hex[:6]}"
+            done = node.ctr("run", "--rm", name, identity, namespace=namespace, check=False)
+            said = (done.stdout or done.stderr).decode().strip()
+            if said or done.returncode:
+                break
+        return said
 
     def exported(self, node: Node, name: str, namespace: str = "k8s.io") -> set[str]:
         """Export the image; return the digests in the archive, read to its end."""

@@ -230,7 +230,10 @@ def end_all(hosts: list[Login], within: float, status: int = guard.BROKEN_OFF, *
 
 def test_letting_the_leash_go_ends_all_children_and_cleans_up(hosts: list[Login]) -> None:
     start_all(hosts, LONG)
-    assert all(any("sleep 300" in line for line in host.left) for host in hosts)
+    until = time.monotonic() + 5  # the step writes "started" right before it sleeps
+    while not all(any("sleep 300" in line for line in host.left) for host in hosts):
+        assert time.monotonic() < until
+        time.sleep(0.02)
     for host in hosts:
         host.let_go()
     end_all(hosts, within=6)
