@@ -12,9 +12,9 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -129,8 +129,9 @@ class Fab:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start `fab WORDS…` and return at once."""
+        # A background job's children inherit a Ctrl-C that is ignored; on a terminal it never is.
         return subprocess.Popen(
-            self.argv(*words),
+            ["env", "--default-signal=INT", *self.argv(*words)],
             cwd=CLONE,
             env=self.environment(),
             stdin=subprocess.DEVNULL,
@@ -341,8 +342,16 @@ def names_of(nodes: Sequence[Node]) -> list[str]:
 
 
 @contextmanager
-def counting(node: Node) -> Iterator[tuple[str, Callable[[], int]]]:
-    """A login of root that counts its remote commands: user, and how many there were so far."""
-    count = '#!/bin/sh\necho "$1" >>"$HOME/commands"\nexec /bin/bash "$@"\n'
-    with account(node, "{home}/shell", {"shell": count, "commands": ""}) as user:
-        yield user, lambda: len(node.exec(["cat", f"/home/{user}/commands"]).stdout.split())
+def counting(nodes: Iterable[Node]) -> Iterator[dict[str, Callable[[], int]]]:
+    """A login of root on each node that counts its remote commands: host as -H takes it -> how many there were."""
+    shell = '#!/bin/sh\necho "$1" >>"$HOME/commands"\nexec /bin/bash "$@"\n'
+
+    def count(node: Node, user: str) -> int:
+        return len(node.exec(["cat", f"/home/{user}/commands"]).stdout.split())
+
+    with ExitStack() as stack:
+        found: dict[str, Callable[[], int]] = {}
+        for node in nodes:
+            user = stack.enter_context(account(node, "{home}/shell", {"shell": shell, "commands": ""}))
+            found[f"{user}@{node.name}"] = partial(count, node, user)
+        yield found

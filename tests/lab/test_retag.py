@@ -208,16 +208,15 @@ class TestEveryMethodOnEveryNode:
         assert run.statuses == dict.fromkeys(stage.nodes, "platform-missing")
         assert run.exit == 1
 
+    @pytest.mark.parametrize("method", METHODS)
     def test_it_takes_three_remote_commands_at_most(
-        self, fab: Fab, stage: Stage, node: Node, plain: BuiltImage
+        self, fab: Fab, stage: Stage, plain: BuiltImage, method: str
     ) -> None:
-        src = stage.name()
-        stage.seed(plain, src, nodes=[node])
-        for method in METHODS:
-            if method == "tag" and release(node) < (1, 3):
-                continue
-            with counting(node) as (user, count):
-                dst = stage.name(registry=f"{method}.example")
-                run = fab.retag(f"{user}@{node.name}", "--src", src, "--dst", dst, "--method", method)
-                assert run.exit == 0, run.out
-                assert count() == (2 if method == "tag" else 3)
+        nodes = with_method(stage, method)
+        src, dst = stage.name(), stage.name(registry="new.example")
+        stage.seed(plain, src, nodes=nodes)
+        with counting(nodes) as counts:
+            run = fab.retag(counts, "--src", src, "--dst", dst, "--method", method)
+            asked = {host: count() for host, count in counts.items()}
+        assert run.statuses == dict.fromkeys(counts, "changed"), run.out
+        assert asked == dict.fromkeys(counts, 2 if method == "tag" else 3)
