@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import paramiko
@@ -15,16 +17,18 @@ from fabric import Connection
 from tasks.ctr import probe
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script, tail
-from tasks.errors import ConnectionLost, GarbledAnswer, Interrupted, PermissionDenied, RemoteTimeout
+from tasks.errors import ConnectionLost, GarbledAnswer, Interrupted, PermissionDenied, RemoteTimeout, Unreachable
 from tasks.ssh import guard
 from tasks.ssh.connect import connect_kwargs, typed_errors
-from tasks.ssh.exchange import End, Exchange, Sudo
+from tasks.ssh.exchange import End, Exchange, Sudo, Transcript
 from tasks.ssh.keys import AcceptNew, RefuseUnknown
 from tasks.ssh.target import Target
 
 # paramiko's transport threads log what its exceptions say as well; the operator reads it once, from us.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
+Log = Callable[[str, Transcript], None]  # host name, what was asked there
+_FIRST_PAUSE = 0.3  # seconds before a refused connection is tried again, then longer and longer
 _FOR_OTHERS = b"\n" * 8  # lines that a start-up file of the login shell may read in place of our mark
 
 
@@ -48,10 +52,11 @@ class Host(Connection):  # type: ignore[misc]
     failed: bool
     _as_root: bool
     _abandoned: threading.Event
+    _log: Log | None
 
-    def __init__(self, target: Target, config: Any, *, run_id: str = "") -> None:
+    def __init__(self, target: Target, config: Any, *, run_id: str = "", log: Log | None = None) -> None:
         self._set(target=target, name=target.name, run_id=run_id, dry_run=False, asked=0, failed=False)
-        self._set(_abandoned=threading.Event())
+        self._set(_abandoned=threading.Event(), _log=log)
         super().__init__(
             target.address,
             user=target.user,
@@ -95,10 +100,25 @@ class Host(Connection):  # type: ignore[misc]
         self.client.set_missing_host_key_policy(
             AcceptNew(self.target.trust.known_hosts[0]) if accept else RefuseUnknown()
         )
-        with typed_errors(f"{self.user}@{self.host}:{self.port}", self.target):
-            super().open()
+        self._connect_with_patience()
         self.transport.set_keepalive(15)
         self._refuse_if_abandoned()
+
+    def _connect_with_patience(self) -> None:
+        """Tries again what may pass (refused, reset, cut off in the greeting), within the time for one connection."""
+        deadline = time.monotonic() + self.target.limits.connect
+        pause = _FIRST_PAUSE
+        for left in range(self.target.limits.retries, -1, -1):
+            try:
+                with typed_errors(f"{self.user}@{self.host}:{self.port}", self.target):
+                    super().open()
+                return
+            except Unreachable as error:
+                pause *= random.uniform(1.0, 2.0)  # noqa: S311  (spreads hosts that were refused together)
+                if not (left and error.may_pass and time.monotonic() + pause < deadline):
+                    raise
+            self._abandoned.wait(pause)
+            self._refuse_if_abandoned()
 
     def _refuse_if_abandoned(self) -> None:
         if self.abandoned:
@@ -126,7 +146,14 @@ class Host(Connection):  # type: ignore[misc]
             exchange = Exchange(channel, limit, self.target.limits.idle)
             self._start(exchange, guard.bootstrap(mark, len(text)), mark, rights_check)
             exchange.send(_FOR_OTHERS + f"{mark}\n".encode() + text)
+            began = time.monotonic()
             end = exchange.finish()
+        if self._log:
+            seconds = time.monotonic() - began
+            steps = "\n".join(f"{name}: {step}" for name, step in script.steps.items())
+            self._log(
+                self.name, Transcript(steps, exchange.exit, seconds, bytes(exchange.stdout), bytes(exchange.stderr))
+            )
         return self._read(script, mark, exchange, end, limit)
 
     def _start(self, exchange: Exchange, boot: str, mark: str, rights_check: str | None) -> None:
@@ -166,6 +193,11 @@ class Host(Connection):  # type: ignore[misc]
     def abandoned(self) -> bool:
         """Whether the run was cut short."""
         return self._abandoned.is_set()
+
+    def close_quietly(self) -> None:
+        """Closes the connection, whatever state it is in."""
+        with contextlib.suppress(Exception):
+            self.close()
 
     def abandon(self) -> None:
         """Closes the connection under whatever runs, and lets nothing start; the guard ends it on the host."""

@@ -16,12 +16,14 @@ class Limits:
 
     Attributes:
         connect: for TCP, greeting and login each.
+        retries: how often a refused connection is tried again, within ``connect`` seconds.
         probe: for a remote command that only asks.
         command: for a remote command that moves or unpacks content.
         idle: without a byte, not even the guard's heartbeat, until a host counts as gone.
     """
 
     connect: int = 10
+    retries: int = 3
     probe: int = 120
     command: int = 3600
     idle: int = 60
