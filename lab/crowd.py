@@ -177,7 +177,7 @@ def _serve(spec: dict[str, Any]) -> None:
                     _start(spec["argv"], connection)
 
 
-def _start(argv: Sequence[str], connection: socket.socket) -> None:
+def _start(argv: list[str], connection: socket.socket) -> None:
     """Start a program that talks on a connection."""
     streams = [(os.POSIX_SPAWN_DUP2, connection.fileno(), fd) for fd in (0, 1)]
     streams.append((os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0))  # type: ignore[arg-type]
