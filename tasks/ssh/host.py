@@ -21,7 +21,7 @@ from tasks.errors import ConnectionLost, GarbledAnswer, Interrupted, PermissionD
 from tasks.ssh import guard
 from tasks.ssh.connect import connect_kwargs, typed_errors
 from tasks.ssh.exchange import End, Exchange, Sudo, Transcript
-from tasks.ssh.keys import AcceptNew, RefuseUnknown
+from tasks.ssh.keys import AcceptNew, RefuseUnknown, host_name, known_keys
 from tasks.ssh.target import Target
 
 # paramiko's transport threads log what its exceptions say as well; the operator reads it once, from us.
@@ -93,9 +93,9 @@ class Host(Connection):  # type: ignore[misc]
         """
         if self.is_connected:
             return
-        for file in self.target.trust.known_hosts:
-            if file.exists():
-                self.client.load_system_host_keys(str(file))
+        name = host_name(self.host, self.port)
+        for key in known_keys(name, self.target.trust.known_hosts):
+            self.client.get_host_keys().add(name, key.get_name(), key)
         accept = self.target.trust.accept_new
         self.client.set_missing_host_key_policy(
             AcceptNew(self.target.trust.known_hosts[0]) if accept else RefuseUnknown()
