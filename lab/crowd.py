@@ -39,7 +39,7 @@ class Crowd:
         hosts: how many; h001 is NETWORK.1.
         dead: numbers of hosts where nothing listens.
         hanging: numbers of hosts that accept and never say a word.
-        network: the first three numbers of their addresses.
+        network: the first three numbers of their addresses; by default ten networks after the fleet's own.
         sshd: what is started in node3 for a connection, which is its stdin and stdout.
 
     Attributes:
@@ -53,9 +53,11 @@ class Crowd:
         *,
         dead: Iterable[int] = (),
         hanging: Iterable[int] = (),
-        network: str = "127.0.20",
+        network: str | None = None,
         sshd: Sequence[str] = SSHD,
     ) -> None:
+        loopback, _, third = fleet.network.rpartition(".")
+        network = network or f"{loopback}.{int(third) + 10}"
         if not ipaddress.ip_address(f"{network}.{hosts}").is_loopback:
             raise LabError(f"a crowd lives on loopback alone, not on {network}.0")
         if "node3" not in fleet.nodes:
