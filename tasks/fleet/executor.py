@@ -19,7 +19,6 @@ from types import FrameType
 from typing import Any
 
 import fabric
-import paramiko
 from invoke.exceptions import Exit
 
 from tasks.errors import FerryError, NotStarted, UsageError
@@ -27,26 +26,13 @@ from tasks.fleet import live, record, show
 from tasks.fleet.command import Command, CommonOptions, Kind
 from tasks.fleet.config import PROJECT, FleetConfig, limits
 from tasks.fleet.crew import Answer, Fleet, Terminated
+from tasks.fleet.desk import Desk
 from tasks.fleet.outcome import Outcome, View, exit_code
 from tasks.fleet.roster import Roster, inventory_file
 from tasks.ssh.host import Host
 
 _INTERRUPTED, _TERMINATED = 130, 143
 _Cut = KeyboardInterrupt | Terminated
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What a command that connects to no host gets.
-
-    Attributes:
-        patterns: of ``-H``; may be empty.
-        runs: where the records are kept.
-    """
-
-    roster: Roster
-    patterns: tuple[str, ...]
-    runs: record.Runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +79,8 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
 
     def _run(self, calls: Sequence[Any]) -> int:
         self._load_environment()
-        dry = bool(self.config.run.dry)
-        lines = [_read(call, dry=dry) for call in calls]
+        dry, as_json = bool(self.config.run.dry), any(call.kwargs.get("json") for call in calls)
+        lines = [_read(call, dry=dry, as_json=as_json) for call in calls]
         config = FleetConfig.of(self.config)
         runs = record.Runs(config.runs_folder)
         roster = self._roster(config, runs)
@@ -148,17 +134,18 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         return code
 
 
-def _read(call: Any, *, dry: bool) -> Line:
+def _read(call: Any, *, dry: bool, as_json: bool) -> Line:
+    """One document is all of stdout: --json on one command is --json on all."""
     common, request = call.task.read(call.kwargs)
-    return Line(call.task, call.kwargs, replace(common, dry_run=common.dry_run or dry), request)
+    return Line(call.task, call.kwargs, replace(common, dry_run=common.dry_run or dry, json=as_json), request)
 
 
 def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:
-    versions = {"python": platform.python_version(), "fabric": fabric.__version__, "invoke": version("invoke")}
+    versions = {name: version(name) for name in ("fabric", "invoke", "paramiko")}
     return {
         "commands_asked": [line.command.name for line in lines],
         "hosts": hosts,
-        "versions": versions | {"paramiko": paramiko.__version__},
+        "versions": {"python": platform.python_version(), **versions},
     }
 
 

@@ -53,6 +53,18 @@ class Roster:
             self._inventory = Inventory(self._file)
         return self._inventory
 
+    @property
+    def file(self) -> Path:
+        """The inventory's file."""
+        return self._file
+
+    def groups_of(self, name: str) -> list[str]:
+        """The groups of an inventory host, but ``all``; none for an address."""
+        if not self._file.exists():
+            return []
+        inventory = self.inventory
+        return [group for group in inventory.groups if group != "all" and name in inventory.members_of(group)]
+
     def select(self, patterns: Iterable[str]) -> list[Target]:
         """The targets of all patterns, each host once, in the order given.
 
