@@ -13,7 +13,7 @@ from pathlib import Path
 
 SUITES = ("bullseye", "bookworm", "trixie", "sid")
 RUNTIME = ("containerd", "runc")
-MACHINE = ("openssh-server", "openssh-client", "openssh-sftp-server", "sudo", "busybox-static")
+MACHINE = ("openssh-server", "openssh-client", "openssh-sftp-server", "sudo", "busybox-static", "zsh", "tcsh", "fish")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 

@@ -331,11 +331,6 @@ class Job:
                 f"--method {method} cannot name one platform's manifest of an index",
                 hint="leave --method out, or use --method index",
             )
-        if method is not Method.TAG and has_tag and plan.target and plan.target.is_index and not self._whole(plan):
-            raise MethodUnsupported(
-                f"--method {method} would make ctr let go of the index's other platforms, which are partly there",
-                hint="leave --method out: `images tag` keeps them",
-            )
         return method
 
     def _whole(self, plan: Plan) -> bool:
@@ -363,7 +358,7 @@ class Job:
             whole=whole,
             foreign=str(self.facts.platform) not in platforms,
             blobs=tuple(blob for digest, blob in linked.items() if digest in self.content.visible),
-            rest=self.content.rest(target, self.facts.platform) if linked and target and not whole else {},
+            rest=self.content.rest(target, self.facts.platform) if target and target.is_index and not whole else {},
             source_stays=namesake is not None or source == plan.report.dst,
             may_stream=namesake is None or namesake.digest == plan.source.digest,
         )

@@ -69,7 +69,7 @@ class Naming:
         whole: whether every blob of every platform is there.
         foreign: whether the content is of another platform than the host's.
         blobs: what is to be linked, the target first.
-        rest: of a partial index: by parent, the linked blobs that import itself would not keep.
+        rest: of a partial index: by parent, what is there that import itself would not keep.
         source_stays: whether this namespace has the source's own name anyhow.
         may_stream: False where that name is another image here, which import of an export would replace.
         number: tells it from the others of one script.
@@ -123,12 +123,14 @@ def _name(place: Place, naming: Naming) -> tuple[str, str]:
             target = str(naming.name)
             return place.ctr.tag(place.from_namespace, naming.source, target, force=naming.replaces), ""
         case Method.INDEX:
-            return by_index(place, naming), ""
+            return " &&\n".join([*_keep_rest(place, naming), by_index(place, naming)]), ""
         case Method.LINK:
             stream, cleanup = by_archive(place, naming)
             linked = " &&\n".join([by_index(place, naming), *_keep_rest(place, naming)])
             return f"if [ $linked = 0 ]; then {linked}; else {stream}; fi", cleanup
-    return by_archive(place, naming)
+    step, cleanup = by_archive(place, naming)
+    keep = [] if place.crosses else _keep_rest(place, naming)
+    return " &&\n".join([*keep, step]), cleanup
 
 
 def by_index(place: Place, naming: Naming) -> str:
@@ -222,8 +224,10 @@ def _ingest(place: Place, blob: Descriptor) -> str:
 
 
 def _keep_rest(place: Place, naming: Naming) -> list[str]:
-    """Import of a partial index keeps the host's platform alone; the others that were linked are kept by labels."""
+    """From 1.3 on import of a partial index keeps the host's platform alone; labels keep the others that are there."""
     ctr = place.ctr
+    if not ctr.capabilities.no_unpack:
+        return []
     return [
         ctr.label(place.namespace, parent, *(f"{GC_REF}.rest.{n}={digest}" for n, digest in enumerate(digests)))
         + " >/dev/null"

@@ -125,10 +125,22 @@ class Login:
         return self.home / name
 
 
+def session(leader: int) -> list[int]:
+    """The processes of a session."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if stat.read_text().rpartition(")")[2].split()[3] == str(leader):
+                found.append(int(stat.parent.name))
+    return found
+
+
 def ended(login: Login) -> Iterator[Login]:
     yield login
     if login.process:
-        subprocess.run(["pkill", "-KILL", "-s", str(login.process.pid)], check=False)  # its own session alone
+        for pid in session(login.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         login.close()
         login.process.wait(5)
 
