@@ -1,9 +1,11 @@
 """The commands that `fab -l` lists."""
 
+from tasks.find import find
 from tasks.hosts import hosts
+from tasks.images import images
 from tasks.retag import retag
 from tasks.run import run
 from tasks.runs import runs
 from tasks.show import show
 
-__all__ = ["hosts", "retag", "run", "runs", "show"]
+__all__ = ["find", "hosts", "images", "retag", "run", "runs", "show"]

@@ -36,11 +36,16 @@ class Result(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a person reads of many results, and what ``--csv`` writes: text, one cell a column."""
+    """What a person reads of many results, and what ``--csv`` writes: text, one cell a column.
+
+    Attributes:
+        apart: the rows for ``--csv``, where ``rows`` group hosts.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    apart: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Iterable
@@ -57,6 +58,11 @@ def table(done: Done) -> None:
     """What a person reads of a command, on stdout; why it failed as a whole, on stderr."""
     if done.view:
         _draw(done.view.table) if done.view.table else print(done.view.text)
+    elif done.table and done.arguments.get("csv"):
+        _csv(done.table)
+        for outcome in done.outcomes:
+            for line in error_lines(outcome.error) if outcome.error else ():
+                note(f"{outcome.host}: {line}")
     elif done.table:
         _draw(done.table)
         troubled = [o for o in done.outcomes if o.error]
@@ -106,6 +112,12 @@ def _draw(table: Table) -> None:
         _print(rows)
     for line in table.notes:
         print(line)
+
+
+def _csv(table: Table) -> None:
+    lines = csv.writer(sys.stdout, lineterminator="\n")
+    lines.writerow(column.lower() for column in table.columns)
+    lines.writerows(table.apart or table.rows)
 
 
 def _print(rows: rich.table.Table) -> None:
