@@ -1,5 +1,6 @@
 """The commands that `fab -l` lists."""
 
+from tasks.check import check
 from tasks.find import find
 from tasks.hosts import hosts
 from tasks.images import images
@@ -8,4 +9,4 @@ from tasks.run import run
 from tasks.runs import runs
 from tasks.show import show
 
-__all__ = ["find", "hosts", "images", "retag", "run", "runs", "show"]
+__all__ = ["check", "find", "hosts", "images", "retag", "run", "runs", "show"]

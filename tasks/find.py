@@ -10,10 +10,9 @@ from tasks.ctr.images import Listing, parse_images
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Script
 from tasks.errors import FerryError, NothingFound, UsageError
-from tasks.fleet import show
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.crew import Fleet
-from tasks.fleet.outcome import Result, Status, Table
+from tasks.fleet.outcome import Result, Status, Table, names
 from tasks.ssh.host import Host
 
 _KUBELETS = "k8s.io"
@@ -86,7 +85,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     hints = [_hint(place) for place in listed if place.note]
     return Table(
         ("REFERENCE", "DIGEST", "NAMESPACE", "SOCKET", "HOSTS", "NOTE"),
-        tuple((p.name, p.digest, p.namespace, p.socket, show.names(hosts[p]), p.note) for p in listed),
+        tuple((p.name, p.digest, p.namespace, p.socket, names(hosts[p]), p.note) for p in listed),
         (*notes, *dict.fromkeys(hints)),
     )
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tasks.ctr import checks
-from tasks.ctr.failures import required
+from tasks.ctr.failures import failure, required
 from tasks.ctr.images import Listing, parse_images
 from tasks.ctr.shell import Answer, Script
 from tasks.errors import FerryError, UsageError
-from tasks.fleet import show
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.crew import Fleet
-from tasks.fleet.outcome import Result, Status, Table
+from tasks.fleet.outcome import Result, Status, Table, names
 from tasks.ssh.host import Host
 
 
@@ -83,7 +82,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     listed = sorted(hosts)
     return Table(
         ("REFERENCE", "NAMESPACE", "DIGEST", "SIZE", "PLATFORMS", "COMPLETE", "HOSTS"),
-        tuple((*cells, show.names(hosts[cells])) for cells in listed),
+        tuple((*cells, names(hosts[cells])) for cells in listed),
         () if listed else ("no such images",),
         apart=tuple((*cells, host) for cells in listed for host in hosts[cells]),
     )
@@ -125,6 +124,8 @@ def _listing(namespace: str, answer: Answer) -> Listing:
 
 def _rows(listing: Listing, match: str, answer: Answer) -> list[Row]:
     checked = checks.parse_checks(answer.text)
+    if not answer.ok and not checked:
+        raise failure(answer, f"namespace {listing.namespace}")
     rows = []
     for image in listing.match(match):
         check = checked.get(image.name, checks.UNKNOWN)

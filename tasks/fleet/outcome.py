@@ -10,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from tasks.errors import FerryError, NotStarted, Unreachable
 
+_FEW = 3  # hosts that are named; more are counted
+
 
 class Status(StrEnum):
     """Ansible's words, where it has them."""
@@ -92,6 +94,12 @@ def exit_code(outcomes: Iterable[Outcome]) -> int:
     if Status.FAILED in statuses:
         return 1
     return 4 if Status.UNREACHABLE in statuses else 0
+
+
+def names(hosts: Iterable[str]) -> str:
+    """A few hosts by name, many by number."""
+    listed = list(hosts)
+    return ", ".join(listed) if len(listed) <= _FEW else f"{len(listed)} hosts"
 
 
 def counts(outcomes: Iterable[Outcome]) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tasks.errors import FerryError
-from tasks.fleet.outcome import Outcome, Status, Table, View
+from tasks.fleet.outcome import Outcome, Status, Table, View, names
 
 _COLOURS = {
     Status.CHANGED: "yellow",
@@ -24,7 +24,6 @@ _COLOURS = {
     Status.UNREACHABLE: "bold red",
     Status.SKIPPED: "dim",
 }
-_FEW = 3  # hosts that are named; more are counted
 _WIDE = 10_000  # no terminal, no folding: a line stays a line for grep
 
 
@@ -88,12 +87,6 @@ def _rows(done: Done, outcomes: list[Outcome]) -> None:
         style = _COLOURS[group[0].status]
         rows.add_row(Text(names(o.host for o in group)), Text(status, style=style), seconds, Text("\n".join(lines)))
     _print(rows)
-
-
-def names(hosts: Iterable[str]) -> str:
-    """A few hosts by name, many by number."""
-    listed = list(hosts)
-    return ", ".join(listed) if len(listed) <= _FEW else f"{len(listed)} hosts"
 
 
 def _grid(*columns: str) -> rich.table.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tasks import check as check_command
 from tasks import errors
 from tasks import find as find_command
 from tasks import images as images_command
@@ -20,7 +22,7 @@ from tasks.ctr.shell import Answer, Script
 from tasks.ctr.version import Capabilities, Version
 from tasks.fleet import show
 from tasks.fleet.outcome import Outcome
-from tasks.oci.descriptor import OCI_MANIFEST, Platform
+from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
 
 A, B, CONFIG = (f"sha256:{letter * 64}" for letter in "abc")
 APP = "old.example/app:1"
@@ -193,3 +195,61 @@ def test_find_that_finds_nothing_fails_with_what_each_host_said() -> None:
     assert list(only_dead) == ["b"]
     with pytest.raises(errors.UsageError):
         find_command.parse()
+
+
+INDEX = json.dumps({"manifests": [{"mediaType": OCI_MANIFEST, "digest": B, "size": 5}]}).encode()
+
+
+def check(fleet: FakeFleet, **options: Any) -> dict[str, Any]:
+    answers: dict[str, Any] = check_command.check.body(fleet, check_command.parse(ref=APP, **options))
+    return answers
+
+
+def has(digest: str = A, **more: Any) -> FakeHost:
+    return FakeHost({"k8s.io": [image(APP, digest)]}, **more)
+
+
+def test_check_takes_what_most_hosts_have() -> None:
+    fleet = FakeFleet(a=has(), b=has(B), c=has(), d=FakeHost({"k8s.io": []}), e=errors.ConnectTimeout("dead"))
+    answers = check(fleet)
+    assert [getattr(answer, "kind", "ok") for answer in answers.values()] == [
+        *("ok", "drift", "ok", "image-not-found", "connect-timeout")
+    ]
+    assert [(row[0], row[1], row[-1]) for row in check_command.tabulate(answers).rows] == [
+        (A, "same", "a, c"),
+        (B, "other", "b"),
+    ]
+    assert fleet.hosts["b"].failed and not fleet.hosts["a"].failed  # type: ignore[union-attr]
+    assert all(len(fleet.hosts[name].scripts) == 1 for name in "abc")  # type: ignore[union-attr]
+
+
+def test_check_takes_the_digest_that_was_asked_for() -> None:
+    answers = check(FakeFleet(a=has(), b=has(B), c=has()), digest=B)
+    assert [getattr(answer, "kind", "ok") for answer in answers.values()] == ["drift", "ok", "drift"]
+    for wrong in ({"ref": None}, {"ref": APP, "digest": "sha256:12"}, {"ref": "UPPER:1"}):
+        with pytest.raises(errors.UsageError):
+            check_command.parse(**wrong)
+
+
+def test_check_needs_all_content_and_unpacked() -> None:
+    fleet = FakeFleet(a=has(), b=has(status="incomplete (2/4)", unpacked=False), c=has(unpacked=False))
+    answers = check(fleet)
+    assert [getattr(answer, "kind", "ok") for answer in answers.values()] == ["ok", "content-missing", "not-unpacked"]
+    assert answers["b"].result.check == "incomplete (2/4)"
+
+
+@pytest.mark.parametrize(("version", "verdict"), [("1.2.6", "ok"), ("1.6.20", "drift")])
+def test_a_platforms_manifest_is_the_same_where_ctr_can_name_no_more(version: str, verdict: str) -> None:
+    whole = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX})
+    for options in ({}, {"digest": A}):
+        fleet = FakeFleet(b=has(B, version=version), a=whole, c=whole)
+        answers = check(fleet, **options)
+        assert [getattr(answers[name], "kind", "ok") for name in "abc"] == ["ok", verdict, "ok"]
+        if verdict == "ok":
+            assert answers["b"].verdict == "same (platform manifest)"
+
+
+def test_old_hosts_do_not_outvote_the_index_of_a_new_one() -> None:
+    whole = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX})
+    answers = check(FakeFleet(a=has(B, version="1.2.6"), b=has(B, version="1.2.6"), c=whole))
+    assert [getattr(answer, "verdict", "") for answer in answers.values()] == [check_command.PART] * 2 + ["same"]
