@@ -4,9 +4,10 @@ from tasks.check import check
 from tasks.find import find
 from tasks.hosts import hosts
 from tasks.images import images
+from tasks.remove import remove
 from tasks.retag import retag
 from tasks.run import run
 from tasks.runs import runs
 from tasks.show import show
 
-__all__ = ["check", "find", "hosts", "images", "retag", "run", "runs", "show"]
+__all__ = ["check", "find", "hosts", "images", "remove", "retag", "run", "runs", "show"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -29,8 +31,14 @@ class Watch(Protocol):
     def busy(self, host: str) -> None:
         """Work on a host begins."""
 
+    def rest(self, host: str) -> None:
+        """Work on a host has ended for now; more will come."""
+
     def done(self, host: str, seconds: float, answer: Answer) -> None:
         """Work on a host has ended."""
+
+    def paused(self) -> AbstractContextManager[object]:
+        """While somebody else needs the terminal."""
 
 
 class Fleet:
@@ -79,16 +87,18 @@ class Fleet:
             KeyboardInterrupt, Terminated: where the run is cut short; ``answers`` then tells who was done.
         """
         names = [name for name, host in self.hosts.items() if not host.failed]
+        for name in names:
+            self.answers.pop(name, None)  # an earlier look is no answer for a host that is cut off now
         size = self._options.serial or len(names)
         for start in range(0, len(names), size or 1):
-            self._batch(names[start : start + size], work, close=close and self._last)
+            self._batch(names[start : start + size], work, last=close)
         return {name: self.answers[name] for name in names}
 
-    def _batch(self, names: Sequence[str], work: Callable[[Host], Result], *, close: bool) -> None:
+    def _batch(self, names: Sequence[str], work: Callable[[Host], Result], *, last: bool) -> None:
         pool = ThreadPoolExecutor(min(self._workers, len(names)), thread_name_prefix="host")
         futures: dict[Future[Answer], str] = {}
         try:
-            futures |= {pool.submit(self._one, self.hosts[name], work, close): name for name in names}
+            futures |= {pool.submit(self._one, self.hosts[name], work, last): name for name in names}
             for future in as_completed(futures):
                 self.answers[futures[future]] = future.result()
             pool.shutdown()
@@ -108,18 +118,34 @@ class Fleet:
             asked = host.asked and not host.failed
             self.answers.setdefault(name, interrupted() if asked else NotStarted("the run was interrupted before"))
 
-    def _one(self, host: Host, work: Callable[[Host], Result], close: bool) -> Answer:
+    def _one(self, host: Host, work: Callable[[Host], Result], last: bool) -> Answer:
         if self._enough_failed():
             return NotStarted("too many other hosts have failed", hint="mend them, or raise --limit-failures")
         self._watch.busy(host.name)
         start = time.monotonic()
         answer = _answer(host, work)
         seconds = time.monotonic() - start
-        self.answers[host.name], self.seconds[host.name] = answer, seconds
-        if close or isinstance(answer, FerryError):
+        self.answers[host.name] = answer
+        self.seconds[host.name] = self.seconds.get(host.name, 0.0) + seconds
+        failed = isinstance(answer, FerryError)
+        if failed or (last and self._last):
             host.close_quietly()
-        self._watch.done(host.name, seconds, answer)
+        if failed or last:
+            self._watch.done(host.name, seconds, answer)
+        else:
+            self._watch.rest(host.name)
         return answer
+
+    @property
+    def at_terminal(self) -> bool:
+        """Whether somebody can be asked."""
+        return sys.stdin.isatty()
+
+    def confirm(self, question: str) -> bool:
+        """Asks the operator once, at the control terminal; any answer but yes is no."""
+        with self._watch.paused():
+            print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+            return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def _enough_failed(self) -> bool:
         limit = self._options.limit_failures

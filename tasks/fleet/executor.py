@@ -196,8 +196,10 @@ def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer]) -> Outcome:
 
 def _report(done: Sequence[show.Done], lines: Sequence[Line], code: int) -> int:
     cut = code in (_INTERRUPTED, _TERMINATED)
-    failed = any(each.failure for each in done)
-    code = code if cut else exit_code([o for each in done for o in each.outcomes]) or int(failed)
+    if not cut:
+        failures = [each.failure.exit_code for each in done if each.failure]
+        refused = 2 in failures  # a fleet command that looked, and then did not start
+        code = 2 if refused else exit_code([o for each in done for o in each.outcomes]) or max(failures, default=0)
     if any(line.common.json for line in lines):
         show.document(done, code)
     return code

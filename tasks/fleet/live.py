@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.live import Live
@@ -28,8 +30,15 @@ class Quiet:
     def busy(self, host: str) -> None:
         """Nothing to show."""
 
+    def rest(self, host: str) -> None:
+        """Nothing to show."""
+
     def done(self, host: str, seconds: float, answer: Answer) -> None:
         """Nothing to show."""
+
+    def paused(self) -> AbstractContextManager[object]:
+        """Nothing that could be in the way."""
+        return nullcontext()
 
 
 class Lines(Quiet):
@@ -62,11 +71,25 @@ class Busy(Quiet):
         with self._lock:
             self._since[host] = time.monotonic()
 
-    def done(self, host: str, seconds: float, answer: Answer) -> None:  # noqa: ARG002
+    def rest(self, host: str) -> None:
         """A line less."""
         with self._lock:
             self._since.pop(host, None)
+
+    def done(self, host: str, seconds: float, answer: Answer) -> None:  # noqa: ARG002
+        """A line less, and a host more that is done."""
+        with self._lock:
+            self._since.pop(host, None)
             self._done += 1
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Gone from the terminal for a while."""
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
 
     def _draw(self) -> Table:
         with self._lock:

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,6 +188,14 @@ class Kept:
     def busy(self, host: str) -> None:
         """Work on a host begins."""
         self._show.busy(host)
+
+    def rest(self, host: str) -> None:
+        """Work on a host has ended for now."""
+        self._show.rest(host)
+
+    def paused(self) -> AbstractContextManager[object]:
+        """While somebody else needs the terminal."""
+        return self._show.paused()
 
     def done(self, host: str, seconds: float, answer: Answer) -> None:
         """Work on a host has ended."""
