@@ -13,6 +13,7 @@ from typing import Any
 
 import paramiko
 from fabric import Connection
+from paramiko.ssh_exception import NoValidConnectionsError
 
 from tasks.ctr import probe
 from tasks.ctr.probe import Facts
@@ -28,7 +29,7 @@ from tasks.ssh.target import Target
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 Log = Callable[[str, Transcript], None]  # host name, what was asked there
-_FIRST_PAUSE = 0.3  # seconds before a refused connection is tried again, then longer and longer
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 1.5  # seconds before a connection is tried again, then longer and longer
 _FOR_OTHERS = b"\n" * 8  # lines that a start-up file of the login shell may read in place of our mark
 
 
@@ -105,17 +106,23 @@ class Host(Connection):  # type: ignore[misc]
         self._refuse_if_abandoned()
 
     def _connect_with_patience(self) -> None:
-        """Tries again what may pass (refused, reset, cut off in the greeting), within the time for one connection."""
+        """Tries again what may pass, within the time for one connection.
+
+        Where nothing listens, a few times; where sshd took the connection and cut it off in the greeting, as with
+        MaxStartups, the host is alive: as often as there is time.
+        """
         deadline = time.monotonic() + self.target.limits.connect
-        pause = _FIRST_PAUSE
-        for left in range(self.target.limits.retries, -1, -1):
+        pause, left = _FIRST_PAUSE, self.target.limits.retries
+        while True:
             try:
                 with typed_errors(f"{self.user}@{self.host}:{self.port}", self.target):
                     super().open()
                 return
             except Unreachable as error:
-                pause *= random.uniform(1.0, 2.0)  # noqa: S311  (spreads hosts that were refused together)
-                if not (left and error.may_pass and time.monotonic() + pause < deadline):
+                # The random share spreads hosts that were refused together.
+                pause = min(pause * random.uniform(1.0, 2.0), _LONGEST_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311
+                left -= isinstance(error.__cause__, (NoValidConnectionsError, paramiko.ChannelException))
+                if not (left >= 0 and error.may_pass and time.monotonic() + pause < deadline):
                     raise
             self._abandoned.wait(pause)
             self._refuse_if_abandoned()
