@@ -1,6 +1,7 @@
 """The commands that `fab -l` lists."""
 
 from tasks.check import check
+from tasks.doctor import doctor
 from tasks.find import find
 from tasks.hosts import hosts
 from tasks.images import images
@@ -10,4 +11,4 @@ from tasks.run import run
 from tasks.runs import runs
 from tasks.show import show
 
-__all__ = ["check", "find", "hosts", "images", "remove", "retag", "run", "runs", "show"]
+__all__ = ["check", "doctor", "find", "hosts", "images", "remove", "retag", "run", "runs", "show"]

@@ -36,6 +36,7 @@
         ├── Drift                   drift: not what the other hosts, or the digest asked for, say
         ├── NotUnpacked             not-unpacked
         ├── InUse                   in-use: a container needs it
+        ├── Unhealthy               unhealthy: the doctor found something that is to be mended first
         └── SomeFailed              some-failed: several images, not all of them done
 
 The kinds are stable names: scripts read them from ``--json``.
@@ -276,6 +277,12 @@ class InUse(HostError):
     """A container on the host uses the image."""
 
     kind = "in-use"
+
+
+class Unhealthy(HostError):
+    """The doctor's finding: something on the host is to be mended before its images can be worked with."""
+
+    kind = "unhealthy"
 
 
 class SomeFailed(HostError):

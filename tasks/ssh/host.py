@@ -8,7 +8,8 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import paramiko
@@ -18,7 +19,15 @@ from paramiko.ssh_exception import NoValidConnectionsError
 from tasks.ctr import probe
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script, tail
-from tasks.errors import ConnectionLost, GarbledAnswer, Interrupted, PermissionDenied, RemoteTimeout, Unreachable
+from tasks.errors import (
+    ConnectionLost,
+    GarbledAnswer,
+    HostError,
+    Interrupted,
+    PermissionDenied,
+    RemoteTimeout,
+    Unreachable,
+)
 from tasks.ssh import guard
 from tasks.ssh.connect import connect_kwargs, typed_errors
 from tasks.ssh.exchange import End, Exchange, Sudo, Transcript
@@ -184,13 +193,32 @@ class Host(Connection):  # type: ignore[misc]
         Raises:
             Unreachable, CtrNotFound, DaemonUnreachable, PermissionDenied, GarbledAnswer, RemoteTimeout.
         """
+        facts, _ = self.survey(namespaces, {})
+        if isinstance(facts, HostError):
+            raise facts
+        return facts
+
+    def survey(self, namespaces: Sequence[str], more: Mapping[str, str]) -> tuple[Facts | HostError, dict[str, Answer]]:
+        """The probe with further steps behind it, in the same remote command.
+
+        Returns:
+            The facts, or why there are none; and the answers to all steps.
+
+        Raises:
+            Unreachable, PermissionDenied, GarbledAnswer, RemoteTimeout: the host does not answer at all.
+        """
         settings = self.target.ctr
         check = None if self._as_root or self.user == "root" else probe.rights_check(settings)
-        answers = self.ask(probe.script(settings, namespaces), limit=self.target.limits.probe, rights_check=check)
-        facts = probe.read(settings, namespaces, answers)
+        script = probe.script(settings, namespaces)
+        script = replace(script, steps={**script.steps, **more})
+        answers = self.ask(script, limit=self.target.limits.probe, rights_check=check)
+        try:
+            facts = probe.read(settings, namespaces, answers)
+        except HostError as error:
+            return error, answers
         if facts.sudo:
             self._set(_as_root=True)  # from now on, because the probe found that it must
-        return facts
+        return facts, answers
 
     def mark_failed(self) -> None:
         """Later commands of this run are skipped here."""
@@ -213,6 +241,11 @@ class Host(Connection):  # type: ignore[misc]
             self.gateway.abandon()
         if self.transport:
             self.transport.close()
+
+    @property
+    def has_sudo_password(self) -> bool:
+        """Whether sudo is answered with a password here."""
+        return self._sudo_password is not None and self._as_root
 
     @property
     def _sudo_password(self) -> str | None:
