@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tasks.ctr import checks
-from tasks.ctr.failures import content_missing
-from tasks.ctr.shell import Script
-from tasks.errors import Drift, FerryError, NotUnpacked, UsageError
+from tasks.ctr.content import Content
+from tasks.ctr.failures import content_missing, failure
+from tasks.ctr.images import Image
+from tasks.errors import Drift, FerryError, NotUnpacked, PlatformMissing, UsageError
 from tasks.fleet import look
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.crew import Fleet
 from tasks.fleet.outcome import Result, Status, Table, names
-from tasks.oci.descriptor import INDEXES, Manifest
+from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest
 from tasks.ssh.host import Host
 
@@ -36,6 +37,8 @@ class CheckResult:
 
     Attributes:
         check: ctr's words, such as ``complete (4/4)``.
+        platforms: that the image is for; ``platform`` is the host's.
+        missing: blobs that the host's platform needs and the namespace does not see.
         verdict: ``same``, `PART`, or ``other``, beside what is expected.
         parts: whether this ctr can name only one platform's manifest of a partial index.
     """
@@ -46,6 +49,9 @@ class CheckResult:
     check: str
     complete: bool
     unpacked: bool
+    platforms: str
+    platform: str
+    missing: tuple[str, ...] = ()
     verdict: str = ""
     parts: bool = False
 
@@ -105,31 +111,33 @@ def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     answers: dict[str, Result | FerryError] = dict(fleet.each(lambda host: _look(host, request, indexes)))
     found = {name: answer for name, answer in answers.items() if isinstance(answer, CheckResult)}
     expected = request.digest or _most_common(list(found.values()), indexes)
+    holders = names(name for name, result in found.items() if result.digest == expected)
     for name, result in found.items():
-        answers[name] = _judge(result, expected, indexes, asked=bool(request.digest))
+        answers[name] = _judge(result, expected, indexes, holders)
         if isinstance(answers[name], FerryError):
             fleet.hosts[name].mark_failed()
     return answers
 
 
 def _look(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) -> CheckResult:
-    """One probe; then the image's state, in one command, which also reads what an index points at."""
+    """One probe; the image's state with its manifest or index; where blobs are missing, the index's manifests."""
     namespace = request.namespace or host.target.ctr.namespace
     facts = host.facts((namespace,))
     here = facts.listings[namespace]
     image = here.find(request.ref)
     if image is None:
         raise look.not_found(host, facts, here, [request.ref])[0]
-    ctr = facts.ctr
-    wanted = {image.digest} if image.media_type in INDEXES else set()
-    wanted |= {request.digest} if request.digest and request.digest != image.digest else set()
-    gets = {f"get-{number}": ctr.content(namespace, digest) for number, digest in enumerate(sorted(wanted))}
-    steps = {"check": checks.command(ctr, namespace, image.name), **gets}
-    answers = host.ask(Script(steps), limit=host.target.limits.probe)
-    state = checks.parse_checks(answers["check"].text).get(image.name, checks.UNKNOWN)
-    for number, digest in enumerate(sorted(wanted)):
-        if children := _children(answers[f"get-{number}"].stdout):
-            indexes[digest] = children
+    tops = [image.digest, *([request.digest] if request.digest else [])]
+    more = {"check": checks.command(facts.ctr, namespace, image.name)}
+    content, answers = look.content(host, facts, namespace, tops, deep=False, more=more)
+    state = checks.parse_checks(answers["check"].text).get(image.name)
+    if state is None:
+        raise failure(answers["check"], image.name)
+    for top in list(content.blobs):
+        if children := content.manifest(top).children:
+            indexes[top] = tuple(child.digest for child in children)
+    if not state.complete:
+        look.deepen(host, facts, namespace, content)
     return CheckResult(
         image.name,
         namespace,
@@ -137,15 +145,16 @@ def _look(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) -> 
         state.status,
         state.complete,
         state.unpacked,
-        parts=not ctr.capabilities.partial_index,
+        platforms=image.platforms,
+        platform=str(facts.platform),
+        missing=() if state.complete else _missing(image, content, facts.platform),
+        parts=not facts.ctr.capabilities.partial_index,
     )
 
 
-def _children(raw: bytes) -> tuple[str, ...]:
-    try:
-        return tuple(child.digest for child in Manifest.parse(raw).children)
-    except ValueError:
-        return ()
+def _missing(image: Image, content: Content, platform: Platform) -> tuple[str, ...]:
+    needed = content.needed(Descriptor(image.media_type, image.digest, 0), platform)
+    return tuple(blob.digest for blob in needed if blob.digest not in content.visible)
 
 
 def _most_common(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) -> str:
@@ -159,7 +168,7 @@ def _most_common(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]
 
 
 def _judge(
-    result: CheckResult, expected: str, indexes: Mapping[str, tuple[str, ...]], *, asked: bool
+    result: CheckResult, expected: str, indexes: Mapping[str, tuple[str, ...]], holders: str
 ) -> CheckResult | FerryError:
     same = result.digest == expected
     part = not same and result.parts and result.digest in indexes.get(expected, ())
@@ -167,12 +176,20 @@ def _judge(
     error: FerryError | None = None
     if not (same or part):
         error = Drift(
-            f"{result.name} in namespace {result.namespace} is not what {'you asked for' if asked else 'most have'}",
-            said=f"here {result.digest}, expected {expected}",
-            hint="copy the right one from a host that has it, or name the right one with --digest",
+            f"{result.name} in namespace {result.namespace} has another digest than expected",
+            said=f"here     {result.digest}\nexpected {expected}" + (f" (as on {holders})" if holders else ""),
+            hint="bring the right one here, or say which digest is right with --digest",
+        )
+    elif _foreign(result):
+        error = PlatformMissing(
+            f"{result.name} in namespace {result.namespace} has no content for this host's {result.platform}",
+            said=f"it is for {result.platforms}",
+            hint="pull or import one that is for this platform",
         )
     elif not result.complete:
-        error = content_missing(result.name, result.check)
+        error = content_missing(
+            result.name, "\n".join(("missing", *result.missing)) if result.missing else result.check
+        )
     elif not result.unpacked:
         error = NotUnpacked(
             f"{result.name} in namespace {result.namespace} is whole, but not unpacked",
@@ -182,3 +199,11 @@ def _judge(
         return result
     error.result = result
     return error
+
+
+def _foreign(result: CheckResult) -> bool:
+    """Whether it is for other machines; variants are left to ctr, which knows what runs what."""
+    if (result.complete and result.unpacked) or result.platforms == "-":
+        return False
+    machine = result.platform.split("/")[:2]
+    return all(each.split("/")[:2] != machine for each in result.platforms.split(","))

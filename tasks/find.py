@@ -16,6 +16,8 @@ from tasks.fleet.outcome import Result, Status, Table, names
 from tasks.ssh.host import Host
 
 _KUBELETS = "k8s.io"
+_ELSEWHERE, _UNREAD = "kubelet reads another containerd", "kubelet does not read this namespace"
+_KUBERNETES = ("k3s", "k0s", "microk8s")  # whose containerd has no other user (RKE2's is k3s')
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,9 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
                 hosts.setdefault(place, []).append(host)
             notes += [f"{host}: not read: {each}" for each in answer.unread]
     listed = sorted(hosts, key=lambda p: (p.name, p.namespace, p.socket, p.digest, p.note))
-    hints = [_hint(place) for place in listed if place.note]
+    hints = [_hint(place) for place in listed if place.note == _UNREAD]
+    if any(place.note == _ELSEWHERE for place in listed):
+        hints.append("try: on the host, `ctr images export` at that socket, then `ctr images import` at kubelet's")
     return Table(
         ("REFERENCE", "DIGEST", "NAMESPACE", "SOCKET", "HOSTS", "NOTE"),
         tuple((p.name, p.digest, p.namespace, p.socket, names(hosts[p]), p.note) for p in listed),
@@ -92,7 +96,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 
 def _hint(place: Place) -> str:
     name = shell.join([place.name])
-    return f"try: retag --src {name} --dst {name} -n {shell.join([place.namespace])} --to-namespace {_KUBELETS}"
+    return f"try: fab -H … retag --src {name} --dst {name} -n {place.namespace} --to-namespace {_KUBELETS}"
 
 
 @fleet_wide(parse, tabulate=tabulate, help={"match": "Glob on whole names, such as '*/app:1'."})
@@ -103,6 +107,11 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     if results and not any(isinstance(result, FindResult) and result.places for result in results):
         raise NothingFound(
             f"no image fits {request.match!r} on any host that answered",
+            said="\n".join(
+                f"{host}: not read: {each}"
+                for host, answer in answers.items()
+                for each in (answer.unread if isinstance(answer, FindResult) else ())
+            ),
             hint="a glob fits whole names, such as '*/app:*'",
             result=answers,
         )
@@ -139,12 +148,23 @@ def _look(host: Host, match: str) -> FindResult:
 
 
 def _places(facts: Facts, found: list[tuple[str, Listing]], match: str) -> list[Place]:
-    main = facts.ctr.address
-    seen = {(i.name, i.digest) for at, here in found if (at, here.namespace) == (main, _KUBELETS) for i in here.images}
+    kubelets = _kubelets_socket(facts)
+    read = {
+        (image.name, image.digest)
+        for socket, listing in found
+        if (socket, listing.namespace) == (kubelets, _KUBELETS)
+        for image in listing.images
+    }
     places = []
     for socket, listing in found:
-        foreign = facts.cri and socket == main and listing.namespace != _KUBELETS
         for image in listing.match(match):
-            note = "kubelet does not read it" if foreign and (image.name, image.digest) not in seen else ""
+            seen = not kubelets or (image.name, image.digest) in read
+            note = "" if seen else _UNREAD if socket == kubelets else _ELSEWHERE
             places.append(Place(image.name, image.digest, listing.namespace, socket, note))
     return places
+
+
+def _kubelets_socket(facts: Facts) -> str:
+    """The containerd that kubelet uses, as far as one can tell; empty where there seems to be no kubelet."""
+    own = next((s for s in facts.sockets if any(name in s.split("/") for name in _KUBERNETES)), "")
+    return own or (facts.ctr.address if facts.cri else "")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from records import VERSIONS, record
 
 from tasks import check as check_command
 from tasks import errors
@@ -24,7 +25,7 @@ from tasks.fleet import show
 from tasks.fleet.outcome import Outcome
 from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
 
-A, B, CONFIG = (f"sha256:{letter * 64}" for letter in "abc")
+A, B, CONFIG, C = (f"sha256:{letter * 64}" for letter in "abcd")
 APP = "old.example/app:1"
 
 
@@ -81,6 +82,8 @@ class FakeHost:
         held = {"/x.sock": self.images, **self.others}[words[words.index("--address") + 1]]
         if "namespaces" in words:
             return Answer(0, "\n".join(held).encode(), "")
+        if words[-3:] == ["content", "ls", "-q"]:
+            return Answer(0, "\n".join(self.blobs).encode(), "")
         if "get" in words:
             data = self.blobs.get(words[-1])
             return Answer(0 if data else 1, data or b"", "" if data else "not found")
@@ -110,6 +113,24 @@ class FakeFleet:
 def images(fleet: FakeFleet, **options: Any) -> dict[str, Any]:
     answers: dict[str, Any] = images_command.images.body(fleet, images_command.parse(**options))
     return answers
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_real_checks_are_read(version: str) -> None:
+    cases = {
+        "images check, a layer is missing": (False, "incomplete (3/4)"),
+        "images check, the manifest is missing": (False, "unavailable (0/?)"),
+        "images check, two-platform": (True, "complete (3/3)"),
+        "images check name==REF": (True, "complete (4/4)"),
+    }
+    for case, told in cases.items():
+        found = parse_checks(record(version, case).stdout)
+        assert found and {(c.complete, c.status) for c in found.values()} == {told}, case
+        assert all(name.startswith("localhost:5101/facts/") for name in found)
+    assert all(
+        c.complete and c.unpacked for c in parse_checks(record(version, "images check, complete").stdout).values()
+    )
+    assert parse_checks(record(version, "images check, empty namespace").stdout) == {}
 
 
 def test_check_rows_are_read_whatever_their_status() -> None:
@@ -181,10 +202,36 @@ def test_find_says_where_kubelet_does_not_look() -> None:
     table = find_command.tabulate(find(FakeFleet(a=lost, b=fine)))
     assert [(row[2], row[4], row[5]) for row in table.rows] == [
         ("default", "b", ""),
-        ("default", "a", "kubelet does not read it"),
+        ("default", "a", "kubelet does not read this namespace"),
         ("k8s.io", "b", ""),
     ]
-    assert table.notes == (f"try: retag --src {APP} --dst {APP} -n default --to-namespace k8s.io",)
+    assert table.notes == (f"try: fab -H … retag --src {APP} --dst {APP} -n default --to-namespace k8s.io",)
+
+
+def test_find_says_which_containerd_kubelet_does_not_use() -> None:
+    docker = {"/run/docker/containerd/containerd.sock": {"moby": [image()]}}
+    lost = find(FakeFleet(a=FakeHost({"k8s.io": []}, cri=True, others=docker)))
+    assert [p.note for p in lost["a"].places] == ["kubelet reads another containerd"]
+    assert "images export" in find_command.tabulate(lost).notes[0]
+    k3s = {"/run/k3s/containerd/containerd.sock": {"k8s.io": [], "default": [image()]}}
+    answers = find(FakeFleet(a=FakeHost({"default": [image()]}, others=k3s)))
+    notes = [p.note for p in answers["a"].places]
+    assert notes == ["kubelet reads another containerd", "kubelet does not read this namespace"]
+
+
+def test_find_tells_what_it_could_not_read() -> None:
+    class Deaf(FakeHost):
+        def _answer(self, words: list[str]) -> Answer:
+            if "/closed.sock" in words:
+                return Answer(1, b"", "ctr: dial unix /closed.sock: connect: connection refused")
+            return super()._answer(words)
+
+    host = Deaf({"k8s.io": [image()]}, others={"/closed.sock": {}})
+    (note,) = find_command.tabulate(find(FakeFleet(a=host))).notes
+    assert note.startswith("a: not read: /closed.sock: ctr: dial unix") and len(host.scripts) == 2
+    with pytest.raises(errors.NothingFound) as nothing:
+        find(FakeFleet(a=host), "nosuch:*")
+    assert "/closed.sock" in nothing.value.said
 
 
 def test_find_that_finds_nothing_fails_with_what_each_host_said() -> None:
@@ -197,7 +244,8 @@ def test_find_that_finds_nothing_fails_with_what_each_host_said() -> None:
         find_command.parse()
 
 
-INDEX = json.dumps({"manifests": [{"mediaType": OCI_MANIFEST, "digest": B, "size": 5}]}).encode()
+AMD64 = {"os": "linux", "architecture": "amd64"}
+INDEX = json.dumps({"manifests": [{"mediaType": OCI_MANIFEST, "digest": B, "size": 5, "platform": AMD64}]}).encode()
 
 
 def check(fleet: FakeFleet, **options: Any) -> dict[str, Any]:
@@ -226,6 +274,7 @@ def test_check_takes_what_most_hosts_have() -> None:
 def test_check_takes_the_digest_that_was_asked_for() -> None:
     answers = check(FakeFleet(a=has(), b=has(B), c=has()), digest=B)
     assert [getattr(answer, "kind", "ok") for answer in answers.values()] == ["drift", "ok", "drift"]
+    assert answers["a"].said.endswith(f"expected {B} (as on b)")
     for wrong in ({"ref": None}, {"ref": APP, "digest": "sha256:12"}, {"ref": "UPPER:1"}):
         with pytest.raises(errors.UsageError):
             check_command.parse(**wrong)
@@ -236,6 +285,36 @@ def test_check_needs_all_content_and_unpacked() -> None:
     answers = check(fleet)
     assert [getattr(answer, "kind", "ok") for answer in answers.values()] == ["ok", "content-missing", "not-unpacked"]
     assert answers["b"].result.check == "incomplete (2/4)"
+
+
+def test_check_names_the_blobs_that_are_missing() -> None:
+    manifest = json.dumps({"config": {"digest": CONFIG, "size": 2}, "layers": [{"digest": C, "size": 3}]}).encode()
+    part = {"status": "incomplete (1/3)", "unpacked": False}
+    plain = has(blobs={A: manifest, CONFIG: b"{}"}, **part)
+    index = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX, B: manifest, C: b"l"}, **part)
+    bare = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX}, **part)
+    answers = check(FakeFleet(a=plain, b=index, c=bare))
+    assert [answers[name].kind for name in "abc"] == ["content-missing"] * 3
+    assert [answers[name].result.missing for name in "abc"] == [(C,), (CONFIG,), (B,)]
+    assert answers["a"].said.splitlines() == ["missing", C]
+    assert [len(host.scripts) for host in (plain, index, bare)] == [1, 2, 1]
+
+
+def test_check_tells_an_image_for_other_machines_apart() -> None:
+    foreign = Image(APP, OCI_MANIFEST, A, "3.0 MiB", "linux/arm64", frozenset())
+    answers = check(FakeFleet(a=FakeHost({"k8s.io": [foreign]}, unpacked=False)))
+    assert answers["a"].kind == "platform-missing"
+    assert "linux/arm64" in answers["a"].said
+
+
+def test_check_believes_no_host_that_says_nothing() -> None:
+    class Mute(FakeHost):
+        def _answer(self, words: list[str]) -> Answer:
+            return Answer(1, b"", "ctr: dial unix /x.sock: refused") if "check" in words else super()._answer(words)
+
+    held = {"k8s.io": [image()]}
+    assert check(FakeFleet(a=Mute(held)))["a"].kind == "daemon-unreachable"
+    assert images(FakeFleet(a=Mute(held)))["a"].kind == "daemon-unreachable"
 
 
 @pytest.mark.parametrize(("version", "verdict"), [("1.2.6", "ok"), ("1.6.20", "drift")])
