@@ -1,6 +1,6 @@
 """The record of a run: ``runs/<UTC time>-<first command>-<4 hex>/``, written as the run goes.
 
-``run.json`` is replaced whole at every outcome, so that a killed run leaves what it knew; ``<host>.log`` has each
+``run.json`` is replaced whole as outcomes come, so that a killed run leaves what it knew; ``<host>.log`` has each
 remote command with what it said. Secrets go over stdin and are in neither.
 """
 
@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from tasks.ssh.exchange import Transcript
 
 _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
 _STATUSES = ("failed", "unreachable", "changed", "unchanged", "ok", "skipped")
+_REST = 9  # after run.json was written, so many times as long passes until it is written for one more outcome
 _MOST_OF_A_STREAM = 256 << 10  # bytes of one command's stdout or stderr that a log keeps
 
 
@@ -47,10 +49,12 @@ class Record:
     def __init__(self, root: Path, run_id: str, head: Mapping[str, Any], complain: Callable[[str], None]) -> None:
         self.folder = root / run_id
         self._head = {"id": run_id, "started": _now(), "ended": None, "exit": None, "pid": os.getpid(), **head}
+        self._head["pid_started"] = _started(os.getpid())
         self._commands: list[tuple[str, dict[str, str]]] = []
         self._complain = complain
         self._broken = False
         self._lock = threading.Lock()
+        self._next_save, self._waiting = 0.0, False
         self._write(lambda: self.folder.mkdir(parents=True, mode=0o700))
         self._save()
 
@@ -66,7 +70,18 @@ class Record:
         text = json.dumps(outcome.to_json(), default=str, ensure_ascii=False)
         with self._lock:
             self._commands[-1][1][outcome.host] = text
-            self._save()
+            if (wait := self._next_save - time.monotonic()) <= 0:
+                self._save()
+            elif not self._waiting:
+                self._waiting = True
+                later = threading.Timer(wait, self._save_late)
+                later.daemon = True
+                later.start()
+
+    def _save_late(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._save()
 
     def outcomes(self, outcomes: Iterable[Outcome]) -> None:
         """The command is over: every host's outcome as it is now known, in their order."""
@@ -96,6 +111,7 @@ class Record:
         self._write(append)
 
     def _save(self) -> None:
+        began, self._waiting = time.monotonic(), False
         commands = ",".join(
             f'{head[:-1]}, "outcomes": [{",".join(outcomes.values())}]}}' for head, outcomes in self._commands
         )
@@ -107,6 +123,7 @@ class Record:
             part.replace(self.folder / "run.json")
 
         self._write(replace)
+        self._next_save = time.monotonic() + _REST * (time.monotonic() - began)
 
     def _write(self, act: Callable[[], object]) -> None:
         try:
@@ -119,6 +136,14 @@ class Record:
 
 def _now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _started(pid: int) -> str | None:
+    """When a process was started, in the kernel's words; None where there is none. Numbers of processes come again."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
 
 
 def _shown(stream: bytes) -> str:
@@ -158,7 +183,8 @@ class Run:
         """Whether it ended, is running, or was killed."""
         if self.data["ended"]:
             return "ended"
-        return "running" if Path(f"/proc/{self.data['pid']}").exists() else "killed"
+        started = _started(self.data["pid"])
+        return "running" if started and started == self.data.get("pid_started", started) else "killed"
 
     @property
     def id(self) -> str:
