@@ -62,8 +62,10 @@ def _limit(text: str | None) -> int | float | None:
     if text is None:
         return None
     number = text.removesuffix("%")
-    if not number.isdecimal() or (text.endswith("%") and int(number) > 100):
-        raise UsageError(f"--limit-failures {text!r} is neither a number nor a percentage", hint="such as 3 or 10%")
+    if not number.isdecimal() or (text.endswith("%") and int(number) > 100) or not int(number):
+        raise UsageError(
+            f"--limit-failures {text!r} is neither a number from 1 on nor a percentage", hint="such as 3 or 10%"
+        )
     return int(number) / 100 if text.endswith("%") else int(number)
 
 

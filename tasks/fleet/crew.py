@@ -60,6 +60,7 @@ class Fleet:
         self._watch = watch
         self._options = CommonOptions()
         self._last = True
+        self._asked: dict[str, int] = {}  # by host, before the current command
         self.answers: dict[str, Answer] = {}
         self.seconds: dict[str, float] = {}
 
@@ -71,6 +72,7 @@ class Fleet:
         """
         self._options, self._last = options, last
         self.answers, self.seconds = {}, {}
+        self._asked = {name: host.asked for name, host in self.hosts.items()}
         for host in self.hosts.values():
             host.begin(dry_run=options.dry_run)
 
@@ -115,7 +117,7 @@ class Fleet:
             if not future.cancelled():
                 self.answers.setdefault(futures[future], future.result())
         for name, host in self.hosts.items():
-            asked = host.asked and not host.failed
+            asked = host.asked > self._asked.get(name, 0) and not host.failed
             self.answers.setdefault(name, interrupted() if asked else NotStarted("the run was interrupted before"))
 
     def _one(self, host: Host, work: Callable[[Host], Result], last: bool) -> Answer:
