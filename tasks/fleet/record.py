@@ -27,7 +27,8 @@ from tasks.ssh.exchange import Transcript
 
 _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
 _STATUSES = ("failed", "unreachable", "changed", "unchanged", "ok", "skipped")
-_REST = 9  # after run.json was written, so many times as long passes until it is written for one more outcome
+_LONG = 0.01  # seconds; where writing run.json takes longer, it
+_REST = 9  # is not written for one more outcome until so many times as long has passed
 _MOST_OF_A_STREAM = 256 << 10  # bytes of one command's stdout or stderr that a log keeps
 
 
@@ -123,7 +124,8 @@ class Record:
             part.replace(self.folder / "run.json")
 
         self._write(replace)
-        self._next_save = time.monotonic() + _REST * (time.monotonic() - began)
+        ended = time.monotonic()
+        self._next_save = ended + _REST * (ended - began) if ended - began > _LONG else 0.0
 
     def _write(self, act: Callable[[], object]) -> None:
         try:
