@@ -172,12 +172,13 @@ _TODO = {
     Seen.TLS_FAILED: "look at it with openssl s_client",
     Seen.CA_FILE: "mend ca_file in ctr_registries",
     Seen.NO_REGISTRY: "check name, port and scheme in ctr_registries",
+    Seen.NO_TIME: "mend the registries that do not answer, and run it again",
     Seen.NOT_CHECKED: "let sshd there forward (AllowTcpForwarding, PermitOpen), or look with curl on the host",
 }
 
 
 def _registry(sight: Sight) -> Finding:
-    state = {Seen.OPEN: Health.OK, Seen.LOGIN: Health.OK, Seen.NOT_CHECKED: Health.WARN}
+    state = {Seen.OPEN: Health.OK, Seen.LOGIN: Health.OK, Seen.NOT_CHECKED: Health.WARN, Seen.NO_TIME: Health.WARN}
     text = f"{sight.seen.value} ({sight.said})" if sight.said else sight.seen.value
     what = f"registry {sight.registry.name}"
     return Finding(what, state.get(sight.seen, Health.FAIL), text, _TODO.get(sight.seen, ""))

@@ -31,6 +31,7 @@ class Seen(Enum):
     OPEN = "reachable"
     LOGIN = "reachable, needs a login"
     NOT_CHECKED = "not checked"
+    NO_TIME = "not checked: those before it took too long"
     UNRESOLVED = "its name does not resolve"
     REFUSED = "it refuses the connection"
     NO_ANSWER = "no answer"
@@ -77,7 +78,7 @@ def look(host: Host, registries: Sequence[Registry]) -> list[Sight]:
 def _look(host: Host, registry: Registry, deadline: float) -> Sight:
     try:
         if time.monotonic() >= deadline:
-            raise _FailedError(Seen.NOT_CHECKED, "the registries before it took too long")
+            raise _FailedError(Seen.NO_TIME)
         context = _context(registry)
         with _Wire(_open(host, registry, deadline), deadline) as wire:
             if context:
@@ -90,8 +91,10 @@ def _look(host: Host, registry: Registry, deadline: float) -> Sight:
     except ssl.SSLError as error:
         plain = error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
         return Sight(registry, Seen.NO_TLS if plain else Seen.TLS_FAILED, (error.reason or str(error)).lower())
-    except (TimeoutError, paramiko.SSHException, OSError, EOFError) as error:
-        return Sight(registry, Seen.NO_ANSWER, printable(str(error)) or "in time")
+    except TimeoutError:
+        return Sight(registry, Seen.NO_ANSWER, f"within {_LIMIT:.0f} s")
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        return Sight(registry, Seen.NO_ANSWER, printable(str(error)))
 
 
 def _context(registry: Registry) -> ssl.SSLContext | None:
@@ -215,7 +218,7 @@ class _Wire:
     def _in_time(self) -> None:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"within {_LIMIT:.0f} s")
+            raise TimeoutError
         self._channel.settimeout(left)
 
 
