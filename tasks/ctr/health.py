@@ -196,7 +196,7 @@ def findings(visit: Visit) -> list[Finding]:
             _retag(facts),
             _socket(facts),
             _namespaces(facts, visit.held),
-            Finding("CRI", Health.OK, "on" if facts.cri else "off: kubelet does not use this containerd"),
+            _cri(facts),
             Finding("platform", Health.OK, str(facts.platform)),
         ]
     elif not isinstance(visit.facts, PermissionDenied):
@@ -270,6 +270,15 @@ def _namespaces(facts: Facts, held: Sequence[Held]) -> Finding:
         return Finding("namespaces", Health.WARN, f"{listed}: kubelet reads only {_KUBELETS}", todo)
     several = facts.cri and len(counts) > 1
     return Finding("namespaces", Health.OK, f"{listed}; kubelet reads only {_KUBELETS}" if several else listed)
+
+
+def _cri(facts: Facts) -> Finding:
+    if facts.cri:
+        return Finding("CRI", Health.OK, "on")
+    server = Version.parse(facts.server)
+    if server and not server.at_least(1, 2):
+        return Finding("CRI", Health.OK, "containerd before 1.2 does not tell which names kubelet sees")
+    return Finding("CRI", Health.OK, "off: kubelet does not use this containerd")
 
 
 def _content(visit: Visit) -> Finding:

@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from ferry import Fab, Run, Stage, counting, eventually, leftovers, write_inventory
+from ferry import Fab, Run, Stage, counting, eventually, has_cri, leftovers, write_inventory
 
 from lab.fleet import Fleet, Node
 from lab.images import build
@@ -67,7 +67,7 @@ class TestAWellHost:
             assert node.version.lstrip("v") in found["version"]["text"]
             assert node.socket in found["socket"]["text"]
             assert node.root in found["content store"]["text"]
-            assert found["CRI"]["text"].startswith("on" if node.cri else "off")
+            assert (found["CRI"]["text"] == "on") == has_cri(node)
             assert " ".join(node.model.ctr).split(" --")[0].rpartition("/")[2] in found["ctr"]["text"]
 
     def test_shows_all_of_one_host_and_of_many_only_what_is_to_be_mended(self, fab: Fab) -> None:
