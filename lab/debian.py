@@ -76,6 +76,29 @@ def busybox(cache: Path) -> Path:
     return program
 
 
+def unpacked(packages: Sequence[str], cache: Path) -> Path:
+    """Have packages of the machine's own suite in `cache`, without what they depend on, as one tree.
+
+    Raises:
+        Unavailable: a package cannot be had.
+    """
+    own = codename()
+    final = cache / "tools" / f"{packages[0]}-for-{own}"
+    if not final.exists():
+        apt = _Apt(own, cache / "apt" / packages[0], ())
+        try:
+            apt.update()
+            archives = apt.download(packages)
+            part = final.with_name(final.name + ".part")
+            shutil.rmtree(part, ignore_errors=True)
+            for name in packages:
+                _unpack(archives[name], part, ())
+            part.rename(final)
+        finally:
+            shutil.rmtree(apt.folder, ignore_errors=True)
+    return final
+
+
 def _suite(suite: str, own: str, cache: Path, runner: Sequence[str]) -> Trees:
     """Return the trees of one suite, from the cache or from the mirror; raise Unavailable."""
     final = cache / "trees" / f"{suite}-for-{own}"

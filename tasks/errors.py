@@ -6,14 +6,18 @@
     ├── UsageError                  exit 2   bad-arguments: nothing was started
     │   ├── BadReference            bad-reference
     │   ├── BadInventory            bad-inventory
-    │   └── UnknownHost             unknown-host
+    │   ├── UnknownHost             unknown-host
+    │   └── NoHosts                 no-hosts: @failed of a run without failures; exit 0
     ├── Unreachable                 exit 4   host-unreachable: no ssh session
+    │   ├── HostUnresolved          host-unresolved
     │   ├── ConnectTimeout          connect-timeout
     │   ├── HostKeyUnknown          host-key-unknown
     │   ├── HostKeyChanged          host-key-changed
     │   ├── LoginRefused            login-refused
     │   └── ConnectionLost          connection-lost
     ├── InternalError               internal-error: a fault of ours
+    ├── NothingFound                nothing-found: no host has what was looked for
+    ├── NotStarted                  not-started: skipped, because of others or an interrupt
     └── HostError                   the host answered, and something is wrong there
         ├── CtrNotFound             ctr-not-found
         ├── DaemonUnreachable       daemon-unreachable
@@ -29,6 +33,10 @@
         ├── CommandFailed           command-failed
         ├── Interrupted             interrupted
         ├── VerifyFailed            verify-failed
+        ├── Drift                   drift: not what the other hosts, or the digest asked for, say
+        ├── NotUnpacked             not-unpacked
+        ├── InUse                   in-use: a container needs it
+        ├── Unhealthy               unhealthy: the doctor found something that is to be mended first
         └── SomeFailed              some-failed: several images, not all of them done
 
 The kinds are stable names: scripts read them from ``--json``.
@@ -89,11 +97,26 @@ class UnknownHost(UsageError):
     kind = "unknown-host"
 
 
+class NoHosts(UsageError):
+    """A pattern such as ``@failed`` fits no host: there is nothing to do, and nothing is wrong."""
+
+    kind = "no-hosts"
+    exit_code = 0
+
+
 class Unreachable(FerryError):
     """No SSH session could be had: refused, no route, no such name."""
 
     kind = "host-unreachable"
     exit_code = 4
+    may_pass: ClassVar[bool] = True  # whether trying again makes sense
+
+
+class HostUnresolved(Unreachable):
+    """The host's name does not resolve."""
+
+    kind = "host-unresolved"
+    may_pass = False
 
 
 class ConnectTimeout(Unreachable):
@@ -106,30 +129,46 @@ class HostKeyUnknown(Unreachable):
     """known_hosts has no key for this host, and unknown keys are refused."""
 
     kind = "host-key-unknown"
+    may_pass = False
 
 
 class HostKeyChanged(Unreachable):
     """known_hosts has another key for this host. Always refused."""
 
     kind = "host-key-changed"
+    may_pass = False
 
 
 class LoginRefused(Unreachable):
     """The host takes none of our keys or passwords."""
 
     kind = "login-refused"
+    may_pass = False
 
 
 class ConnectionLost(Unreachable):
     """The connection broke while a command ran."""
 
     kind = "connection-lost"
+    may_pass = False
 
 
 class InternalError(FerryError):
     """Something that we did not foresee; collected like any other, so that other hosts go on."""
 
     kind = "internal-error"
+
+
+class NothingFound(FerryError):
+    """No host of the fleet has what was looked for."""
+
+    kind = "nothing-found"
+
+
+class NotStarted(FerryError):
+    """Nothing was done on this host: others failed before, or the run was cut short."""
+
+    kind = "not-started"
 
 
 class HostError(FerryError):
@@ -220,6 +259,30 @@ class VerifyFailed(HostError):
     """ctr said that it was done; the host says otherwise."""
 
     kind = "verify-failed"
+
+
+class Drift(HostError):
+    """The host has another digest than it should."""
+
+    kind = "drift"
+
+
+class NotUnpacked(HostError):
+    """The image is whole, but not unpacked, so that no container can start from it at once."""
+
+    kind = "not-unpacked"
+
+
+class InUse(HostError):
+    """A container on the host uses the image."""
+
+    kind = "in-use"
+
+
+class Unhealthy(HostError):
+    """The doctor's finding: something on the host is to be mended before its images can be worked with."""
+
+    kind = "unhealthy"
 
 
 class SomeFailed(HostError):

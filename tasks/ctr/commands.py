@@ -96,6 +96,10 @@ class Ctr:
         refs = [f"{GC_REF}.{owner}.{number}=" for number in range(len(held))]
         return self.label(namespace, digest, *roots, *refs)
 
-    def remove(self, namespace: str, name: str) -> str:
-        """``images rm``: takes a name away (exit 0 also where there was none)."""
-        return self.line(namespace, "images", "rm", name)
+    def remove(self, namespace: str, *names: str, sync: bool = False) -> str:
+        """``images rm``: takes names away (exit 0 also where there was none).
+
+        Args:
+            sync: whether it waits until the content that nothing names any more is collected.
+        """
+        return self.line(namespace, "images", "rm", *(("--sync",) if sync else ()), *names)

@@ -16,8 +16,8 @@ def explain(wanted: str, here: Listing, others: Sequence[Listing], sockets: Sequ
     """
     if found := [other.namespace for other in others if other.find(wanted)]:
         return (
-            f"it is in namespace {' and '.join(found)}: add --namespace {found[0]}, "
-            f"and --to-namespace {here.namespace} to have it here"
+            f"it is in namespace {' and '.join(found)}: add --namespace {found[0]}; "
+            f"retag --namespace {found[0]} --to-namespace {here.namespace} brings it here"
         )
     close = [(name, listing.namespace) for listing in (here, *others) for name in listing.close_to(wanted)]
     if close:

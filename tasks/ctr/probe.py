@@ -40,7 +40,7 @@ _SOCKETS = (
     "/run/docker/containerd/containerd.sock",
 )
 _OWN_SOCKET = {"k3s": _SOCKETS[1], "rke2": _SOCKETS[1], "k0s": _SOCKETS[2], "microk8s": _SOCKETS[3]}
-_DEFAULT_ROOT, _CONTENT = "/var/lib/containerd", "io.containerd.content.v1.content"
+DEFAULT_ROOT, _CONTENT = "/var/lib/containerd", "io.containerd.content.v1.content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def _labels_names(server: str) -> bool:
 def _content_root(settings: Settings, plugins: Sequence[_Plugin]) -> str:
     if settings.root:
         return f"{settings.root}/{_CONTENT}"
-    return next((p.root for p in plugins if p.is_content and p.root), f"{_DEFAULT_ROOT}/{_CONTENT}")
+    return next((p.root for p in plugins if p.is_content and p.root), f"{DEFAULT_ROOT}/{_CONTENT}")
 
 
 def _lines(answer: Answer) -> list[str]:

@@ -117,9 +117,13 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _LOG_LINE = re.compile(r'time="[^"]*" level=(?:trace|debug|info|warning) ')
 
 
+def printable(line: str) -> str:
+    """A line without escape sequences and control characters, which could play tricks on a terminal."""
+    return "".join(c if c.isprintable() else " " for c in _ESCAPE.sub("", line)).rstrip()
+
+
 def tail(text: str, lines: int = 6, width: int = 400) -> str:
     """The last lines of what a host said, escape sequences and log noise taken out, ready to be shown."""
-    clean = "".join(c if c.isprintable() or c == "\n" else " " for c in _ESCAPE.sub("", text))
-    kept = [line.strip() for line in clean.splitlines() if line.strip()]
+    kept = [line for line in map(printable, text.splitlines()) if line]
     kept = [line for line in kept if not _LOG_LINE.match(line)] or kept
     return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in kept[-lines:])

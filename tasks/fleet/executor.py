@@ -1,60 +1,52 @@
 """What stock ``fab`` runs instead of its own executor (``tasks.executor_class`` in fabric.yaml).
 
-It knows the inventory, runs a command on all its hosts at once, turns everything that can go wrong into an outcome,
+It reads all of the command line before it touches a host, runs each command, collects outcomes, keeps the record,
 and never lets a task that needs hosts fall through to the control machine.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
+import platform
 import signal
 import sys
 import threading
-import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import fabric
 from invoke.exceptions import Exit
-from invoke.tasks import Call
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.errors import FerryError, InternalError, Interrupted, UsageError
-from tasks.fleet import show
-from tasks.fleet.command import Command, CommonOptions
-from tasks.fleet.outcome import Outcome, Status, exit_code
+from tasks.errors import FerryError, NotStarted, UsageError
+from tasks.fleet import live, record, show
+from tasks.fleet.command import Command, CommonOptions, Kind
+from tasks.fleet.config import PROJECT, FleetConfig, limits
+from tasks.fleet.crew import Answer, Fleet, Terminated
+from tasks.fleet.desk import Desk
+from tasks.fleet.outcome import Outcome, View, exit_code
 from tasks.fleet.roster import Roster, inventory_file
 from tasks.ssh.host import Host
-from tasks.ssh.target import Limits, Target, Trust
 
-_PROJECT = Path(__file__).resolve().parents[2]  # where fabfile.py lies
 _INTERRUPTED, _TERMINATED = 130, 143
-_LAST_WORDS = 1.0  # seconds
+_Cut = KeyboardInterrupt | Terminated
 
 
-class FleetConfig(BaseModel):
-    """The ``fleet`` section of fabric.yaml."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One command of the command line, its options read."""
 
-    model_config = ConfigDict(extra="forbid")
-    inventory: str | None = None
-    known_hosts: str = "~/.ssh/known_hosts"
-    host_keys: Literal["strict", "accept-new"] = "strict"
-    workers: int = Field(32, ge=1, le=512)
-
-
-class Terminated(BaseException):
-    """SIGTERM, as an exception in the main thread; like KeyboardInterrupt, no handler takes it by accident."""
+    command: Command
+    arguments: dict[str, Any]
+    common: CommonOptions
+    request: Any
 
 
 class FleetExecutor(fabric.Executor):  # type: ignore[misc]
-    """Fabric's executor with an inventory, parallel hosts and collected outcomes."""
+    """Fabric's executor with an inventory, parallel hosts, outcomes and a record."""
 
     def execute(self, *tasks: Any) -> Any:
         """Invoke's entry: runs the whole command line; ends by raising Exit with the exit status."""
@@ -64,17 +56,8 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             return super().execute(*tasks)
         if not all(ours):
             raise Exit("commands of ctr-ferry and tasks of your own cannot share one line", code=2)
-        as_json = any(call.kwargs.get("json") for call in calls)
-        try:
-            with _sigterm_raises():
-                code = self._run(calls)
-        except FerryError as error:
-            show.failure(error, as_json=as_json)
-            code = error.exit_code
-        except (KeyboardInterrupt, Terminated) as cut:
-            show.note("interrupted before any host was touched")
-            code = _code_of(cut)
-        if threading.active_count() > 1 and code in (_INTERRUPTED, _TERMINATED):
+        code = self._guarded(calls)
+        if code in (_INTERRUPTED, _TERMINATED) and threading.active_count() > 1:
             # A thread may still wait for a connection; nothing that it would do then is wanted.
             sys.stdout.flush()
             os._exit(code)
@@ -82,32 +65,33 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             raise Exit(code=code)
         return {}
 
-    def _run(self, calls: Sequence[Call]) -> int:
-        self._load_environment()
-        self._run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-        commands: list[Any] = [call.task for call in calls]
-        requests = [_parse(command, call.kwargs) for command, call in zip(commands, calls, strict=True)]
-        targets = self._targets(commands[0])
-        dry = bool(self.config.run.dry)
-        hosts: dict[str, Host] = {}
-        done: list[show.Done] = []
-        interrupted = 0
+    def _guarded(self, calls: Sequence[Any]) -> int:
+        as_json = any(call.kwargs.get("json") for call in calls)
         try:
-            for command, call, (common, request) in zip(commands, calls, requests, strict=True):
-                dry_run = common.dry_run or dry
-                outcomes, interrupted = self._on_all(command, request, targets, hosts, dry_run)
-                done.append(show.Done(command.name, call.kwargs, outcomes, dry_run))
-                if not common.json:
-                    show.table(done[-1])
-                if interrupted:
-                    break
-        finally:
-            for host in hosts.values():
-                host.close()
-        code = interrupted or exit_code([outcome for each in done for outcome in each.outcomes])
-        if any(common.json for common, _ in requests):
-            show.document(done, code)
-        return code
+            with _sigterm_raises():
+                return self._run(calls)
+        except FerryError as error:
+            show.failure(error, as_json=as_json)
+            return error.exit_code
+        except (KeyboardInterrupt, Terminated) as cut:
+            show.note("interrupted before any host was touched")
+            return _code_of(cut)
+
+    def _run(self, calls: Sequence[Any]) -> int:
+        self._load_environment()
+        dry, as_json = bool(self.config.run.dry), any(call.kwargs.get("json") for call in calls)
+        lines = [_read(call, dry=dry, as_json=as_json) for call in calls]
+        config = FleetConfig.of(self.config)
+        runs = record.Runs(config.runs_folder)
+        roster = self._roster(config, runs)
+        patterns = tuple(word for word in (self.core[0].args.hosts.value or "").split(",") if word.strip())
+        desk = Desk(roster, patterns, runs)
+        done: list[show.Done] = []
+        if all(line.command.kind is Kind.DESK for line in lines):
+            for line in lines:
+                done.append(_at_desk(line, desk))
+            return _report(done, lines, 0)
+        return self._on_hosts(lines, config, desk, done)
 
     def _load_environment(self) -> None:
         try:
@@ -115,125 +99,114 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         except ValueError as error:
             raise UsageError(f"a FABRIC_… variable of the environment has a wrong type: {error}") from error
 
-    def _targets(self, command: Command) -> list[Target]:
-        patterns = (self.core[0].args.hosts.value or "").split(",")
-        if not any(pattern.strip() for pattern in patterns):
-            raise UsageError(
-                f"{command.name} needs hosts",
-                hint=f"fab -H HOST[,HOST…] {command.name} …; groups and globs will do",
-            )
-        roster = self._roster()
-        targets = roster.select(patterns)
-        for note in roster.notes:
-            show.note(note)
-        return targets
-
-    def _roster(self) -> Roster:
-        try:
-            fleet = FleetConfig(**self.config.get("fleet", {}))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise UsageError(
-                f"fleet.{'.'.join(map(str, first['loc']))} in fabric.yaml is wrong: {first['msg']}"
-            ) from None
-        self._workers = fleet.workers
-        trust = Trust((_PROJECT / Path(fleet.known_hosts).expanduser(),), fleet.host_keys == "accept-new")
+    def _roster(self, config: FleetConfig, runs: record.Runs) -> Roster:
         ssh_config = self.config.base_ssh_config
         aliases = {name for name in ssh_config.get_hostnames() if not set("*?!") & set(name)}
-        return Roster(inventory_file(fleet.inventory, _PROJECT), trust, self._limits(), aliases.__contains__)
+        file = inventory_file(config.inventory, PROJECT)
+        return Roster(file, config.trust, limits(self.config), aliases.__contains__, runs.hosts)
 
-    def _limits(self) -> Limits:
-        timeouts, default = self.config.timeouts, Limits()
-        try:
-            connect = int(self.config.connect_kwargs.get("timeout") or timeouts.connect or default.connect)
-            return Limits(connect=connect, command=int(timeouts.command or default.command))
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"timeouts in fabric.yaml are whole seconds: {error}") from error
-
-    def _on_all(
-        self, task: Command, request: Any, targets: list[Target], hosts: dict[str, Host], dry_run: bool
-    ) -> tuple[list[Outcome], int]:
-        """Runs one command on every host at once.
-
-        Returns:
-            The outcomes in the targets' order, and 130 or 143 where the run was cut short.
-        """
+    def _on_hosts(self, lines: Sequence[Line], config: FleetConfig, desk: Desk, done: list[show.Done]) -> int:
+        first = next(line.command for line in lines if line.command.kind is not Kind.DESK)
+        if not desk.patterns:
+            hint = f"fab -H HOST[,HOST…] {first.name} …; groups, globs and !exclusions will do"
+            raise UsageError(f"{first.name} needs hosts", hint=hint)
+        targets = desk.roster.select(desk.patterns)
+        for note in desk.roster.notes:
+            show.note(note)
+        run_id = record.new_run_id(first.name)
+        kept = record.Record(desk.runs.root, run_id, _head(lines, [t.name for t in targets]), show.note)
         base = self.config.clone()  # ssh_config is read again into its source; the clones of the clone are apart
-        outcomes: dict[str, Outcome] = {}
+        hosts = {t.name: Host(t, base.clone(), run_id=run_id, log=kept.exchange) for t in targets}
         code = 0
-        pool = ThreadPoolExecutor(min(self._workers, len(targets)), thread_name_prefix="host")
-        futures: dict[Future[Outcome], str] = {}
+        for number, line in enumerate(lines):
+            if line.command.kind is Kind.DESK:
+                done.append(_at_desk(line, desk))
+                continue
+            ended, code = _on_fleet(line, hosts, config.workers, kept, last=number == len(lines) - 1)
+            done.append(ended)
+            if code in (_INTERRUPTED, _TERMINATED):
+                break
+        for host in hosts.values():
+            host.close_quietly()
+        code = _report(done, lines, code)
+        kept.end(code)
+        record.prune(desk.runs.root, config.keep_runs)
+        return code
+
+
+def _read(call: Any, *, dry: bool, as_json: bool) -> Line:
+    """One document is all of stdout: --json on one command is --json on all."""
+    common, request = call.task.read(call.kwargs)
+    return Line(call.task, call.kwargs, replace(common, dry_run=common.dry_run or dry, json=as_json), request)
+
+
+def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:
+    versions = {name: version(name) for name in ("fabric", "invoke", "paramiko")}
+    return {
+        "commands_asked": [line.command.name for line in lines],
+        "hosts": hosts,
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
+def _at_desk(line: Line, desk: Desk) -> show.Done:
+    view: View = line.command.body(desk, line.request)
+    ended = show.Done(line.command.name, line.arguments, [], view=view)
+    if not line.common.json:
+        show.table(ended)
+    return ended
+
+
+def _on_fleet(
+    line: Line, hosts: dict[str, Host], workers: int, kept: record.Record, *, last: bool
+) -> tuple[show.Done, int]:
+    """Runs one command on all hosts.
+
+    Returns:
+        What was done, and 130 or 143 where the run was cut short.
+    """
+    command = line.command
+    kept.command(command.name, line.arguments, dry_run=line.common.dry_run)
+    code, failure = 0, None
+    with live.watch(command.name, len(hosts)) as watch:
+        fleet = Fleet(hosts, workers, record.Kept(watch, kept, command.kind is Kind.HOST))
+        fleet.begin(line.common, last=last)
         try:
-            for target in targets:
-                if target.name not in hosts:
-                    hosts[target.name] = Host(target, base.clone(), run_id=self._run_id)
-                hosts[target.name].begin(dry_run=dry_run)
-                futures[pool.submit(_on_one, task, hosts[target.name], request)] = target.name
-            for future in as_completed(futures):
-                outcomes[futures[future]] = future.result()
+            if command.kind is Kind.HOST:
+                answers = fleet.each(lambda host: command.body(host, line.request))
+            else:
+                answers = command.body(fleet, line.request)
         except (KeyboardInterrupt, Terminated) as cut:
-            code = _code_of(cut)
-            for host in hosts.values():
-                host.abandon()
-            _collect_done(futures, outcomes)
-        finally:
-            pool.shutdown(wait=not code, cancel_futures=True)
-        for target in targets:
-            outcomes.setdefault(target.name, _cut_short(target.name, hosts))
-        return [outcomes[target.name] for target in targets], code
+            answers, code = fleet.answers, _code_of(cut)
+        except FerryError as error:
+            answers, failure = error.result if isinstance(error.result, dict) else fleet.answers, error
+    outcomes = [_outcome(name, fleet, answers) for name in hosts]
+    kept.outcomes(outcomes)
+    table = command.tabulate(answers) if command.tabulate and not code else None
+    ended = show.Done(command.name, line.arguments, outcomes, dry_run=line.common.dry_run, table=table, failure=failure)
+    if not line.common.json:
+        show.table(ended)
+    return ended, code or (failure.exit_code if failure else 0)
 
 
-def _parse(command: Command, options: Mapping[str, Any]) -> tuple[CommonOptions, Any]:
-    common, own = command.split(options)
-    return common, command.parse(**own)
+def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer]) -> Outcome:
+    answer = answers.get(name) or NotStarted("an earlier command of this line failed here")
+    return Outcome.of(name, fleet.seconds.get(name, 0.0), answer)
 
 
-def _on_one(task: Command, host: Host, request: Any) -> Outcome:
-    start = time.monotonic()
-    if host.failed:
-        return Outcome(host.name, Status.SKIPPED, 0.0)
-    try:
-        result = task(host, request)
-    except FerryError as error:
-        host.mark_failed()
-        return Outcome.of_error(host.name, time.monotonic() - start, _interrupted() if host.abandoned else error)
-    except Exception as error:  # noqa: BLE001  (shown, with where it happened)
-        host.mark_failed()
-        return Outcome.of_error(host.name, time.monotonic() - start, _unforeseen(error))
-    return Outcome.of(host.name, time.monotonic() - start, result)
-
-
-def _collect_done(futures: Mapping[Future[Outcome], str], outcomes: dict[str, Outcome]) -> None:
-    """Gives hosts whose connection was closed a moment to say so, and takes what was done before."""
-    for future in wait(futures, timeout=_LAST_WORDS).done:
-        if not future.cancelled():
-            outcomes.setdefault(futures[future], future.result())
+def _report(done: Sequence[show.Done], lines: Sequence[Line], code: int) -> int:
+    cut = code in (_INTERRUPTED, _TERMINATED)
+    if not cut:
+        failures = [each.failure.exit_code for each in done if each.failure]
+        refused = 2 in failures  # a fleet command that looked, and then did not start
+        code = 2 if refused else exit_code([o for each in done for o in each.outcomes]) or max(failures, default=0)
+    if any(line.common.json for line in lines):
+        show.document(done, code)
+    return code
 
 
 def _code_of(cut: BaseException) -> int:
     return _INTERRUPTED if isinstance(cut, KeyboardInterrupt) else _TERMINATED
-
-
-def _unforeseen(error: Exception) -> InternalError:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return InternalError(
-        f"{type(error).__name__}: {error}",
-        said=f"at {Path(place.filename).name}:{place.lineno} in {place.name}",
-        hint="this is a fault of ctr-ferry: report it with the command line and this message",
-    )
-
-
-def _cut_short(name: str, hosts: dict[str, Host]) -> Outcome:
-    asked = name in hosts and hosts[name].asked
-    if not asked:
-        return Outcome(name, Status.SKIPPED, 0.0)
-    return Outcome.of_error(name, 0.0, _interrupted())
-
-
-def _interrupted() -> Interrupted:
-    return Interrupted(
-        "the run was interrupted while this host was at work", hint="run it again: it looks first what is true"
-    )
 
 
 @contextmanager

@@ -32,10 +32,15 @@ def content(
     )
     read.visible = parse_digests(answers["visible"].text.splitlines())
     if deep:
-        children = [child.digest for top in list(read.blobs) for child in read.manifest(top).children]
-        there = [digest for digest in children if digest in read.visible]
-        _fetch(host, facts, namespace, there, read=read, more={})
+        deepen(host, facts, namespace, read)
     return read, answers
+
+
+def deepen(host: Host, facts: Facts, namespace: str, read: Content) -> None:
+    """Reads the manifests of all indexes that were read, in one remote command, where there are any."""
+    children = [child.digest for top in list(read.blobs) for child in read.manifest(top).children]
+    there = [digest for digest in children if digest in read.visible]
+    _fetch(host, facts, namespace, there, read=read, more={})
 
 
 def _fetch(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
-from tasks.errors import FerryError, Unreachable
+from tasks.errors import FerryError, NotStarted, Unreachable
+
+_FEW = 3  # hosts that are named; more are counted
 
 
 class Status(StrEnum):
@@ -34,6 +37,29 @@ class Result(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """What a person reads of many results, and what ``--csv`` writes: text, one cell a column.
+
+    Attributes:
+        apart: the rows for ``--csv``, where ``rows`` group hosts.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    apart: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a command at the desk returns: data for scripts, and a table or text for people."""
+
+    data: Any
+    table: Table | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """One command on one host."""
 
@@ -44,23 +70,17 @@ class Outcome:
     error: FerryError | None = None
 
     @classmethod
-    def of(cls, host: str, seconds: float, result: Result) -> Outcome:
-        """A command that came to its end."""
-        return cls(host, result.status, seconds, result)
-
-    @classmethod
-    def of_error(cls, host: str, seconds: float, error: FerryError) -> Outcome:
-        """A command that did not."""
-        status = Status.UNREACHABLE if isinstance(error, Unreachable) else Status.FAILED
-        return cls(host, status, seconds, error.result, error)
+    def of(cls, host: str, seconds: float, answer: Result | FerryError) -> Outcome:
+        """From what a command returned for a host, or raised."""
+        if not isinstance(answer, FerryError):
+            return cls(host, answer.status, seconds, answer)
+        status = Status.UNREACHABLE if isinstance(answer, Unreachable) else Status.FAILED
+        status = Status.SKIPPED if isinstance(answer, NotStarted) else status
+        return cls(host, status, seconds, answer.result, answer)
 
     def to_json(self) -> dict[str, Any]:
         """The shape that ``--json`` and run.json have."""
-        document: dict[str, Any] = {
-            "host": self.host,
-            "status": self.status,
-            "seconds": round(self.seconds, 3),
-        }
+        document: dict[str, Any] = {"host": self.host, "status": self.status, "seconds": round(self.seconds, 3)}
         if self.result is not None:
             document["result"] = dataclasses.asdict(self.result)
         if self.error:
@@ -68,9 +88,21 @@ class Outcome:
         return document
 
 
-def exit_code(outcomes: list[Outcome]) -> int:
+def exit_code(outcomes: Iterable[Outcome]) -> int:
     """0 all well · 1 some failed · 4 some unreachable, none failed."""
     statuses = {outcome.status for outcome in outcomes}
     if Status.FAILED in statuses:
         return 1
     return 4 if Status.UNREACHABLE in statuses else 0
+
+
+def names(hosts: Iterable[str]) -> str:
+    """A few hosts by name, many by number."""
+    listed = list(hosts)
+    return ", ".join(listed) if len(listed) <= _FEW else f"{len(listed)} hosts"
+
+
+def counts(outcomes: Iterable[Outcome]) -> str:
+    """How many of each: ``3 changed, 1 failed``."""
+    statuses = [outcome.status for outcome in outcomes]
+    return ", ".join(f"{statuses.count(status)} {status}" for status in Status if status in statuses)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from tasks.errors import BadInventory, UnknownHost, UsageError
+from tasks.errors import BadInventory, NoHosts, UnknownHost, UsageError
 from tasks.fleet.inventory import Inventory
 from tasks.fleet.settings import target
 from tasks.ssh.target import Limits, Target, Trust, parse_address
@@ -23,13 +23,22 @@ class Roster:
         file: the inventory.
         trust, limits: for every host.
         alias: whether ssh_config has a Host entry for a name.
+        past: the hosts that ``@failed`` and its like mean.
     """
 
-    def __init__(self, file: Path, trust: Trust, limits: Limits, alias: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        trust: Trust,
+        limits: Limits,
+        alias: Callable[[str], bool],
+        past: Callable[[str], list[str]] = lambda _: [],
+    ) -> None:
         self._file = file
         self._trust = trust
         self._limits = limits
         self._alias = alias
+        self._past = past
         self._inventory: Inventory | None = None
         self.notes: list[str] = []
 
@@ -44,13 +53,25 @@ class Roster:
             self._inventory = Inventory(self._file)
         return self._inventory
 
+    @property
+    def file(self) -> Path:
+        """The inventory's file."""
+        return self._file
+
+    def groups_of(self, name: str) -> list[str]:
+        """The groups of an inventory host, but ``all``; none for an address."""
+        if not self._file.exists():
+            return []
+        inventory = self.inventory
+        return [group for group in inventory.groups if group != "all" and name in inventory.members_of(group)]
+
     def select(self, patterns: Iterable[str]) -> list[Target]:
         """The targets of all patterns, each host once, in the order given.
 
         Raises:
             UnknownHost: with the nearest names; BadInventory; UsageError where nothing is left.
         """
-        words = [word.strip() for word in patterns if word.strip()]
+        words = [w for word in patterns if word.strip() for w in self._of_the_past(word.strip())]
         chosen: dict[str, Target] = {}
         for word in words:
             if not word.startswith("!"):
@@ -62,6 +83,14 @@ class Roster:
         if not chosen:
             raise UsageError(f"-H {','.join(words)} leaves no host", hint="name at least one host or group")
         return list(chosen.values())
+
+    def _of_the_past(self, word: str) -> list[str]:
+        if not word.lstrip("!").startswith("@"):
+            return [word]
+        hosts = self._past(word.lstrip("!"))
+        if not hosts and not word.startswith("!"):
+            raise NoHosts(f"-H {word} leaves no host: that run has none", hint="fab show tells what it did")
+        return [f"!{host}" for host in hosts] if word.startswith("!") else hosts
 
     def _excluded(self, word: str, chosen: Collection[str]) -> list[str]:
         """A misspelt exclusion is refused like any other name: it would leave a host in that was meant to be out."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tasks.ctr.probe import Settings
 from tasks.errors import BadInventory
 from tasks.fleet.inventory import Opaque, Var, Vars
+from tasks.oci import registry
 from tasks.secrets import Secret
 from tasks.ssh.target import Limits, Target, Trust
 
@@ -146,8 +147,14 @@ def target(name: str, variables: Vars, folder: Path, trust: Trust, limits: Limit
         trust=trust,
         limits=limits,
         ctr=Settings(host.ctr_command, host.ctr_address, host.ctr_namespace, host.ctr_root, host.ctr_snapshotter),
+        registries=tuple(_registry(name, given, folder) for name, given in host.ctr_registries.items()),
     )
     return _behind(made, options), notes
+
+
+def _registry(name: str, given: Registry, folder: Path) -> registry.Registry:
+    ca_file = str(folder / Path(given.ca_file).expanduser()) if given.ca_file else None
+    return registry.Registry(name, given.scheme, ca_file, given.skip_verify, given.username, given.password_env)
 
 
 def _secret(value: str | None) -> Secret | None:

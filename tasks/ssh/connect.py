@@ -17,6 +17,7 @@ from tasks.errors import (
     ConnectTimeout,
     HostKeyChanged,
     HostKeyUnknown,
+    HostUnresolved,
     LoginRefused,
     Unreachable,
 )
@@ -78,6 +79,12 @@ def typed_errors(where: str, target: Target) -> Iterator[None]:
                 said=_reason(error),
                 hint="give another ansible_ssh_private_key_file, or none to use the agent and ~/.ssh",
             ) from error
+        if isinstance(error, socket.gaierror):
+            raise HostUnresolved(
+                f"the name of {where} does not resolve",
+                said=_reason(error),
+                hint="check ansible_host, or the name given",
+            ) from error
         raise Unreachable(
             f"no connection to {where}", said=_reason(error), hint="check that the host is up and sshd listens there"
         ) from error
@@ -94,6 +101,4 @@ def typed_errors(where: str, target: Target) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     if isinstance(error, NoValidConnectionsError):
         return "; ".join(dict.fromkeys(_reason(e) for e in error.errors.values()))
-    if isinstance(error, socket.gaierror):
-        return f"the name does not resolve: {error.strerror}"
     return tail(getattr(error, "strerror", None) or str(error) or type(error).__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
+from dataclasses import dataclass
 from enum import Enum
 
 import paramiko
@@ -31,6 +32,22 @@ class Sudo(Enum):
     THROUGH = "through"
     REFUSED = "refused"
     LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """One remote command that has ended, for the run's record.
+
+    Attributes:
+        text: the steps that ran, as sh text.
+        exit: None where the connection broke or time ran out.
+    """
+
+    text: str
+    exit: int | None
+    seconds: float
+    stdout: bytes
+    stderr: bytes
 
 
 class Exchange:

@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import paramiko
 from fabric import Connection
+from paramiko.ssh_exception import NoValidConnectionsError
 
 from tasks.ctr import probe
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script, tail
-from tasks.errors import ConnectionLost, GarbledAnswer, Interrupted, PermissionDenied, RemoteTimeout
+from tasks.errors import (
+    ConnectionLost,
+    GarbledAnswer,
+    HostError,
+    Interrupted,
+    PermissionDenied,
+    RemoteTimeout,
+    Unreachable,
+)
 from tasks.ssh import guard
 from tasks.ssh.connect import connect_kwargs, typed_errors
-from tasks.ssh.exchange import End, Exchange, Sudo
-from tasks.ssh.keys import AcceptNew, RefuseUnknown
+from tasks.ssh.exchange import End, Exchange, Sudo, Transcript
+from tasks.ssh.keys import AcceptNew, RefuseUnknown, host_name, known_keys
 from tasks.ssh.target import Target
 
 # paramiko's transport threads log what its exceptions say as well; the operator reads it once, from us.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
+Log = Callable[[str, Transcript], None]  # host name, what was asked there
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 1.5  # seconds before a connection is tried again, then longer and longer
 _FOR_OTHERS = b"\n" * 8  # lines that a start-up file of the login shell may read in place of our mark
 
 
@@ -48,10 +62,11 @@ class Host(Connection):  # type: ignore[misc]
     failed: bool
     _as_root: bool
     _abandoned: threading.Event
+    _log: Log | None
 
-    def __init__(self, target: Target, config: Any, *, run_id: str = "") -> None:
+    def __init__(self, target: Target, config: Any, *, run_id: str = "", log: Log | None = None) -> None:
         self._set(target=target, name=target.name, run_id=run_id, dry_run=False, asked=0, failed=False)
-        self._set(_abandoned=threading.Event())
+        self._set(_abandoned=threading.Event(), _log=log)
         super().__init__(
             target.address,
             user=target.user,
@@ -88,17 +103,38 @@ class Host(Connection):  # type: ignore[misc]
         """
         if self.is_connected:
             return
-        for file in self.target.trust.known_hosts:
-            if file.exists():
-                self.client.load_system_host_keys(str(file))
+        name = host_name(self.host, self.port)
+        for key in known_keys(name, self.target.trust.known_hosts):
+            self.client.get_host_keys().add(name, key.get_name(), key)
         accept = self.target.trust.accept_new
         self.client.set_missing_host_key_policy(
             AcceptNew(self.target.trust.known_hosts[0]) if accept else RefuseUnknown()
         )
-        with typed_errors(f"{self.user}@{self.host}:{self.port}", self.target):
-            super().open()
+        self._connect_with_patience()
         self.transport.set_keepalive(15)
         self._refuse_if_abandoned()
+
+    def _connect_with_patience(self) -> None:
+        """Tries again what may pass, within the time for one connection.
+
+        Where nothing listens, a few times; where sshd took the connection and cut it off in the greeting, as with
+        MaxStartups, the host is alive: as often as there is time.
+        """
+        deadline = time.monotonic() + self.target.limits.connect
+        pause, left = _FIRST_PAUSE, self.target.limits.retries
+        while True:
+            try:
+                with typed_errors(f"{self.user}@{self.host}:{self.port}", self.target):
+                    super().open()
+                return
+            except Unreachable as error:
+                # The random share spreads hosts that were refused together.
+                pause = min(pause * random.uniform(1.0, 2.0), _LONGEST_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311
+                left -= isinstance(error.__cause__, (NoValidConnectionsError, paramiko.ChannelException))
+                if not (left >= 0 and error.may_pass and time.monotonic() + pause < deadline):
+                    raise
+            self._abandoned.wait(pause)
+            self._refuse_if_abandoned()
 
     def _refuse_if_abandoned(self) -> None:
         if self.abandoned:
@@ -126,7 +162,14 @@ class Host(Connection):  # type: ignore[misc]
             exchange = Exchange(channel, limit, self.target.limits.idle)
             self._start(exchange, guard.bootstrap(mark, len(text)), mark, rights_check)
             exchange.send(_FOR_OTHERS + f"{mark}\n".encode() + text)
+            began = time.monotonic()
             end = exchange.finish()
+        if self._log:
+            seconds = time.monotonic() - began
+            steps = "\n".join(f"{name}: {step}" for name, step in script.steps.items())
+            self._log(
+                self.name, Transcript(steps, exchange.exit, seconds, bytes(exchange.stdout), bytes(exchange.stderr))
+            )
         return self._read(script, mark, exchange, end, limit)
 
     def _start(self, exchange: Exchange, boot: str, mark: str, rights_check: str | None) -> None:
@@ -150,13 +193,32 @@ class Host(Connection):  # type: ignore[misc]
         Raises:
             Unreachable, CtrNotFound, DaemonUnreachable, PermissionDenied, GarbledAnswer, RemoteTimeout.
         """
+        facts, _ = self.survey(namespaces, {})
+        if isinstance(facts, HostError):
+            raise facts
+        return facts
+
+    def survey(self, namespaces: Sequence[str], more: Mapping[str, str]) -> tuple[Facts | HostError, dict[str, Answer]]:
+        """The probe with further steps behind it, in the same remote command.
+
+        Returns:
+            The facts, or why there are none; and the answers to all steps.
+
+        Raises:
+            Unreachable, PermissionDenied, GarbledAnswer, RemoteTimeout: the host does not answer at all.
+        """
         settings = self.target.ctr
         check = None if self._as_root or self.user == "root" else probe.rights_check(settings)
-        answers = self.ask(probe.script(settings, namespaces), limit=self.target.limits.probe, rights_check=check)
-        facts = probe.read(settings, namespaces, answers)
+        script = probe.script(settings, namespaces)
+        script = replace(script, steps={**script.steps, **more})
+        answers = self.ask(script, limit=self.target.limits.probe, rights_check=check)
+        try:
+            facts = probe.read(settings, namespaces, answers)
+        except HostError as error:
+            return error, answers
         if facts.sudo:
             self._set(_as_root=True)  # from now on, because the probe found that it must
-        return facts
+        return facts, answers
 
     def mark_failed(self) -> None:
         """Later commands of this run are skipped here."""
@@ -167,6 +229,11 @@ class Host(Connection):  # type: ignore[misc]
         """Whether the run was cut short."""
         return self._abandoned.is_set()
 
+    def close_quietly(self) -> None:
+        """Closes the connection, whatever state it is in."""
+        with contextlib.suppress(Exception):
+            self.close()
+
     def abandon(self) -> None:
         """Closes the connection under whatever runs, and lets nothing start; the guard ends it on the host."""
         self._abandoned.set()
@@ -174,6 +241,11 @@ class Host(Connection):  # type: ignore[misc]
             self.gateway.abandon()
         if self.transport:
             self.transport.close()
+
+    @property
+    def has_sudo_password(self) -> bool:
+        """Whether sudo is answered with a password here."""
+        return self._sudo_password is not None and self._as_root
 
     @property
     def _sudo_password(self) -> str | None:

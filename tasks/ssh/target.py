@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tasks.ctr.probe import Settings
 from tasks.errors import UsageError
+from tasks.oci.registry import Registry
 from tasks.secrets import Secret
 
 
@@ -16,12 +17,14 @@ class Limits:
 
     Attributes:
         connect: for TCP, greeting and login each.
+        retries: how often a refused connection is tried again, within ``connect`` seconds.
         probe: for a remote command that only asks.
         command: for a remote command that moves or unpacks content.
         idle: without a byte, not even the guard's heartbeat, until a host counts as gone.
     """
 
     connect: int = 10
+    retries: int = 3
     probe: int = 120
     command: int = 3600
     idle: int = 60
@@ -48,6 +51,7 @@ class Target:
         become: whether everything runs through sudo; else it is used only where the login user's rights do not do.
         gateway: a jump host, or a ProxyCommand.
         ctr: the inventory's settings for this host's ctr.
+        registries: those that the inventory names for this host.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Target:
     trust: Trust = field(default_factory=Trust)
     limits: Limits = field(default_factory=Limits)
     ctr: Settings = field(default_factory=Settings)
+    registries: tuple[Registry, ...] = ()
 
     def behind(self, hops: str) -> Target:
         """The same host behind the hops of ``-J`` or ProxyJump: ``user@host:port``, the first one first.

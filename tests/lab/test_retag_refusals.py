@@ -171,7 +171,7 @@ class TestHostsThatCannotBeReached:
         self.expect(fab, tmp_path, fleet, "connect-timeout", "-t", "2", **where)
 
     def test_a_name_that_does_not_resolve_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
-        self.expect(fab, tmp_path, fleet, "host-unreachable", ansible_host="no-such-host.invalid")
+        self.expect(fab, tmp_path, fleet, "host-unresolved", ansible_host="no-such-host.invalid")
 
     def test_a_wrong_key_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
         key_file(tmp_path / "id")

@@ -13,7 +13,7 @@ from invoke.parser import Parser, ParserContext
 import fabfile
 from tasks import errors
 from tasks.fleet import show
-from tasks.fleet.command import CommonOptions, per_host
+from tasks.fleet.command import CommonOptions, Kind, at_desk, per_host
 from tasks.fleet.outcome import Outcome, Result, Status, exit_code
 from tasks.fleet.pairs import Pair, read_map, refuse_same
 from tasks.secrets import Secret
@@ -125,19 +125,53 @@ def test_options_are_taken_by_their_names() -> None:
 
 def test_every_option_has_a_help_text_and_the_common_ones_are_on_every_command() -> None:
     for name, args in ARGUMENTS.items():
-        assert {"json", "dry_run"} <= {a.attr_name or a.name for a in args}
+        hosts = set() if getattr(fabfile, name).kind is Kind.DESK else {"dry_run", "serial", "limit_failures"}
+        assert {"json"} | hosts <= {a.attr_name or a.name for a in args}
         assert all(a.help for a in args)
         assert getattr(fabfile, name).__doc__
 
 
 def test_the_common_options_are_parted_from_a_commands_own() -> None:
-    @per_host(lambda **_: None, help={})
+    @per_host(lambda **own: own, help={})
     def nothing(host: object, request: object) -> None:
         """Does nothing."""
 
-    common, own = nothing.split({"json": True, "dry_run": False, "src": "a"})
-    assert common == CommonOptions(json=True, dry_run=False)
+    options = {"json": True, "dry_run": False, "serial": "5", "limit_failures": "10%", "src": "a"}
+    common, own = nothing.read(options)
+    assert common == CommonOptions(json=True, dry_run=False, serial=5, limit_failures=0.1)
     assert own == {"src": "a"}
+
+
+def common(serial: str | None = None, limit_failures: str | None = None) -> CommonOptions:
+    return CommonOptions.parse(json=False, dry_run=False, serial=serial, limit_failures=limit_failures)
+
+
+def test_limits_are_numbers_or_shares() -> None:
+    assert (common().serial, common().limit_failures) == (None, None)
+    assert [common(limit_failures=text).limit_failures for text in ("3", "100%", "5%")] == [3, 1.0, 0.05]
+    assert type(common(limit_failures="1").limit_failures) is int  # one host; 100% is a share
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "x", "1.5", "10%"])
+def test_a_serial_that_is_no_number_of_hosts_is_refused(text: str) -> None:
+    with pytest.raises(errors.UsageError, match="--serial"):
+        common(serial=text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "0%", "-1", "x", "1.5", "101%", "%", "5%%"])
+def test_a_limit_of_failures_that_is_neither_number_nor_share_is_refused(text: str) -> None:
+    with pytest.raises(errors.UsageError, match="--limit-failures"):
+        common(limit_failures=text)
+
+
+def test_a_command_at_the_desk_has_no_options_about_hosts() -> None:
+    @at_desk(lambda: None, help={})
+    def nothing(desk: object, request: object) -> None:
+        """Does nothing."""
+
+    names = {argument.attr_name or argument.name for argument in nothing.get_arguments()}
+    assert names == {"json"}
+    assert nothing.read({"json": True})[0] == CommonOptions(json=True)
 
 
 @dataclass(frozen=True)
@@ -153,9 +187,9 @@ FAILED = errors.ImageNotFound("no image a", said="ctr: not found\nmore", hint="l
 OUTCOMES = [
     Outcome.of("one", 0.25, Did(Status.CHANGED)),
     Outcome.of("two", 1.0, Did(Status.UNCHANGED)),
-    Outcome.of_error("three", 2.0, FAILED),
-    Outcome.of_error("four", 3.0, errors.ConnectTimeout("no answer")),
-    Outcome("five", Status.SKIPPED, 0.0),
+    Outcome.of("three", 2.0, FAILED),
+    Outcome.of("four", 3.0, errors.ConnectTimeout("no answer")),
+    Outcome.of("five", 0.0, errors.NotStarted("an earlier command failed here")),
 ]
 
 
@@ -163,13 +197,13 @@ def test_a_result_is_what_says_its_status_and_lines() -> None:
     assert isinstance(Did(Status.OK), Result)
 
 
-def test_an_error_makes_a_host_failed_or_unreachable() -> None:
-    assert [o.status for o in OUTCOMES[2:4]] == [Status.FAILED, Status.UNREACHABLE]
+def test_an_error_makes_a_host_failed_or_unreachable_or_skipped() -> None:
+    assert [o.status for o in OUTCOMES[2:]] == [Status.FAILED, Status.UNREACHABLE, Status.SKIPPED]
 
 
 def test_a_failure_keeps_what_was_done_before_it() -> None:
     error = errors.SomeFailed("1 of 2", result=Did(Status.CHANGED))
-    assert Outcome.of_error("n", 0.0, error).result == Did(Status.CHANGED)
+    assert Outcome.of("n", 0.0, error).result == Did(Status.CHANGED)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +257,8 @@ def test_json_is_one_document_with_every_command_and_host(capsys: pytest.Capture
     }  # fmt: skip
     assert three["error"]["kind"] == "image-not-found" and three["error"]["hint"] == "look"
     assert "result" not in three
-    assert four["status"] == "unreachable" and five == {"host": "five", "status": "skipped", "seconds": 0.0}
+    assert four["status"] == "unreachable"
+    assert five["status"] == "skipped" and five["error"]["kind"] == "not-started"
 
 
 def test_an_error_before_any_host_is_on_stderr_and_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,209 @@
+"""``check``: is an image on every host, the same everywhere, whole and unpacked?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tasks.ctr import checks
+from tasks.ctr.content import Content
+from tasks.ctr.failures import content_missing, failure
+from tasks.ctr.images import Image
+from tasks.errors import Drift, FerryError, NotUnpacked, PlatformMissing, UsageError
+from tasks.fleet import look
+from tasks.fleet.command import fleet_wide
+from tasks.fleet.crew import Fleet
+from tasks.fleet.outcome import Result, Status, Table, names
+from tasks.oci.descriptor import Descriptor, Platform
+from tasks.oci.reference import Reference, is_digest
+from tasks.ssh.host import Host
+
+PART = "same (platform manifest)"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is checked; no digest is the most common one."""
+
+    ref: str
+    digest: str | None
+    namespace: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What one host has under the name.
+
+    Attributes:
+        check: ctr's words, such as ``complete (4/4)``.
+        platforms: that the image is for; ``platform`` is the host's.
+        missing: blobs that the host's platform needs and the namespace does not see.
+        verdict: ``same``, `PART`, or ``other``, beside what is expected.
+        parts: whether this ctr can name only one platform's manifest of a partial index.
+    """
+
+    name: str
+    namespace: str
+    digest: str
+    check: str
+    complete: bool
+    unpacked: bool
+    platforms: str
+    platform: str
+    missing: tuple[str, ...] = ()
+    verdict: str = ""
+    parts: bool = False
+
+    @property
+    def status(self) -> Status:
+        """It only reads."""
+        return Status.OK
+
+    def lines(self) -> list[str]:
+        """One line."""
+        unpacked = "unpacked" if self.unpacked else "not unpacked"
+        return [f"{self.name} {self.digest} {self.verdict}, {self.check}, {unpacked}"]
+
+
+def parse(*, ref: str | None = None, digest: str | None = None, namespace: str | None = None) -> Request:
+    """Options to a request.
+
+    Raises:
+        UsageError: or BadReference, with the option that is wrong.
+    """
+    if not ref:
+        raise UsageError("check needs --ref REF", hint="fab -H all check --ref r.example/app:1")
+    if not is_digest(ref):
+        Reference.parse(ref)
+    if digest and not is_digest(digest):
+        raise UsageError(f"--digest {digest!r} is no digest", hint="a digest is sha256: and 64 hex digits")
+    return Request(ref, digest, namespace)
+
+
+def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
+    """Hosts by digest, the most hosts first."""
+    hosts: dict[tuple[str, ...], list[str]] = {}
+    for host, answer in answers.items():
+        found = answer.result if isinstance(answer, FerryError) else answer
+        if isinstance(found, CheckResult):
+            unpacked = "yes" if found.unpacked else "no"
+            cells = (found.digest, found.verdict, found.check, unpacked)
+            hosts.setdefault(cells, []).append(host)
+    return Table(
+        ("DIGEST", "VERDICT", "COMPLETE", "UNPACKED", "HOSTS"),
+        tuple((*c, names(hosts[c])) for c in sorted(hosts, key=lambda c: (-len(hosts[c]), c))),
+    )
+
+
+@fleet_wide(
+    parse,
+    tabulate=tabulate,
+    help={
+        "ref": "The image: a name, its short form, or a digest.",
+        "digest": "What it must point at (default: what most hosts have).",
+        "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
+    },
+)
+def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
+    """Check that an image is on every host: the same digest, all of its blobs, unpacked."""
+    indexes: dict[str, tuple[str, ...]] = {}
+    answers: dict[str, Result | FerryError] = dict(fleet.each(lambda host: _look(host, request, indexes)))
+    found = {name: answer for name, answer in answers.items() if isinstance(answer, CheckResult)}
+    expected = request.digest or _most_common(list(found.values()), indexes)
+    holders = names(name for name, result in found.items() if result.digest == expected)
+    for name, result in found.items():
+        answers[name] = _judge(result, expected, indexes, holders)
+        if isinstance(answers[name], FerryError):
+            fleet.hosts[name].mark_failed()
+    return answers
+
+
+def _look(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) -> CheckResult:
+    """One probe; the image's state with its manifest or index; where blobs are missing, the index's manifests."""
+    namespace = request.namespace or host.target.ctr.namespace
+    facts = host.facts((namespace,))
+    here = facts.listings[namespace]
+    image = here.find(request.ref)
+    if image is None:
+        raise look.not_found(host, facts, here, [request.ref])[0]
+    tops = [image.digest, *([request.digest] if request.digest else [])]
+    more = {"check": checks.command(facts.ctr, namespace, image.name)}
+    content, answers = look.content(host, facts, namespace, tops, deep=False, more=more)
+    state = checks.parse_checks(answers["check"].text).get(image.name)
+    if state is None:
+        raise failure(answers["check"], image.name)
+    for top in list(content.blobs):
+        if children := content.manifest(top).children:
+            indexes[top] = tuple(child.digest for child in children)
+    if not state.complete:
+        look.deepen(host, facts, namespace, content)
+    return CheckResult(
+        image.name,
+        namespace,
+        image.digest,
+        state.status,
+        state.complete,
+        state.unpacked,
+        platforms=image.platforms,
+        platform=str(facts.platform),
+        missing=() if state.complete else _missing(image, content, facts.platform),
+        parts=not facts.ctr.capabilities.partial_index,
+    )
+
+
+def _missing(image: Image, content: Content, platform: Platform) -> tuple[str, ...]:
+    needed = content.needed(Descriptor(image.media_type, image.digest, 0), platform)
+    return tuple(blob.digest for blob in needed if blob.digest not in content.visible)
+
+
+def _most_common(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) -> str:
+    """A platform's manifest, where a ctr can name no more, counts as the index that another host has."""
+    tops = {result.digest for result in found}
+    counted = Counter(
+        next((top for top in indexes if result.parts and top in tops and result.digest in indexes[top]), result.digest)
+        for result in found
+    )
+    return counted.most_common(1)[0][0] if counted else ""
+
+
+def _judge(
+    result: CheckResult, expected: str, indexes: Mapping[str, tuple[str, ...]], holders: str
+) -> CheckResult | FerryError:
+    same = result.digest == expected
+    part = not same and result.parts and result.digest in indexes.get(expected, ())
+    result = replace(result, verdict="same" if same else PART if part else "other")
+    error: FerryError | None = None
+    if not (same or part):
+        error = Drift(
+            f"{result.name} in namespace {result.namespace} has another digest than expected",
+            said=f"here     {result.digest}\nexpected {expected}" + (f" (as on {holders})" if holders else ""),
+            hint="bring the right one here, or say which digest is right with --digest",
+        )
+    elif _foreign(result):
+        error = PlatformMissing(
+            f"{result.name} in namespace {result.namespace} has no content for this host's {result.platform}",
+            said=f"it is for {result.platforms}",
+            hint="pull or import one that is for this platform",
+        )
+    elif not result.complete:
+        error = content_missing(
+            result.name, "\n".join(("missing", *result.missing)) if result.missing else result.check
+        )
+    elif not result.unpacked:
+        error = NotUnpacked(
+            f"{result.name} in namespace {result.namespace} is whole, but not unpacked",
+            hint="pull or import it again, which unpacks it",
+        )
+    if error is None:
+        return result
+    error.result = result
+    return error
+
+
+def _foreign(result: CheckResult) -> bool:
+    """Whether it is for other machines; variants are left to ctr, which knows what runs what."""
+    if (result.complete and result.unpacked) or result.platforms == "-":
+        return False
+    machine = result.platform.split("/")[:2]
+    return all(each.split("/")[:2] != machine for each in result.platforms.split(","))

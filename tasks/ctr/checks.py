@@ -1,0 +1,45 @@
+"""What ``ctr images check`` says: whether an image's content is there, and whether it is unpacked. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tasks.ctr.commands import Ctr
+from tasks.oci.reference import is_digest
+
+_STATUS = re.compile(r"(complete|incomplete|unavailable|error)(?: \([^)]*\))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One image, as far as the host's own platform goes.
+
+    Attributes:
+        status: ctr's words, such as ``incomplete (2/5)``.
+    """
+
+    complete: bool
+    unpacked: bool
+    status: str
+
+
+UNKNOWN = Check(False, False, "unknown")
+
+
+def command(ctr: Ctr, namespace: str, *names: str) -> str:
+    """``images check`` of a whole namespace, or of exactly these names, as sh text."""
+    snapshotter = ("--snapshotter", ctr.snapshotter) if ctr.snapshotter else ()
+    return ctr.line(namespace, "images", "check", *snapshotter, *(f'name=="{name}"' for name in names))
+
+
+def parse_checks(text: str) -> dict[str, Check]:
+    """Parses ``images check`` by name: REF TYPE DIGEST STATUS SIZE UNPACKED; lines of another shape are left out."""
+    found = {}
+    for line in text.splitlines():
+        words = line.split()
+        at = next((i for i, word in enumerate(words) if is_digest(word) and i >= 2), None)
+        if at is None or not (status := _STATUS.match(" ".join(words[at + 1 :]))):
+            continue
+        found[" ".join(words[: at - 1])] = Check(status[1] == "complete", words[-1] == "true", status[0])
+    return found

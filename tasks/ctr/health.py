@@ -1,0 +1,340 @@
+"""What the doctor asks a host besides the probe, and what it makes of the answers. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tasks.ctr import probe, shell
+from tasks.ctr.commands import GC_REF, GC_ROOT, Ctr
+from tasks.ctr.probe import Facts, Settings
+from tasks.ctr.shell import Answer, Script
+from tasks.ctr.version import Version
+from tasks.errors import CtrNotFound, DaemonUnreachable, HostError, PermissionDenied
+from tasks.oci.reference import is_digest
+
+OURS = "ctr-ferry"  # what names, labels and ingests of ours begin with
+_LOW, _EMPTY = 15, 5  # percent free; kubelet's imageGCHighThresholdPercent is 85
+_SKEW = 60  # seconds
+_KUBELETS = "k8s.io"
+
+
+class Health(StrEnum):
+    """How a finding is to be taken."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: its short name, the same on every host.
+        text: what was seen.
+        todo: what to do about it; empty where it is ok.
+    """
+
+    what: str
+    health: Health
+    text: str
+    todo: str = ""
+
+
+def questions(settings: Settings) -> dict[str, str]:
+    """The doctor's own steps, to follow the probe's in one script (they use its words ``ctr`` and ``ready``)."""
+    return {
+        "path": 'command -v "${ctr%% *}"',
+        "held": _HELD,
+        "space": _space(settings),
+        "sessions": _SESSIONS,
+        "clock": "date +%s",
+    }
+
+
+_HELD = f"""ready && $ctr --address "$address" namespaces ls -q | while read -r ns; do
+  c() {{ $ctr --address "$address" --namespace "$ns" "$@" </dev/null; }}
+  echo "namespace $ns"
+  c images ls -q | {{ grep -v '^sha256:' || :; }} | sed -n -e '/^{OURS}[.]invalid\\//s/^/name /p' -e '$=' |
+    sed 's/^\\([0-9]*\\)$/images \\1/'
+  c content active | sed -n 's/^\\({OURS}[.][^[:space:]]*\\).*/ingest \\1/p'
+  c content ls | sed -n '/[=.]{OURS}[.]/s/^/blob /p'
+done"""
+
+# A run that is at work has a shell here whose command line holds its mark. The doctor has one, too.
+_SESSIONS = """( set +f; cat /proc/[0-9]*/cmdline 2>/dev/null ) | tr '\\0' '\\n' |
+  grep -o 'ferry-[0-9a-f]\\{16\\}' | sort -u | grep -c ."""
+
+
+def _space(settings: Settings) -> str:
+    known = shell.join([settings.root]) if settings.root else ""
+    asked = (
+        'ready && $ctr --address "$address" plugins ls -d | '
+        "sed -n '/^Type: *io.containerd.content.v1/,/^Type: *io.containerd.[^c]/"
+        "s/^  *root  *\\(\\/.*\\)/\\1/p' | sed -n 1p"
+    )
+    return f"""dir={known or f"$({asked})"}
+[ -n "$dir" ] || dir={probe.DEFAULT_ROOT}
+while [ -n "$dir" ] && [ ! -e "$dir" ]; do dir=${{dir%/*}}; done
+df -Pk "${{dir:-/}}" """
+
+
+@dataclass(slots=True)
+class Held:
+    """One namespace: how many images it has, and what of it is ours.
+
+    Attributes:
+        names: of ours, which a killed run has left.
+        ingests: that never ended.
+        labels: keys by digest, which keep content from being collected.
+    """
+
+    namespace: str
+    images: int = 0
+    names: list[str] = field(default_factory=list)
+    ingests: list[str] = field(default_factory=list)
+    labels: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def left(self) -> list[str]:
+        """What is ours, in words."""
+        return [
+            *(f"name {name}" for name in self.names),
+            *(f"unfinished ingest {ingest}" for ingest in self.ingests),
+            *(f"labels on {digest}" for digest in self.labels),
+        ]
+
+
+def parse_held(text: str) -> list[Held]:
+    """Parses the answer to ``held``."""
+    found: list[Held] = []
+    for line in text.splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "namespace":
+            found.append(Held(rest))
+        elif not found:
+            continue
+        elif word == "images":
+            found[-1].images = int(rest)
+        elif word == "name":
+            found[-1].names.append(rest)
+        elif word == "ingest":
+            found[-1].ingests.append(rest)
+        elif word == "blob" and (keys := _our_labels(rest)):
+            found[-1].labels[rest.split()[0]] = keys
+    return found
+
+
+def _our_labels(row: str) -> list[str]:
+    """Keys of ours in a row of ``content ls``; a value with a comma would look like two labels, and is none of ours."""
+    digest, *_, labels = row.split()
+    pairs = [label.partition("=")[::2] for label in labels.split(",")]
+    roots = [key for key, value in pairs if key == GC_ROOT and value.startswith(f"{OURS}.")]
+    refs = [key for key, _ in pairs if key.startswith(f"{GC_REF}.{OURS}.")]
+    return [*roots, *refs] if is_digest(digest) else []
+
+
+def clean(ctr: Ctr, settings: Settings, held: Iterable[Held]) -> Script:
+    """Takes away what is ours, and looks again (``held``).
+
+    An ingest ends by being committed: from an empty regular file nothing is added to it. What it holds is content
+    that nothing names, which goes with the next collection.
+    """
+    steps: dict[str, str] = {}
+    empty = 'empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'
+    for each in held:
+        lines = [ctr.label(each.namespace, d, *(f"{key}=" for key in keys)) for d, keys in each.labels.items()]
+        lines += [empty] if each.ingests else []
+        lines += [ctr.line(each.namespace, "content", "ingest", key) + " <&5" for key in each.ingests]
+        lines += [ctr.remove(each.namespace, *each.names, sync=True)] if each.names else []
+        if lines:
+            steps[f"clean-{len(steps)}"] = "\n".join(lines)
+    return Script({**steps, "held": _HELD}, prologue=probe.script(settings, ()).prologue)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """All that a doctor's one remote command brought home.
+
+    Attributes:
+        facts: or why the probe has none.
+        began, ended: by the control machine's clock.
+        login: ``user@host:port``.
+        password: whether sudo was given one.
+    """
+
+    facts: Facts | HostError
+    answers: Mapping[str, Answer]
+    began: float
+    ended: float
+    login: str
+    password: bool = False
+
+    @property
+    def held(self) -> list[Held]:
+        """What each namespace has."""
+        return parse_held(self.answers["held"].text)
+
+    @property
+    def others_at_work(self) -> bool:
+        """Whether another run of ours is at work on that host."""
+        return _number(self.answers["sessions"]) > 1
+
+
+def findings(visit: Visit) -> list[Finding]:
+    """Everything but the registries, in the order in which one would mend it."""
+    found = [Finding("reachable", Health.OK, visit.login), _user(visit), _sudo(visit)]
+    if isinstance(visit.facts, Facts):
+        facts = visit.facts
+        found += [
+            _ctr(facts, visit.answers["path"].text.strip()),
+            _versions(facts.client, facts.server),
+            _retag(facts),
+            _socket(facts),
+            _namespaces(facts, visit.held),
+            _cri(facts),
+            Finding("platform", Health.OK, str(facts.platform)),
+        ]
+    elif not isinstance(visit.facts, PermissionDenied):
+        found.append(_trouble(visit.facts))
+    found += [_content(visit), _clock(visit)]
+    if visit.answers["held"].ok:
+        found.append(leftovers(visit))
+    return found
+
+
+def _trouble(error: HostError) -> Finding:
+    what = {CtrNotFound: "ctr", DaemonUnreachable: "socket"}.get(type(error), "answers")
+    said = f" ({shell.tail(error.said, lines=1)})" if error.said else ""
+    return Finding(what, Health.FAIL, f"{error.message}{said}", error.hint)
+
+
+def _user(visit: Visit) -> Finding:
+    return Finding("user", Health.OK, visit.answers["host"].text.split("\n")[0].strip())
+
+
+def _sudo(visit: Visit) -> Finding:
+    if isinstance(visit.facts, PermissionDenied):
+        return Finding("sudo", Health.FAIL, visit.facts.message, visit.facts.hint)
+    lines = visit.answers["host"].text.splitlines()
+    by = next((line.partition("=")[2] for line in lines if line.startswith("sudo=")), "")
+    if by:
+        return Finding("sudo", Health.OK, f"used by {by}" + (", with a password" if visit.password else ""))
+    return Finding("sudo", Health.OK, "not used")
+
+
+def _ctr(facts: Facts, path: str) -> Finding:
+    command = " ".join(facts.ctr.argv)
+    flavours = {"k3s": "k3s", "rke2": "RKE2", "k0s": "k0s", "microk8s": "MicroK8s"}
+    flavour = next((name for word, name in flavours.items() if word in command), "containerd's own")
+    shown = command if path in ("", command) else f"{command} ({path})"
+    return Finding("ctr", Health.OK, f"{shown}, {flavour}")
+
+
+def _versions(client: str, server: str) -> Finding:
+    text = f"client {client}, containerd {server or 'unknown'}"
+    mine, its = Version.parse(client), Version.parse(server)
+    if mine is None:
+        todo = "nothing, as long as commands work: what this ctr can do is found out from its help"
+        return Finding("version", Health.WARN, f"{text}: not a release", todo)
+    if its is None or (mine.major, mine.minor) == (its.major, its.minor):
+        return Finding("version", Health.OK, text)
+    if mine.at_least(2, 0) and not its.at_least(1, 7):
+        todo = "install the ctr that came with this containerd, or name it with ctr_command"
+        return Finding("version", Health.WARN, f"{text}: this ctr pushes and pulls there only with --local", todo)
+    return Finding("version", Health.OK, f"{text}: they differ, which works; what ctr can do is the client's")
+
+
+def _retag(facts: Facts) -> Finding:
+    if facts.ctr.capabilities.tag:
+        return Finding("retag", Health.OK, "by tag")
+    return Finding("retag", Health.OK, "by index (this ctr has no tag), in constant time as well")
+
+
+def _socket(facts: Facts) -> Finding:
+    others = [socket for socket in facts.sockets if socket != facts.ctr.address]
+    more = f"; another containerd at {', '.join(others)}" if others else ""
+    return Finding("socket", Health.OK, facts.ctr.address + more)
+
+
+def _namespaces(facts: Facts, held: Sequence[Held]) -> Finding:
+    counts = {each.namespace: each.images for each in held}
+    listed = ", ".join(f"{name} ({count} image{'s' * (count != 1)})" for name, count in counts.items()) or "none"
+    fullest = max((name for name in counts if name != _KUBELETS), key=lambda name: counts[name], default="")
+    if facts.cri and not counts.get(_KUBELETS) and counts.get(fullest):
+        todo = f"bring them over with retag --namespace {fullest} --to-namespace {_KUBELETS}"
+        return Finding("namespaces", Health.WARN, f"{listed}: kubelet reads only {_KUBELETS}", todo)
+    several = facts.cri and len(counts) > 1
+    return Finding("namespaces", Health.OK, f"{listed}; kubelet reads only {_KUBELETS}" if several else listed)
+
+
+def _cri(facts: Facts) -> Finding:
+    if facts.cri:
+        return Finding("CRI", Health.OK, "on")
+    server = Version.parse(facts.server)
+    if server and not server.at_least(1, 2):
+        return Finding("CRI", Health.OK, "containerd before 1.2 does not tell which names kubelet sees")
+    return Finding("CRI", Health.OK, "off: kubelet does not use this containerd")
+
+
+def _content(visit: Visit) -> Finding:
+    root = f"{visit.facts.content_root}, " if isinstance(visit.facts, Facts) else ""
+    answer = visit.answers["space"]
+    row = re.search(r"\s(\d+)\s+(\d+)\s+(-?\d+)\s+\d+%\s+(/.*)$", answer.text, re.MULTILINE)
+    if not row or not int(row[1]):
+        todo = "look with df at containerd's root on that host"
+        return Finding(
+            "content store", Health.WARN, f"{root}free space unknown: {shell.tail(answer.stderr, lines=1)}", todo
+        )
+    size, free = int(row[1]), max(0, int(row[3]))
+    percent = 100 * free / size
+    text = f"{root}{_gib(free)} of {_gib(size)} free ({percent:.0f} %) on {row[4]}"
+    if percent < _EMPTY:
+        return Finding(
+            "content store", Health.FAIL, text, "make room: the next image may not fit, and kubelet evicts pods"
+        )
+    if percent < _LOW:
+        todo = "make room: kubelet removes unused images from 85 % use on, what is delivered first of all"
+        return Finding("content store", Health.WARN, text, todo)
+    return Finding("content store", Health.OK, text)
+
+
+def _gib(kib: int) -> str:
+    return f"{kib / (1 << 20):.1f} GiB"
+
+
+def _clock(visit: Visit) -> Finding:
+    """Somewhere within the remote command the host looked at its clock; only what lies outside of that is skew."""
+    there = _number(visit.answers["clock"])
+    if not there:
+        return Finding("clock", Health.WARN, "the host tells no time", "run date +%s there")
+    ahead, behind = there - visit.ended, visit.began - (there + 1)
+    skew = max(0, round(max(ahead, behind)))
+    text = f"{skew} s {'ahead of' if ahead > behind else 'behind'} this machine" if skew else "as here"
+    if skew < _SKEW:
+        return Finding("clock", Health.OK, text)
+    return Finding("clock", Health.WARN, text, "set it (timedatectl, chrony): certificates and tokens depend on it")
+
+
+def _number(answer: Answer) -> int:
+    text = answer.text.strip()
+    return int(text) if text.isdecimal() else 0
+
+
+def leftovers(visit: Visit) -> Finding:
+    """What runs of ours have left; while one is at work there, it may be that one's."""
+    what = left(visit.held)
+    if not what:
+        return Finding("leftovers", Health.OK, "none")
+    if visit.others_at_work:
+        return Finding("leftovers", Health.OK, f"none, as far as one can tell: a run is at work there ({what})")
+    return Finding("leftovers", Health.WARN, f"a killed run left {what}", "remove it with doctor --clean")
+
+
+def left(held: Iterable[Held]) -> str:
+    """What is ours in all namespaces, in words."""
+    return "; ".join(f"in {each.namespace}: {', '.join(each.left)}" for each in held if each.left)

@@ -1,0 +1,184 @@
+"""``doctor``: what on a host would keep its images from being worked with, and what to do about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
+
+from tasks.ctr import health
+from tasks.ctr.failures import failure
+from tasks.ctr.health import Finding, Health, Visit
+from tasks.ctr.probe import Facts
+from tasks.errors import FerryError, PermissionDenied, Unhealthy, Unreachable
+from tasks.fleet.command import per_host
+from tasks.fleet.outcome import Result, Status, Table, names
+from tasks.ssh import forward
+from tasks.ssh.forward import Seen, Sight
+from tasks.ssh.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be done besides looking."""
+
+    clean: bool = False
+    all: bool = False
+
+
+def parse(*, clean: bool = False, all: bool = False) -> Request:
+    """Options to a request."""
+    return Request(clean, all)
+
+
+@dataclass
+class DoctorResult:
+    """One host's findings.
+
+    Attributes:
+        cleaned: what was, or would be, removed.
+        everything: whether a person wants to see what is ok as well; no part of the data.
+    """
+
+    findings: tuple[Finding, ...]
+    cleaned: str = ""
+    everything: InitVar[bool] = False
+
+    def __post_init__(self, everything: bool) -> None:
+        self._everything = everything
+
+    @property
+    def status(self) -> Status:
+        """It only looks, unless something was removed."""
+        return Status.CHANGED if self.cleaned else Status.OK
+
+    @property
+    def shown(self) -> list[Finding]:
+        """What a person wants to see of it."""
+        return [f for f in self.findings if self._everything or f.health is not Health.OK]
+
+    def lines(self) -> list[str]:
+        """Nothing besides the table."""
+        return []
+
+
+def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
+    """A row a finding; hosts of which the same is to be said share one. Of a single host all is shown."""
+    rows: dict[Finding, list[str]] = {}
+    order: dict[str, int] = {}
+    well = []
+    for host, answer in answers.items():
+        found = answer.result if isinstance(answer, FerryError) else answer
+        if not isinstance(found, DoctorResult):
+            continue
+        shown = found.findings if len(answers) == 1 else found.shown
+        for finding in shown:
+            rows.setdefault(finding, []).append(host)
+            order.setdefault(finding.what, len(order))
+        if all(finding.health is Health.OK for finding in found.findings):
+            well.append(host)
+    note = f"nothing to mend on {names(well)}" if well else ""
+    return Table(
+        ("HOST", "FINDING", "STATUS", "SEEN", "WHAT TO DO"),
+        tuple(
+            (names(rows[f]), f.what, str(f.health), f.text, f.todo) for f in sorted(rows, key=lambda f: order[f.what])
+        ),
+        (note,) if note else (),
+    )
+
+
+@per_host(
+    parse,
+    tabulate=tabulate,
+    help={
+        "clean": "Remove what killed runs of ctr-ferry left: labels, unfinished ingests, names.",
+        "all": "Show what is ok as well; one host alone always shows it.",
+    },
+)
+def doctor(host: Host, request: Request) -> DoctorResult:
+    """Look at all that could be wrong on a host, its registries included, and say what to do about it."""
+    visit = _visit(host)
+    if isinstance(visit, Finding):
+        found, cleaned = [_reachable(host), visit], ""
+    else:
+        found, cleaned = health.findings(visit), ""
+        if request.clean:
+            found, cleaned = _clean(host, visit, found)
+    found += [_registry(sight) for sight in forward.look(host, host.target.registries)]
+    result = DoctorResult(tuple(found), cleaned, everything=request.all)
+    if ill := [finding.what for finding in found if finding.health is Health.FAIL]:
+        raise Unhealthy(f"to be mended: {', '.join(ill)}", hint="do as the table says", result=result)
+    return result
+
+
+def _reachable(host: Host) -> Finding:
+    return Finding("reachable", Health.OK, _login(host))
+
+
+def _login(host: Host) -> str:
+    return f"{host.user}@{host.host}:{host.port}"
+
+
+def _visit(host: Host) -> Visit | Finding:
+    """The one remote command; a finding where it could not be had.
+
+    Raises:
+        Unreachable.
+    """
+    host.open()
+    began = time.time()
+    try:
+        facts, answers = host.survey((), health.questions(host.target.ctr))
+    except PermissionDenied as error:
+        return Finding(
+            "sudo", Health.FAIL, f"{error.message} ({error.said})" if error.said else error.message, error.hint
+        )
+    except Unreachable:
+        raise
+    except FerryError as error:
+        return Finding("answers", Health.FAIL, f"{error.message}", error.hint)
+    return Visit(facts, answers, began, time.time(), _login(host), password=host.has_sudo_password)
+
+
+def _clean(host: Host, visit: Visit, found: list[Finding]) -> tuple[list[Finding], str]:
+    """Removes what runs of ours left, unless one is at work there, and looks again."""
+    what = health.left(visit.held)
+    if not what or visit.others_at_work or not isinstance(visit.facts, Facts):
+        return found, ""
+    if host.dry_run:
+        now = Finding("leftovers", Health.OK, f"would remove {what}")
+    else:
+        answers = host.ask(health.clean(visit.facts.ctr, host.target.ctr, visit.held))
+        still = health.left(health.parse_held(answers["held"].text))
+        if not answers["held"].ok or still:
+            failed = [failure(a, "leftovers").said for name, a in answers.items() if not a.ok]
+            todo = f"remove it by hand: {'; '.join(failed)}"
+            now = Finding("leftovers", Health.FAIL, f"could not be removed: {still or what}", todo)
+            return [now if each.what == "leftovers" else each for each in found], ""
+        now = Finding("leftovers", Health.OK, f"removed {what}")
+    return [now if each.what == "leftovers" else each for each in found], what
+
+
+_TODO = {
+    Seen.UNRESOLVED: "give the host a name server or a line of /etc/hosts that knows it",
+    Seen.REFUSED: "check that the registry runs, and its port",
+    Seen.NO_ANSWER: "check routes and firewalls between that host and the registry",
+    Seen.NO_TLS: "set scheme: http for it in ctr_registries, if plain http is what you want",
+    Seen.WANTS_TLS: "leave scheme: http for it out of ctr_registries",
+    Seen.UNKNOWN_CA: "name its CA's certificate with ca_file in ctr_registries",
+    Seen.EXPIRED: "have its certificate renewed",
+    Seen.NOT_YET: "check this machine's clock, then its certificate",
+    Seen.WRONG_NAME: "call it by a name that its certificate has",
+    Seen.TLS_FAILED: "look at it with openssl s_client",
+    Seen.CA_FILE: "mend ca_file in ctr_registries",
+    Seen.NO_REGISTRY: "check name, port and scheme in ctr_registries",
+    Seen.NO_TIME: "mend the registries that do not answer, and run it again",
+    Seen.NOT_CHECKED: "let sshd there forward (AllowTcpForwarding, PermitOpen), or look with curl on the host",
+}
+
+
+def _registry(sight: Sight) -> Finding:
+    state = {Seen.OPEN: Health.OK, Seen.LOGIN: Health.OK, Seen.NOT_CHECKED: Health.WARN, Seen.NO_TIME: Health.WARN}
+    text = f"{sight.seen.value} ({sight.said})" if sight.said else sight.seen.value
+    what = f"registry {sight.registry.name}"
+    return Finding(what, state.get(sight.seen, Health.FAIL), text, _TODO.get(sight.seen, ""))

@@ -1,0 +1,170 @@
+"""``find``: where an image is, in whatever namespace and containerd."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tasks.ctr import shell
+from tasks.ctr.images import Listing, parse_images
+from tasks.ctr.probe import Facts
+from tasks.ctr.shell import Script
+from tasks.errors import FerryError, NothingFound, UsageError
+from tasks.fleet.command import fleet_wide
+from tasks.fleet.crew import Fleet
+from tasks.fleet.outcome import Result, Status, Table, names
+from tasks.ssh.host import Host
+
+_KUBELETS = "k8s.io"
+_ELSEWHERE, _UNREAD = "kubelet reads another containerd", "kubelet does not read this namespace"
+_KUBERNETES = ("k3s", "k0s", "microk8s")  # whose containerd has no other user (RKE2's is k3s')
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is looked for."""
+
+    match: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One name in one namespace of one containerd.
+
+    Attributes:
+        note: why kubelet does not see it there; empty where it does, or where there is no CRI.
+    """
+
+    name: str
+    digest: str
+    namespace: str
+    socket: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FindResult:
+    """What one host has.
+
+    Attributes:
+        unread: sockets and namespaces that did not answer, with what they said.
+    """
+
+    places: tuple[Place, ...]
+    unread: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """It only reads."""
+        return Status.OK
+
+    def lines(self) -> list[str]:
+        """A line a place."""
+        return [f"{p.name} {p.digest} in {p.namespace} at {p.socket} {p.note}".rstrip() for p in self.places]
+
+
+def parse(*, match: str | None = None) -> Request:
+    """Options to a request.
+
+    Raises:
+        UsageError: without ``--match``.
+    """
+    if not match:
+        raise UsageError("find needs --match GLOB", hint="fab -H all find --match '*/app:1'")
+    return Request(match)
+
+
+def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
+    """Places that are the same on several hosts are one row; what to do about them is said once below."""
+    hosts: dict[Place, list[str]] = {}
+    notes: list[str] = []
+    for host, answer in answers.items():
+        if isinstance(answer, FindResult):
+            for place in answer.places:
+                hosts.setdefault(place, []).append(host)
+            notes += [f"{host}: not read: {each}" for each in answer.unread]
+    listed = sorted(hosts, key=lambda p: (p.name, p.namespace, p.socket, p.digest, p.note))
+    hints = [_hint(place) for place in listed if place.note == _UNREAD]
+    if any(place.note == _ELSEWHERE for place in listed):
+        hints.append("try: on the host, `ctr images export` at that socket, then `ctr images import` at kubelet's")
+    return Table(
+        ("REFERENCE", "DIGEST", "NAMESPACE", "SOCKET", "HOSTS", "NOTE"),
+        tuple((p.name, p.digest, p.namespace, p.socket, names(hosts[p]), p.note) for p in listed),
+        (*notes, *dict.fromkeys(hints)),
+    )
+
+
+def _hint(place: Place) -> str:
+    name = shell.join([place.name])
+    return f"try: fab -H … retag --src {name} --dst {name} -n {place.namespace} --to-namespace {_KUBELETS}"
+
+
+@fleet_wide(parse, tabulate=tabulate, help={"match": "Glob on whole names, such as '*/app:1'."})
+def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
+    """Find an image on the hosts: in every namespace of every containerd; says where kubelet does not look."""
+    answers = fleet.each(lambda host: _look(host, request.match))
+    results = [answer for answer in answers.values() if not isinstance(answer, FerryError)]
+    if results and not any(isinstance(result, FindResult) and result.places for result in results):
+        raise NothingFound(
+            f"no image fits {request.match!r} on any host that answered",
+            said="\n".join(
+                f"{host}: not read: {each}"
+                for host, answer in answers.items()
+                for each in (answer.unread if isinstance(answer, FindResult) else ())
+            ),
+            hint="a glob fits whole names, such as '*/app:*'",
+            result=answers,
+        )
+    return answers
+
+
+def _look(host: Host, match: str) -> FindResult:
+    """One probe, the namespaces of further containerds, then all images in one command."""
+    facts, limit = host.facts(()), host.target.limits.probe
+    unread: list[str] = []
+    where = [(facts.ctr.address, namespace) for namespace in facts.namespaces]
+    others = [socket for socket in facts.sockets if socket != facts.ctr.address]
+    if others:
+        ctrs = [replace(facts.ctr, address=socket) for socket in others]
+        asked = {
+            f"on-{n}": shell.join((*c.argv, "--address", c.address, "namespaces", "ls", "-q"))
+            for n, c in enumerate(ctrs)
+        }
+        answers = host.ask(Script(asked), limit=limit)
+        for number, socket in enumerate(others):
+            answer = answers[f"on-{number}"]
+            where += [(socket, word) for word in answer.text.split()] if answer.ok else []
+            unread += [] if answer.ok else [f"{socket}: {shell.tail(answer.stderr, lines=1)}"]
+    steps = {f"in-{n}": replace(facts.ctr, address=at[0]).images(at[1]) for n, at in enumerate(where)}
+    listings = host.ask(Script(steps), limit=limit) if steps else {}
+    found: list[tuple[str, Listing]] = []
+    for number, (socket, namespace) in enumerate(where):
+        answer = listings[f"in-{number}"]
+        if answer.ok:
+            found.append((socket, Listing(namespace, parse_images(answer.text))))
+        else:
+            unread.append(f"namespace {namespace} of {socket}: {shell.tail(answer.stderr, lines=1)}")
+    return FindResult(tuple(_places(facts, found, match)), tuple(unread))
+
+
+def _places(facts: Facts, found: list[tuple[str, Listing]], match: str) -> list[Place]:
+    kubelets = _kubelets_socket(facts)
+    read = {
+        (image.name, image.digest)
+        for socket, listing in found
+        if (socket, listing.namespace) == (kubelets, _KUBELETS)
+        for image in listing.images
+    }
+    places = []
+    for socket, listing in found:
+        for image in listing.match(match):
+            seen = not kubelets or (image.name, image.digest) in read
+            note = "" if seen else _UNREAD if socket == kubelets else _ELSEWHERE
+            places.append(Place(image.name, image.digest, listing.namespace, socket, note))
+    return places
+
+
+def _kubelets_socket(facts: Facts) -> str:
+    """The containerd that kubelet uses, as far as one can tell; empty where there seems to be no kubelet."""
+    own = next((s for s in facts.sockets if any(name in s.split("/") for name in _KUBERNETES)), "")
+    return own or (facts.ctr.address if facts.cri else "")

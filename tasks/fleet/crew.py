@@ -1,0 +1,187 @@
+"""The hosts of one invocation, and how work runs on all of them: in parallel, in batches, within limits."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from tasks.errors import FerryError, InternalError, Interrupted, NotStarted
+from tasks.fleet.command import CommonOptions
+from tasks.fleet.outcome import Result
+from tasks.ssh.host import Host
+
+_LAST_WORDS = 1.0  # seconds that hosts get to say that they were cut off
+
+Answer = Result | FerryError
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception in the main thread; like KeyboardInterrupt, no handler takes it by accident."""
+
+
+class Watch(Protocol):
+    """Who wants to know how the work goes on."""
+
+    def busy(self, host: str) -> None:
+        """Work on a host begins."""
+
+    def rest(self, host: str) -> None:
+        """Work on a host has ended for now; more will come."""
+
+    def done(self, host: str, seconds: float, answer: Answer) -> None:
+        """Work on a host has ended."""
+
+    def paused(self) -> AbstractContextManager[object]:
+        """While somebody else needs the terminal."""
+
+
+class Fleet:
+    """What a fleet command gets: its hosts, which connect when they are first asked.
+
+    Args:
+        hosts: by name, in the order of the command line.
+        workers: how many are at work at once.
+        watch: told of every host.
+
+    Attributes:
+        answers: of the current command, by host; a run that was cut short leaves what it had.
+        seconds: what each took.
+    """
+
+    def __init__(self, hosts: Mapping[str, Host], workers: int, watch: Watch) -> None:
+        self.hosts = dict(hosts)
+        self._workers = workers
+        self._watch = watch
+        self._options = CommonOptions()
+        self._last = True
+        self._asked: dict[str, int] = {}  # by host, before the current command
+        self.answers: dict[str, Answer] = {}
+        self.seconds: dict[str, float] = {}
+
+    def begin(self, options: CommonOptions, *, last: bool) -> None:
+        """A command begins.
+
+        Args:
+            last: whether it is the line's last, so that a host's connection is closed after its work.
+        """
+        self._options, self._last = options, last
+        self.answers, self.seconds = {}, {}
+        self._asked = {name: host.asked for name, host in self.hosts.items()}
+        for host in self.hosts.values():
+            host.begin(dry_run=options.dry_run)
+
+    def each(self, work: Callable[[Host], Result], *, close: bool = True) -> dict[str, Answer]:
+        """Runs ``work`` on every host that no command of this line has failed on.
+
+        Args:
+            close: whether this is the command's last work on them.
+
+        Returns:
+            By host what it returned, or the error that ended it.
+
+        Raises:
+            KeyboardInterrupt, Terminated: where the run is cut short; ``answers`` then tells who was done.
+        """
+        names = [name for name, host in self.hosts.items() if not host.failed]
+        for name in names:
+            self.answers.pop(name, None)  # an earlier look is no answer for a host that is cut off now
+        size = self._options.serial or len(names)
+        for start in range(0, len(names), size or 1):
+            self._batch(names[start : start + size], work, last=close)
+        return {name: self.answers[name] for name in names}
+
+    def _batch(self, names: Sequence[str], work: Callable[[Host], Result], *, last: bool) -> None:
+        pool = ThreadPoolExecutor(min(self._workers, len(names)), thread_name_prefix="host")
+        futures: dict[Future[Answer], str] = {}
+        try:
+            futures |= {pool.submit(self._one, self.hosts[name], work, last): name for name in names}
+            for future in as_completed(futures):
+                self.answers[futures[future]] = future.result()
+            pool.shutdown()
+        except (KeyboardInterrupt, Terminated):
+            for host in self.hosts.values():
+                host.abandon()
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._collect_done(futures)
+            raise
+
+    def _collect_done(self, futures: Mapping[Future[Answer], str]) -> None:
+        """Hosts whose connection was closed get a moment to say so; what was done before stays done."""
+        for future in wait(futures, timeout=_LAST_WORDS).done:
+            if not future.cancelled():
+                self.answers.setdefault(futures[future], future.result())
+        for name, host in self.hosts.items():
+            asked = host.asked > self._asked.get(name, 0) and not host.failed
+            self.answers.setdefault(name, interrupted() if asked else NotStarted("the run was interrupted before"))
+
+    def _one(self, host: Host, work: Callable[[Host], Result], last: bool) -> Answer:
+        if self._enough_failed():
+            return NotStarted("too many other hosts have failed", hint="mend them, or raise --limit-failures")
+        self._watch.busy(host.name)
+        start = time.monotonic()
+        answer = _answer(host, work)
+        seconds = time.monotonic() - start
+        self.answers[host.name] = answer
+        self.seconds[host.name] = self.seconds.get(host.name, 0.0) + seconds
+        failed = isinstance(answer, FerryError)
+        if failed or (last and self._last):
+            host.close_quietly()
+        if failed or last:
+            self._watch.done(host.name, seconds, answer)
+        else:
+            self._watch.rest(host.name)
+        return answer
+
+    @property
+    def at_terminal(self) -> bool:
+        """Whether somebody can be asked."""
+        return sys.stdin.isatty()
+
+    def confirm(self, question: str) -> bool:
+        """Asks the operator once, at the control terminal; any answer but yes is no."""
+        with self._watch.paused():
+            print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+            return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    def _enough_failed(self) -> bool:
+        limit = self._options.limit_failures
+        if limit is None:
+            return False
+        failed = sum(isinstance(a, FerryError) and not isinstance(a, NotStarted) for a in list(self.answers.values()))
+        return failed >= (limit if isinstance(limit, int) else max(1, limit * len(self.hosts)))
+
+    def __iter__(self) -> Iterator[Host]:
+        return iter(self.hosts.values())
+
+
+def _answer(host: Host, work: Callable[[Host], Result]) -> Answer:
+    try:
+        return work(host)
+    except FerryError as error:
+        host.mark_failed()
+        return interrupted() if host.abandoned else error
+    except Exception as error:  # noqa: BLE001  (shown, with where it happened)
+        host.mark_failed()
+        return _unforeseen(error)
+
+
+def interrupted() -> Interrupted:
+    """The error of a host that was at work when the run was cut short."""
+    return Interrupted(
+        "the run was interrupted while this host was at work", hint="run it again: it looks first what is true"
+    )
+
+
+def _unforeseen(error: Exception) -> InternalError:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return InternalError(
+        f"{type(error).__name__}: {error}",
+        said=f"at {Path(place.filename).name}:{place.lineno} in {place.name}",
+        hint="this is a fault of ctr-ferry: report it with the command line and this message",
+    )

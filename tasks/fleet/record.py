@@ -1,0 +1,277 @@
+"""The record of a run: ``runs/<UTC time>-<first command>-<4 hex>/``, written as the run goes.
+
+``run.json`` is replaced whole as outcomes come, so that a killed run leaves what it knew; ``<host>.log`` has each
+remote command with what it said. Secrets go over stdin and are in neither.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import UsageError
+from tasks.fleet.crew import Answer, Watch
+from tasks.fleet.outcome import Outcome
+from tasks.ssh.exchange import Transcript
+
+_RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
+_STATUSES = ("failed", "unreachable", "changed", "unchanged", "ok", "skipped")
+_LONG = 0.01  # seconds; where writing run.json takes longer, it
+_REST = 9  # is not written for one more outcome until so many times as long has passed
+_MOST_OF_A_STREAM = 256 << 10  # bytes of one command's stdout or stderr that a log keeps
+
+
+def new_run_id(command: str) -> str:
+    """``20261124T031500Z-retag-1f2e``: sorts by time, says what it was, is unique."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{command}-{secrets.token_hex(2)}"
+
+
+class Record:
+    """Writes one run's folder. A disk that is full or closed is said once; the run goes on.
+
+    Args:
+        root: the folder of all runs.
+        run_id: this run's, which is also its folder's name.
+        head: what is known at the start: argv, versions, hosts.
+        complain: called once with a sentence, if nothing can be written.
+    """
+
+    def __init__(self, root: Path, run_id: str, head: Mapping[str, Any], complain: Callable[[str], None]) -> None:
+        self.folder = root / run_id
+        self._head = {"id": run_id, "started": _now(), "ended": None, "exit": None, "pid": os.getpid(), **head}
+        self._head["pid_started"] = _started(os.getpid())
+        self._commands: list[tuple[str, dict[str, str]]] = []
+        self._complain = complain
+        self._broken = False
+        self._lock = threading.Lock()
+        self._next_save, self._waiting = 0.0, False
+        self._write(lambda: self.folder.mkdir(parents=True, mode=0o700))
+        self._save()
+
+    def command(self, name: str, arguments: Mapping[str, Any], *, dry_run: bool) -> None:
+        """A command of the line begins."""
+        head = json.dumps({"command": name, "arguments": arguments, "dry_run": dry_run}, default=str)
+        with self._lock:
+            self._commands.append((head, {}))
+            self._save()
+
+    def outcome(self, outcome: Outcome) -> None:
+        """A host has come to the end of the current command."""
+        text = json.dumps(outcome.to_json(), default=str, ensure_ascii=False)
+        with self._lock:
+            self._commands[-1][1][outcome.host] = text
+            if (wait := self._next_save - time.monotonic()) <= 0:
+                self._save()
+            elif not self._waiting:
+                self._waiting = True
+                later = threading.Timer(wait, self._save_late)
+                later.daemon = True
+                later.start()
+
+    def _save_late(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._save()
+
+    def outcomes(self, outcomes: Iterable[Outcome]) -> None:
+        """The command is over: every host's outcome as it is now known, in their order."""
+        texts = {each.host: json.dumps(each.to_json(), default=str, ensure_ascii=False) for each in outcomes}
+        with self._lock:
+            self._commands[-1] = (self._commands[-1][0], texts)
+            self._save()
+
+    def end(self, code: int) -> None:
+        """The run is over."""
+        with self._lock:
+            self._head |= {"ended": _now(), "exit": code}
+            self._save()
+
+    def exchange(self, host: str, exchange: Transcript) -> None:
+        """A remote command has ended."""
+        text = (
+            f"# {_now()}  exit {'?' if exchange.exit is None else exchange.exit}  {exchange.seconds:.3f} s\n"
+            f"{exchange.text.rstrip()}\n--- stdout\n{_shown(exchange.stdout)}--- stderr\n{_shown(exchange.stderr)}\n"
+        )
+        file = self.folder / f"{log_name(host)}.log"
+
+        def append() -> None:
+            with file.open("a", encoding="utf-8", errors="backslashreplace") as log:
+                log.write(text)
+
+        self._write(append)
+
+    def _save(self) -> None:
+        began, self._waiting = time.monotonic(), False
+        commands = ",".join(
+            f'{head[:-1]}, "outcomes": [{",".join(outcomes.values())}]}}' for head, outcomes in self._commands
+        )
+        text = f'{json.dumps(self._head, default=str)[:-1]}, "commands": [{commands}]}}\n'
+
+        def replace() -> None:
+            part = self.folder / "run.json.part"
+            part.write_text(text, encoding="utf-8")
+            part.replace(self.folder / "run.json")
+
+        self._write(replace)
+        ended = time.monotonic()
+        self._next_save = ended + _REST * (ended - began) if ended - began > _LONG else 0.0
+
+    def _write(self, act: Callable[[], object]) -> None:
+        try:
+            if not self._broken:
+                act()
+        except OSError as error:
+            self._broken = True
+            self._complain(f"the record of this run cannot be written to {self.folder}: {error.strerror}")
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _started(pid: int) -> str | None:
+    """When a process was started, in the kernel's words; None where there is none. Numbers of processes come again."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+def _shown(stream: bytes) -> str:
+    text = stream[:_MOST_OF_A_STREAM].decode("utf-8", "backslashreplace")
+    clean = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    rest = len(stream) - _MOST_OF_A_STREAM
+    end = f"\n… {rest} bytes more\n" if rest > 0 else ""
+    return f"{clean.rstrip(chr(10))}\n{end}" if clean else end
+
+
+def log_name(host: str) -> str:
+    """A host's name as a file name; ``user@[::1]:22`` has nothing that a folder would read otherwise."""
+    return re.sub(r"[^\w.@:+\[\]-]", "_", host)
+
+
+def prune(root: Path, keep: int) -> None:
+    """Removes the oldest runs beyond ``keep``; a run that is still going is none of the oldest."""
+    runs = sorted(path for path in root.glob("*") if _RUN.fullmatch(path.name)) if root.is_dir() else []
+    for path in runs[: max(0, len(runs) - keep)]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as its record tells it.
+
+    Attributes:
+        data: run.json.
+        state: ``ended``, ``running``, or ``killed`` where its process is gone without a word.
+    """
+
+    data: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def state(self) -> str:
+        """Whether it ended, is running, or was killed."""
+        if self.data["ended"]:
+            return "ended"
+        started = _started(self.data["pid"])
+        return "running" if started and started == self.data.get("pid_started", started) else "killed"
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return str(self.data["id"])
+
+    def outcomes(self) -> list[Mapping[str, Any]]:
+        """Every outcome of every command, in order."""
+        return [outcome for command in self.data["commands"] for outcome in command["outcomes"]]
+
+    def hosts(self, *statuses: str) -> list[str]:
+        """The hosts that any command left with one of these statuses."""
+        return list(dict.fromkeys(o["host"] for o in self.outcomes() if o["status"] in statuses))
+
+
+class Kept:
+    """Watches a command: shows how it goes, and writes each host's outcome down as soon as it is known.
+
+    Args:
+        show: what shows it.
+        final: whether a host's answer is its outcome already; a fleet command may still judge it.
+    """
+
+    def __init__(self, show: Watch, record: Record, final: bool) -> None:
+        self._show, self._record, self._final = show, record, final
+
+    def busy(self, host: str) -> None:
+        """Work on a host begins."""
+        self._show.busy(host)
+
+    def rest(self, host: str) -> None:
+        """Work on a host has ended for now."""
+        self._show.rest(host)
+
+    def paused(self) -> AbstractContextManager[object]:
+        """While somebody else needs the terminal."""
+        return self._show.paused()
+
+    def done(self, host: str, seconds: float, answer: Answer) -> None:
+        """Work on a host has ended."""
+        if self._final:
+            self._record.outcome(Outcome.of(host, seconds, answer))
+        self._show.done(host, seconds, answer)
+
+
+class Runs:
+    """The records of all runs, in one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def all(self) -> list[Run]:
+        """All that can be read, oldest first."""
+        found = []
+        for file in sorted(self.root.glob("*/run.json")):
+            try:
+                found.append(Run(json.loads(file.read_text(encoding="utf-8")), file.parent))
+            except (OSError, ValueError):
+                continue
+        return found
+
+    def find(self, wanted: str) -> Run:
+        """A run by its id, by a beginning or end of it that no other has, or ``last``.
+
+        Raises:
+            UsageError: where there is none, or more than one.
+        """
+        found = self.all()
+        if wanted == "last":
+            fits = found[-1:]
+        else:
+            fits = [run for run in found if run.id.startswith(wanted) or run.id.endswith(wanted)]
+            fits = [run for run in fits if run.id == wanted] or fits
+        if len(fits) != 1:
+            many = f"{len(fits)} runs of {self.root} fit {wanted!r}" if fits else f"no run of {self.root} is {wanted!r}"
+            raise UsageError(many, hint="fab runs lists them")
+        return fits[0]
+
+    def hosts(self, pattern: str) -> list[str]:
+        """What ``@failed``, ``@unreachable`` (of the last run) and ``@RUN:failed`` mean.
+
+        Raises:
+            UsageError: where it is no such pattern, or the run is not there.
+        """
+        run, _, status = pattern.removeprefix("@").rpartition(":")
+        if status not in _STATUSES:
+            raise UsageError(f"-H {pattern}: it is one of @{', @'.join(_STATUSES)}, or @RUN:failed")
+        return self.find(run or "last").hosts(status)

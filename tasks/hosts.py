@@ -1,0 +1,67 @@
+"""``hosts``: the inventory as we understand it. Connects to nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.fleet.command import at_desk
+from tasks.fleet.desk import Desk
+from tasks.fleet.outcome import Table, View
+from tasks.ssh.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """There is nothing to choose but ``-H``."""
+
+
+def parse() -> Request:
+    """No options of its own."""
+    return Request()
+
+
+@at_desk(parse, help={})
+def hosts(desk: Desk, request: Request) -> View:  # noqa: ARG001
+    """Show the inventory as ctr-ferry understands it: hosts, groups, how each is reached. Connects to nothing."""
+    roster = desk.roster
+    targets = roster.select(desk.patterns or ("all",))
+    groups = roster.groups_of
+    data = [_describe(target, groups(target.name)) for target in targets]
+    rows = tuple(
+        (
+            str(each["host"]),
+            f"{each['user'] or ''}{'@' if each['user'] else ''}{each['address']}{_colon(each['port'])}",
+            ", ".join(each["groups"]),
+            ", ".join(f"{key}={value}" for key, value in each["ctr"].items()),
+            str(each["gateway"] or ""),
+        )
+        for each in data
+    )
+    table = Table(("HOST", "ADDRESS", "GROUPS", "CTR", "GATEWAY"), rows, tuple(roster.notes))
+    return View({"inventory": str(roster.file), "hosts": data, "notes": roster.notes}, table)
+
+
+def _colon(port: int | None) -> str:
+    return f":{port}" if port else ""
+
+
+def _describe(target: Target, groups: list[str]) -> dict[str, Any]:
+    """A host as data; passwords only as whether there is one."""
+    gateway = target.gateway
+    ctr = {"command": target.ctr.command, "address": target.ctr.address, "namespace": target.ctr.namespace}
+    ctr |= {"root": target.ctr.root, "snapshotter": target.ctr.snapshotter}
+    return {
+        "host": target.name,
+        "address": target.address,
+        "port": target.port,
+        "user": target.user,
+        "groups": groups,
+        "become": target.become,
+        "password": target.password is not None,
+        "become_password": target.become_password is not None,
+        "gateway": gateway.name if isinstance(gateway, Target) else gateway,
+        "known_hosts": [str(file) for file in target.trust.known_hosts],
+        "accept_new": target.trust.accept_new,
+        "ctr": {key: value for key, value in ctr.items() if value},
+    }

@@ -1,0 +1,134 @@
+"""``images``: which host has which image, whole or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tasks.ctr import checks
+from tasks.ctr.failures import failure, required
+from tasks.ctr.images import Listing, parse_images
+from tasks.ctr.shell import Answer, Script
+from tasks.errors import FerryError, UsageError
+from tasks.fleet.command import fleet_wide
+from tasks.fleet.crew import Fleet
+from tasks.fleet.outcome import Result, Status, Table, names
+from tasks.ssh.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which images; no namespace is the inventory's."""
+
+    match: str
+    namespace: str | None
+    all_namespaces: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One name on one host; complete and unpacked are those of the host's platform."""
+
+    name: str
+    namespace: str
+    digest: str
+    size: str
+    platforms: str
+    complete: bool
+    unpacked: bool
+    check: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesResult:
+    """The images of one host."""
+
+    images: tuple[Row, ...]
+
+    @property
+    def status(self) -> Status:
+        """It only reads."""
+        return Status.OK
+
+    def lines(self) -> list[str]:
+        """A line an image."""
+        return [f"{row.namespace} {row.name} {row.digest} {row.check}" for row in self.images]
+
+
+def parse(
+    *,
+    match: str | None = None,
+    namespace: str | None = None,
+    all_namespaces: bool = False,
+    csv: bool = False,  # noqa: ARG001  (how it is shown is no matter of the request)
+) -> Request:
+    """Options to a request.
+
+    Raises:
+        UsageError: where one namespace and all of them are asked for.
+    """
+    if namespace and all_namespaces:
+        raise UsageError("--namespace and --all-namespaces exclude each other", hint="leave one of them out")
+    return Request(match or "*", namespace, all_namespaces)
+
+
+def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
+    """Rows that are the same on several hosts are one."""
+    hosts: dict[tuple[str, ...], list[str]] = {}
+    for host, answer in answers.items():
+        for row in answer.images if isinstance(answer, ImagesResult) else ():
+            cells = (row.name, row.namespace, row.digest, row.size, row.platforms, row.check)
+            hosts.setdefault(cells, []).append(host)
+    listed = sorted(hosts)
+    return Table(
+        ("REFERENCE", "NAMESPACE", "DIGEST", "SIZE", "PLATFORMS", "COMPLETE", "HOSTS"),
+        tuple((*cells, names(hosts[cells])) for cells in listed),
+        () if listed else ("no such images",),
+        apart=tuple((*cells, host) for cells in listed for host in hosts[cells]),
+    )
+
+
+@fleet_wide(
+    parse,
+    tabulate=tabulate,
+    help={
+        "match": "Glob on whole names, such as 'dead.example:5000/*' (default: all).",
+        "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
+        "all_namespaces": "Every namespace of every host.",
+        "csv": "Print CSV, a line for each image and host.",
+    },
+)
+def images(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
+    """List images across the hosts: digest, size, platforms, whether they are complete, and where."""
+    return fleet.each(lambda host: _look(host, request))
+
+
+def _look(host: Host, request: Request) -> ImagesResult:
+    first = () if request.all_namespaces else (request.namespace or host.target.ctr.namespace,)
+    facts = host.facts(first)
+    names = first or facts.namespaces
+    steps = {f"check-{n}": checks.command(facts.ctr, name) for n, name in enumerate(names)}
+    if not first:
+        steps |= {f"in-{n}": facts.ctr.images(name) for n, name in enumerate(names)}
+    answers = host.ask(Script(steps), limit=host.target.limits.probe) if steps else {}
+    rows: list[Row] = []
+    for number, name in enumerate(names):
+        listing = facts.listings[name] if first else _listing(name, answers[f"in-{number}"])
+        rows += _rows(listing, request.match, answers[f"check-{number}"])
+    return ImagesResult(tuple(rows))
+
+
+def _listing(namespace: str, answer: Answer) -> Listing:
+    return Listing(namespace, parse_images(required(answer, f"namespace {namespace}").text))
+
+
+def _rows(listing: Listing, match: str, answer: Answer) -> list[Row]:
+    checked = checks.parse_checks(answer.text)
+    if not answer.ok and not checked:
+        raise failure(answer, f"namespace {listing.namespace}")
+    rows = []
+    for image in listing.match(match):
+        check = checked.get(image.name, checks.UNKNOWN)
+        said = check.complete, check.unpacked, check.status
+        rows.append(Row(image.name, listing.namespace, image.digest, image.size, image.platforms, *said))
+    return rows

@@ -1,0 +1,302 @@
+"""``remove``: takes names of images away, and with the last one the image.
+
+Looks at all hosts first, so that what would go can be shown, and asked about once; then removes, and looks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tasks.ctr import removal, shell, usage
+from tasks.ctr.failures import failure, required
+from tasks.ctr.images import Image, Listing, parse_images
+from tasks.ctr.probe import Facts
+from tasks.ctr.removal import Wanted
+from tasks.ctr.shell import Script
+from tasks.errors import FerryError, InUse, NotStarted, SomeFailed, UsageError, VerifyFailed
+from tasks.fleet import options
+from tasks.fleet.command import fleet_wide
+from tasks.fleet.crew import Fleet
+from tasks.fleet.outcome import Result, Status, names
+from tasks.oci.reference import Reference, is_digest
+from tasks.ssh.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for, checked before any host is touched."""
+
+    refs: tuple[str, ...] = ()
+    match: str | None = None
+    namespace: str | None = None
+    force: bool = False
+    yes: bool = False
+
+
+def parse(
+    *,
+    ref: Sequence[str] | None = None,
+    match: str | None = None,
+    namespace: str | None = None,
+    force: bool = False,
+    yes: bool = False,
+) -> Request:
+    """Options to a request.
+
+    Raises:
+        UsageError: or BadReference, with the option that is wrong.
+    """
+    if bool(ref) == bool(match):
+        raise UsageError(
+            "remove needs --ref REF, which may be repeated, or --match GLOB",
+            hint="fab -H node1 remove --ref old.example/app:1",
+        )
+    for each in ref or ():
+        if not is_digest(each):
+            Reference.parse(each)
+    return Request(tuple(dict.fromkeys(ref or ())), match, options.namespace(namespace), force, yes)
+
+
+@dataclass(slots=True)
+class Removed:
+    """What became of one name.
+
+    Attributes:
+        digest: what it pointed at; empty where it was not there.
+        records: CRI's own records of the image, which go with its last name.
+        note: what a person should know of it.
+        error: why it is still there.
+    """
+
+    name: str
+    digest: str = ""
+    status: Status = Status.UNCHANGED
+    records: tuple[str, ...] = ()
+    note: str = ""
+    error: dict[str, str] | None = None
+
+    def fail(self, error: FerryError) -> None:
+        """It could not be, or was not, removed."""
+        self.status, self.error = Status.FAILED, error.to_json()
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveResult:
+    """One host's result: every name that was asked for, or that the glob fits."""
+
+    namespace: str
+    names: tuple[Removed, ...]
+
+    @property
+    def status(self) -> Status:
+        """changed where any name went."""
+        return Status.CHANGED if any(n.status is Status.CHANGED for n in self.names) else Status.UNCHANGED
+
+    def lines(self) -> list[str]:
+        """A line a name, what went with it below."""
+        if not self.names:
+            return [f"no name in namespace {self.namespace} fits"]
+        return [line for name in self.names for line in _name_lines(name, several=len(self.names) > 1)]
+
+
+def _name_lines(removed: Removed, *, several: bool) -> Iterator[str]:
+    yield f"{removed.name} {removed.digest}".rstrip() + (f"  {removed.status}" if several else "")
+    for record in removed.records:
+        yield f"  and CRI's record {record}"
+    if removed.note:
+        yield f"  {removed.note}"
+    if removed.error and several:
+        yield f"  {removed.error['kind']}: {removed.error['message']}"
+        yield from (f"    said: {line}" for line in removed.error["said"].splitlines())
+        yield f"    try: {removed.error['hint']}"
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be done on one host, as far as its first look tells.
+
+    Attributes:
+        users: containers by the digest of the image that they use.
+        guarded: names of images that would be gone and that no container used.
+        errors: of the names that stay.
+    """
+
+    facts: Facts
+    here: Listing
+    names: list[Removed]
+    users: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    guarded: tuple[str, ...] = ()
+    errors: list[FerryError] = field(default_factory=list)
+
+    @property
+    def status(self) -> Status:
+        """Nothing was changed so far."""
+        return Status.OK
+
+    def lines(self) -> list[str]:
+        """Nothing is to be read of it."""
+        return []
+
+    @property
+    def going(self) -> list[Removed]:
+        """The names that are to go."""
+        return [each for each in self.names if each.status is Status.CHANGED]
+
+    def fail(self, removed: Removed, error: FerryError) -> None:
+        """A name stays, and why."""
+        removed.fail(error)
+        self.errors.append(error)
+
+
+@fleet_wide(
+    parse,
+    help={
+        "ref": "A name to take away, or a digest for all of its names; may be repeated.",
+        "match": "Glob on whole names, such as 'dead.example:5000/*'.",
+        "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
+        "force": "Take the last name of an image although a container uses it.",
+        "yes": "Do not ask; needed for several names, and where nobody can be asked.",
+    },
+    iterable=["ref"],
+)
+def remove(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
+    """Take names of images away; with the last one goes the image, unless a container uses it."""
+    plans: dict[str, Plan] = {}
+
+    def look(host: Host) -> Result:
+        plans[host.name] = plan(host, request)
+        return plans[host.name]
+
+    looked = fleet.each(look, close=False)
+    going = {host: plan.going for host, plan in plans.items() if plan.going}
+    if going and not request.yes and not any(host.dry_run for host in fleet):
+        _ask(fleet, going)
+    return looked | fleet.each(lambda host: act(host, plans[host.name]))
+
+
+def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]]) -> None:
+    """Goes on where the operator may be taken to mean it: by one name typed at a terminal, or by an answer.
+
+    Raises:
+        UsageError: with what would have gone.
+    """
+    hosts: dict[str, list[str]] = {}
+    for host, removals in going.items():
+        for each in removals:
+            hosts.setdefault(each.name, []).append(host)
+    if len(hosts) == 1 and fleet.at_terminal:
+        return
+    for host in fleet:
+        if not host.failed:
+            fleet.answers[host.name] = NotStarted("nothing was removed", hint="say yes, or add --yes")
+    shown = "\n".join(f"{name} on {names(on)}" for name, on in hosts.items())
+    what = "1 name" if len(hosts) == 1 else f"{len(hosts)} names"
+    if fleet.at_terminal:
+        if fleet.confirm(f"{shown}\nRemove {what} from {names(going)}?"):
+            return
+        refused = UsageError(f"{what} would be removed, and nothing was", hint="answer y, or add --yes")
+    else:
+        hint = "look at it, then add --yes"
+        refused = UsageError(f"{what} would be removed, and nothing was", said=shown, hint=hint)
+    for host in fleet:
+        host.mark_failed()  # later commands of this line may stand on it
+    raise refused
+
+
+def plan(host: Host, request: Request) -> Plan:
+    """Looks: the probe, and where the last name of an image would go, what the containers use.
+
+    Raises:
+        FerryError: the host cannot be asked.
+    """
+    namespace = request.namespace or host.target.ctr.namespace
+    facts = host.facts((namespace,))
+    here = facts.listings[namespace]
+    wanted = removal.of_match(here, request.match) if request.match else removal.of_names(here, request.refs)
+    made = Plan(facts, here, [Removed(name, note="it is not there") for name in wanted.absent])
+    last = removal.last_names(here, wanted)
+    if last:
+        answers = host.ask(Script(usage.questions(facts.ctr, namespace)), limit=host.target.limits.probe)
+        made.users = usage.used(
+            here,
+            usage.parse_containers(required(answers["containers"], f"containers of {namespace}").text),
+            usage.parse_parents(answers["snapshots"].text),  # a snapshotter of another name has none of them
+            usage.parse_blobs(required(answers["content"], f"content of {namespace}").text),
+        )
+        gone = set() if request.force else last - made.users.keys()
+        made.guarded = tuple(image.name for image in here.images if image.digest in gone)
+    _decide(made, wanted, last, force=request.force)
+    return made
+
+
+def _decide(made: Plan, wanted: Wanted, last: frozenset[str], *, force: bool) -> None:
+    for image in wanted.images:
+        removed = Removed(image.name, image.digest, Status.CHANGED)
+        made.names.append(removed)
+        if image.digest not in last:
+            removed.note = f"its image stays, as {removal.left(made.here, image.digest, wanted)[0]}"
+            continue
+        users = made.users.get(image.digest, [])
+        if users and not force:
+            made.fail(removed, _in_use(image, made.here.namespace, users))
+            continue
+        if image is next(i for i in reversed(wanted.images) if i.digest == image.digest):
+            records = removal.records(made.here, image.digest, wanted)
+            removed.records = () if users else records
+            if users and records:
+                removed.note = f"CRI's record of it stays, as long as a container uses it: {', '.join(users[:3])}"
+
+
+def _in_use(image: Image, namespace: str, users: Sequence[str]) -> InUse:
+    return InUse(
+        f"a container uses the image of {image.name}, which would have no name left in namespace {namespace}",
+        said="\n".join(f"container {user}" for user in users[:5]),
+        hint="remove the container first, or add --force",
+    )
+
+
+def act(host: Host, made: Plan) -> RemoveResult:
+    """Removes, looks again in the same remote command, and says what the host then says.
+
+    Raises:
+        FerryError: the one name's own error, or SomeFailed with the result.
+    """
+    if made.going and not host.dry_run:
+        _remove(host, made)
+    result = RemoveResult(made.here.namespace, tuple(made.names))
+    if len(made.names) == 1 and made.errors:
+        raise made.errors[0]
+    if made.errors:
+        raise SomeFailed(
+            f"{len(made.errors)} of {len(made.names)} names were not removed",
+            hint="mend these and run it again; names without an error are gone",
+            result=result,
+        )
+    return result
+
+
+def _remove(host: Host, made: Plan) -> None:
+    going = made.going
+    everything = [each.name for each in going] + [record for each in going for record in each.records]
+    answers = host.ask(removal.script(made.facts.ctr, made.here.namespace, everything, made.guarded))
+    after = Listing(made.here.namespace, parse_images(required(answers["after"], "after").text))
+    for each in going:
+        left = [name for name in (each.name, *each.records) if after.get(name)]
+        if not left:
+            continue
+        if answers["remove"].exit == removal.TAKEN_UP:
+            error: FerryError = InUse(
+                f"a container came to use what was to go in namespace {made.here.namespace}; nothing was removed",
+                said=shell.tail(answers["remove"].stderr),
+                hint="look again, and run it again",
+            )
+        elif not answers["remove"].ok:
+            error = failure(answers["remove"], left[0])
+        else:
+            error = VerifyFailed(
+                f"ctr reports success, but {left[0]} is there",
+                said=shell.tail(answers["remove"].stderr),
+                hint="somebody else may give that name again; look at it, and run it again",
+            )
+        made.fail(each, error)

@@ -1,0 +1,74 @@
+"""``runs``: the records of past runs, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tasks.errors import UsageError
+from tasks.fleet.command import at_desk
+from tasks.fleet.desk import Desk
+from tasks.fleet.outcome import Table, View
+from tasks.fleet.record import Run
+
+_STATUSES = ("changed", "unchanged", "ok", "failed", "unreachable", "skipped")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How many runs, the newest ones."""
+
+    last: int
+
+
+def parse(*, last: str | None = None) -> Request:
+    """Options to a request.
+
+    Raises:
+        UsageError: where ``--last`` is no number.
+    """
+    if last is not None and not (last.isdecimal() and int(last)):
+        raise UsageError(f"--last {last!r} is no number of runs", hint="such as --last 20")
+    return Request(int(last or 20))
+
+
+@at_desk(parse, help={"last": "How many, the newest ones (default 20)."})
+def runs(desk: Desk, request: Request) -> View:
+    """List past runs: when, which commands, how many hosts ended how. Their records are in runs/."""
+    found = desk.runs.all()[-request.last :]
+    data = [_summary(run) for run in found]
+    rows = tuple(
+        (
+            each["id"],
+            " ".join(each["commands"]),
+            str(each["hosts"]),
+            ", ".join(f"{count} {status}" for status, count in each["statuses"].items()),
+            f"{each['seconds']:.0f} s" if each["seconds"] is not None else "",
+            each["state"] if each["exit"] is None else f"exit {each['exit']}",
+        )
+        for each in data
+    )
+    notes = () if rows else (f"there are no runs in {desk.runs.root}",)
+    return View(data, Table(("RUN", "COMMANDS", "HOSTS", "OUTCOMES", "TIME", "END"), rows, notes))
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    statuses = [outcome["status"] for outcome in run.outcomes()]
+    return {
+        "id": run.id,
+        "started": run.data["started"],
+        "commands": run.data["commands_asked"],
+        "hosts": len(run.data["hosts"]),
+        "statuses": {status: statuses.count(status) for status in _STATUSES if status in statuses},
+        "seconds": _seconds(run.data),
+        "exit": run.data["exit"],
+        "state": run.state,
+    }
+
+
+def _seconds(data: Mapping[str, Any]) -> float | None:
+    if not data["ended"]:
+        return None
+    return (datetime.fromisoformat(data["ended"]) - datetime.fromisoformat(data["started"])).total_seconds()

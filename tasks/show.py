@@ -1,0 +1,79 @@
+"""``show``: the record of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.errors import UsageError
+from tasks.fleet.command import at_desk
+from tasks.fleet.desk import Desk
+from tasks.fleet.outcome import View
+from tasks.fleet.record import Run, log_name
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which run, of which host, and whether its log is wanted."""
+
+    run: str
+    host: str | None
+    log: bool
+
+
+def parse(*, run: str | None = None, host: str | None = None, log: bool = False) -> Request:
+    """Options to a request."""
+    return Request(run or "last", host, log)
+
+
+@at_desk(
+    parse,
+    help={
+        "run": "Its id, or a beginning or end of it that no other run has (default: the last run).",
+        "host": "Only this host.",
+        "log": "Every remote command with what it said.",
+    },
+)
+def show(desk: Desk, request: Request) -> View:
+    """Show one past run: what it did on every host; with --log every remote command, with --json run.json itself."""
+    run = desk.runs.find(request.run)
+    if request.host and request.host not in run.data["hosts"]:
+        raise UsageError(f"run {run.id} had no host {request.host!r}", hint=f"it had {', '.join(run.data['hosts'])}")
+    if request.log:
+        return View(run.data, text=_logs(run, request.host))
+    return View(run.data, text="\n".join(_text(run, request.host)))
+
+
+def _logs(run: Run, host: str | None) -> str:
+    parts = []
+    for name in [host] if host else run.data["hosts"]:
+        file = run.folder / f"{log_name(name)}.log"
+        text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "# nothing was asked here\n"
+        parts.append(f"==> {name} <==\n{text}")
+    return "\n".join(parts)
+
+
+def _text(run: Run, host: str | None) -> list[str]:
+    data = run.data
+    end = {"ended": f"ended {data['ended']}, exit {data['exit']}", "running": "still running"}
+    lines = [f"{run.id}  started {data['started']}, {end.get(run.state, 'killed: its process is gone')}"]
+    for command in data["commands"]:
+        given = {k: v for k, v in command["arguments"].items() if v not in (None, False, [])}
+        lines += ["", f"{command['command']} " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in given.items())]
+        seen = set()
+        for outcome in command["outcomes"]:
+            seen.add(outcome["host"])
+            if host in (None, outcome["host"]):
+                lines += _outcome(outcome)
+        lines += [f"  {name}  cut off, or never begun" for name in data["hosts"] if name not in seen and host is None]
+    return lines
+
+
+def _outcome(outcome: Mapping[str, Any]) -> list[str]:
+    lines = [f"  {outcome['host']}  {outcome['status']}  {outcome['seconds']:.1f} s"]
+    if error := outcome.get("error"):
+        lines += [f"    {error['kind']}: {error['message']}"]
+        lines += [f"      said: {line}" for line in error["said"].splitlines()]
+        lines += [f"      try: {error['hint']}"] if error["hint"] else []
+    return lines

@@ -1,0 +1,468 @@
+"""What the doctor makes of answers: findings, leftovers, registries."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import paramiko
+import pytest
+
+from tasks import doctor as doctor_command
+from tasks import errors
+from tasks.ctr import health
+from tasks.ctr.commands import Ctr
+from tasks.ctr.health import Finding, Health, Held, Visit
+from tasks.ctr.probe import Facts, Settings
+from tasks.ctr.shell import Answer, Script
+from tasks.ctr.version import Capabilities, Version
+from tasks.doctor import DoctorResult, Request, tabulate
+from tasks.fleet.outcome import Outcome, Status
+from tasks.oci.descriptor import Platform
+from tasks.oci.registry import Registry
+from tasks.ssh import forward
+from tasks.ssh.forward import Seen
+
+D = f"sha256:{'a' * 64}"
+RUN = "ctr-ferry.20260101T000000Z-retag-dead"
+MARK = "ferry-0123456789abcdef"
+
+
+def said(text: str = "", stderr: str = "", exit: int = 0) -> Answer:
+    return Answer(exit, text.encode(), stderr)
+
+
+def facts(client: str = "1.6.20", server: str = "1.6.20", **more: Any) -> Facts:
+    version = Version.parse(client)
+    capabilities = Capabilities.of_version(version) if version else Capabilities.of_help("tag ")
+    made = Facts(
+        user="root",
+        sudo=False,
+        ctr=Ctr(("ctr",), "/x.sock", capabilities),
+        client=client,
+        server=server,
+        sockets=("/x.sock",),
+        namespaces=("k8s.io",),
+        listings={},
+        cri=True,
+        content_root="/root/content",
+        platform=Platform.parse("linux/amd64"),
+    )
+    return replace(made, **more)
+
+
+DF = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/a b {size} 1 {free} 9% /va r\n"
+
+
+def visit(found: Facts | errors.HostError | None = None, **answers: str) -> Visit:
+    texts = {
+        "host": "root\nx86_64\nsudo=\n",
+        "path": "/usr/bin/ctr\n",
+        "held": "namespace k8s.io\nimages 3\n",
+        "space": DF.format(size=1000, free=500),
+        "sessions": "1\n",
+        "clock": "1000\n",
+    }
+    steps = {name: said(text) for name, text in (texts | answers).items()}
+    return Visit(found or facts(), steps, began=1000.2, ended=1000.9, login="root@h:22")
+
+
+def finding(visit: Visit, what: str) -> Finding:
+    (found,) = [each for each in health.findings(visit) if each.what == what]
+    return found
+
+
+class TestFindings:
+    def test_a_well_host_has_nothing_but_ok(self) -> None:
+        assert {f.health for f in health.findings(visit())} == {Health.OK}
+
+    def test_whatever_is_not_ok_says_what_to_do(self) -> None:
+        bad = [
+            visit(errors.CtrNotFound("no ctr", hint="set ctr_command")),
+            visit(errors.DaemonUnreachable("down", said="dial", hint="start it")),
+            visit(errors.PermissionDenied("no", hint="sudo")),
+            visit(errors.GarbledAnswer("odd", hint="look")),
+            visit(facts("2.1.9", "1.6.20")),
+            visit(facts("weird", "1.6.20")),
+            visit(space=DF.format(size=1000, free=100)),
+            visit(space=DF.format(size=1000, free=10)),
+            visit(space="df: no such thing"),
+            visit(clock="900"),
+            visit(clock=""),
+            visit(held=f"namespace a\nimages 1\ningest {RUN}-1\n"),
+        ]
+        for each in bad:
+            found = [f for f in health.findings(each) if f.health is not Health.OK]
+            assert found and all(f.todo for f in found), found
+
+    @pytest.mark.parametrize(
+        ("client", "server", "expected"),
+        [
+            ("1.6.20", "1.6.20", Health.OK),
+            ("1.2.6", "1.6.20", Health.OK),
+            ("1.6.20", "", Health.OK),
+            ("2.1.9", "1.7.24", Health.OK),
+            ("2.1.9", "1.6.20", Health.WARN),
+            ("devel", "1.6.20", Health.WARN),
+        ],
+    )
+    def test_versions(self, client: str, server: str, expected: Health) -> None:
+        found = finding(visit(facts(client, server)), "version")
+        assert found.health is expected
+        assert client in found.text
+
+    @pytest.mark.parametrize(
+        ("free", "expected"), [(1000, "ok"), (150, "ok"), (149, "warn"), (50, "warn"), (49, "fail"), (-1, "fail")]
+    )
+    def test_space(self, free: int, expected: str) -> None:
+        found = finding(visit(space=DF.format(size=1000, free=free)), "content store")
+        assert found.health == expected
+        assert "/root/content" in found.text and "on /va r" in found.text
+
+    @pytest.mark.parametrize(
+        ("there", "text", "expected"),
+        [
+            (1000, "as here", "ok"),
+            (1001, "as here", "ok"),
+            (1030, "29 s ahead of", "ok"),
+            (1062, "61 s ahead of", "warn"),
+            (940, "59 s behind", "ok"),
+            (930, "69 s behind", "warn"),
+        ],
+    )
+    def test_a_clock_is_off_only_outside_of_the_time_that_asking_took(
+        self, there: int, text: str, expected: str
+    ) -> None:
+        found = finding(visit(clock=str(there)), "clock")
+        assert (found.health, text in found.text) == (expected, True), found
+
+    def test_images_where_kubelet_does_not_look(self) -> None:
+        held = "namespace k8s.io\nnamespace moby\nimages 4\nnamespace x\nimages 1\n"
+        found = finding(visit(held=held), "namespaces")
+        assert found.health is Health.WARN
+        assert "--namespace moby --to-namespace k8s.io" in found.todo
+        assert finding(visit(facts(cri=False), held=held), "namespaces").health is Health.OK
+
+    def test_other_containerds_are_named(self) -> None:
+        assert "/y.sock" in finding(visit(facts(sockets=("/x.sock", "/y.sock"))), "socket").text
+
+    def test_retags_method(self) -> None:
+        assert finding(visit(facts("1.6.20")), "retag").text == "by tag"
+        assert "index" in finding(visit(facts("1.2.6")), "retag").text
+
+    def test_what_a_run_at_work_has_is_not_left_over(self) -> None:
+        held = f"namespace k8s.io\ningest {RUN}-1\n"
+        assert finding(visit(held=held), "leftovers").health is Health.WARN
+        busy = visit(held=held, sessions="2\n")
+        assert busy.others_at_work
+        assert finding(busy, "leftovers").health is Health.OK
+
+
+class TestLeftovers:
+    def test_are_parsed_by_namespace(self) -> None:
+        row = f"{D}\t551 B\t2 minutes\tcontainerd.io/gc.root={RUN},containerd.io/gc.ref.content.{RUN}.0={D},x=y"
+        text = f"namespace a\nimages 7\nname ctr-ferry.invalid/x:0\nblob {row}\nnamespace b\ningest {RUN}-1\n"
+        keys = ["containerd.io/gc.root", f"containerd.io/gc.ref.content.{RUN}.0"]
+        assert health.parse_held(text) == [
+            Held("a", 7, ["ctr-ferry.invalid/x:0"], [], {D: keys}),
+            Held("b", 0, [], [f"{RUN}-1"], {}),
+        ]
+
+    def test_labels_of_others_are_not_ours(self) -> None:
+        for label in ("containerd.io/gc.root=ctr-ferry", "containerd.io/gc.root=a.ctr-ferry.x", "a=ctr-ferry.x"):
+            assert health.parse_held(f"namespace a\nblob {D} 1B 2 days {label}\n")[0].labels == {}
+
+    def test_cleaning_touches_only_them(self) -> None:
+        held = [Held("a", 1), Held("b", 1, ["ctr-ferry.invalid/x:0"], [f"{RUN}-1"], {D: ["k"]})]
+        script = health.clean(facts().ctr, Settings(), held)
+        assert list(script.steps) == ["clean-0", "held"]
+        words = script.steps["clean-0"]
+        assert f"content label {D} k=" in words
+        assert f"content ingest {RUN}-1 <&5" in words
+        assert "images rm --sync ctr-ferry.invalid/x:0" in words
+        assert "--namespace a " not in words
+
+
+class TestTheScript:
+    """The steps, run here with a ctr that is a few lines of sh."""
+
+    @pytest.fixture
+    def answers(self, tmp_path: Path) -> dict[str, Answer]:
+        ctr = tmp_path / "ctr"
+        ctr.write_text(f"""#!/bin/sh
+case "$*" in
+*"namespaces ls -q") printf 'k8s.io\\nempty\\n' ;;
+*"k8s.io images ls -q") printf 'a/b:1\\nsha256:12\\nctr-ferry.invalid/x:0\\n' ;;
+*"k8s.io content active") printf 'REF\\tSIZE\\tAGE\\n{RUN}-1\\t0B\\t1 second\\nother-{RUN}\\t0B\\t1\\n' ;;
+*"k8s.io content ls")
+  printf 'DIGEST SIZE AGE LABELS\\n{D} 1B 1 second containerd.io/gc.root={RUN}\\n{D} 1B 1 second x=y\\n' ;;
+*"plugins ls -d") printf 'Type: io.containerd.content.v1\\nID: content\\nExports:\\n     root      {tmp_path}\\n\\n'
+  printf 'Type: io.containerd.snapshotter.v1\\nExports:\\n     root      /elsewhere\\n' ;;
+esac
+""")
+        ctr.chmod(0o755)
+        prologue = f"LC_ALL=C; export LC_ALL; set -f; ctr={ctr}; address=/x; ready() {{ :; }}"
+        script = Script(health.questions(Settings()), prologue=prologue)
+        argv = ["/bin/sh", "-c", script.render(MARK)]
+        done = subprocess.run(argv, env=os.environ, capture_output=True, check=False, timeout=20)
+        return script.read(MARK, done.stdout, done.stderr)
+
+    def test_counts_and_finds(self, answers: dict[str, Answer]) -> None:
+        assert answers["held"].ok
+        labels = {D: ["containerd.io/gc.root"]}
+        assert health.parse_held(answers["held"].text) == [
+            Held("k8s.io", 2, ["ctr-ferry.invalid/x:0"], [f"{RUN}-1"], labels),
+            Held("empty"),
+        ]
+
+    def test_looks_for_space_where_the_content_store_is(self, answers: dict[str, Answer], tmp_path: Path) -> None:
+        shown = subprocess.run(["df", "-Pk", str(tmp_path)], capture_output=True, text=True, check=True).stdout
+        assert answers["space"].text.splitlines()[1].split()[0] == shown.splitlines()[1].split()[0]
+        assert finding(visit(space=answers["space"].text), "content store").text.endswith(shown.split()[-1])
+
+    def test_counts_whose_runs_are_at_work(self, answers: dict[str, Answer]) -> None:
+        assert int(answers["sessions"].text) >= 1  # this very shell has a mark in its argv
+        assert int(answers["clock"].text) > 1_700_000_000
+        assert answers["path"].text.endswith("/ctr\n")
+
+    def test_asks_nothing_of_a_containerd_that_is_not_ready(self, tmp_path: Path) -> None:
+        script = Script(health.questions(Settings(root=str(tmp_path / "gone"))), prologue="ctr=; ready() { false; }")
+        done = subprocess.run(["/bin/sh", "-c", script.render(MARK)], capture_output=True, check=False, timeout=20)
+        answers = script.read(MARK, done.stdout, done.stderr)
+        assert (answers["held"].ok, answers["held"].text) == (False, "")
+        assert finding(visit(space=answers["space"].text), "content store").health in list(Health)
+        assert "%" in answers["space"].text
+
+
+WELL, ILL = Finding("a", Health.OK, "x"), Finding("b", Health.FAIL, "y", "do z")
+
+
+class TestTheTable:
+    def test_of_one_host_shows_all(self) -> None:
+        table = tabulate({"h": DoctorResult((WELL, ILL))})
+        assert table.rows == (("h", "a", "ok", "x", ""), ("h", "b", "fail", "y", "do z"))
+
+    def test_of_many_only_what_is_to_be_mended_with_alike_hosts_in_one_row(self) -> None:
+        many = {f"h{n}": DoctorResult((WELL, ILL)) for n in range(5)} | {"g": DoctorResult((WELL,))}
+        table = tabulate(many)
+        assert table.rows == (("5 hosts", "b", "fail", "y", "do z"),)
+        assert table.notes == ("nothing to mend on g",)
+
+    def test_of_many_shows_all_when_asked(self) -> None:
+        assert len(tabulate({n: DoctorResult((WELL,), everything=True) for n in "ab"}).rows) == 1
+
+    def test_takes_findings_out_of_errors_too(self) -> None:
+        error = errors.Unhealthy("ill", result=DoctorResult((ILL,)))
+        assert len(tabulate({"a": error, "b": errors.Unreachable("gone")}).rows) == 1
+
+    def test_data_has_all_findings_and_nothing_of_what_is_shown(self) -> None:
+        data = Outcome.of("h", 1.0, DoctorResult((WELL, ILL), everything=True)).to_json()["result"]
+        assert [f["what"] for f in data["findings"]] == ["a", "b"]
+        assert set(data) == {"findings", "cleaned"}
+
+
+class FakeHost:
+    """Answers the doctor's one question with a visit's answers."""
+
+    def __init__(self, visit: Visit | errors.FerryError, dry_run: bool = False) -> None:
+        self._visit, self.dry_run, self.asked = visit, dry_run, 0
+        self.user, self.host, self.port = "root", "h", 22
+        self.has_sudo_password = False
+        self.target = SimpleNamespace(ctr=Settings(), registries=())
+        self.left = "namespace k8s.io\n"
+
+    def open(self) -> None:
+        pass
+
+    def survey(self, *_: object) -> tuple[Any, Any]:
+        self.asked += 1
+        if isinstance(self._visit, errors.FerryError):
+            raise self._visit
+        return self._visit.facts, dict(self._visit.answers)
+
+    def ask(self, script: Script) -> dict[str, Answer]:
+        self.asked += 1
+        return {name: said(self.left if name == "held" else "") for name in script.steps}
+
+
+def examine(host: FakeHost, **options: bool) -> DoctorResult:
+    body: Any = doctor_command.doctor.body
+    result: DoctorResult = body(host, Request(**options))
+    return result
+
+
+class TestTheCommand:
+    MESS = f"namespace k8s.io\nimages 1\ningest {RUN}-1\n"
+
+    def leftovers(self, result: DoctorResult) -> Finding:
+        return next(f for f in result.findings if f.what == "leftovers")
+
+    def test_looks_in_one_remote_command(self) -> None:
+        host = FakeHost(visit(clock="0"))
+        assert examine(host).status is Status.OK
+        assert host.asked == 1
+
+    def test_cleans_in_a_second_one(self) -> None:
+        host = FakeHost(visit(held=self.MESS))
+        result = examine(host, clean=True)
+        assert (result.status, host.asked) == (Status.CHANGED, 2)
+        assert self.leftovers(result).text == f"removed in k8s.io: unfinished ingest {RUN}-1"
+
+    def test_cleans_nothing_in_a_dry_run_nor_under_a_run_at_work(self) -> None:
+        host = FakeHost(visit(held=self.MESS), dry_run=True)
+        assert (examine(host, clean=True).status, host.asked) == (Status.CHANGED, 1)
+        host = FakeHost(visit(held=self.MESS, sessions="2"))
+        assert (examine(host, clean=True).status, host.asked) == (Status.OK, 1)
+
+    def test_says_what_could_not_be_cleaned(self) -> None:
+        host = FakeHost(visit(held=self.MESS))
+        host.left = self.MESS
+        with pytest.raises(errors.Unhealthy, match="leftovers") as caught:
+            examine(host, clean=True)
+        assert self.leftovers(caught.value.result).health is Health.FAIL
+
+    def test_a_fail_is_an_error_that_has_all_findings(self) -> None:
+        with pytest.raises(errors.Unhealthy, match="ctr") as caught:
+            examine(FakeHost(visit(errors.CtrNotFound("no ctr", hint="x"))))
+        assert {"reachable", "clock", "content store"} <= {f.what for f in caught.value.result.findings}
+
+    @pytest.mark.parametrize("error", [errors.PermissionDenied("no", said="sudo: no"), errors.RemoteTimeout("slow")])
+    def test_a_host_that_answers_nothing_is_a_finding(self, error: errors.FerryError) -> None:
+        with pytest.raises(errors.Unhealthy) as caught:
+            examine(FakeHost(error))
+        assert [f.health for f in caught.value.result.findings] == [Health.OK, Health.FAIL]
+
+    def test_an_unreachable_host_stays_unreachable(self) -> None:
+        with pytest.raises(errors.ConnectionLost):
+            examine(FakeHost(errors.ConnectionLost("gone")))
+
+
+class Plain:
+    """A paramiko channel's few words, over a socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.recv, self.sendall, self.settimeout, self.close = sock.recv, sock.sendall, sock.settimeout, sock.close
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[Any]:
+    """A host through which a registry answers so."""
+    ours, its = socket.socketpair()
+
+    def serve() -> None:
+        its.recv(4096)
+        for answer in answers:
+            its.sendall(answer)
+        its.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    transport = SimpleNamespace(
+        get_log_channel=lambda: "x", set_log_channel=lambda _: None, open_channel=lambda *_, **__: Plain(ours)
+    )
+    yield SimpleNamespace(open=lambda: None, transport=transport)
+    thread.join()
+    ours.close()
+
+
+HTTP = Registry("r.example:5000", scheme="http")
+
+
+class TestRegistries:
+    @pytest.mark.parametrize(
+        ("answers", "seen", "text"),
+        [
+            ((b"HTTP/1.1 200 OK\r\n", b"A: b\r\n\r\n{}"), Seen.OPEN, ""),
+            ((b"HTTP/1.1 401 No\r\nWWW-authenticate:  Bearer realm=x\r\n\r\n",), Seen.LOGIN, "Bearer"),
+            ((b"HTTP/1.1 404 Not Found\r\n\r\n",), Seen.NO_REGISTRY, "404 Not Found at /v2/"),
+            (
+                (b"HTTP/1.0 400 Bad Request\r\n\r\n", b"Client sent an HTTP request to an HTTPS server.\n"),
+                Seen.WANTS_TLS,
+                "400 Bad Request",
+            ),
+            ((b"SSH-2.0-OpenSSH\x1b[31m\r\n",), Seen.NO_REGISTRY, "SSH-2.0-OpenSSH"),
+            ((), Seen.NO_ANSWER, ""),
+        ],
+    )
+    def test_are_known_by_their_answer(self, answers: tuple[bytes, ...], seen: Seen, text: str) -> None:
+        with answering(*answers) as host:
+            (sight,) = forward.look(host, [HTTP])
+        assert (sight.seen, sight.said) == (seen, text)
+
+    def test_that_speak_no_tls_are_told(self) -> None:
+        with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as host:
+            (sight,) = forward.look(host, [Registry("r.example")])
+        assert sight.seen is Seen.NO_TLS
+
+    def test_a_ca_file_that_cannot_be_read_is_told(self) -> None:
+        (sight,) = forward.look(SimpleNamespace(), [Registry("r.example", ca_file="/nowhere.pem")])  # type: ignore[arg-type]
+        assert sight.seen is Seen.CA_FILE
+        assert "/nowhere.pem" in sight.said
+
+    @pytest.mark.parametrize(
+        ("code", "said", "seen"),
+        [
+            (1, "open failed", Seen.NOT_CHECKED),
+            (3, "", Seen.NOT_CHECKED),
+            (2, "Connection refused", Seen.REFUSED),
+            (2, "unknown host (Name or service not known)", Seen.UNRESOLVED),
+            (2, "Connection timed out", Seen.NO_ANSWER),
+            (2, "No route to host", Seen.NO_ANSWER),
+        ],
+    )
+    def test_refusals_are_told_apart_by_what_sshd_says(self, code: int, said: str, seen: Seen) -> None:
+        logger: list[str] = []
+
+        def refuse(*_: object, **__: object) -> None:
+            import logging
+
+            logging.getLogger(logger[0]).error("Secsh channel 3 open FAILED: %s: Connect failed", said)
+            raise paramiko.ChannelException(code, "Connect failed")
+
+        transport = SimpleNamespace(
+            get_log_channel=lambda: "before", set_log_channel=logger.append, open_channel=refuse
+        )
+        (sight,) = forward.look(SimpleNamespace(open=lambda: None, transport=transport), [HTTP])  # type: ignore[arg-type]
+        assert (sight.seen, sight.said) == (seen, said)
+        assert logger[-1] == "before"
+
+    def test_time_is_bounded_for_all_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(forward, "_ALL", 0.0)
+        sights = forward.look(SimpleNamespace(), [HTTP, HTTP])  # type: ignore[arg-type]
+        assert [sight.seen for sight in sights] == [Seen.NO_TIME] * 2
+
+    def test_each_has_words_and_a_severity(self) -> None:
+        for seen in Seen:
+            found = doctor_command._registry(forward.Sight(HTTP, seen))
+            assert bool(found.todo) == (found.health is not Health.OK), seen
+
+    @pytest.mark.parametrize(
+        ("name", "scheme", "host", "port"),
+        [
+            ("r.example", "https", "r.example", 443),
+            ("r.example", "http", "r.example", 80),
+            ("10.0.0.1:5000", "http", "10.0.0.1", 5000),
+            ("[::1]:5000", "http", "::1", 5000),
+            ("[::1]", "https", "::1", 443),
+            ("docker.io", "https", "registry-1.docker.io", 443),
+        ],
+    )
+    def test_addresses(self, name: str, scheme: str, host: str, port: int) -> None:
+        registry = Registry(name, scheme=scheme)
+        assert (registry.host, registry.port) == (host, port)
+
+    def test_certificates_are_checked_unless_told_otherwise(self) -> None:
+        strict, lax = forward._context(Registry("r")), forward._context(Registry("r", skip_verify=True))
+        assert strict and lax and forward._context(HTTP) is None
+        assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
+        assert lax.verify_mode == ssl.CERT_NONE

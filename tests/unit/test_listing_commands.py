@@ -1,0 +1,334 @@
+"""images, find and check, on hosts that only answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from records import VERSIONS, record
+
+from tasks import check as check_command
+from tasks import errors
+from tasks import find as find_command
+from tasks import images as images_command
+from tasks.ctr.checks import parse_checks
+from tasks.ctr.commands import Ctr
+from tasks.ctr.images import Image, Listing
+from tasks.ctr.probe import Facts, Settings
+from tasks.ctr.shell import Answer, Script
+from tasks.ctr.version import Capabilities, Version
+from tasks.fleet import show
+from tasks.fleet.outcome import Outcome
+from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
+
+A, B, CONFIG, C = (f"sha256:{letter * 64}" for letter in "abcd")
+APP = "old.example/app:1"
+
+
+def image(name: str = APP, digest: str = A, media_type: str = OCI_MANIFEST) -> Image:
+    return Image(name, media_type, digest, "3.0 MiB", "linux/amd64", frozenset())
+
+
+def listed(images: Sequence[Image]) -> Answer:
+    rows = [f"{i.name} {i.media_type} {i.digest} {i.size} {i.platforms} -" for i in images]
+    return Answer(0, "\n".join(["REF TYPE DIGEST SIZE PLATFORMS LABELS", *rows, ""]).encode(), "")
+
+
+@dataclass
+class FakeHost:
+    """Answers from what it holds, by socket and namespace; keeps what it was asked."""
+
+    images: Mapping[str, Sequence[Image]]
+    name: str = "n"
+    version: str = "1.6.20"
+    cri: bool = False
+    others: Mapping[str, Mapping[str, Sequence[Image]]] = field(default_factory=dict)
+    status: str = "complete (4/4)"
+    unpacked: bool = True
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+    failed: bool = False
+    scripts: list[Script] = field(default_factory=list)
+    target: object = field(default_factory=lambda: SimpleNamespace(ctr=Settings(), limits=SimpleNamespace(probe=1)))
+
+    def facts(self, namespaces: Sequence[str]) -> Facts:
+        parsed = Version.parse(f"ctr github.com/containerd/containerd v{self.version}")
+        assert parsed
+        return Facts(
+            user="root",
+            sudo=False,
+            ctr=Ctr(("ctr",), "/x.sock", Capabilities.of_version(parsed)),
+            client=parsed.text,
+            server=parsed.text,
+            sockets=("/x.sock", *self.others),
+            namespaces=tuple(self.images),
+            listings={name: Listing(name, tuple(self.images.get(name, ()))) for name in namespaces},
+            cri=self.cri,
+            content_root="/root",
+            platform=Platform.parse("linux/amd64"),
+        )
+
+    def ask(self, script: Script, **_: object) -> dict[str, Answer]:
+        self.scripts.append(script)
+        return {name: self._answer(text.split()) for name, text in script.steps.items()}
+
+    def mark_failed(self) -> None:
+        self.failed = True
+
+    def _answer(self, words: list[str]) -> Answer:
+        held = {"/x.sock": self.images, **self.others}[words[words.index("--address") + 1]]
+        if "namespaces" in words:
+            return Answer(0, "\n".join(held).encode(), "")
+        if words[-3:] == ["content", "ls", "-q"]:
+            return Answer(0, "\n".join(self.blobs).encode(), "")
+        if "get" in words:
+            data = self.blobs.get(words[-1])
+            return Answer(0 if data else 1, data or b"", "" if data else "not found")
+        here = held[words[words.index("--namespace") + 1]]
+        if "check" not in words:
+            return listed(here)
+        rows = [f"{i.name} {i.media_type} {i.digest} {self.status} 3.0 MiB/3.0 MiB {self.unpacked}" for i in here]
+        return Answer(0, "\n".join(["REF TYPE DIGEST STATUS SIZE UNPACKED", *rows, ""]).lower().encode(), "")
+
+
+class FakeFleet:
+    """Hosts that are asked one after the other."""
+
+    def __init__(self, **hosts: FakeHost | errors.FerryError) -> None:
+        self.hosts = hosts
+
+    def each(self, work: Callable[[Any], Any]) -> dict[str, Any]:
+        answers: dict[str, Any] = {}
+        for name, host in self.hosts.items():
+            try:
+                answers[name] = host if isinstance(host, errors.FerryError) else work(host)
+            except errors.FerryError as error:
+                answers[name] = error
+        return answers
+
+
+def images(fleet: FakeFleet, **options: Any) -> dict[str, Any]:
+    answers: dict[str, Any] = images_command.images.body(fleet, images_command.parse(**options))
+    return answers
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_real_checks_are_read(version: str) -> None:
+    cases = {
+        "images check, a layer is missing": (False, "incomplete (3/4)"),
+        "images check, the manifest is missing": (False, "unavailable (0/?)"),
+        "images check, two-platform": (True, "complete (3/3)"),
+        "images check name==REF": (True, "complete (4/4)"),
+    }
+    for case, told in cases.items():
+        found = parse_checks(record(version, case).stdout)
+        assert found and {(c.complete, c.status) for c in found.values()} == {told}, case
+        assert all(name.startswith("localhost:5101/facts/") for name in found)
+    assert all(
+        c.complete and c.unpacked for c in parse_checks(record(version, "images check, complete").stdout).values()
+    )
+    assert parse_checks(record(version, "images check, empty namespace").stdout) == {}
+
+
+def test_check_rows_are_read_whatever_their_status() -> None:
+    found = parse_checks(
+        f"REF TYPE DIGEST STATUS SIZE UNPACKED \na:1 t {A} incomplete (2/5) 1.0 MiB/4.0 MiB false\n"
+        f"b:1 t {B} complete (4/4) 1 B/1 B true\nc:1 t {B} unavailable (0/?) 0.0 B/? false\nnoise {A}\n"
+    )
+    assert [(name, c.complete, c.unpacked, c.status) for name, c in found.items()] == [
+        ("a:1", False, False, "incomplete (2/5)"),
+        ("b:1", True, True, "complete (4/4)"),
+        ("c:1", False, False, "unavailable (0/?)"),
+    ]
+
+
+def test_images_folds_cris_records_and_groups_equal_rows() -> None:
+    held = {"k8s.io": [image(), image(CONFIG)]}
+    one, two, part = FakeHost(held), FakeHost(held), FakeHost(held, status="incomplete (2/4)")
+    answers = images(FakeFleet(a=one, b=two, c=part, d=errors.ConnectTimeout("dead")))
+    table = images_command.tabulate(answers)
+    assert [(row[0], row[-2], row[-1]) for row in table.rows] == [
+        (APP, "complete (4/4)", "a, b"),
+        (APP, "incomplete (2/4)", "c"),
+    ]
+    assert [row[-1] for row in table.apart] == ["a", "b", "c"]
+    assert len(one.scripts) == 1
+
+
+def test_images_of_all_namespaces_takes_one_command() -> None:
+    host = FakeHost({"k8s.io": [image()], "default": [image(), image("other:1")]})
+    answers = images(FakeFleet(a=host), all_namespaces=True, match="*/app:*")
+    assert [(row.namespace, row.name) for row in answers["a"].images] == [("k8s.io", APP), ("default", APP)]
+    assert len(host.scripts) == 1
+    with pytest.raises(errors.UsageError):
+        images_command.parse(namespace="x", all_namespaces=True)
+
+
+def test_csv_has_a_line_for_each_host(capsys: pytest.CaptureFixture[str]) -> None:
+    held = {"k8s.io": [image()]}
+    answers = images(FakeFleet(a=FakeHost(held), b=FakeHost(held), c=errors.ConnectTimeout("dead")))
+    outcomes = [Outcome.of(name, 0.0, answer) for name, answer in answers.items()]
+    show.table(show.Done("images", {"csv": True}, outcomes, table=images_command.tabulate(answers)))
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "reference,namespace,digest,size,platforms,complete,hosts",
+        *(f"{APP},k8s.io,{A},3.0 MiB,linux/amd64,complete (4/4),{host}" for host in "ab"),
+    ]
+    assert "c: connect-timeout: dead" in err
+
+
+def find(fleet: FakeFleet, match: str = "*/app:*") -> dict[str, Any]:
+    answers: dict[str, Any] = find_command.find.body(fleet, find_command.parse(match=match))
+    return answers
+
+
+def test_find_looks_into_every_namespace_of_every_containerd() -> None:
+    host = FakeHost({"default": [image()], "k8s.io": [image(CONFIG)]}, others={"/docker.sock": {"moby": [image()]}})
+    answers = find(FakeFleet(a=host, b=FakeHost({"k8s.io": []})))
+    assert [(p.socket, p.namespace, p.note) for p in answers["a"].places] == [
+        ("/x.sock", "default", ""),
+        ("/docker.sock", "moby", ""),
+    ]
+    assert len(host.scripts) == 2
+    assert answers["b"].places == ()
+
+
+def test_find_says_where_kubelet_does_not_look() -> None:
+    lost = FakeHost({"default": [image()], "k8s.io": []}, cri=True)
+    fine = FakeHost({"default": [image()], "k8s.io": [image()]}, cri=True)
+    table = find_command.tabulate(find(FakeFleet(a=lost, b=fine)))
+    assert [(row[2], row[4], row[5]) for row in table.rows] == [
+        ("default", "b", ""),
+        ("default", "a", "kubelet does not read this namespace"),
+        ("k8s.io", "b", ""),
+    ]
+    assert table.notes == (f"try: fab -H … retag --src {APP} --dst {APP} -n default --to-namespace k8s.io",)
+
+
+def test_find_says_which_containerd_kubelet_does_not_use() -> None:
+    docker = {"/run/docker/containerd/containerd.sock": {"moby": [image()]}}
+    lost = find(FakeFleet(a=FakeHost({"k8s.io": []}, cri=True, others=docker)))
+    assert [p.note for p in lost["a"].places] == ["kubelet reads another containerd"]
+    assert "images export" in find_command.tabulate(lost).notes[0]
+    k3s = {"/run/k3s/containerd/containerd.sock": {"k8s.io": [], "default": [image()]}}
+    answers = find(FakeFleet(a=FakeHost({"default": [image()]}, others=k3s)))
+    notes = [p.note for p in answers["a"].places]
+    assert notes == ["kubelet reads another containerd", "kubelet does not read this namespace"]
+
+
+def test_find_tells_what_it_could_not_read() -> None:
+    class Deaf(FakeHost):
+        def _answer(self, words: list[str]) -> Answer:
+            if "/closed.sock" in words:
+                return Answer(1, b"", "ctr: dial unix /closed.sock: connect: connection refused")
+            return super()._answer(words)
+
+    host = Deaf({"k8s.io": [image()]}, others={"/closed.sock": {}})
+    (note,) = find_command.tabulate(find(FakeFleet(a=host))).notes
+    assert note.startswith("a: not read: /closed.sock: ctr: dial unix") and len(host.scripts) == 2
+    with pytest.raises(errors.NothingFound) as nothing:
+        find(FakeFleet(a=host), "nosuch:*")
+    assert "/closed.sock" in nothing.value.said
+
+
+def test_find_that_finds_nothing_fails_with_what_each_host_said() -> None:
+    with pytest.raises(errors.NothingFound) as nothing:
+        find(FakeFleet(a=FakeHost({"k8s.io": [image()]}), b=errors.ConnectTimeout("dead")), "nosuch:*")
+    assert list(nothing.value.result) == ["a", "b"]
+    only_dead = find(FakeFleet(b=errors.ConnectTimeout("dead")))
+    assert list(only_dead) == ["b"]
+    with pytest.raises(errors.UsageError):
+        find_command.parse()
+
+
+AMD64 = {"os": "linux", "architecture": "amd64"}
+INDEX = json.dumps({"manifests": [{"mediaType": OCI_MANIFEST, "digest": B, "size": 5, "platform": AMD64}]}).encode()
+
+
+def check(fleet: FakeFleet, **options: Any) -> dict[str, Any]:
+    answers: dict[str, Any] = check_command.check.body(fleet, check_command.parse(ref=APP, **options))
+    return answers
+
+
+def has(digest: str = A, **more: Any) -> FakeHost:
+    return FakeHost({"k8s.io": [image(APP, digest)]}, **more)
+
+
+def test_check_takes_what_most_hosts_have() -> None:
+    fleet = FakeFleet(a=has(), b=has(B), c=has(), d=FakeHost({"k8s.io": []}), e=errors.ConnectTimeout("dead"))
+    answers = check(fleet)
+    assert [getattr(answer, "kind", "ok") for answer in answers.values()] == [
+        *("ok", "drift", "ok", "image-not-found", "connect-timeout")
+    ]
+    assert [(row[0], row[1], row[-1]) for row in check_command.tabulate(answers).rows] == [
+        (A, "same", "a, c"),
+        (B, "other", "b"),
+    ]
+    assert fleet.hosts["b"].failed and not fleet.hosts["a"].failed  # type: ignore[union-attr]
+    assert all(len(fleet.hosts[name].scripts) == 1 for name in "abc")  # type: ignore[union-attr]
+
+
+def test_check_takes_the_digest_that_was_asked_for() -> None:
+    answers = check(FakeFleet(a=has(), b=has(B), c=has()), digest=B)
+    assert [getattr(answer, "kind", "ok") for answer in answers.values()] == ["drift", "ok", "drift"]
+    assert answers["a"].said.endswith(f"expected {B} (as on b)")
+    for wrong in ({"ref": None}, {"ref": APP, "digest": "sha256:12"}, {"ref": "UPPER:1"}):
+        with pytest.raises(errors.UsageError):
+            check_command.parse(**wrong)
+
+
+def test_check_needs_all_content_and_unpacked() -> None:
+    fleet = FakeFleet(a=has(), b=has(status="incomplete (2/4)", unpacked=False), c=has(unpacked=False))
+    answers = check(fleet)
+    assert [getattr(answer, "kind", "ok") for answer in answers.values()] == ["ok", "content-missing", "not-unpacked"]
+    assert answers["b"].result.check == "incomplete (2/4)"
+
+
+def test_check_names_the_blobs_that_are_missing() -> None:
+    manifest = json.dumps({"config": {"digest": CONFIG, "size": 2}, "layers": [{"digest": C, "size": 3}]}).encode()
+    part = {"status": "incomplete (1/3)", "unpacked": False}
+    plain = has(blobs={A: manifest, CONFIG: b"{}"}, **part)
+    index = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX, B: manifest, C: b"l"}, **part)
+    bare = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX}, **part)
+    answers = check(FakeFleet(a=plain, b=index, c=bare))
+    assert [answers[name].kind for name in "abc"] == ["content-missing"] * 3
+    assert [answers[name].result.missing for name in "abc"] == [(C,), (CONFIG,), (B,)]
+    assert answers["a"].said.splitlines() == ["missing", C]
+    assert [len(host.scripts) for host in (plain, index, bare)] == [1, 2, 1]
+
+
+def test_check_tells_an_image_for_other_machines_apart() -> None:
+    foreign = Image(APP, OCI_MANIFEST, A, "3.0 MiB", "linux/arm64", frozenset())
+    answers = check(FakeFleet(a=FakeHost({"k8s.io": [foreign]}, unpacked=False)))
+    assert answers["a"].kind == "platform-missing"
+    assert "linux/arm64" in answers["a"].said
+
+
+def test_check_believes_no_host_that_says_nothing() -> None:
+    class Mute(FakeHost):
+        def _answer(self, words: list[str]) -> Answer:
+            return Answer(1, b"", "ctr: dial unix /x.sock: refused") if "check" in words else super()._answer(words)
+
+    held = {"k8s.io": [image()]}
+    assert check(FakeFleet(a=Mute(held)))["a"].kind == "daemon-unreachable"
+    assert images(FakeFleet(a=Mute(held)))["a"].kind == "daemon-unreachable"
+
+
+@pytest.mark.parametrize(("version", "verdict"), [("1.2.6", "ok"), ("1.6.20", "drift")])
+def test_a_platforms_manifest_is_the_same_where_ctr_can_name_no_more(version: str, verdict: str) -> None:
+    whole = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX})
+    for options in ({}, {"digest": A}):
+        fleet = FakeFleet(b=has(B, version=version), a=whole, c=whole)
+        answers = check(fleet, **options)
+        assert [getattr(answers[name], "kind", "ok") for name in "abc"] == ["ok", verdict, "ok"]
+        if verdict == "ok":
+            assert answers["b"].verdict == "same (platform manifest)"
+
+
+def test_old_hosts_do_not_outvote_the_index_of_a_new_one() -> None:
+    whole = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX})
+    answers = check(FakeFleet(a=has(B, version="1.2.6"), b=has(B, version="1.2.6"), c=whole))
+    assert [getattr(answer, "verdict", "") for answer in answers.values()] == [check_command.PART] * 2 + ["same"]

@@ -1,0 +1,254 @@
+"""The record of a run: written as it goes, readable whenever it was cut off, never in the run's way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import errors
+from tasks.fleet.outcome import Outcome, Status
+from tasks.fleet.record import Record, Run, Runs, log_name, new_run_id, prune
+from tasks.secrets import Secret
+from tasks.ssh.exchange import Transcript
+
+ID = "20261124T031500Z-retag-1f2e"
+
+
+@dataclass(frozen=True)
+class Did:
+    what: object = None
+    status: Status = Status.CHANGED
+
+    def lines(self) -> list[str]:
+        return []
+
+
+class Book:
+    """A folder of runs, and what was complained."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.complaints: list[str] = []
+
+    def record(self, run_id: str = ID, hosts: tuple[str, ...] = ("a", "b")) -> Record:
+        return Record(self.root, run_id, {"hosts": list(hosts), "commands_asked": ["retag"]}, self.complaints.append)
+
+    def read(self, run_id: str = ID) -> dict[str, Any]:
+        read: dict[str, Any] = json.loads((self.root / run_id / "run.json").read_text())
+        return read
+
+    def run(self, run_id: str, **statuses: str) -> None:
+        """Write a whole run."""
+        record = self.record(run_id, tuple(statuses))
+        record.command("retag", {}, dry_run=False)
+        record.outcomes([Outcome(host, Status(status), 1.0) for host, status in statuses.items()])
+        record.end(0)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    return Book(tmp_path / "runs")
+
+
+def said(text: str = "0: ctr images ls", **changes: Any) -> Transcript:
+    return replace(Transcript(text, 0, 0.25, b"out\n", b""), **changes)
+
+
+def test_a_runs_name_sorts_by_time_and_is_unique() -> None:
+    first, second = new_run_id("retag"), new_run_id("retag")
+    assert first != second and first[:-5] <= second[:-5] and "-retag-" in first
+
+
+def test_the_record_knows_at_every_moment_what_is_known(book: Book) -> None:
+    record = book.record()
+    assert (book.read()["ended"], book.read()["exit"], book.read()["commands"]) == (None, None, [])
+    record.command("retag", {"src": "é"}, dry_run=True)
+    assert book.read()["commands"] == [{"command": "retag", "arguments": {"src": "é"}, "dry_run": True, "outcomes": []}]
+    record.outcome(Outcome.of("b", 0.5, Did("one")))
+    assert [o["host"] for o in book.read()["commands"][0]["outcomes"]] == ["b"]
+    record.outcomes([Outcome.of("a", 1.0, errors.ConnectTimeout("no", hint="look")), Outcome.of("b", 0.5, Did("two"))])
+    a, b = book.read()["commands"][0]["outcomes"]
+    assert (a["status"], a["error"]["kind"], b["result"]["what"]) == ("unreachable", "connect-timeout", "two")
+    record.command("find", {}, dry_run=False)
+    record.end(4)
+    assert (book.read()["exit"], len(book.read()["commands"])) == (4, 2)
+    assert book.read()["ended"] >= book.read()["started"]
+    assert book.complaints == []
+
+
+def test_outcomes_that_come_fast_are_all_written_soon(book: Book) -> None:
+    record = book.record()
+    record.command("retag", {}, dry_run=False)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda n: record.outcome(Outcome.of(f"h{n}", 1.0, Did("x" * 10000))), range(100)))
+    deadline = time.monotonic() + 20
+    while len(book.read()["commands"][0]["outcomes"]) < 100:  # without another word to the record
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_reader_never_meets_half_a_record(book: Book) -> None:
+    record = book.record()
+    record.command("retag", {}, dry_run=False)
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(lambda: [record.outcome(Outcome.of(f"h{n}", 1.0, Did("x" * 999))) for n in range(200)])
+        while not written.done():
+            book.read()
+    assert written.result()
+
+
+def test_only_its_owner_reads_a_record(book: Book) -> None:
+    book.record()
+    assert (book.root / ID).stat().st_mode & 0o077 == 0
+
+
+def test_a_log_has_each_remote_command_with_what_it_said(book: Book) -> None:
+    record = book.record()
+    record.exchange("a", said(stderr=b"level=warning\n"))
+    record.exchange("a", said("1: false", exit=None, stdout=b"\xff\x1b[2J\x00tab\t"))
+    log = (book.root / ID / "a.log").read_text()
+    assert log.index("ctr images ls") < log.index("false")
+    assert "exit 0  0.250 s" in log and "exit ?" in log
+    assert "level=warning" in log
+    assert "\x1b" not in log and "\x00" not in log and "\\xff\\x1b[2J\\x00tab\t" in log
+
+
+def test_a_log_keeps_the_beginning_of_what_is_endless(book: Book) -> None:
+    book.record().exchange("a", said(stdout=b"y\n" * (1 << 20)))
+    file = book.root / ID / "a.log"
+    assert file.stat().st_size < 1 << 20
+    assert "bytes more" in file.read_text()
+
+
+@pytest.mark.parametrize("host", ["../../x", "a/b", "user@[::1]:22", "ünïcode", "a b\n", ".."])
+def test_a_hosts_log_stays_in_its_runs_folder(book: Book, host: str) -> None:
+    book.record().exchange(host, said())
+    (log,) = (book.root / ID).glob("*.log")
+    assert log.name == f"{log_name(host)}.log"
+    assert sorted(path.name for path in book.root.iterdir()) == [ID]
+
+
+def test_a_secret_never_reaches_a_record(book: Book) -> None:
+    record = book.record()
+    record.command("pull", {"password": Secret("hunter2")}, dry_run=False)
+    record.outcome(Outcome.of("a", 1.0, Did(Secret("hunter2"))))
+    assert "hunter2" not in (book.root / ID / "run.json").read_text()
+    assert "***" in (book.root / ID / "run.json").read_text()
+
+
+def test_a_record_that_cannot_be_written_is_said_once(book: Book) -> None:
+    book.root.write_text("no folder")
+    record = book.record()
+    record.command("retag", {}, dry_run=False)
+    record.outcome(Outcome.of("a", 1.0, Did()))
+    record.exchange("a", said())
+    record.end(0)
+    (complaint,) = book.complaints
+    assert str(book.root) in complaint
+
+
+def test_two_runs_never_write_into_one_folder(book: Book) -> None:
+    book.record().command("first", {}, dry_run=False)
+    book.record().command("second", {}, dry_run=False)
+    assert book.read()["commands"][0]["command"] == "first"
+    assert len(book.complaints) == 1
+
+
+def test_a_run_is_running_then_ended(book: Book) -> None:
+    record = book.record()
+    (run,) = Runs(book.root).all()
+    assert run.state == "running"
+    record.end(0)
+    assert Runs(book.root).find("last").state == "ended"
+
+
+def test_a_run_whose_process_is_gone_was_killed(book: Book) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    data = {**book.record()._head, "pid": gone.pid}
+    assert Run(data, book.root).state == "killed"
+    again = {**data, "pid": os.getpid(), "pid_started": "1"}  # the number is another process's now
+    assert Run(again, book.root).state == "killed"
+
+
+def test_the_oldest_runs_go_and_nothing_else(book: Book) -> None:
+    for day in range(1, 6):
+        book.run(f"2026110{day}T000000Z-retag-000{day}", a="ok")
+    (book.root / "notes").mkdir()
+    prune(book.root, 2)
+    assert sorted(path.name for path in book.root.iterdir()) == [
+        "20261104T000000Z-retag-0004",
+        "20261105T000000Z-retag-0005",
+        "notes",
+    ]
+    prune(book.root / "nosuch", 2)
+
+
+def test_records_that_cannot_be_read_hide_no_others(book: Book) -> None:
+    book.run(ID, a="ok")
+    for name, text in (("20261101T000000Z-x-0001", "{"), ("20261102T000000Z-x-0002", "")):
+        (book.root / name).mkdir()
+        (book.root / name / "run.json").write_text(text)
+    assert [run.id for run in Runs(book.root).all()] == [ID]
+
+
+@pytest.fixture
+def three(book: Book) -> Runs:
+    """Three runs, the last one of them well."""
+    book.run("20261101T000000Z-retag-aaaa", a="failed", b="unreachable", c="changed")
+    book.run("20261102T000000Z-find-bbbb", a="failed", b="ok")
+    book.run("20261103T000000Z-retag-cccc", a="ok", b="unreachable")
+    return Runs(book.root)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("last", "20261103T000000Z-retag-cccc"),
+        ("20261102T000000Z-find-bbbb", "20261102T000000Z-find-bbbb"),
+        ("20261101", "20261101T000000Z-retag-aaaa"),
+        ("bbbb", "20261102T000000Z-find-bbbb"),
+    ],
+)
+def test_a_run_is_found_by_a_part_of_its_name(three: Runs, wanted: str, found: str) -> None:
+    assert three.find(wanted).id == found
+
+
+@pytest.mark.parametrize("wanted", ["", "2026", "nosuch", "../x"])
+def test_a_name_that_fits_no_run_or_several_is_refused(three: Runs, wanted: str) -> None:
+    with pytest.raises(errors.UsageError):
+        three.find(wanted)
+
+
+def test_without_any_run_there_is_no_last_one(tmp_path: Path) -> None:
+    with pytest.raises(errors.UsageError, match="no run"):
+        Runs(tmp_path / "nosuch").find("last")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hosts"),
+    [
+        ("@failed", []),
+        ("@unreachable", ["b"]),
+        ("@ok", ["a"]),
+        ("@aaaa:failed", ["a"]),
+        ("@20261101T000000Z-retag-aaaa:unreachable", ["b"]),
+        ("@last:ok", ["a"]),
+    ],
+)
+def test_hosts_of_a_past_run(three: Runs, pattern: str, hosts: list[str]) -> None:
+    assert three.hosts(pattern) == hosts
+
+
+@pytest.mark.parametrize("pattern", ["@", "@bad", "@nosuch:failed", "@aaaa:"])
+def test_a_pattern_of_the_past_that_is_none_is_refused(three: Runs, pattern: str) -> None:
+    with pytest.raises(errors.UsageError):
+        three.hosts(pattern)
