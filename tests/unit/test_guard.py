@@ -81,11 +81,11 @@ class Login:
         line = guard.as_login_user(guard.bootstrap(MARK, len(text)))
         return self.start(line, before + f"{MARK}\n".encode() + text)
 
-    def end(self, script: Script) -> dict[str, Answer]:
-        """Waits for the end with the leash still held, and reads the answers."""
+    def end(self, script: Script, seen: bytes = b"") -> dict[str, Answer]:
+        """Waits for the end with the leash still held, and reads the answers; `seen` of stderr was read before."""
         assert self.process and self.process.stdout and self.process.stderr
         self.process.wait(10)
-        return script.read(MARK, self.process.stdout.read(), self.process.stderr.read())
+        return script.read(MARK, self.process.stdout.read(), seen + self.process.stderr.read())
 
     def let_go(self) -> None:
         assert self.process and self.process.stdin
@@ -345,7 +345,7 @@ def test_sudos_password_goes_to_its_prompt_and_nowhere_else(login: Login) -> Non
     assert login.process and login.process.stderr
     stderr = os.read(login.process.stderr.fileno(), 1000)
     assert f"{MARK}-password".encode() in stderr
-    got = login.end(WHO)
+    got = login.end(WHO, stderr)
     assert got["one"].text == "root=ops\n"
     assert "secret" not in (login.home / "out.sudo").read_text()
 
