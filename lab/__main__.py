@@ -27,7 +27,8 @@ def _obey(fleet: Fleet, options: argparse.Namespace) -> int:
         case "up":
             return _up(fleet, options.extra)
         case "down":
-            fleet.down()
+            for state in {fleet.state, *fleet.state.parent.glob(f"{fleet.state.name}-*")}:  # and those of tests
+                Fleet(state, cache=fleet.cache).down()
             return 0
         case "status":
             return _status(fleet)

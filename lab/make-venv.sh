@@ -22,6 +22,7 @@ if [ -z "$python" ] || ! has_venv; then
 	python=$(command -v python3)
 fi
 fits || { echo "ctr-ferry needs Python 3.11 or newer; $python is $("$python" -V)." >&2; exit 2; }
+python=$("$python" -c 'import sys; print(sys._base_executable)') # not the one in .venv, where that is active
 rm -rf .venv
 "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

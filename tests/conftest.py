@@ -10,13 +10,18 @@ import pytest
 from ferry import Fab, Stage
 
 from lab import debian
-from lab.fleet import Fleet, Node
+from lab.fleet import STATE, Fleet, Node
 
 
 def _fleet() -> Fleet:
-    """Return the default fleet, or the one of CTR_FERRY_LAB=DIR:NETWORK, which disturbs nobody."""
-    folder, _, network = os.environ.get("CTR_FERRY_LAB", "").rpartition(":")
-    return Fleet(Path(folder), network=network) if folder else Fleet()
+    """Return this worker's fleet: the default one or CTR_FERRY_LAB=DIR:NETWORK for the first, one beside it for others.
+
+    Two fleets' networks lie 40 apart: a test may have a second fleet, or a crowd, a few networks above its first.
+    """
+    folder, _, network = os.environ.get("CTR_FERRY_LAB", f"{STATE}:127.0.10").rpartition(":")
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    loopback, _, third = network.rpartition(".")
+    return Fleet(Path(folder + (f"-{number}" if number else "")), network=f"{loopback}.{int(third) + 40 * number}")
 
 
 @pytest.fixture(scope="session")

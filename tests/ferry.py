@@ -104,7 +104,8 @@ class Fab:
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment, ours and `more` on top."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("CTR_FERRY", "FABRIC", "INVOKE", "SSH_"))}
-        return {**kept, "CTR_FERRY_INVENTORY": str(self.inventory), "HOME": str(self.home), **more}
+        ours = {"CTR_FERRY_INVENTORY": self.inventory, "HOME": self.home, "FABRIC_FLEET_RUNS": self.home / "runs"}
+        return {**kept, **{name: str(path) for name, path in ours.items()}, **more}
 
     def __call__(self, *words: str, inventory: Path | None = None, **env: str) -> Run:
         """Run `fab WORDS…` to its end; it must never show a traceback."""

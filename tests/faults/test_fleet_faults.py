@@ -27,10 +27,6 @@ class Runs(Fab):
         super().__init__(inventory, folder)
         self.runs = folder / "runs"
 
-    def environment(self, **more: str) -> dict[str, str]:
-        """Return the environment, with the records' folder."""
-        return super().environment(FABRIC_FLEET_RUNS=str(self.runs), **more)
-
     def record(self) -> dict[str, Any]:
         """Return the only run.json."""
         (file,) = self.runs.glob("*/run.json")

@@ -226,10 +226,16 @@ class TestServices:
         assert listening == own
 
 
+def beside(fleet: Fleet) -> str:
+    """Return the network next to a fleet's own."""
+    loopback, _, third = fleet.network.rpartition(".")
+    return f"{loopback}.{int(third) + 1}"
+
+
 @pytest.fixture
 def second(fleet: Fleet, tmp_path: Path) -> Iterator[Fleet]:
     """Another fleet beside the first, with a state folder and addresses of its own."""
-    other = Fleet(tmp_path / "a b" / "state", cache=fleet.cache, network="127.0.11")
+    other = Fleet(tmp_path / "a b" / "state", cache=fleet.cache, network=beside(fleet))
     try:
         yield other
     finally:
@@ -299,8 +305,8 @@ class TestComingAndGoing:
         second.up(extra=2)
         second.up()
         assert {"node6", "node7"} <= set(second.nodes)
-        assert second.nodes["node7"].address == "127.0.11.7"
-        assert "node7: { ansible_host: 127.0.11.7 }" in second.inventory.read_text()
+        assert second.nodes["node7"].address == f"{second.network}.7"
+        assert f"node7: {{ ansible_host: {second.network}.7 }}" in second.inventory.read_text()
         assert second.nodes["node7"].version == second.nodes["node3"].version
 
     @pytest.mark.parametrize("seconds", [0.15, 0.3, 0.45, 0.6])
@@ -316,7 +322,7 @@ class TestComingAndGoing:
         assert all(all(node.services().values()) for node in second.nodes.values())
 
     def test_down_ends_a_download_whose_up_was_killed(self, fleet: Fleet, tmp_path: Path) -> None:
-        cold = Fleet(tmp_path / "state", cache=tmp_path / "cache", network="127.0.11")
+        cold = Fleet(tmp_path / "state", cache=tmp_path / "cache", network=beside(fleet))
         kill_up(cold, 1.5)
         assert fleet.nodes
         cold.down()

@@ -25,10 +25,6 @@ class Runs(Fab):
         super().__init__(crowd.inventory, folder)
         self.crowd, self.runs = crowd, folder / "runs"
 
-    def environment(self, **more: str) -> dict[str, str]:
-        """Return the environment, with the records' folder."""
-        return super().environment(FABRIC_FLEET_RUNS=str(self.runs), **more)
-
     def records(self) -> list[dict[str, Any]]:
         """Return every run.json, oldest first."""
         return [json.loads(file.read_text()) for file in sorted(self.runs.glob("*/run.json"))]
