@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +31,9 @@ class Watch(Protocol):
 
     def busy(self, host: str) -> None:
         """Work on a host begins."""
+
+    def moved(self, host: str, done: int, total: int | None) -> None:
+        """So many bytes have been moved to or from a host, of so many where that is known; from any thread."""
 
     def rest(self, host: str) -> None:
         """Work on a host has ended for now; more will come."""
@@ -74,7 +78,7 @@ class Fleet:
         self.answers, self.seconds = {}, {}
         self._asked = {name: host.asked for name, host in self.hosts.items()}
         for host in self.hosts.values():
-            host.begin(dry_run=options.dry_run)
+            host.begin(dry_run=options.dry_run, moved=partial(self._watch.moved, host.name))
 
     def each(self, work: Callable[[Host], Result], *, close: bool = True) -> dict[str, Answer]:
         """Runs ``work`` on every host that no command of this line has failed on.

@@ -217,6 +217,10 @@ class Kept:
         """Work on a host begins."""
         self._show.busy(host)
 
+    def moved(self, host: str, done: int, total: int | None) -> None:
+        """So many bytes have been moved."""
+        self._show.moved(host, done, total)
+
     def rest(self, host: str) -> None:
         """Work on a host has ended for now."""
         self._show.rest(host)

@@ -38,6 +38,7 @@ from tasks.ssh.target import Target
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 Log = Callable[[str, Transcript], None]  # host name, what was asked there
+Moved = Callable[[int, int | None], None]  # bytes so far, bytes in all where that is known
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 1.5  # seconds before a connection is tried again, then longer and longer
 _FOR_OTHERS = b"\n" * 8  # lines that a start-up file of the login shell may read in place of our mark
 
@@ -50,6 +51,7 @@ class Host(Connection):  # type: ignore[misc]
         target: where it is, and its limits.
         run_id: of this invocation; whatever we make on a host carries it.
         dry_run: whether nothing may be changed.
+        moved: tells whoever watches how many bytes were moved, and of how many.
         asked: remote commands so far.
         failed: whether a command of this run failed here, so that later ones are skipped.
     """
@@ -58,6 +60,7 @@ class Host(Connection):  # type: ignore[misc]
     target: Target
     run_id: str
     dry_run: bool
+    moved: Moved
     asked: int
     failed: bool
     _as_root: bool
@@ -66,7 +69,7 @@ class Host(Connection):  # type: ignore[misc]
 
     def __init__(self, target: Target, config: Any, *, run_id: str = "", log: Log | None = None) -> None:
         self._set(target=target, name=target.name, run_id=run_id, dry_run=False, asked=0, failed=False)
-        self._set(_abandoned=threading.Event(), _log=log)
+        self._set(_abandoned=threading.Event(), _log=log, moved=lambda *_: None)
         super().__init__(
             target.address,
             user=target.user,
@@ -91,9 +94,13 @@ class Host(Connection):  # type: ignore[misc]
         jump = self.target.behind(hops).gateway
         return Host(jump, self.config) if isinstance(jump, Target) else None
 
-    def begin(self, *, dry_run: bool) -> None:
-        """A command of the line begins here."""
-        self._set(dry_run=dry_run)
+    def begin(self, *, dry_run: bool, moved: Moved) -> None:
+        """A command of the line begins here.
+
+        Args:
+            moved: to be told of every progress in moving bytes.
+        """
+        self._set(dry_run=dry_run, moved=moved)
 
     def open(self) -> None:
         """Connects, with the host's key checked.
