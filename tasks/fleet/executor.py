@@ -198,8 +198,8 @@ def _report(done: Sequence[show.Done], lines: Sequence[Line], code: int) -> int:
     cut = code in (_INTERRUPTED, _TERMINATED)
     if not cut:
         failures = [each.failure.exit_code for each in done if each.failure]
-        refused = 2 in failures  # a fleet command that looked, and then did not start
-        code = 2 if refused else exit_code([o for each in done for o in each.outcomes]) or max(failures, default=0)
+        code = max(failures, default=0)  # 2: a fleet command that looked, and then did not start
+        code = code or exit_code(o for each in done for o in each.outcomes)
     if any(line.common.json for line in lines):
         show.document(done, code)
     return code

@@ -114,9 +114,7 @@ class Host(Connection):  # type: ignore[misc]
         for key in known_keys(name, self.target.trust.known_hosts):
             self.client.get_host_keys().add(name, key.get_name(), key)
         accept = self.target.trust.accept_new
-        self.client.set_missing_host_key_policy(
-            AcceptNew(self.target.trust.known_hosts[0]) if accept else RefuseUnknown()
-        )
+        self.client.set_missing_host_key_policy(AcceptNew(self.target.trust.known_hosts) if accept else RefuseUnknown())
         self._connect_with_patience()
         self.transport.set_keepalive(15)
         self._refuse_if_abandoned()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 
 import paramiko
 from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+
+from tasks.errors import HostKeyUnknown
 
 _READ, _APPEND = threading.Lock(), threading.Lock()
 
@@ -21,49 +24,76 @@ def host_name(address: str, port: int) -> str:
     return address if port == paramiko.config.SSH_PORT else f"[{address}]:{port}"
 
 
-def known_keys(host: str, files: Iterable[Path]) -> list[paramiko.PKey]:
-    """The keys that known_hosts files have for a host, the first of each type.
+def known_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
+    """The keys that known_hosts files have for a host and do not revoke, the first of each type.
 
-    A file is read once for all hosts: paramiko reads it anew for each, comparing each line with all before it.
+    Raises:
+        HostKeyUnknown: a file cannot be read.
     """
     found: dict[str, paramiko.PKey] = {}
+    revoked = revoked_keys(host, files)
+    for key in _keys(host, files, ""):
+        if key not in revoked:
+            found.setdefault(key.get_name(), key)
+    return list(found.values())
+
+
+def revoked_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
+    """The keys that known_hosts files mark as ``@revoked`` for a host (sshd(8)): never to be accepted."""
+    return list(_keys(host, files, "@revoked"))
+
+
+def _keys(host: str, files: Sequence[Path], marker: str) -> Iterator[paramiko.PKey]:
     for file in files:
-        for line in _lines(host, file):
+        for line in _lines(host, file, marker):
             try:
                 entry = HostKeyEntry.from_line(line)
             except (paramiko.SSHException, InvalidHostKey):  # a key of which only its line is broken is none
                 continue
             if entry:
-                found.setdefault(entry.key.get_name(), entry.key)
-    return list(found.values())
+                yield entry.key
 
 
-def _lines(host: str, file: Path) -> list[str]:
+def _lines(host: str, file: Path, marker: str) -> list[str]:
     try:
         state = file.stat()
+        with _READ:
+            lines = _read(file, state.st_mtime_ns, state.st_size).get(marker, _Lines())
     except FileNotFoundError:
         return []
-    with _READ:
-        plain, others = _read(file, state.st_mtime_ns, state.st_size)
-    return plain.get(host, []) + [line for names, line in others if _fits(host, names)]
+    except OSError as error:
+        raise HostKeyUnknown(
+            f"{file} cannot be read",
+            said=error.strerror or "",
+            hint="host keys are checked against it: make it readable",
+        ) from error
+    return lines.plain.get(host, []) + [line for names, line in lines.others if _fits(host, names)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Lines by host name; apart, those whose names are hashed or patterns."""
+
+    plain: dict[str, list[str]] = field(default_factory=dict)
+    others: list[tuple[list[str], str]] = field(default_factory=list)
 
 
 @lru_cache(maxsize=16)
-def _read(file: Path, mtime: int, size: int) -> tuple[dict[str, list[str]], list[tuple[list[str], str]]]:  # noqa: ARG001
-    """A file's lines by host name; apart, those whose names are hashed or patterns."""
-    plain: dict[str, list[str]] = {}
-    others = []
+def _read(file: Path, mtime: int, size: int) -> dict[str, _Lines]:  # noqa: ARG001
+    """A file's lines by marker, read once for all hosts: paramiko compares each line with all before it, for each."""
+    found: dict[str, _Lines] = {}
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        field, *rest = line.split(None, 1)[:2] or [""]
-        names, key = field.split(","), f"- {rest[0].strip()}" if rest else ""
-        if not key or field.startswith(("#", "@")):
+        marker, _, rest = line.strip().partition(" ") if line.startswith("@") else ("", "", line)
+        first, *key = rest.split(None, 1) or ["#"]
+        if first.startswith("#") or not key:
             continue
+        names, lines = first.split(","), found.setdefault(marker, _Lines())
         if any(name.startswith("|") or set("*?!") & set(name) for name in names):
-            others.append((names, key))
+            lines.others.append((names, f"- {key[0].strip()}"))
         else:
             for name in names:
-                plain.setdefault(name, []).append(key)
-    return plain, others
+                lines.plain.setdefault(name, []).append(f"- {key[0].strip()}")
+    return found
 
 
 def _fits(host: str, names: Sequence[str]) -> bool:
@@ -88,11 +118,13 @@ class AcceptNew(paramiko.MissingHostKeyPolicy):
     What another connection wrote down in the meantime counts: the same key is not written twice, another is refused.
     """
 
-    def __init__(self, known_hosts: Path) -> None:
-        self._file = known_hosts
+    def __init__(self, known_hosts: Sequence[Path]) -> None:
+        self._files, self._file = known_hosts, known_hosts[0]
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
         """Called by paramiko for a host that known_hosts does not name."""
+        if key in revoked_keys(hostname, self._files):
+            raise paramiko.BadHostKeyException(hostname, key, key)
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _APPEND, self._file.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -21,7 +21,7 @@ def large(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
     """An image that takes seconds to export and import."""
     assert fleet.nodes
     hello = ("/bin/echo", "hello")
-    return build(tmp_path_factory.mktemp("large"), layers=(200 << 20, 1000), seed=secrets.randbits(32), cmd=hello)
+    return build(tmp_path_factory.mktemp("large"), layers=(80 << 20, 1000), seed=secrets.randbits(32), cmd=hello)
 
 
 class Cut:

@@ -77,8 +77,9 @@ class TestAWellHost:
         assert "platform" in fab("-H", "node2,node3", "doctor", "--all").out
 
     def test_costs_one_remote_command(self, fab: Fab, fleet: Fleet, node3: Node, tmp_path: Path) -> None:
-        with counting(node3) as (user, commands):
-            found = {"n": {"ansible_host": node3.address, "ansible_user": user}}
+        with counting([node3]) as counts:
+            ((login, commands),) = counts.items()
+            found = {"n": {"ansible_host": node3.address, "ansible_user": login.partition("@")[0]}}
             assert doctor(fab, "n", inventory=write_inventory(tmp_path / "hosts.yaml", fleet, found)).exit == 0
             assert commands() == 1
 

@@ -101,6 +101,14 @@ class TestHosts:
         assert (run.exit, run.error["kind"]) == (4, "host-key-changed")
         assert trusting.known.read_text() == before
 
+    def test_a_revoked_key_is_refused_also_where_another_line_has_it(
+        self, trusting: Trusting, node3: Node, mode: str
+    ) -> None:
+        trusting.known.write_text(before := f"{trusting.line(node3)}@revoked {trusting.line(node3, '*')}")
+        kind = {"strict": "host-key-unknown", "accept-new": "host-key-changed"}[mode]
+        assert trusting.run(node3, mode).error["kind"] == kind
+        assert trusting.known.read_text() == before
+
     def test_a_key_of_another_type_than_the_known_one_is_refused(
         self, trusting: Trusting, node3: Node, mode: str
     ) -> None:
@@ -121,6 +129,13 @@ class TestHosts:
         trusting.run(node3, mode)
         after = before if mode == "strict" else f"{before}\n{trusting.line(node3)}"
         assert trusting.known.read_text() == after
+
+
+def test_a_file_that_cannot_be_read_trusts_nobody(trusting: Trusting, node3: Node) -> None:
+    trusting.known.unlink()
+    trusting.known.mkdir()  # root may read any file
+    error = trusting.run(node3, "strict").error
+    assert (error["kind"], error["said"]) == ("host-key-unknown", "Is a directory")
 
 
 def plain(name: str) -> str:

@@ -306,8 +306,9 @@ def at_terminal(fab: Fab, answer: str, *words: str) -> tuple[int, str]:
 @pytest.fixture
 def counted(fleet: Fleet, node3: Node, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], int]]]:
     """An inventory with node3 as `n`, and how many remote commands ran there so far."""
-    with counting(node3) as (user, commands):
-        hosts = {"n": {"ansible_host": node3.address, "ansible_user": user}}
+    with counting([node3]) as counts:
+        ((login, commands),) = counts.items()
+        hosts = {"n": {"ansible_host": node3.address, "ansible_user": login.partition("@")[0]}}
         yield write_inventory(tmp_path / "hosts.yaml", fleet, hosts), commands
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 import pytest
-from ferry import Fab, Stage, counting, has_cri
+from ferry import Fab, Stage, counting, has_cri, names_of
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
@@ -202,23 +202,24 @@ class TestManyAtOnce:
         self, fab: Fab, stage: Stage, image: BuiltImage, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         sources = [stage.name(f"app{n}") for n in range(50)]
-        stage.seed(image, *sources)
+        nodes = [stage.nodes["node1"], stage.nodes["node3"]]  # by index and by tag
+        stage.seed(image, *sources, nodes=nodes)
         lines = [f"{s}   {s.replace('172.1.1.34:5000', 'new.example')}" for s in sources]
         file = tmp_path_factory.mktemp("map") / "names.map"
         file.write_text("# old  new\n\n" + "\n".join(lines) + "   # the last one\n")
-        with counting(stage.nodes.values()) as counts:
+        with counting(nodes) as counts:
             run = fab.retag(counts, "--map", str(file))
             assert all(0 < count() <= 3 for count in counts.values())
         assert run.exit == 0, run.out
         told = {host: [i["status"] for i in run.images(host)] for host in counts}
         assert told == dict.fromkeys(counts, ["changed"] * 50)
-        for node in stage.nodes.values():
+        for node in nodes:
             records = stage.records(node)
             assert {line.split()[1] for line in lines} <= records.keys(), node
             assert {r.digest for r in records.values()} == {image.target.digest}, node
             assert all(r.managed for r in records.values()) or not has_cri(node), node
-        again = fab.retag(stage.nodes, "--map", str(file))
-        assert (again.exit, again.statuses) == (0, dict.fromkeys(stage.nodes, "unchanged"))
+        again = fab.retag(names_of(nodes), "--map", str(file))
+        assert (again.exit, again.statuses) == (0, dict.fromkeys(names_of(nodes), "unchanged"))
 
     def test_a_map_does_what_it_can_and_names_what_it_could_not(
         self, fab: Fab, stage: Stage, image: BuiltImage, other: BuiltImage, tmp_path_factory: pytest.TempPathFactory
