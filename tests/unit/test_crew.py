@@ -37,8 +37,8 @@ class Machine:
     closed: int = 0
     cut: threading.Event = field(default_factory=threading.Event)
 
-    def begin(self, *, dry_run: bool) -> None:
-        self.dry_run = dry_run
+    def begin(self, *, dry_run: bool, moved: Callable[[int, int | None], None]) -> None:
+        self.dry_run, self.moved = dry_run, moved
 
     def mark_failed(self) -> None:
         self.failed = True
@@ -61,10 +61,14 @@ class Seen:
     begun: list[str] = field(default_factory=list)
     ended: dict[str, Answer] = field(default_factory=dict)
     on_busy: Callable[[str], None] = lambda _: None
+    bytes: tuple[str, int, int | None] | None = None
 
     def busy(self, host: str) -> None:
         self.begun.append(host)
         self.on_busy(host)
+
+    def moved(self, host: str, done: int, total: int | None) -> None:
+        self.bytes = (host, done, total)
 
     def rest(self, host: str) -> None:
         pass
@@ -191,6 +195,13 @@ def test_a_dry_run_is_known_to_every_host() -> None:
     assert all(m.dry_run for m in crew.machines.values())
     crew.each(failing())
     assert not any(m.dry_run for m in crew.machines.values())
+
+
+def test_bytes_that_a_host_tells_of_are_shown_as_its_own() -> None:
+    crew = Crew(2)
+    crew.each(failing())
+    crew.machines["b"].moved(3, 10)
+    assert crew.seen.bytes == ("b", 3, 10)
 
 
 @pytest.mark.parametrize(("limit", "failed"), [(1, 1), (3, 3), (0.2, 2), (0.25, 3), (0.01, 1), (1.0, 10)])
