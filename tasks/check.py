@@ -92,7 +92,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
             hosts.setdefault(cells, []).append(host)
     return Table(
         ("DIGEST", "VERDICT", "COMPLETE", "UNPACKED", "HOSTS"),
-        tuple((*c, names(hosts[c])) for c in sorted(hosts, key=lambda c: (-len(hosts[c]), c))),
+        tuple((*c, names(hosts[c], every=True)) for c in sorted(hosts, key=lambda c: (-len(hosts[c]), c))),
     )
 
 

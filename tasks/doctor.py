@@ -81,7 +81,8 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     return Table(
         ("HOST", "FINDING", "STATUS", "SEEN", "WHAT TO DO"),
         tuple(
-            (names(rows[f]), f.what, str(f.health), f.text, f.todo) for f in sorted(rows, key=lambda f: order[f.what])
+            (names(rows[f], every=f.health is Health.FAIL), f.what, str(f.health), f.text, f.todo)
+            for f in sorted(rows, key=lambda f: order[f.what])
         ),
         (note,) if note else (),
     )

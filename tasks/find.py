@@ -89,7 +89,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
         hints.append("try: on the host, `ctr images export` at that socket, then `ctr images import` at kubelet's")
     return Table(
         ("REFERENCE", "DIGEST", "NAMESPACE", "SOCKET", "HOSTS", "NOTE"),
-        tuple((p.name, p.digest, p.namespace, p.socket, names(hosts[p]), p.note) for p in listed),
+        tuple((p.name, p.digest, p.namespace, p.socket, names(hosts[p], every=True), p.note) for p in listed),
         (*notes, *dict.fromkeys(hints)),
     )
 

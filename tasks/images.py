@@ -79,11 +79,11 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
         for row in answer.images if isinstance(answer, ImagesResult) else ():
             cells = (row.name, row.namespace, row.digest, row.size, row.platforms, row.check)
             hosts.setdefault(cells, []).append(host)
-    listed = sorted(hosts)
+    listed, looked = sorted(hosts), any(isinstance(answer, ImagesResult) for answer in answers.values())
     return Table(
         ("REFERENCE", "NAMESPACE", "DIGEST", "SIZE", "PLATFORMS", "COMPLETE", "HOSTS"),
         tuple((*cells, names(hosts[cells])) for cells in listed),
-        () if listed else ("no such images",),
+        ("no such images",) if looked and not listed else (),
         apart=tuple((*cells, host) for cells in listed for host in hosts[cells]),
     )
 

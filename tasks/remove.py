@@ -190,10 +190,10 @@ def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]]) -> None:
     for host in fleet:
         if not host.failed:
             fleet.answers[host.name] = NotStarted("nothing was removed", hint="say yes, or add --yes")
-    shown = "\n".join(f"{name} on {names(on)}" for name, on in hosts.items())
+    shown = "\n".join(f"{name} on {names(on, every=True)}" for name, on in hosts.items())
     what = "1 name" if len(hosts) == 1 else f"{len(hosts)} names"
     if fleet.at_terminal:
-        if fleet.confirm(f"{shown}\nRemove {what} from {names(going)}?"):
+        if fleet.confirm(f"{shown}\nRemove {what} from {names(going, every=True)}?"):
             return
         refused = UsageError(f"{what} would be removed, and nothing was", hint="answer y, or add --yes")
     else:

@@ -72,6 +72,7 @@ def _text(run: Run, host: str | None) -> list[str]:
 
 def _outcome(outcome: Mapping[str, Any]) -> list[str]:
     lines = [f"  {outcome['host']}  {outcome['status']}  {outcome['seconds']:.1f} s"]
+    lines += [f"    {line}" for line in outcome.get("lines", ())]
     if error := outcome.get("error"):
         lines += [f"    {error['kind']}: {error['message']}"]
         lines += [f"      said: {line}" for line in error["said"].splitlines()]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tasks.errors import FerryError, InternalError, Interrupted, NotStarted
 from tasks.fleet.command import CommonOptions
@@ -18,8 +18,10 @@ from tasks.fleet.outcome import Result
 from tasks.ssh.host import Host
 
 _LAST_WORDS = 1.0  # seconds that hosts get to say that they were cut off
+_AWAKE = 0.5  # seconds after which the main thread looks whether it was interrupted
 
 Answer = Result | FerryError
+_T = TypeVar("_T")
 
 
 class Terminated(BaseException):
@@ -105,7 +107,7 @@ class Fleet:
         futures: dict[Future[Answer], str] = {}
         try:
             futures |= {pool.submit(self._one, self.hosts[name], work, last): name for name in names}
-            for future in as_completed(futures):
+            for future in soon(futures):
                 self.answers[futures[future]] = future.result()
             pool.shutdown()
         except (KeyboardInterrupt, Terminated):
@@ -162,6 +164,14 @@ class Fleet:
 
     def __iter__(self) -> Iterator[Host]:
         return iter(self.hosts.values())
+
+
+def soon(futures: Collection[Future[_T]]) -> Iterator[Future[_T]]:
+    """Each as it is done. A thread that sleeps for good may miss a Ctrl-C that came just before; so it never does."""
+    left = set(futures)
+    while left:
+        done, left = wait(left, timeout=_AWAKE, return_when=FIRST_COMPLETED)
+        yield from done
 
 
 def _answer(host: Host, work: Callable[[Host], Result]) -> Answer:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from tasks.fleet.command import Command, CommonOptions, Kind
 from tasks.fleet.config import PROJECT, FleetConfig, limits
 from tasks.fleet.crew import Answer, Fleet, Terminated
 from tasks.fleet.desk import Desk
-from tasks.fleet.outcome import Outcome, View, exit_code
+from tasks.fleet.outcome import Outcome, Status, View, exit_code
 from tasks.fleet.roster import Roster, inventory_file
 from tasks.ssh.host import Host
 
@@ -50,6 +49,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
 
     def execute(self, *tasks: Any) -> Any:
         """Invoke's entry: runs the whole command line; ends by raising Exit with the exit status."""
+        show.open_streams()
         calls = self.normalize(tasks)
         ours = [isinstance(call.task, Command) for call in calls]
         if not any(ours):
@@ -58,9 +58,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             raise Exit("commands of ctr-ferry and tasks of your own cannot share one line", code=2)
         code = self._guarded(calls)
         if code in (_INTERRUPTED, _TERMINATED) and threading.active_count() > 1:
-            # A thread may still wait for a connection; nothing that it would do then is wanted.
-            sys.stdout.flush()
-            os._exit(code)
+            os._exit(code)  # a thread may still wait for a connection; nothing that it would do then is wanted
         if code:
             raise Exit(code=code)
         return {}
@@ -117,20 +115,24 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         kept = record.Record(desk.runs.root, run_id, _head(lines, [t.name for t in targets]), show.note)
         base = self.config.clone()  # ssh_config is read again into its source; the clones of the clone are apart
         hosts = {t.name: Host(t, base.clone(), run_id=run_id, log=kept.exchange) for t in targets}
-        code = 0
-        for number, line in enumerate(lines):
-            if line.command.kind is Kind.DESK:
-                done.append(_at_desk(line, desk))
-                continue
-            ended, code = _on_fleet(line, hosts, config.workers, kept, last=number == len(lines) - 1)
-            done.append(ended)
-            if code in (_INTERRUPTED, _TERMINATED):
-                break
-        for host in hosts.values():
-            host.close_quietly()
-        code = _report(done, lines, code)
-        kept.end(code)
-        record.prune(desk.runs.root, config.keep_runs)
+        code = 1  # of a fault of ours
+        try:
+            for number, line in enumerate(lines):
+                if line.command.kind is Kind.DESK:
+                    done.append(_at_desk_as_well(line, desk))
+                    continue
+                ended, code = _on_fleet(line, hosts, config.workers, kept, last=number == len(lines) - 1)
+                done.append(ended)
+                if code in (_INTERRUPTED, _TERMINATED):
+                    break
+            code = _report(done, lines, code)
+        except (KeyboardInterrupt, Terminated) as cut:
+            code = _report(done, lines, _code_of(cut))
+        finally:
+            for host in hosts.values():
+                host.close_quietly()
+            kept.end(code)
+            record.prune(desk.runs.root, config.keep_runs)
         return code
 
 
@@ -157,6 +159,17 @@ def _at_desk(line: Line, desk: Desk) -> show.Done:
     return ended
 
 
+def _at_desk_as_well(line: Line, desk: Desk) -> show.Done:
+    """On a line that other commands have worked on hosts in, so that its error is one of several."""
+    try:
+        return _at_desk(line, desk)
+    except FerryError as error:
+        ended = show.Done(line.command.name, line.arguments, [], failure=error)
+        if not line.common.json:
+            show.table(ended)
+        return ended
+
+
 def _on_fleet(
     line: Line, hosts: dict[str, Host], workers: int, kept: record.Record, *, last: bool
 ) -> tuple[show.Done, int]:
@@ -169,7 +182,7 @@ def _on_fleet(
     kept.command(command.name, line.arguments, dry_run=line.common.dry_run)
     code, failure = 0, None
     with live.watch(command.name, len(hosts)) as watch:
-        fleet = Fleet(hosts, workers, record.Kept(watch, kept, command.kind is Kind.HOST))
+        fleet = Fleet(hosts, workers, record.Kept(watch, kept))
         fleet.begin(line.common, last=last)
         try:
             if command.kind is Kind.HOST:
@@ -198,11 +211,12 @@ def _report(done: Sequence[show.Done], lines: Sequence[Line], code: int) -> int:
     cut = code in (_INTERRUPTED, _TERMINATED)
     if not cut:
         failures = [each.failure.exit_code for each in done if each.failure]
-        code = max(failures, default=0)  # 2: a fleet command that looked, and then did not start
+        started = any(o.status is not Status.SKIPPED for each in done for o in each.outcomes)
+        code = min(max(failures, default=0), 1 if started else 2)  # 2: looked, and then did not start
         code = code or exit_code(o for each in done for o in each.outcomes)
     if any(line.common.json for line in lines):
         show.document(done, code)
-    return code
+    return code or int(show.unwritten())
 
 
 def _code_of(cut: BaseException) -> int:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tasks.fleet.crew import Answer
 from tasks.fleet.outcome import Outcome
+from tasks.fleet.show import put
 
 _REFRESHES = 4  # a second
 
@@ -52,7 +53,7 @@ class Lines(Quiet):
 
     def done(self, host: str, seconds: float, answer: Answer) -> None:
         """Prints it, in one write, so that lines of several threads never mix."""
-        sys.stderr.write(f"{host}: {Outcome.of(host, seconds, answer).status} ({seconds:.1f} s)\n")
+        put(sys.stderr, f"{host}: {Outcome.of(host, seconds, answer).status} ({seconds:.1f} s)")
 
 
 @dataclass(frozen=True, slots=True)

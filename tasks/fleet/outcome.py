@@ -96,10 +96,10 @@ def exit_code(outcomes: Iterable[Outcome]) -> int:
     return 4 if Status.UNREACHABLE in statuses else 0
 
 
-def names(hosts: Iterable[str]) -> str:
-    """A few hosts by name, many by number."""
+def names(hosts: Iterable[str], *, every: bool = False) -> str:
+    """A few hosts by name, many by number; ``every`` one by name where it matters which."""
     listed = list(hosts)
-    return ", ".join(listed) if len(listed) <= _FEW else f"{len(listed)} hosts"
+    return ", ".join(listed) if every or len(listed) <= _FEW else f"{len(listed)} hosts"
 
 
 def counts(outcomes: Iterable[Outcome]) -> str:

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
 _STATUSES = ("failed", "unreachable", "changed", "unchanged", "ok", "skipped")
 _LONG = 0.01  # seconds; where writing run.json takes longer, it
 _REST = 9  # is not written for one more outcome until so many times as long has passed
+_FRAME = re.compile(rb"\nferry-[0-9a-f]{16} (begin|end|beat)(?: (\S+))?\n")
 _MOST_OF_A_STREAM = 256 << 10  # bytes of one command's stdout or stderr that a log keeps
 
 
@@ -68,7 +70,7 @@ class Record:
 
     def outcome(self, outcome: Outcome) -> None:
         """A host has come to the end of the current command."""
-        text = json.dumps(outcome.to_json(), default=str, ensure_ascii=False)
+        text = _kept(outcome)
         with self._lock:
             self._commands[-1][1][outcome.host] = text
             if (wait := self._next_save - time.monotonic()) <= 0:
@@ -86,7 +88,7 @@ class Record:
 
     def outcomes(self, outcomes: Iterable[Outcome]) -> None:
         """The command is over: every host's outcome as it is now known, in their order."""
-        texts = {each.host: json.dumps(each.to_json(), default=str, ensure_ascii=False) for each in outcomes}
+        texts = {each.host: _kept(each) for each in outcomes}
         with self._lock:
             self._commands[-1] = (self._commands[-1][0], texts)
             self._save()
@@ -136,8 +138,14 @@ class Record:
             self._complain(f"the record of this run cannot be written to {self.folder}: {error.strerror}")
 
 
+def _kept(outcome: Outcome) -> str:
+    """An outcome with what a person read of it."""
+    lines = outcome.result.lines() if outcome.result is not None else []
+    return json.dumps({**outcome.to_json(), "lines": lines}, default=str, ensure_ascii=False)
+
+
 def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _started(pid: int) -> str | None:
@@ -149,6 +157,7 @@ def _started(pid: int) -> str | None:
 
 
 def _shown(stream: bytes) -> str:
+    stream = _FRAME.sub(lambda m: b"[%s]\n" % m[2] if m[1] == b"begin" else b"", stream)
     text = stream[:_MOST_OF_A_STREAM].decode("utf-8", "backslashreplace")
     clean = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
     rest = len(stream) - _MOST_OF_A_STREAM
@@ -157,15 +166,18 @@ def _shown(stream: bytes) -> str:
 
 
 def log_name(host: str) -> str:
-    """A host's name as a file name; ``user@[::1]:22`` has nothing that a folder would read otherwise."""
-    return re.sub(r"[^\w.@:+\[\]-]", "_", host)
+    """A host's name as a file name, a different one for each; ``user@[::1]:22`` is one as it stands."""
+    safe = re.sub(r"[^\w.@:+\[\]-]", "_", host)
+    return safe if safe == host else f"{safe}-{zlib.crc32(host.encode()):08x}"
 
 
 def prune(root: Path, keep: int) -> None:
-    """Removes the oldest runs beyond ``keep``; a run that is still going is none of the oldest."""
+    """Removes the oldest runs beyond ``keep``, but for those that are still going."""
     runs = sorted(path for path in root.glob("*") if _RUN.fullmatch(path.name)) if root.is_dir() else []
     for path in runs[: max(0, len(runs) - keep)]:
-        shutil.rmtree(path, ignore_errors=True)
+        run = Run.read(path / "run.json")
+        if run is None or run.state != "running":
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +191,14 @@ class Run:
 
     data: Mapping[str, Any]
     folder: Path
+
+    @classmethod
+    def read(cls, file: Path) -> Run | None:
+        """From its run.json; None where that cannot be read."""
+        try:
+            return cls(json.loads(file.read_text(encoding="utf-8")), file.parent)
+        except (OSError, ValueError):
+            return None
 
     @property
     def state(self) -> str:
@@ -207,11 +227,10 @@ class Kept:
 
     Args:
         show: what shows it.
-        final: whether a host's answer is its outcome already; a fleet command may still judge it.
     """
 
-    def __init__(self, show: Watch, record: Record, final: bool) -> None:
-        self._show, self._record, self._final = show, record, final
+    def __init__(self, show: Watch, record: Record) -> None:
+        self._show, self._record = show, record
 
     def busy(self, host: str) -> None:
         """Work on a host begins."""
@@ -230,9 +249,8 @@ class Kept:
         return self._show.paused()
 
     def done(self, host: str, seconds: float, answer: Answer) -> None:
-        """Work on a host has ended."""
-        if self._final:
-            self._record.outcome(Outcome.of(host, seconds, answer))
+        """Work on a host has ended; a fleet command may still judge it otherwise when all have."""
+        self._record.outcome(Outcome.of(host, seconds, answer))
         self._show.done(host, seconds, answer)
 
 
@@ -243,14 +261,9 @@ class Runs:
         self.root = root
 
     def all(self) -> list[Run]:
-        """All that can be read, oldest first."""
-        found = []
-        for file in sorted(self.root.glob("*/run.json")):
-            try:
-                found.append(Run(json.loads(file.read_text(encoding="utf-8")), file.parent))
-            except (OSError, ValueError):
-                continue
-        return found
+        """All that can be read, in the order in which they were started."""
+        found = [run for file in self.root.glob("*/run.json") if (run := Run.read(file))]
+        return sorted(found, key=lambda run: (run.data["started"], run.id))
 
     def find(self, wanted: str) -> Run:
         """A run by its id, by a beginning or end of it that no other has, or ``last``.

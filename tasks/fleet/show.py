@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, TextIO
 
 import rich.table
 from rich.console import Console
@@ -24,7 +28,10 @@ _COLOURS = {
     Status.UNREACHABLE: "bold red",
     Status.SKIPPED: "dim",
 }
-_WIDE = 10_000  # no terminal, no folding: a line stays a line for grep
+_RIGHT = "TIME"  # the column that is set to the right
+_LEAST = 16  # characters of a column that is folded
+_DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
+_lost: list[OSError] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Done:
 def table(done: Done) -> None:
     """What a person reads of a command, on stdout; why it failed as a whole, on stderr."""
     if done.view:
-        _draw(done.view.table) if done.view.table else print(done.view.text)
+        _draw(done.view.table) if done.view.table else _say(done.view.text)
     elif done.table and done.arguments.get("csv"):
         _csv(done.table)
         for outcome in done.outcomes:
@@ -66,7 +73,8 @@ def table(done: Done) -> None:
         _draw(done.table)
         troubled = [o for o in done.outcomes if o.error]
         if troubled:
-            print()
+            if done.table.rows or done.table.notes:
+                _say("")
             _rows(done, troubled)
     else:
         _rows(done, done.outcomes)
@@ -81,44 +89,69 @@ def _rows(done: Done, outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         said = (_status(outcome, dry_run=done.dry_run), *_lines(outcome))
         alike.setdefault(said, []).append(outcome)
-    rows = _grid("HOST", "STATUS", "TIME", done.command.upper())
+    rows = []
     for (status, *lines), group in alike.items():
         seconds = f"{max(o.seconds for o in group):.1f} s"
-        style = _COLOURS[group[0].status]
-        rows.add_row(Text(names(o.host for o in group)), Text(status, style=style), seconds, Text("\n".join(lines)))
-    _print(rows)
-
-
-def _grid(*columns: str) -> rich.table.Table:
-    rows = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns[:-1]:
-        rows.add_column(column, no_wrap=True, justify="right" if column == "TIME" else "left")
-    rows.add_column(columns[-1], overflow="fold")
-    return rows
+        hosts = names((o.host for o in group), every=group[0].error is not None)
+        rows.append((hosts, Text(status, style=_COLOURS[group[0].status]), seconds, "\n".join(lines)))
+    _print(("HOST", "STATUS", "TIME", done.command.upper()), rows)
 
 
 def _draw(table: Table) -> None:
-    rows = _grid(*table.columns)
-    for row in table.rows:
-        rows.add_row(*map(Text, row))
     if table.rows:
-        _print(rows)
+        _print(table.columns, table.rows)
     for line in table.notes:
-        print(line)
+        _say(line)
+
+
+def _print(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
+    _say(_folded(columns, rows) if sys.stdout.isatty() else _plain(columns, rows))
+
+
+def _plain(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
+    """A line stays a line, for grep; only the last cell of a row may have several."""
+    cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[:-1]]
+    lines = []
+    for *first, last in cells:
+        head = "  ".join(
+            cell.rjust(width) if name == _RIGHT else cell.ljust(width)
+            for name, cell, width in zip(columns, first, widths, strict=False)
+        )
+        top, *below = last.splitlines() or [""]
+        lines += [f"{head}  {top}".rstrip(), *(f"{' ' * len(head)}  {line}".rstrip() for line in below)]
+    return "\n".join(lines)
+
+
+def _folded(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
+    """For a terminal: what has spaces is folded; if still too wide, digests get short; nothing is ever cropped."""
+    widths = [max(len(str(cell)) for cell in column) for column in zip(columns, *rows, strict=True)]
+    prose = [any(" " in str(row[n]) or "\n" in str(row[n]) for row in rows) for n in range(len(columns))]
+    least = [min(width, _LEAST) if folds else width for width, folds in zip(widths, prose, strict=True)]
+    terminal = Console().width
+    if sum(least) + 2 * len(least) > terminal and any(_DIGEST.search(str(cell)) for row in rows for cell in row):
+        return _folded(columns, [[_shortened(cell) for cell in row] for row in rows])
+    table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, folds, width in zip(columns, prose, least, strict=True):
+        right: Literal["right", "left"] = "right" if name == _RIGHT else "left"
+        table.add_column(name, no_wrap=not folds, min_width=width, overflow="fold", justify=right)
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    out = io.StringIO()
+    Console(file=out, force_terminal=True, width=max(terminal, sum(least) + 2 * len(least))).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _shortened(cell: str | Text) -> str | Text:
+    return _DIGEST.sub(r"\1", cell) if isinstance(cell, str) else cell
 
 
 def _csv(table: Table) -> None:
-    lines = csv.writer(sys.stdout, lineterminator="\n")
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
     lines.writerow(column.lower() for column in table.columns)
     lines.writerows(table.apart or table.rows)
-
-
-def _print(rows: rich.table.Table) -> None:
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDE, color_system=None)
-    with console.capture() as drawn:
-        console.print(rows)
-    for line in drawn.get().splitlines():
-        print(line.rstrip())
+    _say(text.getvalue().removesuffix("\n"))
 
 
 def _status(outcome: Outcome, *, dry_run: bool) -> str:
@@ -152,8 +185,38 @@ def failure(error: FerryError, *, as_json: bool) -> None:
 
 def note(text: str) -> None:
     """A line on stderr."""
-    print(text, file=sys.stderr)
+    put(sys.stderr, text)
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    _say(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+
+
+def _say(text: str) -> None:
+    put(sys.stdout, text)
+
+
+def put(stream: TextIO, text: str) -> None:
+    """Writes a text and a newline, at once. That nobody reads it any more is no reason to stop work on hosts."""
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except OSError as error:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            _lost.append(error)
+            note(f"stdout cannot be written to: {error.strerror}")
+
+
+def unwritten() -> bool:
+    """Whether something of stdout was lost, other than by a reader that had enough of it."""
+    return bool(_lost)
+
+
+def open_streams() -> None:
+    """A stream that was closed before we began leads nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115

@@ -233,7 +233,7 @@ def cut_short(crew: Crew, cut: type[BaseException], *, first: str, asked: bool =
         raise cut
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(cut):
-        patch.setattr("tasks.fleet.crew.as_completed", interrupt)
+        patch.setattr("tasks.fleet.crew.soon", interrupt)
         crew.each(work, **options)
 
 
@@ -266,7 +266,7 @@ def test_an_interrupt_waits_for_nobody_that_does_not_hear_it(monkeypatch: pytest
             time.sleep(0.01)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tasks.fleet.crew.as_completed", interrupt)
+    monkeypatch.setattr("tasks.fleet.crew.soon", interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
             crew.each(work)

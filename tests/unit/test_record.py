@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tasks import errors
+from tasks.fleet.live import Quiet
 from tasks.fleet.outcome import Outcome, Status
-from tasks.fleet.record import Record, Run, Runs, log_name, new_run_id, prune
+from tasks.fleet.record import Kept, Record, Run, Runs, log_name, new_run_id, prune
 from tasks.secrets import Secret
 from tasks.ssh.exchange import Transcript
 
@@ -134,6 +135,55 @@ def test_a_hosts_log_stays_in_its_runs_folder(book: Book, host: str) -> None:
     (log,) = (book.root / ID).glob("*.log")
     assert log.name == f"{log_name(host)}.log"
     assert sorted(path.name for path in book.root.iterdir()) == [ID]
+
+
+def test_no_two_hosts_share_a_log() -> None:
+    hosts = ["a/b", "a_b", "a b", "a:b", "käse", "[::1]:22"]
+    assert len({log_name(host) for host in hosts}) == len(hosts)
+    assert [log_name(host) for host in ("a_b", "ops@[::1]:22")] == ["a_b", "ops@[::1]:22"]
+
+
+def test_a_log_shows_the_steps_and_not_how_they_are_kept_apart(book: Book) -> None:
+    mark = "ferry-0123456789abcdef"
+    said = f"banner\n\n{mark} begin one\nout\n\n{mark} beat\n\n{mark} end 0\n".encode()
+    book.record().exchange("a", Transcript("one: true", 0, 0.1, said, b""))
+    text = (book.root / ID / "a.log").read_text()
+    assert "banner\n[one]\nout\n" in text
+    assert mark not in text
+
+
+def test_what_a_person_read_of_an_outcome_is_kept(book: Book) -> None:
+    class Said(Did):
+        def lines(self) -> list[str]:
+            return ["one -> two"]
+
+    record = book.record()
+    record.command("retag", {}, dry_run=False)
+    record.outcome(Outcome("a", Status.CHANGED, 1.0, Said()))
+    record.end(0)
+    assert book.read()["commands"][0]["outcomes"][0]["lines"] == ["one -> two"]
+
+
+def test_a_fleet_commands_host_is_written_down_as_soon_as_it_is_done(book: Book) -> None:
+    record = book.record()
+    record.command("remove", {}, dry_run=False)
+    Kept(Quiet(), record).done("a", 1.0, Did())
+    assert [o["host"] for o in book.read()["commands"][0]["outcomes"]] == ["a"]
+
+
+def test_the_run_that_began_last_is_the_last_whatever_its_name(book: Book) -> None:
+    for letter in "zya":
+        book.run(f"20261124T031500Z-{letter}-1f2e", a="ok")
+        time.sleep(0.002)
+    assert Runs(book.root).find("last").id == "20261124T031500Z-a-1f2e"
+
+
+def test_a_run_that_is_still_going_is_not_pruned(book: Book) -> None:
+    book.record("20261124T031500Z-run-0000")
+    book.run("20261124T031501Z-run-1111", a="ok")
+    prune(book.root, 1)
+    prune(book.root, 0)
+    assert [path.name for path in book.root.iterdir()] == ["20261124T031500Z-run-0000"]
 
 
 def test_a_secret_never_reaches_a_record(book: Book) -> None:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import os
+import re
+import shlex
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +20,11 @@ import fabfile
 from tasks import errors
 from tasks.fleet import show
 from tasks.fleet.command import CommonOptions, Kind, at_desk, per_host
-from tasks.fleet.outcome import Outcome, Result, Status, exit_code
+from tasks.fleet.outcome import Outcome, Result, Status, Table, exit_code
 from tasks.fleet.pairs import Pair, read_map, refuse_same
 from tasks.secrets import Secret
 
+CLONE = Path(__file__).resolve().parents[2]
 DIGEST = "sha256:" + "ab" * 32
 ARGUMENTS = {name: getattr(fabfile, name).get_arguments() for name in fabfile.__all__}  # once: it uses help texts up
 
@@ -287,3 +294,54 @@ def test_a_secret_never_shows(capsys: pytest.CaptureFixture[str]) -> None:
     assert not [text for text in shown if "hunter2" in text]
     assert all("***" in text for text in shown[:6])
     assert not hasattr(secret, "__dict__")
+
+
+def fab(command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `fab` in a shell, with the tracked inventory."""
+    line = f"set -o pipefail; {shlex.quote(sys.executable)} -m fabric {command}"
+    words = ["bash", "-c", line]
+    return subprocess.run(words, cwd=CLONE, env={**os.environ, **env}, capture_output=True, text=True, check=False)
+
+
+def test_a_reader_that_had_enough_is_no_error(tmp_path: Path) -> None:
+    many = {"all": {"hosts": {f"h{n}": None for n in range(3000)}}}
+    (tmp_path / "hosts.yaml").write_text(json.dumps(many))
+    done = fab("hosts | head -1", CTR_FERRY_INVENTORY=str(tmp_path / "hosts.yaml"))
+    assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
+
+
+def test_a_stdout_that_cannot_be_written_to_is_told_and_fails() -> None:
+    done = fab("hosts > /dev/full")
+    assert (done.returncode, done.stderr) == (1, "stdout cannot be written to: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_hindrance(closed: str) -> None:
+    assert fab(f"hosts {closed}").returncode == 0
+
+
+class Narrow(io.StringIO):
+    """A terminal of 80 columns."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminals_table_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = ("REFERENCE", "DIGEST", "NAMESPACE", "HOSTS", "NOTE")
+    name, hosts = "registry.example/library/cambricon-k8s-device-plugin:v1.1.3", ", ".join(f"h{n}" for n in range(40))
+    table = Table(columns, ((name, DIGEST, "k8s.io", hosts, "a note"),))
+    screen = Narrow()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    show.table(show.Done("find", {}, [], table=table))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
+    assert {*columns, name, DIGEST[:19], "k8s.io", "h39"} <= set(shown.replace(",", " ").split())
+    assert DIGEST not in shown
+
+
+def test_hosts_that_failed_are_all_named(capsys: pytest.CaptureFixture[str]) -> None:
+    hosts = [f"h{n}" for n in range(9)]
+    show.table(show.Done("run", {}, [Outcome.of(host, 1.0, errors.Unreachable("no")) for host in hosts]))
+    assert capsys.readouterr().out.splitlines()[1].startswith(", ".join(hosts))
