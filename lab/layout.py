@@ -187,6 +187,7 @@ def _files(model: Model, place: Place) -> Mapping[str, tuple[int, str]]:
     files = {
         "/etc/hostname": (0o644, f"{name}\n"),
         "/etc/hosts": (0o644, f"127.0.0.1 localhost\n{place.address} {name}\n::1 localhost ip6-localhost\n"),
+        "/etc/nsswitch.conf": (0o644, NSSWITCH),
         "/etc/ssh/ssh_host_ed25519_key": (0o600, place.host_key),
         "/etc/ssh/authorized_keys": (0o644, place.client_key),
         "/etc/ssh/sshd_config": (0o644, _sshd(model, place)),
@@ -203,6 +204,9 @@ def _files(model: Model, place: Place) -> Mapping[str, tuple[int, str]]:
         files["/usr/local/bin/k3s"] = (0o755, K3S.replace("PROGRAMS", model.programs))
     return files
 
+
+# Without DNS: a name that is not in the node's own /etc/hosts leads nowhere, whatever the machine's network says.
+NSSWITCH = "".join(f"{name}: files\n" for name in ("passwd", "group", "shadow", "hosts", "services", "protocols"))
 
 SUDOERS = """\
 Defaults env_reset

@@ -11,6 +11,7 @@ from ferry import Fab, Stage
 
 from lab import debian
 from lab.fleet import STATE, Fleet, Node
+from lab.registries import Registries
 
 
 def _fleet() -> Fleet:
@@ -84,6 +85,13 @@ def node4(fleet: Fleet) -> Node:
 def node5(fleet: Fleet) -> Node:
     """containerd 2.x, laid out like RKE2."""
     return _node(fleet, "node5")
+
+
+@pytest.fixture(scope="session")
+def registries(fleet: Fleet) -> Iterator[Registries]:
+    """The lab's registries, up; the nodes know their names."""
+    with Registries(fleet) as registries:
+        yield registries
 
 
 @pytest.fixture(scope="session")
