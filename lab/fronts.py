@@ -80,6 +80,25 @@ class Front:
         return 0
 
 
+class Names(Front, asyncio.DatagramProtocol):
+    """A name server that knows no name."""
+
+    async def open(self) -> None:
+        """Listen."""
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, self.listen)
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        """Take down where to answer."""
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """Answer one question: there is no such name."""
+        self.connections += 1
+        question = data[12 : data.index(0, 12) + 5]
+        flags, counts = b"\x81\x83", b"\0\1" + bytes(6)
+        self._transport.sendto(data[:2] + flags + counts + question, addr)
+
+
 class Silent(Front):
     """Accepts, and never says a word."""
 
@@ -328,7 +347,9 @@ async def _pass(reader: Reader, writer: Writer, pause: Pause) -> None:
         writer.write_eof()
 
 
-KINDS: Mapping[str, Callable[..., Front]] = {kind.__name__: kind for kind in (Silent, Slow, Flaky, Proxy, Tokens)}
+KINDS: Mapping[str, Callable[..., Front]] = {
+    kind.__name__: kind for kind in (Names, Silent, Slow, Flaky, Proxy, Tokens)
+}
 
 
 def _open(kind: str, host: str, port: int, **settings: Any) -> Front:

@@ -24,6 +24,7 @@ from lab import cgroups, debian
 from lab.certificates import Authority
 from lab.fleet import Fleet, LabError, Node
 from lab.images import BuiltImage
+from lab.layout import NAMES
 
 CLONE = Path(__file__).resolve().parents[1]
 DEMO = "docker-registry.i.demo"
@@ -396,6 +397,7 @@ class Registries:
         }
         for name, front in fronts.items():
             front |= {"host": at[name], "port": PORT}
+        fronts["names"] = {"kind": "Names", "host": f"{self.fleet.network}.{NAMES}", "port": 53}
         fronts["tokens"] = {
             "kind": "Tokens",
             "host": at["token"],
