@@ -67,7 +67,7 @@ class Server:
     def prepare(self, program: Path, authority: Authority) -> None:
         """Write what it needs: a configuration, a certificate, and room to store things."""
         self._program = program
-        (self.folder / "storage/docker/registry/v2/repositories").mkdir(parents=True)
+        (self._storage / "repositories").mkdir(parents=True)
         http: dict[str, Any] = {"addr": f"{self.address}:{PORT}", "secret": secrets.token_hex()}
         if self.names:
             pem = str(authority.issue(self.folder / "server.pem", self.names, self._days))
@@ -151,6 +151,11 @@ class Server:
             target = image.target.digest
             self._link(repository, f"_manifests/tags/{tag}/index/sha256/{_hex(target)}", target)
             self._link(repository, f"_manifests/tags/{tag}/current", target)
+
+    def empty(self) -> None:
+        """Take all that it has away from it, while it runs or not."""
+        shutil.rmtree(self._storage)
+        (self._storage / "repositories").mkdir(parents=True)
 
     @property
     def _storage(self) -> Path:
