@@ -1,0 +1,141 @@
+"""Push and pull as each ctr takes them (measured on 1.0.3 to 2.1.9). Pure.
+
+Where ctr has ``--local`` it is given, so that the client and not the daemon does the transfer: then certificates,
+proxy and password are what this one command brings with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.ctr import shell
+from tasks.ctr.commands import Ctr
+from tasks.ctr.version import Version
+from tasks.errors import MethodUnsupported
+from tasks.oci.descriptor import Descriptor, Platform
+from tasks.oci.registry import Registry
+
+PROMPT = b"Password: "  # ctr's, on stdout, without a newline
+_BUNDLES = (  # where Go looks (crypto/x509, root_linux.go)
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+SYSTEM_BUNDLE = f'for f in {shell.join(_BUNDLES)}; do [ -s "$f" ] && {{ cat "$f"; break; }}; done'
+_TYPED = 1024  # bytes of a password that a terminal's line surely holds
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How one host's ctr gets to a registry.
+
+    Attributes:
+        username: whose password ctr is to ask for; None is nobody.
+        authorities: certificates, PEM, of whoever signed the registry's, besides those that the host trusts.
+        proxy: ``http://host:port``.
+        owner: the run's id; a file of ours carries it.
+    """
+
+    registry: Registry
+    username: str | None = None
+    authorities: bytes = b""
+    proxy: str | None = None
+    owner: str = ""
+
+    @property
+    def cleanup(self) -> str:
+        """Takes away what the steps brought to the host."""
+        return '[ -z "$authorities" ] || rm -f "$authorities"' if self.authorities else ""
+
+
+def push(
+    ctr: Ctr,
+    namespace: str,
+    route: Route,
+    names: tuple[str, str],
+    *,
+    platform: Platform | None = None,
+    manifest: Descriptor | None = None,
+    terminal: str | None = None,
+) -> str:
+    """``images push``, as sh text.
+
+    Args:
+        names: under which name it goes, and the image's own.
+        platform: whose manifest of an index goes, by flag (1.4 on).
+        manifest: which manifest of an index goes, by digest (to 1.3).
+        terminal: the device on which ctr asks for the password.
+    """
+    flags = [f"--platform={platform}"] if platform else []
+    remote, local = names
+    if manifest:
+        flags += ["--manifest", manifest.digest, "--manifest-type", manifest.media_type]
+        return _step(ctr, namespace, route, terminal, "push", *flags, remote)
+    return _step(ctr, namespace, route, terminal, "push", *flags, remote, local)
+
+
+def pull(
+    ctr: Ctr,
+    namespace: str,
+    route: Route,
+    name: str,
+    *,
+    platform: Platform | None = None,
+    all_platforms: bool = False,
+    terminal: str | None = None,
+) -> str:
+    """``images pull``, as sh text."""
+    flags = ["--snapshotter", ctr.snapshotter] if ctr.snapshotter else []
+    flags += [f"--platform={platform}"] if platform else []
+    flags += ["--all-platforms"] if all_platforms else []
+    return _step(ctr, namespace, route, terminal, "pull", *flags, name)
+
+
+def _step(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb: str, *words: str) -> str:
+    registry = route.registry
+    flags = ["--local"] if ctr.capabilities.local else []
+    flags += ["--plain-http"] if registry.scheme == "http" else []
+    flags += ["--skip-verify"] if registry.scheme == "https" and registry.skip_verify else []
+    flags += ["--user", route.username] if route.username else []
+    line = ctr.line(namespace, "images", verb, *flags, *words)
+    if route.proxy:
+        line = f"{shell.join(['env', f'HTTP_PROXY={route.proxy}', f'HTTPS_PROXY={route.proxy}'])} {line}"
+    if terminal:
+        line = f"{line} <{shell.join([terminal])}"
+    if not route.authorities:
+        return line
+    # SSL_CERT_FILE replaces the system's bundle, so that this goes in front.
+    file = f'"${{TMPDIR:-/tmp}}/{shell.join([route.owner])}.XXXXXX"'
+    bring = f"{{ {SYSTEM_BUNDLE}; echo; {shell.printf(route.authorities)}; }}"
+    return f'authorities=$(umask 077; mktemp {file}) && {bring} >"$authorities" &&\nSSL_CERT_FILE="$authorities" {line}'
+
+
+def refuse(ctr: Ctr, client: str, route: Route) -> None:
+    """Refuses what this ctr would ignore without a word.
+
+    Args:
+        client: its version, as printed.
+
+    Raises:
+        MethodUnsupported: with the way out.
+    """
+    registry, version = route.registry, Version.parse(client)
+    if registry.scheme == "https" and registry.skip_verify and not ctr.capabilities.skip_verify:
+        raise MethodUnsupported(
+            f"ctr {client} checks the certificate of {registry.name} whatever skip_verify says",
+            hint="name the certificate of its CA with ca_file in ctr_registries",
+        )
+    plain = version and (not version.at_least(1, 4) or (version.major, version.minor) == (1, 6))
+    if registry.scheme == "https" and registry.host in ("localhost", "127.0.0.1", "::1") and plain:
+        raise MethodUnsupported(
+            f"ctr {client} speaks plain http to {registry.name}, since that is the host itself",
+            hint="call the registry by another name, or set scheme: http for it in ctr_registries",
+        )
+
+
+def can_be_typed(password: str) -> bool:
+    """Whether a terminal hands a password on as it is."""
+    return password.isprintable() and len(password.encode()) <= _TYPED
