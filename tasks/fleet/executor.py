@@ -113,6 +113,9 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         targets = desk.roster.select(desk.patterns)
         for note in desk.roster.notes:
             show.note(note)
+        for line in lines:
+            if line.command.before:
+                line.command.before(line.request, targets)
         run_id = record.new_run_id(first.name)
         kept = record.Record(desk.runs.root, run_id, _head(lines, [t.name for t in targets]), show.note)
         base = self.config.clone()  # ssh_config is read again into its source; the clones of the clone are apart

@@ -1,0 +1,186 @@
+"""What push and pull share: one image's way between one host and one registry, around ctr's own command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tasks.ctr import refusals, transfer
+from tasks.ctr.failures import failure
+from tasks.ctr.probe import Facts
+from tasks.ctr.progress import Progress
+from tasks.ctr.shell import Answer, Script
+from tasks.ctr.transfer import PROMPT, Route
+from tasks.errors import FerryError, HostError
+from tasks.fleet import credentials
+from tasks.oci.reference import Reference
+from tasks.oci.registry import Login, Registry, Seen
+from tasks.ssh.forward import SeenError
+from tasks.ssh.host import Host
+from tasks.ssh.registry import Client
+from tasks.ssh.terminal import Terminal
+
+_PAUSES = (0.5, 1.0, 2.0)  # seconds, between the tries of a registry that fails by its own word
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """What the registry has under a reference.
+
+    Attributes:
+        digest: None where it has none, or where it could not be asked.
+        unknown: why it could not be asked; empty where it was.
+    """
+
+    digest: str | None
+    unknown: str = ""
+
+
+class Carrier:
+    """A host, a registry and a reference in it.
+
+    Raises:
+        HostError: what keeps this host's ctr from working with that registry.
+        UsageError: what is wrong with the login for it.
+    """
+
+    def __init__(self, host: Host, facts: Facts, reference: Reference) -> None:
+        self.host, self.facts, self.reference = host, facts, reference
+        self.registry: Registry = host.target.registry(reference.domain)
+        self._login: Login | None = credentials.login(self.registry)
+        try:
+            self._client = Client(host, self.registry, self._login, proxy=_address(host.target.proxy))
+        except SeenError as error:
+            raise self._error(error.seen, error.said) from error
+        self.route = Route(
+            self.registry,
+            self._login.username if self._login else None,
+            _authorities(self.registry),
+            host.target.proxy,
+            f"ctr-ferry.{host.run_id}",
+        )
+        transfer.refuse(facts.ctr, facts.client, self.route)
+
+    def look(self) -> There:
+        """Asks the registry, as the host sees it, what it has under the reference.
+
+        Raises:
+            RegistryError: what it says instead; Unreachable.
+        """
+        for pause in (*_PAUSES, None):
+            try:
+                asked = str(self.reference.digest or self.reference.tag)
+                return There(self._client.digest(self.reference.path, asked))
+            except SeenError as error:
+                if error.seen is Seen.NOT_CHECKED:
+                    return There(None, "sshd there does not forward connections")
+                if error.seen is not Seen.FAILED or pause is None:
+                    raise self._error(error.seen, error.said) from error
+                self.host.pause(pause)
+        raise AssertionError("unreachable")
+
+    def carry(
+        self, script: Callable[[str | None], Script], step: str, sizes: Mapping[str, int]
+    ) -> tuple[dict[str, Answer], Progress]:
+        """Runs ctr's push or pull, answering its prompt, until it is done or the registry stops.
+
+        A registry that fails by its own word is tried again a few times.
+
+        Args:
+            script: from the terminal's device to the script; no device where none is needed.
+            step: the one that pushes or pulls.
+            sizes: of the blobs, as far as they are known.
+
+        Returns:
+            The answers to all steps, and what became of the blobs.
+
+        Raises:
+            RegistryTimeout: no progress for too long; Unreachable, and what `Host.ask` raises.
+        """
+        for pause in (*_PAUSES, None):
+            progress = Progress(sizes)
+            answers = self._once(script, progress)
+            if pause is None or self.meaning(answers[step]) is not Seen.FAILED:
+                return answers, progress
+            self.host.pause(pause)
+        raise AssertionError("unreachable")
+
+    def _once(self, script: Callable[[str | None], Script], progress: Progress) -> dict[str, Answer]:
+        needs_one = self._login is not None or not self.facts.ctr.capabilities.piped
+        limit = self.host.target.limits.command
+        with self.host.terminal(limit) if needs_one else nullcontext() as terminal:
+            talk = _Talk(self, progress, terminal, self._login)
+            return self.host.ask(script(terminal.device if terminal else None), listener=talk)
+
+    def meaning(self, answer: Answer) -> Seen | None:
+        """What a push or pull says of the registry; None where it went well, or the registry is not why."""
+        return None if answer.ok else refusals.meaning(answer.stderr, self.registry)
+
+    def failure(self, answer: Answer) -> FerryError:
+        """The error that a push or pull ended with."""
+        seen = self.meaning(answer)
+        plain = failure(answer, str(self.reference))
+        return self._error(seen, plain.said) if seen else plain
+
+    def silent(self) -> HostError:
+        """The error of a registry that stopped."""
+        return self._error(Seen.NO_ANSWER, f"no progress within {self.host.target.limits.registry} s")
+
+    def asked_again(self) -> HostError:
+        """The error of a login that ctr asks for twice."""
+        return self._error(Seen.UNAUTHORIZED, "ctr asked for the password again")
+
+    def _error(self, seen: Seen, said: str) -> HostError:
+        return refusals.error(seen, self.registry, str(self.reference), said, login=bool(self._login))
+
+
+class _Talk:
+    """Hears a push or pull: tells its progress, answers its prompt once, and knows when it has stopped."""
+
+    def __init__(self, carrier: Carrier, progress: Progress, terminal: Terminal | None, login: Login | None) -> None:
+        self._carrier, self._progress, self._terminal, self._login = carrier, progress, terminal, login
+        self._answered = False
+        self._moved = time.monotonic()
+        self._state: object = None
+
+    def hear(self, data: bytes) -> bytes:
+        """Takes in what ctr printed; what is no progress is kept."""
+        progress = self._progress
+        kept = progress.feed(data)
+        if progress.waiting.endswith(PROMPT) and self._terminal and self._login:
+            kept += progress.end()
+            if self._answered:
+                raise self._carrier.asked_again()
+            self._terminal.type(self._login.password.reveal())
+            self._answered = True
+        if progress.items and data:
+            self._carrier.host.moved(progress.done, progress.total)
+        self._refuse_silence()
+        return kept
+
+    def end(self) -> bytes:
+        """The last line."""
+        return self._progress.end()
+
+    def _refuse_silence(self) -> None:
+        now, state = time.monotonic(), (dict(self._progress.items), self._progress.unpacking)
+        if state != self._state or self._progress.unpacking:
+            self._state, self._moved = state, now
+        elif now - self._moved > self._carrier.host.target.limits.registry:
+            raise self._carrier.silent()
+
+
+def _authorities(registry: Registry) -> bytes:
+    """The CA's certificate, which the client could read just now."""
+    if registry.scheme == "http" or registry.skip_verify or not registry.ca_file:
+        return b""
+    return Path(registry.ca_file).read_bytes()
+
+
+def _address(proxy: str | None) -> tuple[str, int] | None:
+    parts = urlsplit(proxy or "")
+    return (parts.hostname, parts.port) if parts.hostname and parts.port else None
