@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tasks.ctr import refusals, transfer
 from tasks.ctr.failures import failure
@@ -17,6 +16,7 @@ from tasks.ctr.shell import Answer, Script
 from tasks.ctr.transfer import PROMPT, Route
 from tasks.errors import FerryError, HostError
 from tasks.fleet import credentials
+from tasks.oci.descriptor import Descriptor
 from tasks.oci.reference import Reference
 from tasks.oci.registry import Login, Registry, Seen
 from tasks.ssh.forward import SeenError
@@ -32,12 +32,17 @@ class There:
     """What the registry has under a reference.
 
     Attributes:
-        digest: None where it has none, or where it could not be asked.
+        target: None where it has none, or where it could not be asked.
         unknown: why it could not be asked; empty where it was.
     """
 
-    digest: str | None
+    target: Descriptor | None
     unknown: str = ""
+
+    @property
+    def digest(self) -> str | None:
+        """What the reference points at."""
+        return self.target.digest if self.target else None
 
 
 class Carrier:
@@ -53,7 +58,7 @@ class Carrier:
         self.registry: Registry = host.target.registry(reference.domain)
         self._login: Login | None = credentials.login(self.registry)
         try:
-            self._client = Client(host, self.registry, self._login, proxy=_address(host.target.proxy))
+            self._client = Client(host, self.registry, self._login)
         except SeenError as error:
             raise self._error(error.seen, error.said) from error
         self.route = Route(
@@ -74,7 +79,7 @@ class Carrier:
         for pause in (*_PAUSES, None):
             try:
                 asked = str(self.reference.digest or self.reference.tag)
-                return There(self._client.digest(self.reference.path, asked))
+                return There(self._client.find(self.reference.path, asked))
             except SeenError as error:
                 if error.seen is Seen.NOT_CHECKED:
                     return There(None, "sshd there does not forward connections")
@@ -125,6 +130,10 @@ class Carrier:
         seen = self.meaning(answer)
         plain = failure(answer, str(self.reference))
         return self._error(seen, plain.said) if seen else plain
+
+    def missing(self) -> HostError:
+        """The error of a registry that has nothing under the reference."""
+        return self._error(Seen.NOT_FOUND, "")
 
     def silent(self) -> HostError:
         """The error of a registry that stopped."""
@@ -179,8 +188,3 @@ def _authorities(registry: Registry) -> bytes:
     if registry.scheme == "http" or registry.skip_verify or not registry.ca_file:
         return b""
     return Path(registry.ca_file).read_bytes()
-
-
-def _address(proxy: str | None) -> tuple[str, int] | None:
-    parts = urlsplit(proxy or "")
-    return (parts.hostname, parts.port) if parts.hostname and parts.port else None

@@ -19,7 +19,8 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from tasks.ctr import transfer
 from tasks.ctr.shell import Script, printable
 from tasks.errors import FerryError
-from tasks.oci.descriptor import INDEXES, MANIFESTS
+from tasks.oci.descriptor import INDEXES, MANIFESTS, Descriptor
+from tasks.oci.reference import is_digest
 from tasks.oci.registry import Challenge, Login, Registry, Seen
 from tasks.ssh import forward
 from tasks.ssh.forward import SeenError
@@ -112,42 +113,34 @@ class Client:
 
     Args:
         login: who to be, where it asks for it.
-        proxy: ``host:port`` of an HTTP proxy that the host goes through.
         limit: seconds for each answer.
+
+    Raises:
+        SeenError: its ca_file cannot be read.
     """
 
-    def __init__(
-        self,
-        host: Host,
-        registry: Registry,
-        login: Login | None = None,
-        *,
-        proxy: tuple[str, int] | None = None,
-        limit: float = _LIMIT,
-    ) -> None:
+    def __init__(self, host: Host, registry: Registry, login: Login | None = None, *, limit: float = _LIMIT) -> None:
         self._host, self._registry, self._login, self._limit = host, registry, login, limit
-        self._proxy = None if registry.local else proxy
+        self._proxy = None if registry.local else _address(host.target.proxy)
         self._tls = context(registry) if registry.scheme == "https" else ssl.create_default_context()
         self._may_trust_host = registry.scheme == "https" and not (registry.ca_file or registry.skip_verify)
         self._authorization = ""
 
-    def digest(self, path: str, reference: str) -> str | None:
-        """The digest that a tag (or digest) of a repository has there, None where it has none.
+    def find(self, path: str, reference: str) -> Descriptor | None:
+        """What a tag (or digest) of a repository points at there, None where it has none.
 
         Raises:
             SeenError: what kept it from being known; Unreachable.
         """
         where = f"/v2/{path}/manifests/{reference}"
         reply = self._asked("HEAD", where)
-        if reply.status in (404, 405):
-            reply = reply if reply.status == 404 else self._asked("GET", where)
-        if reply.status == 200 and not reply.headers.get("docker-content-digest"):
+        if reply.status == 405 or (reply.status == 200 and not _described(reply)):
             reply = self._asked("GET", where)
         if reply.status == 404:
             return None
         if reply.status != 200:
             raise SeenError(self._seen(reply), f"{reply.status} {reply.reason[:80]}")
-        return reply.headers.get("docker-content-digest") or f"sha256:{hashlib.sha256(reply.body).hexdigest()}"
+        return _described(reply) or _describe(reply)
 
     def _seen(self, reply: Reply) -> Seen:
         if reply.status == 401:
@@ -264,6 +257,22 @@ class Client:
             raise SeenError(Seen.NO_ANSWER, f"the proxy says {reply.status} {reply.reason[:80]}")
 
 
+def _described(reply: Reply) -> Descriptor | None:
+    """The manifest by its headers alone (distribution, spec/api, existing manifests)."""
+    digest, size = reply.headers.get("docker-content-digest", ""), reply.headers.get("content-length", "")
+    if not is_digest(digest) or not size.isdecimal():
+        return None
+    return Descriptor(_media_type(reply), digest, int(size))
+
+
+def _describe(reply: Reply) -> Descriptor:
+    return Descriptor(_media_type(reply), f"sha256:{hashlib.sha256(reply.body).hexdigest()}", len(reply.body))
+
+
+def _media_type(reply: Reply) -> str:
+    return reply.headers.get("content-type", "").partition(";")[0].strip()
+
+
 def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, str]) -> Reply:
     """One request and its answer, spoken by http.client over a connection that is not its own."""
     request = http.client.HTTPConnection("unused")
@@ -300,6 +309,11 @@ def context(registry: Registry) -> ssl.SSLContext:
         except OSError as error:  # ssl.SSLError is one
             raise SeenError(Seen.CA_FILE, f"{registry.ca_file}: {error.strerror or error}") from error
     return made
+
+
+def _address(proxy: str | None) -> tuple[str, int] | None:
+    parts = urlsplit(proxy or "")
+    return (parts.hostname, parts.port) if parts.hostname and parts.port else None
 
 
 def _basic(login: Login) -> str:

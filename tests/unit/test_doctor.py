@@ -30,6 +30,7 @@ from tasks.fleet.outcome import Outcome, Status
 from tasks.oci.descriptor import Platform
 from tasks.oci.registry import Registry, Seen
 from tasks.ssh import registry as registries
+from tasks.ssh.target import Target
 
 D = f"sha256:{'a' * 64}"
 RUN = "ctr-ferry.20260101T000000Z-retag-dead"
@@ -369,7 +370,7 @@ def answering(*answers: bytes) -> Iterator[Any]:
     transport = SimpleNamespace(
         get_log_channel=lambda: "x", set_log_channel=lambda _: None, open_channel=lambda *_, **__: Plain(ours)
     )
-    yield SimpleNamespace(open=lambda: None, transport=transport)
+    yield SimpleNamespace(open=lambda: None, transport=transport, target=Target("a", "a"))
     thread.join()
     ours.close()
 
@@ -404,7 +405,9 @@ class TestRegistries:
         assert sight.seen is Seen.NO_TLS
 
     def test_a_ca_file_that_cannot_be_read_is_told(self) -> None:
-        (sight,) = registries.look(SimpleNamespace(), [Registry("r.example", ca_file="/nowhere.pem")])  # type: ignore[arg-type]
+        (sight,) = registries.look(
+            SimpleNamespace(target=Target("a", "a")), [Registry("r.example", ca_file="/nowhere.pem")]
+        )  # type: ignore[arg-type]
         assert sight.seen is Seen.CA_FILE
         assert "/nowhere.pem" in sight.said
 
@@ -431,13 +434,15 @@ class TestRegistries:
         transport = SimpleNamespace(
             get_log_channel=lambda: "before", set_log_channel=logger.append, open_channel=refuse
         )
-        (sight,) = registries.look(SimpleNamespace(open=lambda: None, transport=transport), [HTTP])  # type: ignore[arg-type]
+        (sight,) = registries.look(
+            SimpleNamespace(open=lambda: None, transport=transport, target=Target("a", "a")), [HTTP]
+        )  # type: ignore[arg-type]
         assert (sight.seen, sight.said) == (seen, said)
         assert logger[-1] == "before"
 
     def test_time_is_bounded_for_all_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(registries, "_ALL", 0.0)
-        sights = registries.look(SimpleNamespace(), [HTTP, HTTP])  # type: ignore[arg-type]
+        sights = registries.look(SimpleNamespace(target=Target("a", "a")), [HTTP, HTTP])  # type: ignore[arg-type]
         assert [sight.seen for sight in sights] == [Seen.NO_TIME] * 2
 
     def test_each_has_words_and_a_severity(self) -> None:
