@@ -10,6 +10,7 @@ from tasks.ctr import transfer
 from tasks.ctr.content import Content
 from tasks.ctr.failures import content_missing
 from tasks.ctr.images import Image
+from tasks.ctr.naming import Place
 from tasks.ctr.probe import Facts
 from tasks.ctr.progress import Progress
 from tasks.ctr.shell import Script
@@ -45,7 +46,7 @@ class PushResult:
         bytes: of all blobs that the name stands for; None where they were not read.
         sent: of those, what ctr says that it sent; None where it does not tell.
         seconds: that ctr took.
-        method: how: push, platform (by flag), manifest (by digest); empty where nothing was to be done.
+        method: push, platform (by ctr's flag) or stage (through a name of ours); empty where nothing was to be done.
         verified: ``digest``, or ``unverified`` where the registry could not be asked; ``reason`` tells why.
         notices: what a person should know of it.
     """
@@ -218,27 +219,14 @@ class Job:
     def _method(self, cargo: Cargo) -> str:
         if not cargo.part:
             return "push"
-        return "platform" if self.facts.ctr.capabilities.push_platform else "manifest"
+        return "platform" if self.facts.ctr.capabilities.push_platform else "stage"
 
     def _would_move(self, cargo: Cargo) -> str:
         return f"would move up to {sum((cargo.sizes or {}).values())} bytes"
 
     def _push(self, cargo: Cargo, method: str) -> PushResult:
-        ctr, names = self.facts.ctr, (str(self.carrier.reference), self.image.name)
-        by_flag = cargo.part if method == "platform" else None
-        by_digest = cargo.target if method == "manifest" else None
-
         def script(terminal: str | None) -> Script:
-            push = transfer.push(
-                ctr,
-                self.namespace,
-                self.carrier.route,
-                names,
-                platform=by_flag,
-                manifest=by_digest,
-                terminal=terminal,
-            )
-            return Script({"push": push}, cleanup=self.carrier.route.cleanup)
+            return self._script(cargo, method, terminal)
 
         began = time.monotonic()
         answers, progress = self.carrier.carry(script, "push", cargo.sizes or {})
@@ -248,6 +236,24 @@ class Job:
         there = self.carrier.look()
         self._verify(there, cargo)
         return self._result(cargo, Status.CHANGED, method, there, seconds=seconds, progress=progress)
+
+    def _script(self, cargo: Cargo, method: str, terminal: str | None) -> Script:
+        route, remote, local, before, cleanup = self.carrier.route, str(self.carrier.reference), self.image.name, "", ""
+        if method == "stage":
+            stage = Reference("ctr-ferry.invalid", route.owner.lower(), "0")
+            foreign = cargo.part != self.facts.platform
+            step, cleanup = transfer.stage(self._place, local, stage, cargo.target, foreign=foreign)
+            before, local = f"{{ {step}; }} >/dev/null && ", str(stage)
+        by_flag = cargo.part if method == "platform" else None
+        names = (remote, local)
+        push = transfer.push(self.facts.ctr, self.namespace, route, names, platform=by_flag, terminal=terminal)
+        return Script({"push": before + push}, cleanup="\n".join(filter(None, (route.cleanup, cleanup))))
+
+    @property
+    def _place(self) -> Place:
+        managed = self.namespace == "k8s.io" and self.facts.cri
+        owner, root = self.carrier.route.owner, self.facts.content_root
+        return Place(self.facts.ctr, self.namespace, self.namespace, root, owner, managed)
 
     def _verify(self, there: There, cargo: Cargo) -> None:
         if not there.unknown and there.digest != cargo.target.digest:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.ctr import shell
-from tasks.ctr.commands import Ctr
+from tasks.ctr import naming, shell
+from tasks.ctr.commands import CRI_MANAGED, Ctr
+from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.version import Version
 from tasks.errors import MethodUnsupported
 from tasks.oci.descriptor import Descriptor, Platform
+from tasks.oci.reference import Reference
 from tasks.oci.registry import Registry
 
 PROMPT = b"Password: "  # ctr's, on stdout, without a newline
@@ -58,23 +60,36 @@ def push(
     names: tuple[str, str],
     *,
     platform: Platform | None = None,
-    manifest: Descriptor | None = None,
     terminal: str | None = None,
 ) -> str:
     """``images push``, as sh text.
 
     Args:
-        names: under which name it goes, and the image's own.
-        platform: whose manifest of an index goes, by flag (1.4 on).
-        manifest: which manifest of an index goes, by digest (to 1.3).
+        names: under which name it goes, and what it is called on the host.
+        platform: whose manifest of an index goes (1.4 on).
         terminal: the device on which ctr asks for the password.
     """
     flags = [f"--platform={platform}"] if platform else []
-    remote, local = names
-    if manifest:
-        flags += ["--manifest", manifest.digest, "--manifest-type", manifest.media_type]
-        return _step(ctr, namespace, route, terminal, "push", *flags, remote)
-    return _step(ctr, namespace, route, terminal, "push", *flags, remote, local)
+    return _step(ctr, namespace, route, terminal, "push", *flags, *names)
+
+
+def stage(place: Place, image: str, stage: Reference, child: Descriptor, *, foreign: bool) -> tuple[str, str]:
+    """A name of ours for one manifest of an index, which to 1.3 cannot be pushed in another way.
+
+    (``push --manifest`` sends it with a length of 0, which registries refuse, on all versions.)
+
+    Returns:
+        The step that gives it, and the clean-up. CRI lets its record of the image follow the last name that comes;
+        where it watches, the image's own name comes again: its label is taken off, and CRI sets it anew.
+    """
+    ctr, namespace = place.ctr, place.namespace
+    named = Naming(Method.INDEX, image, stage, child, replaces=True, foreign=foreign)
+    cleanup = f"{ctr.remove(namespace, str(stage))} >/dev/null 2>&1"
+    if place.managed:
+        label, _, _ = CRI_MANAGED.partition("=")
+        again = f"{ctr.relabel(namespace, image, f'{label}=')} >/dev/null 2>&1"
+        cleanup += f"\n{again} && {{ {naming.verify(place, [image])}; }} >/dev/null 2>&1"
+    return naming.by_index(place, named), cleanup
 
 
 def pull(
