@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ferry import Fab, Stage
+from ferry import Fab, Market, Stage
 
 from lab import debian
 from lab.fleet import STATE, Fleet, Node
@@ -106,3 +106,9 @@ def stage(fleet: Fleet) -> Iterator[Stage]:
     stage = Stage(fleet)
     yield stage
     stage.close()
+
+
+@pytest.fixture
+def market(fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, tmp_path: Path) -> Market:
+    """This test among the nodes and the registries."""
+    return Market(fab, stage, fleet, registries, tmp_path)
