@@ -91,5 +91,5 @@ def error(seen: Seen, registry: Registry, reference: str, said: str, *, login: b
     if seen is Seen.UNAUTHORIZED and not login:
         what = "it wants a login"
     return _KINDS.get(seen, RegistryError)(
-        f"registry {registry.name}, asked for {reference}: {what}", said=said, hint=TODO.get(seen, "")
+        f"registry of {reference}: {what}", said=said, hint=TODO.get(seen, "")
     )
