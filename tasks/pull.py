@@ -47,7 +47,6 @@ class PullResult:
     Attributes:
         digest: what the name points at.
         bytes: of all blobs that the platforms asked for need; None where they were not read.
-        received: of those, what ctr says that it fetched; None where it does not tell.
         seconds: that ctr took.
         method: pull, or stage (through a name of its own, where a name was moved); empty where nothing was to be done.
         verified: ``digest``, or ``unverified`` where the registry could not be asked; ``reason`` tells why.
@@ -61,7 +60,6 @@ class PullResult:
     ctr: str
     method: str = ""
     bytes: int | None = None
-    received: int | None = None
     seconds: float = 0.0
     verified: str = "digest"
     reason: str = ""
@@ -232,7 +230,7 @@ class Job:
     def _pull(self, method: str) -> PullResult:
         stage = replace(self.request.reference, tag=None, digest=self.wanted)
         began = time.monotonic()
-        answers, progress = self.carrier.carry(lambda terminal: self._script(method, stage, terminal), "pull", {})
+        answers = self.carrier.carry(lambda terminal: self._script(method, stage, terminal), "pull", {})
         seconds = time.monotonic() - began
         now = Listing(self.namespace, parse_images(required(answers["verify"], "verify").text)).get(self.name)
         content = Content(parse_digests(answers["visible"].text.splitlines()))
@@ -244,9 +242,8 @@ class Job:
             self._take_back(now, stage, method)
             raise error
         assert now  # noqa: S101
-        received = progress.done if progress.items else None
         size = self._size(now, content)
-        return self._result(now.digest, Status.CHANGED, method, seconds=seconds, size=size, received=received)
+        return self._result(now.digest, Status.CHANGED, method, seconds=seconds, size=size)
 
     def _script(self, method: str, stage: Reference, terminal: str | None) -> Script:
         ctr, namespace, request = self.facts.ctr, self.namespace, self.request
@@ -318,7 +315,6 @@ class Job:
         *,
         seconds: float = 0.0,
         size: int | None = None,
-        received: int | None = None,
     ) -> PullResult:
         return PullResult(
             self.name,
@@ -328,7 +324,6 @@ class Job:
             self.facts.client,
             method,
             size,
-            received,
             round(seconds, 3),
             "unverified" if self.there.unknown else "digest",
             self.there.unknown,

@@ -12,7 +12,6 @@ from tasks.ctr.failures import content_missing
 from tasks.ctr.images import Image
 from tasks.ctr.naming import Place
 from tasks.ctr.probe import Facts
-from tasks.ctr.progress import Progress
 from tasks.ctr.shell import Script
 from tasks.errors import MethodUnsupported, PlatformMissing, UsageError, VerifyFailed
 from tasks.fleet import credentials, look, options
@@ -23,6 +22,8 @@ from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest
 from tasks.ssh.host import Host
 from tasks.ssh.target import Target
+
+_WORTH_ASKING = 8 << 20  # bytes of an image, from which on the registry is asked which blobs it has
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class PushResult:
         reference: its name there; ``source`` is the image's on the host.
         digest: what that name points at; ``source_digest`` differs where one platform of an index was pushed.
         bytes: of all blobs that the name stands for; None where they were not read.
-        sent: of those, what ctr says that it sent; None where it does not tell.
+        present: of those, what the repository had before; None where that was not asked, as of small images.
         seconds: that ctr took.
         method: push, platform (by ctr's flag) or stage (through a name of ours); empty where nothing was to be done.
         verified: ``digest``, or ``unverified`` where the registry could not be asked; ``reason`` tells why.
@@ -60,7 +61,7 @@ class PushResult:
     ctr: str
     method: str = ""
     bytes: int | None = None
-    sent: int | None = None
+    present: int | None = None
     seconds: float = 0.0
     verified: str = "digest"
     reason: str = ""
@@ -228,14 +229,17 @@ class Job:
         def script(terminal: str | None) -> Script:
             return self._script(cargo, method, terminal)
 
+        blobs = {digest: size for digest, size in (cargo.sizes or {}).items() if digest != cargo.target.digest}
+        present = self.carrier.present(blobs) if sum(blobs.values()) >= _WORTH_ASKING else None
+        notices = (f"{present} of {sum(blobs.values())} bytes were there already",) if present else ()
         began = time.monotonic()
-        answers, progress = self.carrier.carry(script, "push", cargo.sizes or {})
+        answers = self.carrier.carry(script, "push", cargo.sizes or {})
         seconds = time.monotonic() - began
         if not answers["push"].ok:
             raise self.carrier.failure(answers["push"])
         there = self.carrier.look()
         self._verify(there, cargo)
-        return self._result(cargo, Status.CHANGED, method, there, seconds=seconds, progress=progress)
+        return self._result(cargo, Status.CHANGED, method, there, seconds=seconds, present=present, notices=notices)
 
     def _script(self, cargo: Cargo, method: str, terminal: str | None) -> Script:
         route, remote, local, before, cleanup = self.carrier.route, str(self.carrier.reference), self.image.name, "", ""
@@ -271,7 +275,7 @@ class Job:
         there: There | None = None,
         *,
         seconds: float = 0.0,
-        progress: Progress | None = None,
+        present: int | None = None,
         notices: tuple[str, ...] = (),
     ) -> PushResult:
         unknown = there.unknown if there else ""
@@ -285,7 +289,7 @@ class Job:
             self.facts.client,
             method,
             sum(cargo.sizes.values()) if cargo.sizes else None,
-            progress.done if progress else None,
+            present,
             round(seconds, 3),
             "unverified" if unknown else "digest",
             unknown,

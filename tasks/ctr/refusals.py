@@ -80,7 +80,7 @@ _KINDS: dict[Seen, type[RegistryError]] = {
 }
 
 
-def error(seen: Seen, registry: Registry, reference: str, said: str, *, login: bool) -> HostError:
+def error(seen: Seen, reference: str, said: str, *, login: bool) -> HostError:
     """What is to be told of it.
 
     Args:
@@ -90,6 +90,4 @@ def error(seen: Seen, registry: Registry, reference: str, said: str, *, login: b
     what = seen.value
     if seen is Seen.UNAUTHORIZED and not login:
         what = "it wants a login"
-    return _KINDS.get(seen, RegistryError)(
-        f"registry of {reference}: {what}", said=said, hint=TODO.get(seen, "")
-    )
+    return _KINDS.get(seen, RegistryError)(f"registry of {reference}: {what}", said=said, hint=TODO.get(seen, ""))

@@ -88,9 +88,12 @@ class Carrier:
                 self.host.pause(pause)
         raise AssertionError("unreachable")
 
-    def carry(
-        self, script: Callable[[str | None], Script], step: str, sizes: Mapping[str, int]
-    ) -> tuple[dict[str, Answer], Progress]:
+    def present(self, sizes: Mapping[str, int]) -> int | None:
+        """How many bytes of these blobs the repository has; None where that cannot be known."""
+        found = self._client.present(self.reference.path, sizes)
+        return None if found is None else sum(sizes[digest] for digest in found)
+
+    def carry(self, script: Callable[[str | None], Script], step: str, sizes: Mapping[str, int]) -> dict[str, Answer]:
         """Runs ctr's push or pull, answering its prompt, until it is done or the registry stops.
 
         A registry that fails by its own word is tried again a few times.
@@ -101,16 +104,15 @@ class Carrier:
             sizes: of the blobs, as far as they are known.
 
         Returns:
-            The answers to all steps, and what became of the blobs.
+            The answers to all steps.
 
         Raises:
             RegistryTimeout: no progress for too long; Unreachable, and what `Host.ask` raises.
         """
         for pause in (*_PAUSES, None):
-            progress = Progress(sizes)
-            answers = self._once(script, progress)
+            answers = self._once(script, Progress(sizes))
             if pause is None or self.meaning(answers[step]) is not Seen.FAILED:
-                return answers, progress
+                return answers
             self.host.pause(pause)
         raise AssertionError("unreachable")
 
@@ -144,7 +146,7 @@ class Carrier:
         return self._error(Seen.UNAUTHORIZED, "ctr asked for the password again")
 
     def _error(self, seen: Seen, said: str) -> HostError:
-        return refusals.error(seen, self.registry, str(self.reference), said, login=bool(self._login))
+        return refusals.error(seen, str(self.reference), said, login=bool(self._login))
 
 
 class _Talk:

@@ -7,12 +7,13 @@ on no host.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import json
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -163,8 +164,7 @@ class Client:
         Raises:
             SeenError, Unreachable.
         """
-        headers = {"Accept": _ACCEPT} | ({"Authorization": self._authorization} if self._authorization else {})
-        return self._follow(method, self._registry.url + path, headers)
+        return self._follow(method, self._registry.url + path, self._headers)
 
     def logged_in(self, method: str, path: str, reply: Reply) -> Reply:
         """The same answer, or where it wants a login the one that a login gets.
@@ -233,12 +233,47 @@ class Client:
             return False
         return True
 
+    def present(self, path: str, digests: Iterable[str]) -> frozenset[str] | None:
+        """Which of these blobs a repository has, asked on one connection; None where that cannot be known.
+
+        For whoever is logged in by now: it follows `find`.
+        """
+        found = set()
+        try:
+            with self._connection(self._registry.url) as (wire, headers):
+                for digest in digests:
+                    blob = f"/v2/{path}/blobs/{digest}"
+                    target = self._registry.url + blob if self._through_proxy(self._registry.url) else blob
+                    reply = _exchange(wire, "HEAD", target, headers | self._headers)
+                    if reply.status not in (200, 404):
+                        return None
+                    found |= {digest} if reply.status == 200 else set()
+        except SeenError:
+            return None
+        return frozenset(found)
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Accept": _ACCEPT} | ({"Authorization": self._authorization} if self._authorization else {})
+
+    def _through_proxy(self, url: str) -> bool:
+        """Whether a proxy is told the whole address; inside TLS it is told nothing but the host."""
+        return self._proxy is not None and url.startswith("http://")
+
     def _once(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
         parts = urlsplit(url)
-        secure, port = parts.scheme == "https", parts.port or (443 if parts.scheme == "https" else 80)
-        name = parts.hostname or ""
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        with self._connection(url) as (wire, host):
+            return _exchange(wire, method, url if self._through_proxy(url) else path, {**host, **headers})
+
+    @contextlib.contextmanager
+    def _connection(self, url: str) -> Iterator[tuple[forward.Wire, dict[str, str]]]:
+        """A connection to where a URL is, and the header that names it."""
+        parts = urlsplit(url)
+        secure, name = parts.scheme == "https", parts.hostname or ""
         if parts.scheme not in ("http", "https") or not name:
             raise SeenError(Seen.NO_REGISTRY, f"it sends to {url[:80]}")
+        port = parts.port or (443 if secure else 80)
         deadline = time.monotonic() + self._limit
         with (
             forward.told(self._limit),
@@ -248,8 +283,7 @@ class Client:
                 self._tunnel(wire, f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
             if secure:
                 wire.secure(self._tls, name)
-            path = url if self._proxy and not secure else (parts.path or "/") + (f"?{parts.query}" * bool(parts.query))
-            return _exchange(wire, method, path, {"Host": parts.netloc, **headers})
+            yield wire, {"Host": parts.netloc}
 
     def _tunnel(self, wire: forward.Wire, there: str) -> None:
         reply = _exchange(wire, "CONNECT", there, {"Host": there})
