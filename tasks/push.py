@@ -23,8 +23,6 @@ from tasks.oci.reference import Reference, is_digest
 from tasks.ssh.host import Host
 from tasks.ssh.target import Target
 
-_WORTH_ASKING = 8 << 20  # bytes of an image, from which on the registry is asked which blobs it has
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -156,13 +154,13 @@ class Job:
             FerryError.
         """
         cargo = self._cargo()
-        there = self.carrier.look()
+        there = self.carrier.look(cargo.sizes)
         if there.digest == cargo.target.digest:
             return self._result(cargo, Status.UNCHANGED, "", notices=("the registry has it already, with this digest",))
         method = self._method(cargo)
         if self.host.dry_run:
             return self._result(cargo, Status.CHANGED, method, notices=(self._would_move(cargo),))
-        return self._push(cargo, method)
+        return self._push(cargo, method, there.present)
 
     def _cargo(self) -> Cargo:
         """Decides what goes; an index, and what is asked for by platform, is read first."""
@@ -225,13 +223,10 @@ class Job:
     def _would_move(self, cargo: Cargo) -> str:
         return f"would move up to {sum((cargo.sizes or {}).values())} bytes"
 
-    def _push(self, cargo: Cargo, method: str) -> PushResult:
+    def _push(self, cargo: Cargo, method: str, present: int | None) -> PushResult:
         def script(terminal: str | None) -> Script:
             return self._script(cargo, method, terminal)
 
-        blobs = {digest: size for digest, size in (cargo.sizes or {}).items() if digest != cargo.target.digest}
-        present = self.carrier.present(blobs) if sum(blobs.values()) >= _WORTH_ASKING else None
-        notices = (f"{present} of {sum(blobs.values())} bytes were there already",) if present else ()
         began = time.monotonic()
         answers = self.carrier.carry(script, "push", cargo.sizes or {})
         seconds = time.monotonic() - began
@@ -239,6 +234,7 @@ class Job:
             raise self.carrier.failure(answers["push"])
         there = self.carrier.look()
         self._verify(there, cargo)
+        notices = (f"{present} of its bytes were there already",) if present else ()
         return self._result(cargo, Status.CHANGED, method, there, seconds=seconds, present=present, notices=notices)
 
     def _script(self, cargo: Cargo, method: str, terminal: str | None) -> Script:

@@ -36,17 +36,20 @@ _WORDS = (
     (Seen.DENIED, r"insufficient_scope|\b403 Forbidden|denied: requested access"),
     (Seen.UNAUTHORIZED, r"\b401 Unauthorized|no basic auth credentials|authorization failed"),
     (Seen.FAILED, r"(?:status|response)[^\"\n]*: (?:5\d\d|429)\b|\b(?:5\d\d|429) [A-Z][a-z]+|toomanyrequests|quota"),
+    # docker-registry rewrites its links in place: of several hosts that push the same blobs at once, one may see none.
+    (Seen.FAILED, r'failed commit on ref "[^"]*": unexpected [^\n]*\b400 Bad Request'),
     (Seen.NOT_FOUND, r"\b404 Not Found|(?<!\")(?:: |\w )not found$|repository does not exist"),
     (Seen.BROKEN_OFF, r"\bEOF\b|connection reset|broken pipe|closed network connection|server closed idle|GOAWAY"),
 )
 _LOCAL = re.compile(r'image "[^"]*": not found|content digest sha256:\w+: not found')
+_INCOMPLETE = "missing in your target registry"  # of an index, which ctr 1.0 pushes without its other platforms
 _WANTS_TLS = re.compile(r"\b400 Bad Request")
 
 
 def meaning(stderr: str, registry: Registry) -> Seen | None:
     """What a failed push or pull says of the registry; None where it is no business of the registry's."""
     said = _last_words(stderr)
-    if _LOCAL.search(said):
+    if _LOCAL.search(said) or _INCOMPLETE in said:
         return None
     if registry.scheme == "http" and _WANTS_TLS.search(said) and "failed commit" not in said:
         return Seen.WANTS_TLS

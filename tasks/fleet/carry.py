@@ -24,6 +24,7 @@ from tasks.ssh.host import Host
 from tasks.ssh.registry import Client
 from tasks.ssh.terminal import Terminal
 
+_WORTH_ASKING = 8 << 20  # bytes
 _PAUSES = (0.5, 1.0, 2.0)  # seconds, between the tries of a registry that fails by its own word
 
 
@@ -34,10 +35,12 @@ class There:
     Attributes:
         target: None where it has none, or where it could not be asked.
         unknown: why it could not be asked; empty where it was.
+        present: bytes of what is to come that the repository has; None where that was not asked.
     """
 
     target: Descriptor | None
     unknown: str = ""
+    present: int | None = None
 
     @property
     def digest(self) -> str | None:
@@ -70,16 +73,20 @@ class Carrier:
         )
         transfer.refuse(facts.ctr, facts.client, self.route)
 
-    def look(self) -> There:
+    def look(self, blobs: Mapping[str, int] | None = None) -> There:
         """Asks the registry, as the host sees it, what it has under the reference.
+
+        Args:
+            blobs: sizes by digest of what is to come; where it is much, it is asked which of it is there.
 
         Raises:
             RegistryError: what it says instead; Unreachable.
         """
         for pause in (*_PAUSES, None):
             try:
-                asked = str(self.reference.digest or self.reference.tag)
-                return There(self._client.find(self.reference.path, asked))
+                with self._client.connected():
+                    target = self._client.find(self.reference.path, str(self.reference.digest or self.reference.tag))
+                    return There(target, present=self._present(blobs or {}))
             except SeenError as error:
                 if error.seen is Seen.NOT_CHECKED:
                     return There(None, "sshd there does not forward connections")
@@ -88,10 +95,11 @@ class Carrier:
                 self.host.pause(pause)
         raise AssertionError("unreachable")
 
-    def present(self, sizes: Mapping[str, int]) -> int | None:
-        """How many bytes of these blobs the repository has; None where that cannot be known."""
-        found = self._client.present(self.reference.path, sizes)
-        return None if found is None else sum(sizes[digest] for digest in found)
+    def _present(self, blobs: Mapping[str, int]) -> int | None:
+        if sum(blobs.values()) < _WORTH_ASKING:
+            return None
+        found = self._client.present(self.reference.path, blobs)
+        return None if found is None else sum(blobs[digest] for digest in found)
 
     def carry(self, script: Callable[[str | None], Script], step: str, sizes: Mapping[str, int]) -> dict[str, Answer]:
         """Runs ctr's push or pull, answering its prompt, until it is done or the registry stops.

@@ -110,10 +110,12 @@ class Wire:
         self._tls: ssl.SSLObject | None = None
         self._received, self._sent = ssl.MemoryBIO(), ssl.MemoryBIO()
 
-    def __enter__(self) -> Wire:
-        return self
+    def until(self, deadline: float) -> None:
+        """Gives it more time, for another question."""
+        self._deadline = deadline
 
-    def __exit__(self, *_: object) -> None:
+    def hang_up(self) -> None:
+        """Closes it."""
         self._channel.close()
 
     def secure(self, context: ssl.SSLContext, name: str) -> None:
@@ -143,7 +145,7 @@ class Wire:
         return io.BufferedReader(_Stream(self))
 
     def close(self) -> None:
-        """http.client's, which it calls while there still is something to read: the block's end closes it."""
+        """http.client's, which it calls while there still is something to read: `hang_up` closes it."""
 
     def _through(self, act: Callable[[], _Result]) -> _Result:
         """One step of TLS, and the bytes that it needs and makes."""

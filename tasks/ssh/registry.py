@@ -15,7 +15,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 from tasks.ctr import transfer
 from tasks.ctr.shell import Script, printable
@@ -54,12 +54,17 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer; header names are in lower case."""
+    """One answer; header names are in lower case.
+
+    Attributes:
+        last: whether nothing more can be asked on its connection.
+    """
 
     status: int
     reason: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    last: bool = True
 
     @property
     def challenge(self) -> Challenge:
@@ -85,9 +90,10 @@ def _look(host: Host, registry: Registry, login: Login | None, deadline: float) 
         if began >= deadline:
             raise SeenError(Seen.NO_TIME)
         client = Client(host, registry, login, limit=min(_LIMIT, deadline - began))
-        first = client.ask("GET", "/v2/")
-        seconds, auth = time.monotonic() - began, first.challenge.scheme if first.status == 401 else ""
-        reply = client.logged_in("GET", "/v2/", first) if login else first
+        with client.connected():
+            first = client.ask("GET", "/v2/")
+            seconds, auth = time.monotonic() - began, first.challenge.scheme if first.status == 401 else ""
+            reply = client.logged_in("GET", "/v2/", first) if login else first
     except SeenError as error:
         return Sight(registry, error.seen, error.said, auth)
     return replace(_judge(registry, reply, login), auth=printable(auth), seconds=seconds)
@@ -123,9 +129,23 @@ class Client:
     def __init__(self, host: Host, registry: Registry, login: Login | None = None, *, limit: float = _LIMIT) -> None:
         self._host, self._registry, self._login, self._limit = host, registry, login, limit
         self._proxy = None if registry.local else _address(host.target.proxy)
-        self._tls = context(registry) if registry.scheme == "https" else ssl.create_default_context()
-        self._may_trust_host = registry.scheme == "https" and not (registry.ca_file or registry.skip_verify)
+        self._tls = context(registry)
+        self._may_trust_host = not registry.skip_verify
         self._authorization = ""
+        self._kept: tuple[str, forward.Wire] | None = None
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """For the block, a connection is used for as many questions as it takes."""
+        try:
+            yield
+        finally:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._kept:
+            self._kept[1].hang_up()
+        self._kept = None
 
     def find(self, path: str, reference: str) -> Descriptor | None:
         """What a tag (or digest) of a repository points at there, None where it has none.
@@ -228,26 +248,24 @@ class Client:
         self._may_trust_host = False
         try:
             answer = self._host.ask(Script({"bundle": transfer.SYSTEM_BUNDLE}), limit=self._host.target.limits.probe)
+            self._tls.load_default_certs()
             self._tls.load_verify_locations(cadata=answer["bundle"].text)
         except (FerryError, ValueError, ssl.SSLError):
             return False
         return True
 
     def present(self, path: str, digests: Iterable[str]) -> frozenset[str] | None:
-        """Which of these blobs a repository has, asked on one connection; None where that cannot be known.
+        """Which of these blobs a repository has; None where that cannot be known.
 
         For whoever is logged in by now: it follows `find`.
         """
         found = set()
         try:
-            with self._connection(self._registry.url) as (wire, headers):
-                for digest in digests:
-                    blob = f"/v2/{path}/blobs/{digest}"
-                    target = self._registry.url + blob if self._through_proxy(self._registry.url) else blob
-                    reply = _exchange(wire, "HEAD", target, headers | self._headers)
-                    if reply.status not in (200, 404):
-                        return None
-                    found |= {digest} if reply.status == 200 else set()
+            for digest in digests:
+                reply = self._once("HEAD", f"{self._registry.url}/v2/{path}/blobs/{digest}", self._headers)
+                if reply.status not in (200, 307, 404):
+                    return None
+                found |= set() if reply.status == 404 else {digest}
         except SeenError:
             return None
         return frozenset(found)
@@ -256,34 +274,39 @@ class Client:
     def _headers(self) -> dict[str, str]:
         return {"Accept": _ACCEPT} | ({"Authorization": self._authorization} if self._authorization else {})
 
-    def _through_proxy(self, url: str) -> bool:
-        """Whether a proxy is told the whole address; inside TLS it is told nothing but the host."""
-        return self._proxy is not None and url.startswith("http://")
-
     def _once(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
         parts = urlsplit(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        with self._connection(url) as (wire, host):
-            return _exchange(wire, method, url if self._through_proxy(url) else path, {**host, **headers})
-
-    @contextlib.contextmanager
-    def _connection(self, url: str) -> Iterator[tuple[forward.Wire, dict[str, str]]]:
-        """A connection to where a URL is, and the header that names it."""
-        parts = urlsplit(url)
-        secure, name = parts.scheme == "https", parts.hostname or ""
-        if parts.scheme not in ("http", "https") or not name:
+        # A proxy is told the whole address; inside TLS it is told nothing but the host.
+        target = url if self._proxy and parts.scheme == "http" else path
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SeenError(Seen.NO_REGISTRY, f"it sends to {url[:80]}")
+        with forward.told(self._limit):
+            try:
+                reply = _exchange(self._wire(parts), method, target, {"Host": parts.netloc, **headers})
+            except BaseException:
+                self._hang_up()
+                raise
+        if reply.last:
+            self._hang_up()
+        return reply
+
+    def _wire(self, parts: SplitResult) -> forward.Wire:
+        """The connection that is there, or another one."""
+        deadline, origin = time.monotonic() + self._limit, f"{parts.scheme}://{parts.netloc}"
+        if self._kept and self._kept[0] == origin:
+            self._kept[1].until(deadline)
+            return self._kept[1]
+        self._hang_up()
+        secure, name = parts.scheme == "https", str(parts.hostname)
         port = parts.port or (443 if secure else 80)
-        deadline = time.monotonic() + self._limit
-        with (
-            forward.told(self._limit),
-            forward.connect(self._host, self._proxy or (name, port), deadline) as wire,
-        ):
-            if self._proxy and secure:
-                self._tunnel(wire, f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
-            if secure:
-                wire.secure(self._tls, name)
-            yield wire, {"Host": parts.netloc}
+        wire = forward.connect(self._host, self._proxy or (name, port), deadline)
+        self._kept = origin, wire
+        if self._proxy and secure:
+            self._tunnel(wire, f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
+        if secure:
+            wire.secure(self._tls, name)
+        return wire
 
     def _tunnel(self, wire: forward.Wire, there: str) -> None:
         reply = _exchange(wire, "CONNECT", there, {"Host": there})
@@ -325,23 +348,28 @@ def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, 
         raise SeenError(Seen.NO_REGISTRY, str(error.args[0]).strip()[:80]) from error
     except http.client.HTTPException as error:
         raise SeenError(Seen.NO_REGISTRY, error) from error
-    return Reply(response.status, response.reason, {n.lower(): v for n, v in response.getheaders()}, body)
+    last = response.will_close or len(body) == _MOST
+    return Reply(response.status, response.reason, {n.lower(): v for n, v in response.getheaders()}, body, last)
 
 
 def context(registry: Registry) -> ssl.SSLContext:
-    """Whose certificates are believed.
+    """Whose certificates are believed at first; only where that does not do, this machine's and the host's as well.
+
+    (Reading all certificates of a system takes 50 ms.)
 
     Raises:
         SeenError: its ca_file cannot be read.
     """
-    made = ssl.create_default_context()
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if registry.skip_verify:
         made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
-    elif registry.ca_file:
+    elif registry.ca_file and registry.scheme == "https":
         try:
             made.load_verify_locations(registry.ca_file)
         except OSError as error:  # ssl.SSLError is one
             raise SeenError(Seen.CA_FILE, f"{registry.ca_file}: {error.strerror or error}") from error
+    elif registry.scheme == "https":
+        made.load_default_certs()
     return made
 
 
