@@ -121,7 +121,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 )
 def registry(host: Host, request: Request) -> RegistryResult:
     """Look at the inventory's registries as each host sees them: name, connection, TLS, login, time."""
-    sights = look(host, _chosen(host.target, request), credentials.login)
+    sights = look(host, _chosen(host.target, request), credentials.login, errands=True)
     result = RegistryResult(tuple(RegistrySight.of(sight) for sight in sights))
     if ill := [each.registry for each in result.registries if each.health == "fail"]:
         raise RegistryError(

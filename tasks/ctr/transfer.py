@@ -27,6 +27,7 @@ _BUNDLES = (  # where Go looks (crypto/x509, root_linux.go)
     "/etc/ssl/cert.pem",
 )
 SYSTEM_BUNDLE = f'for f in {shell.join(_BUNDLES)}; do [ -s "$f" ] && {{ cat "$f"; break; }}; done'
+TAKE_AWAY = '[ -z "$authorities" ] || rm -f "$authorities"'
 _TYPED = 1024  # bytes of a password that a terminal's line surely holds
 
 
@@ -50,7 +51,18 @@ class Route:
     @property
     def cleanup(self) -> str:
         """Takes away what the steps brought to the host."""
-        return '[ -z "$authorities" ] || rm -f "$authorities"' if self.authorities else ""
+        return TAKE_AWAY if self.authorities else ""
+
+
+def bring(authorities: bytes, owner: str) -> str:
+    """Puts certificates into a file of the host, ``$authorities``, behind the host's own; as sh text.
+
+    Args:
+        owner: whose name the file carries.
+    """
+    file = f'"${{TMPDIR:-/tmp}}/{shell.join([owner])}.XXXXXX"'
+    pems = f"{{ {SYSTEM_BUNDLE}; echo; {shell.printf(authorities)}; }}"
+    return f'authorities=$(umask 077; mktemp {file}) && {pems} >"$authorities"'
 
 
 def push(
@@ -122,10 +134,8 @@ def _step(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb: st
         line = f"{line} <{shell.join([terminal])}"
     if not route.authorities:
         return line
-    # SSL_CERT_FILE replaces the system's bundle, so that this goes in front.
-    file = f'"${{TMPDIR:-/tmp}}/{shell.join([route.owner])}.XXXXXX"'
-    bring = f"{{ {SYSTEM_BUNDLE}; echo; {shell.printf(route.authorities)}; }}"
-    return f'authorities=$(umask 077; mktemp {file}) && {bring} >"$authorities" &&\nSSL_CERT_FILE="$authorities" {line}'
+    # SSL_CERT_FILE replaces the system's bundle.
+    return f'{bring(route.authorities, route.owner)} &&\nSSL_CERT_FILE="$authorities" {line}'
 
 
 def refuse(ctr: Ctr, client: str, route: Route) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 from tasks.ctr import refusals, transfer
 from tasks.ctr.failures import failure
@@ -21,7 +20,7 @@ from tasks.oci.reference import Reference
 from tasks.oci.registry import Login, Registry, Seen
 from tasks.ssh.forward import SeenError
 from tasks.ssh.host import Host
-from tasks.ssh.registry import Client
+from tasks.ssh.registry import Client, authorities
 from tasks.ssh.terminal import Terminal
 
 _WORTH_ASKING = 8 << 20  # bytes
@@ -67,7 +66,7 @@ class Carrier:
         self.route = Route(
             self.registry,
             self._login.username if self._login else None,
-            _authorities(self.registry),
+            authorities(self.registry),
             host.target.proxy,
             f"ctr-ferry.{host.run_id}",
         )
@@ -89,7 +88,9 @@ class Carrier:
                     return There(target, present=self._present(blobs or {}))
             except SeenError as error:
                 if error.seen is Seen.NOT_CHECKED:
-                    return There(None, "sshd there does not forward connections")
+                    return There(
+                        None, "sshd there forwards no connections, and the host has no curl or wget to ask with"
+                    )
                 if error.seen is not Seen.FAILED or pause is None:
                     raise self._error(error.seen, error.said) from error
                 self.host.pause(pause)
@@ -191,10 +192,3 @@ class _Talk:
             self._state, self._moved = state, now
         elif now - self._moved > self._carrier.host.target.limits.registry:
             raise self._carrier.silent()
-
-
-def _authorities(registry: Registry) -> bytes:
-    """The CA's certificate, which the client could read just now."""
-    if registry.scheme == "http" or registry.skip_verify or not registry.ca_file:
-        return b""
-    return Path(registry.ca_file).read_bytes()

@@ -156,6 +156,7 @@ class Host(Connection):  # type: ignore[misc]
         limit: int | None = None,
         rights_check: str | None = None,
         listener: Listener | None = None,
+        secret: bool = False,
     ) -> dict[str, Answer]:
         """Runs a script there in one remote command and takes its answers apart.
 
@@ -164,6 +165,7 @@ class Host(Connection):  # type: ignore[misc]
             limit: seconds that it may take, by default the target's limit for commands.
             rights_check: where given, sudo is used only if this sh test fails; the probe's way to find out.
             listener: hears stdout while the command runs.
+            secret: whether what it prints is kept out of the run's record.
 
         Raises:
             Unreachable, RemoteTimeout, PermissionDenied, GarbledAnswer.
@@ -182,15 +184,14 @@ class Host(Connection):  # type: ignore[misc]
             try:
                 end = exchange.finish()
             finally:
-                self._record(script, exchange, time.monotonic() - began)
+                self._record(script, exchange, time.monotonic() - began, secret=secret)
         return self._read(script, mark, exchange, end, limit)
 
-    def _record(self, script: Script, exchange: Exchange, seconds: float) -> None:
+    def _record(self, script: Script, exchange: Exchange, seconds: float, *, secret: bool) -> None:
         if self._log:
             steps = "\n".join(f"{name}: {step}" for name, step in script.steps.items())
-            self._log(
-                self.name, Transcript(steps, exchange.exit, seconds, bytes(exchange.stdout), bytes(exchange.stderr))
-            )
+            stdout, stderr = (b"", b"") if secret else (bytes(exchange.stdout), bytes(exchange.stderr))
+            self._log(self.name, Transcript(steps, exchange.exit, seconds, stdout, stderr))
 
     def _start(self, exchange: Exchange, boot: str, mark: str, rights_check: str | None) -> None:
         password = self._sudo_password

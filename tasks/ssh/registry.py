@@ -14,10 +14,12 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
-from tasks.ctr import transfer
+from tasks.ctr import errand, transfer
 from tasks.ctr.shell import Script, printable
 from tasks.errors import FerryError
 from tasks.oci.descriptor import INDEXES, MANIFESTS, Descriptor
@@ -31,6 +33,7 @@ _LIMIT = 10.0  # seconds for one registry
 _ALL = 30.0  # seconds for all of one host
 _MOST = 4 << 20  # bytes of a body; distribution takes no longer manifest
 _REDIRECTS = 3
+_ERRAND = 60  # seconds for a question that the host asks by itself
 _ACCEPT = ", ".join(sorted(INDEXES | MANIFESTS))
 _REDIRECTED = (301, 302, 303, 307, 308)
 
@@ -73,23 +76,28 @@ class Reply:
 
 
 def look(
-    host: Host, registries: Sequence[Registry], login: Callable[[Registry], Login | None] = lambda _: None
+    host: Host,
+    registries: Sequence[Registry],
+    login: Callable[[Registry], Login | None] = lambda _: None,
+    *,
+    errands: bool = False,
 ) -> list[Sight]:
     """Asks each registry for its API, through the host, one after the other.
 
     Args:
         login: who to be, where a registry asks for it; without one it is not tried.
+        errands: whether the host asks by itself where sshd forwards no connections.
     """
     deadline = time.monotonic() + _ALL
-    return [_look(host, registry, login(registry), deadline) for registry in registries]
+    return [_look(host, registry, login(registry), deadline, errands) for registry in registries]
 
 
-def _look(host: Host, registry: Registry, login: Login | None, deadline: float) -> Sight:
+def _look(host: Host, registry: Registry, login: Login | None, deadline: float, errands: bool) -> Sight:
     began, auth = time.monotonic(), ""
     try:
         if began >= deadline:
             raise SeenError(Seen.NO_TIME)
-        client = Client(host, registry, login, limit=min(_LIMIT, deadline - began))
+        client = Client(host, registry, login, limit=min(_LIMIT, deadline - began), errands=errands)
         with client.connected():
             first = client.ask("GET", "/v2/")
             seconds, auth = time.monotonic() - began, first.challenge.scheme if first.status == 401 else ""
@@ -121,18 +129,28 @@ class Client:
     Args:
         login: who to be, where it asks for it.
         limit: seconds for each answer.
+        errands: whether the host asks by itself where sshd forwards no connections.
 
     Raises:
         SeenError: its ca_file cannot be read.
     """
 
-    def __init__(self, host: Host, registry: Registry, login: Login | None = None, *, limit: float = _LIMIT) -> None:
+    def __init__(
+        self,
+        host: Host,
+        registry: Registry,
+        login: Login | None = None,
+        *,
+        limit: float = _LIMIT,
+        errands: bool = True,
+    ) -> None:
         self._host, self._registry, self._login, self._limit = host, registry, login, limit
         self._proxy = None if registry.local else _address(host.target.proxy)
         self._tls = context(registry)
         self._may_trust_host = not registry.skip_verify
         self._authorization = ""
         self._kept: tuple[str, forward.Wire] | None = None
+        self._forwards, self._errands = True, errands
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
@@ -281,15 +299,51 @@ class Client:
         target = url if self._proxy and parts.scheme == "http" else path
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SeenError(Seen.NO_REGISTRY, f"it sends to {url[:80]}")
+        if not self._forwards:
+            return self._by_errand(method, url, headers)
         with forward.told(self._limit):
             try:
                 reply = _exchange(self._wire(parts), method, target, {"Host": parts.netloc, **headers})
+            except SeenError as error:
+                self._hang_up()
+                if error.seen is not Seen.NOT_CHECKED or not self._errands:
+                    raise
+                self._forwards = False
+                return self._by_errand(method, url, headers)
             except BaseException:
                 self._hang_up()
                 raise
         if reply.last:
             self._hang_up()
         return reply
+
+    def _by_errand(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
+        """The host asks by itself, where sshd forwards no connections."""
+        authorization = headers.get("Authorization", "")
+        pems, owner = authorities(self._registry), f"ctr-ferry.{self._host.run_id}"
+        line = errand.typed(authorization)
+        if len(line) > errand.TYPED:
+            raise SeenError(Seen.NOT_CHECKED, "a token that is too long for a terminal")
+        with self._host.terminal(_ERRAND) if authorization else nullcontext() as terminal:
+            question = errand.ask(
+                method,
+                url,
+                {name: value for name, value in headers.items() if name != "Authorization"},
+                insecure=self._registry.skip_verify,
+                proxy=self._host.target.proxy if self._proxy else None,
+                seconds=round(self._limit),
+                terminal=terminal.device if terminal else None,
+                authorities=bool(pems),
+            )
+            bring = f"{transfer.bring(pems, owner)} && " if pems else ""
+            script = Script({"ask": f"{bring}{{ {question}\n}}"}, cleanup=transfer.TAKE_AWAY if pems else "")
+            if terminal:
+                terminal.type(line)
+            answer = self._host.ask(script, limit=_ERRAND, secret=True)["ask"]  # it may be a token
+        found = errand.read(answer)
+        if isinstance(found, Seen):
+            raise SeenError(found, errand.last_words(answer))
+        return Reply(*found)
 
     def _wire(self, parts: SplitResult) -> forward.Wire:
         """The connection that is there, or another one."""
@@ -350,6 +404,13 @@ def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, 
         raise SeenError(Seen.NO_REGISTRY, error) from error
     last = response.will_close or len(body) == _MOST
     return Reply(response.status, response.reason, {n.lower(): v for n, v in response.getheaders()}, body, last)
+
+
+def authorities(registry: Registry) -> bytes:
+    """The certificate of whoever signed the registry's, PEM, where it is to be checked by it."""
+    if registry.scheme == "http" or registry.skip_verify or not registry.ca_file:
+        return b""
+    return Path(registry.ca_file).read_bytes()
 
 
 def context(registry: Registry) -> ssl.SSLContext:
