@@ -53,9 +53,7 @@ class Front:
 
     async def open(self) -> None:
         """Listen."""
-        listening = socket.socket()
-        # A client must not be able to send more than a moment's worth ahead.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
+        listening = _socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(self.listen)
         await asyncio.start_server(self._accept, sock=listening, ssl=self.tls, limit=PIECE)
@@ -78,6 +76,14 @@ class Front:
         """Take down what a client has sent; return 0, for how long to wait in seconds."""
         self.sent += size
         return 0
+
+
+def _socket() -> socket.socket:
+    """Return a socket to which nobody can send more than a moment's worth ahead."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
+    made.setblocking(False)
+    return made
 
 
 class Names(Front, asyncio.DatagramProtocol):
@@ -115,22 +121,32 @@ class Slow(Front):
     Attributes:
         target: where to.
         rate: bytes per second; None: as fast as they come.
+        got: bytes that clients have got.
     """
 
     target: tuple[str, int] = ("", 0)
     rate: float | None = None
+    got: int = 0
     _free: dict[str, float] = field(default_factory=dict)
 
     async def serve(self, reader: Reader, writer: Writer) -> None:
         """Pass on."""
-        await relay((reader, writer), await asyncio.open_connection(*self.target), self._count, self._back)
+        there = _socket()
+        await asyncio.get_running_loop().sock_connect(there, self.target)
+        streams = await asyncio.open_connection(sock=there, limit=PIECE)
+        await relay((reader, writer), streams, self._count, self._back)
 
     def _count(self, size: int) -> float:
         super()._count(size)
         return self._wait("to", size)
 
     def _back(self, size: int) -> float:
+        self.got += size
         return self._wait("from", size)
+
+    def told(self) -> dict[str, Any]:
+        """Return what it has seen so far."""
+        return {**super().told(), "got": self.got}
 
     def _wait(self, way: str, size: int) -> float:
         """Return how long to wait after so many bytes, in seconds, all connections together."""

@@ -112,6 +112,16 @@ class Server:
         """End it at once, in the middle of whatever it does."""
         self.stop(signal.SIGKILL)
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let it say nothing more, with all its connections open."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def requests(self) -> list[str]:
         """Return its access log: a line per request that it has answered."""
         return [line for line in (self.folder / "log").read_text().splitlines() if ' HTTP/1.1" ' in line]
@@ -319,7 +329,8 @@ class Registries:
     def seen(self, front: str) -> dict[str, Any]:
         """Return what `slow`, `flaky`, `silent`, `proxy` or `tokens` has seen: `connections`, `sent` (bytes) and more.
 
-        `answered`: how many faults flaky has given; `asked`: the host:port that proxy was asked for.
+        `got`: bytes that clients of slow have got. `answered`: how many faults flaky has given. `asked`: the
+        host:port that proxy was asked for.
         """
         return self._ask(front)
 
