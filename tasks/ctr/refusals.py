@@ -40,6 +40,7 @@ _WORDS = (
     (Seen.FAILED, r'failed commit on ref "[^"]*": unexpected [^\n]*\b400 Bad Request'),
     (Seen.NOT_FOUND, r"\b404 Not Found|(?<!\")(?:: |\w )not found$|repository does not exist"),
     (Seen.BROKEN_OFF, r"\bEOF\b|connection reset|broken pipe|closed network connection|server closed idle|GOAWAY"),
+    (Seen.BROKEN_OFF, r"failed size validation"),  # to 1.5: what came of a layer was too short
 )
 _LOCAL = re.compile(r'image "[^"]*": not found|content digest sha256:\w+: not found')
 _INCOMPLETE = "missing in your target registry"  # of an index, which ctr 1.0 pushes without its other platforms

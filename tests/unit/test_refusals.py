@@ -76,6 +76,7 @@ def test_no_recorded_version_is_left_out() -> None:
         ('failed to do request: Put "https://r:5000/v2/a": EOF', Seen.BROKEN_OFF),
         ("write tcp 10.0.0.2:4->10.0.0.1:5000: write: connection reset by peer", Seen.BROKEN_OFF),
         ("write: broken pipe", Seen.BROKEN_OFF),
+        ('failed commit on ref "layer-sha256:0": commit failed: "l" failed size validation: 4 != 9', Seen.BROKEN_OFF),
         ("failed to copy: httpReadSeeker: unexpected EOF", Seen.BROKEN_OFF),
         ("something else", None),
         ('manifest list/index references are missing in your target registry: failed commit on ref "i": 400', None),
