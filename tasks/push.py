@@ -157,10 +157,13 @@ class Job:
         there = self.carrier.look(cargo.sizes)
         if there.digest == cargo.target.digest:
             return self._result(cargo, Status.UNCHANGED, "", notices=("the registry has it already, with this digest",))
+        if there.digest == self.image.digest and not self.request.platform:
+            cargo = Cargo(Descriptor(self.image.media_type, self.image.digest, 0))
+            return self._result(cargo, Status.UNCHANGED, "", notices=("the registry has the whole index already",))
         method = self._method(cargo)
         if self.host.dry_run:
             return self._result(cargo, Status.CHANGED, method, notices=(self._would_move(cargo),))
-        return self._push(cargo, method, there.present)
+        return self._push(cargo, method, there)
 
     def _cargo(self) -> Cargo:
         """Decides what goes; an index, and what is asked for by platform, is read first."""
@@ -223,7 +226,7 @@ class Job:
     def _would_move(self, cargo: Cargo) -> str:
         return f"would move up to {sum((cargo.sizes or {}).values())} bytes"
 
-    def _push(self, cargo: Cargo, method: str, present: int | None) -> PushResult:
+    def _push(self, cargo: Cargo, method: str, before: There) -> PushResult:
         def script(terminal: str | None) -> Script:
             return self._script(cargo, method, terminal)
 
@@ -234,8 +237,11 @@ class Job:
             raise self.carrier.failure(answers["push"])
         there = self.carrier.look()
         self._verify(there, cargo)
-        notices = (f"{present} of its bytes were there already",) if present else ()
-        return self._result(cargo, Status.CHANGED, method, there, seconds=seconds, present=present, notices=notices)
+        notices = [f"{before.present} of its bytes were there already"] if before.present else []
+        notices += [f"it was {before.digest} there before"] if before.digest else []
+        return self._result(
+            cargo, Status.CHANGED, method, there, seconds=seconds, present=before.present, notices=tuple(notices)
+        )
 
     def _script(self, cargo: Cargo, method: str, terminal: str | None) -> Script:
         route, remote, local, before, cleanup = self.carrier.route, str(self.carrier.reference), self.image.name, "", ""

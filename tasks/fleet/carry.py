@@ -24,6 +24,11 @@ from tasks.ssh.registry import Client, authorities
 from tasks.ssh.terminal import Terminal
 
 _WORTH_ASKING = 8 << 20  # bytes
+# What is no reason not to try: ctr may do what we may not ask.
+_UNKNOWN = {
+    Seen.NOT_CHECKED: "sshd there forwards no connections, and the host has no curl or wget to ask with",
+    Seen.DENIED: "the registry does not let this login ask for it",
+}
 _PAUSES = (0.5, 1.0, 2.0)  # seconds, between the tries of a registry that fails by its own word
 
 
@@ -87,10 +92,8 @@ class Carrier:
                     target = self._client.find(self.reference.path, str(self.reference.digest or self.reference.tag))
                     return There(target, present=self._present(blobs or {}))
             except SeenError as error:
-                if error.seen is Seen.NOT_CHECKED:
-                    return There(
-                        None, "sshd there forwards no connections, and the host has no curl or wget to ask with"
-                    )
+                if unknown := _UNKNOWN.get(error.seen):
+                    return There(None, unknown)
                 if error.seen is not Seen.FAILED or pause is None:
                     raise self._error(error.seen, error.said) from error
                 self.host.pause(pause)
@@ -163,7 +166,7 @@ class _Talk:
 
     def __init__(self, carrier: Carrier, progress: Progress, terminal: Terminal | None, login: Login | None) -> None:
         self._carrier, self._progress, self._terminal, self._login = carrier, progress, terminal, login
-        self._answered = False
+        self._answered = self._over = False
         self._moved = time.monotonic()
         self._state: object = None
 
@@ -179,6 +182,7 @@ class _Talk:
             self._answered = True
         if progress.items and data:
             self._carrier.host.moved(progress.done, progress.total)
+        self._over = self._over or b" end " in kept  # the first step's frame
         self._refuse_silence()
         return kept
 
@@ -188,7 +192,7 @@ class _Talk:
 
     def _refuse_silence(self) -> None:
         now, state = time.monotonic(), (dict(self._progress.items), self._progress.unpacking)
-        if state != self._state or self._progress.unpacking:
+        if state != self._state or self._progress.unpacking or self._over:
             self._state, self._moved = state, now
         elif now - self._moved > self._carrier.host.target.limits.registry:
             raise self._carrier.silent()
