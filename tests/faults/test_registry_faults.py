@@ -100,6 +100,7 @@ class TestAPush:
             running.leaves_nothing()
             again = market.push(["node3"], "--ref", name)
             assert again.statuses == {"node3": "changed"}, again.out
+            assert again.outcomes["node3"]["result"]["present"] >= image.size(image.layers[NATIVE][0])
             assert market.there(registry, name) == image.target.digest
             assert running.moved() - first < size - image.size(image.layers[NATIVE][0]) / 2
 
