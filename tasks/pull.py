@@ -13,7 +13,7 @@ from tasks.ctr.images import Image, Listing, parse_digests, parse_images
 from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script
-from tasks.ctr.verdict import exists, judge
+from tasks.ctr.verdict import judge
 from tasks.errors import Drift, FerryError, MethodUnsupported, NotUnpacked, ReferenceExists, UsageError
 from tasks.fleet import credentials, look, options
 from tasks.fleet.carry import Carrier, There
@@ -148,7 +148,11 @@ class Job:
             self._refuse_to_replace()
         method = "stage" if moves else "pull"
         if self.host.dry_run:
-            return self._result(self.wanted or "", Status.CHANGED, method)
+            size = self.carrier.weigh(
+                None if self.request.all_platforms else self.request.platform or self.facts.platform
+            )
+            self.notices = (f"would move up to {size} bytes",) if size is not None else ()
+            return self._result(self.wanted or "", Status.CHANGED, method, size=size)
         return self._pull(method)
 
     @property
@@ -169,10 +173,10 @@ class Job:
         """A name that points elsewhere stays, unless told otherwise, and unless it can be moved at the very end."""
         assert self.existing  # noqa: S101
         if not self.request.force:
-            known = self.wanted or f"unknown: {self.there.unknown}"
-            error = exists(self.name, self.namespace, self.existing.digest, known)
             raise ReferenceExists(
-                error.message, said=error.said, hint="add --force to let the name point at what comes"
+                f"{self.name} exists in namespace {self.namespace} with another digest than the registry's",
+                said=f"there    {self.existing.digest}\nregistry {self.wanted or self.there.unknown}",
+                hint="add --force to let the name point at what comes",
             )
         partial = self.there.target and self.there.target.is_index and not self.facts.ctr.capabilities.partial_index
         if self.wanted is None or not (self.facts.ctr.capabilities.tag or (self.there.target and not partial)):

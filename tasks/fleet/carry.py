@@ -15,7 +15,7 @@ from tasks.ctr.shell import Answer, Script
 from tasks.ctr.transfer import PROMPT, Route
 from tasks.errors import FerryError, HostError
 from tasks.fleet import credentials
-from tasks.oci.descriptor import Descriptor
+from tasks.oci.descriptor import Descriptor, Manifest, Platform
 from tasks.oci.reference import Reference
 from tasks.oci.registry import Login, Registry, Seen
 from tasks.ssh.forward import SeenError
@@ -104,6 +104,21 @@ class Carrier:
             return None
         found = self._client.present(self.reference.path, blobs)
         return None if found is None else sum(blobs[digest] for digest in found)
+
+    def weigh(self, platform: Platform | None) -> int | None:
+        """Bytes of all that the reference stands for, of one platform or of all; None where that cannot be known."""
+        try:
+            with self._client.connected():
+                top = self._manifest(str(self.reference.digest or self.reference.tag))
+                children = [child for child in top.children if platform in (None, child.platform)]
+                return sum(
+                    blob.size for each in (top, *(self._manifest(c.digest) for c in children)) for blob in each.blobs
+                )
+        except (SeenError, ValueError):
+            return None
+
+    def _manifest(self, reference: str) -> Manifest:
+        return Manifest.parse(self._client.read(self.reference.path, reference))
 
     def carry(self, script: Callable[[str | None], Script], step: str, sizes: Mapping[str, int]) -> dict[str, Answer]:
         """Runs ctr's push or pull, answering its prompt, until it is done or the registry stops.

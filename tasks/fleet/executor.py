@@ -140,7 +140,8 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
 def _read(call: Any, *, dry: bool, as_json: bool) -> Line:
     """One document is all of stdout: --json on one command is --json on all."""
     common, request = call.task.read(call.kwargs)
-    return Line(call.task, call.kwargs, replace(common, dry_run=common.dry_run or dry, json=as_json), request)
+    arguments = {name.rstrip("_"): value for name, value in call.kwargs.items()}  # --as is a word of Python's
+    return Line(call.task, arguments, replace(common, dry_run=common.dry_run or dry, json=as_json), request)
 
 
 def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:

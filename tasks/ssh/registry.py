@@ -181,6 +181,11 @@ class Client:
             raise SeenError(self._seen(reply), f"{reply.status} {reply.reason[:80]}")
         return _described(reply) or _describe(reply)
 
+    def read(self, path: str, reference: str) -> bytes:
+        """A manifest or index itself; empty where it cannot be had."""
+        reply = self._asked("GET", f"/v2/{path}/manifests/{reference}")
+        return reply.body if reply.status == 200 else b""
+
     def _seen(self, reply: Reply) -> Seen:
         if reply.status == 401:
             # A login that was let in, and lacks this right (distribution, spec/auth/token).
