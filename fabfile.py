@@ -5,10 +5,27 @@ from tasks.doctor import doctor
 from tasks.find import find
 from tasks.hosts import hosts
 from tasks.images import images
+from tasks.pull import pull
+from tasks.push import push
+from tasks.registry import registry
 from tasks.remove import remove
 from tasks.retag import retag
 from tasks.run import run
 from tasks.runs import runs
 from tasks.show import show
 
-__all__ = ["check", "doctor", "find", "hosts", "images", "remove", "retag", "run", "runs", "show"]
+__all__ = [
+    "check",
+    "doctor",
+    "find",
+    "hosts",
+    "images",
+    "pull",
+    "push",
+    "registry",
+    "remove",
+    "retag",
+    "run",
+    "runs",
+    "show",
+]

@@ -16,6 +16,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lab.fleet import Fleet, Node
+
 
 @dataclass
 class Contender:
@@ -81,6 +83,13 @@ def report(name: str, contenders: Sequence[Contender], ratios: Mapping[str, floa
     rounded = {ratio: round(value, 2) for ratio, value in ratios.items()}
     rounds = min(len(each.seconds) for each in contenders)
     print(json.dumps({"bench": name, "ratios": rounded, "rounds": rounds, "machine": machine()}))
+
+
+def ssh(fleet: Fleet, node: Node, command: str) -> list[str]:
+    """The command line of the plain ssh client that runs `command` on a node as root."""
+    options = ["-F", "none", "-i", f"{fleet.state}/ssh/id_ed25519", "-p", str(node.port)]
+    options += ["-o", f"UserKnownHostsFile={fleet.state}/ssh/known_hosts"]
+    return ["ssh", *options, f"root@{node.address}", command]
 
 
 def machine() -> str:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.measure import Contender, alternate, report
+from bench.measure import Contender, alternate, report, ssh
 from lab.fleet import Fleet, Node
 from lab.images import build, seed_image
 
@@ -105,11 +105,11 @@ class Bench:
         listing.mkdir()
         (listing / "fabfile.py").write_text("from fabric import task\n\n\n@task\ndef nothing(c):\n    pass\n")
         return [
-            Contender("classic", self._ssh(classic)),
+            Contender("classic", ssh(self.fleet, self.node, classic)),
             self._named("ours, archive", [*large, "--method", "archive"], real, NEW),
             self._named("ours, index", [*large, "--method", "index"], lab, NEW),
             self._named("ours, index, 10 MiB", [*small, "--method", "index"], lab, SMALL_NEW),
-            Contender("stream", self._ssh(stream), self._empty, self._moved),
+            Contender("stream", ssh(self.fleet, self.node, stream), self._empty, self._moved),
             Contender("ours, link", _retag(link), self._empty, self._moved, lab),
             Contender("fab -l", [FAB, "-l"]),
             Contender("fab -l, empty fabfile", [FAB, "-r", str(listing), "-l"]),
@@ -136,11 +136,6 @@ class Bench:
     def _digests(self, namespace: str) -> dict[str, str]:
         rows = self.node.real_ctr("images", "ls", namespace=namespace).stdout.decode().splitlines()[1:]
         return {row.split()[0]: row.split()[2] for row in rows}
-
-    def _ssh(self, command: str) -> list[str]:
-        options = ["-F", "none", "-i", f"{self.fleet.state}/ssh/id_ed25519", "-p", str(self.node.port)]
-        options += ["-o", f"UserKnownHostsFile={self.fleet.state}/ssh/known_hosts"]
-        return ["ssh", *options, f"root@{self.node.address}", command]
 
     def _inventory(self, **variables: str) -> dict[str, str]:
         """The lab's inventory, with more variables for every host, as the environment that names it."""

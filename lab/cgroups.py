@@ -6,8 +6,12 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+# Joins the cgroups that come before "--", then becomes the command behind it.
+JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit 1; shift; done; shift; exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ def _inherit_cpuset(folder: Path) -> None:
     for name in ("cpuset.cpus", "cpuset.mems"):
         if not (folder / name).read_text().strip():
             (folder / name).write_text((folder.parent / name).read_text())
+
+
+def joining(groups: Sequence[Path], command: Sequence[str]) -> list[str]:
+    """Return the argv that joins `groups` and then becomes `command`."""
+    return ["sh", "-c", JOIN, "join", *map(str, groups), "--", *command]
 
 
 def members(name: str) -> set[int]:

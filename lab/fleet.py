@@ -26,8 +26,6 @@ CACHE = STATE / "cache"
 STANDIN = Path(__file__).resolve().parent / "standin" / "ctr.py"
 START_PATIENCE = 60.0
 
-# Joins the cgroups that come before "--", then becomes the command behind it.
-JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit 1; shift; done; shift; exec "$@"'
 # Lets the command go, so that it is no child of ours and outlives us.
 DETACH = '"$@" &'
 
@@ -321,8 +319,8 @@ class Fleet:
             leaf.mkdir(exist_ok=True)
         unshare = ["unshare", "--mount", "--propagation=private", "--uts", "--pid", "--fork", "--kill-child"]
         program = [str(place.python), "-I", "-S", str(Path(__file__).with_name("node.py"))]
-        inside = _joining(leaves, [*unshare, *program, str(place.folder / "node.json")])
-        argv = ["sh", "-c", DETACH, "detach", *_joining(groups, ["unshare", "--cgroup", *inside])]
+        inside = cgroups.joining(leaves, [*unshare, *program, str(place.folder / "node.json")])
+        argv = ["sh", "-c", DETACH, "detach", *cgroups.joining(groups, ["unshare", "--cgroup", *inside])]
         log = place.folder / "log"
         with (
             log.open("wb") as errors,
@@ -347,7 +345,7 @@ class Fleet:
     def _within(self, name: str) -> list[str]:
         """Return an argv prefix that puts a command into the fleet's group `name`, where `down` finds it."""
         try:
-            return _joining(cgroups.create(f"{self.group}/{name}"), [])
+            return cgroups.joining(cgroups.create(f"{self.group}/{name}"), [])
         except OSError as error:
             raise LabError(f"the rehearsal fleet needs control groups it can write to ({error})") from error
 
@@ -367,11 +365,6 @@ class Fleet:
                 if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                     yield
                     return
-
-
-def _joining(groups: Sequence[Path], command: Sequence[str]) -> list[str]:
-    """Return the argv that joins `groups` and then becomes `command`."""
-    return ["sh", "-c", JOIN, "join", *map(str, groups), "--", *command]
 
 
 def _demand_free(address: str, *ports: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from lab.debian import Trees
 
 PORT = 2222
+NAMES = 199  # the last number of their name server's address
 STREAM_PORT = 10010  # CRI opens it, for `kubectl exec` and the like
 CONFIG = "/etc/containerd/config.toml"
 UID_MAP = "/etc/containerd/uid_map"
@@ -177,7 +178,7 @@ def _absent(model: Model) -> list[str]:
         folders.remove("/usr/local/sbin")
         tools.append("/usr/bin/ctr")
     tools += [f"{folder}/{tool}" for folder in folders for tool in TOOLS]
-    settings = ("ssh", "sudoers.d", "profile.d", "containerd", "environment", "rancher", "docker", "cni")
+    settings = ("ssh", "sudoers.d", "profile.d", "containerd", "environment", "rancher", "docker", "cni", "resolv.conf")
     return tools + [f"/etc/{name}" for name in settings]
 
 
@@ -187,6 +188,9 @@ def _files(model: Model, place: Place) -> Mapping[str, tuple[int, str]]:
     files = {
         "/etc/hostname": (0o644, f"{name}\n"),
         "/etc/hosts": (0o644, f"127.0.0.1 localhost\n{place.address} {name}\n::1 localhost ip6-localhost\n"),
+        "/etc/nsswitch.conf": (0o644, NSSWITCH),
+        # A name server of the lab's own, which answers while the registries are up: no node asks the machine's network.
+        "/etc/resolv.conf": (0o644, f"nameserver {place.address.rpartition('.')[0]}.{NAMES}\noptions timeout:1\n"),
         "/etc/ssh/ssh_host_ed25519_key": (0o600, place.host_key),
         "/etc/ssh/authorized_keys": (0o644, place.client_key),
         "/etc/ssh/sshd_config": (0o644, _sshd(model, place)),
@@ -203,6 +207,13 @@ def _files(model: Model, place: Place) -> Mapping[str, tuple[int, str]]:
         files["/usr/local/bin/k3s"] = (0o755, K3S.replace("PROGRAMS", model.programs))
     return files
 
+
+NSSWITCH = """\
+passwd: files
+group: files
+shadow: files
+hosts: files dns
+"""
 
 SUDOERS = """\
 Defaults env_reset

@@ -13,9 +13,10 @@ from tasks.ctr.probe import Facts
 from tasks.errors import FerryError, PermissionDenied, Unhealthy, Unreachable
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Result, Status, Table, names
-from tasks.ssh import forward
-from tasks.ssh.forward import Seen, Sight
+from tasks.oci.registry import TODO, Seen
+from tasks.ssh import registry
 from tasks.ssh.host import Host
+from tasks.ssh.registry import Sight
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def doctor(host: Host, request: Request) -> DoctorResult:
         found, cleaned = health.findings(visit), ""
         if request.clean:
             found, cleaned = _clean(host, visit, found)
-    found += [_registry(sight) for sight in forward.look(host, host.target.registries)]
+    found += [_registry(sight) for sight in registry.look(host, host.target.registries)]
     result = DoctorResult(tuple(found), cleaned, everything=request.all)
     if ill := [finding.what for finding in found if finding.health is Health.FAIL]:
         raise Unhealthy(f"to be mended: {', '.join(ill)}", hint="do as the table says", result=result)
@@ -160,26 +161,8 @@ def _clean(host: Host, visit: Visit, found: list[Finding]) -> tuple[list[Finding
     return [now if each.what == "leftovers" else each for each in found], what
 
 
-_TODO = {
-    Seen.UNRESOLVED: "give the host a name server or a line of /etc/hosts that knows it",
-    Seen.REFUSED: "check that the registry runs, and its port",
-    Seen.NO_ANSWER: "check routes and firewalls between that host and the registry",
-    Seen.NO_TLS: "set scheme: http for it in ctr_registries, if plain http is what you want",
-    Seen.WANTS_TLS: "leave scheme: http for it out of ctr_registries",
-    Seen.UNKNOWN_CA: "name its CA's certificate with ca_file in ctr_registries",
-    Seen.EXPIRED: "have its certificate renewed",
-    Seen.NOT_YET: "check this machine's clock, then its certificate",
-    Seen.WRONG_NAME: "call it by a name that its certificate has",
-    Seen.TLS_FAILED: "look at it with openssl s_client",
-    Seen.CA_FILE: "mend ca_file in ctr_registries",
-    Seen.NO_REGISTRY: "check name, port and scheme in ctr_registries",
-    Seen.NO_TIME: "mend the registries that do not answer, and run it again",
-    Seen.NOT_CHECKED: "let sshd there forward (AllowTcpForwarding, PermitOpen), or look with curl on the host",
-}
-
-
 def _registry(sight: Sight) -> Finding:
     state = {Seen.OPEN: Health.OK, Seen.LOGIN: Health.OK, Seen.NOT_CHECKED: Health.WARN, Seen.NO_TIME: Health.WARN}
     text = f"{sight.seen.value} ({sight.said})" if sight.said else sight.seen.value
     what = f"registry {sight.registry.name}"
-    return Finding(what, state.get(sight.seen, Health.FAIL), text, _TODO.get(sight.seen, ""))
+    return Finding(what, state.get(sight.seen, Health.FAIL), text, TODO.get(sight.seen, ""))

@@ -37,6 +37,17 @@
         ├── NotUnpacked             not-unpacked
         ├── InUse                   in-use: a container needs it
         ├── Unhealthy               unhealthy: the doctor found something that is to be mended first
+        ├── RegistryError           registry-error: what a registry does, or does not do, as that host sees it
+        │   ├── RegistryUnresolved    registry-unresolved
+        │   ├── RegistryUnreachable   registry-unreachable: it refuses the connection, or there is no way to it
+        │   ├── RegistryTimeout       registry-timeout: it does not answer, or stopped to
+        │   ├── RegistryTls           registry-tls: its certificate is not to be believed
+        │   ├── RegistryScheme        registry-scheme: http where it wants https, or the reverse
+        │   ├── RegistryUnauthorized  registry-unauthorized
+        │   ├── RegistryDenied        registry-denied: the login is right, but may not do this
+        │   ├── RepositoryNotFound    repository-not-found: or no such tag in it
+        │   ├── RegistryFailed        registry-failed: 5xx, too many requests, a quota
+        │   └── RegistryBrokenOff     registry-broken-off: in the middle; run again, it goes on from there
         └── SomeFailed              some-failed: several images, not all of them done
 
 The kinds are stable names: scripts read them from ``--json``.
@@ -283,6 +294,72 @@ class Unhealthy(HostError):
     """The doctor's finding: something on the host is to be mended before its images can be worked with."""
 
     kind = "unhealthy"
+
+
+class RegistryError(HostError):
+    """What a registry does, or does not do, as that host sees it."""
+
+    kind = "registry-error"
+
+
+class RegistryUnresolved(RegistryError):
+    """The registry's name does not resolve on that host."""
+
+    kind = "registry-unresolved"
+
+
+class RegistryUnreachable(RegistryError):
+    """The registry refuses the connection, or there is no way to it from that host."""
+
+    kind = "registry-unreachable"
+
+
+class RegistryTimeout(RegistryError):
+    """The registry does not answer, or stopped to."""
+
+    kind = "registry-timeout"
+
+
+class RegistryTls(RegistryError):
+    """The registry's certificate is not to be believed."""
+
+    kind = "registry-tls"
+
+
+class RegistryScheme(RegistryError):
+    """http where it wants https, or the reverse."""
+
+    kind = "registry-scheme"
+
+
+class RegistryUnauthorized(RegistryError):
+    """The registry wants a login, or another one."""
+
+    kind = "registry-unauthorized"
+
+
+class RegistryDenied(RegistryError):
+    """The login is right, but may not do this."""
+
+    kind = "registry-denied"
+
+
+class RepositoryNotFound(RegistryError):
+    """The registry has no such repository, or no such tag in it."""
+
+    kind = "repository-not-found"
+
+
+class RegistryFailed(RegistryError):
+    """The registry fails by its own word: 5xx, too many requests, a quota."""
+
+    kind = "registry-failed"
+
+
+class RegistryBrokenOff(RegistryError):
+    """The registry broke off in the middle."""
+
+    kind = "registry-broken-off"
 
 
 class SomeFailed(HostError):

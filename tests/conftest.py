@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ferry import Fab, Stage
+from ferry import Fab, Market, Stage
 
 from lab import debian
 from lab.fleet import STATE, Fleet, Node
+from lab.registries import Registries
 
 
 def _fleet() -> Fleet:
@@ -87,6 +88,13 @@ def node5(fleet: Fleet) -> Node:
 
 
 @pytest.fixture(scope="session")
+def registries(fleet: Fleet) -> Iterator[Registries]:
+    """The lab's registries, up; the nodes know their names."""
+    with Registries(fleet) as registries:
+        yield registries
+
+
+@pytest.fixture(scope="session")
 def fab(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Fab:
     """The real `fab`, with the fleet's inventory."""
     return Fab(fleet.inventory, tmp_path_factory.mktemp("home"))
@@ -98,3 +106,9 @@ def stage(fleet: Fleet) -> Iterator[Stage]:
     stage = Stage(fleet)
     yield stage
     stage.close()
+
+
+@pytest.fixture
+def market(fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, tmp_path: Path) -> Market:
+    """This test among the nodes and the registries."""
+    return Market(fab, stage, fleet, registries, tmp_path)

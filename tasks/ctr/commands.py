@@ -58,6 +58,10 @@ class Ctr:
         """``content label``: sets ``key=value``, takes off ``key=``."""
         return self.line(namespace, "content", "label", digest, *labels)
 
+    def relabel(self, namespace: str, name: str, *labels: str) -> str:
+        """``images label``: sets ``key=value`` on a name, takes off ``key=``."""
+        return self.line(namespace, "images", "label", name, *labels)
+
     def tag(self, namespace: str, source: str, target: str, *, force: bool) -> str:
         """``images tag`` (1.3 on)."""
         flags = (*self._local, *(("--force",) if force else ()))

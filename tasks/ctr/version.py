@@ -58,6 +58,9 @@ class Capabilities:
         no_unpack: import has ``--no-unpack`` and ``--all-platforms`` (1.3).
         partial_index: can import an index whose other manifests are absent (all but 1.2).
         link: ``content ingest`` links a blob of another namespace from an empty file (1.1).
+        piped: push and pull run without a terminal; 1.0's panic there, push no index and know no platforms (1.1).
+        skip_verify: ``--skip-verify`` does something (1.3).
+        push_platform: push has ``--platform``, and both push and pull the flags of TLS (1.4).
     """
 
     tag: bool
@@ -66,6 +69,9 @@ class Capabilities:
     no_unpack: bool
     partial_index: bool
     link: bool
+    piped: bool
+    skip_verify: bool
+    push_platform: bool
 
     @classmethod
     def of_version(cls, version: Version) -> Capabilities:
@@ -77,6 +83,9 @@ class Capabilities:
             no_unpack=version.at_least(1, 3),
             partial_index=version.at_least(1, 3) or not version.at_least(1, 2),
             link=version.at_least(1, 1),
+            piped=version.at_least(1, 1),
+            skip_verify=version.at_least(1, 3),
+            push_platform=version.at_least(1, 4),
         )
 
     @classmethod
@@ -95,4 +104,7 @@ class Capabilities:
             no_unpack="--no-unpack" in text,
             partial_index=tag or oci_name,
             link=True,
+            piped=not oci_name,
+            skip_verify=tag,
+            push_platform=tag and re.search(r"--platform \w", text) is not None,  # of import, since 1.5
         )

@@ -77,6 +77,7 @@ class Command(fabric.Task):  # type: ignore[misc]
     Attributes:
         kind: what the body works on.
         tabulate: of a fleet command, from its results by host to what a person reads; None is a row a host.
+        before: is told request and targets before any host is touched; raises what is wrong with them.
     """
 
     def __init__(
@@ -89,8 +90,9 @@ class Command(fabric.Task):  # type: ignore[misc]
         iterable: Iterable[str] = (),
         positional: Iterable[str] = (),
         tabulate: Callable[..., Any] | None = None,
+        before: Callable[..., None] | None = None,
     ) -> None:
-        self.kind, self.parse, self.tabulate = kind, parse, tabulate
+        self.kind, self.parse, self.tabulate, self.before = kind, parse, tabulate, before
         self._common = _OUTPUT if kind is Kind.DESK else _OUTPUT | _RUN
         super().__init__(
             body,
@@ -138,7 +140,7 @@ def per_host(parse: Callable[..., Any], **options: Any) -> Callable[[Callable[..
 
     Args:
         parse: takes the options by keyword, each None or a list by default; returns the request.
-        options: ``help`` (option to text), ``iterable`` (options that may be repeated), ``positional``.
+        options: ``help`` (option to text), ``iterable`` (options that may be repeated), ``positional``, ``before``.
     """
     return lambda body: Command(body, kind=Kind.HOST, parse=parse, **options)
 

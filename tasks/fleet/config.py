@@ -58,6 +58,7 @@ def limits(config: Any) -> Limits:
     timeouts, default = config.timeouts, Limits()
     try:
         connect = int(config.connect_kwargs.get("timeout") or timeouts.connect or default.connect)
-        return Limits(connect=connect, command=int(timeouts.command or default.command))
+        command = int(timeouts.command or default.command)
+        return Limits(connect=connect, command=command, registry=int(timeouts.get("registry") or default.registry))
     except (ValueError, TypeError) as error:
         raise UsageError(f"timeouts in fabric.yaml are whole seconds: {error}") from error

@@ -111,6 +111,9 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         targets = desk.roster.select(desk.patterns)
         for note in desk.roster.notes:
             show.note(note)
+        for line in lines:
+            if line.command.before:
+                line.command.before(line.request, targets)
         run_id = record.new_run_id(first.name)
         kept = record.Record(desk.runs.root, run_id, _head(lines, [t.name for t in targets]), show.note)
         base = self.config.clone()  # ssh_config is read again into its source; the clones of the clone are apart
@@ -139,7 +142,8 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
 def _read(call: Any, *, dry: bool, as_json: bool) -> Line:
     """One document is all of stdout: --json on one command is --json on all."""
     common, request = call.task.read(call.kwargs)
-    return Line(call.task, call.kwargs, replace(common, dry_run=common.dry_run or dry, json=as_json), request)
+    arguments = {name.rstrip("_"): value for name, value in call.kwargs.items()}  # --as is a word of Python's
+    return Line(call.task, arguments, replace(common, dry_run=common.dry_run or dry, json=as_json), request)
 
 
 def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tasks.ssh.target import Limits, Target, Trust
 
 _Path = Annotated[str, Field(pattern=r"^/[\w./@+-]+$")]
 _Words = Annotated[str, Field(pattern=r"^[\w./@+ -]+$")]
+_Proxy = Annotated[str, Field(pattern=r"^http://(?:[\w.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}/?$")]  # without a password
 _Namespace = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$", max_length=76)]
 
 
@@ -62,6 +63,7 @@ class HostVars(BaseModel):
     ctr_root: _Path | None = None
     ctr_snapshotter: _Namespace | None = None
     ctr_registries: dict[str, Registry] = Field(default_factory=dict)
+    ctr_proxy: _Proxy | None = None
 
 
 # Ansible's older spellings, and what they mean.
@@ -148,6 +150,7 @@ def target(name: str, variables: Vars, folder: Path, trust: Trust, limits: Limit
         limits=limits,
         ctr=Settings(host.ctr_command, host.ctr_address, host.ctr_namespace, host.ctr_root, host.ctr_snapshotter),
         registries=tuple(_registry(name, given, folder) for name, given in host.ctr_registries.items()),
+        proxy=host.ctr_proxy.rstrip("/") if host.ctr_proxy else None,
     )
     return _behind(made, options), notes
 

@@ -1,8 +1,13 @@
-"""A registry as the inventory describes it."""
+"""A registry: as the inventory describes it, and what can be seen of it from a host. Pure."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
+
+from tasks.secrets import Secret
 
 _PORTS = {"http": 80, "https": 443}
 _DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # whose API is elsewhere than its name says
@@ -36,8 +41,92 @@ class Registry:
         return int(self._parts[1] or _PORTS[self.scheme])
 
     @property
+    def local(self) -> bool:
+        """Whether Go takes it for the machine itself: no proxy, and with some ctrs another scheme."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    @property
+    def url(self) -> str:
+        """Where its API is, without a slash at the end."""
+        host, port = self._parts
+        shown = f"[{host}]" if ":" in host else host
+        return f"{self.scheme}://{shown}:{port}" if port else f"{self.scheme}://{shown}"
+
+    @property
     def _parts(self) -> tuple[str, str]:
         host, colon, port = self.name.rpartition(":")
         if not colon or port.endswith("]"):
             host, port = self.name, ""
         return _DOCKER_HUB.get(host, host).strip("[]"), port
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who we are to a registry."""
+
+    username: str
+    password: Secret
+
+
+class Seen(Enum):
+    """What a registry's answer, or its silence, means."""
+
+    OPEN = "reachable"
+    LOGIN = "reachable, needs a login"
+    NOT_CHECKED = "not checked"
+    NO_TIME = "not checked: those before it took too long"
+    UNRESOLVED = "its name does not resolve"
+    REFUSED = "it refuses the connection"
+    NO_ANSWER = "no answer"
+    NO_TLS = "it does not speak TLS"
+    WANTS_TLS = "it speaks TLS alone"
+    UNKNOWN_CA = "its certificate is signed by nobody known"
+    EXPIRED = "its certificate has expired"
+    NOT_YET = "its certificate is not valid yet"
+    WRONG_NAME = "its certificate is for another name"
+    TLS_FAILED = "TLS fails"
+    CA_FILE = "its ca_file cannot be read"
+    NO_REGISTRY = "what answers there is no registry"
+    UNAUTHORIZED = "it refuses the login"
+    DENIED = "it denies access"
+    NOT_FOUND = "it has no such repository or tag"
+    FAILED = "it fails"
+    BROKEN_OFF = "it broke off in the middle"
+
+
+TODO = {
+    Seen.UNRESOLVED: "give the host a name server or a line of /etc/hosts that knows it",
+    Seen.REFUSED: "check that the registry runs, and its port",
+    Seen.NO_ANSWER: "check routes and firewalls between that host and the registry",
+    Seen.NO_TLS: "set scheme: http for it in ctr_registries, if plain http is what you want",
+    Seen.WANTS_TLS: "leave scheme: http for it out of ctr_registries",
+    Seen.UNKNOWN_CA: "name its CA's certificate with ca_file in ctr_registries",
+    Seen.EXPIRED: "have its certificate renewed",
+    Seen.NOT_YET: "check this machine's clock, then its certificate",
+    Seen.WRONG_NAME: "call it by a name that its certificate has",
+    Seen.TLS_FAILED: "look at it with openssl s_client",
+    Seen.CA_FILE: "mend ca_file in ctr_registries",
+    Seen.NO_REGISTRY: "check name, port and scheme in ctr_registries",
+    Seen.NO_TIME: "mend the registries that do not answer, and run it again",
+    Seen.NOT_CHECKED: "let sshd there forward (AllowTcpForwarding, PermitOpen), or look with curl on the host",
+    Seen.UNAUTHORIZED: "check username and password_env in ctr_registries, or ~/.docker/config.json",
+    Seen.DENIED: "ask whoever runs the registry for that right",
+    Seen.NOT_FOUND: "check repository and tag",
+    Seen.FAILED: "look at the registry's log; run it again later",
+    Seen.BROKEN_OFF: "run it again: what the registry has is not sent twice",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """What a registry wants of who comes without a login (RFC 7235; distribution, spec/auth/token)."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, header: str) -> Challenge:
+        """Parses ``WWW-Authenticate``: the first scheme, ``key="value"`` or ``key=value`` each."""
+        scheme, _, rest = header.strip().partition(" ")
+        found = re.findall(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))', rest)
+        return cls(scheme, {name.lower(): quoted or bare for name, quoted, bare in found})

@@ -7,6 +7,7 @@ import select
 import time
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import paramiko
 
@@ -50,6 +51,16 @@ class Transcript:
     stderr: bytes
 
 
+class Listener(Protocol):
+    """Who hears a remote command's stdout while it runs; what it raises ends the command."""
+
+    def hear(self, data: bytes) -> bytes:
+        """Takes in what came, or nothing once in a while; returns what of it is to be kept."""
+
+    def end(self) -> bytes:
+        """No more will come; returns what it still held."""
+
+
 class Exchange:
     """A remote command from its start to its end.
 
@@ -57,14 +68,16 @@ class Exchange:
         channel: a fresh session.
         limit: seconds until it must have ended.
         idle: seconds without a byte after which the host counts as gone.
+        listener: hears stdout as it comes.
 
     Attributes:
         stdout, stderr: what came.
         exit: the exit status; None unless it exited.
     """
 
-    def __init__(self, channel: paramiko.Channel, limit: float, idle: float) -> None:
+    def __init__(self, channel: paramiko.Channel, limit: float, idle: float, listener: Listener | None = None) -> None:
         self._channel = channel
+        self._listener = listener
         self._deadline = time.monotonic() + limit
         self._idle = idle
         self._heard = time.monotonic()
@@ -104,9 +117,13 @@ class Exchange:
         """Reads until the command has ended, its time is up, or the host is silent for too long."""
         while not self._ended():
             self._wait(1.0)
+            if self._listener:
+                self.stdout += self._listener.hear(b"")
             if end := self._end():
                 return end
         self._drain()
+        if self._listener:
+            self.stdout += self._listener.end()
         status = self._channel.exit_status
         self.exit = status if status >= 0 else None
         return End.LOST if self.exit is None else End.EXITED
@@ -135,7 +152,8 @@ class Exchange:
 
     def _drain(self) -> None:
         while self._channel.recv_ready():
-            self.stdout += self._channel.recv(_CHUNK)
+            data = self._channel.recv(_CHUNK)
+            self.stdout += self._listener.hear(data) if self._listener else data
         while self._channel.recv_stderr_ready():
             self.stderr += self._channel.recv_stderr(_CHUNK)
         for stream, most in ((self.stdout, _MOST_OUTPUT), (self.stderr, _MOST_STDERR)):

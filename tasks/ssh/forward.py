@@ -1,114 +1,60 @@
-"""Registries as a host sees them: a connection that the host makes, and that we speak TLS and HTTP through.
+"""A connection that a host makes for us: it resolves the name and connects, and needs nothing but its sshd.
 
-The host resolves the name and connects; it needs nothing but its sshd.
+TLS is spoken here, through it, so that what is said stays between us and whoever is at its other end.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import ssl
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import paramiko
 
 from tasks.ctr.shell import printable
-from tasks.oci.registry import Registry
+from tasks.oci.registry import Seen
 from tasks.ssh.host import Host
 
-_LIMIT = 10.0  # seconds for one registry
-_ALL = 30.0  # seconds for all of one host
-_MOST = 16 << 10  # bytes of an answer's head
+_CHUNK = 16 << 10  # bytes, TLS's largest record
 _Result = TypeVar("_Result")
-
-
-class Seen(Enum):
-    """What a registry's answer means."""
-
-    OPEN = "reachable"
-    LOGIN = "reachable, needs a login"
-    NOT_CHECKED = "not checked"
-    NO_TIME = "not checked: those before it took too long"
-    UNRESOLVED = "its name does not resolve"
-    REFUSED = "it refuses the connection"
-    NO_ANSWER = "no answer"
-    NO_TLS = "it does not speak TLS"
-    WANTS_TLS = "it speaks TLS alone"
-    UNKNOWN_CA = "its certificate is signed by nobody known"
-    EXPIRED = "its certificate has expired"
-    NOT_YET = "its certificate is not valid yet"
-    WRONG_NAME = "its certificate is for another name"
-    TLS_FAILED = "TLS fails"
-    CA_FILE = "its ca_file cannot be read"
-    NO_REGISTRY = "what answers there is no registry"
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """A registry from one host.
-
-    Attributes:
-        said: in the words of whoever said it.
-    """
-
-    registry: Registry
-    seen: Seen
-    said: str = ""
-
-
 _CERTIFICATES = {9: Seen.NOT_YET, 10: Seen.EXPIRED, 62: Seen.WRONG_NAME, 64: Seen.WRONG_NAME}
 _CERTIFICATES |= dict.fromkeys((18, 19, 20, 21), Seen.UNKNOWN_CA)  # X509_V_ERR_… of OpenSSL
+_PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # what OpenSSL says of an answer without TLS
 
 
-class _FailedError(Exception):
+class SeenError(Exception):
+    """No answer was had; what that means, and in the words of whoever said it."""
+
     def __init__(self, seen: Seen, said: object = "") -> None:
         super().__init__(seen)
         self.seen, self.said = seen, printable(str(said))
 
 
-def look(host: Host, registries: Sequence[Registry]) -> list[Sight]:
-    """Asks each registry for its API, through the host; one after the other, since paramiko mixes up failures."""
-    deadline = time.monotonic() + _ALL
-    return [_look(host, registry, min(deadline, time.monotonic() + _LIMIT)) for registry in registries]
+@contextlib.contextmanager
+def told(limit: float) -> Iterator[None]:
+    """Turns what goes wrong on such a connection into what it means.
 
+    Args:
+        limit: seconds that there were for it, for the words.
 
-def _look(host: Host, registry: Registry, deadline: float) -> Sight:
+    Raises:
+        SeenError.
+    """
     try:
-        if time.monotonic() >= deadline:
-            raise _FailedError(Seen.NO_TIME)
-        context = _context(registry)
-        with _Wire(_open(host, registry, deadline), deadline) as wire:
-            if context:
-                wire.secure(context, registry.host)
-            return _judge(registry, wire.get(registry.name, "/v2/"))
-    except _FailedError as failed:
-        return Sight(registry, failed.seen, failed.said)
+        yield
     except ssl.SSLCertVerificationError as error:
-        return Sight(registry, _CERTIFICATES.get(error.verify_code, Seen.TLS_FAILED), error.verify_message)
+        raise SeenError(_CERTIFICATES.get(error.verify_code, Seen.TLS_FAILED), error.verify_message) from error
     except ssl.SSLError as error:
-        plain = error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
-        return Sight(registry, Seen.NO_TLS if plain else Seen.TLS_FAILED, (error.reason or str(error)).lower())
-    except TimeoutError:
-        return Sight(registry, Seen.NO_ANSWER, f"within {_LIMIT:.0f} s")
+        seen = Seen.NO_TLS if error.reason in _PLAIN else Seen.TLS_FAILED
+        raise SeenError(seen, (error.reason or str(error)).lower()) from error
+    except TimeoutError as error:
+        raise SeenError(Seen.NO_ANSWER, f"within {limit:.0f} s") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
-        return Sight(registry, Seen.NO_ANSWER, printable(str(error)))
-
-
-def _context(registry: Registry) -> ssl.SSLContext | None:
-    if registry.scheme == "http":
-        return None
-    context = ssl.create_default_context()
-    if registry.skip_verify:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    elif registry.ca_file:
-        try:
-            context.load_verify_locations(registry.ca_file)
-        except OSError as error:  # ssl.SSLError is one
-            raise _FailedError(Seen.CA_FILE, f"{registry.ca_file}: {error.strerror or error}") from error
-    return context
+        raise SeenError(Seen.NO_ANSWER, error) from error
 
 
 class _Reasons(logging.Handler):
@@ -123,7 +69,15 @@ class _Reasons(logging.Handler):
         self.last = reason if failed else self.last
 
 
-def _open(host: Host, registry: Registry, deadline: float) -> paramiko.Channel:
+def connect(host: Host, there: tuple[str, int], deadline: float) -> Wire:
+    """A connection from the host to ``there``; one at a time for each host, since paramiko mixes up failures.
+
+    Args:
+        deadline: of the monotonic clock, for all that will happen on it.
+
+    Raises:
+        SeenError: why there is none; Unreachable.
+    """
     host.open()
     transport: paramiko.Transport = host.transport
     logger, reasons = logging.getLogger(f"paramiko.forward.{id(transport)}"), _Reasons()
@@ -131,10 +85,10 @@ def _open(host: Host, registry: Registry, deadline: float) -> paramiko.Channel:
     logger.addHandler(reasons)
     transport.set_log_channel(logger.name)
     try:
-        there, left = (registry.host, registry.port), max(0.1, deadline - time.monotonic())
-        return transport.open_channel("direct-tcpip", there, ("127.0.0.1", 0), timeout=left)
+        left = max(0.1, deadline - time.monotonic())
+        return Wire(transport.open_channel("direct-tcpip", there, ("127.0.0.1", 0), timeout=left), deadline)
     except paramiko.ChannelException as error:
-        raise _FailedError(_refusal(error.code, reasons.last), reasons.last.rpartition(": ")[0]) from error
+        raise SeenError(_refusal(error.code, reasons.last), reasons.last.rpartition(": ")[0]) from error
     finally:
         transport.set_log_channel(before)
         logger.removeHandler(reasons)
@@ -148,18 +102,20 @@ def _refusal(code: int, said: str) -> Seen:
     return Seen.NO_ANSWER if "timed out" in said or "unreachable" in said or "No route" in said else Seen.REFUSED
 
 
-class _Wire:
-    """The forwarded connection, with or without TLS, with one end in time for all that happens on it."""
+class Wire:
+    """The forwarded connection, with or without TLS; as much of a socket as http.client wants."""
 
     def __init__(self, channel: paramiko.Channel, deadline: float) -> None:
         self._channel, self._deadline = channel, deadline
         self._tls: ssl.SSLObject | None = None
         self._received, self._sent = ssl.MemoryBIO(), ssl.MemoryBIO()
 
-    def __enter__(self) -> _Wire:
-        return self
+    def until(self, deadline: float) -> None:
+        """Gives it more time, for another question."""
+        self._deadline = deadline
 
-    def __exit__(self, *_: object) -> None:
+    def hang_up(self) -> None:
+        """Closes it."""
         self._channel.close()
 
     def secure(self, context: ssl.SSLContext, name: str) -> None:
@@ -167,31 +123,29 @@ class _Wire:
         self._tls = context.wrap_bio(self._received, self._sent, server_hostname=name)
         self._through(self._tls.do_handshake)
 
-    def get(self, name: str, path: str) -> bytes:
-        """The head of the answer to a GET."""
-        request = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: ctr-ferry\r\nConnection: close\r\n\r\n".encode()
-        self._write(request)
-        head = b""
-        while b"\r\n\r\n" not in head and len(head) < _MOST and (data := self._read()):
-            head += data
-        if b" 400 " in head.partition(b"\r\n")[0]:
-            head += self._read()  # what is wrong with the request stands below the head
-        return head
-
-    def _write(self, data: bytes) -> None:
+    def sendall(self, data: bytes) -> None:
+        """Writes."""
         if tls := self._tls:
             self._through(lambda: tls.write(data))
         else:
             self._in_time()
             self._channel.sendall(data)
 
-    def _read(self) -> bytes:
+    def recv(self, most: int) -> bytes:
+        """Reads; nothing at the end."""
         if tls := self._tls:
             try:
-                return self._through(lambda: tls.read(_MOST))
+                return self._through(lambda: tls.read(most))
             except ssl.SSLEOFError:
                 return b""
-        return self._receive()
+        return self._receive(most)
+
+    def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002  (it is always rb)
+        """What http.client reads an answer from."""
+        return io.BufferedReader(_Stream(self))
+
+    def close(self) -> None:
+        """http.client's, which it calls while there still is something to read: `hang_up` closes it."""
 
     def _through(self, act: Callable[[], _Result]) -> _Result:
         """One step of TLS, and the bytes that it needs and makes."""
@@ -200,7 +154,7 @@ class _Wire:
                 result = act()
             except ssl.SSLWantReadError:
                 self._flush()
-                data = self._receive()
+                data = self._receive(_CHUNK)
                 self._received.write(data) if data else self._received.write_eof()
                 continue
             self._flush()
@@ -210,9 +164,9 @@ class _Wire:
         self._in_time()
         self._channel.sendall(self._sent.read())
 
-    def _receive(self) -> bytes:
+    def _receive(self, most: int) -> bytes:
         self._in_time()
-        data: bytes = self._channel.recv(_MOST)
+        data: bytes = self._channel.recv(most)
         return data
 
     def _in_time(self) -> None:
@@ -222,17 +176,19 @@ class _Wire:
         self._channel.settimeout(left)
 
 
-def _judge(registry: Registry, head: bytes) -> Sight:
-    lines = head.decode("latin-1").split("\r\n")
-    protocol, _, rest = lines[0].partition(" ")
-    status = rest[:3]
-    if not protocol.startswith("HTTP/") or not status.isdecimal():
-        return Sight(registry, Seen.NO_REGISTRY if head else Seen.NO_ANSWER, printable(lines[0][:80]))
-    if status == "200":
-        return Sight(registry, Seen.OPEN)
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
-    if status == "401":
-        return Sight(registry, Seen.LOGIN, printable(headers.get("www-authenticate", "").partition(" ")[0]))
-    if status == "400" and registry.scheme == "http" and (b"HTTPS server" in head or b"HTTPS port" in head):
-        return Sight(registry, Seen.WANTS_TLS, printable(rest))
-    return Sight(registry, Seen.NO_REGISTRY, f"{printable(rest[:80])} at /v2/")
+class _Stream(io.RawIOBase):
+    """A wire as a file to read from."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__()
+        self._wire = wire
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Reads as much as there is."""
+        data = self._wire.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -30,9 +30,10 @@ from tasks.errors import (
 )
 from tasks.ssh import guard
 from tasks.ssh.connect import connect_kwargs, typed_errors
-from tasks.ssh.exchange import End, Exchange, Sudo, Transcript
+from tasks.ssh.exchange import End, Exchange, Listener, Sudo, Transcript
 from tasks.ssh.keys import AcceptNew, RefuseUnknown, host_name, known_keys
 from tasks.ssh.target import Target
+from tasks.ssh.terminal import Terminal, hold
 
 # paramiko's transport threads log what its exceptions say as well; the operator reads it once, from us.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -146,13 +147,23 @@ class Host(Connection):  # type: ignore[misc]
             self.close()
             raise Interrupted("the run was interrupted before this host was touched", hint="run it again")
 
-    def ask(self, script: Script, *, limit: int | None = None, rights_check: str | None = None) -> dict[str, Answer]:
+    def ask(
+        self,
+        script: Script,
+        *,
+        limit: int | None = None,
+        rights_check: str | None = None,
+        listener: Listener | None = None,
+        secret: bool = False,
+    ) -> dict[str, Answer]:
         """Runs a script there in one remote command and takes its answers apart.
 
         Args:
             script: what to run.
             limit: seconds that it may take, by default the target's limit for commands.
             rights_check: where given, sudo is used only if this sh test fails; the probe's way to find out.
+            listener: hears stdout while the command runs.
+            secret: whether what it prints is kept out of the run's record.
 
         Raises:
             Unreachable, RemoteTimeout, PermissionDenied, GarbledAnswer.
@@ -164,18 +175,21 @@ class Host(Connection):  # type: ignore[misc]
         text = guard.render(script, mark, limit)
         self._set(asked=self.asked + 1)
         with self._lost_connection(), contextlib.closing(self._session()) as channel:
-            exchange = Exchange(channel, limit, self.target.limits.idle)
+            exchange = Exchange(channel, limit, self.target.limits.idle, listener)
             self._start(exchange, guard.bootstrap(mark, len(text)), mark, rights_check)
             exchange.send(_FOR_OTHERS + f"{mark}\n".encode() + text)
             began = time.monotonic()
-            end = exchange.finish()
-        if self._log:
-            seconds = time.monotonic() - began
-            steps = "\n".join(f"{name}: {step}" for name, step in script.steps.items())
-            self._log(
-                self.name, Transcript(steps, exchange.exit, seconds, bytes(exchange.stdout), bytes(exchange.stderr))
-            )
+            try:
+                end = exchange.finish()
+            finally:
+                self._record(script, exchange, time.monotonic() - began, secret=secret)
         return self._read(script, mark, exchange, end, limit)
+
+    def _record(self, script: Script, exchange: Exchange, seconds: float, *, secret: bool) -> None:
+        if self._log:
+            steps = "\n".join(f"{name}: {step}" for name, step in script.steps.items())
+            stdout, stderr = (b"", b"") if secret else (bytes(exchange.stdout), bytes(exchange.stderr))
+            self._log(self.name, Transcript(steps, exchange.exit, seconds, stdout, stderr))
 
     def _start(self, exchange: Exchange, boot: str, mark: str, rights_check: str | None) -> None:
         password = self._sudo_password
@@ -224,6 +238,30 @@ class Host(Connection):  # type: ignore[misc]
         if facts.sudo:
             self._set(_as_root=True)  # from now on, because the probe found that it must
         return facts, answers
+
+    @contextlib.contextmanager
+    def terminal(self, limit: int) -> Iterator[Terminal]:
+        """A terminal there, for the block, that a script's step may read a password from.
+
+        Args:
+            limit: seconds after which the host itself lets go of it.
+
+        Raises:
+            Unreachable, MethodUnsupported.
+        """
+        self.open()
+        self._refuse_if_abandoned()
+        with self._lost_connection(), hold(self._session(), limit, self.target.limits.connect) as terminal:
+            yield terminal
+
+    def pause(self, seconds: float) -> None:
+        """Waits; not any longer where the run is cut short.
+
+        Raises:
+            Interrupted.
+        """
+        self._abandoned.wait(seconds)
+        self._refuse_if_abandoned()
 
     def mark_failed(self) -> None:
         """Later commands of this run are skipped here."""

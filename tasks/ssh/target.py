@@ -21,6 +21,7 @@ class Limits:
         probe: for a remote command that only asks.
         command: for a remote command that moves or unpacks content.
         idle: without a byte, not even the guard's heartbeat, until a host counts as gone.
+        registry: without progress, until a registry counts as gone.
     """
 
     connect: int = 10
@@ -28,6 +29,7 @@ class Limits:
     probe: int = 120
     command: int = 3600
     idle: int = 60
+    registry: int = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Target:
         gateway: a jump host, or a ProxyCommand.
         ctr: the inventory's settings for this host's ctr.
         registries: those that the inventory names for this host.
+        proxy: ``http://host:port`` that its ctr reaches registries through.
     """
 
     name: str
@@ -67,6 +70,11 @@ class Target:
     limits: Limits = field(default_factory=Limits)
     ctr: Settings = field(default_factory=Settings)
     registries: tuple[Registry, ...] = ()
+    proxy: str | None = None
+
+    def registry(self, name: str) -> Registry:
+        """A registry as the inventory describes it for this host, else by its name alone."""
+        return next((found for found in self.registries if found.name == name), Registry(name))
 
     def behind(self, hops: str) -> Target:
         """The same host behind the hops of ``-J`` or ProxyJump: ``user@host:port``, the first one first.

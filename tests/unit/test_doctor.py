@@ -28,9 +28,9 @@ from tasks.ctr.version import Capabilities, Version
 from tasks.doctor import DoctorResult, Request, tabulate
 from tasks.fleet.outcome import Outcome, Status
 from tasks.oci.descriptor import Platform
-from tasks.oci.registry import Registry
-from tasks.ssh import forward
-from tasks.ssh.forward import Seen
+from tasks.oci.registry import Registry, Seen
+from tasks.ssh import registry as registries
+from tasks.ssh.target import Target
 
 D = f"sha256:{'a' * 64}"
 RUN = "ctr-ferry.20260101T000000Z-retag-dead"
@@ -370,7 +370,7 @@ def answering(*answers: bytes) -> Iterator[Any]:
     transport = SimpleNamespace(
         get_log_channel=lambda: "x", set_log_channel=lambda _: None, open_channel=lambda *_, **__: Plain(ours)
     )
-    yield SimpleNamespace(open=lambda: None, transport=transport)
+    yield SimpleNamespace(open=lambda: None, transport=transport, target=Target("a", "a"))
     thread.join()
     ours.close()
 
@@ -396,16 +396,18 @@ class TestRegistries:
     )
     def test_are_known_by_their_answer(self, answers: tuple[bytes, ...], seen: Seen, text: str) -> None:
         with answering(*answers) as host:
-            (sight,) = forward.look(host, [HTTP])
+            (sight,) = registries.look(host, [HTTP])
         assert (sight.seen, sight.said) == (seen, text)
 
     def test_that_speak_no_tls_are_told(self) -> None:
         with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as host:
-            (sight,) = forward.look(host, [Registry("r.example")])
+            (sight,) = registries.look(host, [Registry("r.example")])
         assert sight.seen is Seen.NO_TLS
 
     def test_a_ca_file_that_cannot_be_read_is_told(self) -> None:
-        (sight,) = forward.look(SimpleNamespace(), [Registry("r.example", ca_file="/nowhere.pem")])  # type: ignore[arg-type]
+        (sight,) = registries.look(
+            SimpleNamespace(target=Target("a", "a")), [Registry("r.example", ca_file="/nowhere.pem")]
+        )  # type: ignore[arg-type]
         assert sight.seen is Seen.CA_FILE
         assert "/nowhere.pem" in sight.said
 
@@ -432,18 +434,20 @@ class TestRegistries:
         transport = SimpleNamespace(
             get_log_channel=lambda: "before", set_log_channel=logger.append, open_channel=refuse
         )
-        (sight,) = forward.look(SimpleNamespace(open=lambda: None, transport=transport), [HTTP])  # type: ignore[arg-type]
+        (sight,) = registries.look(
+            SimpleNamespace(open=lambda: None, transport=transport, target=Target("a", "a")), [HTTP]
+        )  # type: ignore[arg-type]
         assert (sight.seen, sight.said) == (seen, said)
         assert logger[-1] == "before"
 
     def test_time_is_bounded_for_all_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(forward, "_ALL", 0.0)
-        sights = forward.look(SimpleNamespace(), [HTTP, HTTP])  # type: ignore[arg-type]
+        monkeypatch.setattr(registries, "_ALL", 0.0)
+        sights = registries.look(SimpleNamespace(target=Target("a", "a")), [HTTP, HTTP])  # type: ignore[arg-type]
         assert [sight.seen for sight in sights] == [Seen.NO_TIME] * 2
 
     def test_each_has_words_and_a_severity(self) -> None:
         for seen in Seen:
-            found = doctor_command._registry(forward.Sight(HTTP, seen))
+            found = doctor_command._registry(registries.Sight(HTTP, seen))
             assert bool(found.todo) == (found.health is not Health.OK), seen
 
     @pytest.mark.parametrize(
@@ -462,7 +466,6 @@ class TestRegistries:
         assert (registry.host, registry.port) == (host, port)
 
     def test_certificates_are_checked_unless_told_otherwise(self) -> None:
-        strict, lax = forward._context(Registry("r")), forward._context(Registry("r", skip_verify=True))
-        assert strict and lax and forward._context(HTTP) is None
+        strict, lax = registries.context(Registry("r")), registries.context(Registry("r", skip_verify=True))
         assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
         assert lax.verify_mode == ssl.CERT_NONE

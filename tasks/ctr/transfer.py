@@ -1,0 +1,166 @@
+"""Push and pull as each ctr takes them (measured on 1.0.3 to 2.1.9). Pure.
+
+Where ctr has ``--local`` it is given, so that the client and not the daemon does the transfer: then certificates,
+proxy and password are what this one command brings with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.ctr import naming, shell
+from tasks.ctr.commands import CRI_MANAGED, Ctr
+from tasks.ctr.naming import Method, Naming, Place
+from tasks.ctr.version import Version
+from tasks.errors import MethodUnsupported
+from tasks.oci.descriptor import Descriptor, Platform
+from tasks.oci.reference import Reference
+from tasks.oci.registry import Registry
+
+PROMPT = b"Password: "  # ctr's, on stdout, without a newline
+_BUNDLES = (  # where Go looks (crypto/x509, root_linux.go)
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+SYSTEM_BUNDLE = f'for f in {shell.join(_BUNDLES)}; do [ -s "$f" ] && {{ cat "$f"; break; }}; done'
+TAKE_AWAY = '[ -z "$authorities" ] || rm -f "$authorities"'
+_TYPED = 1024  # bytes of a password that a terminal's line surely holds
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How one host's ctr gets to a registry.
+
+    Attributes:
+        username: whose password ctr is to ask for; None is nobody.
+        authorities: certificates, PEM, of whoever signed the registry's, besides those that the host trusts.
+        proxy: ``http://host:port``.
+        owner: the run's id; a file of ours carries it.
+    """
+
+    registry: Registry
+    username: str | None = None
+    authorities: bytes = b""
+    proxy: str | None = None
+    owner: str = ""
+
+    @property
+    def cleanup(self) -> str:
+        """Takes away what the steps brought to the host."""
+        return TAKE_AWAY if self.authorities else ""
+
+
+def bring(authorities: bytes, owner: str) -> str:
+    """Puts certificates into a file of the host, ``$authorities``, behind the host's own; as sh text.
+
+    Args:
+        owner: whose name the file carries.
+    """
+    file = f'"${{TMPDIR:-/tmp}}/{shell.join([owner])}.XXXXXX"'
+    pems = f"{{ {SYSTEM_BUNDLE}; echo; {shell.printf(authorities)}; }}"
+    return f'authorities=$(umask 077; mktemp {file}) && {pems} >"$authorities"'
+
+
+def push(
+    ctr: Ctr,
+    namespace: str,
+    route: Route,
+    names: tuple[str, str],
+    *,
+    platform: Platform | None = None,
+    terminal: str | None = None,
+) -> str:
+    """``images push``, as sh text.
+
+    Args:
+        names: under which name it goes, and what it is called on the host.
+        platform: whose manifest of an index goes (1.4 on).
+        terminal: the device on which ctr asks for the password.
+    """
+    flags = [f"--platform={platform}"] if platform else []
+    return _step(ctr, namespace, route, terminal, "push", *flags, *names)
+
+
+def stage(place: Place, image: str, stage: Reference, child: Descriptor, *, foreign: bool) -> tuple[str, str]:
+    """A name of ours for one manifest of an index, which to 1.3 cannot be pushed in another way.
+
+    (``push --manifest`` sends it with a length of 0, which registries refuse, on all versions.)
+
+    Returns:
+        The step that gives it, and the clean-up. CRI lets its record of the image follow the last name that comes;
+        where it watches, the image's own name comes again: its label is taken off, and CRI sets it anew.
+    """
+    ctr, namespace = place.ctr, place.namespace
+    named = Naming(Method.INDEX, image, stage, child, replaces=True, foreign=foreign)
+    cleanup = f"{ctr.remove(namespace, str(stage))} >/dev/null 2>&1"
+    if place.managed:
+        label, _, _ = CRI_MANAGED.partition("=")
+        again = f"{ctr.relabel(namespace, image, f'{label}=')} >/dev/null 2>&1"
+        cleanup += f"\n{again} && {{ {naming.verify(place, [image])}; }} >/dev/null 2>&1"
+    return naming.by_index(place, named), cleanup
+
+
+def pull(
+    ctr: Ctr,
+    namespace: str,
+    route: Route,
+    name: str,
+    *,
+    platform: Platform | None = None,
+    all_platforms: bool = False,
+    terminal: str | None = None,
+) -> str:
+    """``images pull``, as sh text."""
+    flags = ["--snapshotter", ctr.snapshotter] if ctr.snapshotter else []
+    flags += [f"--platform={platform}"] if platform else []
+    flags += ["--all-platforms"] if all_platforms else []
+    return _step(ctr, namespace, route, terminal, "pull", *flags, name)
+
+
+def _step(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb: str, *words: str) -> str:
+    registry = route.registry
+    flags = ["--local"] if ctr.capabilities.local else []
+    flags += ["--plain-http"] if registry.scheme == "http" else []
+    flags += ["--skip-verify"] if registry.scheme == "https" and registry.skip_verify else []
+    flags += ["--user", route.username] if route.username else []
+    line = ctr.line(namespace, "images", verb, *flags, *words)
+    if route.proxy:
+        line = f"{shell.join(['env', f'HTTP_PROXY={route.proxy}', f'HTTPS_PROXY={route.proxy}'])} {line}"
+    if terminal:
+        line = f"{line} <{shell.join([terminal])}"
+    if not route.authorities:
+        return line
+    # SSL_CERT_FILE replaces the system's bundle.
+    return f'{bring(route.authorities, route.owner)} &&\nSSL_CERT_FILE="$authorities" {line}'
+
+
+def refuse(ctr: Ctr, client: str, route: Route) -> None:
+    """Refuses what this ctr would ignore without a word.
+
+    Args:
+        client: its version, as printed.
+
+    Raises:
+        MethodUnsupported: with the way out.
+    """
+    registry, version = route.registry, Version.parse(client)
+    if registry.scheme == "https" and registry.skip_verify and not ctr.capabilities.skip_verify:
+        raise MethodUnsupported(
+            f"ctr {client} checks the certificate of {registry.name} whatever skip_verify says",
+            hint="name the certificate of its CA with ca_file in ctr_registries",
+        )
+    plain = version and (not version.at_least(1, 4) or (version.major, version.minor) == (1, 6))
+    if registry.scheme == "https" and registry.host in ("localhost", "127.0.0.1", "::1") and plain:
+        raise MethodUnsupported(
+            f"ctr {client} speaks plain http to {registry.name}, since that is the host itself",
+            hint="call the registry by another name, or set scheme: http for it in ctr_registries",
+        )
+
+
+def can_be_typed(password: str) -> bool:
+    """Whether a terminal hands a password on as it is."""
+    return password.isprintable() and len(password.encode()) <= _TYPED

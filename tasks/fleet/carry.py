@@ -1,0 +1,213 @@
+"""What push and pull share: one image's way between one host and one registry, around ctr's own command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from tasks.ctr import refusals, transfer
+from tasks.ctr.failures import failure
+from tasks.ctr.probe import Facts
+from tasks.ctr.progress import Progress
+from tasks.ctr.shell import Answer, Script
+from tasks.ctr.transfer import PROMPT, Route
+from tasks.errors import FerryError, HostError
+from tasks.fleet import credentials
+from tasks.oci.descriptor import Descriptor, Manifest, Platform
+from tasks.oci.reference import Reference
+from tasks.oci.registry import Login, Registry, Seen
+from tasks.ssh.forward import SeenError
+from tasks.ssh.host import Host
+from tasks.ssh.registry import Client, authorities
+from tasks.ssh.terminal import Terminal
+
+_WORTH_ASKING = 8 << 20  # bytes
+# What is no reason not to try: ctr may do what we may not ask.
+_UNKNOWN = {
+    Seen.NOT_CHECKED: "sshd there forwards no connections, and the host has no curl or wget to ask with",
+    Seen.DENIED: "the registry does not let this login ask for it",
+}
+_PAUSES = (0.5, 1.0, 2.0)  # seconds, between the tries of a registry that fails by its own word
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """What the registry has under a reference.
+
+    Attributes:
+        target: None where it has none, or where it could not be asked.
+        unknown: why it could not be asked; empty where it was.
+        present: bytes of what is to come that the repository has; None where that was not asked.
+    """
+
+    target: Descriptor | None
+    unknown: str = ""
+    present: int | None = None
+
+    @property
+    def digest(self) -> str | None:
+        """What the reference points at."""
+        return self.target.digest if self.target else None
+
+
+class Carrier:
+    """A host, a registry and a reference in it.
+
+    Raises:
+        HostError: what keeps this host's ctr from working with that registry.
+        UsageError: what is wrong with the login for it.
+    """
+
+    def __init__(self, host: Host, facts: Facts, reference: Reference) -> None:
+        self.host, self.facts, self.reference = host, facts, reference
+        self.registry: Registry = host.target.registry(reference.domain)
+        self._login: Login | None = credentials.login(self.registry)
+        try:
+            self._client = Client(host, self.registry, self._login)
+        except SeenError as error:
+            raise self._error(error.seen, error.said) from error
+        self.route = Route(
+            self.registry,
+            self._login.username if self._login else None,
+            authorities(self.registry),
+            host.target.proxy,
+            f"ctr-ferry.{host.run_id}",
+        )
+        transfer.refuse(facts.ctr, facts.client, self.route)
+
+    def look(self, blobs: Mapping[str, int] | None = None) -> There:
+        """Asks the registry, as the host sees it, what it has under the reference.
+
+        Args:
+            blobs: sizes by digest of what is to come; where it is much, it is asked which of it is there.
+
+        Raises:
+            RegistryError: what it says instead; Unreachable.
+        """
+        for pause in (*_PAUSES, None):
+            try:
+                with self._client.connected():
+                    target = self._client.find(self.reference.path, str(self.reference.digest or self.reference.tag))
+                    return There(target, present=self._present(blobs or {}))
+            except SeenError as error:
+                if unknown := _UNKNOWN.get(error.seen):
+                    return There(None, unknown)
+                if error.seen is not Seen.FAILED or pause is None:
+                    raise self._error(error.seen, error.said) from error
+                self.host.pause(pause)
+        raise AssertionError("unreachable")
+
+    def _present(self, blobs: Mapping[str, int]) -> int | None:
+        if sum(blobs.values()) < _WORTH_ASKING:
+            return None
+        found = self._client.present(self.reference.path, blobs)
+        return None if found is None else sum(blobs[digest] for digest in found)
+
+    def weigh(self, platform: Platform | None) -> int | None:
+        """Bytes of all that the reference stands for, of one platform or of all; None where that cannot be known."""
+        try:
+            with self._client.connected():
+                top = self._manifest(str(self.reference.digest or self.reference.tag))
+                children = [child for child in top.children if platform in (None, child.platform)]
+                return sum(
+                    blob.size for each in (top, *(self._manifest(c.digest) for c in children)) for blob in each.blobs
+                )
+        except (SeenError, ValueError):
+            return None
+
+    def _manifest(self, reference: str) -> Manifest:
+        return Manifest.parse(self._client.read(self.reference.path, reference))
+
+    def carry(self, script: Callable[[str | None], Script], step: str, sizes: Mapping[str, int]) -> dict[str, Answer]:
+        """Runs ctr's push or pull, answering its prompt, until it is done or the registry stops.
+
+        A registry that fails by its own word is tried again a few times.
+
+        Args:
+            script: from the terminal's device to the script; no device where none is needed.
+            step: the one that pushes or pulls.
+            sizes: of the blobs, as far as they are known.
+
+        Returns:
+            The answers to all steps.
+
+        Raises:
+            RegistryTimeout: no progress for too long; Unreachable, and what `Host.ask` raises.
+        """
+        for pause in (*_PAUSES, None):
+            answers = self._once(script, Progress(sizes))
+            if pause is None or self.meaning(answers[step]) is not Seen.FAILED:
+                return answers
+            self.host.pause(pause)
+        raise AssertionError("unreachable")
+
+    def _once(self, script: Callable[[str | None], Script], progress: Progress) -> dict[str, Answer]:
+        needs_one = self._login is not None or not self.facts.ctr.capabilities.piped
+        limit = self.host.target.limits.command
+        with self.host.terminal(limit) if needs_one else nullcontext() as terminal:
+            talk = _Talk(self, progress, terminal, self._login)
+            return self.host.ask(script(terminal.device if terminal else None), listener=talk)
+
+    def meaning(self, answer: Answer) -> Seen | None:
+        """What a push or pull says of the registry; None where it went well, or the registry is not why."""
+        return None if answer.ok else refusals.meaning(answer.stderr, self.registry)
+
+    def failure(self, answer: Answer) -> FerryError:
+        """The error that a push or pull ended with."""
+        seen = self.meaning(answer)
+        plain = failure(answer, str(self.reference))
+        return self._error(seen, plain.said) if seen else plain
+
+    def missing(self) -> HostError:
+        """The error of a registry that has nothing under the reference."""
+        return self._error(Seen.NOT_FOUND, "")
+
+    def silent(self) -> HostError:
+        """The error of a registry that stopped."""
+        return self._error(Seen.NO_ANSWER, f"no progress within {self.host.target.limits.registry} s")
+
+    def asked_again(self) -> HostError:
+        """The error of a login that ctr asks for twice."""
+        return self._error(Seen.UNAUTHORIZED, "ctr asked for the password again")
+
+    def _error(self, seen: Seen, said: str) -> HostError:
+        return refusals.error(seen, str(self.reference), said, login=bool(self._login))
+
+
+class _Talk:
+    """Hears a push or pull: tells its progress, answers its prompt once, and knows when it has stopped."""
+
+    def __init__(self, carrier: Carrier, progress: Progress, terminal: Terminal | None, login: Login | None) -> None:
+        self._carrier, self._progress, self._terminal, self._login = carrier, progress, terminal, login
+        self._answered = self._over = False
+        self._moved = time.monotonic()
+        self._state: object = None
+
+    def hear(self, data: bytes) -> bytes:
+        """Takes in what ctr printed; what is no progress is kept."""
+        progress = self._progress
+        kept = progress.feed(data)
+        if progress.waiting.endswith(PROMPT) and self._terminal and self._login:
+            kept += progress.end()
+            if self._answered:
+                raise self._carrier.asked_again()
+            self._terminal.type(self._login.password.reveal())
+            self._answered = True
+        if progress.items and data:
+            self._carrier.host.moved(progress.done, progress.total)
+        self._over = self._over or b" end " in kept  # the first step's frame
+        self._refuse_silence()
+        return kept
+
+    def end(self) -> bytes:
+        """The last line."""
+        return self._progress.end()
+
+    def _refuse_silence(self) -> None:
+        now, state = time.monotonic(), (dict(self._progress.items), self._progress.unpacking)
+        if state != self._state or self._progress.unpacking or self._over:
+            self._state, self._moved = state, now
+        elif now - self._moved > self._carrier.host.target.limits.registry:
+            raise self._carrier.silent()

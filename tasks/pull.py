@@ -1,0 +1,352 @@
+"""``pull``: hosts take an image from a registry, each by itself, and it is looked at what they got."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tasks.ctr import checks, naming, transfer
+from tasks.ctr.content import Content
+from tasks.ctr.failures import content_missing, required
+from tasks.ctr.images import Image, Listing, parse_digests, parse_images
+from tasks.ctr.naming import Method, Naming, Place
+from tasks.ctr.probe import Facts
+from tasks.ctr.shell import Answer, Script
+from tasks.ctr.verdict import judge
+from tasks.errors import Drift, FerryError, MethodUnsupported, NotUnpacked, ReferenceExists, UsageError
+from tasks.fleet import credentials, look, options
+from tasks.fleet.carry import Carrier, There
+from tasks.fleet.command import per_host
+from tasks.fleet.outcome import Status
+from tasks.fleet.undo import take_back
+from tasks.oci.descriptor import Descriptor, Platform
+from tasks.oci.reference import Reference, is_digest
+from tasks.ssh.host import Host
+from tasks.ssh.target import Target
+
+ALREADY = "it is there already, with the registry's digest, whole and unpacked"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is pulled; ``digest`` is what its tag must point at."""
+
+    reference: Reference
+    digest: str | None = None
+    platform: Platform | None = None
+    all_platforms: bool = False
+    namespace: str | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """What the host has now.
+
+    Attributes:
+        digest: what the name points at.
+        bytes: of all blobs that the platforms asked for need; None where they were not read.
+        seconds: that ctr took.
+        method: pull, or stage (through a name of its own, where a name was moved); empty where nothing was to be done.
+        verified: ``digest``, or ``unverified`` where the registry could not be asked; ``reason`` tells why.
+        notices: what a person should know of it.
+    """
+
+    reference: str
+    namespace: str
+    digest: str
+    status: Status
+    ctr: str
+    method: str = ""
+    bytes: int | None = None
+    seconds: float = 0.0
+    verified: str = "digest"
+    reason: str = ""
+    notices: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The name, its digest, and what is to be known."""
+        how = f"  ({self.method}, ctr {self.ctr})" if self.method else ""
+        unsure = [f"unverified: {self.reason}"] if self.verified != "digest" else []
+        below = [self.digest, *unsure, *self.notices]
+        return [f"{self.reference} in {self.namespace}{how}", *(f"  {line}" for line in below if line)]
+
+
+def parse(
+    *,
+    ref: str | None = None,
+    digest: str | None = None,
+    platform: str | None = None,
+    all_platforms: bool = False,
+    namespace: str | None = None,
+    force: bool = False,
+) -> Request:
+    """Options to a request.
+
+    Raises:
+        UsageError: or BadReference, with the option that is wrong.
+    """
+    if not ref:
+        raise UsageError("pull needs --ref REF", hint="fab -H all pull --ref registry.example/app:1")
+    reference = Reference.parse(ref)
+    if digest and not is_digest(digest):
+        raise UsageError(f"--digest {digest!r} is no digest", hint="a digest is sha256: and 64 hex digits")
+    if reference.digest and (reference.tag or digest):
+        raise UsageError(
+            f"--ref {ref} has a digest and {'a tag' if reference.tag else '--digest another'}",
+            hint="give a tag with --ref, and what it must point at with --digest",
+        )
+    if platform and all_platforms:
+        raise UsageError("--platform and --all-platforms exclude each other")
+    reference = reference if reference.tag or reference.digest else reference.with_tag("latest")
+    return Request(reference, digest, options.platform(platform), all_platforms, options.namespace(namespace), force)
+
+
+def before(request: Request, targets: Sequence[Target]) -> None:
+    """Finds the logins before any host is touched.
+
+    Raises:
+        UsageError: what is wrong with one.
+    """
+    for registry in {target.registry(request.reference.domain) for target in targets}:
+        credentials.login(registry)
+
+
+class Job:
+    """One image on its way to one host."""
+
+    def __init__(self, host: Host, request: Request) -> None:
+        self.host, self.request, self.name = host, request, str(request.reference)
+        self.namespace = request.namespace or host.target.ctr.namespace
+        self.facts: Facts = host.facts((self.namespace,))
+        self.before: Listing = self.facts.listings[self.namespace]
+        self.existing: Image | None = self.before.get(self.name)
+        if (request.platform or request.all_platforms) and not self.facts.ctr.capabilities.piped:
+            raise MethodUnsupported(
+                f"ctr {self.facts.client} pulls the host's own platform alone",
+                hint="leave --platform and --all-platforms out",
+            )
+        self.carrier = Carrier(host, self.facts, request.reference)
+        self.there = There(None)
+        self.notices: tuple[str, ...] = ()
+
+    def run(self) -> PullResult:
+        """Looks at both ends, pulls where they differ, and looks at what came.
+
+        Raises:
+            FerryError.
+        """
+        self.there = self.carrier.look()
+        if not self.there.target and not self.there.unknown:
+            raise self.carrier.missing()
+        self._refuse_moved_tag()
+        if self.existing and self.existing.digest == self.wanted and (found := self._whole()):
+            return found
+        moves = self.existing is not None and self.existing.digest != self.wanted
+        if moves:
+            self._refuse_to_replace()
+        method = "stage" if moves else "pull"
+        if self.host.dry_run:
+            size = self.carrier.weigh(
+                None if self.request.all_platforms else self.request.platform or self.facts.platform
+            )
+            self.notices = (f"would move up to {size} bytes",) if size is not None else ()
+            return self._result(self.wanted or "", Status.CHANGED, method, size=size)
+        return self._pull(method)
+
+    @property
+    def wanted(self) -> str | None:
+        """The digest that the name shall have; None where neither user nor registry told."""
+        return self.request.digest or self.request.reference.digest or self.there.digest
+
+    def _refuse_moved_tag(self) -> None:
+        if self.request.digest and self.there.digest and self.there.digest != self.request.digest:
+            raise Drift(
+                f"{self.name} points at another digest in the registry than it should",
+                said=f"there  {self.there.digest}\nwanted {self.request.digest}",
+                hint="find out who moved it; or pull by digest: --ref "
+                f"{self.request.reference.repository}@{self.request.digest}",
+            )
+
+    def _refuse_to_replace(self) -> None:
+        """A name that points elsewhere stays, unless told otherwise, and unless it can be moved at the very end."""
+        assert self.existing  # noqa: S101
+        if not self.request.force:
+            raise ReferenceExists(
+                f"{self.name} exists in namespace {self.namespace} with another digest than the registry's",
+                said=f"there    {self.existing.digest}\nregistry {self.wanted or self.there.unknown}",
+                hint="add --force to let the name point at what comes",
+            )
+        partial = self.there.target and self.there.target.is_index and not self.facts.ctr.capabilities.partial_index
+        if self.wanted is None or not (self.facts.ctr.capabilities.tag or (self.there.target and not partial)):
+            raise MethodUnsupported(
+                f"{self.name} cannot be moved on this host without losing what it was, should the pull fail",
+                said=self.there.unknown or f"ctr {self.facts.client} cannot name an index with absent platforms",
+                hint="take the name away first, with remove",
+            )
+
+    def _whole(self) -> PullResult | None:
+        """The result where the host has it all already."""
+        check = checks.command(self.facts.ctr, self.namespace, self.name)
+        tops = [str(self.wanted)]
+        content, answers = look.content(
+            self.host, self.facts, self.namespace, tops, deep=self._deep, more={"check": check}
+        )
+        image = self.existing
+        assert image  # noqa: S101
+        if self._lacks(image, content, answers["check"]):
+            return None
+        self.notices = (ALREADY,)
+        return self._result(image.digest, Status.UNCHANGED, "", size=self._size(image, content))
+
+    @property
+    def _deep(self) -> bool:
+        """Whether ctr's own check, which knows the host's platform alone, does not do."""
+        return self.request.all_platforms or self.request.platform not in (None, self.facts.platform)
+
+    def _needed(self, image: Image, content: Content) -> list[Descriptor]:
+        top = Descriptor(image.media_type, image.digest, len(content.blobs.get(image.digest, b"")))
+        if self.request.all_platforms:
+            return list(content.below(top).values())
+        return content.needed(top, self.request.platform or self.facts.platform)
+
+    def _size(self, image: Image, content: Content) -> int | None:
+        needed = self._needed(image, content)
+        whole = len(needed) > 1 and (self._deep or not needed[0].is_index)
+        return sum(blob.size for blob in needed) if whole else None
+
+    def _lacks(self, image: Image, content: Content, check: Answer) -> FerryError | None:
+        """Why the image is not as it must be, if so."""
+        if self._deep:
+            absent = [blob.digest for blob in self._needed(image, content) if blob.digest not in content.visible]
+            return content_missing(self.name, "\n".join(absent)) if absent else None
+        state = checks.parse_checks(check.text).get(self.name, checks.UNKNOWN)
+        if not state.complete:
+            return content_missing(self.name, state.status)
+        if not state.unpacked:
+            return NotUnpacked(
+                f"{self.name} in namespace {self.namespace} is whole, but not unpacked",
+                hint="look at containerd's log on that host, then run it again",
+            )
+        return None
+
+    def _pull(self, method: str) -> PullResult:
+        stage = replace(self.request.reference, tag=None, digest=self.wanted)
+        began = time.monotonic()
+        answers = self.carrier.carry(lambda terminal: self._script(method, stage, terminal), "pull", {})
+        seconds = time.monotonic() - began
+        now = Listing(self.namespace, parse_images(required(answers["verify"], "verify").text)).get(self.name)
+        content = Content(parse_digests(answers["visible"].text.splitlines()))
+        if now and answers["top"].ok:
+            content.blobs[now.digest] = answers["top"].stdout
+            if self._deep:
+                look.deepen(self.host, self.facts, self.namespace, content)
+        if error := self._judge(now, content, answers):
+            self._take_back(now, stage, method)
+            raise error
+        assert now  # noqa: S101
+        size = self._size(now, content)
+        return self._result(now.digest, Status.CHANGED, method, seconds=seconds, size=size)
+
+    def _script(self, method: str, stage: Reference, terminal: str | None) -> Script:
+        ctr, namespace, request = self.facts.ctr, self.namespace, self.request
+        cleanups = [self.carrier.route.cleanup]
+        pulled = transfer.pull(
+            ctr,
+            namespace,
+            self.carrier.route,
+            str(stage) if method == "stage" else self.name,
+            platform=request.platform,
+            all_platforms=request.all_platforms,
+            terminal=terminal,
+        )
+        if method == "stage":
+            pulled = f"{{ {pulled}; }} && {self._move(stage)}"
+            if not self.before.get(str(stage)):
+                cleanups.append(f"{ctr.remove(namespace, str(stage))} >/dev/null 2>&1")
+        return Script(
+            {
+                "pull": pulled,
+                "verify": naming.verify(self._place, [self.name]),
+                "check": checks.command(ctr, namespace, self.name),
+                "top": ctr.content(namespace, self.wanted) if self.wanted else "false",
+                "visible": ctr.digests(namespace),
+            },
+            cleanup="\n".join(filter(None, cleanups)),
+        )
+
+    @property
+    def _place(self) -> Place:
+        managed = self.namespace == "k8s.io" and self.facts.cri
+        owner = f"ctr-ferry.{self.host.run_id}"
+        return Place(self.facts.ctr, self.namespace, self.namespace, self.facts.content_root, owner, managed)
+
+    def _move(self, stage: Reference) -> str:
+        """The name follows the one that was pulled, which is whole by then."""
+        ctr = self.facts.ctr
+        if ctr.capabilities.tag:
+            return ctr.tag(self.namespace, str(stage), self.name, force=True)
+        named = Naming(Method.INDEX, str(stage), self.request.reference, self.there.target, replaces=True, whole=True)
+        return naming.by_index(self._place, named)
+
+    def _judge(self, now: Image | None, content: Content, answers: Mapping[str, Answer]) -> FerryError | None:
+        if not answers["pull"].ok:
+            return self.carrier.failure(answers["pull"])
+        verdict = judge(
+            self.name,
+            self.wanted or (now.digest if now else ""),
+            answers["pull"],
+            now,
+            namespace=self.namespace,
+            managed=self._place.managed,
+            tolerant=False,
+        )
+        return verdict.error or (self._lacks(now, content, answers["check"]) if now else None)
+
+    def _take_back(self, now: Image | None, stage: Reference, method: str) -> None:
+        """What a pull that failed has made; a name that was there before is as it was."""
+        names = [self.name] if now and not self.existing else []
+        digests = {digest for digest in (now and now.digest, self.wanted) if digest}
+        if names or (method == "stage" and not self.before.get(str(stage))):
+            take_back(self.host, self.facts.ctr, self.before, names, digests)
+
+    def _result(
+        self,
+        digest: str,
+        status: Status,
+        method: str,
+        *,
+        seconds: float = 0.0,
+        size: int | None = None,
+    ) -> PullResult:
+        return PullResult(
+            self.name,
+            self.namespace,
+            digest,
+            status,
+            self.facts.client,
+            method,
+            size,
+            round(seconds, 3),
+            "unverified" if self.there.unknown else "digest",
+            self.there.unknown,
+            self.notices,
+        )
+
+
+@per_host(
+    parse,
+    before=before,
+    help={
+        "ref": "The image's name in the registry, with a tag (default: latest) or a digest.",
+        "digest": "What the tag must point at; a tag that has moved is refused.",
+        "platform": "Pull this platform of a multi-platform image rather than the host's own.",
+        "all_platforms": "Pull all platforms of a multi-platform image.",
+        "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
+        "force": "Let an existing name point at what comes.",
+    },
+)
+def pull(host: Host, request: Request) -> PullResult:
+    """Pull an image from a registry on every host, and look at what came; --serial N spares the registry."""
+    return Job(host, request).run()

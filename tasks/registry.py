@@ -1,0 +1,130 @@
+"""``registry``: what each host sees of each registry that the inventory names for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.errors import FerryError, RegistryError, UsageError
+from tasks.fleet import credentials
+from tasks.fleet.command import per_host
+from tasks.fleet.outcome import Result, Status, Table, names
+from tasks.oci.registry import TODO, Registry, Seen
+from tasks.ssh.host import Host
+from tasks.ssh.registry import Sight, look
+from tasks.ssh.target import Target
+
+_WELL = (Seen.OPEN, Seen.LOGIN)
+_UNSURE = (Seen.NOT_CHECKED, Seen.NO_TIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which registries; None is all."""
+
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySight:
+    """One registry from one host.
+
+    Attributes:
+        health: ok, warn (it could not be asked) or fail.
+        auth: what it wants a login with: Basic, Bearer, or empty.
+        login: whether our login works; None where it wants none or we have none.
+        seconds: until its first answer; None where there was none.
+    """
+
+    registry: str
+    scheme: str
+    health: str
+    text: str
+    auth: str
+    login: bool | None
+    seconds: float | None
+    todo: str
+
+    @classmethod
+    def of(cls, sight: Sight) -> RegistrySight:
+        """From what was seen."""
+        seen, auth = sight.seen, sight.auth
+        health = "ok" if seen in _WELL else "warn" if seen in _UNSURE else "fail"
+        login = {Seen.OPEN: True, Seen.UNAUTHORIZED: False}.get(seen) if auth else None
+        text = f"{seen.value}, the login works" if login else seen.value
+        text += f" ({sight.said})" if sight.said else ""
+        seconds = round(sight.seconds, 3) if sight.seconds else None
+        return cls(sight.registry.name, sight.registry.scheme, health, text, auth, login, seconds, TODO.get(seen, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryResult:
+    """One host's registries."""
+
+    registries: tuple[RegistrySight, ...]
+
+    @property
+    def status(self) -> Status:
+        """It only looks."""
+        return Status.OK
+
+    def lines(self) -> list[str]:
+        """Nothing besides the table."""
+        return []
+
+
+def parse(*, name: str | None = None) -> Request:
+    """Options to a request."""
+    return Request(name)
+
+
+def before(request: Request, targets: Sequence[Target]) -> None:
+    """Finds the logins before any host is touched.
+
+    Raises:
+        UsageError: what is wrong with one, or no registry of that name.
+    """
+    wanted = {registry for target in targets for registry in _chosen(target, request)}
+    if not wanted:
+        what = f"no registry {request.name}" if request.name else "no registry"
+        raise UsageError(f"the inventory has {what} for these hosts", hint="name them in ctr_registries")
+    for registry in wanted:
+        credentials.login(registry)
+
+
+def _chosen(target: Target, request: Request) -> list[Registry]:
+    return [registry for registry in target.registries if request.name in (None, registry.name)]
+
+
+def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
+    """A row a registry and what is seen of it; hosts that see the same share one, with the slowest's time."""
+    rows: dict[tuple[str, ...], list[tuple[str, float | None]]] = {}
+    for host, answer in answers.items():
+        found = answer.result if isinstance(answer, FerryError) else answer
+        for each in found.registries if isinstance(found, RegistryResult) else ():
+            key = (each.registry, each.health, each.text, each.auth or "-", each.todo)
+            rows.setdefault(key, []).append((host, each.seconds))
+    cells = []
+    for (registry, health, text, auth, todo), seen in rows.items():
+        slowest = max((seconds for _, seconds in seen if seconds), default=None)
+        time = f"{slowest * 1000:.0f} ms" if slowest else "-"
+        cells.append((registry, names(host for host, _ in seen), health, auth, time, text, todo))
+    columns = ("REGISTRY", "HOSTS", "STATUS", "AUTH", "ANSWER", "SEEN", "WHAT TO DO")
+    return Table(columns, tuple(sorted(cells, key=lambda row: row[0])))
+
+
+@per_host(
+    parse,
+    before=before,
+    tabulate=tabulate,
+    help={"name": "Only this registry of ctr_registries (default: all of them)."},
+)
+def registry(host: Host, request: Request) -> RegistryResult:
+    """Look at the inventory's registries as each host sees them: name, connection, TLS, login, time."""
+    sights = look(host, _chosen(host.target, request), credentials.login, errands=True)
+    result = RegistryResult(tuple(RegistrySight.of(sight) for sight in sights))
+    if ill := [each.registry for each in result.registries if each.health == "fail"]:
+        raise RegistryError(
+            f"not to be worked with from here: {', '.join(ill)}", hint="do as the table says", result=result
+        )
+    return result

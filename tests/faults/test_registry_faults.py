@@ -1,0 +1,276 @@
+"""A registry, disk or `fab` fails in the middle of a push or pull: it is told, nothing stays, and it goes on later."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ferry import Market, Run, eventually, in_repository, leftovers, names_of, processes
+
+from lab.fleet import Node
+from lab.images import NATIVE, BuiltImage, build
+
+MIB = 1 << 20
+NODES = ("node1", "node3", "node5")
+
+
+def some(market: Market, *wanted: str) -> list[Node]:
+    """Return those of some nodes that the fleet has."""
+    return [node for name, node in market.nodes.items() if name in wanted] or pytest.skip("the fleet has none of them")
+
+
+def fresh(folder: Path, *layers: int) -> BuiltImage:
+    """Build an image that no registry has had: of others ctr would not send a byte again."""
+    return build(folder, layers=layers or (1000,), seed=secrets.randbits(32))
+
+
+class Running:
+    """A push to the slow registry, or a pull from it, on some nodes; ended with the block."""
+
+    def __init__(self, market: Market, nodes: list[Node], *words: str, **env: str) -> None:
+        self.market, self.nodes, self._words, self._env = market, nodes, words, env
+        self._before = {node.name: processes(node).keys() for node in nodes}
+        self._seen = market.registries.seen("slow")
+
+    def __enter__(self) -> Running:
+        environment = {**self.market.registries.environment, **self._env}
+        words = ("-H", ",".join(names_of(self.nodes)), *self._words)
+        self.process = self.market.fab.start(*words, inventory=self.market.inventory(), **environment)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def moved(self, way: str = "sent") -> int:
+        """How many bytes clients have sent (or got) through the slow registry."""
+        moved: int = self.market.registries.seen("slow")[way] - self._seen[way]
+        return moved
+
+    def new(self, node: Node) -> dict[int, str]:
+        """Return a node's processes since it began."""
+        return {pid: argv for pid, argv in processes(node).items() if pid not in self._before[node.name]}
+
+    def in_the_middle(self, size: int, way: str = "sent") -> bool:
+        """Wait until so many bytes have moved and all nodes are at it; tell whether that came to pass."""
+        verb = f" images {self._words[0]} "
+        at_it = lambda: all(any(verb in argv for argv in self.new(node).values()) for node in self.nodes)  # noqa: E731
+        return eventually(lambda: self.moved(way) > size and at_it(), 30)
+
+    def ended(self) -> Run:
+        """Wait for `fab`."""
+        out, err = self.process.communicate(timeout=60)
+        assert "Traceback" not in out + err
+        return Run(self.process.returncode, out, err)
+
+    def leaves_nothing(self) -> None:
+        """No process and no file of ours is on the nodes, within the guard's patience."""
+        for node in self.nodes:
+            assert eventually(lambda n=node: not self.new(n), 20), self.new(node)  # type: ignore[misc]
+            assert leftovers(node) == []
+
+
+class TestAPush:
+    def test_that_a_killed_registry_broke_off_goes_on_from_there(
+        self, market: Market, tmp_path: Path, node3: Node
+    ) -> None:
+        registry, name = market.registries.slow, market.name(market.registries.slow)
+        image = fresh(tmp_path, 20 * MIB, 30 * MIB, 150 * MIB)
+        market.stage.seed(image, name, nodes=[node3])
+        size, repository = sum(map(image.size, image.blobs)), in_repository(registry, name).partition(":")[0]
+        with Running(market, [node3], "push", "--json", "--ref", name) as running:
+            with market.registries.throttled(60 * MIB):
+                layers = set(image.layers[NATIVE])
+                assert eventually(lambda: registry.server.blobs(repository) & layers, 30), running.ended()
+                registry.server.kill()
+            try:
+                run = running.ended()
+            finally:
+                registry.server.start()
+            assert (run.exit, run.statuses) == (1, {"node3": "registry-broken-off"}), run.out
+            first = running.moved()
+            assert first < size, "all of it had been sent: this test shows nothing"
+            assert market.there(registry, name) is None
+            running.leaves_nothing()
+            again = market.push(["node3"], "--ref", name)
+            assert again.statuses == {"node3": "changed"}, again.out
+            assert again.outcomes["node3"]["result"]["present"] >= image.size(image.layers[NATIVE][0])
+            assert market.there(registry, name) == image.target.digest
+            assert running.moved() - first < size - image.size(image.layers[NATIVE][0]) / 2
+
+    def test_to_a_registry_that_stops_answering_in_the_middle_is_given_up(self, market: Market, tmp_path: Path) -> None:
+        registry, nodes = market.registries.slow, some(market, *NODES)
+        name = market.name(registry)
+        market.stage.seed(fresh(tmp_path), name, nodes=nodes)
+        words = ("push", "--json", "--ref", name)
+        with Running(market, nodes, *words, FABRIC_TIMEOUTS_REGISTRY="2") as running:
+            with market.registries.throttled(200_000):
+                assert running.in_the_middle(300_000), running.ended()
+                with registry.server.frozen():
+                    run = running.ended()
+            assert (run.exit, run.statuses) == (1, dict.fromkeys(names_of(nodes), "registry-timeout")), run.out
+            running.leaves_nothing()
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+    def test_that_is_cut_off_leaves_nothing_on_the_nodes(
+        self, market: Market, tmp_path: Path, number: int, status: int
+    ) -> None:
+        registry, nodes = market.registries.slow, some(market, *NODES)
+        name = market.name(registry)
+        market.stage.seed(fresh(tmp_path), name, nodes=nodes)
+        with (
+            market.registries.throttled(100_000),
+            Running(market, nodes, "push", "--json", "--ref", name) as running,
+        ):
+            assert running.in_the_middle(200_000), running.ended()
+            running.process.send_signal(number)
+            assert running.ended().exit == status
+            running.leaves_nothing()
+        assert market.there(registry, name) is None
+
+    def test_whose_connection_is_cut_is_told_and_leaves_nothing_on_the_node(
+        self, market: Market, tmp_path: Path, node3: Node
+    ) -> None:
+        registry = market.registries.slow
+        name = market.name(registry)
+        market.stage.seed(fresh(tmp_path), name, nodes=[node3])
+        with (
+            market.registries.throttled(100_000),
+            Running(market, [node3], "push", "--json", "--ref", name) as running,
+        ):
+            assert running.in_the_middle(200_000), running.ended()
+            for pid in [pid for pid, argv in running.new(node3).items() if argv.startswith("sshd")]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            run = running.ended()
+            assert (run.exit, run.statuses) == (4, {"node3": "connection-lost"}), run.out
+            running.leaves_nothing()
+
+
+class TestARegistryThatFailsByItsOwnWord:
+    WRITES = ("POST", "PUT", "PATCH")
+
+    @pytest.mark.parametrize(
+        ("name", "status"),
+        [
+            ("node1", "503 Service Unavailable"),
+            ("node3", "429 Too Many Requests"),
+            ("node5", "500 Internal Server Error"),
+        ],
+    )
+    def test_is_tried_again(self, market: Market, tmp_path: Path, name: str, status: str) -> None:
+        (node,), registry = some(market, name), market.registries.flaky
+        goal, image = market.name(registry), fresh(tmp_path)
+        market.stage.seed(image, goal, nodes=[node])
+        with market.registries.failing(status, 2, methods=self.WRITES) as answered:
+            run = market.push([name], "--ref", goal)
+            assert answered() == 2
+        assert run.statuses == {name: "changed"}, run.out
+        assert market.there(registry, goal) == image.target.digest
+
+    @pytest.mark.parametrize(
+        ("status", "code", "message", "kind"),
+        [
+            ("507 Insufficient Storage", "UNKNOWN", "no space left on device", "registry-failed"),
+            ("403 Forbidden", "DENIED", "quota of this project is exceeded", "registry-denied"),
+        ],
+    )
+    def test_is_given_up_in_the_end_with_its_own_word(
+        self, market: Market, tmp_path: Path, *, status: str, code: str, message: str, kind: str
+    ) -> None:
+        registry, nodes = market.registries.flaky, some(market, *NODES)
+        name = market.name(registry)
+        market.stage.seed(fresh(tmp_path), name, nodes=nodes)
+        with market.registries.failing(status, 10_000, code=code, message=message, methods=self.WRITES):
+            run = market.push(names_of(nodes), "--ref", name)
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(names_of(nodes), kind)), run.out
+        assert status[:3] in run.error["said"]
+        assert market.there(registry, name) is None
+
+
+class TestAPull:
+    def test_that_a_killed_registry_broke_off_leaves_no_name_and_succeeds_afterwards(
+        self, market: Market, tmp_path: Path
+    ) -> None:
+        registry, nodes = market.registries.slow, some(market, *NODES)
+        name, image = market.name(registry), fresh(tmp_path, 8 * MIB)
+        registry.server.put(image, in_repository(registry, name))
+        with Running(market, nodes, "pull", "--json", "--ref", name) as running:
+            with market.registries.throttled(400_000):
+                assert running.in_the_middle(400_000, "got"), running.ended()
+                registry.server.kill()
+            try:
+                run = running.ended()
+            finally:
+                registry.server.start()
+            assert (run.exit, run.statuses) == (1, dict.fromkeys(names_of(nodes), "registry-broken-off")), run.out
+            running.leaves_nothing()
+        assert [market.stage.records(node) for node in nodes] == [{} for _ in nodes]
+        again = market.pull(names_of(nodes), "--ref", name)
+        assert again.statuses == dict.fromkeys(names_of(nodes), "changed"), again.out
+
+    def test_on_a_full_disk_is_told_leaves_no_name_and_succeeds_where_there_is_room(
+        self, market: Market, tmp_path: Path
+    ) -> None:
+        registry, nodes = market.registries.http, some(market, "node2", "node3", "node5")
+        name, image = market.name(registry), fresh(tmp_path, 1000, 30 * MIB)
+        registry.server.put(image, in_repository(registry, name))
+        with contextlib.ExitStack() as stack:
+            for node in nodes:
+                stack.enter_context(small_disk(node, "24m"))
+            run = market.pull(names_of(nodes), "--ref", name)
+            records = [market.stage.records(node) for node in nodes]
+        assert (run.exit, set(run.statuses.values())) == (1, {"disk-full"}), run.out
+        assert "no space left on device" in run.error["said"]
+        assert records == [{} for _ in nodes]
+        again = market.pull(names_of(nodes), "--ref", name)
+        assert again.statuses == dict.fromkeys(names_of(nodes), "changed"), again.out
+
+
+@contextlib.contextmanager
+def small_disk(node: Node, size: str) -> Iterator[None]:
+    """A disk of its own for all that containerd keeps, empty at first."""
+    node.stop_containerd()
+    node.exec(["mount", "-t", "tmpfs", "-o", f"size={size}", "test", node.root])
+    try:
+        node.start_containerd()
+        yield
+    finally:
+        node.stop_containerd()
+        node.exec(["umount", "-R", node.root])
+        node.start_containerd()
+
+
+class TestAnSshdThatForbidsForwarding:
+    def test_lets_a_push_be_told_as_unverified_or_verified_by_the_hosts_own_means(
+        self, market: Market, tmp_path: Path, node3: Node
+    ) -> None:
+        registry, name = market.registries.basic, market.name(market.registries.basic)
+        image = fresh(tmp_path)
+        market.stage.seed(image, name, nodes=[node3])
+        with key_without_forwarding(node3, tmp_path / "key") as key:
+            host = {"n": {"ansible_host": node3.address, "ansible_ssh_private_key_file": str(key)}}
+            run = market.push(["n"], "--ref", name, inventory=market.inventory(hosts=host))
+        assert run.statuses == {"n": "changed"}, run.out
+        assert market.there(registry, name) == image.target.digest
+        told = run.outcomes["n"]["result"]
+        assert (told["verified"], bool(told["reason"])) in (("digest", False), ("unverified", True))
+
+
+@contextlib.contextmanager
+def key_without_forwarding(node: Node, key: Path) -> Iterator[Path]:
+    """A key for root of a node, with which sshd forwards nothing."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    line = f"no-port-forwarding {key.with_suffix('.pub').read_text()}"
+    before = node.exec(["cat", "/etc/ssh/authorized_keys"]).stdout
+    node.exec(["sh", "-c", "cat >>/etc/ssh/authorized_keys"], stdin=line.encode())
+    try:
+        yield key
+    finally:
+        node.exec(["sh", "-c", "cat >/etc/ssh/authorized_keys"], stdin=before)

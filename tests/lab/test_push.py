@@ -1,0 +1,271 @@
+"""`fab push` on the real fleet: from every node to every registry that it can use, and refused where it cannot."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ferry import Fab, Market, eventually, leftovers, processes, release
+
+from lab.fleet import Fleet, Node
+from lab.images import NATIVE, BuiltImage, build
+from lab.registries import DEMO_NODES, Registry
+
+OTHER = "linux/arm64" if NATIVE != "linux/arm64" else "linux/amd64"
+USERS = ("ops", "ops2")
+
+
+@pytest.fixture(scope="module")
+def images(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuiltImage]:
+    """Small images, of this module alone."""
+    assert fleet.nodes
+    folder, seed = tmp_path_factory.mktemp("images"), secrets.randbits(32)
+    return {
+        "plain": build(folder, layers=(1000, 2000), seed=seed),
+        "index": build(folder, layers=(1000,), seed=seed + 1, platforms=(NATIVE, OTHER)),
+        "part": build(folder, layers=(1000,), seed=seed + 2, platforms=(NATIVE, OTHER)),
+    }
+
+
+@pytest.fixture(scope="module")
+def plain(images: dict[str, BuiltImage]) -> BuiltImage:
+    """An image of one platform."""
+    return images["plain"]
+
+
+def uploads(market: Market, registry: Registry, repository: str = "app") -> list[str]:
+    """Return the requests by which a repository of this test was sent something."""
+    sent = [f'"{verb} /v2/{market.stage.token}/{repository}/' for verb in ("PUT", "POST", "PATCH")]
+    return [line for line in registry.server.requests() if any(start in line for start in sent)]
+
+
+class TestEveryNode:
+    def test_pushes_to_every_registry_that_it_can_use_and_only_once(
+        self, market: Market, plain: BuiltImage, node: Node
+    ) -> None:
+        all_, stage = market.registries, market.stage
+        usable = [all_.http, all_.tls, all_.basic, all_.token, *([all_.demo] if node.name in DEMO_NODES else [])]
+        names = {registry: market.name(registry, tag=f"{node.name}-{number}") for number, registry in enumerate(usable)}
+        stage.seed(plain, *names.values(), nodes=[node])
+        before, running = stage.records(node), processes(node).keys()
+
+        def run() -> list[dict[str, Any]]:
+            words = [word for name in names.values() for word in ("push", "--json", "--ref", name)]
+            done = market.run([node.name], *words)
+            assert done.exit == 0, done.out
+            return [command["outcomes"][0] for command in done.document["commands"]]
+
+        for (registry, name), outcome in zip(names.items(), run(), strict=True):
+            told = outcome["result"]
+            assert (outcome["status"], told["reference"], told["verified"]) == ("changed", name, "digest")
+            assert told["digest"] == market.there(registry, name) == plain.target.digest
+        sent = {registry: uploads(market, registry) for registry in usable}
+        assert all(sent.values())
+        assert [outcome["status"] for outcome in run()] == ["unchanged"] * len(usable)
+        assert {registry: uploads(market, registry) for registry in usable} == sent
+        assert stage.records(node) == before
+        assert leftovers(node) == []
+        assert eventually(lambda: processes(node).keys() <= running), processes(node)
+
+    def test_pushes_an_index_whole_where_it_has_all_of_it_and_else_its_own_platform(
+        self, market: Market, images: dict[str, BuiltImage], node: Node
+    ) -> None:
+        registry, whole, part = market.registries.basic, images["index"], images["part"]
+        names = [market.name(registry, name, node.name) for name in ("whole", "part", "asked")]
+        market.stage.seed(whole, names[0], names[2], nodes=[node])
+        market.stage.seed(part, names[1], nodes=[node], blobs=part.of(NATIVE) | {part.manifests[OTHER]})
+        words = [word for name in names for word in ("push", "--json", "--ref", name)]
+        run = market.run([node.name], *words, "--platform", OTHER)
+        assert run.exit == 0, run.out
+        told = [command["outcomes"][0]["result"] for command in run.document["commands"]]
+        # 1.0 cannot push an index at all.
+        wanted = [whole.target.digest if release(node) >= (1, 1) else whole.manifests[NATIVE]]
+        wanted += [part.manifests[NATIVE], whole.manifests[OTHER]]
+        assert [result["digest"] for result in told] == wanted
+        assert [market.there(registry, name) for name in names] == wanted
+        notice = " ".join(told[1]["notices"])
+        assert NATIVE in notice and part.target.digest in notice
+        assert told[1]["source_digest"] == part.target.digest
+
+    def test_fails_clearly_where_all_platforms_are_asked_for_and_absent(
+        self, market: Market, images: dict[str, BuiltImage]
+    ) -> None:
+        registry, part = market.registries.http, images["part"]
+        name = market.name(registry)
+        market.stage.seed(part, name, blobs=part.of(NATIVE) | {part.manifests[OTHER]})
+        run = market.push(market.nodes, "--ref", name, "--all-platforms")
+        assert (run.exit, set(run.statuses.values())) == (1, {"platform-missing"})
+        assert OTHER in run.error["message"]
+        assert market.there(registry, name) is None
+
+
+class TestAnotherName:
+    def test_is_pushed_and_leaves_no_tag_on_any_node(self, market: Market, plain: BuiltImage) -> None:
+        registry, source = market.registries.token, market.stage.name()
+        goal = market.name(registry, "published")
+        market.stage.seed(plain, source)
+        before = market.stage.on_each(market.stage.records)
+        run = market.push(market.nodes, "--ref", source, "--as", goal)
+        assert run.exit == 0, run.out
+        assert "changed" in run.statuses.values() and set(run.statuses.values()) <= {"changed", "unchanged"}
+        assert market.there(registry, goal) == plain.target.digest
+        assert market.stage.on_each(market.stage.records) == before
+
+    def test_is_only_told_of_in_a_dry_run(self, market: Market, plain: BuiltImage) -> None:
+        registry, source = market.registries.basic, market.stage.name()
+        goal = market.name(registry, "dry")
+        market.stage.seed(plain, source)
+        run = market.push(market.nodes, "--ref", source, "--as", goal, "--dry-run")
+        assert (run.exit, set(run.statuses.values())) == (0, {"changed"})
+        assert market.there(registry, goal) is None
+        assert uploads(market, registry, "dry") == []
+
+
+UNREACHABLE, UNRESOLVED, TLS, SCHEME = "registry-unreachable", "registry-unresolved", "registry-tls", "registry-scheme"
+
+
+class TestARegistryThatANodeCannotUse:
+    # What is found out before a byte moves is the same for push and pull: the other kinds are in the pull's tests.
+    @pytest.mark.parametrize(
+        ("kind", "described", "expected"),
+        [
+            ("absent", {}, UNREACHABLE),
+            ("tls", {"ca_file": None}, TLS),
+            ("tls", {"scheme": "http", "ca_file": None}, SCHEME),
+            ("basic", {"username": None, "password_env": None}, "registry-unauthorized"),
+            ("reader", {}, "registry-denied"),
+            ("silent", {}, "registry-timeout"),
+        ],
+    )
+    def test_is_refused_with_the_reason(
+        self, market: Market, plain: BuiltImage, *, kind: str, described: dict[str, Any], expected: str
+    ) -> None:
+        registry: Registry = getattr(market.registries, kind)
+        source, goal = market.stage.name(), market.name(registry)
+        market.stage.seed(plain, source)
+        inventory = market.described(registry, **described)
+        run = market.push(market.nodes, "--ref", source, "--as", goal, inventory=inventory)
+        assert run.exit == 1
+        assert run.statuses == dict.fromkeys(market.nodes, expected)
+        assert registry.name in run.error["message"] and run.error["hint"]
+        assert market.stage.on_each(leftovers) == {name: [] for name in market.nodes}
+
+    def test_is_told_of_for_each_node_as_that_node_sees_it(self, market: Market, plain: BuiltImage) -> None:
+        name = market.name(market.registries.demo)
+        market.stage.seed(plain, name)
+        run = market.push(market.nodes, "--ref", name)
+        told = {host: status.replace("unchanged", "changed") for host, status in run.statuses.items()}
+        expected = {**dict.fromkeys(DEMO_NODES, "changed"), "node4": UNREACHABLE, "node5": UNRESOLVED}
+        assert told == {host: expected[host] for host in market.nodes}
+
+    @pytest.mark.parametrize("kind", ["basic", "token"])
+    def test_a_wrong_password_is_refused_and_never_shown(self, market: Market, plain: BuiltImage, kind: str) -> None:
+        registry: Registry = getattr(market.registries, kind)
+        source, goal = market.stage.name(), market.name(registry)
+        market.stage.seed(plain, source)
+        run = market.push(market.nodes, "--ref", source, "--as", goal, **{registry.password_env: "wr0ng-w0rd"})
+        assert run.statuses == dict.fromkeys(market.nodes, "registry-unauthorized")
+        assert "wr0ng-w0rd" not in run.out + run.err
+        assert market.there(registry, goal) is None
+
+
+class TestTheWay:
+    def test_leads_through_a_proxy_where_the_inventory_says_so(self, market: Market, plain: BuiltImage) -> None:
+        registry, proxy = market.registries.hidden, market.registries.proxy
+        name = market.name(registry)
+        market.stage.seed(plain, name)
+        run = market.push(market.nodes, "--ref", name)
+        assert run.statuses == dict.fromkeys(market.nodes, UNRESOLVED)
+        before = market.registries.seen("proxy")["connections"]
+        run = market.push(market.nodes, "--ref", name, inventory=market.inventory(ctr_proxy=proxy))
+        assert run.exit == 0, run.out
+        assert market.there(registry, name) == plain.target.digest
+        assert market.registries.seen("proxy")["connections"] >= before + len(market.nodes)
+
+    def test_leads_through_sudo_with_and_without_a_password(
+        self, market: Market, plain: BuiltImage, node3: Node
+    ) -> None:
+        registry, source = market.registries.basic, market.stage.name()
+        market.stage.seed(plain, source, nodes=[node3])
+        users = {user: {"ansible_host": node3.address, "ansible_user": user, "ansible_become": True} for user in USERS}
+        inventory = market.inventory(hosts=users)
+        for user in USERS:
+            goal = market.name(registry, user)
+            words = ("--ref", source, "--as", goal)
+            run = market.push([user], *words, inventory=inventory, FABRIC_SUDO_PASSWORD="ops2-secret")
+            assert run.statuses == {user: "changed"}, run.out
+            assert market.there(registry, goal) == plain.target.digest
+        assert leftovers(node3) == []
+
+
+class TestALoginFromDocker:
+    @pytest.mark.parametrize("kind", ["auth", "helper"])
+    def test_is_used_where_the_inventory_has_none(
+        self, market: Market, plain: BuiltImage, node3: Node, tmp_path: Path, *, kind: str
+    ) -> None:
+        registry, source = market.registries.basic, market.stage.name()
+        goal = market.name(registry, kind)
+        market.stage.seed(plain, source, nodes=[node3])
+        auth = base64.b64encode(f"{registry.username}:{registry.password}".encode()).decode()
+        answer = json.dumps({"Username": registry.username, "Secret": registry.password})
+        helper = tmp_path / "docker-credential-lab"
+        helper.write_text(f"#!/bin/sh\ncat <<'EOF'\n{answer}\nEOF\n")
+        helper.chmod(0o700)
+        config = {"auth": {"auths": {registry.name: {"auth": auth}}}, "helper": {"credsStore": "lab"}}
+        (tmp_path / "config.json").write_text(json.dumps(config[kind]))
+        inventory = market.described(registry, username=None, password_env=None)
+        env = {"DOCKER_CONFIG": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        run = market.push(["node3"], "--ref", source, "--as", goal, inventory=inventory, **env)
+        assert run.statuses == {"node3": "changed"}, run.out
+        assert market.there(registry, goal) == plain.target.digest
+
+
+class TestThePassword:
+    def test_is_in_no_command_line_environment_file_record_or_output(self, market: Market, tmp_path: Path) -> None:
+        registries, fab = market.registries, market.fab
+        registry, nodes = registries.slow, [node for node in market.nodes.values() if node.number in (1, 3, 5)]
+        source, goal = market.stage.name(), market.name(registry)
+        market.stage.seed(build(tmp_path, layers=(1000,), seed=secrets.randbits(32)), source, nodes=nodes)
+        words = ("-H", ",".join(node.name for node in nodes), "push", "--ref", source, "--as", goal)
+        needles = (registries.secret, base64.b64encode(f"{registry.username}:{registry.password}".encode()).decode())
+        sent = registries.seen("slow")["sent"]
+        with registries.throttled(100_000):  # so slowly, until we have searched
+            running = fab.start(*words, inventory=market.inventory(), **registries.environment)
+            assert eventually(lambda: registries.seen("slow")["sent"] > sent + 200_000, 20), running.communicate()
+            found = [where for node in nodes for where in _searched(node, needles)]
+            pushing = [node.name for node in nodes if any(" images push " in argv for argv in processes(node).values())]
+        out, err = running.communicate(timeout=60)
+        assert running.returncode == 0, err
+        assert pushing, "nothing pushed while we searched: this test shows nothing"
+        assert found == []
+        shown = [out, err, *(file.read_text() for file in _record(fab))]
+        assert not [text for text in shown for needle in needles if needle in text]
+        assert sum(goal in text for text in shown) > 2, "there is no record: this test shows nothing"
+
+
+def _searched(node: Node, needles: Iterable[str]) -> list[str]:
+    """Return where on a node one of some words is: in what processes show of themselves, and in files."""
+    found = []
+    for pid in processes(node):
+        for name in ("cmdline", "environ"):
+            try:
+                text = Path(f"/proc/{pid}/{name}").read_bytes()
+            except OSError:  # it has ended
+                continue
+            found += [f"{name} of {pid}" for needle in needles if needle.encode() in text]
+    patterns = [word for needle in needles for word in ("-e", needle)]
+    places = ("/tmp", "/var/tmp", "/run", "/root", "/home", "/dev/shm", "/etc")
+    done = node.exec(["grep", "-rlFIs", "-D", "skip", *patterns, *places], check=False)
+    return found + done.stdout.decode().split()
+
+
+def _record(fab: Fab) -> list[Path]:
+    """Return the files of the newest record."""
+    newest = max((fab.home / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+    return [path for path in newest.rglob("*") if path.is_file()]

@@ -1,0 +1,156 @@
+"""Who we are to a registry: the environment, Docker's config and its helpers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.errors import UsageError
+from tasks.fleet import credentials
+from tasks.fleet.credentials import login
+from tasks.oci.registry import Registry
+
+NAME = "r.example:5000"
+
+
+class Home:
+    """A user's home, with programs of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def config(self, document: Any) -> None:
+        (self.folder / ".docker").mkdir()
+        text = document if isinstance(document, str) else json.dumps(document)
+        (self.folder / ".docker/config.json").write_text(text)
+
+    def helper(self, name: str, text: str) -> None:
+        program = self.folder / "bin" / f"docker-credential-{name}"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    login.cache_clear()
+    yield Home(tmp_path)
+    login.cache_clear()
+
+
+def auth(text: str) -> dict[str, str]:
+    return {"auth": base64.b64encode(text.encode()).decode()}
+
+
+def found(registry: Registry) -> tuple[str, str] | None:
+    who = login(registry)
+    return (who.username, who.password.reveal()) if who else None
+
+
+def test_the_inventorys_environment_variable_comes_first(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.config({"auths": {NAME: auth("docker:other")}})
+    monkeypatch.setenv("R_PASSWORD", "s3cret")
+    who = login(Registry(NAME, username="ann", password_env="R_PASSWORD"))
+    assert who and (who.username, who.password.reveal()) == ("ann", "s3cret")
+    assert "s3cret" not in repr(who)
+
+
+@pytest.mark.parametrize(
+    ("registry", "words"),
+    [
+        (Registry(NAME, username="ann", password_env="R_PASSWORD"), "has no R_PASSWORD"),
+        (Registry(NAME, password_env="R_PASSWORD"), "no username"),
+        (Registry(NAME, username="ann"), "nothing has a password"),
+    ],
+)
+def test_what_was_named_must_be_there(home: Home, registry: Registry, words: str) -> None:  # noqa: ARG001
+    with pytest.raises(UsageError, match=words) as caught:
+        login(registry)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("key", [NAME, f"https://{NAME}", f"https://{NAME}/v1/"])
+def test_dockers_config_is_read_as_docker_writes_it(home: Home, key: str) -> None:
+    home.config({"auths": {"other": auth("x:y"), key: auth("ann:pa:ss")}})
+    assert found(Registry(NAME)) == ("ann", "pa:ss")
+
+
+def test_docker_hub_has_a_key_of_its_own(home: Home) -> None:
+    home.config({"auths": {"https://index.docker.io/v1/": auth("ann:p")}})
+    assert found(Registry("docker.io")) == ("ann", "p")
+
+
+def test_nobody_is_nobody(home: Home) -> None:
+    assert found(Registry(NAME)) is None
+    home.config({"auths": {NAME: {}}})
+    login.cache_clear()
+    assert found(Registry(NAME)) is None
+
+
+def test_a_helper_is_asked_for_its_registry(home: Home) -> None:
+    home.config({"credHelpers": {NAME: "mine"}, "credsStore": "other"})
+    home.helper("mine", f'read -r key; [ "$1 $key" = "get {NAME}" ] && echo \'{{"Username": "ann", "Secret": "p"}}\'')
+    assert found(Registry(NAME)) == ("ann", "p")
+
+
+def test_a_store_is_asked_for_all_others(home: Home) -> None:
+    home.config({"credsStore": "all"})
+    home.helper("all", 'read -r key; case $key in https://*) echo \'{"Username": "ann", "Secret": "p"}\';;'
+                ' *) echo "credentials not found in native keychain"; exit 1;; esac')  # fmt: skip
+    assert found(Registry(NAME)) == ("ann", "p")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "is not there"),
+        ("echo broken >&2; exit 3", "which fails"),
+        ("echo no json", "no login"),
+        ("echo '[]'", "no login"),
+        ('echo \'{"Username": "<token>", "Secret": "t"}\'', "identity token"),
+        ("sleep 5", "does not answer"),
+    ],
+)
+def test_a_helper_that_does_not_help_is_named(
+    home: Home, monkeypatch: pytest.MonkeyPatch, text: str | None, words: str
+) -> None:
+    monkeypatch.setattr(credentials, "_PATIENCE", 0.2)
+    home.config({"credsStore": "mine"})
+    if text:
+        home.helper("mine", text)
+    with pytest.raises(UsageError, match=words) as caught:
+        login(Registry(NAME))
+    assert "docker-credential-mine" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ({"auths": []}, "cannot be read"),
+        ({"auths": {NAME: {"auth": "%%%"}}}, "no base64"),
+        ({"auths": {NAME: auth("nocolon")}}, "no base64"),
+        ({"auths": {NAME: {"identitytoken": "t"}}}, "identity token"),
+    ],
+)
+def test_a_broken_config_is_told(home: Home, document: Any, words: str) -> None:
+    home.config(document)
+    with pytest.raises(UsageError, match=words) as caught:
+        login(Registry(NAME))
+    assert "config.json" in caught.value.message
+
+
+def test_what_cannot_be_typed_is_refused_without_being_shown(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    monkeypatch.setenv("R_PASSWORD", "s3\x03cret")
+    with pytest.raises(UsageError, match="cannot be typed") as caught:
+        login(Registry(NAME, username="ann", password_env="R_PASSWORD"))
+    assert "cret" not in str(caught.value.to_json())

@@ -1,0 +1,418 @@
+"""push and pull's decisions, on hosts and registries that only answer: what is hard to bring about on real ones."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_retag_plan import CHILD, CONFIG, INDEX, MANAGED, MANIFEST, OTHER, A, B, FakeHost, image, table
+
+from tasks import errors, pull, push
+from tasks.ctr.shell import Answer, Script
+from tasks.ctr.transfer import PROMPT
+from tasks.fleet import carry, credentials
+from tasks.fleet.outcome import Status
+from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+from tasks.oci.registry import Login, Registry, Seen
+from tasks.secrets import Secret
+from tasks.ssh.forward import SeenError
+from tasks.ssh.target import Limits
+
+REF = "r.example:5000/app:1"
+OK, NO = Answer(0, b"", ""), Answer(1, b"", "ctr: something\n")
+CHECK = "REF TYPE DIGEST STATUS SIZE UNPACKED\n{} {} {} complete (3/3) 1.0 MiB/1.0 MiB true\n"
+
+
+class Market:
+    """The registry: what it has, one answer a question, the last one for ever; and what it was asked."""
+
+    def __init__(self, *answers: str | Seen | None) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    def find(self, path: str, reference: str) -> Descriptor | None:  # noqa: ARG002
+        self.asked += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Seen):
+            raise SeenError(answer, "its words")
+        return Descriptor(OCI_INDEX if answer == B else OCI_MANIFEST, answer, 5) if answer else None
+
+    def present(self, path: str, digests: Mapping[str, int]) -> None:  # noqa: ARG002
+        return None
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        yield
+
+
+class Host(FakeHost):
+    """A host that also hears what it is told while it works."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        registry = Registry("r.example:5000", scheme="http")
+        self.target = SimpleNamespace(
+            ctr=self.target.ctr,  # type: ignore[attr-defined]
+            limits=Limits(probe=1, registry=1),
+            registry=lambda _: registry,
+            proxy=None,
+        )
+        self.pauses: list[float] = []
+        self.typed: list[str] = []
+        self.moves: list[tuple[int, int | None]] = []
+        self.prints: list[bytes] = []
+
+    def ask(self, script: Script, *, listener: Any = None, **_: object) -> dict[str, Answer]:
+        for chunk in self.prints if listener else ():
+            listener.hear(chunk)
+        if listener:
+            listener.end()
+        return super().ask(script)
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    def moved(self, done: int, total: int | None) -> None:
+        self.moves.append((done, total))
+
+    @contextlib.contextmanager
+    def terminal(self, limit: int) -> Iterator[Any]:  # noqa: ARG002
+        yield SimpleNamespace(device="/dev/pts/9", type=self.typed.append)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        return {name: text for script in self.scripts for name, text in script.steps.items()}
+
+
+Sell = Callable[..., Market]
+
+
+@pytest.fixture
+def sell(monkeypatch: pytest.MonkeyPatch) -> Sell:
+    """The registry answers so; the login is this one."""
+
+    def sell(*answers: str | Seen | None, login: Login | None = None) -> Market:
+        market = Market(*answers)
+        monkeypatch.setattr(carry, "Client", lambda *_: market)
+        monkeypatch.setattr(credentials, "login", lambda _: login)
+        return market
+
+    return sell
+
+
+def pushed(host: Host, *, ref: str = REF, **options: Any) -> push.PushResult:
+    return push.Job(host, push.parse(ref=ref, **options)).run()  # type: ignore[arg-type]
+
+
+def pulled(host: Host, *, ref: str = REF, **options: Any) -> pull.PullResult:
+    return pull.Job(host, pull.parse(ref=ref, **options)).run()  # type: ignore[arg-type]
+
+
+def index_host(*, absent: tuple[str, ...] = (OTHER,), **more: Any) -> Host:
+    blobs = {B: INDEX, CHILD: MANIFEST, CONFIG: b"{}", **({} if OTHER in absent else {OTHER: MANIFEST})}
+    return Host([image(REF, B, media_type=OCI_INDEX)], blobs=blobs, absent=absent, **more)
+
+
+class TestPush:
+    def test_nothing_is_sent_where_the_registry_has_it(self, sell: Sell) -> None:
+        market, host = sell(A), Host([image(REF, A)])
+        assert pushed(host).status is Status.UNCHANGED
+        assert "push" not in host.texts
+        assert market.asked == 1
+
+    def test_the_registry_is_asked_before_and_after(self, sell: Sell) -> None:
+        market, host = sell(None, A), Host([image(REF, A)], answers={"push": OK})
+        result = pushed(host)
+        assert (result.status, result.method, result.verified, result.digest) == (Status.CHANGED, "push", "digest", A)
+        assert market.asked == 2
+
+    def test_another_digest_afterwards_is_no_success(self, sell: Sell) -> None:
+        sell(None, B)
+        with pytest.raises(errors.VerifyFailed) as caught:
+            pushed(Host([image(REF, A)], answers={"push": OK}))
+        assert A in caught.value.said and B in caught.value.said
+
+    @pytest.mark.parametrize("why", [Seen.NOT_CHECKED, Seen.DENIED])
+    def test_what_cannot_be_asked_is_unverified_and_said(self, sell: Sell, why: Seen) -> None:
+        sell(why)
+        result = pushed(Host([image(REF, A)], answers={"push": OK}))
+        assert (result.status, result.verified) == (Status.CHANGED, "unverified")
+        assert result.reason in "\n".join(result.lines())
+
+    def test_what_stood_there_before_is_told(self, sell: Sell) -> None:
+        sell(B, A)
+        assert any(B in notice for notice in pushed(Host([image(REF, A)], answers={"push": OK})).notices)
+
+    @pytest.mark.parametrize(
+        ("seen", "kind"),
+        [(Seen.UNKNOWN_CA, errors.RegistryTls), (Seen.UNRESOLVED, errors.RegistryUnresolved)],
+    )
+    def test_a_registry_that_cannot_be_reached_gets_nothing(
+        self, sell: Sell, seen: Seen, kind: type[errors.FerryError]
+    ) -> None:
+        sell(seen)
+        host = Host([image(REF, A)])
+        with pytest.raises(kind):
+            pushed(host)
+        assert "push" not in host.texts
+
+    def test_a_registry_that_fails_by_its_own_word_is_tried_again_a_few_times(self, sell: Sell) -> None:
+        sell(Seen.FAILED, Seen.FAILED, None, A)
+        busy = Answer(1, b"", "ctr: unexpected response: 503 Service Unavailable\n")
+        host = Host([image(REF, A)], answers={"push": busy})
+        with pytest.raises(errors.RegistryFailed):
+            pushed(host)
+        assert host.pauses == [0.5, 1.0, 0.5, 1.0, 2.0]
+        assert sum("push" in script.steps for script in host.scripts) == 4
+
+    def test_another_failure_is_not_tried_again(self, sell: Sell) -> None:
+        sell(None)
+        host = Host([image(REF, A)], answers={"push": NO})
+        with pytest.raises(errors.CommandFailed):
+            pushed(host)
+        assert host.pauses == []
+
+    def test_of_a_partial_index_the_hosts_platform_goes(self, sell: Sell) -> None:
+        sell(None, CHILD)
+        host = index_host(answers={"push": OK})
+        result = pushed(host)
+        assert (result.digest, result.source_digest, result.method) == (CHILD, B, "platform")
+        assert B in result.notices[0] and "linux/amd64" in result.notices[0]
+        assert "--platform=linux/amd64" in host.texts["push"]
+
+    def test_without_that_flag_it_goes_through_a_name_of_ours(self, sell: Sell) -> None:
+        sell(None, CHILD)
+        host = index_host(answers={"push": OK}, version="1.2.6", cri=True)
+        assert pushed(host).method == "stage"
+        (script,) = [script for script in host.scripts if "push" in script.steps]
+        assert "--platform" not in script.steps["push"]
+        assert "images rm ctr-ferry.invalid/ctr-ferry.20260101t000000z-abcd:0" in script.cleanup
+
+    def test_a_registry_that_has_the_whole_index_keeps_it(self, sell: Sell) -> None:
+        sell(B)
+        host = index_host()
+        result = pushed(host)
+        assert (result.status, result.digest) == (Status.UNCHANGED, B)
+        assert "push" not in host.texts
+
+    def test_all_platforms_or_nothing_names_what_is_absent(self, sell: Sell) -> None:
+        market = sell(None)
+        with pytest.raises(errors.PlatformMissing, match="linux/arm64"):
+            pushed(index_host(), all_platforms=True)
+        assert market.asked == 0
+
+    def test_a_whole_index_goes_as_it_is_but_from_1_0(self, sell: Sell) -> None:
+        sell(None, B)
+        assert pushed(index_host(absent=(), answers={"push": OK})).digest == B
+        with pytest.raises(errors.MethodUnsupported):
+            pushed(index_host(absent=(), version="1.0.3"), all_platforms=True)
+
+    def test_a_platform_that_the_image_is_not_for_is_refused(self, sell: Sell) -> None:
+        sell(None)
+        with pytest.raises(errors.PlatformMissing):
+            pushed(Host([image(REF, A)]), platform="linux/arm64")
+        with pytest.raises(errors.PlatformMissing):
+            pushed(index_host(), platform="linux/arm64")
+
+    def test_a_dry_run_sends_nothing(self, sell: Sell) -> None:
+        sell(None)
+        host = Host([image(REF, A)], dry_run=True)
+        assert pushed(host).status is Status.CHANGED
+        assert "push" not in host.texts
+
+    def test_another_name_is_given_there_alone(self, sell: Sell) -> None:
+        sell(None, A)
+        host = Host([image("app:1", A)], answers={"push": OK})
+        assert pushed(host, ref="app:1", as_="r.example:5000/b").reference == "r.example:5000/b:1"
+        assert host.texts["push"].endswith("r.example:5000/b:1 app:1")
+
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"ref": REF, "as_": f"r/a@{A}"}, {"ref": REF, "platform": "linux/amd64", "all_platforms": True}],
+    )
+    def test_what_makes_no_sense_is_refused_at_once(self, options: dict[str, Any]) -> None:
+        with pytest.raises(errors.UsageError):
+            push.parse(**options)
+
+
+class TestTheTalk:
+    ANN = Login("ann", Secret("s3cret"))
+
+    def test_the_password_answers_the_prompt_once(self, sell: Sell) -> None:
+        sell(None, A, login=self.ANN)
+        host = Host([image(REF, A)], answers={"push": OK})
+        host.prints = [b"\nferry-1 begin push\nPass", PROMPT[4:], b"", b"\nmore\n"]
+        pushed(host)
+        assert host.typed == ["s3cret"]
+        assert host.texts["push"].endswith("</dev/pts/9")
+        assert "--user ann" in host.texts["push"]
+
+    def test_asked_again_it_gives_up(self, sell: Sell) -> None:
+        sell(None, login=self.ANN)
+        host = Host([image(REF, A)], answers={"push": OK})
+        host.prints = [PROMPT, b"\n" + PROMPT]
+        with pytest.raises(errors.RegistryUnauthorized):
+            pushed(host)
+        assert host.typed == ["s3cret"]
+
+    def test_without_a_login_there_is_no_terminal_but_for_1_0(self, sell: Sell) -> None:
+        for version, ending in (("1.1.8", "app:1"), ("1.0.3", "</dev/pts/9")):
+            sell(None, A)
+            host = Host([image(REF, A)], answers={"push": OK}, version=version)
+            pushed(host)
+            assert host.texts["push"].endswith(ending)
+
+    def test_progress_is_told(self, sell: Sell) -> None:
+        sell(None, A)
+        host = Host([image(REF, A)], answers={"push": OK})
+        host.prints = [f"layer-{B}: uploading |++--|  1.0 KiB/2.0 KiB\n".encode()]
+        pushed(host)
+        assert host.moves == [(1024, 2048)]
+
+    def test_silence_is_bounded_but_not_while_containerd_unpacks(
+        self, sell: Sell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = iter(range(1000))
+        monkeypatch.setattr(carry, "time", SimpleNamespace(monotonic=lambda: next(clock), time=time.time))
+        host = Host([image(REF, A)], answers={"push": OK})
+        bar = f"layer-{A}: uploading |++--|  1.0 KiB/2.0 KiB\n".encode()
+        for well in ([bar, b"unpacking linux/amd64\n", *[b""] * 20], [b"\nferry end 0\n", *[b""] * 20]):
+            sell(None, A)
+            host.prints = well
+            pushed(host)
+        sell(None, A)
+        host.prints = [bar] * 20
+        with pytest.raises(errors.RegistryTimeout, match="no answer"):
+            pushed(host)
+
+
+def here(*images: Any, check: str = "complete (3/3)", **more: Any) -> dict[str, Answer]:
+    """The answers of a pull's script, when these images are there in the end."""
+    rows = [f"{i.name} {i.media_type} {i.digest} {check} 1.0 MiB/1.0 MiB true" for i in images]
+    checked = Answer(0, "\n".join(["REF TYPE DIGEST STATUS SIZE UNPACKED", *rows, ""]).encode(), "")
+    answers = {"pull": OK, "verify": table(*images), "check": checked, "top": Answer(0, MANIFEST, ""), "visible": OK}
+    return answers | more
+
+
+class TestPull:
+    def test_brings_what_the_registry_has(self, sell: Sell) -> None:
+        sell(A)
+        result = pulled(Host([], answers=here(image(REF, A))))
+        assert (result.status, result.digest, result.method, result.verified) == (Status.CHANGED, A, "pull", "digest")
+
+    def test_does_nothing_where_it_is_there_whole(self, sell: Sell) -> None:
+        sell(A)
+        host = Host([image(REF, A)], answers=here(image(REF, A)))
+        assert pulled(host).status is Status.UNCHANGED
+        assert "pull" not in host.texts
+
+    def test_pulls_again_what_is_there_in_part(self, sell: Sell) -> None:
+        sell(A)
+        partly = here(image(REF, A), check="incomplete (2/3)")
+        host = Host([image(REF, A)], answers=partly)
+        with pytest.raises(errors.ContentMissing):
+            pulled(host)
+        assert "pull" in host.texts
+
+    def test_what_is_not_there_is_told_before_anything_is_done(self, sell: Sell) -> None:
+        sell(None)
+        host = Host([])
+        with pytest.raises(errors.RepositoryNotFound):
+            pulled(host)
+        assert not host.scripts
+
+    def test_a_tag_that_moved_is_refused(self, sell: Sell) -> None:
+        sell(B)
+        host = Host([])
+        with pytest.raises(errors.Drift) as caught:
+            pulled(host, digest=A)
+        assert f"r.example:5000/app@{A}" in caught.value.hint
+        assert not host.scripts
+
+    def test_a_tag_that_moves_meanwhile_is_taken_back(self, sell: Sell) -> None:
+        sell(A)
+        host = Host([], answers=here(image(REF, B)) | {"after": table()})
+        with pytest.raises(errors.VerifyFailed):
+            pulled(host, digest=A)
+        assert f"images rm {REF}" in host.texts["rm-0"]
+
+    def test_a_name_that_points_elsewhere_stays_without_force(self, sell: Sell) -> None:
+        sell(A)
+        host = Host([image(REF, B)])
+        with pytest.raises(errors.ReferenceExists):
+            pulled(host)
+        assert not host.scripts
+
+    def test_with_force_it_follows_at_the_very_end(self, sell: Sell) -> None:
+        sell(A)
+        host = Host([image(REF, B)], answers=here(image(REF, A)))
+        assert pulled(host, force=True).method == "stage"
+        (script,) = [script for script in host.scripts if "pull" in script.steps]
+        stage = f"r.example:5000/app@{A}"
+        first, second = script.steps["pull"].split(" && ")
+        assert stage in first and REF not in first
+        assert f"images tag --force {stage} {REF}" in second
+        assert f"images rm {stage}" in script.cleanup
+
+    def test_a_stage_that_was_there_before_stays(self, sell: Sell) -> None:
+        sell(A)
+        stage = image(f"r.example:5000/app@{A}", A)
+        host = Host([image(REF, B), stage], answers=here(image(REF, A)))
+        pulled(host, force=True)
+        assert not any("images rm" in script.cleanup for script in host.scripts)
+
+    def test_a_failure_then_leaves_the_name_as_it_was(self, sell: Sell) -> None:
+        sell(A)
+        broken = here(image(REF, B), pull=Answer(1, b"", 'ctr: Get "http://r": unexpected EOF\n'), after=table())
+        host = Host([image(REF, B)], answers=broken)
+        with pytest.raises(errors.RegistryBrokenOff):
+            pulled(host, force=True)
+        assert not any(REF in text and "images rm" in text for text in host.texts.values())
+
+    def test_a_name_that_could_be_lost_is_not_moved(self, sell: Sell) -> None:
+        sell(B)  # an index, which 1.2 cannot name
+        with pytest.raises(errors.MethodUnsupported):
+            pulled(Host([image(REF, A)], version="1.2.6"), force=True)
+        sell(Seen.NOT_CHECKED)
+        with pytest.raises(errors.MethodUnsupported):
+            pulled(Host([image(REF, A)]), force=True)
+
+    def test_unasked_it_is_pulled_and_unverified(self, sell: Sell) -> None:
+        sell(Seen.NOT_CHECKED)
+        result = pulled(Host([], answers=here(image(REF, A))))
+        assert (result.status, result.verified, result.digest) == (Status.CHANGED, "unverified", A)
+
+    def test_kubelet_must_see_it(self, sell: Sell) -> None:
+        sell(A)
+        host = Host([], answers=here(image(REF, A)) | {"after": table()}, cri=True)
+        with pytest.raises(errors.VerifyFailed, match="CRI"):
+            pulled(host)
+        assert pulled(Host([], answers=here(image(REF, A, MANAGED)), cri=True)).status is Status.CHANGED
+
+    def test_1_0_knows_no_platforms(self, sell: Sell) -> None:
+        sell(A)
+        with pytest.raises(errors.MethodUnsupported):
+            pulled(Host([], version="1.0.3"), platform="linux/arm64")
+
+    def test_names_are_pulled_in_their_full_form(self, sell: Sell) -> None:
+        sell(A)
+        name = "docker.io/library/busybox:latest"
+        assert pulled(Host([], answers=here(image(name, A))), ref="busybox").reference == name
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"ref": REF, "digest": "sha256:1"},
+            {"ref": f"{REF}@{A}"},
+            {"ref": f"r/a@{A}", "digest": B},
+            {"ref": REF, "platform": "linux/amd64", "all_platforms": True},
+        ],
+    )
+    def test_what_makes_no_sense_is_refused_at_once(self, options: dict[str, Any]) -> None:
+        with pytest.raises(errors.UsageError):
+            pull.parse(**options)

@@ -1,0 +1,111 @@
+"""What a registry's refusal means, by the words of every ctr."""
+
+from __future__ import annotations
+
+import pytest
+from records import Record
+from transfers import TRANSFERS, said
+
+from tasks import errors
+from tasks.ctr import refusals
+from tasks.ctr.refusals import meaning
+from tasks.oci.registry import Registry, Seen
+
+FAILED = [record for record in TRANSFERS if record.exit == 1]
+HTTP, HTTPS = Registry("r.example:5000", scheme="http"), Registry("r.example:5000")
+# By what the recorded cases are called.
+EXPECTED = {
+    "unresolvable host": Seen.UNRESOLVED,
+    "connection refused": Seen.REFUSED,
+    "accepts and never answers, ctr --timeout": Seen.NO_ANSWER,
+    "TLS with unknown CA": Seen.UNKNOWN_CA,
+    "https to a plain http port": Seen.NO_TLS,
+    "--plain-http to an https port": Seen.WANTS_TLS,
+    "no credentials": Seen.UNAUTHORIZED,
+    "wrong password": Seen.UNAUTHORIZED,
+    "unknown user": Seen.UNAUTHORIZED,
+    "push wrong with --user": Seen.UNAUTHORIZED,
+    "pull: tag missing": Seen.NOT_FOUND,
+    "pull: repository missing": Seen.NOT_FOUND,
+    "local does not exist": None,
+    "does not exist locally": None,
+    "a layer is missing locally": None,
+    "two-platform image": None,
+}
+
+
+def expected(record: Record) -> list[Seen | None]:
+    if "localhost name" in record.case or "TLS + auth" in record.case:
+        return []  # their meaning differs by version, rightly
+    if record.case.startswith("push wrong") and "ctr: " not in record.stdout:
+        return []  # its last words are not in the record
+    return [seen for words, seen in EXPECTED.items() if words in record.case]
+
+
+CASES = [(record, expected(record)[0]) for record in FAILED if expected(record)]
+
+
+@pytest.mark.parametrize(("record", "seen"), CASES, ids=lambda value: str(value) if isinstance(value, Record) else "")
+def test_every_ctrs_words_are_understood(record: Record, seen: Seen | None) -> None:
+    registry = HTTP if "--plain-http" in record.argv else HTTPS
+    assert meaning(said(record), registry) is seen
+
+
+def test_no_recorded_version_is_left_out() -> None:
+    assert len({record.version for record, _ in CASES}) == 11
+    assert len(CASES) > 150
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("x509: certificate has expired or is not yet valid: current time 2026 is after 2025", Seen.EXPIRED),
+        ("x509: certificate is valid for other.example, not r.example", Seen.WRONG_NAME),
+        ("x509: cannot validate certificate for 10.0.0.1 because it doesn't contain any IP SANs", Seen.WRONG_NAME),
+        ("tls: failed to verify certificate: x509: certificate signed by unknown authority", Seen.UNKNOWN_CA),
+        ("remote error: tls: handshake failure", Seen.TLS_FAILED),
+        ("dial tcp 10.0.0.1:5000: connect: no route to host", Seen.NO_ANSWER),
+        ("dial tcp 10.0.0.1:5000: i/o timeout", Seen.NO_ANSWER),
+        ("net/http: TLS handshake timeout", Seen.NO_ANSWER),
+        ("server message: insufficient_scope: authorization failed", Seen.DENIED),
+        ("unexpected status from POST request to https://r:5000/v2/a/blobs/uploads/: 403 Forbidden", Seen.DENIED),
+        ("unexpected response: 503 Service Unavailable", Seen.FAILED),
+        ("unexpected status from PUT request to https://r:5000/v2/a: 429 Too Many Requests", Seen.FAILED),
+        ("toomanyrequests: you have reached your pull rate limit", Seen.FAILED),
+        ('failed commit on ref "manifest-sha256:0": unexpected status: 400 Bad Request', Seen.FAILED),
+        ('failed to do request: Put "https://r:5000/v2/a": EOF', Seen.BROKEN_OFF),
+        ("write tcp 10.0.0.2:4->10.0.0.1:5000: write: connection reset by peer", Seen.BROKEN_OFF),
+        ("write: broken pipe", Seen.BROKEN_OFF),
+        ('failed commit on ref "layer-sha256:0": commit failed: "l" failed size validation: 4 != 9', Seen.BROKEN_OFF),
+        ("failed to copy: httpReadSeeker: unexpected EOF", Seen.BROKEN_OFF),
+        ("something else", None),
+        ('manifest list/index references are missing in your target registry: failed commit on ref "i": 400', None),
+    ],
+)
+def test_words_that_no_record_has_are_understood_too(text: str, seen: Seen | None) -> None:
+    assert meaning(f"ctr: {text}\n", HTTPS) is seen
+
+
+def test_a_digest_or_a_port_is_no_status() -> None:
+    text = 'ctr: failed to do request: Head "https://r:5031/v2/a/blobs/sha256:401503": x509: certificate has expired'
+    assert meaning(text + " or is not yet valid", Registry("r:5031")) is Seen.EXPIRED
+
+
+def test_ctrs_own_last_words_count_not_what_it_logs_before() -> None:
+    text = 'time="x" level=info msg="trying next host" error="connection refused"\n'
+    text += 'ctr: failed to resolve reference "r/a:1": r/a:1: not found'
+    assert meaning(text, HTTPS) is Seen.NOT_FOUND
+
+
+@pytest.mark.parametrize("seen", [seen for seen in Seen if seen is not Seen.OPEN])
+def test_every_meaning_has_an_error_with_a_way_out(seen: Seen) -> None:
+    error = refusals.error(seen, "r.example/a:1", "said", login=True)
+    assert isinstance(error, errors.RegistryError)
+    assert "r.example/a:1" in error.message
+    assert error.said == "said"
+    assert error.hint or seen is Seen.LOGIN
+
+
+def test_without_a_login_none_was_refused() -> None:
+    assert "wants a login" in refusals.error(Seen.UNAUTHORIZED, "r/a:1", "", login=False).message
+    assert "refuses the login" in refusals.error(Seen.UNAUTHORIZED, "r/a:1", "", login=True).message
