@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -84,19 +85,26 @@ def unpacked(packages: Sequence[str], cache: Path) -> Path:
     """
     own = codename()
     final = cache / "tools" / f"{packages[0]}-for-{own}"
-    if not final.exists():
-        apt = _Apt(own, cache / "apt" / packages[0], ())
-        try:
-            apt.update()
-            archives = apt.download(packages)
-            part = final.with_name(final.name + ".part")
-            shutil.rmtree(part, ignore_errors=True)
-            for name in packages:
-                _unpack(archives[name], part, ())
-            part.rename(final)
-        finally:
-            shutil.rmtree(apt.folder, ignore_errors=True)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with final.with_name(final.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests may want it in several processes at once
+        if not final.exists():
+            _bring(packages, final, _Apt(own, cache / "apt" / packages[0], ()))
     return final
+
+
+def _bring(packages: Sequence[str], final: Path, apt: _Apt) -> None:
+    """Fetch and unpack packages into `final`, which appears only when it is complete."""
+    try:
+        apt.update()
+        archives = apt.download(packages)
+        part = final.with_name(final.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        for name in packages:
+            _unpack(archives[name], part, ())
+        part.rename(final)
+    finally:
+        shutil.rmtree(apt.folder, ignore_errors=True)
 
 
 def _suite(suite: str, own: str, cache: Path, runner: Sequence[str]) -> Trees:
