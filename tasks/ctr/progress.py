@@ -17,6 +17,7 @@ _BAR = re.compile(
 )
 _FOOT = re.compile(rb"\s*(?:.*\t)?elapsed: .*total: .*")
 _TREE = re.compile(rb"\W*(?P<name>[^\t]+)\t(?P<state>[a-z ]+)\t?|application/vnd\.\S+ sha256:[0-9a-f]{64}\t?")  # 2.x
+_METER = re.compile(rb"ferry-read: (\d+)")  # transfer's own
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|\((?P<short>[0-9a-f]{12})\)")
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _DONE = ("done", "complete", "exists", "committing")
@@ -40,6 +41,7 @@ class Progress:
 
     Attributes:
         items: every blob that was told of, by digest where it has one.
+        read: bytes that ctr has read so far, where it is measured because it tells nothing of layers; else 0.
         unpacking: whether all is there, and containerd is at work on it.
     """
 
@@ -48,16 +50,21 @@ class Progress:
         self._short = {digest.partition(":")[2][:12]: digest for digest in self._sizes}
         self._rest = b""
         self.items: dict[str, Item] = {}
+        self.read = 0
         self.unpacking = False
 
     @property
     def done(self) -> int:
         """Bytes so far."""
+        if self.read:
+            return min(self.read, sum(self._sizes.values()))
         return sum(item.done for item in self.items.values())
 
     @property
     def total(self) -> int | None:
         """Bytes of all that was told of, where all their sizes are known."""
+        if self.read:
+            return sum(self._sizes.values())
         totals = [item.total for item in self.items.values()]
         return sum(total for total in totals if total is not None) if totals and None not in totals else None
 
@@ -86,6 +93,9 @@ class Progress:
 
     def _is_progress(self, line: bytes) -> bool:
         bare = _ESCAPE.sub(b"", line)
+        if meter := _METER.fullmatch(bare):
+            self.read = int(meter[1])
+            return True
         if bar := _BAR.fullmatch(bare):
             done, total = (bar[name].decode() if bar[name] else None for name in ("done", "total"))
             self._take(bar["name"].decode("utf-8", "replace"), bar["state"].decode(), done, total)

@@ -38,6 +38,8 @@ _WORDS = (
     (Seen.FAILED, r"(?:status|response)[^\"\n]*: (?:5\d\d|429)\b|\b(?:5\d\d|429) [A-Z][a-z]+|toomanyrequests|quota"),
     # docker-registry rewrites its links in place: of several hosts that push the same blobs at once, one may see none.
     (Seen.FAILED, r'failed commit on ref "[^"]*": unexpected [^\n]*\b400 Bad Request'),
+    # In this race ctr loses what the registry said of the manifest; the next try tells it.
+    (Seen.FAILED, r"io: read/write on closed pipe"),
     (Seen.NOT_FOUND, r"\b404 Not Found|(?<!\")(?:: |\w )not found$|repository does not exist"),
     (Seen.BROKEN_OFF, r"\bEOF\b|connection reset|broken pipe|closed network connection|server closed idle|GOAWAY"),
     (Seen.BROKEN_OFF, r"failed size validation"),  # to 1.5: what came of a layer was too short

@@ -18,6 +18,7 @@ from tasks.oci.reference import Reference
 from tasks.oci.registry import Registry
 
 PROMPT = b"Password: "  # ctr's, on stdout, without a newline
+METER = "ferry-read:"  # before the bytes that ctr has read so far; for `Progress`
 _BUNDLES = (  # where Go looks (crypto/x509, root_linux.go)
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -82,7 +83,8 @@ def push(
         terminal: the device on which ctr asks for the password.
     """
     flags = [f"--platform={platform}"] if platform else []
-    return _step(ctr, namespace, route, terminal, "push", *flags, *names)
+    step = _step(ctr, namespace, route, terminal, "push", *flags, *names)
+    return step if ctr.capabilities.tells_layers else _metered(step)
 
 
 def stage(place: Place, image: str, stage: Reference, child: Descriptor, *, foreign: bool) -> tuple[str, str]:
@@ -119,6 +121,19 @@ def pull(
     flags += [f"--platform={platform}"] if platform else []
     flags += ["--all-platforms"] if all_platforms else []
     return _step(ctr, namespace, route, terminal, "pull", *flags, name)
+
+
+def _metered(step: str) -> str:
+    """A step whose ctr tells little of what it does: once a second, how many bytes it has read, of containerd's blobs.
+
+    (`/proc/PID/io`; what it has written would count its own progress bars, too.)
+    """
+    bring, and_, line = step.rpartition(" &&\n")
+    return f"""{bring}{and_}{{ {line} & carrier=$!
+( trap 'kill -s KILL $!; exit' TERM
+while sleep 1 >/dev/null 2>&1 & wait $!; do sed -n 's/^rchar:/{METER}/p' /proc/$carrier/io 2>/dev/null || exit; done
+) & meter=$!
+wait $carrier; carried=$?; kill $meter 2>/dev/null; (exit $carried); }}"""
 
 
 def _step(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb: str, *words: str) -> str:

@@ -60,7 +60,8 @@ class Capabilities:
         link: ``content ingest`` links a blob of another namespace from an empty file (1.1).
         piped: push and pull run without a terminal; 1.0's panic there, push no index and know no platforms (1.1).
         skip_verify: ``--skip-verify`` does something (1.3).
-        push_platform: push has ``--platform``, and both push and pull the flags of TLS (1.4).
+        push_platform: push has ``--platform`` (1.4).
+        tells_layers: push tells how far each layer has come; 1.6 and 1.7 tell only manifest and config.
     """
 
     tag: bool
@@ -72,6 +73,7 @@ class Capabilities:
     piped: bool
     skip_verify: bool
     push_platform: bool
+    tells_layers: bool
 
     @classmethod
     def of_version(cls, version: Version) -> Capabilities:
@@ -86,6 +88,7 @@ class Capabilities:
             piped=version.at_least(1, 1),
             skip_verify=version.at_least(1, 3),
             push_platform=version.at_least(1, 4),
+            tells_layers=version.at_least(2, 0) or not version.at_least(1, 6),
         )
 
     @classmethod
@@ -107,4 +110,5 @@ class Capabilities:
             piped=not oci_name,
             skip_verify=tag,
             push_platform=tag and re.search(r"--platform \w", text) is not None,  # of import, since 1.5
+            tells_layers=False,
         )

@@ -206,7 +206,7 @@ class _Talk:
         return self._progress.end()
 
     def _refuse_silence(self) -> None:
-        now, state = time.monotonic(), (dict(self._progress.items), self._progress.unpacking)
+        now, state = time.monotonic(), (dict(self._progress.items), self._progress.read)
         if state != self._state or self._progress.unpacking or self._over:
             self._state, self._moved = state, now
         elif now - self._moved > self._carrier.host.target.limits.registry:

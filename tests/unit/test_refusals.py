@@ -73,6 +73,7 @@ def test_no_recorded_version_is_left_out() -> None:
         ("unexpected status from PUT request to https://r:5000/v2/a: 429 Too Many Requests", Seen.FAILED),
         ("toomanyrequests: you have reached your pull rate limit", Seen.FAILED),
         ('failed commit on ref "manifest-sha256:0": unexpected status: 400 Bad Request', Seen.FAILED),
+        ('failed commit on ref "manifest-sha256:0": io: read/write on closed pipe', Seen.FAILED),
         ('failed to do request: Put "https://r:5000/v2/a": EOF', Seen.BROKEN_OFF),
         ("write tcp 10.0.0.2:4->10.0.0.1:5000: write: connection reset by peer", Seen.BROKEN_OFF),
         ("write: broken pipe", Seen.BROKEN_OFF),

@@ -12,6 +12,7 @@ from records import VERSIONS
 from tasks.ctr import transfer
 from tasks.ctr.commands import Ctr
 from tasks.ctr.naming import Place
+from tasks.ctr.progress import Progress
 from tasks.ctr.transfer import Route
 from tasks.ctr.version import Capabilities, Version
 from tasks.errors import MethodUnsupported
@@ -29,7 +30,8 @@ def ctr(version: str, snapshotter: str | None = None) -> Ctr:
     return Ctr(("ctr",), "/run/c.sock", Capabilities.of_version(parsed), snapshotter)
 
 
-def words(line: str) -> list[str]:
+def words(step: str) -> list[str]:
+    line = step.removeprefix("{ ").partition(" & carrier=")[0]
     return shlex.split(line)[5:]  # behind ctr, its address and its namespace
 
 
@@ -86,6 +88,25 @@ def test_certificates_are_on_the_host_while_the_step_runs_and_for_its_owner_alon
     assert mode == "600"
     assert name.startswith("ctr-ferry.run-1.")
     assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_ctr_that_tells_little_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
+    fake = tmp_path / "ctr"
+    fake.write_text(
+        '#!/bin/sh\nhead -c 5000 /dev/zero | wc -c >/dev/null; read -r word; echo "got $word"; sleep 1.5; exit 3\n'
+    )
+    fake.chmod(0o755)
+    (tmp_path / "tty").write_text("typed\n")
+    step = transfer.push(ctr("1.7.24"), "n", Route(HTTP), ("r/a:1", "a:1"), terminal=str(tmp_path / "tty"))
+    done = subprocess.run(
+        ["/bin/sh", "-c", step], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, check=False
+    )
+    assert done.returncode == 3
+    progress = Progress({"sha256:a": 10_000_000})
+    assert progress.feed(done.stdout) == b"got typed\n"
+    assert 0 < progress.read == progress.done
+    assert progress.total == 10_000_000
+    assert "carrier" not in transfer.push(ctr("1.4.13"), "n", Route(HTTP), ("r/a:1", "a:1"))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_the_help_of_a_ctr_without_a_version_tells_the_same(version: str) -> Non
     # That content can be linked, help does not tell; where it cannot, the step fails and the stream is taken.
     # Nor does it tell 1.1 from 1.0 or 1.4 from 1.3, as push and pull go: then what both can do is relied on.
     first = {"1.1.8": {"piped": False}, "1.4.13": {"push_platform": False}}
-    expected = EXPECTED[version] | {"link": True} | first.get(version, {})
+    expected = EXPECTED[version] | {"link": True, "tells_layers": False} | first.get(version, {})
     assert dataclasses.asdict(Capabilities.of_help(help_of(version))) == expected
 
 
