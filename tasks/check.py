@@ -11,7 +11,7 @@ from tasks.ctr.content import Content
 from tasks.ctr.failures import content_missing, failure
 from tasks.ctr.images import Image
 from tasks.errors import Drift, FerryError, NotUnpacked, PlatformMissing, UsageError
-from tasks.fleet import look
+from tasks.fleet import look, options
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.crew import Fleet
 from tasks.fleet.outcome import Result, Status, Table, names
@@ -78,7 +78,7 @@ def parse(*, ref: str | None = None, digest: str | None = None, namespace: str |
         Reference.parse(ref)
     if digest and not is_digest(digest):
         raise UsageError(f"--digest {digest!r} is no digest", hint="a digest is sha256: and 64 hex digits")
-    return Request(ref, digest, namespace)
+    return Request(ref, digest, options.namespace(namespace))
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tasks.ctr import shell
-from tasks.ctr.images import Listing, parse_images
+from tasks.ctr.images import Listing
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Script
-from tasks.errors import FerryError, NothingFound, UsageError
+from tasks.errors import FerryError, GarbledAnswer, NothingFound, UsageError
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.crew import Fleet
 from tasks.fleet.outcome import Result, Status, Table, names
+from tasks.fleet.pairs import Pair
 from tasks.ssh.host import Host
 
 _KUBELETS = "k8s.io"
@@ -84,7 +85,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
                 hosts.setdefault(place, []).append(host)
             notes += [f"{host}: not read: {each}" for each in answer.unread]
     listed = sorted(hosts, key=lambda p: (p.name, p.namespace, p.socket, p.digest, p.note))
-    hints = [_hint(place) for place in listed if place.note == _UNREAD]
+    hints = [_hint(place) for place in listed if place.note == _UNREAD and _can_be_given(place.name)]
     if any(place.note == _ELSEWHERE for place in listed):
         hints.append("try: on the host, `ctr images export` at that socket, then `ctr images import` at kubelet's")
     return Table(
@@ -92,6 +93,15 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
         tuple((p.name, p.digest, p.namespace, p.socket, names(hosts[p], every=True), p.note) for p in listed),
         (*notes, *dict.fromkeys(hints)),
     )
+
+
+def _can_be_given(name: str) -> bool:
+    """Whether retag would take it as a destination."""
+    try:
+        Pair.parse(name, name)
+    except UsageError:
+        return False
+    return True
 
 
 def _hint(place: Place) -> str:
@@ -140,10 +150,13 @@ def _look(host: Host, match: str) -> FindResult:
     found: list[tuple[str, Listing]] = []
     for number, (socket, namespace) in enumerate(where):
         answer = listings[f"in-{number}"]
-        if answer.ok:
-            found.append((socket, Listing(namespace, parse_images(answer.text))))
-        else:
+        if not answer.ok:
             unread.append(f"namespace {namespace} of {socket}: {shell.tail(answer.stderr, lines=1)}")
+            continue
+        try:
+            found.append((socket, Listing.parse(namespace, answer.text)))
+        except GarbledAnswer as error:
+            unread.append(f"{error.message} ({error.said}); {error.hint}")
     return FindResult(tuple(_places(facts, found, match)), tuple(unread))
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tasks.errors import BadInventory
 from tasks.fleet.command import at_desk
 from tasks.fleet.desk import Desk
 from tasks.fleet.outcome import Table, View
 from tasks.ssh.target import Target
+
+if TYPE_CHECKING:  # what reads inventories is no part of a listing
+    from tasks.fleet.roster import Roster
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +29,32 @@ def parse() -> Request:
 def hosts(desk: Desk, request: Request) -> View:  # noqa: ARG001
     """Show the inventory as ctr-ferry understands it: hosts, groups, how each is reached. Connects to nothing."""
     roster = desk.roster
-    targets = roster.select(desk.patterns or ("all",))
-    groups = roster.groups_of
-    data = [_describe(target, groups(target.name)) for target in targets]
-    rows = tuple(
-        (
-            str(each["host"]),
-            f"{each['user'] or ''}{'@' if each['user'] else ''}{each['address']}{_colon(each['port'])}",
-            ", ".join(each["groups"]),
-            ", ".join(f"{key}={value}" for key, value in each["ctr"].items()),
-            str(each["gateway"] or ""),
-        )
-        for each in data
-    )
-    table = Table(("HOST", "ADDRESS", "GROUPS", "CTR", "GATEWAY"), rows, tuple(roster.notes))
+    data = [_look(roster, name) for name in roster.names(desk.patterns or ("all",))]
+    wrong = [f"{each['error']['kind']}: {each['error']['message']}" for each in data if "error" in each]
+    table = Table(("HOST", "ADDRESS", "GROUPS", "CTR", "GATEWAY"), tuple(map(_row, data)), (*roster.notes, *wrong))
     return View({"inventory": str(roster.file), "hosts": data, "notes": roster.notes}, table)
+
+
+def _look(roster: Roster, name: str) -> dict[str, Any]:
+    """A host as data; one that cannot be worked with keeps no other from being shown."""
+    groups = roster.groups_of(name)
+    try:
+        return _describe(roster.target(name), groups)
+    except BadInventory as error:
+        return {"host": name, "groups": groups, "error": error.to_json()}
+
+
+def _row(each: dict[str, Any]) -> tuple[str, ...]:
+    groups = ", ".join(each["groups"])
+    if "error" in each:
+        return (each["host"], f"({each['error']['kind']})", groups, "", "")
+    return (
+        str(each["host"]),
+        f"{each['user'] or ''}{'@' if each['user'] else ''}{each['address']}{_colon(each['port'])}",
+        groups,
+        ", ".join(f"{key}={value}" for key, value in each["ctr"].items()),
+        str(each["gateway"] or ""),
+    )
 
 
 def _colon(port: int | None) -> str:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from tasks.ctr import checks
 from tasks.ctr.failures import failure, required
-from tasks.ctr.images import Listing, parse_images
+from tasks.ctr.images import Listing
 from tasks.ctr.shell import Answer, Script
 from tasks.errors import FerryError, UsageError
+from tasks.fleet import options
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.crew import Fleet
 from tasks.fleet.outcome import Result, Status, Table, names
@@ -65,11 +66,11 @@ def parse(
     """Options to a request.
 
     Raises:
-        UsageError: where one namespace and all of them are asked for.
+        UsageError: where one namespace and all of them are asked for, or what is no namespace.
     """
     if namespace and all_namespaces:
         raise UsageError("--namespace and --all-namespaces exclude each other", hint="leave one of them out")
-    return Request(match or "*", namespace, all_namespaces)
+    return Request(match or "*", options.namespace(namespace), all_namespaces)
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
@@ -119,7 +120,7 @@ def _look(host: Host, request: Request) -> ImagesResult:
 
 
 def _listing(namespace: str, answer: Answer) -> Listing:
-    return Listing(namespace, parse_images(required(answer, f"namespace {namespace}").text))
+    return Listing.parse(namespace, required(answer, f"namespace {namespace}").text)
 
 
 def _rows(listing: Listing, match: str, answer: Answer) -> list[Row]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from tasks.ctr import checks, naming, transfer
 from tasks.ctr.content import Content
 from tasks.ctr.failures import content_missing, required
-from tasks.ctr.images import Image, Listing, parse_digests, parse_images
+from tasks.ctr.images import Image, Listing, parse_digests
 from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script
@@ -236,7 +236,7 @@ class Job:
         began = time.monotonic()
         answers = self.carrier.carry(lambda terminal: self._script(method, stage, terminal), "pull", {})
         seconds = time.monotonic() - began
-        now = Listing(self.namespace, parse_images(required(answers["verify"], "verify").text)).get(self.name)
+        now = Listing.parse(self.namespace, required(answers["verify"], "verify").text).get(self.name)
         content = Content(parse_digests(answers["visible"].text.splitlines()))
         if now and answers["top"].ok:
             content.blobs[now.digest] = answers["top"].stdout

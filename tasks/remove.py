@@ -6,11 +6,11 @@ Looks at all hosts first, so that what would go can be shown, and asked about on
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 from tasks.ctr import removal, shell, usage
 from tasks.ctr.failures import failure, required
-from tasks.ctr.images import Image, Listing, parse_images
+from tasks.ctr.images import Image, Listing
 from tasks.ctr.probe import Facts
 from tasks.ctr.removal import Wanted
 from tasks.ctr.shell import Script
@@ -81,12 +81,20 @@ class Removed:
         self.status, self.error = Status.FAILED, error.to_json()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class RemoveResult:
-    """One host's result: every name that was asked for, or that the glob fits."""
+    """One host's result: every name that was asked for, or that the glob fits.
+
+    Attributes:
+        dry_run: whether nothing was done yet; no part of the data.
+    """
 
     namespace: str
     names: tuple[Removed, ...]
+    dry_run: InitVar[bool] = False
+
+    def __post_init__(self, dry_run: bool) -> None:
+        self._dry_run = dry_run
 
     @property
     def status(self) -> Status:
@@ -97,19 +105,20 @@ class RemoveResult:
         """A line a name, what went with it below."""
         if not self.names:
             return [f"no name in namespace {self.namespace} fits"]
-        return [line for name in self.names for line in _name_lines(name, several=len(self.names) > 1)]
+        return [line for name in self.names for line in self._name_lines(name, several=len(self.names) > 1)]
 
-
-def _name_lines(removed: Removed, *, several: bool) -> Iterator[str]:
-    yield f"{removed.name} {removed.digest}".rstrip() + (f"  {removed.status}" if several else "")
-    for record in removed.records:
-        yield f"  and CRI's record {record}"
-    if removed.note:
-        yield f"  {removed.note}"
-    if removed.error and several:
-        yield f"  {removed.error['kind']}: {removed.error['message']}"
-        yield from (f"    said: {line}" for line in removed.error["said"].splitlines())
-        yield f"    try: {removed.error['hint']}"
+    def _name_lines(self, removed: Removed, *, several: bool) -> Iterator[str]:
+        would = self._dry_run and removed.status is Status.CHANGED
+        status = "would go" if would else removed.status
+        yield f"{removed.name} {removed.digest}".rstrip() + (f"  {status}" if several else "")
+        for record in removed.records:
+            yield f"  and CRI's record {record}"
+        if removed.note:
+            yield f"  {removed.note}"
+        if removed.error and several:
+            yield f"  {removed.error['kind']}: {removed.error['message']}"
+            yield from (f"    said: {line}" for line in removed.error["said"].splitlines())
+            yield f"    try: {removed.error['hint']}"
 
 
 @dataclass(slots=True)
@@ -156,7 +165,7 @@ class Plan:
         "match": "Glob on whole names, such as 'dead.example:5000/*'.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
         "force": "Take the last name of an image although a container uses it.",
-        "yes": "Do not ask; needed for several names, and where nobody can be asked.",
+        "yes": "Do not ask; needed where nobody can be asked.",
     },
     iterable=["ref"],
 )
@@ -171,12 +180,12 @@ def remove(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     looked = fleet.each(look, close=False)
     going = {host: plan.going for host, plan in plans.items() if plan.going}
     if going and not request.yes and not any(host.dry_run for host in fleet):
-        _ask(fleet, going)
+        _ask(fleet, going, request)
     return looked | fleet.each(lambda host: act(host, plans[host.name]))
 
 
-def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]]) -> None:
-    """Goes on where the operator may be taken to mean it: by one name typed at a terminal, or by an answer.
+def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request) -> None:
+    """Goes on where the operator may be taken to mean it: by one name of one host typed at a terminal, or an answer.
 
     Raises:
         UsageError: with what would have gone.
@@ -185,7 +194,7 @@ def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]]) -> None:
     for host, removals in going.items():
         for each in removals:
             hosts.setdefault(each.name, []).append(host)
-    if len(hosts) == 1 and fleet.at_terminal:
+    if len(hosts) == len(going) == 1 and not request.match and fleet.at_terminal:
         return
     for host in fleet:
         if not host.failed:
@@ -264,7 +273,7 @@ def act(host: Host, made: Plan) -> RemoveResult:
     """
     if made.going and not host.dry_run:
         _remove(host, made)
-    result = RemoveResult(made.here.namespace, tuple(made.names))
+    result = RemoveResult(made.here.namespace, tuple(made.names), dry_run=host.dry_run)
     if len(made.names) == 1 and made.errors:
         raise made.errors[0]
     if made.errors:
@@ -280,7 +289,7 @@ def _remove(host: Host, made: Plan) -> None:
     going = made.going
     everything = [each.name for each in going] + [record for each in going for record in each.records]
     answers = host.ask(removal.script(made.facts.ctr, made.here.namespace, everything, made.guarded))
-    after = Listing(made.here.namespace, parse_images(required(answers["after"], "after").text))
+    after = Listing.parse(made.here.namespace, required(answers["after"], "after").text)
     for each in going:
         left = [name for name in (each.name, *each.records) if after.get(name)]
         if not left:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tasks.ctr import naming, shell
 from tasks.ctr.content import Content
 from tasks.ctr.failures import content_missing, required
-from tasks.ctr.images import Image, Listing, parse_digests, parse_images
+from tasks.ctr.images import Image, Listing, parse_digests
 from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.probe import Facts
 from tasks.ctr.verdict import exists, judge
@@ -367,7 +367,7 @@ class Job:
         """Gives all names in one remote command, looks again in the same, and takes back what failed."""
         namings = [self._naming(plan) for plan in todo]
         answers = self.host.ask(naming.script(self.place, namings))
-        now = Listing(self.there.namespace, parse_images(required(answers["verify"], "verify").text))
+        now = Listing.parse(self.there.namespace, required(answers["verify"], "verify").text)
         ours: list[Plan] = []
         for number, plan in enumerate(todo):
             if plan.report.method == Method.LINK and not answers[f"link-{number}"].ok:

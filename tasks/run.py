@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.ctr.shell import Script, printable
-from tasks.errors import CommandFailed, UsageError
+from tasks.ctr import shell
+from tasks.ctr.shell import Answer, Script, printable
+from tasks.errors import CommandFailed, ConnectionLost, RemoteTimeout, UsageError
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
 from tasks.ssh.host import Host
@@ -51,14 +52,28 @@ def parse(command: str | None = None) -> Request:
 def run(host: Host, request: Request) -> RunResult:
     """Run any shell command on every host, with the inventory's names, limits and record."""
     if host.dry_run:
+        _require_ok(_ask(host, "-n", "-c", request.command), "it is no valid sh")
         return RunResult(0, f"would run: {request.command}", "")
-    answer = host.ask(Script({"run": f"( {request.command}\n)"}))["run"]
+    answer = _ask(host, "-c", request.command)
+    _require_ok(answer, f"it exited with {answer.exit}")
+    return RunResult(answer.exit, answer.text, answer.stderr)
+
+
+def _ask(host: Host, *words: str) -> Answer:
+    """Runs a shell of its own, so that no text, valid or not, reaches into ours."""
+    try:
+        return host.ask(Script({"run": shell.join(["/bin/sh", *words])}))["run"]
+    except (ConnectionLost, RemoteTimeout) as error:
+        error.hint = "how far it came nobody knows: look at the host before you run it again"
+        raise
+
+
+def _require_ok(answer: Answer, otherwise: str) -> None:
     if not answer.ok:
         said = "\n".join(part.rstrip() for part in (answer.text, answer.stderr) if part.strip())
         raise CommandFailed(
-            f"it exited with {answer.exit}",
+            otherwise,
             said=said,
             hint="see all of it with fab show --log",
             result=RunResult(answer.exit, answer.text, answer.stderr),
         )
-    return RunResult(answer.exit, answer.text, answer.stderr)

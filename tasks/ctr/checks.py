@@ -34,12 +34,16 @@ def command(ctr: Ctr, namespace: str, *names: str) -> str:
 
 
 def parse_checks(text: str) -> dict[str, Check]:
-    """Parses ``images check`` by name: REF TYPE DIGEST STATUS SIZE UNPACKED; lines of another shape are left out."""
+    """Parses ``images check`` by name: REF TYPE DIGEST STATUS SIZE UNPACKED; lines of another shape are left out.
+
+    A name that has a digest in it is left out as well: another one must not get its state.
+    """
     found = {}
     for line in text.splitlines():
         words = line.split()
-        at = next((i for i, word in enumerate(words) if is_digest(word) and i >= 2), None)
-        if at is None or not (status := _STATUS.match(" ".join(words[at + 1 :]))):
+        digests = [i for i, word in enumerate(words) if is_digest(word) and i >= 2]
+        if len(digests) != 1 or not (status := _STATUS.match(" ".join(words[digests[0] + 1 :]))):
             continue
+        at = digests[0]
         found[" ".join(words[: at - 1])] = Check(status[1] == "complete", words[-1] == "true", status[0])
     return found

@@ -56,11 +56,13 @@ def questions(settings: Settings) -> dict[str, str]:
     }
 
 
+_TARGET = r" sha[0-9]*:[0-9a-f]\{64,\} "  # what every row of a listing has
 _HELD = f"""ready && $ctr --address "$address" namespaces ls -q | while read -r ns; do
   c() {{ $ctr --address "$address" --namespace "$ns" "$@" </dev/null; }}
   echo "namespace $ns"
   c images ls -q | {{ grep -v '^sha256:' || :; }} | sed -n -e '/^{OURS}[.]invalid\\//s/^/name /p' -e '$=' |
     sed 's/^\\([0-9]*\\)$/images \\1/'
+  c images ls | sed 1d | grep -v '{_TARGET}' | sed -n -e 's/^/odd /p' -e 3q
   c content active | sed -n 's/^\\({OURS}[.][^[:space:]]*\\).*/ingest \\1/p'
   c content ls | sed -n '/[=.]{OURS}[.]/s/^/blob /p'
 done"""
@@ -91,6 +93,7 @@ class Held:
         names: of ours, which a killed run has left.
         ingests: that never ended.
         labels: keys by digest, which keep content from being collected.
+        odd: lines of the listing of images that are no row: a name or a label has a line break.
     """
 
     namespace: str
@@ -98,6 +101,7 @@ class Held:
     names: list[str] = field(default_factory=list)
     ingests: list[str] = field(default_factory=list)
     labels: dict[str, list[str]] = field(default_factory=dict)
+    odd: list[str] = field(default_factory=list)
 
     @property
     def left(self) -> list[str]:
@@ -120,6 +124,8 @@ def parse_held(text: str) -> list[Held]:
             continue
         elif word == "images":
             found[-1].images = int(rest)
+        elif word == "odd":
+            found[-1].odd.append(rest)
         elif word == "name":
             found[-1].names.append(rest)
         elif word == "ingest":
@@ -196,6 +202,7 @@ def findings(visit: Visit) -> list[Finding]:
             _retag(facts),
             _socket(facts),
             _namespaces(facts, visit.held),
+            _listings(visit.held),
             _cri(facts),
             Finding("platform", Health.OK, str(facts.platform)),
         ]
@@ -270,6 +277,15 @@ def _namespaces(facts: Facts, held: Sequence[Held]) -> Finding:
         return Finding("namespaces", Health.WARN, f"{listed}: kubelet reads only {_KUBELETS}", todo)
     several = facts.cri and len(counts) > 1
     return Finding("namespaces", Health.OK, f"{listed}; kubelet reads only {_KUBELETS}" if several else listed)
+
+
+def _listings(held: Sequence[Held]) -> Finding:
+    odd = [each for each in held if each.odd]
+    if not odd:
+        return Finding("listings", Health.OK, "every row can be read")
+    text = "; ".join(f"in {each.namespace} {each.odd[0][:200]!r} is no row" for each in odd)
+    todo = f"find the name or label with the line break (`ctr -n {odd[0].namespace} images ls | cat -A`) and remove it"
+    return Finding("listings", Health.FAIL, text, todo)
 
 
 def _cri(facts: Facts) -> Finding:

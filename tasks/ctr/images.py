@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -44,26 +45,29 @@ def parse_images(text: str) -> tuple[Image, ...]:
     """Parses ``images ls``: REF TYPE DIGEST SIZE(two words) PLATFORMS LABELS (1.0 to 2.1).
 
     Raises:
-        GarbledAnswer: where the header or a row has another shape.
+        GarbledAnswer: where the header or a row has another shape. Then no row can be trusted: with a line break in
+            a name, a part of that name looks like another one, and what seems absent may be there.
     """
-    lines = text.splitlines()
-    if not lines:
-        return ()
-    if lines[0].split() != ["REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"]:
-        raise GarbledAnswer("`ctr images ls` did not print its table", said=lines[0][:200])
-    return tuple(_parse_row(line) for line in lines[1:] if line.strip())
+    header, *lines = text.removesuffix("\n").split("\n")  # an empty namespace has its header, too
+    if header.split() != ["REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"]:
+        raise GarbledAnswer("`ctr images ls` did not print its table", said=f"it printed {header[:200]!r}")
+    return tuple(_parse_row(line, header.index("DIGEST")) for line in lines)
 
 
-def _parse_row(line: str) -> Image:
-    words = line.split()
-    at = next((i for i, word in enumerate(words) if is_digest(word) and i >= 2), None)
-    if at is None or len(words) < at + 5:
-        raise GarbledAnswer("a row of `ctr images ls` has another shape", said=line[:200])
-    name, media_type = " ".join(words[: at - 1]), words[at - 1]
+def _parse_row(line: str, column: int) -> Image:
+    """Names and labels may have spaces and digests in them; then the target is the digest in its column."""
+    cells = list(re.finditer(r"\S+", line))
+    words = [cell[0] for cell in cells]
+    digests = [i for i, word in enumerate(words) if is_digest(word) and i >= 2]
+    if len(digests) > 1:
+        digests = [i for i in digests if cells[i].start() == column]
+    if len(digests) != 1 or len(words) < digests[0] + 5:
+        raise GarbledAnswer("a row of `ctr images ls` has another shape", said=f"the row {line[:200]!r}")
+    at = digests[0]
     number, unit, platforms, *labels = words[at + 1 :]
     return Image(
-        name,
-        media_type,
+        line[: cells[at - 2].end()],
+        words[at - 1],
         words[at],
         f"{number} {unit}",
         platforms,
@@ -77,6 +81,23 @@ class Listing:
 
     namespace: str
     images: tuple[Image, ...]
+
+    @classmethod
+    def parse(cls, namespace: str, text: str) -> Listing:
+        """From what ``images ls`` says of a namespace.
+
+        Raises:
+            GarbledAnswer: with the namespace, and how to find what is in the way.
+        """
+        try:
+            return cls(namespace, parse_images(text))
+        except GarbledAnswer as error:
+            raise GarbledAnswer(
+                f"the images of namespace {namespace} cannot be read: {error.message}",
+                said=error.said,
+                hint="a name or label there may have a line break: find it with "
+                f"`ctr -n {namespace} images ls | cat -A` and remove that name by hand",
+            ) from error
 
     def get(self, name: str) -> Image | None:
         """The record of exactly this name."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tasks.ctr import shell
 from tasks.ctr.commands import Ctr
 from tasks.ctr.failures import daemon_trouble, required
-from tasks.ctr.images import Listing, parse_images
+from tasks.ctr.images import Listing
 from tasks.ctr.shell import Answer, Script
 from tasks.ctr.version import Capabilities, Version
 from tasks.errors import CtrNotFound, DaemonUnreachable, PermissionDenied
@@ -40,6 +40,7 @@ _SOCKETS = (
     "/run/docker/containerd/containerd.sock",
 )
 _OWN_SOCKET = {"k3s": _SOCKETS[1], "rke2": _SOCKETS[1], "k0s": _SOCKETS[2], "microk8s": _SOCKETS[3]}
+_IMPORT = re.compile(r"^\s+import\s", re.MULTILINE)  # what the help of every ctr's images lists
 DEFAULT_ROOT, _CONTENT = "/var/lib/containerd", "io.containerd.content.v1.content"
 
 
@@ -163,6 +164,10 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
     sockets = _lines(answers["sockets"])
     address = sockets.pop().partition(" ")[2]
     _require_daemon(settings, sockets, address, user, answers)
+    if version is None and not _IMPORT.search(answers["help"].text):
+        raise CtrNotFound(
+            f"{command!r} is no ctr", said=shell.tail(printed), hint="mend ctr_command for this host in the inventory"
+        )
     server = re.search(r"^Server:\n\s+Version:\s*(\S+)", answers["version"].text, re.MULTILINE)
     plugins = _parse_plugins(answers["plugins"].text)
     return Facts(
@@ -174,9 +179,7 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
         sockets=tuple(line.partition(" ")[2] for line in sockets),
         namespaces=tuple(_lines(answers["namespaces"])),
         listings={
-            namespace: Listing(
-                namespace, parse_images(required(answers[f"images-{number}"], f"namespace {namespace}").text)
-            )
+            namespace: Listing.parse(namespace, required(answers[f"images-{number}"], f"namespace {namespace}").text)
             for number, namespace in enumerate(namespaces)
         },
         cri=_labels_names(server[1] if server else "") and any(plugin.is_cri and plugin.ok for plugin in plugins),

@@ -86,15 +86,35 @@ class Script:
         answers = {}
         for name in self.steps:
             if name not in out or name not in err:
-                said = tail(stderr.decode("utf-8", "backslashreplace"))
-                raise GarbledAnswer(
-                    f"the host's answer breaks off at {name!r}",
-                    said=said,
-                    hint="run it again; if it stays, look at the login shell's start-up files on that host",
-                )
+                raise _broken_off(name, mark, stdout, stderr)
             status, data = out[name]
             answers[name] = Answer(status, data, err[name][1].decode("utf-8", "backslashreplace"))
         return answers
+
+    def is_whole(self, mark: str, stdout: bytes | bytearray, stderr: bytes | bytearray) -> bool:
+        """Whether the answers of all steps are there to be read."""
+        end = f"\n{mark} end ".encode()
+        return min(stdout.count(end), stderr.count(end)) >= len(self.steps)
+
+
+def unframed(mark: str, stream: bytes | bytearray) -> str:
+    """What a host said besides the frames."""
+    lines = stream.decode("utf-8", "backslashreplace").splitlines()
+    return "\n".join(line for line in lines if not line.startswith((f"{mark} ", f"{mark}-ready")))
+
+
+def _broken_off(name: str, mark: str, stdout: bytes, stderr: bytes) -> GarbledAnswer:
+    if f"\n{mark} ".encode() in stdout + stderr:
+        return GarbledAnswer(
+            f"the host's answer breaks off at {name!r}",
+            said=tail(unframed(mark, stderr)),
+            hint="run it again; if it stays, look at the login shell's start-up files on that host",
+        )
+    return GarbledAnswer(
+        "the login shell did not run what was asked of it",
+        said=tail(unframed(mark, stdout + b"\n" + stderr)),  # nologin says so on stdout
+        hint="log in there by hand: the account may be one that runs nothing, or a start-up file may end the shell",
+    )
 
 
 def _frames(mark: str, stream: bytes) -> dict[str, tuple[int, bytes]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 
 from tasks.ctr.content import Content
-from tasks.ctr.images import Listing, parse_digests, parse_images
+from tasks.ctr.images import Listing, parse_digests
 from tasks.ctr.missing import explain
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script
-from tasks.errors import ImageNotFound
+from tasks.errors import GarbledAnswer, ImageNotFound
 from tasks.ssh.host import Host
 
 
@@ -58,13 +59,17 @@ def _fetch(
 
 
 def others(host: Host, facts: Facts, namespace: str) -> list[Listing]:
-    """The images of every other namespace of this containerd, in one remote command."""
+    """The images of every other namespace of this containerd that can be read, in one remote command."""
     names = [name for name in facts.namespaces if name != namespace]
     if not names:
         return []
     script = Script({f"in-{n}": facts.ctr.images(name) for n, name in enumerate(names)})
     answers = host.ask(script, limit=host.target.limits.probe)
-    return [Listing(name, parse_images(answers[f"in-{n}"].text)) for n, name in enumerate(names)]
+    found = []
+    for number, name in enumerate(names):
+        with contextlib.suppress(GarbledAnswer):
+            found.append(Listing.parse(name, answers[f"in-{number}"].text))
+    return found
 
 
 def not_found(host: Host, facts: Facts, here: Listing, wanted: Iterable[str]) -> list[ImageNotFound]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tasks.errors import BadInventory, NoHosts, UnknownHost, UsageError
 from tasks.fleet.inventory import Inventory
+from tasks.fleet.outcome import names
 from tasks.fleet.settings import target
 from tasks.ssh.target import Limits, Target, Trust, parse_address
 
@@ -40,7 +41,7 @@ class Roster:
         self._alias = alias
         self._past = past
         self._inventory: Inventory | None = None
-        self.notes: list[str] = []
+        self._notes: dict[str, list[str]] = {}  # hosts by what is to be known of them
 
     @property
     def inventory(self) -> Inventory:
@@ -58,6 +59,11 @@ class Roster:
         """The inventory's file."""
         return self._file
 
+    @property
+    def notes(self) -> list[str]:
+        """What the operator should know of the inventory, each thing once, with the hosts that it is about."""
+        return [f"{names(hosts)}: {note}" if hosts else note for note, hosts in self._notes.items()]
+
     def groups_of(self, name: str) -> list[str]:
         """The groups of an inventory host, but ``all``; none for an address."""
         if not self._file.exists():
@@ -71,18 +77,26 @@ class Roster:
         Raises:
             UnknownHost: with the nearest names; BadInventory; UsageError where nothing is left.
         """
+        return [self.target(name) for name in self.names(patterns)]
+
+    def names(self, patterns: Iterable[str]) -> list[str]:
+        """Which hosts all patterns mean, as `target` takes them; what the inventory says of each is not read.
+
+        Raises:
+            As `select`, but for what is wrong with one host's variables.
+        """
         words = [w for word in patterns if word.strip() for w in self._of_the_past(word.strip())]
-        chosen: dict[str, Target] = {}
+        chosen: dict[str, None] = {}
         for word in words:
             if not word.startswith("!"):
-                chosen |= {found.name: found for found in self._match(word)}
+                chosen |= dict.fromkeys(self._match(word))
         for word in words:
             if word.startswith("!"):
                 for name in self._excluded(word[1:], chosen):
                     chosen.pop(name, None)
         if not chosen:
             raise UsageError(f"-H {','.join(words)} leaves no host", hint="name at least one host or group")
-        return list(chosen.values())
+        return list(chosen)
 
     def _of_the_past(self, word: str) -> list[str]:
         if not word.lstrip("!").startswith("@"):
@@ -94,26 +108,37 @@ class Roster:
 
     def _excluded(self, word: str, chosen: Collection[str]) -> list[str]:
         """A misspelt exclusion is refused like any other name: it would leave a host in that was meant to be out."""
-        names = [word] if word in chosen else self._inventory_names(word)
-        if not names and not self._is_elsewhere(word) and isinstance(error := self._unknown(word), UnknownHost):
+        found = [word] if word in chosen else self._inventory_names(word)
+        if not found and not self._is_elsewhere(word) and isinstance(error := self._unknown(word), UnknownHost):
             raise error
-        return names
+        return found
 
     def _is_elsewhere(self, word: str) -> bool:
         """Whether it says where it is by itself, without the inventory."""
         user, host, port = parse_address(word)
         return bool(user or port or _is_address(host) or self._alias(host))
 
-    def _match(self, word: str) -> list[Target]:
-        if names := self._inventory_names(word):
-            return [self._of_inventory(name) for name in names]
-        user, host, port = parse_address(word)
+    def _match(self, word: str) -> list[str]:
+        if found := self._inventory_names(word):
+            return found
+        _, host, _ = parse_address(word)
+        if self._inventory_names(host) == [host] or self._is_elsewhere(word):
+            return [word]
+        raise self._unknown(word)
+
+    def target(self, name: str) -> Target:
+        """How one of `names` is reached.
+
+        Raises:
+            BadInventory: where the inventory says something of it that is wrong, or that only Ansible can read.
+        """
+        if self._inventory_names(name) == [name]:
+            return self._of_inventory(name)
+        user, host, port = parse_address(name)
         if self._inventory_names(host) == [host]:
             known = self._of_inventory(host)
-            return [replace(known, name=word, user=user or known.user, port=port or known.port)]
-        if self._is_elsewhere(word):
-            return [Target(word, host, port, user, trust=self._trust, limits=self._limits)]
-        raise self._unknown(word)
+            return replace(known, name=name, user=user or known.user, port=port or known.port)
+        return Target(name, host, port, user, trust=self._trust, limits=self._limits)
 
     def _inventory_names(self, word: str) -> list[str]:
         """Names by the inventory; without one, or with a broken one, none: an address works without it."""
@@ -124,8 +149,7 @@ class Roster:
         except BadInventory as error:
             if not self._is_elsewhere(word):
                 raise
-            note = f"{error.message} (not needed for {word})"
-            self.notes += [note] if note not in self.notes else []
+            self._notes.setdefault(f"{error.message} (not needed for {word})", [])
             return []
 
     def _names(self, word: str) -> list[str]:
@@ -143,17 +167,19 @@ class Roster:
     def _of_inventory(self, name: str) -> Target:
         folder = self._file.resolve().parent
         found, notes = target(name, self.inventory.hosts[name], folder, self._trust, self._limits)
-        self.notes += [note for note in notes if note not in self.notes]
+        for note in notes:
+            about = self._notes.setdefault(note, [])
+            about += [name] if name not in about else []
         return found
 
     def _unknown(self, word: str) -> UsageError:
         inventory = self.inventory  # raises what is wrong with it, since this name needs it
         if word == "all" or word in inventory.groups:
             return UsageError(f"group {word!r} has no host", hint=f"look at {self._file}")
-        names = [*inventory.hosts, *inventory.groups]
+        known = [*inventory.hosts, *inventory.groups]
         if any(c in word for c in "*?["):
             return UnknownHost(f"{word!r} fits no host and no group of {self._file}")
-        near = difflib.get_close_matches(word, names, n=3)
+        near = difflib.get_close_matches(word, known, n=3)
         return UnknownHost(
             f"{word!r} is no host or group of {self._file}, no address and no Host of ssh_config",
             hint=f"did you mean {' or '.join(near)}?" if near else f"for a plain host name write user@{word}",

@@ -55,8 +55,12 @@ class HostVars(BaseModel):
     ansible_password: _Text | Opaque | None = None
     ansible_ssh_private_key_file: str | Opaque | None = None
     ansible_become: bool | Opaque = False
+    ansible_become_method: str | Opaque = "sudo"
+    ansible_become_user: _Text | Opaque = "root"
     ansible_become_password: _Text | Opaque | None = None
+    ansible_ssh_args: str | Opaque = ""
     ansible_ssh_common_args: str | Opaque = ""
+    ansible_ssh_extra_args: str | Opaque = ""
     ctr_command: _Words | None = None
     ctr_address: _Path | None = None
     ctr_namespace: _Namespace = "k8s.io"
@@ -65,6 +69,8 @@ class HostVars(BaseModel):
     ctr_registries: dict[str, Registry] = Field(default_factory=dict)
     ctr_proxy: _Proxy | None = None
 
+
+_SSH_ARGS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")  # in the order of Ansible's argv
 
 # Ansible's older spellings, and what they mean.
 _ALIASES = {
@@ -115,7 +121,11 @@ def target(name: str, variables: Vars, folder: Path, trust: Trust, limits: Limit
         folder: what relative paths are relative to, the inventory's own.
 
     Returns:
-        The target, and notes about ssh options that are not honoured.
+        The target, and notes about what is not honoured, the same words for every host.
+
+    Raises:
+        BadInventory: also for a template or a vault where the connection needs its value; passwords may come from
+            elsewhere, so those are noted.
     """
     host = validate(name, variables)
     if host.ansible_connection not in ("ssh", "paramiko", "paramiko_ssh", "smart"):
@@ -130,11 +140,15 @@ def target(name: str, variables: Vars, folder: Path, trust: Trust, limits: Limit
         if isinstance(value, Opaque):
             raise BadInventory(
                 f"{variable} of host {name!r} is a template or a vault, which only Ansible can read",
-                hint="give it in the inventory in plain words, or from the environment",
+                hint="give it in the inventory in plain words",
             )
         return value
 
-    options, notes = _ssh_options(str(plain("ansible_ssh_common_args")), folder, name)
+    options, notes = _SshOptions(), _unread_passwords(host)
+    for variable in _SSH_ARGS:
+        notes += _read_ssh_options(options, str(plain(variable)), folder, f"{variable} of host {name!r}")
+    if plain("ansible_become"):
+        _refuse_other_users(name, str(plain("ansible_become_method")), str(plain("ansible_become_user")))
     trust = _trust(options, trust, name)
     key = plain("ansible_ssh_private_key_file")
     made = Target(
@@ -143,9 +157,9 @@ def target(name: str, variables: Vars, folder: Path, trust: Trust, limits: Limit
         port=plain("ansible_port"),
         user=plain("ansible_user"),
         key_file=folder / Path(key).expanduser() if key else None,
-        password=_secret(plain("ansible_password")),
+        password=_secret(host.ansible_password),
         become=plain("ansible_become"),
-        become_password=_secret(plain("ansible_become_password")),
+        become_password=_secret(host.ansible_become_password),
         trust=trust,
         limits=limits,
         ctr=Settings(host.ctr_command, host.ctr_address, host.ctr_namespace, host.ctr_root, host.ctr_snapshotter),
@@ -160,14 +174,40 @@ def _registry(name: str, given: Registry, folder: Path) -> registry.Registry:
     return registry.Registry(name, given.scheme, ca_file, given.skip_verify, given.username, given.password_env)
 
 
-def _secret(value: str | None) -> Secret | None:
-    return Secret(value) if value else None
+def _secret(value: str | Opaque | None) -> Secret | None:
+    return Secret(value) if value and not isinstance(value, Opaque) else None
+
+
+def _unread_passwords(host: HostVars) -> list[str]:
+    """Notes about passwords that only Ansible can read; the environment or a prompt may have them."""
+    instead = {
+        "ansible_password": "--prompt-for-login-password",
+        "ansible_become_password": "FABRIC_SUDO_PASSWORD or --prompt-for-sudo-password",
+    }
+    return [
+        f"{variable} is a template or a vault, which only Ansible can read: where one is asked for, give it with {way}"
+        for variable, way in instead.items()
+        if isinstance(getattr(host, variable), Opaque)
+    ]
+
+
+def _refuse_other_users(host: str, method: str, user: str) -> None:
+    """What Ansible would do as somebody else must not be done as root."""
+    if method.rpartition(".")[2] != "sudo":
+        raise BadInventory(
+            f"host {host!r} has ansible_become_method {method!r}", hint="ctr-ferry becomes root through sudo alone"
+        )
+    if user != "root":
+        raise BadInventory(
+            f"host {host!r} has ansible_become_user {user!r}",
+            hint="ctr-ferry becomes root alone, whom containerd obeys; set it to root for this host",
+        )
 
 
 def _behind(made: Target, options: _SshOptions) -> Target:
-    if options.proxy_command:
+    if options.proxy_command.lower() not in ("", "none"):
         return replace(made, gateway=options.proxy_command)
-    return made.behind(options.jump) if options.jump else made
+    return made.behind(options.jump) if options.jump.lower() not in ("", "none") else made
 
 
 def _trust(options: _SshOptions, trust: Trust, host: str) -> Trust:
@@ -189,32 +229,36 @@ class _SshOptions:
     accept_new: bool | None = None
 
 
-def _ssh_options(text: str, folder: Path, host: str) -> tuple[_SshOptions, list[str]]:
+def _read_ssh_options(found: _SshOptions, text: str, folder: Path, where: str) -> list[str]:
+    """Takes in what one variable says; as with OpenSSH, the first word on an option counts.
+
+    Returns:
+        Notes about what is not honoured.
+    """
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("-J", dest="jump")
     parser.add_argument("-o", dest="options", action="append", default=[])
     try:
         known, unknown = parser.parse_known_args(shlex.split(text))
     except (argparse.ArgumentError, ValueError) as error:
-        raise BadInventory(f"ansible_ssh_common_args of host {host!r} cannot be read: {error}") from error
-    found, notes = _SshOptions(jump=known.jump or ""), []
+        raise BadInventory(f"{where} cannot be read: {error}") from error
+    found.jump = found.jump or known.jump or ""
+    notes = []
     for option in known.options:
         name, *rest = re.split(r"\s*=\s*|\s+", option.strip(), maxsplit=1)
         value = "".join(rest)
         match name.strip().lower(), value.strip():
             case "proxyjump", value:
-                found.jump = value if value.lower() != "none" else ""
+                found.jump = found.jump or value
             case "proxycommand", value:
-                found.proxy_command = value if value.lower() != "none" else ""
+                found.proxy_command = found.proxy_command or value
             case "userknownhostsfile", value:
-                found.known_hosts = tuple(folder / Path(word).expanduser() for word in value.split())
-            case "stricthostkeychecking", "accept-new":
-                found.accept_new = True
-            case "stricthostkeychecking", "yes" | "ask":
-                found.accept_new = False
+                files = tuple(folder / Path(word).expanduser() for word in value.split())
+                found.known_hosts = found.known_hosts or files
+            case "stricthostkeychecking", "accept-new" | "yes" | "ask" as value:
+                found.accept_new = value == "accept-new" if found.accept_new is None else found.accept_new
             case "stricthostkeychecking", value:
-                notes.append(f"{host}: StrictHostKeyChecking={value} is not obeyed: host keys are always checked")
+                notes.append(f"StrictHostKeyChecking={value} is not obeyed: host keys are always checked")
             case _:
-                notes.append(f"{host}: ssh option {option!r} is not honoured")
-    notes += [f"{host}: ssh option {word!r} is not honoured" for word in unknown]
-    return found, notes
+                notes.append(f"ssh option {option!r} is not honoured")
+    return notes + [f"ssh option {word!r} is not honoured" for word in unknown]

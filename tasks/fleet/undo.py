@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from tasks.ctr.commands import Ctr
 from tasks.ctr.failures import required
-from tasks.ctr.images import Listing, parse_images
+from tasks.ctr.images import Listing
 from tasks.ctr.shell import Script
 from tasks.ctr.verdict import records_left
 from tasks.ssh.host import Host
@@ -22,6 +22,6 @@ def take_back(host: Host, ctr: Ctr, before: Listing, names: Sequence[str], diges
     namespace = before.namespace
     steps = {f"rm-{n}": ctr.remove(namespace, name) for n, name in enumerate(names)}
     answers = host.ask(Script({**steps, "after": ctr.images(namespace)}))
-    after = Listing(namespace, parse_images(required(answers["after"], "after").text))
+    after = Listing.parse(namespace, required(answers["after"], "after").text)
     if records := records_left(digests, before, after):
         host.ask(Script({f"rm-{n}": ctr.remove(namespace, record) for n, record in enumerate(records)}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -35,6 +36,12 @@ def connect_kwargs(target: Target, config: Any) -> dict[str, Any]:
         kwargs["password"] = target.password.reveal()
     limit = target.limits.connect
     return kwargs | {"banner_timeout": limit, "auth_timeout": limit, "channel_timeout": limit}
+
+
+def expand(word: str, host: str, port: int, user: str) -> str:
+    """A word of a ProxyCommand with its tokens filled in (ssh_config(5), TOKENS: those for the host)."""
+    values = {"h": host, "p": str(port), "r": user, "%": "%"}
+    return re.sub(r"%([hpr%])", lambda token: values[token[1]], word)
 
 
 @contextlib.contextmanager

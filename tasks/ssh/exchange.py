@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -16,12 +17,14 @@ from tasks.errors import GarbledAnswer
 _CHUNK = 1 << 17
 _MOST_OUTPUT = 64 << 20  # bytes of one command's stdout; a listing of 10,000 images has about 3 MiB
 _MOST_STDERR = 4 << 20
+_LINGER = 5.0  # seconds of silence after which a command that has exited is no longer waited for
 
 
 class End(Enum):
     """How an exchange came to its end."""
 
     EXITED = "exited"
+    KILLED = "killed"  # it ended, and by a signal: there is no exit status
     TIMED_OUT = "timed out"
     SILENT = "silent"  # not even the guard's heartbeat came
     LOST = "lost"
@@ -113,9 +116,14 @@ class Exchange:
             self._wait(0.2)
         return Sudo.THROUGH
 
-    def finish(self) -> End:
-        """Reads until the command has ended, its time is up, or the host is silent for too long."""
-        while not self._ended():
+    def finish(self, whole: Callable[[], bool] = lambda: False) -> End:
+        """Reads until the command has ended, its time is up, or the host is silent for too long.
+
+        Args:
+            whole: whether all that is waited for has come; a process that the command left behind may hold its
+                outputs open for ever.
+        """
+        while not self._ended(whole):
             self._wait(1.0)
             if self._listener:
                 self.stdout += self._listener.hear(b"")
@@ -126,7 +134,9 @@ class Exchange:
             self.stdout += self._listener.end()
         status = self._channel.exit_status
         self.exit = status if status >= 0 else None
-        return End.LOST if self.exit is None else End.EXITED
+        if self.exit is not None:
+            return End.EXITED
+        return End.KILLED if self._channel.eof_received else End.LOST
 
     def _end(self) -> End | None:
         now = time.monotonic()
@@ -134,9 +144,11 @@ class Exchange:
             return End.TIMED_OUT
         return End.SILENT if now > self._heard + self._idle else None
 
-    def _ended(self) -> bool:
+    def _ended(self, whole: Callable[[], bool] = lambda: False) -> bool:
         channel = self._channel
-        return bool(channel.closed or (channel.eof_received and channel.exit_status_ready()))
+        if channel.closed or not channel.exit_status_ready():
+            return bool(channel.closed)
+        return bool(channel.eof_received or whole() or time.monotonic() > self._heard + _LINGER)
 
     def _wait(self, seconds: float) -> None:
         """Waits for something to read, and takes it in."""

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import random
 import secrets
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +19,9 @@ from paramiko.ssh_exception import NoValidConnectionsError
 
 from tasks.ctr import probe
 from tasks.ctr.probe import Facts
-from tasks.ctr.shell import Answer, Script, tail
+from tasks.ctr.shell import Answer, Script, join, tail, unframed
 from tasks.errors import (
+    CommandFailed,
     ConnectionLost,
     GarbledAnswer,
     HostError,
@@ -29,7 +31,7 @@ from tasks.errors import (
     Unreachable,
 )
 from tasks.ssh import guard
-from tasks.ssh.connect import connect_kwargs, typed_errors
+from tasks.ssh.connect import connect_kwargs, expand, typed_errors
 from tasks.ssh.exchange import End, Exchange, Listener, Sudo, Transcript
 from tasks.ssh.keys import AcceptNew, RefuseUnknown, host_name, known_keys
 from tasks.ssh.target import Target
@@ -95,6 +97,29 @@ class Host(Connection):  # type: ignore[misc]
         jump = self.target.behind(hops).gateway
         return Host(jump, self.config) if isinstance(jump, Target) else None
 
+    def open_gateway(self) -> Any:
+        """Fabric's hook: what paramiko connects through, a ProxyCommand with our own port in it (Fabric's has 22).
+
+        Raises:
+            Unreachable: also where the gateway, itself connected, has no way to the host.
+        """
+        if not isinstance(self.gateway, str):
+            try:
+                return super().open_gateway()
+            except paramiko.ChannelException as error:
+                raise Unreachable(
+                    f"gateway {self.gateway.name} of {self.name} has no way to {self.host}:{self.port}",
+                    said=tail(error.text),
+                    hint="check that the host is up, the address as the gateway sees it, and its AllowTcpForwarding",
+                ) from error
+        try:
+            words = [expand(word, self.host, self.port, self.user) for word in shlex.split(self.gateway)]
+            return paramiko.ProxyCommand(join(words))
+        except (OSError, ValueError) as error:
+            raise Unreachable(
+                f"the ProxyCommand of {self.name} cannot be run", said=tail(str(error)), hint=f"check {self.gateway!r}"
+            ) from error
+
     def begin(self, *, dry_run: bool, moved: Moved) -> None:
         """A command of the line begins here.
 
@@ -114,17 +139,26 @@ class Host(Connection):  # type: ignore[misc]
         name = host_name(self.host, self.port)
         for key in known_keys(name, self.target.trust.known_hosts):
             self.client.get_host_keys().add(name, key.get_name(), key)
+        if isinstance(self.gateway, Host):
+            self._connect_gateway(self.gateway)
         accept = self.target.trust.accept_new
         self.client.set_missing_host_key_policy(AcceptNew(self.target.trust.known_hosts) if accept else RefuseUnknown())
         self._connect_with_patience()
         self.transport.set_keepalive(15)
         self._refuse_if_abandoned()
 
+    def _connect_gateway(self, gateway: Host) -> None:
+        """Connects it first, so that it is tried again by itself alone, and its trouble is called its own."""
+        try:
+            gateway.open()
+        except Unreachable as error:
+            raise type(error)(f"gateway of {self.name}: {error.message}", said=error.said, hint=error.hint) from error
+
     def _connect_with_patience(self) -> None:
         """Tries again what may pass, within the time for one connection.
 
-        Where nothing listens, a few times; where sshd took the connection and cut it off in the greeting, as with
-        MaxStartups, the host is alive: as often as there is time.
+        Where nothing listens, and through a ProxyCommand, a few times; where sshd took the connection and cut it off
+        in the greeting, as with MaxStartups, the host is alive: as often as there is time.
         """
         deadline = time.monotonic() + self.target.limits.connect
         pause, left = _FIRST_PAUSE, self.target.limits.retries
@@ -136,7 +170,8 @@ class Host(Connection):  # type: ignore[misc]
             except Unreachable as error:
                 # The random share spreads hosts that were refused together.
                 pause = min(pause * random.uniform(1.0, 2.0), _LONGEST_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311
-                left -= isinstance(error.__cause__, (NoValidConnectionsError, paramiko.ChannelException))
+                refused = isinstance(error.__cause__, (NoValidConnectionsError, paramiko.ChannelException))
+                left -= refused or isinstance(self.gateway, str)
                 if not (left >= 0 and error.may_pass and time.monotonic() + pause < deadline):
                     raise
             self._abandoned.wait(pause)
@@ -166,7 +201,7 @@ class Host(Connection):  # type: ignore[misc]
             secret: whether what it prints is kept out of the run's record.
 
         Raises:
-            Unreachable, RemoteTimeout, PermissionDenied, GarbledAnswer.
+            Unreachable, RemoteTimeout, PermissionDenied, GarbledAnswer, CommandFailed: a signal ended it.
         """
         self.open()
         self._refuse_if_abandoned()
@@ -180,7 +215,7 @@ class Host(Connection):  # type: ignore[misc]
             exchange.send(_FOR_OTHERS + f"{mark}\n".encode() + text)
             began = time.monotonic()
             try:
-                end = exchange.finish()
+                end = exchange.finish(lambda: script.is_whole(mark, exchange.stdout, exchange.stderr))
             finally:
                 self._record(script, exchange, time.monotonic() - began, secret=secret)
         return self._read(script, mark, exchange, end, limit)
@@ -309,12 +344,17 @@ class Host(Connection):  # type: ignore[misc]
             ) from error
 
     def _read(self, script: Script, mark: str, exchange: Exchange, end: End, limit: int) -> dict[str, Answer]:
-        stderr = bytes(exchange.stderr)
+        said = tail(unframed(mark, exchange.stderr))
+        killed = CommandFailed(
+            "the remote command was ended by a signal", said=said, hint="look at the host's log: it may lack memory"
+        )
         match end:
+            case End.KILLED:
+                raise killed
             case End.TIMED_OUT:
                 raise RemoteTimeout(
                     f"the remote command took longer than {limit} s and was ended",
-                    said=tail(stderr.decode("utf-8", "replace")),
+                    said=said,
                     hint="if the host is only slow, raise timeouts.command in fabric.yaml",
                 )
             case End.SILENT | End.LOST:
@@ -323,8 +363,10 @@ class Host(Connection):  # type: ignore[misc]
                     f"{self.name} {what} while a command ran there", hint="run it again: it looks first what is true"
                 )
         try:
-            return script.read(mark, bytes(exchange.stdout), stderr)
+            return script.read(mark, bytes(exchange.stdout), bytes(exchange.stderr))
         except GarbledAnswer as error:
+            if exchange.exit == guard.BROKEN_OFF:
+                raise killed from None
             if self._as_root and "sudo" in error.said:
                 raise self._sudo_refused(exchange, mark) from None
             raise

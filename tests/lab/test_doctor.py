@@ -76,6 +76,33 @@ class TestAWellHost:
         assert "platform" not in many.out
         assert "platform" in fab("-H", "node2,node3", "doctor", "--all").out
 
+    def test_whose_listing_has_a_line_break_is_told_where(
+        self, fab: Fab, stage: Stage, node3: Node, tmp_path: Path
+    ) -> None:
+        namespace, name = stage.namespace(), stage.name()
+        stage.seed(build(tmp_path, layers=(1000,)), name, namespace=namespace, nodes=[node3])
+        node3.ctr("images", "label", name, "note=two\nlines", namespace=namespace)
+        try:
+            run = doctor(fab, "node3")
+            found = seen(run, "node3")["listings"]
+            assert (run.exit, found["health"]) == (1, "fail")
+            assert f"in {namespace} 'lines" in found["text"] and namespace in found["todo"]
+            run = fab("-H", "node3", "images", "--json", "-n", namespace)
+            assert (run.exit, run.error["kind"]) == (1, "garbled-answer")
+            assert namespace in run.error["message"] and "lines" in run.error["said"]
+            run = fab("-H", "node3", "find", "--json", "--match", name)
+            assert (run.exit, run.document["commands"][0]["error"]["kind"]) == (1, "nothing-found")
+            assert namespace in run.document["commands"][0]["error"]["said"]
+        finally:
+            node3.ctr("images", "rm", name, namespace=namespace)
+
+    def test_whose_ctr_is_no_ctr_is_told(self, fab: Fab, hosts: Hosts) -> None:
+        inventory = hosts(ctr_command="true")
+        found = seen(doctor(fab, "n", inventory=inventory), "n")["ctr"]
+        assert (found["health"], found["text"]) == ("fail", "'true' is no ctr")
+        run = fab("-H", "n", "images", "--json", inventory=inventory)
+        assert run.statuses == {"n": "ctr-not-found"}
+
     def test_costs_one_remote_command(self, fab: Fab, fleet: Fleet, node3: Node, tmp_path: Path) -> None:
         with counting([node3]) as counts:
             ((login, commands),) = counts.items()

@@ -104,6 +104,12 @@ class TestFindings:
             found = [f for f in health.findings(each) if f.health is not Health.OK]
             assert found and all(f.todo for f in found), found
 
+    def test_a_listing_that_cannot_be_read(self) -> None:
+        assert finding(visit(), "listings").health is Health.OK
+        found = finding(visit(held="namespace a\nimages 1\nnamespace k8s.io\nodd two,x=y\nodd \n"), "listings")
+        assert (found.health, found.text) == (Health.FAIL, "in k8s.io 'two,x=y' is no row")
+        assert "ctr -n k8s.io images ls" in found.todo
+
     @pytest.mark.parametrize(
         ("client", "server", "expected"),
         [

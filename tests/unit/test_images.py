@@ -47,9 +47,37 @@ def test_labels_may_have_spaces_and_may_name_a_digest() -> None:
     assert image.labels == {"maintainer=A. B. C <a@b>", f"from={digest('b')}"}
 
 
-def test_a_label_that_is_a_digest_alone_is_not_taken_for_the_target() -> None:
-    (image,) = parse_images(f"{HEAD}r.example/a:1 {OCI} {digest('a')} 3.0 MiB - x= {digest('b')}\n")
-    assert image.digest == digest("a")
+def table(*rows: tuple[str, ...]) -> str:
+    """Rows as Go's tabwriter aligns them."""
+    cells = [("REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"), *rows]
+    widths = [max(len(row[i]) for row in cells) + 1 for i in range(6)]
+    lines = ["".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join(lines) + "\n"
+
+
+def test_a_digest_in_a_name_or_a_label_is_not_taken_for_the_target() -> None:
+    name = f"a T {digest('c')} 1.0 MiB linux/amd64 -"
+    rows = [(name, OCI, digest("a"), "3.0 MiB", "-", f"x= {digest('b')}"), ("b", OCI, digest("b"), "3.0 MiB", "-", "-")]
+    first, second = parse_images(table(*rows))
+    assert (first.name, first.digest, first.labels) == (name, digest("a"), {f"x= {digest('b')}"})
+    assert (second.name, second.digest) == ("b", digest("b"))
+
+
+def test_a_row_that_could_be_read_in_two_ways_is_garbled() -> None:
+    with pytest.raises(GarbledAnswer):
+        parse_images(f"{HEAD}a T {digest('c')} 1 MiB - - {OCI} {digest('a')} 3.0 MiB - -\n")
+
+
+def test_several_spaces_in_a_name_are_kept() -> None:
+    assert parse_images(f"{HEAD}a  b {OCI} {digest('a')} 3.0 MiB - -\n")[0].name == "a  b"
+
+
+@pytest.mark.parametrize("name", ["one\ntwo", "\ntwo", "two\n"])
+def test_a_line_break_in_a_name_or_label_is_garbled_with_its_namespace(name: str) -> None:
+    for row in (f"{name} {OCI} {digest('a')} 3.0 MiB - -\n", f"x {OCI} {digest('a')} 3.0 MiB - {name},b=c\n"):
+        with pytest.raises(GarbledAnswer, match="namespace ns") as garbled:
+            Listing.parse("ns", HEAD + row)
+        assert "ctr -n ns images ls" in garbled.value.hint and garbled.value.said
 
 
 def test_names_by_digest_and_cris_records_are_rows_like_others() -> None:
@@ -64,7 +92,13 @@ def test_names_by_digest_and_cris_records_are_rows_like_others() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Last login: today\n", "REF TYPE\n", f"{HEAD}r.example/a:1 {OCI}\n", f"{HEAD}a {OCI} sha256:abc 3.0 MiB - -\n"],
+    [
+        "",
+        "Last login: today\n",
+        "REF TYPE\n",
+        f"{HEAD}r.example/a:1 {OCI}\n",
+        f"{HEAD}a {OCI} sha256:abc 3.0 MiB - -\n",
+    ],
 )
 def test_another_table_is_garbled_not_guessed(text: str) -> None:
     with pytest.raises(GarbledAnswer) as garbled:
@@ -72,8 +106,8 @@ def test_another_table_is_garbled_not_guessed(text: str) -> None:
     assert garbled.value.said
 
 
-def test_no_output_and_a_header_alone_are_no_images() -> None:
-    assert parse_images("") == parse_images(HEAD) == ()
+def test_a_header_alone_is_no_images() -> None:
+    assert parse_images(HEAD) == ()
 
 
 @pytest.mark.parametrize("version", VERSIONS)

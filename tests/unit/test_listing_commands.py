@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -217,6 +218,33 @@ def test_find_says_which_containerd_kubelet_does_not_use() -> None:
     answers = find(FakeFleet(a=FakeHost({"default": [image()]}, others=k3s)))
     notes = [p.note for p in answers["a"].places]
     assert notes == ["kubelet reads another containerd", "kubelet does not read this namespace"]
+
+
+def test_find_proposes_no_retag_that_would_be_refused() -> None:
+    pinned = f"old.example/app@{A}"
+    lost = FakeHost({"default": [image(pinned), image("old.example/app x:1")], "k8s.io": []}, cri=True)
+    table = find_command.tabulate(find(FakeFleet(a=lost), "*/app*"))
+    assert len(table.rows) == 2 and table.notes == ()
+
+
+def test_find_goes_on_where_one_namespace_cannot_be_read() -> None:
+    host = FakeHost({"default": [image()], "broken": [image("one\ntwo/app:1")]})
+    table = find_command.tabulate(find(FakeFleet(a=host)))
+    assert [(row[0], row[2]) for row in table.rows] == [(APP, "default")]
+    (note,) = table.notes
+    assert note.startswith("a: not read: the images of namespace broken cannot be read") and "'one'" in note
+
+
+def test_another_namespace_that_cannot_be_read_hides_no_missing_image() -> None:
+    host = FakeHost({"k8s.io": [], "broken": [image("one\ntwo/app:1")], "default": [image()]})
+    error = check(FakeFleet(a=host))["a"]
+    assert error.kind == "image-not-found" and "--namespace default" in error.hint
+
+
+def test_a_namespace_that_is_none_is_refused_first() -> None:
+    for parse in (images_command.parse, partial(check_command.parse, ref=APP)):
+        with pytest.raises(errors.UsageError, match="'x y' is no namespace"):
+            parse(namespace="x y")
 
 
 def test_find_tells_what_it_could_not_read() -> None:

@@ -154,6 +154,7 @@ def test_help_is_not_asked_for_where_the_version_tells(machine: Machine) -> None
 def test_a_command_of_several_words_is_started_as_such(machine: Machine) -> None:
     machine.answer("'ctr --version'", record("1.7.24", "--version").stdout)
     machine.answer("'ctr --address'*'namespaces ls -q'", "k8s.io\n")
+    machine.answer("*'images ls'", "REF TYPE DIGEST SIZE PLATFORMS LABELS\n")
     machine.answer("'ctr --address'*", "")
     machine.install("k3s")
     facts = machine.facts(command="k3s ctr")
@@ -201,6 +202,13 @@ def test_a_ctr_that_is_not_there_is_named_with_where_it_was_looked_for(machine: 
     with pytest.raises(errors.CtrNotFound, match="nosuch-ctr") as missing:
         machine.facts(command="nosuch-ctr")
     assert "ctr_command" in missing.value.hint
+
+
+@pytest.mark.parametrize("command", ["true", "echo"])
+def test_a_command_that_is_no_ctr_is_refused(machine: Machine, command: str) -> None:
+    with pytest.raises(errors.CtrNotFound, match=f"'{command}' is no ctr") as refused:
+        probe.read(machine.settings, (), machine.ask(replace(machine.settings, command=command)))
+    assert "ctr_command" in refused.value.hint
 
 
 def test_a_socket_that_is_not_there_is_a_daemon_that_is_down(machine: Machine) -> None:

@@ -186,6 +186,10 @@ class TestNames:
         host = FakeHost([image(ONE), record()], dry_run=True)
         result = run(host, ref=[ONE])
         assert (result.status, len(host.images)) == (Status.CHANGED, 2)
+        several = FakeHost([image(ONE), image(TWO)], dry_run=True)
+        assert [line.split("  ")[1] for line in run(several, match="*").lines() if "  " in line.strip()] == [
+            "would go"
+        ] * 2
 
 
 LABELS = (
@@ -381,11 +385,18 @@ class TestAsking:
         assert all(len(host.images) == 2 and host.failed for host in crew)
         assert {type(answer) for answer in crew.answers.values()} == {errors.NotStarted}
 
-    def test_one_name_at_a_terminal_is_meant(self) -> None:
-        crew = fleet(at_terminal=True)
+    def test_one_name_of_one_host_at_a_terminal_is_meant(self) -> None:
+        crew = FakeFleet({"a": FakeHost([image(ONE)], name="a"), "b": FakeHost([], name="b")}, at_terminal=True)
         answers = command(crew, ref=[ONE])
-        assert {answer.status for answer in answers.values()} == {Status.CHANGED}
+        assert [answer.status for answer in answers.values()] == [Status.CHANGED, Status.UNCHANGED]
         assert not crew.asked
+
+    @pytest.mark.parametrize(("hosts", "options"), [("ab", {"ref": [ONE]}), ("a", {"match": "*app*"})])
+    def test_one_name_of_several_hosts_or_by_a_glob_is_asked_about(self, hosts: str, options: dict[str, Any]) -> None:
+        crew = FakeFleet({n: FakeHost([image(ONE)], name=n) for n in hosts}, at_terminal=True, answer=True)
+        command(crew, **options)
+        (question,) = crew.asked
+        assert f"Remove 1 name from {', '.join(hosts)}?" in question and ONE in question
 
     @pytest.mark.parametrize("answer", [True, False])
     def test_several_names_at_a_terminal_are_asked_about_once(self, answer: bool) -> None:

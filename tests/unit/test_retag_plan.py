@@ -225,7 +225,7 @@ def test_taking_back_leaves_cris_record_while_another_name_needs_it() -> None:
 
 
 def test_a_name_that_was_there_before_is_never_taken_back() -> None:
-    answers = {"name-0": failing("x"), "verify": table(image(NEW, A))}
+    answers = {"name-0": failing("x"), "verify": table(image(NEW, A)), "after": table(image(OLD))}
     host = FakeHost([image(OLD), image(NEW, B)], answers=dict(answers))
     with pytest.raises(errors.CommandFailed):
         retag(host, force=True)

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import BadInventory, FerryError, UnknownHost, UsageError
+from tasks.fleet.desk import Desk
+from tasks.fleet.record import Runs
 from tasks.fleet.roster import Roster, inventory_file
+from tasks.hosts import hosts
 from tasks.ssh.target import Limits, Target, Trust
 
 HOSTS = """
@@ -126,6 +129,33 @@ def test_what_is_wrong_with_one_host_does_not_keep_the_others_from_work(file: Pa
     assert names(file, "web1") == ["web1"]
     with pytest.raises(BadInventory, match="'local'"):
         names(file, "web")
+
+
+def test_what_is_wrong_with_an_excluded_host_keeps_no_other_from_work(file: Path) -> None:
+    file.write_text(HOSTS.replace("web2: ", "web2: {ansible_host: '{{ address }}'}"))
+    assert names(file, "web,!web2") == ["web1", "web-old"]
+    with pytest.raises(BadInventory, match="'web2' is a template"):
+        names(file, "web")
+
+
+def test_the_inventory_is_shown_although_one_host_cannot_be_worked_with(file: Path) -> None:
+    file.write_text(HOSTS.replace("web2: ", "web2: {ansible_host: '{{ address }}'}"))
+    view = hosts.body(Desk(roster(file), ("web",), Runs(file.parent)), hosts.parse())
+    assert [each["host"] for each in view.data["hosts"]] == ["web1", "web2", "web-old"]
+    assert ["error" in each for each in view.data["hosts"]] == [False, True, False]
+    assert view.data["hosts"][1]["error"]["kind"] == "bad-inventory"
+    assert view.table and "ansible_host of host 'web2' is a template" in view.table.notes[-1]
+
+
+def test_what_is_said_of_many_hosts_is_one_note(file: Path) -> None:
+    args = "{ansible_ssh_common_args: -o ControlMaster=auto -C}"
+    file.write_text(f"all: {{hosts: {{'n[001:300]': {args}, odd: {{ansible_ssh_common_args: -C}}}}}}")
+    one = roster(file)
+    one.select(["all"])
+    assert one.notes == [
+        "300 hosts: ssh option 'ControlMaster=auto' is not honoured",
+        "301 hosts: ssh option '-C' is not honoured",
+    ]
 
 
 def test_notes_are_kept_once(file: Path) -> None:

@@ -159,7 +159,27 @@ def test_host_keys_are_always_checked(tmp_path: Path, value: str, accept_new: bo
 def test_an_ssh_option_that_is_not_honoured_is_noted(tmp_path: Path, text: str, named: str) -> None:
     _, notes = args(tmp_path, text)
     assert len(notes) == 1
-    assert named in notes[0] and "not honoured" in notes[0] and notes[0].startswith("n:")
+    assert named in notes[0] and "not honoured" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"])
+def test_ssh_options_are_read_from_each_variable_of_ansibles(tmp_path: Path, name: str) -> None:
+    made, notes = read(tmp_path, f"{name}: -J jump -C")
+    assert [jump[0] for jump in hops(made)] == ["jump"]
+    assert notes == ["ssh option '-C' is not honoured"]
+
+
+def test_the_first_word_on_an_ssh_option_counts(tmp_path: Path) -> None:
+    made, _ = read(
+        tmp_path,
+        """\
+        ansible_ssh_extra_args: -o ProxyJump=third -o UserKnownHostsFile=/third -o StrictHostKeyChecking=yes
+        ansible_ssh_common_args: -o ProxyJump=second -o UserKnownHostsFile=/second -o UserKnownHostsFile=/later
+        ansible_ssh_args: -J first -o StrictHostKeyChecking=accept-new
+        """,
+    )
+    assert [jump[0] for jump in hops(made)] == ["first"]
+    assert (made.trust.known_hosts, made.trust.accept_new) == ((Path("/second"),), True)
 
 
 @pytest.mark.parametrize("text", ["-J", "-o", "-o 'unclosed"])
@@ -216,6 +236,32 @@ def test_a_password_in_a_wrong_place_is_not_shown(tmp_path: Path, variables: str
 def test_a_needed_value_that_only_ansible_can_read_is_refused(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(BadInventory, match=f"{name} of host 'n' is a template or a vault"):
         read(tmp_path, f"{name}: {value}\n")
+
+
+@pytest.mark.parametrize("value", ["'{{ vault_sudo }}'", "!vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  31"])
+@pytest.mark.parametrize("name", ["ansible_become_password", "ansible_become_pass", "ansible_password"])
+def test_a_password_that_only_ansible_can_read_may_come_from_elsewhere(tmp_path: Path, name: str, value: str) -> None:
+    made, notes = read(tmp_path, f"ansible_become: true\n{name}: {value}\n")
+    assert made.become and made.password is None and made.become_password is None
+    assert len(notes) == 1 and "only Ansible can read" in notes[0] and "--prompt-for" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("variable", "named"),
+    [("ansible_become_user: postgres", "'postgres'"), ("ansible_become_method: su", "'su'")],
+)
+def test_becoming_somebody_else_is_refused_rather_than_done_as_root(tmp_path: Path, variable: str, named: str) -> None:
+    with pytest.raises(BadInventory, match=named):
+        read(tmp_path, f"ansible_become: true\n{variable}\n")
+    made, notes = read(tmp_path, f"{variable}\n")  # as with Ansible, nothing becomes of it then
+    assert not made.become and notes == []
+
+
+def test_becoming_root_through_sudo_may_be_said_in_full(tmp_path: Path) -> None:
+    made, _ = read(
+        tmp_path, "ansible_become: true\nansible_become_user: root\nansible_become_method: ansible.builtin.sudo\n"
+    )
+    assert made.become
 
 
 def test_values_that_are_not_ours_may_be_anything(tmp_path: Path) -> None:

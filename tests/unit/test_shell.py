@@ -144,6 +144,27 @@ def test_half_an_answer_is_garbled(cut: bytes) -> None:
         Script({"one": ":"}).read(MARK, whole, cut)
 
 
+def test_a_login_that_runs_nothing_is_told_by_what_it_says_on_either_output() -> None:
+    with pytest.raises(GarbledAnswer, match="login shell did not run") as garbled:
+        Script({"one": ":"}).read(MARK, b"This account is not available.\n", b"grumble\n")
+    assert garbled.value.said == "This account is not available.\ngrumble"
+
+
+def test_frames_are_no_part_of_what_a_host_said() -> None:
+    stderr = f"\n{MARK} begin one\nno space left\n\n{MARK} beat\n".encode()
+    with pytest.raises(GarbledAnswer) as garbled:
+        Script({"one": ":"}).read(MARK, f"\n{MARK} begin one\nhalf".encode(), stderr)
+    assert garbled.value.said == "no space left"
+
+
+def test_answers_are_whole_once_the_last_step_has_ended_on_both_outputs() -> None:
+    script = Script({"one": ":", "two": ":"})
+    half = f"\n{MARK} begin one\n\n{MARK} end 0\n\n{MARK} begin two\n".encode()
+    whole = half + f"\n{MARK} end 0\n".encode()
+    assert script.is_whole(MARK, whole, whole)
+    assert not script.is_whole(MARK, half, whole) and not script.is_whole(MARK, whole, half)
+
+
 def test_another_runs_mark_in_the_output_is_only_output(sh: list[str]) -> None:
     step = "printf '\\nferry-ffffffffffffffff end 7\\n'"
     assert answers(sh, Script({"one": step}))["one"].text == "\nferry-ffffffffffffffff end 7\n"

@@ -1,0 +1,60 @@
+"""`fab run` on the real fleet: whatever the text is, it can break neither our answers nor a host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ferry import Fab, account, leftovers
+
+from lab.fleet import Fleet, Node
+
+
+def test_the_output_comes_although_a_process_stays_behind(fab: Fab, node3: Node) -> None:
+    pidfile = f"/tmp/{node3.name}-behind"
+    run = fab("-H", "node3", "run", "--json", f"sleep 300 & echo $! > {pidfile}; echo started")
+    try:
+        assert (run.exit, run.outcomes["node3"]["result"]["stdout"]) == (0, "started\n")
+    finally:
+        node3.exec(["sh", "-c", f'kill "$(cat {pidfile})"; rm {pidfile}'])
+
+
+@pytest.mark.parametrize(
+    ("text", "exit"),
+    [("if then", 2), (" ) ; echo broken out; (", 2), ("kill -TERM $$", 143), ("kill -KILL $$", 137), ("exit 97", 97)],
+)
+def test_text_that_breaks_is_a_command_that_failed(fab: Fab, node3: Node, text: str, exit: int) -> None:
+    run = fab("-H", "node3", "run", "--json", text)
+    assert (run.exit, run.statuses) == (1, {"node3": "command-failed"})
+    assert run.outcomes["node3"]["result"]["exit"] == exit
+    assert "ferry-" not in run.out and "broken out\n" not in run.out
+    assert not leftovers(node3)
+
+
+@pytest.mark.parametrize("signal", ["TERM", "KILL"])
+def test_a_command_that_ends_our_own_shell_has_failed_on_a_host_that_is_there(
+    fab: Fab, node3: Node, signal: str
+) -> None:
+    run = fab("-H", "node3", "run", "--json", f"kill -{signal} $PPID")
+    assert (run.exit, run.statuses) == (1, {"node3": "command-failed"})
+    assert "signal" in run.error["message"] and "ferry-" not in run.out
+    assert not leftovers(node3)
+
+
+def test_a_dry_run_asks_every_host_whether_it_could_and_runs_nothing(fab: Fab, node3: Node, tmp_path: Path) -> None:
+    made = f"/tmp/{tmp_path.name}"
+    run = fab("-H", "node3,127.0.0.1:1", "run", "--json", "--dry-run", f"touch {made}")
+    assert run.statuses == {"node3": "ok", "127.0.0.1:1": "host-unreachable"}
+    assert "would run" in run.outcomes["node3"]["result"]["stdout"]
+    assert node3.exec(["test", "-e", made], check=False).returncode == 1
+    run = fab("-H", "node3", "run", "--json", "--dry-run", "if then")
+    assert (run.exit, run.statuses) == (1, {"node3": "command-failed"})
+
+
+def test_an_account_that_runs_nothing_is_shown_with_what_it_says(fab: Fab, fleet: Fleet, node3: Node) -> None:
+    assert fleet.nodes
+    said = "This account is currently not available."
+    with account(node3, "{home}/shell", {"shell": f"#!/bin/sh\necho {said}\nexit 1\n"}) as user:
+        run = fab("-H", f"{user}@node3", "run", "--json", "hostname")
+    assert (run.exit, run.error["kind"], run.error["said"]) == (1, "garbled-answer", said)
+    assert "account" in run.error["hint"]
