@@ -11,6 +11,8 @@ from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
 from tasks.ssh.host import Host
 
+_MOST = 128 << 10  # bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -21,7 +23,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What it said, and that it exited with 0."""
+    """What it said, and how it ended."""
 
     exit: int
     stdout: str
@@ -33,7 +35,9 @@ class RunResult:
         return Status.OK
 
     def lines(self) -> list[str]:
-        """Its output, without what could move a terminal's cursor."""
+        """Its output, without what could move a terminal's cursor; where it failed, the error has it."""
+        if self.exit:
+            return []
         return [printable(line) for line in (*self.stdout.splitlines(), *self.stderr.splitlines())]
 
 
@@ -62,18 +66,39 @@ def run(host: Host, request: Request) -> RunResult:
 def _ask(host: Host, *words: str) -> Answer:
     """Runs a shell of its own, so that no text, valid or not, reaches into ours."""
     try:
-        return host.ask(Script({"run": shell.join(["/bin/sh", *words])}))["run"]
+        return host.ask(Script({"run": shell.join(["/bin/sh", *words])}), listener=Clip())["run"]
     except (ConnectionLost, RemoteTimeout) as error:
         error.hint = "how far it came nobody knows: look at the host before you run it again"
         raise
 
 
+class Clip:
+    """Hears endless output, and keeps its beginning and its end: 32 hosts at once must fit into memory.
+
+    Attributes:
+        most: bytes that are kept of either.
+    """
+
+    def __init__(self, most: int = _MOST) -> None:
+        self.most = most
+        self._room, self._end, self._lost = most, bytearray(), 0
+
+    def hear(self, data: bytes) -> bytes:
+        """Lets the beginning through, and holds back the end."""
+        through, rest = data[: self._room], data[self._room :]
+        self._room -= len(through)
+        self._end += rest
+        if (over := len(self._end) - self.most) > self.most:  # seldom, since it moves all of it
+            self._lost += over
+            del self._end[:over]
+        return through
+
+    def end(self) -> bytes:
+        """What was held back, and how much is missing before it."""
+        return (f"\n… {self._lost} bytes are left out here …\n".encode() if self._lost else b"") + bytes(self._end)
+
+
 def _require_ok(answer: Answer, otherwise: str) -> None:
     if not answer.ok:
         said = "\n".join(part.rstrip() for part in (answer.text, answer.stderr) if part.strip())
-        raise CommandFailed(
-            otherwise,
-            said=said,
-            hint="see all of it with fab show --log",
-            result=RunResult(answer.exit, answer.text, answer.stderr),
-        )
+        raise CommandFailed(otherwise, said=said, result=RunResult(answer.exit, answer.text, answer.stderr))

@@ -31,7 +31,7 @@ _STATUSES = ("failed", "unreachable", "changed", "unchanged", "ok", "skipped")
 _LONG = 0.01  # seconds; where writing run.json takes longer, it
 _REST = 9  # is not written for one more outcome until so many times as long has passed
 _FRAME = re.compile(rb"\nferry-[0-9a-f]{16} (begin|end|beat)(?: (\S+))?\n")
-_MOST_OF_A_STREAM = 256 << 10  # bytes of one command's stdout or stderr that a log keeps
+_MOST_OF_A_STREAM = 512 << 10  # bytes of one command's stdout or stderr that a log keeps
 
 
 def new_run_id(command: str) -> str:
