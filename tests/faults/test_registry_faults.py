@@ -6,12 +6,11 @@ import contextlib
 import os
 import secrets
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ferry import Market, Run, eventually, in_repository, leftovers, names_of, processes
+from ferry import Market, Run, eventually, in_repository, key_without_forwarding, leftovers, names_of, processes
 
 from lab.fleet import Node
 from lab.images import NATIVE, BuiltImage, build
@@ -270,16 +269,3 @@ class TestAnSshdThatForbidsForwarding:
         told = run.outcomes["n"]["result"]
         assert (told["verified"], bool(told["reason"])) == (("digest", False) if tools else ("unverified", True))
         assert leftovers(node3) == []
-
-
-@contextlib.contextmanager
-def key_without_forwarding(node: Node, key: Path) -> Iterator[Path]:
-    """A key for root of a node, with which sshd forwards nothing."""
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    line = f"no-port-forwarding {key.with_suffix('.pub').read_text()}"
-    before = node.exec(["cat", "/etc/ssh/authorized_keys"]).stdout
-    node.exec(["sh", "-c", "cat >>/etc/ssh/authorized_keys"], stdin=line.encode())
-    try:
-        yield key
-    finally:
-        node.exec(["sh", "-c", "cat >/etc/ssh/authorized_keys"], stdin=before)
