@@ -203,6 +203,11 @@ class Job:
 
     def _part(self, content: Content, platform: Platform) -> Cargo:
         index = self.image.digest
+        if not self.facts.ctr.capabilities.piped and platform != self.facts.platform:
+            raise MethodUnsupported(
+                f"ctr {self.facts.client} can push no platform but the host's own, {self.facts.platform}",
+                hint="push it from a host with a later ctr",
+            )
         child = content.manifest(index).child_for(platform)
         if child is None or child.digest not in content.visible:
             there = [str(c.platform) for c in content.manifest(index).children if c.digest in content.visible]

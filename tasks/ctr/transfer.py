@@ -83,11 +83,11 @@ def push(
         terminal: the device on which ctr asks for the password.
     """
     flags = [f"--platform={platform}"] if platform else []
-    step = _step(ctr, namespace, route, terminal, "push", *flags, *names)
-    return step if ctr.capabilities.tells_layers else _metered(step)
+    brought, line = _command(ctr, namespace, route, terminal, "push", *flags, *names)
+    return brought + (line if ctr.capabilities.tells_layers else _metered(line))
 
 
-def stage(place: Place, image: str, stage: Reference, child: Descriptor, *, foreign: bool) -> tuple[str, str]:
+def stage(place: Place, image: str, name: Reference, child: Descriptor, *, foreign: bool) -> tuple[str, str]:
     """A name of ours for one manifest of an index, which to 1.3 cannot be pushed in another way.
 
     (``push --manifest`` sends it with a length of 0, which registries refuse, on all versions.)
@@ -97,8 +97,8 @@ def stage(place: Place, image: str, stage: Reference, child: Descriptor, *, fore
         where it watches, the image's own name comes again: its label is taken off, and CRI sets it anew.
     """
     ctr, namespace = place.ctr, place.namespace
-    named = Naming(Method.INDEX, image, stage, child, replaces=True, foreign=foreign)
-    cleanup = f"{ctr.remove(namespace, str(stage))} >/dev/null 2>&1"
+    named = Naming(Method.INDEX, image, name, child, replaces=True, foreign=foreign)
+    cleanup = f"{ctr.remove(namespace, str(name))} >/dev/null 2>&1"
     if place.managed:
         label, _, _ = CRI_MANAGED.partition("=")
         again = f"{ctr.relabel(namespace, image, f'{label}=')} >/dev/null 2>&1"
@@ -120,23 +120,23 @@ def pull(
     flags = ["--snapshotter", ctr.snapshotter] if ctr.snapshotter else []
     flags += [f"--platform={platform}"] if platform else []
     flags += ["--all-platforms"] if all_platforms else []
-    return _step(ctr, namespace, route, terminal, "pull", *flags, name)
+    return "".join(_command(ctr, namespace, route, terminal, "pull", *flags, name))
 
 
-def _metered(step: str) -> str:
-    """A step whose ctr tells little of what it does: once a second, how many bytes it has read, of containerd's blobs.
+def _metered(line: str) -> str:
+    """A ctr that tells little of what it does: once a second, how many bytes it has read, of containerd's blobs.
 
-    (`/proc/PID/io`; what it has written would count its own progress bars, too.)
+    (``/proc/PID/io``; what it has written would count its own progress bars, too.)
     """
-    bring, and_, line = step.rpartition(" &&\n")
-    return f"""{bring}{and_}{{ {line} & carrier=$!
+    return f"""{{ {line} & carrier=$!
 ( trap 'kill -s KILL $!; exit' TERM
 while sleep 1 >/dev/null 2>&1 & wait $!; do sed -n 's/^rchar:/{METER}/p' /proc/$carrier/io 2>/dev/null || exit; done
 ) & meter=$!
 wait $carrier; carried=$?; kill $meter 2>/dev/null; (exit $carried); }}"""
 
 
-def _step(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb: str, *words: str) -> str:
+def _command(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb: str, *words: str) -> tuple[str, str]:
+    """What is to be brought to the host first, if anything, and the command itself."""
     registry = route.registry
     flags = ["--local"] if ctr.capabilities.local else []
     flags += ["--plain-http"] if registry.scheme == "http" else []
@@ -148,9 +148,9 @@ def _step(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb: st
     if terminal:
         line = f"{line} <{shell.join([terminal])}"
     if not route.authorities:
-        return line
+        return "", line
     # SSL_CERT_FILE replaces the system's bundle.
-    return f'{bring(route.authorities, route.owner)} &&\nSSL_CERT_FILE="$authorities" {line}'
+    return f"{bring(route.authorities, route.owner)} &&\n", f'SSL_CERT_FILE="$authorities" {line}'
 
 
 def refuse(ctr: Ctr, client: str, route: Route) -> None:

@@ -211,6 +211,12 @@ class TestPush:
         with pytest.raises(errors.MethodUnsupported):
             pushed(index_host(absent=(), version="1.0.3"), all_platforms=True)
 
+    def test_1_0_pushes_no_platform_but_its_own(self, sell: Sell) -> None:
+        market = sell(None)
+        with pytest.raises(errors.MethodUnsupported):
+            pushed(index_host(absent=(), version="1.0.3"), platform="linux/arm64")
+        assert market.asked == 0
+
     def test_a_platform_that_the_image_is_not_for_is_refused(self, sell: Sell) -> None:
         sell(None)
         with pytest.raises(errors.PlatformMissing):
