@@ -31,7 +31,7 @@ from tasks.errors import (
     Unreachable,
 )
 from tasks.ssh import guard
-from tasks.ssh.connect import connect_kwargs, expand, typed_errors
+from tasks.ssh.connect import Proxy, connect_kwargs, expand, typed_errors
 from tasks.ssh.exchange import End, Exchange, Sudo, Transcript
 from tasks.ssh.keys import AcceptNew, RefuseUnknown, host_name, known_keys
 from tasks.ssh.target import Target
@@ -113,7 +113,7 @@ class Host(Connection):  # type: ignore[misc]
                 ) from error
         try:
             words = [expand(word, self.host, self.port, self.user) for word in shlex.split(self.gateway)]
-            return paramiko.ProxyCommand(join(words))
+            return Proxy(join(words))
         except (OSError, ValueError) as error:
             raise Unreachable(
                 f"the ProxyCommand of {self.name} cannot be run", said=tail(str(error)), hint=f"check {self.gateway!r}"
