@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import re
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -42,6 +44,19 @@ def expand(word: str, host: str, port: int, user: str) -> str:
     """A word of a ProxyCommand with its tokens filled in (ssh_config(5), TOKENS: those for the host)."""
     values = {"h": host, "p": str(port), "r": user, "%": "%"}
     return re.sub(r"%([hpr%])", lambda token: values[token[1]], word)
+
+
+class Proxy(paramiko.ProxyCommand):
+    """A ProxyCommand whose end is seen (paramiko's own reads on until time is up), and that may be one of many."""
+
+    def recv(self, size: int) -> bytes:
+        """paramiko's hook: some bytes of what the command says, none at its end."""
+        said = self.process.stdout.fileno()  # type: ignore[union-attr]  # paramiko opens it
+        poll = select.poll()  # select() takes no file number above 1023
+        poll.register(said, select.POLLIN)
+        if not poll.poll(None if self.timeout is None else self.timeout * 1000):
+            raise TimeoutError
+        return os.read(said, size)
 
 
 @contextlib.contextmanager

@@ -84,6 +84,7 @@ class Exchange:
         self._deadline = time.monotonic() + limit
         self._idle = idle
         self._heard = time.monotonic()
+        self._exited: float | None = None
         self.stdout = bytearray()
         self.stderr = bytearray()
         self.exit: int | None = None
@@ -148,7 +149,9 @@ class Exchange:
         channel = self._channel
         if channel.closed or not channel.exit_status_ready():
             return bool(channel.closed)
-        return bool(channel.eof_received or whole() or time.monotonic() > self._heard + _LINGER)
+        now = time.monotonic()
+        self._exited = self._exited or now
+        return bool(channel.eof_received or whole() or now > max(self._exited, self._heard) + _LINGER)
 
     def _wait(self, seconds: float) -> None:
         """Waits for something to read, and takes it in."""

@@ -31,7 +31,7 @@ from tasks.errors import (
     Unreachable,
 )
 from tasks.ssh import guard
-from tasks.ssh.connect import connect_kwargs, expand, typed_errors
+from tasks.ssh.connect import Proxy, connect_kwargs, expand, typed_errors
 from tasks.ssh.exchange import End, Exchange, Listener, Sudo, Transcript
 from tasks.ssh.keys import AcceptNew, RefuseUnknown, host_name, known_keys
 from tasks.ssh.target import Target
@@ -43,6 +43,8 @@ logging.getLogger("paramiko").propagate = False
 Log = Callable[[str, Transcript], None]  # host name, what was asked there
 Moved = Callable[[int, int | None], None]  # bytes so far, bytes in all where that is known
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 1.5  # seconds before a connection is tried again, then longer and longer
+# Nothing listens, not even behind the gateway; or there is no such ProxyCommand.
+_REFUSALS = (NoValidConnectionsError, paramiko.ChannelException, FileNotFoundError, PermissionError, ValueError)
 _FOR_OTHERS = b"\n" * 8  # lines that a start-up file of the login shell may read in place of our mark
 
 
@@ -114,7 +116,7 @@ class Host(Connection):  # type: ignore[misc]
                 ) from error
         try:
             words = [expand(word, self.host, self.port, self.user) for word in shlex.split(self.gateway)]
-            return paramiko.ProxyCommand(join(words))
+            return Proxy(join(words))
         except (OSError, ValueError) as error:
             raise Unreachable(
                 f"the ProxyCommand of {self.name} cannot be run", said=tail(str(error)), hint=f"check {self.gateway!r}"
@@ -157,8 +159,8 @@ class Host(Connection):  # type: ignore[misc]
     def _connect_with_patience(self) -> None:
         """Tries again what may pass, within the time for one connection.
 
-        Where nothing listens, and through a ProxyCommand, a few times; where sshd took the connection and cut it off
-        in the greeting, as with MaxStartups, the host is alive: as often as there is time.
+        Where nothing listens, a few times; where sshd took the connection and cut it off in the greeting, as with
+        MaxStartups, the host is alive: as often as there is time.
         """
         deadline = time.monotonic() + self.target.limits.connect
         pause, left = _FIRST_PAUSE, self.target.limits.retries
@@ -170,8 +172,7 @@ class Host(Connection):  # type: ignore[misc]
             except Unreachable as error:
                 # The random share spreads hosts that were refused together.
                 pause = min(pause * random.uniform(1.0, 2.0), _LONGEST_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311
-                refused = isinstance(error.__cause__, (NoValidConnectionsError, paramiko.ChannelException))
-                left -= refused or isinstance(self.gateway, str)
+                left -= isinstance(error.__cause__, _REFUSALS)
                 if not (left >= 0 and error.may_pass and time.monotonic() + pause < deadline):
                     raise
             self._abandoned.wait(pause)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ferry import Fab, account, leftovers
+from ferry import Fab, account, leftovers, write_inventory
 
 from lab.fleet import Fleet, Node
 
@@ -58,3 +58,13 @@ def test_an_account_that_runs_nothing_is_shown_with_what_it_says(fab: Fab, fleet
         run = fab("-H", f"{user}@node3", "run", "--json", "hostname")
     assert (run.exit, run.error["kind"], run.error["said"]) == (1, "garbled-answer", said)
     assert "account" in run.error["hint"]
+
+
+def test_a_vaulted_password_may_come_from_the_environment(fab: Fab, fleet: Fleet, node3: Node, tmp_path: Path) -> None:
+    variables = {"ansible_become": True, "ansible_become_password": "{{ vault_sudo }}"}
+    hosts = {n: {"ansible_host": node3.address, "ansible_user": "ops2", **variables} for n in ("a", "b")}
+    file = write_inventory(tmp_path / "hosts.yaml", fleet, hosts)
+    run = fab("-H", "all", "run", "--json", "id -u", inventory=file, FABRIC_SUDO_PASSWORD="ops2-secret")
+    assert run.exit == 0, run.out
+    assert [run.outcomes[name]["result"]["stdout"] for name in "ab"] == ["0\n", "0\n"]
+    assert run.err.count("a, b: ansible_become_password is a template or a vault") == 1

@@ -1,0 +1,40 @@
+"""ProxyCommands: their tokens, and their end."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from tasks.ssh.connect import Proxy, expand
+
+
+@pytest.mark.parametrize(
+    ("word", "expanded"),
+    [
+        ("%h:%p", "10.0.0.1:2222"),
+        ("%r@%h", "ops@10.0.0.1"),
+        ("100%%h", "100%h"),
+        ("%%%p", "%2222"),
+        ("%n%", "%n%"),
+        ("plain", "plain"),
+    ],
+)
+def test_the_tokens_of_a_proxy_command_are_the_hosts(word: str, expanded: str) -> None:
+    assert expand(word, "10.0.0.1", 2222, "ops") == expanded
+
+
+def test_what_a_proxy_command_says_is_read_as_it_comes_and_its_end_is_seen() -> None:
+    proxy = Proxy("/bin/sh -c 'echo hello; read -r line; echo $line'")
+    with ExitStack() as stack:
+        for stream in (proxy.process.stdin, proxy.process.stdout, proxy.process.stderr):
+            stack.enter_context(stream)  # type: ignore[arg-type]
+        assert proxy.recv(100) == b"hello\n"
+        proxy.settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            proxy.recv(100)
+        proxy.settimeout(None)
+        proxy.send(b"on\n")
+        assert proxy.recv(100) == b"on\n"
+        assert proxy.recv(100) == b""
+        proxy.process.wait(5)
