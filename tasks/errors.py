@@ -6,6 +6,7 @@
     ├── UsageError                  exit 2   bad-arguments: nothing was started
     │   ├── BadReference            bad-reference
     │   ├── BadInventory            bad-inventory
+    │   ├── BadArchive              bad-archive
     │   ├── UnknownHost             unknown-host
     │   └── NoHosts                 no-hosts: @failed of a run without failures; exit 0
     ├── Unreachable                 exit 4   host-unreachable: no ssh session
@@ -16,6 +17,7 @@
     │   ├── LoginRefused            login-refused
     │   └── ConnectionLost          connection-lost
     ├── InternalError               internal-error: a fault of ours
+    ├── CannotWrite             cannot-write: the control machine, where an archive is to be
     ├── NothingFound                nothing-found: no host has what was looked for
     ├── NotStarted                  not-started: skipped, because of others or an interrupt
     └── HostError                   the host answered, and something is wrong there
@@ -91,6 +93,12 @@ class BadInventory(UsageError):
     kind = "bad-inventory"
 
 
+class BadArchive(UsageError):
+    """No image archive, or one that is broken or cannot be trusted."""
+
+    kind = "bad-archive"
+
+
 class UnknownHost(UsageError):
     """A name that neither the inventory nor ssh_config knows."""
 
@@ -157,6 +165,12 @@ class InternalError(FerryError):
     """Something that we did not foresee; collected like any other, so that other hosts go on."""
 
     kind = "internal-error"
+
+
+class CannotWrite(FerryError):
+    """The control machine could not write an archive: no space, no permission, or something else is there."""
+
+    kind = "cannot-write"
 
 
 class NothingFound(FerryError):
