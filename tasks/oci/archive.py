@@ -10,7 +10,7 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from tasks.errors import BadArchive, BadReference
@@ -246,7 +246,9 @@ def _full(text: str, target: Descriptor) -> str:
         raise BadArchive(f"it names an image {text[:200]!r}, which is no reference", said=error.message) from error
     if reference.digest and reference.digest != target.digest:
         raise BadArchive(f"it gives the name {text} to another digest", said=target.digest)
-    return str(reference if reference.tag or reference.digest else reference.with_tag("latest"))
+    if reference.digest:  # nothing looks an image up so, and no tool gives such a name
+        return str(replace(reference, digest=None)) if reference.tag else ""
+    return str(reference if reference.tag else reference.with_tag("latest"))
 
 
 def _of_docker(files: _Files, part: Callable[[Extent], _Part]) -> Archive:

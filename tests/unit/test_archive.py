@@ -96,7 +96,8 @@ class TestLayouts:
             ({REF: "1"}, ""),
             ({REF: "latest"}, ""),
             ({NAME: digest(b"config")}, ""),
-            ({NAME: f"r.example/app@{digest(IMAGE.manifest)}"}, f"r.example/app@{digest(IMAGE.manifest)}"),
+            ({NAME: f"r.example/app@{digest(IMAGE.manifest)}"}, ""),
+            ({NAME: f"r.example/app:1@{digest(IMAGE.manifest)}"}, FULL),
             ({}, ""),
         ],
     )
