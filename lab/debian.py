@@ -76,8 +76,13 @@ def busybox(cache: Path) -> Path:
     return program
 
 
-def unpacked(packages: Sequence[str], cache: Path) -> Path:
-    """Have packages of the machine's own suite in `cache`, without what they depend on, as one tree.
+def unpacked(packages: Sequence[str], cache: Path, *, whole: bool = False) -> Path:
+    """Have packages of the machine's own suite in `cache`, as one tree.
+
+    Args:
+        packages: their names; the first one's is the tree's.
+        cache: the folder that keeps the tree.
+        whole: with all they depend on that the machine lacks; else without.
 
     Raises:
         Unavailable: a package cannot be had.
@@ -88,10 +93,11 @@ def unpacked(packages: Sequence[str], cache: Path) -> Path:
         apt = _Apt(own, cache / "apt" / packages[0], ())
         try:
             apt.update()
-            archives = apt.download(packages)
+            needed = [n for n in apt.closure(packages) if n in packages or not _installed(n)] if whole else packages
+            archives = apt.download(needed)
             part = final.with_name(final.name + ".part")
             shutil.rmtree(part, ignore_errors=True)
-            for name in packages:
+            for name in needed:
                 _unpack(archives[name], part, ())
             part.rename(final)
         finally:
