@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import random
 import sys
 import tarfile
 import tracemalloc
@@ -411,6 +412,35 @@ class TestTars:
             info = tarfile.TarInfo.frombuf(tar.header("blobs/sha256/" + "a" * 64, size), "utf-8", "strict")
             assert (info.size, info.mode, info.uid, info.mtime) == (size, 0o644, 0, 0)
         assert [len(tar.padding(n)) for n in (0, 1, 511, 512, 513)] == [0, 511, 1, 0, 511]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_whatever_is_changed_in_an_archive_is_either_harmless_or_told(number: int) -> None:
+    raw, entry = index_of(IMAGE, ARM)
+    layouts = tarred(layout({**IMAGE.blobs, **ARM.blobs, path(raw): raw}, entry))
+    whole = (layouts, tarred(Image(packed=True).saved("app:1")), gzip.compress(layouts, mtime=0))[number]
+    chance = random.Random(number)
+    told = 0
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(chance.choice((1, 1, 3))):
+            at = chance.randrange(len(data))
+            match chance.randrange(3):
+                case 0:
+                    data[at] ^= 1 << chance.randrange(8)
+                case 1:
+                    del data[at : at + chance.choice((1, 100))]
+                case 2:
+                    data[at:at] = bytes(chance.choice((1, 512)))
+        file = opened(bytes(data))
+        try:
+            found = archive.read(file)
+        except BadArchive:
+            told += 1
+            continue
+        given = {digest(b"".join(chunks)) for _, chunks in archive.blobs(file, found, found.digests)}
+        assert given == found.digests
+    assert told > 200
 
 
 def test_reading_takes_little_memory_whatever_a_blob_has(packed: Callable[[bytes], bytes]) -> None:
