@@ -37,7 +37,7 @@ class Machine:
     closed: int = 0
     cut: threading.Event = field(default_factory=threading.Event)
 
-    def begin(self, *, dry_run: bool) -> None:
+    def begin(self, *, dry_run: bool, moved: object) -> None:  # noqa: ARG002
         self.dry_run = dry_run
 
     def mark_failed(self) -> None:
@@ -65,6 +65,9 @@ class Seen:
     def busy(self, host: str) -> None:
         self.begun.append(host)
         self.on_busy(host)
+
+    def moved(self, host: str, done: int, total: int | None) -> None:
+        pass
 
     def rest(self, host: str) -> None:
         pass
