@@ -90,38 +90,40 @@ class Exchange:
         sent = False
         while ready.encode() not in self.stderr:
             asked = self.stderr.count(prompt.encode())
-            if asked > 1 or (sent and self._ended()):
+            if asked > 1 or (sent and self.ended()):
                 return Sudo.REFUSED
-            if self._ended() or self._end():
+            if self.ended() or self.late():
                 return Sudo.LOST
             if asked and not sent:
                 self.send(password.encode() + b"\n")
                 sent = True
-            self._wait(0.2)
+            self.wait(0.2)
         return Sudo.THROUGH
 
     def finish(self) -> End:
         """Reads until the command has ended, its time is up, or the host is silent for too long."""
-        while not self._ended():
-            self._wait(1.0)
-            if end := self._end():
+        while not self.ended():
+            self.wait(1.0)
+            if end := self.late():
                 return end
         self._drain()
         status = self._channel.exit_status
         self.exit = status if status >= 0 else None
         return End.LOST if self.exit is None else End.EXITED
 
-    def _end(self) -> End | None:
+    def late(self) -> End | None:
+        """Whether its time is up, or the host silent for too long."""
         now = time.monotonic()
         if now > self._deadline:
             return End.TIMED_OUT
         return End.SILENT if now > self._heard + self._idle else None
 
-    def _ended(self) -> bool:
+    def ended(self) -> bool:
+        """Whether the command has ended, or the connection."""
         channel = self._channel
         return bool(channel.closed or (channel.eof_received and channel.exit_status_ready()))
 
-    def _wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         """Waits for something to read, and takes it in."""
         channel = self._channel
         if channel.eof_received and not channel.closed:
@@ -136,8 +138,16 @@ class Exchange:
     def _drain(self) -> None:
         while self._channel.recv_ready():
             self.stdout += self._channel.recv(_CHUNK)
+        _refuse_more(self.stdout, _MOST_OUTPUT)
+        self.drain_stderr()
+
+    def drain_stderr(self) -> None:
+        """Takes in what it has said on stderr so far; left there, it would fill the window of its stdout."""
         while self._channel.recv_stderr_ready():
             self.stderr += self._channel.recv_stderr(_CHUNK)
-        for stream, most in ((self.stdout, _MOST_OUTPUT), (self.stderr, _MOST_STDERR)):
-            if len(stream) > most:
-                raise GarbledAnswer(f"the host printed more than {most >> 20} MiB", hint="look at it by hand with ssh")
+        _refuse_more(self.stderr, _MOST_STDERR)
+
+
+def _refuse_more(stream: bytearray, most: int) -> None:
+    if len(stream) > most:
+        raise GarbledAnswer(f"the host printed more than {most >> 20} MiB", hint="look at it by hand with ssh")

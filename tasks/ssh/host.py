@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import paramiko
 from fabric import Connection
@@ -32,6 +32,7 @@ from tasks.ssh import guard
 from tasks.ssh.connect import connect_kwargs, typed_errors
 from tasks.ssh.exchange import End, Exchange, Sudo, Transcript
 from tasks.ssh.keys import AcceptNew, RefuseUnknown, host_name, known_keys
+from tasks.ssh.stream import READ, WINDOW, Download, Hold, Stream, Upload
 from tasks.ssh.target import Target
 
 # paramiko's transport threads log what its exceptions say as well; the operator reads it once, from us.
@@ -40,6 +41,7 @@ logging.getLogger("paramiko").propagate = False
 Log = Callable[[str, Transcript], None]  # host name, what was asked there
 Moved = Callable[[int, int | None], None]  # bytes so far, bytes in all where that is known
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 1.5  # seconds before a connection is tried again, then longer and longer
+_S = TypeVar("_S", bound=Stream)
 _FOR_OTHERS = b"\n" * 8  # lines that a start-up file of the login shell may read in place of our mark
 
 
@@ -165,19 +167,65 @@ class Host(Connection):  # type: ignore[misc]
         mark = f"ferry-{secrets.token_hex(8)}"
         text = guard.render(script, mark, limit)
         self._set(asked=self.asked + 1)
-        with self._lost_connection(), contextlib.closing(self._session()) as channel:
+        with self.lost_connection(), contextlib.closing(self._session()) as channel:
             exchange = Exchange(channel, limit, self.target.limits.idle)
-            self._start(exchange, guard.bootstrap(mark, len(text)), mark, rights_check)
-            exchange.send(_FOR_OTHERS + f"{mark}\n".encode() + text)
+            self._launch(exchange, mark, text, rights_check)
             began = time.monotonic()
             end = exchange.finish()
+        self._take_down(script, exchange, began)
+        return self._read(script, mark, exchange, end, limit)
+
+    def hold(self, script: Script, *, limit: int) -> Hold:
+        """Starts a script whose last step, ``wait``, lasts until it is let go, or the control process is gone.
+
+        Args:
+            limit: seconds after which the host itself ends it.
+
+        Raises:
+            Unreachable, PermissionDenied.
+        """
+        return self._stream(Hold, script, limit)
+
+    def download(self, step: str, *, limit: int) -> Download:
+        """Starts a command that writes data to stdout; ``limit`` as above."""
+        return self._stream(Download, Script({READ: step}), limit)
+
+    def upload(self, script: Script, *, limit: int) -> Upload:
+        """Starts a script one of whose steps reads data from stdin; ``limit`` as above."""
+        return self._stream(Upload, script, limit, fed=True)
+
+    def _stream(self, kind: type[_S], script: Script, limit: int, *, fed: bool = False) -> _S:
+        self.open()
+        self._refuse_if_abandoned()
+        mark = f"ferry-{secrets.token_hex(8)}"
+        text = guard.render(script, mark, limit, fed=fed)
+        self._set(asked=self.asked + 1)
+        with self.lost_connection():
+            channel = self._session()
+            exchange = Exchange(channel, limit, self.target.limits.idle)
+            self._launch(exchange, mark, text, None)
+            channel.settimeout(self.target.limits.idle)
+        began = time.monotonic()
+        return kind(
+            script,
+            mark,
+            channel,
+            exchange,
+            read=lambda steps, mark, exchange, end: self._read(steps, mark, exchange, end, limit),
+            finished=lambda exchange: self._take_down(script, exchange, began),
+        )
+
+    def _launch(self, exchange: Exchange, mark: str, text: bytes, rights_check: str | None) -> None:
+        self._start(exchange, guard.bootstrap(mark, len(text)), mark, rights_check)
+        exchange.send(_FOR_OTHERS + f"{mark}\n".encode() + text)
+
+    def _take_down(self, script: Script, exchange: Exchange, began: float) -> None:
         if self._log:
             seconds = time.monotonic() - began
             steps = "\n".join(f"{name}: {step}" for name, step in script.steps.items())
             self._log(
                 self.name, Transcript(steps, exchange.exit, seconds, bytes(exchange.stdout), bytes(exchange.stderr))
             )
-        return self._read(script, mark, exchange, end, limit)
 
     def _start(self, exchange: Exchange, boot: str, mark: str, rights_check: str | None) -> None:
         password = self._sudo_password
@@ -260,11 +308,12 @@ class Host(Connection):  # type: ignore[misc]
         return secret.reveal() if secret else self.config.sudo.password
 
     def _session(self) -> paramiko.Channel:
-        channel: paramiko.Channel = self.transport.open_session(timeout=self.target.limits.connect)
+        channel: paramiko.Channel = self.transport.open_session(WINDOW, timeout=self.target.limits.connect)
         return channel
 
     @contextlib.contextmanager
-    def _lost_connection(self) -> Iterator[None]:
+    def lost_connection(self) -> Iterator[None]:
+        """Turns what a broken connection raises in here into ConnectionLost."""
         try:
             yield
         except (paramiko.SSHException, EOFError, OSError) as error:
