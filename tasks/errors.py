@@ -29,6 +29,8 @@
         ├── ImageNotFound           image-not-found
         ├── ReferenceExists         reference-exists
         ├── ContentMissing          content-missing
+        ├── ContentCorrupt          content-corrupt: a blob is not what its digest says
+        ├── SourceLost              source-lost: where the blobs come from gives no more
         ├── PlatformMissing         platform-missing
         ├── MethodUnsupported       method-unsupported
         ├── DiskFull                disk-full
@@ -237,6 +239,18 @@ class ContentMissing(HostError):
     """The image is named, but some of its blobs are not there."""
 
     kind = "content-missing"
+
+
+class ContentCorrupt(HostError):
+    """A blob's bytes are not those that its digest names."""
+
+    kind = "content-corrupt"
+
+
+class SourceLost(HostError):
+    """Where blobs are read from gives no more of them; the host that they were for is well."""
+
+    kind = "source-lost"
 
 
 class PlatformMissing(HostError):

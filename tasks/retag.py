@@ -15,8 +15,7 @@ from tasks.ctr.failures import content_missing, required
 from tasks.ctr.images import Image, Listing, parse_digests, parse_images
 from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.probe import Facts
-from tasks.ctr.shell import Script
-from tasks.ctr.verdict import exists, judge, records_left
+from tasks.ctr.verdict import exists, judge
 from tasks.errors import FerryError, MethodUnsupported, ReferenceExists, SomeFailed, UsageError
 from tasks.fleet import look, options
 from tasks.fleet.command import per_host
@@ -389,16 +388,8 @@ class Job:
                 plan.unchanged("somebody else gave that name meanwhile, with this digest")
         failed = [plan for plan in todo if plan.error and (plan in ours or plan.existing)]
         if failed:
-            self._take_back(failed, [plan.report.dst for plan in ours])
-
-    def _take_back(self, failed: Sequence[Plan], names: Sequence[str]) -> None:
-        """Removes the names that failed attempts of ours left, and CRI's record of an image that came with them."""
-        ctr, namespace = self.facts.ctr, self.there.namespace
-        steps = {f"rm-{n}": ctr.remove(namespace, name) for n, name in enumerate(names)}
-        answers = self.host.ask(Script({**steps, "after": ctr.images(namespace)}))
-        after = Listing(namespace, parse_images(required(answers["after"], "after").text))
-        if records := records_left({plan.report.digest for plan in failed}, self.there, after):
-            self.host.ask(Script({f"rm-{n}": ctr.remove(namespace, record) for n, record in enumerate(records)}))
+            digests = {plan.report.digest for plan in failed}
+            look.take_back(self.host, self.facts.ctr, self.there, [plan.report.dst for plan in ours], digests)
 
     def _result(self) -> RetagResult:
         for plan in self.plans:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from tasks.ctr.commands import Ctr
 from tasks.ctr.content import Content
+from tasks.ctr.failures import required
 from tasks.ctr.images import Listing, parse_digests, parse_images
 from tasks.ctr.missing import explain
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script
+from tasks.ctr.verdict import records_left
 from tasks.errors import ImageNotFound
 from tasks.ssh.host import Host
 
@@ -76,3 +79,18 @@ def not_found(host: Host, facts: Facts, here: Listing, wanted: Iterable[str]) ->
         )
         for name in wanted
     ]
+
+
+def take_back(host: Host, ctr: Ctr, before: Listing, names: Iterable[str], digests: Iterable[str]) -> None:
+    """Removes names that failed attempts of ours left, and CRI's records of images that came with them.
+
+    Args:
+        before: what the namespace had when we first looked.
+        digests: what the attempts were to name.
+    """
+    namespace = before.namespace
+    steps = {f"rm-{n}": ctr.remove(namespace, name) for n, name in enumerate(names)}
+    answers = host.ask(Script({**steps, "after": ctr.images(namespace)}))
+    after = Listing(namespace, parse_images(required(answers["after"], "after").text))
+    if records := records_left(digests, before, after):
+        host.ask(Script({f"rm-{n}": ctr.remove(namespace, record) for n, record in enumerate(records)}))
