@@ -23,16 +23,7 @@ from tasks.errors import (
 )
 from tasks.ssh.keys import UnknownKeyError
 from tasks.ssh.target import Target
-
-
-class Transport(paramiko.Transport):
-    """paramiko's, with the ciphers in the order of their speed (ARCHITECTURE, Transport)."""
-
-    _preferred_ciphers = (
-        "aes128-gcm@openssh.com",
-        "aes256-gcm@openssh.com",
-        *(name for name in vars(paramiko.Transport)["_preferred_ciphers"] if "-gcm" not in name),
-    )
+from tasks.ssh.transport import Transport
 
 
 def connect_kwargs(target: Target, config: Any) -> dict[str, Any]:
