@@ -7,11 +7,12 @@ full; where it has held up the others for long, it leaves as well, and is served
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from tasks.errors import ContentCorrupt, DaemonUnreachable, DiskFull, FerryError, SourceLost, Unreachable
@@ -66,7 +67,7 @@ class Sink(Protocol):
         """The data will never be complete."""
 
 
-def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Iterator[bytes]:
+def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Generator[bytes, None, None]:
     """The same bytes, hashed as they pass.
 
     Args:
@@ -175,7 +176,11 @@ class Member:
 
 
 class _Pipe:
-    """One blob on its way to one member, in a thread of its own, so that nobody waits for another."""
+    """One blob on its way to one member, in a thread of its own, so that nobody waits for another.
+
+    Attributes:
+        over: whether it takes no more.
+    """
 
     def __init__(self, blob: Descriptor, member: Member) -> None:
         self.blob, self.member = blob, member
@@ -183,13 +188,13 @@ class _Pipe:
         self._chunks: deque[bytes | None] = deque()
         self._ready = threading.Condition()
         self._error: FerryError | None = None
-        self._over = False
+        self.over = False
         threading.Thread(target=self._run, name="pipe", daemon=True).start()
 
     def put(self, chunk: bytes | None) -> None:
         """A chunk more; None is the end."""
         with self._ready:
-            if self._over:
+            if self.over:
                 return
             self._chunks.append(chunk)
             self._ready.notify()
@@ -235,7 +240,7 @@ class _Pipe:
 
     def _close(self) -> None:
         with self._ready:
-            self._over = True
+            self.over = True
             waiting = sum(len(chunk or b"") for chunk in self._chunks)
             self._chunks.clear()
         self.member.queued(-waiting)
@@ -248,6 +253,7 @@ class _Round:
         self._source, self._members = source, list(members)
         blobs = {digest: blob for member in members for digest, blob in member.wanted.items()}
         self._largest_first = iter(sorted(blobs.values(), key=lambda blob: -blob.size))
+        self._unread = dict(blobs)
         self._lock = threading.Lock()
         self._began = time.monotonic()
 
@@ -281,24 +287,36 @@ class _Round:
         self._give_up(SourceLost(f"{self._source.name} did not give all blobs", hint="run it again"))
 
     def _give_up(self, error: FerryError) -> None:
-        """What is still to be read will not come."""
-        for blob in self._wanted():
+        """What is still to be read will not come; what another lane is at may."""
+        with self._lock:
+            unread, self._unread = self._unread, {}
+        for digest in unread:
             for member in self._members:
-                if blob.digest in member.wanted and not member.lost:
-                    member.settle(blob.digest, error)
+                if digest in member.wanted and not member.lost:
+                    member.settle(digest, error)
 
     def _tee(self, blob: Descriptor, chunks: Iterable[bytes]) -> None:
+        with self._lock:
+            if not self._unread.pop(blob.digest, None):
+                return
         takers = [m for m in self._members if blob.digest in m.wanted and not m.lost]
         pipes = [_Pipe(blob, member) for member in takers]
         try:
-            for chunk in checked(blob, chunks, self._source.holder(blob)) if pipes else ():
-                for pipe in pipes:
-                    self._put(pipe, chunk, pipes)
-            for pipe in pipes:
-                pipe.put(None)
+            with contextlib.closing(checked(blob, chunks, self._source.holder(blob))) as passing:
+                self._pass_on(passing, pipes)
         except FerryError as error:
+            _fail(pipes, error)
+        except Exception as error:  # noqa: BLE001  (shown, with where it happened)
+            _fail(pipes, unforeseen(error))
+
+    def _pass_on(self, chunks: Iterator[bytes], pipes: list[_Pipe]) -> None:
+        """To all that still take it; where nobody does, the rest is not read."""
+        while pipes and (chunk := next(chunks, None)) is not None:
+            pipes[:] = [pipe for pipe in pipes if not pipe.over]
             for pipe in pipes:
-                pipe.fail(error)
+                self._put(pipe, chunk, pipes)
+        for pipe in pipes:
+            pipe.put(None)
 
     def _put(self, pipe: _Pipe, chunk: bytes, pipes: Sequence[_Pipe]) -> None:
         member = pipe.member
@@ -309,6 +327,11 @@ class _Round:
             if member.held > max(_PATIENCE, (time.monotonic() - self._began) / 2):
                 member.lose(_LeftError("it is slower than the others"))
         pipe.put(chunk)
+
+
+def _fail(pipes: Iterable[_Pipe], error: FerryError) -> None:
+    for pipe in pipes:
+        pipe.fail(error)
 
 
 class Convoy:
