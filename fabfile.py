@@ -1,14 +1,31 @@
 """The commands that `fab -l` lists."""
 
 from tasks.check import check
+from tasks.copy import copy
 from tasks.doctor import doctor
 from tasks.find import find
 from tasks.hosts import hosts
 from tasks.images import images
+from tasks.load import load
 from tasks.remove import remove
 from tasks.retag import retag
 from tasks.run import run
 from tasks.runs import runs
+from tasks.save import save
 from tasks.show import show
 
-__all__ = ["check", "doctor", "find", "hosts", "images", "remove", "retag", "run", "runs", "show"]
+__all__ = [
+    "check",
+    "copy",
+    "doctor",
+    "find",
+    "hosts",
+    "images",
+    "load",
+    "remove",
+    "retag",
+    "run",
+    "runs",
+    "save",
+    "show",
+]
