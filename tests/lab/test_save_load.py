@@ -16,7 +16,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from ferry import Fab, Stage, blob_file, counting, eventually, has_cri, leftovers, processes, release, write_inventory
+from ferry import (
+    Fab,
+    Run,
+    Stage,
+    blob_file,
+    counting,
+    eventually,
+    has_cri,
+    leftovers,
+    processes,
+    release,
+    write_inventory,
+)
 
 from lab import debian
 from lab.fleet import CACHE, Fleet, Node
@@ -267,46 +279,47 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {"plain": bytes, "gzip": gzip.com
 
 
 class TestLoad:
-    @pytest.fixture(params=["oci gzip", "oci plain", "docker zstd"])
-    def file(
-        self, stage: Stage, images: Images, skopeo: Callable[..., str], tmp_path: Path, request: pytest.FixtureRequest
-    ) -> Path:
-        """An archive of each kind."""
-        kind, packer = request.param.split()
-        made = tmp_path / "made.tar"
-        with made.open("wb") as opened:
-            images.plain.write_archive(opened, [stage.name()])
-        if kind == "docker":
-            skopeo("copy", f"oci-archive:{made}", f"docker-archive:{tmp_path}/docker.tar:{stage.name()}")
-            made = tmp_path / "docker.tar"
-        file = tmp_path / "app.tar"
-        file.write_bytes(PACKERS[packer](made.read_bytes()))
-        return file
-
-    def test_gives_every_node_an_image_that_is_whole_and_runs(
-        self, fab: Fab, stage: Stage, images: Images, file: Path
+    def test_gives_every_node_images_that_are_whole_and_run(
+        self, fab: Fab, stage: Stage, make: Callable[..., BuiltImage], skopeo: Callable[..., str], tmp_path: Path
     ) -> None:
-        name = stage.name()
+        kinds = ("oci-plain", "oci-gzip", "docker-zstd")
+        images = {kind: make(media="docker") for kind in kinds}
+        names = {kind: stage.name(kind) for kind in kinds}
+        words = ["-H", ",".join(stage.nodes)]
+        for kind, name in names.items():
+            made, file = tmp_path / f"{kind}.made", tmp_path / f"{kind}.tar"
+            with made.open("wb") as opened:
+                images[kind].write_archive(opened, [name])
+            if kind.startswith("docker"):
+                skopeo("copy", f"oci-archive:{made}", f"docker-archive:{made}.docker:{name}")
+                made = made.with_name(f"{made.name}.docker")
+            file.write_bytes(PACKERS[kind.partition("-")[2]](made.read_bytes()))
+            words += ["load", "--json", "--archive", str(file)]
         running = stage.on_each(processes)
-        words = ("-H", ",".join(stage.nodes), "load", "--json", "--archive", str(file))
 
-        dry = fab(*words, "--dry-run")
-        assert dry.statuses == dict.fromkeys(stage.nodes, "changed"), dry.out
-        assert stage.on_each(stage.records) == {node: {} for node in stage.nodes}
+        def statuses(run: Run) -> list[dict[str, str]]:
+            return [{o["host"]: o["status"] for o in each["outcomes"]} for each in run.document["commands"]]
+
+        changed, unchanged = (dict.fromkeys(stage.nodes, status) for status in ("changed", "unchanged"))
         run = fab(*words)
-
-        assert run.statuses == dict.fromkeys(stage.nodes, "changed"), run.out
+        assert statuses(run) == [changed] * 3, run.out
+        for each in run.document["commands"]:
+            told = {outcome["result"]["images"][0]["blobs_sent"] for outcome in each["outcomes"]}
+            assert told == {4}  # manifest, config and two layers
+        assert statuses(fab(*words)) == [unchanged] * 3
         for node in stage.nodes.values():
             records = stage.records(node)
-            assert list(records) == [name]
-            assert records[name].managed == has_cri(node)
+            assert set(records) == set(names.values())
+            same = {kind: records[names[kind]].digest == image.target.digest for kind, image in images.items()}
+            assert same == {"oci-plain": True, "oci-gzip": True, "docker-zstd": False}
+            assert {record.managed for record in records.values()} == {has_cri(node)}
             assert leftovers(node) == [], node
             assert eventually(lambda n=node: processes(n).keys() <= running[n.name].keys()), processes(node)  # type: ignore[misc]
-        (digest,) = {stage.records(node)[name].digest for node in stage.nodes.values()}
-        assert (digest == images.plain.target.digest) == ("docker.tar" not in files(file.parent))
-        runs = stage.on_each(lambda node: [stage.check(node, name), stage.hello(node, name)])
-        assert runs == {node: ["complete", "hello"] for node in stage.nodes}
-        assert fab(*words).statuses == dict.fromkeys(stage.nodes, "unchanged")
+
+        def state(node: Node) -> list[str]:
+            return [said for name in names.values() for said in (stage.check(node, name), stage.hello(node, name))]
+
+        assert stage.on_each(state) == {node: ["complete", "hello"] * 3 for node in stage.nodes}
 
     def test_makes_of_what_docker_saved_the_same_image_as_ctr_does(
         self, fab: Fab, stage: Stage, images: Images, skopeo: Callable[..., str], tmp_path: Path
@@ -343,6 +356,8 @@ class TestLoad:
             images.both.write_archive(opened, ["of.the/archive:1"])
         stage.seed(images.plain, name, nodes=[node3])
         words = ("-H", "node3", "load", "--json", "--archive", str(file), "--as", name)
+        dry = fab(*words, "--force", "--dry-run")
+        assert dry.statuses == {"node3": "changed"}
         run = fab(*words)
         assert (run.exit, run.error["kind"]) == (1, "reference-exists")
         assert stage.records(node3)[name].digest == images.plain.target.digest
