@@ -103,19 +103,19 @@ def parse(
         raise UsageError("load needs --archive FILE", hint="fab -H node1 load --archive app.tar")
     if platform and all_platforms:
         raise UsageError("--platform and --all-platforms exclude each other")
-    name = options.new_name(as_)
+    name, wanted, where = options.new_name(as_), options.platform(platform), options.namespace(namespace)
     file = Path(archive).expanduser()
     try:
         found = _read(file)
-        images = _named(_chosen(found.entries, ref or ()), name)
-        wanted = options.platform(platform)
+        images = _chosen(found.entries, ref or ())
+        parcels = _parcels(found, images, name)
         _check_platforms(found, images, wanted, every=all_platforms)
     except BadArchive as error:
         raise BadArchive(f"{file}: {error.message}", said=error.said, hint=error.hint) from error
     order = Order(
-        tuple(Parcel(_listed(found, entry), Reference.parse(entry.name)) for entry in images),
+        parcels,
         Content(found.digests, dict(found.documents)),
-        options.namespace(namespace),
+        where,
         wanted,
         every=all_platforms,
         unpack=not no_unpack,
@@ -178,7 +178,7 @@ def _fits(entry: Entry, ref: str) -> bool:
     return entry.name == str(reference if reference.tag or reference.digest else reference.with_tag("latest"))
 
 
-def _named(images: Sequence[Entry], name: Reference | None) -> tuple[Entry, ...]:
+def _parcels(found: Archive, images: Sequence[Entry], name: Reference | None) -> tuple[Parcel, ...]:
     """Each image under the name that it gets."""
     if name:
         targets = {entry.target for entry in images}
@@ -186,12 +186,12 @@ def _named(images: Sequence[Entry], name: Reference | None) -> tuple[Entry, ...]
             raise UsageError(
                 f"--as is for one image, and there are {len(targets)}", hint="choose one of them with --ref"
             )
-        return (Entry(str(name if name.tag else name.with_tag("latest")), images[0].target),)
+        return (Parcel(_listed(found, images[0]), name if name.tag else name.with_tag("latest")),)
     if nameless := [entry.target.digest for entry in images if not entry.name]:
         raise BadArchive(
             "it does not name its image", said="\n".join(nameless), hint="say what it is to be called with --as REF"
         )
-    return tuple(images)
+    return tuple(Parcel(_listed(found, entry), Reference.parse(entry.name)) for entry in images)
 
 
 def _check_platforms(found: Archive, images: Sequence[Entry], wanted: Platform | None, *, every: bool) -> None:
@@ -201,11 +201,13 @@ def _check_platforms(found: Archive, images: Sequence[Entry], wanted: Platform |
         if wanted:
             manifests = tuple(each for each in manifests if found.platform(each) == wanted)
             if not manifests:
-                raise BadArchive(f"{entry.name} is not for {wanted}", said=", ".join(_platforms(found, entry)))
+                raise BadArchive(
+                    f"{entry.name or 'its image'} is not for {wanted}", said=", ".join(_platforms(found, entry))
+                )
         absent = [digest for each in manifests for digest in found.absent(each)]
         if absent and (every or wanted):
             raise BadArchive(
-                f"{entry.name}: blobs of {wanted or 'some platforms'} are not in the archive",
+                f"{entry.name or 'its image'}: blobs of {wanted or 'some platforms'} are not in the archive",
                 said="\n".join(absent[:10]),
                 hint="it was saved without them: leave the option out, or save it with --all-platforms",
             )
@@ -218,7 +220,9 @@ def _platforms(found: Archive, entry: Entry) -> list[str]:
 def _listed(found: Archive, entry: Entry) -> Image:
     """The image as a host that had it would list it."""
     platforms = ",".join(_platforms(found, entry)) or "-"
-    return Image(entry.name, entry.target.media_type, entry.target.digest, "", platforms, frozenset())
+    return Image(
+        entry.name or entry.target.digest, entry.target.media_type, entry.target.digest, "", platforms, frozenset()
+    )
 
 
 @fleet_wide(

@@ -80,6 +80,8 @@ def test_what_is_not_there_is_refused_with_what_is(file: Path) -> None:
 def test_one_image_can_get_another_name(file: Path, nameless: Path) -> None:
     assert names(parse(archive=str(nameless), as_="new:1")) == ["docker.io/library/new:1"]
     assert names(parse(archive=str(file), ref=["*app*"], as_="r.example/new")) == ["r.example/new:latest"]
+    (parcel,) = parse(archive=str(file), ref=[FULL], as_="new:1").order.parcels
+    assert (parcel.image.name, parcel.image.platforms) == (FULL, "linux/amd64")
     assert "one image, and there are 2" in refused(file, as_="new:1").message
 
 
