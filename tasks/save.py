@@ -125,8 +125,10 @@ class SaveResult:
 
     def lines(self) -> list[str]:
         """The archive, its images below."""
-        state = {Status.UNCHANGED: "  it has these already"}.get(self.status, "")
-        return [f"{self.file}  {self.size} bytes{state}"] + [
+        from rich.filesize import decimal
+
+        state = "  it has these already" if self.status is Status.UNCHANGED else ""
+        return [f"{self.file}  {decimal(self.size)}{state}"] + [
             f"  {image.name} {image.digest}" + (f"  {', '.join(image.platforms)}" if image.platforms else "")
             for image in self.images
         ]

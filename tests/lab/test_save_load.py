@@ -232,20 +232,30 @@ class TestSave:
             assert files(tmp_path) == []
         assert eventually(lambda: not any("blobs/sha256" in argv for argv in processes(node3).values()))
 
-    def test_leaves_nothing_when_it_is_interrupted(
+    def test_leaves_nothing_when_it_is_broken_off(
         self, fab: Fab, stage: Stage, node3: Node, make: Callable[..., BuiltImage], tmp_path: Path
     ) -> None:
-        image, name = make(layers=(300 << 20,)), stage.name()
+        image, name, file = make(layers=(150 << 20,)), stage.name(), tmp_path / "a.tar"
         stage.seed(image, name, nodes=[node3])
         before = processes(node3).keys()
-        process = fab.start("-H", "node3", "save", "--ref", name, "--out", f"{tmp_path}/a.tar")
-        assert eventually((tmp_path / "a.tar.part").exists, 20)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 130, out + err
-        assert "Traceback" not in out + err
-        assert files(tmp_path) == []
-        assert eventually(lambda: processes(node3).keys() <= before, 20)
+
+        def sessions() -> list[int]:
+            return [pid for pid, argv in processes(node3).items() if pid not in before and argv.startswith("sshd")]
+
+        for code in (130, 4):
+            process = fab.start("-H", "node3", "save", "--json", "--ref", name, "--out", str(file))
+            assert eventually((tmp_path / "a.tar.part").exists, 20), process.communicate(timeout=60)
+            if code == 130:
+                process.send_signal(signal.SIGINT)
+            else:
+                for pid in sessions():
+                    os.kill(pid, signal.SIGKILL)
+            out, err = process.communicate(timeout=60)
+            assert process.returncode == code, out + err
+            assert "Traceback" not in out + err
+            assert files(tmp_path) == []
+            assert eventually(lambda: processes(node3).keys() <= before, 20), processes(node3)
+        assert "connection-lost" in out
 
 
 def blobs_in(file: Path) -> set[str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from archives import NAME, Image, digest, index_of, layout, path, tarred
 
-from tasks.errors import BadArchive, BadReference, UsageError
-from tasks.load import Request, parse
-from tasks.oci.descriptor import Platform
+from tasks.errors import BadArchive, BadReference, SourceLost, UsageError
+from tasks.load import ArchiveSource, Request, parse
+from tasks.oci.descriptor import Descriptor, Platform
 
 IMAGE = Image()
 ARM = Image(layers=(tarred({"etc/arm": b"arm"}),), platform={"os": "linux", "architecture": "arm64"})
@@ -152,6 +152,41 @@ class TestPlatforms:
 
     def test_are_either_one_or_all(self, both: Path) -> None:
         assert "exclude each other" in refused(both, platform="linux/amd64", all_platforms=True).message
+
+
+class TestTheArchiveAsASource:
+    def test_gives_what_is_wanted_to_one_at_a_time(self, file: Path) -> None:
+        request = parse(archive=str(file))
+        source = ArchiveSource(file, request.archive)
+        wanted = [blob for blob in described(request) if blob.digest != digest(IMAGE.config)]
+        given = {blob.digest: b"".join(chunks) for blob, chunks in source.read(iter(wanted))}
+        assert given == {blob.digest: ALL[blob.digest] for blob in wanted}
+        assert (source.lanes, source.holder(wanted[0])) == (1, str(file))
+
+    def test_tells_that_the_file_is_not_what_it_was(self, file: Path) -> None:
+        request = parse(archive=str(file))
+        source = ArchiveSource(file, request.archive)
+        file.write_bytes(file.read_bytes()[:6000])
+        with pytest.raises(BadArchive, match="cut off"):
+            read_all(source, described(request))
+        file.unlink()
+        with pytest.raises(SourceLost) as caught:
+            read_all(source, described(request))
+        assert str(file) in caught.value.message
+
+
+ALL = {digest(blob): blob for image in (IMAGE, ARM) for blob in image.blobs.values()}
+
+
+def described(request: Request) -> list[Descriptor]:
+    """Every blob of the archive."""
+    return [Descriptor("", digest, request.archive.size(digest)) for digest in request.archive.digests]
+
+
+def read_all(source: ArchiveSource, wanted: list[Descriptor]) -> None:
+    for _, chunks in source.read(wanted):
+        for _ in chunks:
+            pass
 
 
 def test_a_reference_that_is_none_is_told_as_such(file: Path) -> None:
