@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from tasks.errors import ContentCorrupt, DaemonUnreachable, DiskFull, FerryError, SourceLost, Unreachable
+from tasks.errors import ContentCorrupt, DiskFull, FerryError, SourceLost, Unreachable
 from tasks.fleet.crew import unforeseen
 from tasks.oci.descriptor import Descriptor
 
@@ -112,7 +112,8 @@ class Member:
         self.held = 0.0
         self.slots = threading.Semaphore(_SLOTS)
         self._change = threading.Condition()
-        self._queued = self._pipes = 0
+        self._queued = 0
+        self._pipes: set[_Pipe] = set()
         self._open = set(self.wanted)
 
     @property
@@ -131,19 +132,20 @@ class Member:
             self._queued += size
             self._change.notify_all()
 
-    def begun(self) -> None:
+    def begun(self, pipe: _Pipe) -> None:
         """A blob is on its way."""
         with self._change:
-            self._pipes += 1
+            self._pipes.add(pipe)
 
-    def ended(self, digest: str, error: FerryError | None) -> None:
+    def ended(self, pipe: _Pipe, error: FerryError | None) -> None:
         """A blob that was on its way has arrived, or has not."""
-        if isinstance(error, Unreachable | DiskFull | DaemonUnreachable):
+        if isinstance(error, Unreachable | DiskFull):
             self.lose(error)
         with self._change:
-            self._pipes -= 1
+            self._pipes.discard(pipe)
+            self._change.notify_all()
         if not isinstance(error, _LeftError):
-            self.settle(digest, error)
+            self.settle(pipe.blob.digest, error)
 
     def settle(self, digest: str, error: FerryError | None) -> None:
         """A blob is there, or will not come."""
@@ -158,6 +160,8 @@ class Member:
         with self._change:
             self.lost = self.lost or error
             self._change.notify_all()
+            pipes = list(self._pipes)
+        _fail(pipes, self.lost)
 
     def wait(self) -> list[Descriptor]:
         """Waits until every blob is settled.
@@ -184,11 +188,11 @@ class _Pipe:
 
     def __init__(self, blob: Descriptor, member: Member) -> None:
         self.blob, self.member = blob, member
-        member.begun()
         self._chunks: deque[bytes | None] = deque()
         self._ready = threading.Condition()
         self._error: FerryError | None = None
         self.over = False
+        member.begun(self)
         threading.Thread(target=self._run, name="pipe", daemon=True).start()
 
     def put(self, chunk: bytes | None) -> None:
@@ -203,7 +207,7 @@ class _Pipe:
     def fail(self, error: FerryError) -> None:
         """The blob will not be complete."""
         with self._ready:
-            self._error = error
+            self._error = self._error or error
             self._ready.notify()
 
     def _run(self) -> None:
@@ -217,7 +221,7 @@ class _Pipe:
             error = unforeseen(raised)
         finally:
             self._close()
-            self.member.ended(self.blob.digest, error)
+            self.member.ended(self, error)
 
     def _pour(self) -> None:
         if self.member.lost:
@@ -232,10 +236,10 @@ class _Pipe:
 
     def _next(self, sink: Sink) -> bytes | None:
         with self._ready:
-            self._ready.wait_for(lambda: self._chunks or self._error or self.member.lost)
-            if error := self._error or self.member.lost:
+            self._ready.wait_for(lambda: self._chunks or self._error)
+            if self._error:
                 sink.cut()
-                raise error
+                raise self._error
             return self._chunks.popleft()
 
     def _close(self) -> None:

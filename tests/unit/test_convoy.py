@@ -6,8 +6,8 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -92,25 +92,39 @@ class Sink:
         self.box.cut.append(self.blob)
 
 
-def deliver(
-    shelf: convoy.Source, boxes: Iterable[tuple[Box, list[Descriptor]]]
-) -> dict[str, dict[str, FerryError] | FerryError]:
-    """All hosts at once; by name what each got back, or raised."""
+class Later(threading.Thread):
+    """Work in a thread that no test waits for at its end, should it hang."""
+
+    def __init__(self, work: Callable[[], dict[str, FerryError]]) -> None:
+        super().__init__(daemon=True)
+        self.work = work
+        self.said: dict[str, FerryError] | FerryError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.said = self.work()
+        except FerryError as error:
+            self.said = error
+
+    def result(self) -> dict[str, FerryError] | FerryError | None:
+        self.join(PATIENCE)
+        assert not self.is_alive(), "it hangs"
+        return self.said
+
+
+def begin(shelf: convoy.Source, boxes: Iterable[tuple[Box, list[Descriptor]]]) -> dict[str, Later]:
+    """All hosts at once."""
     wanted = list(boxes)
     together = Convoy([box.name for box, _ in wanted], shelf)
+    return {box.name: Later(partial(together.deliver, box.name, blobs, box.sink)) for box, blobs in wanted}
 
-    def one(box: Box, blobs: list[Descriptor]) -> dict[str, FerryError] | FerryError:
-        try:
-            return together.deliver(box.name, blobs, box.sink)
-        except FerryError as error:
-            return error
 
-    pool = ThreadPoolExecutor(len(wanted))
-    futures = {box.name: pool.submit(one, box, blobs) for box, blobs in wanted}
-    try:
-        return {name: future.result(timeout=PATIENCE) for name, future in futures.items()}
-    finally:
-        pool.shutdown(wait=False)
+def deliver(
+    shelf: convoy.Source, boxes: Iterable[tuple[Box, list[Descriptor]]]
+) -> dict[str, dict[str, FerryError] | FerryError | None]:
+    """All hosts, to the end; by name what each got back, or raised."""
+    return {name: later.result() for name, later in begin(shelf, boxes).items()}
 
 
 DATA = {blob(data): data for data in (bytes([n]) * n * 10_000 for n in range(1, 8))}
@@ -131,11 +145,11 @@ def test_a_host_that_is_gone_is_not_waited_for_and_one_that_comes_again_is_serve
     shelf, box = Shelf(DATA), Box("a")
     together = Convoy(["a", "b", "c"], shelf)
     together.gone("b")
-    done = ThreadPoolExecutor(1).submit(together.deliver, "a", BLOBS[:1], box.sink)
+    done = Later(partial(together.deliver, "a", BLOBS[:1], box.sink))
     time.sleep(0.05)
-    assert not done.done() and not shelf.read_how_often
+    assert done.is_alive() and not shelf.read_how_often
     together.gone("c")
-    assert done.result(timeout=PATIENCE) == {}
+    assert done.result() == {}
     assert together.deliver("a", BLOBS[1:2], box.sink) == {}
     assert set(box.came) == set(BLOBS[:2])
 
@@ -153,6 +167,24 @@ def test_a_host_that_dies_is_dropped_and_the_others_go_on(error: FerryError) -> 
     assert said == {"dying": error, "well": {}}
     assert well.came == DATA
     assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
+
+
+def test_a_host_that_dies_while_the_source_gives_nothing_is_told_at_once() -> None:
+    gate = threading.Event()
+
+    def stall(each: Descriptor, at: int) -> None:
+        if at and each == BLOBS[6]:
+            gate.wait(PATIENCE)
+
+    def die(_box: Box, each: Descriptor) -> None:
+        if each == BLOBS[0]:
+            raise ConnectionLost("gone")
+
+    box = Box("a", on_end=die)
+    said = deliver(Shelf(DATA, break_in=stall), [(box, BLOBS)])
+    assert isinstance(said["a"], ConnectionLost) and not gate.is_set()
+    assert BLOBS[6] in box.cut
+    gate.set()
 
 
 def test_where_nobody_takes_the_rest_of_a_blob_it_is_not_read() -> None:
@@ -243,12 +275,12 @@ def test_a_slow_host_holds_up_the_others_by_its_queue_alone(monkeypatch: pytest.
     gate = threading.Event()
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
     shelf = Shelf(DATA)
-    running = ThreadPoolExecutor(1).submit(deliver, shelf, [(slow, BLOBS), (quick, BLOBS)])
+    running = begin(shelf, [(slow, BLOBS), (quick, BLOBS)])
     time.sleep(0.3)
     assert quick.taken <= (8 << 10) + 4 * 1024  # in memory: the queue, and what is on its way in each lane
     assert shelf.given <= (8 << 10) + 4 * 1024
     gate.set()
-    assert running.result(timeout=PATIENCE) == {"slow": {}, "quick": {}}
+    assert {name: later.result() for name, later in running.items()} == {"slow": {}, "quick": {}}
     assert slow.came == quick.came == DATA
     assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
 
@@ -259,11 +291,9 @@ def test_a_host_that_holds_up_the_others_for_long_is_served_alone(monkeypatch: p
     monkeypatch.setattr(convoy, "_MOMENT", 0.05)
     gate = threading.Event()
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
-    together = Convoy(["slow", "quick"], Shelf(DATA))
-    pool = ThreadPoolExecutor(2)
-    later = pool.submit(together.deliver, "slow", BLOBS, slow.sink)
-    assert pool.submit(together.deliver, "quick", BLOBS, quick.sink).result(timeout=PATIENCE) == {}
-    assert quick.came == DATA and not later.done()
+    running = begin(Shelf(DATA), [(slow, BLOBS), (quick, BLOBS)])
+    assert running["quick"].result() == {}
+    assert quick.came == DATA and running["slow"].is_alive()
     gate.set()
-    assert later.result(timeout=PATIENCE) == {}
+    assert running["slow"].result() == {}
     assert slow.came == DATA
