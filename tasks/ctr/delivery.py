@@ -146,14 +146,13 @@ def ingest(place: Place, blob: Descriptor, attempt: int = 0) -> str:
 
 
 def _finish_ingests(place: Place) -> str:
-    """An ingest that was just cut off is still locked for a moment."""
+    """Of this run, and of those that were killed; what was just cut off, or is at work, is locked."""
     active = place.ctr.line(place.namespace, "content", "active")
-    keys = f"{active} | sed -n 's/^\\({place.owner}-[^[:space:]]*\\).*/\\1/p'"
     finish = place.ctr.line(place.namespace, "content", "ingest")
-    return f"""for n in 1 2 3 4 5; do
-  keys=$({keys}); [ -n "$keys" ] || break; [ $n = 1 ] || sleep 1
-  for key in $keys; do {finish} "$key" <&5; done
-done >/dev/null 2>&1"""
+    return f"""finish() {{ for key in $keys; do {finish} "$key" <&5; done; }}
+active() {{ keys=$({active} | sed -n "s/^\\($1[^[:space:]]*\\).*/\\1/p"); [ -n "$keys" ]; }}
+{{ for n in 1 2 3 4 5; do active {place.owner}- || break; [ $n = 1 ] || sleep 1; finish; done
+active {OURS}[.] && finish; }} >/dev/null 2>&1"""
 
 
 def _release(place: Place, load: Load, store: Store) -> str:

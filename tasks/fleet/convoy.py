@@ -87,7 +87,7 @@ def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Generator
         raise ContentCorrupt(
             f"blob {blob.digest} as {holder} has it is not what its digest says",
             said=f"{found}, {size} bytes; {blob.size} were expected",
-            hint=f"it is damaged there: remove the image on {holder} and pull it again, or name another source",
+            hint="it is damaged there: bring it there once more, or name another source",
         )
 
 

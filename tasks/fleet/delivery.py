@@ -202,7 +202,7 @@ def cargo(content: Content, image: Image, target: Descriptor, platform: Platform
         raise ContentMissing(
             f"the source has not all of {image.name}",
             said="\n".join(absent),
-            hint="name another source; several --from, or --from any, take each blob from where it is",
+            hint="take it from where it is whole; copy takes several --from, and --from any",
         )
     return content.cargo(target)
 
@@ -363,7 +363,7 @@ class Job:
             counted |= {blob.digest for blob in sent}
             report.blobs_sent, report.bytes_sent = len(sent), sum(blob.size for blob in sent)
             report.blobs_saved, report.bytes_saved = len(saved), sum(blob.size for blob in saved)
-            linked = any(blob.digest not in self.store.here for blob in saved)
+            linked = any(blob.digest in self.store.elsewhere - self.store.here for blob in saved)
             report.method = "blobs" if sent else "link" if linked else "index"
 
     def _bring(self, todo: Sequence[Plan]) -> None:
