@@ -22,7 +22,7 @@ from tasks.oci.descriptor import Descriptor
 _QUEUE = 4 << 20  # bytes that wait for one host, in all lanes together
 _SLOTS = 4  # blobs that one host takes at a time; sshd lets ten sessions run on a connection (MaxSessions)
 _PATIENCE = 10.0  # seconds that a host may hold up others, and half of the time so far, before it is served alone
-_MOMENT = 0.2  # seconds
+_MOMENT, _GLANCE = 0.2, 1.0  # seconds
 
 
 class Source(Protocol):
@@ -54,7 +54,7 @@ class Sink(Protocol):
     """Where one blob goes on one host."""
 
     def write(self, data: bytes) -> bool:
-        """Sends data; False where the host takes no more, and `end` tells why."""
+        """Sends data, or none to see whether the host is there; False where it takes no more: `end` tells why."""
 
     def end(self) -> None:
         """The data is complete.
@@ -236,10 +236,12 @@ class _Pipe:
 
     def _next(self, sink: Sink) -> bytes | None:
         with self._ready:
-            self._ready.wait_for(lambda: self._chunks or self._error)
+            waited = self._ready.wait_for(lambda: self._chunks or self._error, _GLANCE)
             if self._error:
                 sink.cut()
                 raise self._error
+            if not waited:
+                return b""  # while the source gives nothing, the host may be lost
             return self._chunks.popleft()
 
     def _close(self) -> None:

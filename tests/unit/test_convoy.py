@@ -187,6 +187,25 @@ def test_a_host_that_dies_while_the_source_gives_nothing_is_told_at_once() -> No
     gate.set()
 
 
+def test_a_host_that_is_lost_while_the_source_gives_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_GLANCE", 0.05)
+    gate = threading.Event()
+
+    def stall(_each: Descriptor, at: int) -> None:
+        if at:
+            gate.wait(PATIENCE)
+
+    def lost(box: Box, _each: Descriptor) -> bool:
+        return not box.taken
+
+    def tell(_box: Box, _each: Descriptor) -> None:
+        raise ConnectionLost("gone")
+
+    said = deliver(Shelf(DATA, break_in=stall), [(Box("a", on_write=lost, on_end=tell), BLOBS)])
+    assert isinstance(said["a"], ConnectionLost) and not gate.is_set()
+    gate.set()
+
+
 def test_where_nobody_takes_the_rest_of_a_blob_it_is_not_read() -> None:
     def die(_box: Box, _each: Descriptor) -> bool:
         raise ConnectionLost("gone")
