@@ -19,7 +19,16 @@ from tasks.ctr.content import Content
 from tasks.ctr.failures import content_missing
 from tasks.ctr.images import Image, Listing
 from tasks.ctr.probe import Facts
-from tasks.errors import BadArchive, CannotWrite, ContentMissing, FerryError, ImageNotFound, SourceLost, UsageError
+from tasks.errors import (
+    BadArchive,
+    CannotWrite,
+    ContentMissing,
+    FerryError,
+    ImageNotFound,
+    NotStarted,
+    SourceLost,
+    UsageError,
+)
 from tasks.fleet import delivery, look, options
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.convoy import checked
@@ -377,5 +386,6 @@ def save(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
         raise UsageError(
             f"--out {request.out} is one file, and there are {len(fleet.hosts)} hosts",
             hint=f"give one host, or a folder: --out {request.out}/",
+            result=dict.fromkeys(fleet.hosts, NotStarted("nothing was started")),
         )
     return dict(fleet.each(lambda host: _save(host, request)))
