@@ -298,7 +298,10 @@ def _check_layers(
 
 
 def _docker_manifest(config: _File, layers: Iterable[_File]) -> bytes:
-    """What containerd 1.4 to 2.1 make of such an archive, byte for byte: both give an image the same digest."""
+    """What containerd 1.4 to 2.1 make of such an archive, byte for byte: both give an image the same digest.
+
+    (Where containerd has a layer in compressed form already, it takes that, and the digest is another.)
+    """
 
     def descriptor(media_type: str, file: _File) -> dict[str, object]:
         return {"mediaType": media_type, "digest": file.digest, "size": file.extent.size}
