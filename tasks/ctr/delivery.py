@@ -22,7 +22,6 @@ from tasks.oci.reference import is_digest
 PINNED = "io.cri-containerd.pinned=pinned"
 _TRIES = 50  # to label a blob before a collection takes it; the first does, unless images are removed all the time
 _SLOWEST = 1 << 16  # bytes a second; a transfer that is slower is ended by the host itself
-_DAY = 86400
 
 
 def time_for(size: int, least: int) -> int:
@@ -105,16 +104,18 @@ def to_send(loads: Iterable[Load], store: Store) -> list[Descriptor]:
 
 
 def hold(place: Place, loads: Sequence[Load], store: Store) -> Script:
-    """Takes in each image's documents, links what other namespaces have, and holds it all until it is let go.
+    """Takes in each image's documents, links what other namespaces have, and holds it all until stdin ends.
 
     Steps: ``plant-N`` for each image, then ``wait``. The clean-up takes our labels off, also those of a run that was
     killed, and ends what was not ingested to its end: with an empty regular file it is committed as it is, and goes
     with the next collection like anything that nothing names.
     """
     steps = {f"plant-{number}": _plant(place, load, store) for number, load in enumerate(loads)}
-    cleanup = [_finish_ingests(place), *(_release(place, load, store) for load in loads)]
+    ask = f"roots=$({place.ctr.rooted(place.namespace, place.owner)} 2>/dev/null)"
+    roots = f"{ask} || {{ sleep 3; {ask}; }} || return"  # a containerd that is down costs ten seconds a question
+    cleanup = [roots, *(_release(place, load, store) for load in loads), _finish_ingests(place)]
     prologue = 'empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'
-    return Script({**steps, "wait": f"sleep {_DAY} & wait $!"}, prologue, cleanup="\n".join(cleanup))
+    return Script({**steps, "wait": "cat >/dev/null"}, prologue, cleanup="\n".join(cleanup))
 
 
 def _plant(place: Place, load: Load, store: Store) -> str:
@@ -125,7 +126,9 @@ def _plant(place: Place, load: Load, store: Store) -> str:
     first = _take(place, top, load, store) or ":"
     tries = " ".join(map(str, range(_TRIES)))
     steps = [f"{{ kept=1; for n in {tries}; do {first} || break; {keep} && kept=0 && break; done; [ $kept = 0 ]; }}"]
-    return " &&\n".join([*steps, *filter(None, (_take(place, blob, load, store) for blob in others))])
+    steps += filter(None, (_take(place, blob, load, store) for blob in others))
+    chain = " &&\n".join(steps)
+    return f"{{ {chain}; }} </dev/null"
 
 
 def _take(place: Place, blob: Descriptor, load: Load, store: Store) -> str:
@@ -160,10 +163,9 @@ def _release(place: Place, load: Load, store: Store) -> str:
     ctr, namespace, top = place.ctr, place.namespace, load.blobs[0].digest
     held = [blob.digest for blob in load.blobs[1:]]
     old = [f"{key}=" for key in store.ours.get(top, ()) if key != GC_ROOT]
-    ours = f"{ctr.rooted(namespace, place.owner)} | grep -q {shell.join([top])}"
     off = ctr.release(namespace, top, place.owner, held, root=False)
     off = f"{off} {shell.join(old)}" if old else off
-    return f"if {ours}; then {off} {GC_ROOT}=; else {off}; fi >/dev/null 2>&1"
+    return f'case "$roots" in *{top}*) {off} {GC_ROOT}=;; *) {off};; esac >/dev/null 2>&1'
 
 
 def names(place: Place, namings: Sequence[Naming], *, pin: bool) -> Script:

@@ -176,7 +176,7 @@ class Host(Connection):  # type: ignore[misc]
         return self._read(script, mark, exchange, end, limit)
 
     def hold(self, script: Script, *, limit: int) -> Hold:
-        """Starts a script whose last step, ``wait``, lasts until it is let go, or the control process is gone.
+        """Starts a script whose last step, ``wait``, lasts until stdin ends: it is let go, or the control process gone.
 
         Args:
             limit: seconds after which the host itself ends it.
@@ -184,7 +184,7 @@ class Host(Connection):  # type: ignore[misc]
         Raises:
             Unreachable, PermissionDenied.
         """
-        return self._stream(Hold, script, limit)
+        return self._stream(Hold, script, limit, fed=True)
 
     def download(self, step: str, *, limit: int) -> Download:
         """Starts a command that writes data to stdout; ``limit`` as above."""

@@ -57,9 +57,9 @@ class Stream:
 
 
 class Hold(Stream):
-    """A command that has done its first steps and then waits, in the step `WAIT`, until it is let go or we are gone.
+    """A command that has done its first steps and then waits, in the step `WAIT`, for the end of stdin.
 
-    Whichever it is, the script's clean-up runs then.
+    That comes when it is let go, or we are gone; whichever it is, the script goes on to its clean-up, unhurried.
     """
 
     WAIT = "wait"
