@@ -1,10 +1,12 @@
 """The commands that `fab -l` lists."""
 
 from tasks.check import check
+from tasks.copy import copy
 from tasks.doctor import doctor
 from tasks.find import find
 from tasks.hosts import hosts
 from tasks.images import images
+from tasks.load import load
 from tasks.pull import pull
 from tasks.push import push
 from tasks.registry import registry
@@ -12,14 +14,17 @@ from tasks.remove import remove
 from tasks.retag import retag
 from tasks.run import run
 from tasks.runs import runs
+from tasks.save import save
 from tasks.show import show
 
 __all__ = [
     "check",
+    "copy",
     "doctor",
     "find",
     "hosts",
     "images",
+    "load",
     "pull",
     "push",
     "registry",
@@ -27,5 +32,6 @@ __all__ = [
     "retag",
     "run",
     "runs",
+    "save",
     "show",
 ]

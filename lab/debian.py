@@ -77,8 +77,13 @@ def busybox(cache: Path) -> Path:
     return program
 
 
-def unpacked(packages: Sequence[str], cache: Path) -> Path:
-    """Have packages of the machine's own suite in `cache`, without what they depend on, as one tree.
+def unpacked(packages: Sequence[str], cache: Path, *, whole: bool = False) -> Path:
+    """Have packages of the machine's own suite in `cache`, as one tree.
+
+    Args:
+        packages: their names; the first one's is the tree's.
+        cache: the folder that keeps the tree.
+        whole: with all they depend on that the machine lacks; else without.
 
     Raises:
         Unavailable: a package cannot be had.
@@ -89,18 +94,19 @@ def unpacked(packages: Sequence[str], cache: Path) -> Path:
     with final.with_name(final.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests may want it in several processes at once
         if not final.exists():
-            _bring(packages, final, _Apt(own, cache / "apt" / packages[0], ()))
+            _bring(packages, whole, final, _Apt(own, cache / "apt" / packages[0], ()))
     return final
 
 
-def _bring(packages: Sequence[str], final: Path, apt: _Apt) -> None:
+def _bring(packages: Sequence[str], whole: bool, final: Path, apt: _Apt) -> None:
     """Fetch and unpack packages into `final`, which appears only when it is complete."""
     try:
         apt.update()
-        archives = apt.download(packages)
+        needed = [n for n in apt.closure(packages) if n in packages or not _installed(n)] if whole else packages
+        archives = apt.download(needed)
         part = final.with_name(final.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
-        for name in packages:
+        for name in needed:
             _unpack(archives[name], part, ())
         part.rename(final)
     finally:

@@ -6,6 +6,7 @@
     ├── UsageError                  exit 2   bad-arguments: nothing was started
     │   ├── BadReference            bad-reference
     │   ├── BadInventory            bad-inventory
+    │   ├── BadArchive              bad-archive
     │   ├── UnknownHost             unknown-host
     │   └── NoHosts                 no-hosts: @failed of a run without failures; exit 0
     ├── Unreachable                 exit 4   host-unreachable: no ssh session
@@ -16,6 +17,7 @@
     │   ├── LoginRefused            login-refused
     │   └── ConnectionLost          connection-lost
     ├── InternalError               internal-error: a fault of ours
+    ├── CannotWrite             cannot-write: the control machine, where an archive is to be
     ├── NothingFound                nothing-found: no host has what was looked for
     ├── NotStarted                  not-started: skipped, because of others or an interrupt
     └── HostError                   the host answered, and something is wrong there
@@ -27,6 +29,8 @@
         ├── ImageNotFound           image-not-found
         ├── ReferenceExists         reference-exists
         ├── ContentMissing          content-missing
+        ├── ContentCorrupt          content-corrupt: a blob is not what its digest says
+        ├── SourceLost              source-lost: where the blobs come from gives no more
         ├── PlatformMissing         platform-missing
         ├── MethodUnsupported       method-unsupported
         ├── DiskFull                disk-full
@@ -102,6 +106,12 @@ class BadInventory(UsageError):
     kind = "bad-inventory"
 
 
+class BadArchive(UsageError):
+    """No image archive, or one that is broken or cannot be trusted."""
+
+    kind = "bad-archive"
+
+
 class UnknownHost(UsageError):
     """A name that neither the inventory nor ssh_config knows."""
 
@@ -170,6 +180,12 @@ class InternalError(FerryError):
     kind = "internal-error"
 
 
+class CannotWrite(FerryError):
+    """The control machine could not write an archive: no space, no permission, or something else is there."""
+
+    kind = "cannot-write"
+
+
 class NothingFound(FerryError):
     """No host of the fleet has what was looked for."""
 
@@ -234,6 +250,18 @@ class ContentMissing(HostError):
     """The image is named, but some of its blobs are not there."""
 
     kind = "content-missing"
+
+
+class ContentCorrupt(HostError):
+    """A blob's bytes are not those that its digest names."""
+
+    kind = "content-corrupt"
+
+
+class SourceLost(HostError):
+    """Where blobs are read from gives no more of them; the host that they were for is well."""
+
+    kind = "source-lost"
 
 
 class PlatformMissing(HostError):

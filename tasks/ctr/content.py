@@ -57,6 +57,18 @@ class Content:
             return list(self.below(target).values())
         return list(dict.fromkeys([target, child, *self.manifest(child.digest).blobs]))
 
+    def cargo(self, target: Descriptor) -> list[Descriptor]:
+        """What there is of the target, itself first: of an index, the manifests that are there and all whole platforms.
+
+        Manifests alone are tiny, and ctr 1.2 cannot name an index without them.
+        """
+        manifests = [child for child in self.manifest(target.digest).children if child.digest in self.visible]
+        found = [target, *manifests]
+        for each in manifests or [target]:
+            blobs = self.manifest(each.digest).blobs
+            found += blobs if all(blob.digest in self.visible for blob in blobs) else ()
+        return list({blob.digest: blob for blob in found}.values())
+
     def rest(self, index: Descriptor, kept: Platform) -> dict[str, tuple[str, ...]]:
         """By parent, what is there of an index besides one platform: other manifests, and what they point at."""
         others = [c for c in self.manifest(index.digest).children if c.digest in self.visible and c.platform != kept]

@@ -130,12 +130,12 @@ def parse_held(text: str) -> list[Held]:
             found[-1].names.append(rest)
         elif word == "ingest":
             found[-1].ingests.append(rest)
-        elif word == "blob" and (keys := _our_labels(rest)):
+        elif word == "blob" and (keys := our_labels(rest)):
             found[-1].labels[rest.split()[0]] = keys
     return found
 
 
-def _our_labels(row: str) -> list[str]:
+def our_labels(row: str) -> list[str]:
     """Keys of ours in a row of ``content ls``; a value with a comma would look like two labels, and is none of ours."""
     digest, *_, labels = row.split()
     pairs = [label.partition("=")[::2] for label in labels.split(",")]

@@ -30,6 +30,7 @@ class Method(StrEnum):
     ARCHIVE = "archive"
     LINK = "link"  # by itself, from another namespace
     STREAM = "stream"  # by itself, where linking failed
+    BLOBS = "blobs"  # for content that was brought here, blob by blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Naming:
         blobs: what is to be linked, the target first.
         rest: of a partial index: by parent, what is there that import itself would not keep.
         source_stays: whether this namespace has the source's own name anyhow.
+        unpack: whether containerd is to unpack it; what comes from another namespace it unpacks in any case.
         may_stream: False where that name is another image here, which import of an export would replace.
         number: tells it from the others of one script.
     """
@@ -85,6 +87,7 @@ class Naming:
     blobs: tuple[Descriptor, ...] = ()
     rest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source_stays: bool = True
+    unpack: bool = False
     may_stream: bool = True
     number: int = 0
 
@@ -98,7 +101,7 @@ def script(place: Place, namings: Sequence[Naming]) -> Script:
         if naming.method is Method.LINK:
             steps[f"link-{number}"], cleanup = link(place, naming)
             cleanups.append(cleanup)
-        staged = naming.replaces and naming.method in (Method.LINK, Method.ARCHIVE)
+        staged = naming.replaces and naming.method in (Method.LINK, Method.ARCHIVE, Method.BLOBS)
         steps[f"name-{number}"], cleanup = _staged(place, naming) if staged else _name(place, naming)
         cleanups.append(cleanup)
     steps["verify"] = verify(place, dict.fromkeys(str(naming.name) for naming in namings))
@@ -128,6 +131,8 @@ def _name(place: Place, naming: Naming) -> tuple[str, str]:
             stream, cleanup = by_archive(place, naming)
             linked = " &&\n".join([by_index(place, naming), *_keep_rest(place, naming)])
             return f"if [ $linked = 0 ]; then {linked}; else {stream}; fi", cleanup
+        case Method.BLOBS:
+            return " &&\n".join([by_index(place, naming), *_keep_rest(place, naming)]), ""
     step, cleanup = by_archive(place, naming)
     keep = [] if place.crosses else _keep_rest(place, naming)
     return " &&\n".join([*keep, step]), cleanup
@@ -143,7 +148,7 @@ def by_index(place: Place, naming: Naming) -> str:
     if ctr.capabilities.no_unpack:
         # Without --all-platforms, 1.3 on lets go of every platform but the host's, under all names of the index.
         flags += ["--all-platforms"] if (naming.whole and target.is_index) or naming.foreign else []
-        flags += [] if place.crosses and not naming.foreign else ["--no-unpack"]
+        flags += [] if (place.crosses or naming.unpack) and not naming.foreign else ["--no-unpack"]
     take = ctr.import_stdin(place.namespace, *flags, oci_name=naming.name.repository if oci_name else None)
     return _unless_taken(place, naming, f"{shell.printf(archive)} | {take}")
 
@@ -203,7 +208,7 @@ def link(place: Place, naming: Naming) -> tuple[str, str]:
     root = top not in place.rooted
     held = [blob.digest for blob in naming.blobs[1:]]
     keep = f"{ctr.keep(namespace, top, place.owner, held, root=root)} >/dev/null"
-    ingests = [_ingest(place, blob) for blob in naming.blobs]
+    ingests = [ingest_link(place, blob) for blob in naming.blobs]
     empty = ['empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'] if ctr.capabilities.link else []
     # A collection may come between the first blob and its label; then it is to be linked again.
     tries = " ".join(map(str, range(_TRIES)))
@@ -216,7 +221,8 @@ def link(place: Place, naming: Naming) -> tuple[str, str]:
     return f"linked=1; {{ {steps}; }} && linked=0", f"if {ours}; then {off}; else {off_refs}; fi >/dev/null 2>&1"
 
 
-def _ingest(place: Place, blob: Descriptor) -> str:
+def ingest_link(place: Place, blob: Descriptor) -> str:
+    """Makes one blob of another namespace visible here; descriptor 5 is an empty regular file."""
     algorithm, _, value = blob.digest.partition(":")
     file = f"{place.content_root}/blobs/{algorithm}/{value}"
     source = "<&5" if place.ctr.capabilities.link else f"< {shell.join([file])}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from functools import partial
@@ -47,6 +47,16 @@ class Watch(Protocol):
         """While somebody else needs the terminal."""
 
 
+class Together(Protocol):
+    """Work on hosts that need one another: all of a batch are at it at once."""
+
+    def work(self, host: Host) -> Result:
+        """The work on one of them."""
+
+    def gone(self, host: str) -> None:
+        """A host's work is over, or was never begun: nobody is to wait for it."""
+
+
 class Fleet:
     """What a fleet command gets: its hosts, which connect when they are first asked.
 
@@ -54,14 +64,23 @@ class Fleet:
         hosts: by name, in the order of the command line.
         workers: how many are at work at once.
         watch: told of every host.
+        further: what a pattern of the inventory means, as new hosts.
 
     Attributes:
         answers: of the current command, by host; a run that was cut short leaves what it had.
         seconds: what each took.
     """
 
-    def __init__(self, hosts: Mapping[str, Host], workers: int, watch: Watch) -> None:
+    def __init__(
+        self,
+        hosts: Mapping[str, Host],
+        workers: int,
+        watch: Watch,
+        further: Callable[[str], Iterable[Host]] = lambda _: (),
+    ) -> None:
         self.hosts = dict(hosts)
+        self._further = further
+        self._others: dict[str, Host] = {}
         self._workers = workers
         self._watch = watch
         self._options = CommonOptions()
@@ -102,17 +121,69 @@ class Fleet:
             self._batch(names[start : start + size], work, last=close)
         return {name: self.answers[name] for name in names}
 
-    def _batch(self, names: Sequence[str], work: Callable[[Host], Result], *, last: bool) -> None:
+    def together(self, form: Callable[[Sequence[str]], Together]) -> dict[str, Answer]:
+        """Like `each`, where the hosts of a batch need one another; a batch has no more hosts than there are workers.
+
+        Args:
+            form: makes the work of one batch, from its hosts' names.
+        """
+        names = [name for name, host in self.hosts.items() if not host.failed]
+        size = min(self._options.serial or len(names), self._workers)
+        for start in range(0, len(names), size or 1):
+            batch = names[start : start + size]
+            common = form(batch)
+            self._batch(batch, common.work, last=True, gone=common.gone)
+        return {name: self.answers[name] for name in names}
+
+    def also(self, patterns: Iterable[str], look: Callable[[Host], _T]) -> dict[str, _T | FerryError]:
+        """Looks at hosts of the inventory that the command needs beside its own, all at once.
+
+        No outcome is theirs; they stay connected until the command ends.
+
+        Raises:
+            UnknownHost, BadInventory; KeyboardInterrupt, Terminated as in `each`.
+        """
+        found = {host.name: host for pattern in patterns for host in self._further(pattern)}
+        self._others |= {name: host for name, host in found.items() if name not in self._others}
+        pool = ThreadPoolExecutor(min(self._workers, len(found)), thread_name_prefix="also")
+        try:
+            futures = {name: pool.submit(_try, look, self._others[name]) for name in found}
+            answers = {name: future.result() for name, future in futures.items()}
+        except (KeyboardInterrupt, Terminated):
+            self._abandon()
+            self.answers |= dict.fromkeys(self.hosts, NotStarted("the run was interrupted before"))
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return answers
+
+    def _abandon(self) -> None:
+        for host in (*self.hosts.values(), *self._others.values()):
+            host.abandon()
+
+    def end(self) -> None:
+        """The command is over."""
+        for host in self._others.values():
+            host.close_quietly()
+        self._others.clear()
+
+    def _batch(
+        self,
+        names: Sequence[str],
+        work: Callable[[Host], Result],
+        *,
+        last: bool,
+        gone: Callable[[str], None] = lambda _: None,
+    ) -> None:
         pool = ThreadPoolExecutor(min(self._workers, len(names)), thread_name_prefix="host")
         futures: dict[Future[Answer], str] = {}
         try:
-            futures |= {pool.submit(self._one, self.hosts[name], work, last): name for name in names}
+            futures |= {pool.submit(self._one, self.hosts[name], work, last, gone): name for name in names}
             for future in soon(futures):
                 self.answers[futures[future]] = future.result()
             pool.shutdown()
         except (KeyboardInterrupt, Terminated):
-            for host in self.hosts.values():
-                host.abandon()
+            self._abandon()
             pool.shutdown(wait=False, cancel_futures=True)
             self._collect_done(futures)
             raise
@@ -126,7 +197,13 @@ class Fleet:
             asked = host.asked > self._asked.get(name, 0) and not host.failed
             self.answers.setdefault(name, interrupted() if asked else NotStarted("the run was interrupted before"))
 
-    def _one(self, host: Host, work: Callable[[Host], Result], last: bool) -> Answer:
+    def _one(self, host: Host, work: Callable[[Host], Result], last: bool, gone: Callable[[str], None]) -> Answer:
+        try:
+            return self._work(host, work, last)
+        finally:
+            gone(host.name)
+
+    def _work(self, host: Host, work: Callable[[Host], Result], last: bool) -> Answer:
         if self._enough_failed():
             return NotStarted("too many other hosts have failed", hint="mend them, or raise --limit-failures")
         self._watch.busy(host.name)
@@ -174,6 +251,13 @@ def soon(futures: Collection[Future[_T]]) -> Iterator[Future[_T]]:
         yield from done
 
 
+def _try(look: Callable[[Host], _T], host: Host) -> _T | FerryError:
+    try:
+        return look(host)
+    except FerryError as error:
+        return error
+
+
 def _answer(host: Host, work: Callable[[Host], Result]) -> Answer:
     try:
         return work(host)
@@ -182,7 +266,7 @@ def _answer(host: Host, work: Callable[[Host], Result]) -> Answer:
         return interrupted() if host.abandoned else error
     except Exception as error:  # noqa: BLE001  (shown, with where it happened)
         host.mark_failed()
-        return _unforeseen(error)
+        return unforeseen(error)
 
 
 def interrupted() -> Interrupted:
@@ -192,7 +276,8 @@ def interrupted() -> Interrupted:
     )
 
 
-def _unforeseen(error: Exception) -> InternalError:
+def unforeseen(error: Exception) -> InternalError:
+    """The error that a fault of ours becomes."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return InternalError(
         f"{type(error).__name__}: {error}",

@@ -10,7 +10,7 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -24,11 +24,12 @@ from tasks.errors import FerryError, NotStarted, UsageError
 from tasks.fleet import live, record, show
 from tasks.fleet.command import Command, CommonOptions, Kind
 from tasks.fleet.config import PROJECT, FleetConfig, limits
-from tasks.fleet.crew import Answer, Fleet, Terminated
+from tasks.fleet.crew import Answer, Fleet, Terminated, Watch
 from tasks.fleet.desk import Desk
 from tasks.fleet.outcome import Outcome, Status, View, exit_code
 from tasks.fleet.roster import Roster, inventory_file
 from tasks.ssh.host import Host
+from tasks.ssh.target import Target
 
 _INTERRUPTED, _TERMINATED = 130, 143
 _Cut = KeyboardInterrupt | Terminated
@@ -117,14 +118,21 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         run_id = record.new_run_id(first.name)
         kept = record.Record(desk.runs.root, run_id, _head(lines, [t.name for t in targets]), show.note)
         base = self.config.clone()  # ssh_config is read again into its source; the clones of the clone are apart
-        hosts = {t.name: Host(t, base.clone(), run_id=run_id, log=kept.exchange) for t in targets}
+
+        def host(target: Target) -> Host:
+            return Host(target, base.clone(), run_id=run_id, log=kept.exchange)
+
+        def crew(watch: Watch) -> Fleet:
+            return Fleet(hosts, config.workers, watch, lambda pattern: map(host, desk.roster.select([pattern])))
+
+        hosts = {target.name: host(target) for target in targets}
         code = 1  # of a fault of ours
         try:
             for number, line in enumerate(lines):
                 if line.command.kind is Kind.DESK:
                     done.append(_at_desk_as_well(line, desk))
                     continue
-                ended, code = _on_fleet(line, hosts, config.workers, kept, last=number == len(lines) - 1)
+                ended, code = _on_fleet(line, hosts, crew, kept, last=number == len(lines) - 1)
                 done.append(ended)
                 if code in (_INTERRUPTED, _TERMINATED):
                     break
@@ -175,9 +183,12 @@ def _at_desk_as_well(line: Line, desk: Desk) -> show.Done:
 
 
 def _on_fleet(
-    line: Line, hosts: dict[str, Host], workers: int, kept: record.Record, *, last: bool
+    line: Line, hosts: dict[str, Host], crew: Callable[[Watch], Fleet], kept: record.Record, *, last: bool
 ) -> tuple[show.Done, int]:
     """Runs one command on all hosts.
+
+    Args:
+        crew: makes the fleet.
 
     Returns:
         What was done, and 130 or 143 where the run was cut short.
@@ -186,7 +197,7 @@ def _on_fleet(
     kept.command(command.name, line.arguments, dry_run=line.common.dry_run)
     code, failure = 0, None
     with live.watch(command.name, len(hosts)) as watch:
-        fleet = Fleet(hosts, workers, record.Kept(watch, kept))
+        fleet = crew(record.Kept(watch, kept))
         fleet.begin(line.common, last=last)
         try:
             if command.kind is Kind.HOST:
@@ -197,6 +208,8 @@ def _on_fleet(
             answers, code = fleet.answers, _code_of(cut)
         except FerryError as error:
             answers, failure = error.result if isinstance(error.result, dict) else fleet.answers, error
+        finally:
+            fleet.end()
     outcomes = [_outcome(name, fleet, answers) for name in hosts]
     kept.outcomes(outcomes)
     table = command.tabulate(answers) if command.tabulate and not code else None

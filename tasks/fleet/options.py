@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tasks.errors import UsageError
 from tasks.oci.descriptor import Platform
+from tasks.oci.reference import Reference
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")  # containerd's identifiers.Validate
 _NAMESPACE_LENGTH = 76
@@ -19,6 +20,20 @@ def namespace(text: str | None, option: str = "--namespace") -> str | None:
             f"{option} {text!r} is no namespace", hint="letters, digits and single '.', '_', '-' between them"
         )
     return text
+
+
+def new_name(text: str | None, option: str = "--as") -> Reference | None:
+    """A name to give; None where it was not given.
+
+    Raises:
+        BadReference, UsageError.
+    """
+    if text is None:
+        return None
+    reference = Reference.parse(text)
+    if reference.digest:
+        raise UsageError(f"{option} {text!r} has a digest", hint="a name to give has a tag alone")
+    return reference
 
 
 def platform(text: str | None) -> Platform | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from tasks.oci.descriptor import OCI_INDEX, Descriptor
+from tasks.oci.descriptor import OCI_INDEX, Descriptor, Manifest
 
 NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -40,6 +41,46 @@ def index_only(named: Iterable[tuple[str, str, Descriptor]]) -> bytes:
     return buffer.getvalue().rstrip(b"\0").ljust(_round_up(len(buffer.getvalue().rstrip(b"\0"))), b"\0") + bytes(1024)
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """An image in an archive that is to be written.
+
+    Attributes:
+        manifest: of the platform that `docker load` gets, which knows no index.
+    """
+
+    name: str
+    target: Descriptor
+    manifest: Manifest
+
+
+def documents(images: Sequence[Saved]) -> dict[str, bytes]:
+    """What an archive has besides its blobs, by file name: for ctr, skopeo and, last, for `docker load`."""
+    index = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [_entry(image.name, image.name, image.target) for image in images],
+    }
+    tags: dict[tuple[Descriptor, ...], list[str]] = {}
+    for image in images:
+        tags.setdefault(image.manifest.blobs, []).append(image.name)
+    docker = [
+        {"Config": blob_path(config.digest), "RepoTags": names, "Layers": [blob_path(each.digest) for each in layers]}
+        for (config, *layers), names in tags.items()
+    ]
+    found = {"oci-layout": {"imageLayoutVersion": "1.0.0"}, "index.json": index, "manifest.json": docker}
+    return {name: _json(document) for name, document in found.items()}
+
+
+def blob_path(digest: str) -> str:
+    """Where a layout has a blob."""
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
 def _entry(full: str, ref: str, target: Descriptor) -> dict[str, object]:
     entry: dict[str, object] = {
         "mediaType": target.media_type,
@@ -57,7 +98,7 @@ def _entry(full: str, ref: str, target: Descriptor) -> dict[str, object]:
 
 
 def _add(tar: tarfile.TarFile, name: str, document: object) -> None:
-    data = json.dumps(document, separators=(",", ":")).encode()
+    data = _json(document)
     member = tarfile.TarInfo(name)
     member.size = len(data)
     member.mode = 0o644

@@ -25,6 +25,11 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
+def is_glob(text: str) -> bool:
+    """Whether ``text`` is a glob on whole names, not a name: no reference has such a character."""
+    return bool(set(text) & set("*?["))
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """A parsed reference in its full form.

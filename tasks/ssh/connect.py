@@ -26,6 +26,7 @@ from tasks.errors import (
 )
 from tasks.ssh.keys import UnknownKeyError
 from tasks.ssh.target import Target
+from tasks.ssh.transport import Transport
 
 
 def connect_kwargs(target: Target, config: Any) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def connect_kwargs(target: Target, config: Any) -> dict[str, Any]:
     if target.password:
         kwargs["password"] = target.password.reveal()
     limit = target.limits.connect
+    kwargs.setdefault("transport_factory", Transport)
     return kwargs | {"banner_timeout": limit, "auth_timeout": limit, "channel_timeout": limit}
 
 

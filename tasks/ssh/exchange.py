@@ -107,14 +107,14 @@ class Exchange:
         sent = False
         while ready.encode() not in self.stderr:
             asked = self.stderr.count(prompt.encode())
-            if asked > 1 or (sent and self._ended()):
+            if asked > 1 or (sent and self.ended()):
                 return Sudo.REFUSED
-            if self._ended() or self._end():
+            if self.ended() or self.late():
                 return Sudo.LOST
             if asked and not sent:
                 self.send(password.encode() + b"\n")
                 sent = True
-            self._wait(0.2)
+            self.wait(0.2)
         return Sudo.THROUGH
 
     def finish(self, whole: Callable[[], bool] = lambda: False) -> End:
@@ -124,11 +124,11 @@ class Exchange:
             whole: whether all that is waited for has come; a process that the command left behind may hold its
                 outputs open for ever.
         """
-        while not self._ended(whole):
-            self._wait(1.0)
+        while not self.ended(whole):
+            self.wait(1.0)
             if self._listener:
                 self.stdout += self._listener.hear(b"")
-            if end := self._end():
+            if end := self.late():
                 return end
         self._drain()
         if self._listener:
@@ -139,13 +139,15 @@ class Exchange:
             return End.EXITED
         return End.KILLED if self._channel.eof_received else End.LOST
 
-    def _end(self) -> End | None:
+    def late(self) -> End | None:
+        """Whether its time is up, or the host silent for too long."""
         now = time.monotonic()
         if now > self._deadline:
             return End.TIMED_OUT
         return End.SILENT if now > self._heard + self._idle else None
 
-    def _ended(self, whole: Callable[[], bool] = lambda: False) -> bool:
+    def ended(self, whole: Callable[[], bool] = lambda: False) -> bool:
+        """Whether the command has ended, or the connection; ``whole`` as for `finish`."""
         channel = self._channel
         if channel.closed or not channel.exit_status_ready():
             return bool(channel.closed)
@@ -153,7 +155,7 @@ class Exchange:
         self._exited = self._exited or now
         return bool(channel.eof_received or whole() or now > max(self._exited, self._heard) + _LINGER)
 
-    def _wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         """Waits for something to read, and takes it in."""
         channel = self._channel
         if channel.eof_received and not channel.closed:
@@ -169,8 +171,16 @@ class Exchange:
         while self._channel.recv_ready():
             data = self._channel.recv(_CHUNK)
             self.stdout += self._listener.hear(data) if self._listener else data
+        _refuse_more(self.stdout, _MOST_OUTPUT)
+        self.drain_stderr()
+
+    def drain_stderr(self) -> None:
+        """Takes in what it has said on stderr so far; left there, it would fill the window of its stdout."""
         while self._channel.recv_stderr_ready():
             self.stderr += self._channel.recv_stderr(_CHUNK)
-        for stream, most in ((self.stdout, _MOST_OUTPUT), (self.stderr, _MOST_STDERR)):
-            if len(stream) > most:
-                raise GarbledAnswer(f"the host printed more than {most >> 20} MiB", hint="look at it by hand with ssh")
+        _refuse_more(self.stderr, _MOST_STDERR)
+
+
+def _refuse_more(stream: bytearray, most: int) -> None:
+    if len(stream) > most:
+        raise GarbledAnswer(f"the host printed more than {most >> 20} MiB", hint="look at it by hand with ssh")

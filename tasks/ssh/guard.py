@@ -3,6 +3,9 @@
 The command line that sshd sees has no quote, newline or backslash inside its single quotes, so that every login
 shell (bash, dash, zsh, csh, fish) reads it alike. The script itself follows on stdin, which then stays open as a
 leash: when it ends, because we closed it, died or lost the network, the guard ends the whole process group.
+
+Where a step reads data from stdin, the data's end is the leash: it comes too early, and the step fails. Should the
+step hang all the same, the guard's heartbeat finds stderr broken, and ends the group.
 """
 
 from __future__ import annotations
@@ -17,19 +20,23 @@ BROKEN_OFF = 143  # exit status of a script that the guard ended
 # The shell must outlive a broken stderr, on which it says that a child was killed: it still has to clean up.
 # `trap` before `sleep`, and `$!` rather than a variable: no moment at which a TERM would orphan the sleep.
 # KILL for it: between its fork and its exec a TERM would be swallowed by the trap that it inherited.
-_GUARD = f"""
-exec 3<&0 </dev/null
+_STOP = f"""
 stop() {{
   trap : TERM; n=0
   while kill -s TERM 0; [ $n -lt {_GRACE} ] && kill -s 0 $$ 2>/dev/null; do n=$((n+1)); sleep 1; done
   kill -s KILL 0
 }}
+"""
+_LEASH = """
+exec 3<&0 </dev/null
 ( read -r _ <&3; stop ) >/dev/null 2>&1 & leash=$!
+"""
+_DEADLINE = f"""
 ( trap 'kill -s KILL $!; exit' TERM; trap '' PIPE; n=0
   while [ $n -lt %(beats)d ]; do
-    sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); printf '\\n%(mark)s beat\\n' >&2
+    sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); printf '\\n%(mark)s beat\\n' >&2 || break
   done
-  stop ) >/dev/null 3<&- & deadline=$!
+  stop ) </dev/null >/dev/null 3<&- & deadline=$!
 exec 3<&-
 trap : PIPE
 trap 'exit {BROKEN_OFF}' TERM INT HUP
@@ -70,11 +77,13 @@ def through_sudo_with_password(boot: str, prompt: str, ready: str) -> str:
     return f"exec sudo -S -p {prompt} -- /bin/sh -c 'echo {ready} >&2; {boot}'"
 
 
-def render(script: Script, mark: str, limit: int) -> bytes:
+def render(script: Script, mark: str, limit: int, *, fed: bool = False) -> bytes:
     """The whole text that goes over stdin after the mark.
 
     Args:
         limit: seconds after which the host itself ends it, should we not be there to do so.
+        fed: whether a step reads data from stdin, which is no leash then.
     """
     pause = min(_HEARTBEAT, limit)
-    return (_GUARD % {"beats": -(-limit // pause), "pause": pause, "mark": mark} + script.render(mark) + _END).encode()
+    deadline = _DEADLINE % {"beats": -(-limit // pause), "pause": pause, "mark": mark}
+    return (_STOP + ("" if fed else _LEASH) + deadline + script.render(mark) + _END).encode()

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import paramiko
 from fabric import Connection
@@ -34,6 +34,7 @@ from tasks.ssh import guard
 from tasks.ssh.connect import Proxy, connect_kwargs, expand, typed_errors
 from tasks.ssh.exchange import End, Exchange, Listener, Sudo, Transcript
 from tasks.ssh.keys import AcceptNew, RefuseUnknown, host_name, known_keys
+from tasks.ssh.stream import READ, WINDOW, Download, Hold, Stream, Upload
 from tasks.ssh.target import Target
 from tasks.ssh.terminal import Terminal, hold
 
@@ -45,6 +46,7 @@ Moved = Callable[[int, int | None], None]  # bytes so far, bytes in all where th
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 1.5  # seconds before a connection is tried again, then longer and longer
 # Nothing listens, not even behind the gateway; or there is no such ProxyCommand.
 _REFUSALS = (NoValidConnectionsError, paramiko.ChannelException, FileNotFoundError, PermissionError, ValueError)
+_S = TypeVar("_S", bound=Stream)
 _FOR_OTHERS = b"\n" * 8  # lines that a start-up file of the login shell may read in place of our mark
 
 
@@ -210,10 +212,9 @@ class Host(Connection):  # type: ignore[misc]
         mark = f"ferry-{secrets.token_hex(8)}"
         text = guard.render(script, mark, limit)
         self._set(asked=self.asked + 1)
-        with self._lost_connection(), contextlib.closing(self._session()) as channel:
+        with self.lost_connection(), contextlib.closing(self._session()) as channel:
             exchange = Exchange(channel, limit, self.target.limits.idle, listener)
-            self._start(exchange, guard.bootstrap(mark, len(text)), mark, rights_check)
-            exchange.send(_FOR_OTHERS + f"{mark}\n".encode() + text)
+            self._launch(exchange, mark, text, rights_check)
             began = time.monotonic()
             try:
                 end = exchange.finish(lambda: script.is_whole(mark, exchange.stdout, exchange.stderr))
@@ -221,7 +222,51 @@ class Host(Connection):  # type: ignore[misc]
                 self._record(script, exchange, time.monotonic() - began, secret=secret)
         return self._read(script, mark, exchange, end, limit)
 
-    def _record(self, script: Script, exchange: Exchange, seconds: float, *, secret: bool) -> None:
+    def hold(self, script: Script, *, limit: int) -> Hold:
+        """Starts a script whose last step, ``wait``, lasts until stdin ends: it is let go, or the control process gone.
+
+        Args:
+            limit: seconds after which the host itself ends it.
+
+        Raises:
+            Unreachable, PermissionDenied.
+        """
+        return self._stream(Hold, script, limit, fed=True)
+
+    def download(self, step: str, *, limit: int) -> Download:
+        """Starts a command that writes data to stdout; ``limit`` as above."""
+        return self._stream(Download, Script({READ: step}), limit)
+
+    def upload(self, script: Script, *, limit: int) -> Upload:
+        """Starts a script one of whose steps reads data from stdin; ``limit`` as above."""
+        return self._stream(Upload, script, limit, fed=True)
+
+    def _stream(self, kind: type[_S], script: Script, limit: int, *, fed: bool = False) -> _S:
+        self.open()
+        self._refuse_if_abandoned()
+        mark = f"ferry-{secrets.token_hex(8)}"
+        text = guard.render(script, mark, limit, fed=fed)
+        self._set(asked=self.asked + 1)
+        with self.lost_connection():
+            channel = self._session()
+            exchange = Exchange(channel, limit, self.target.limits.idle)
+            self._launch(exchange, mark, text, None)
+            channel.settimeout(self.target.limits.idle)
+        began = time.monotonic()
+        return kind(
+            script,
+            mark,
+            channel,
+            exchange,
+            read=lambda steps, mark, exchange, end: self._read(steps, mark, exchange, end, limit),
+            finished=lambda exchange: self._record(script, exchange, time.monotonic() - began),
+        )
+
+    def _launch(self, exchange: Exchange, mark: str, text: bytes, rights_check: str | None) -> None:
+        self._start(exchange, guard.bootstrap(mark, len(text)), mark, rights_check)
+        exchange.send(_FOR_OTHERS + f"{mark}\n".encode() + text)
+
+    def _record(self, script: Script, exchange: Exchange, seconds: float, *, secret: bool = False) -> None:
         if self._log:
             steps = "\n".join(f"{name}: {step}" for name, step in script.steps.items())
             stdout, stderr = (b"", b"") if secret else (bytes(exchange.stdout), bytes(exchange.stderr))
@@ -287,7 +332,7 @@ class Host(Connection):  # type: ignore[misc]
         """
         self.open()
         self._refuse_if_abandoned()
-        with self._lost_connection(), hold(self._session(), limit, self.target.limits.connect) as terminal:
+        with self.lost_connection(), hold(self._session(), limit, self.target.limits.connect) as terminal:
             yield terminal
 
     def pause(self, seconds: float) -> None:
@@ -332,11 +377,12 @@ class Host(Connection):  # type: ignore[misc]
         return secret.reveal() if secret else self.config.sudo.password
 
     def _session(self) -> paramiko.Channel:
-        channel: paramiko.Channel = self.transport.open_session(timeout=self.target.limits.connect)
+        channel: paramiko.Channel = self.transport.open_session(WINDOW, timeout=self.target.limits.connect)
         return channel
 
     @contextlib.contextmanager
-    def _lost_connection(self) -> Iterator[None]:
+    def lost_connection(self) -> Iterator[None]:
+        """Turns what a broken connection raises in here into ConnectionLost."""
         try:
             yield
         except (paramiko.SSHException, EOFError, OSError) as error:

@@ -245,8 +245,8 @@ def test_the_deadline_ends_all_while_the_leash_is_still_held(hosts: list[Login])
 
 
 def test_what_ignores_a_term_is_killed_after_a_grace(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "-lt 10 " in guard._GUARD
-    monkeypatch.setattr(guard, "_GUARD", guard._GUARD.replace("-lt 10 ", "-lt 1 "))
+    assert "-lt 10 " in guard._STOP
+    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("-lt 10 ", "-lt 1 "))
     start_all(hosts, Script({"one": "trap : TERM; echo > started; while :; do sleep 300; done"}))
     for host in hosts:
         host.let_go()

@@ -1,0 +1,183 @@
+"""`make bench-copy`: what people pipe over ssh against ours, between two nodes of the rehearsal fleet."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.measure import Contender, alternate, report
+from lab.fleet import Fleet, Node
+from lab.images import NATIVE, build, seed_image
+
+NAME, BASE, SMALL = (f"r.example/bench/{repository}:1" for repository in ("image", "base", "small"))
+ARCHIVE = "/tmp/bench-copy.tar"
+SOURCE, TARGET = "node3", "node4"
+NAMESPACE = "k8s.io"
+MANY = 8
+FAB = str(Path(sys.executable).with_name("fab"))
+MIB = 1 << 20
+
+
+def main() -> None:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mib", type=int, default=1024, help="size of the image (default 1024)")
+    parser.add_argument("--many-mib", type=int, default=128, help="size of the image for eight hosts (default 128)")
+    parser.add_argument("--lab", help="state folder of another rehearsal fleet")
+    parser.add_argument("--network", default="127.0.10", help="and its network")
+    options = parser.parse_args()
+    if not shutil.which("ssh"):
+        sys.exit("bench-copy needs the ssh client: apt-get install openssh-client")
+    fleet = Fleet(Path(options.lab), network=options.network) if options.lab else Fleet()
+    fleet.up(extra=MANY - 4)  # node1, 2, 4 and 5, and four more like node3
+    bench = Bench(fleet, options.mib, options.many_mib)
+    try:
+        bench.seed()
+        pair, many = bench.pair(), bench.many()
+        alternate(pair, options.rounds)
+        alternate(many, max(1, options.rounds - 1))
+        bytes_per_missing = bench.bytes_for_missing()
+    finally:
+        bench.clean()
+    medians = {each.name: each.median for each in (*pair, *many)}
+    report(
+        "copy",
+        [*pair, *many],
+        {
+            "pipe/ours": medians["pipe"] / medians["ours, cold"],
+            "ours/local-import": medians["ours, cold"] / medians["local import"],
+            "warm/cold": medians["ours, 3 of 4 layers there"] / medians["ours, cold"],
+            "bytes/missing": bytes_per_missing,
+            "serial/fan-out": medians["serial, 8 hosts"] / medians["fan-out, 8 hosts"],
+            "fan-out/serial": medians["fan-out, 8 hosts"] / medians["serial, 8 hosts"],
+            "peak MiB/150": max(each.peak_kib for each in (*pair[2:], *many)) / 1024 / 150,
+        },
+        [
+            f"{options.mib} MiB in 4 layers from {SOURCE} (containerd 1.6) to {TARGET} (1.7), over SSH on loopback.",
+            f"8 hosts: {options.many_mib} MiB in 4 layers to node1, 2, 4, 5 and four like node3; node1 is a stand-in.",
+            "pipe: ssh a ctr export - | ssh b ctr import -. local import: of an archive on the node's own disk.",
+            f"bytes/missing: all bytes of the connection to {TARGET}, by a relay, where a layer is missing.",
+        ],
+    )
+
+
+class Bench:
+    """The images and command lines of one measurement."""
+
+    def __init__(self, fleet: Fleet, mib: int, many_mib: int) -> None:
+        self.fleet = fleet
+        self.source, self.target = fleet.nodes[SOURCE], fleet.nodes[TARGET]
+        self.all = [node for node in fleet.nodes.values() if node.name != SOURCE][:MANY]
+        self.folder = Path(tempfile.mkdtemp(prefix="bench-", dir=fleet.state))
+        self.base = build(self.folder, layers=[mib * MIB // 4] * 3, seed=93)
+        self.image = build(self.folder, layers=[mib * MIB // 4] * 4, seed=93)
+        self.small = build(self.folder, layers=[many_mib * MIB // 4] * 4, seed=94)
+
+    def seed(self) -> None:
+        """Gives the source both images, and the target an archive on its own disk."""
+        seed_image(self.source, self.image, [NAME])
+        seed_image(self.source, self.small, [SMALL])
+        with (self.folder / "image.tar").open("wb") as file:
+            self.image.write_archive(file, [NAME])
+        root = f"/proc/{self.target.pid}/root"
+        shutil.move(self.folder / "image.tar", f"{root}{ARCHIVE}")
+
+    def clean(self) -> None:
+        """Takes all of it away again."""
+        for node in (self.source, *self.all):
+            self._empty(node)
+        self.target.exec(["rm", "-f", ARCHIVE], check=False)
+        shutil.rmtree(self.folder)
+
+    def pair(self) -> list[Contender]:
+        """From one node to another."""
+        source, target = shlex.join(self.source.model.ctr), shlex.join(self.target.model.ctr)
+        pipe = f"""{self._ssh(self.source, f"{source} -n {NAMESPACE} images export - {NAME}")} |
+            {self._ssh(self.target, f"{target} -n {NAMESPACE} images import -")}"""
+        local = self._ssh(self.target, f"{target} -n {NAMESPACE} images import {ARCHIVE}")
+        one = [self.target]
+        return [
+            self._contender("pipe", ["sh", "-c", pipe], one, NAME),
+            self._contender("local import", ["sh", "-c", local], one, NAME),
+            self._contender("ours, cold", self._fab([TARGET], NAME), one, NAME),
+            self._contender("ours, 3 of 4 layers there", self._fab([TARGET], NAME), one, NAME, with_base=True),
+        ]
+
+    def many(self) -> list[Contender]:
+        """From one node to eight."""
+        names = [node.name for node in self.all]
+        serial = " && ".join(shlex.join(self._fab([name], SMALL)) for name in names)
+        return [
+            self._contender(f"serial, {MANY} hosts", ["sh", "-c", serial], self.all, SMALL),
+            self._contender(f"fan-out, {MANY} hosts", self._fab(names, SMALL), self.all, SMALL),
+        ]
+
+    def bytes_for_missing(self) -> float:
+        """All bytes that go to the target where one of four layers is missing, by those of that layer."""
+        self._empty(self.target)
+        seed_image(self.target, self.base, [BASE])
+        counts = self.folder / "counts"
+        relay = f"{sys.executable} -m bench.relay {self.target.address} {self.target.port} {counts}"
+        inventory = self.folder / "counted.yaml"
+        text = self.fleet.inventory.read_text()
+        options = f"-o UserKnownHostsFile={self.fleet.state}/ssh/known_hosts -o ProxyCommand='{relay}'"
+        host = (
+            "  hosts:\n"
+            f"    counted: {{ ansible_host: {self.target.address}, ansible_ssh_common_args: {json.dumps(options)} }}\n"
+        )
+        inventory.write_text(text.replace("  children:\n", f"{host}  children:\n", 1))
+        words = self._fab(["counted"], NAME)
+        subprocess.run(words, env={**os.environ, "CTR_FERRY_INVENTORY": str(inventory)}, check=True)
+        self._demand([self.target], NAME)
+        missing = max(
+            self.image.size(layer) for layer in set(self.image.layers[NATIVE]) - set(self.base.layers[NATIVE])
+        )
+        return sum(map(int, counts.read_text().split())) / missing
+
+    def _contender(
+        self, name: str, argv: Sequence[str], nodes: Sequence[Node], image: str, *, with_base: bool = False
+    ) -> Contender:
+        """One whose targets have nothing of the image before, or three of its layers, and all of it afterwards."""
+
+        def before() -> None:
+            for node in nodes:
+                self._empty(node)
+                if with_base:
+                    seed_image(node, self.base, [BASE])
+
+        env = {"CTR_FERRY_INVENTORY": str(self.fleet.inventory), "FABRIC_FLEET_RUNS": str(self.folder / "runs")}
+        return Contender(name, argv, before, lambda: self._demand(nodes, image), env)
+
+    def _fab(self, hosts: Sequence[str], image: str) -> list[str]:
+        return [FAB, "-H", ",".join(hosts), "copy", "--from", SOURCE, "--ref", image]
+
+    def _ssh(self, node: Node, command: str) -> str:
+        options = ["-F", "none", "-i", f"{self.fleet.state}/ssh/id_ed25519", "-p", str(node.port)]
+        options += ["-o", f"UserKnownHostsFile={self.fleet.state}/ssh/known_hosts"]
+        return shlex.join(["ssh", *options, f"root@{node.address}", command])
+
+    def _empty(self, node: Node) -> None:
+        """Takes the images' names away, CRI's records of them as well, and waits for the collection."""
+        rows = node.real_ctr("images", "ls", namespace=NAMESPACE).stdout.decode().splitlines()[1:]
+        ours = {image.target.digest for image in (self.image, self.base, self.small)}
+        if names := [row.split()[0] for row in rows if row.split()[2] in ours]:
+            node.real_ctr("images", "rm", "--sync", *names, namespace=NAMESPACE)
+
+    def _demand(self, nodes: Sequence[Node], image: str) -> None:
+        wanted = (self.image if image == NAME else self.small).target.digest
+        for node in nodes:
+            said = node.real_ctr("images", "check", f"name=={image}", namespace=NAMESPACE).stdout.decode()
+            assert wanted in said and "complete (" in said and "incomplete" not in said, said
+
+
+if __name__ == "__main__":
+    main()

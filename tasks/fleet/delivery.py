@@ -1,0 +1,550 @@
+"""What ``copy`` and ``load`` share: images whose blobs come from a source, delivered to many hosts at once.
+
+On each host: look what is there, take in what is missing and hold it, name it, and look again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tasks.ctr import checks, delivery
+from tasks.ctr.checks import Check
+from tasks.ctr.content import Content
+from tasks.ctr.delivery import Load, Store
+from tasks.ctr.failures import failure, required
+from tasks.ctr.images import Image, Listing, parse_digests
+from tasks.ctr.naming import Method, Naming, Place
+from tasks.ctr.probe import Facts
+from tasks.ctr.shell import Answer, Script
+from tasks.ctr.verdict import exists, judge
+from tasks.ctr.version import Version
+from tasks.errors import (
+    ContentCorrupt,
+    ContentMissing,
+    FerryError,
+    HostError,
+    MethodUnsupported,
+    SomeFailed,
+    SourceLost,
+    VerifyFailed,
+)
+from tasks.fleet.convoy import Convoy, Source
+from tasks.fleet.crew import Fleet
+from tasks.fleet.outcome import Result, Status
+from tasks.fleet.undo import take_back
+from tasks.oci.descriptor import Descriptor, Platform
+from tasks.oci.reference import Reference
+from tasks.ssh.host import Host
+
+_DAY = 86400  # seconds that a host holds what arrived, at most
+_STEP = 1 << 20  # bytes between two words about progress
+_KUBELETS = "k8s.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One image, to be delivered under one name.
+
+    Attributes:
+        image: as the source lists it.
+        dst: with a tag.
+    """
+
+    image: Image
+    dst: Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be delivered, the same for every host.
+
+    Attributes:
+        content: the manifests, and what the source has.
+        namespace: None is each host's own.
+        platform: whose manifest is to be named; None is all that is there.
+        every: whether all platforms must be there.
+        pin: whether kubelet is to keep it.
+    """
+
+    parcels: tuple[Parcel, ...]
+    content: Content
+    namespace: str | None = None
+    platform: Platform | None = None
+    every: bool = False
+    unpack: bool = True
+    force: bool = False
+    pin: bool = False
+
+
+@dataclass(slots=True)
+class Delivered:
+    """What became of one image on one host.
+
+    Attributes:
+        src, dst: its name at the source, and here.
+        digest: what the name points at; ``src_digest`` differs where only the platform's manifest can be named.
+        method: blobs, link, or index where nothing had to come; empty where nothing is to be done.
+        blobs_sent, bytes_sent: what went, or would go, over the wire.
+        blobs_saved, bytes_saved: what was here already.
+    """
+
+    src: str
+    dst: str
+    digest: str = ""
+    src_digest: str = ""
+    method: str = ""
+    status: Status = Status.UNCHANGED
+    blobs_sent: int = 0
+    bytes_sent: int = 0
+    blobs_saved: int = 0
+    bytes_saved: int = 0
+    note: str = ""
+    error: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryResult:
+    """One host's result.
+
+    Attributes:
+        bytes_sent, seconds, rate: over the wire, how long that took, and bytes a second.
+    """
+
+    source: str
+    namespace: str
+    ctr: str
+    containerd: str
+    images: tuple[Delivered, ...]
+    bytes_sent: int = 0
+    seconds: float = 0.0
+    rate: int = 0
+
+    @property
+    def status(self) -> Status:
+        """changed where any image came."""
+        return Status.CHANGED if any(i.status is Status.CHANGED for i in self.images) else Status.UNCHANGED
+
+    def lines(self) -> list[str]:
+        """A line an image, its digest and bytes below."""
+        lines = [line for image in self.images for line in _image_lines(image, self)]
+        return lines + ([f"{_bytes(self.rate)}/s over {self.seconds:.1f} s"] if self.rate else [])
+
+
+def _image_lines(image: Delivered, result: DeliveryResult) -> Iterator[str]:
+    how = f"  ({image.method}, ctr {result.ctr})" if image.method else ""
+    state = f"  {image.status}" if len(result.images) > 1 else ""
+    yield f"{result.source}: {image.src} -> {image.dst} in {result.namespace}{how}{state}"
+    if image.digest:
+        yield f"  {image.digest}"
+    if image.method:
+        sent, saved = _count(image.blobs_sent, image.bytes_sent), _count(image.blobs_saved, image.bytes_saved)
+        yield f"  {sent} over the wire, {saved} here already"
+    if image.note:
+        yield f"  {image.note}"
+    if image.error:
+        yield f"  {image.error['kind']}: {image.error['message']}"
+        yield from (f"    said: {line}" for line in image.error["said"].splitlines())
+        yield f"    try: {image.error['hint']}"
+
+
+def _count(blobs: int, size: int) -> str:
+    return f"{blobs} blob{'s' * (blobs != 1)} ({_bytes(size)})"
+
+
+def _bytes(size: int) -> str:
+    from rich.filesize import decimal
+
+    return decimal(size)
+
+
+def deliver(fleet: Fleet, order: Order, source: Source) -> dict[str, Result | FerryError]:
+    """Delivers to every host of the fleet, in batches that are served together.
+
+    Returns:
+        By host a DeliveryResult, or why there is none.
+    """
+    return dict(fleet.together(lambda hosts: _Batch(hosts, order, source)))
+
+
+class _Batch:
+    """Hosts that are served together; what `Fleet.together` wants."""
+
+    def __init__(self, hosts: Sequence[str], order: Order, source: Source) -> None:
+        self._order, self._source = order, source
+        self._convoy = Convoy(hosts, source)
+
+    def work(self, host: Host) -> Result:
+        """All that is done on one host."""
+        return Job(host, self._order, self._source, self._convoy).run()
+
+    def gone(self, host: str) -> None:
+        """Nobody waits for this one any more."""
+        self._convoy.gone(host)
+
+
+def cargo(content: Content, image: Image, target: Descriptor, platform: Platform, *, every: bool) -> list[Descriptor]:
+    """The blobs of a target that are to be at the destination, the target first.
+
+    Args:
+        platform: what must be whole.
+        every: whether all platforms must be.
+
+    Raises:
+        ContentMissing: with the digests that are nowhere.
+    """
+    needed = content.below(target).values() if every else content.needed(target, platform)
+    if absent := [blob.digest for blob in needed if blob.digest not in content.visible]:
+        raise ContentMissing(
+            f"the source has not all of {image.name}",
+            said="\n".join(absent),
+            hint="take it from where it is whole; copy takes several --from, and --from any",
+        )
+    return content.cargo(target)
+
+
+@dataclass(slots=True)
+class Plan:
+    """One image on one host.
+
+    Attributes:
+        load: all that must be there; None until it is known.
+        again: why it is to be tried once more.
+    """
+
+    report: Delivered
+    parcel: Parcel
+    existing: Image | None
+    target: Descriptor | None = None
+    load: Load | None = None
+    error: FerryError | None = None
+    again: FerryError | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether there is something to do, and nothing against it so far."""
+        return self.error is None and self.report.status is Status.CHANGED
+
+    def unchanged(self, note: str) -> None:
+        """Nothing is to be done."""
+        self.report.status, self.report.method, self.report.note = Status.UNCHANGED, "", note
+
+    def fail(self, error: FerryError) -> None:
+        """It cannot be, or was not, done."""
+        self.error, self.again = error, None
+        self.report.status, self.report.error = Status.FAILED, error.to_json()
+
+
+class Job:
+    """One host's part: from the first look to the last."""
+
+    def __init__(self, host: Host, order: Order, source: Source, convoy: Convoy) -> None:
+        self.host, self.order, self.source, self.convoy = host, order, source, convoy
+        self.namespace = order.namespace or host.target.ctr.namespace
+        self.store = Store()
+        self.sent = self.total = 0
+        self.seconds = 0.0
+        self.attempts = itertools.count()
+        self._counting = threading.Lock()
+
+    def run(self) -> DeliveryResult:
+        """Plans, brings what is missing, names, verifies; what vanished meanwhile is brought once more.
+
+        Raises:
+            FerryError: the one image's own error, or SomeFailed with the result.
+        """
+        checked = self._look()
+        plans = [self._plan(parcel, checked) for parcel in self.order.parcels]
+        self._account(plans)
+        todo = [plan for plan in plans if plan.open]
+        if todo and not self.host.dry_run:
+            self._bring(todo)
+            if again := [plan for plan in todo if plan.again]:
+                self._look()
+                self._bring(again)
+            for plan in todo:
+                if plan.again:
+                    plan.fail(plan.again)
+        return self._result(plans)
+
+    def _look(self) -> dict[str, Check]:
+        """One remote command."""
+        names = [str(parcel.dst) for parcel in self.order.parcels]
+        questions = delivery.questions(self.host.target.ctr, self.namespace, names)
+        facts, answers = self.host.survey((self.namespace,), questions)
+        if isinstance(facts, HostError):
+            raise facts
+        self.facts: Facts = facts
+        self.here: Listing = facts.listings[self.namespace]
+        self.store = delivery.parse_store(required(answers["store"], "content ls").text, self.namespace)
+        self.place = Place(
+            facts.ctr,
+            namespace=self.namespace,
+            from_namespace=self.namespace,
+            content_root=facts.content_root,
+            owner=f"ctr-ferry.{self.host.run_id}",
+            managed=self.namespace == _KUBELETS and facts.cri,
+            rooted=self.store.rooted,
+        )
+        return checks.parse_checks(answers["check"].text)
+
+    def _plan(self, parcel: Parcel, checked: dict[str, Check]) -> Plan:
+        image, dst = parcel.image, str(parcel.dst)
+        report = Delivered(image.name, dst, image.digest, image.digest, status=Status.CHANGED)
+        plan = Plan(report, parcel, self.here.get(dst))
+        try:
+            self._decide(plan, checked.get(dst, checks.UNKNOWN))
+        except FerryError as error:
+            plan.fail(error)
+        return plan
+
+    def _decide(self, plan: Plan, check: Check) -> None:
+        """Settles what the name shall point at, and what must be there; or why not."""
+        image, order, facts = plan.parcel.image, self.order, self.facts
+        content = self._content()
+        choice = content.choose(
+            image, order.platform, facts.platform, partial_index=facts.ctr.capabilities.partial_index
+        )
+        plan.target = choice.target
+        plan.report.digest, plan.report.note = choice.target.digest, choice.note
+        platform = order.platform or facts.platform
+        blobs = cargo(content, image, choice.target, platform, every=order.every)
+        documents = {blob.digest: content.blobs[blob.digest] for blob in blobs if blob.digest in content.blobs}
+        plan.load = Load(tuple(blobs), documents)
+        existing = plan.existing
+        if existing and existing.digest == choice.target.digest and self._is_whole(plan, check):
+            part = choice.target.digest != image.digest
+            plan.unchanged(f"same (platform manifest of index {image.digest})" if part else "it is there already")
+        elif existing and existing.digest != choice.target.digest and not order.force:
+            raise exists(plan.report.dst, self.namespace, existing.digest, choice.target.digest)
+        else:
+            self._refuse_pin()
+            if not order.unpack and not facts.ctr.capabilities.no_unpack:
+                plan.report.note = "; ".join(filter(None, (plan.report.note, f"ctr {facts.client} always unpacks")))
+
+    def _content(self) -> Content:
+        """What the source has, and what is here."""
+        content = self.order.content
+        return replace(content, visible=content.visible | self.store.here | self.store.elsewhere)
+
+    def _is_whole(self, plan: Plan, check: Check) -> bool:
+        """A name may be what an import that failed has left."""
+        assert plan.load  # noqa: S101
+        there = all(blob.digest in self.store.here for blob in plan.load.blobs)
+        return there and (self._is_foreign(plan) or (check.complete and (check.unpacked or not self.order.unpack)))
+
+    def _is_foreign(self, plan: Plan) -> bool:
+        """Whether it is of another platform than the host's, so that containerd does not unpack it."""
+        platforms = str((plan.target and plan.target.platform) or plan.parcel.image.platforms).split(",")
+        return str(self.facts.platform) not in platforms
+
+    def _refuse_pin(self) -> None:
+        server = Version.parse(self.facts.server)
+        if self.order.pin and not (self.place.managed and server and server.at_least(1, 7)):
+            raise MethodUnsupported(
+                f"containerd {self.facts.server} does not pin {self.namespace}'s images",
+                said="CRI heeds the label from containerd 1.7 on, in k8s.io alone",
+                hint="leave --pin out for this host",
+            )
+
+    def _account(self, plans: Sequence[Plan]) -> None:
+        """A blob that several images need counts for the first."""
+        counted: set[str] = set()
+        for plan in plans:
+            if not (plan.open and plan.load):
+                continue
+            report, has = plan.report, self.store.here | self.store.elsewhere | counted
+            sent = [blob for blob in plan.load.blobs if blob.digest not in has]
+            saved = [blob for blob in plan.load.blobs if blob.digest in has]
+            counted |= {blob.digest for blob in sent}
+            report.blobs_sent, report.bytes_sent = len(sent), sum(blob.size for blob in sent)
+            report.blobs_saved, report.bytes_saved = len(saved), sum(blob.size for blob in saved)
+            linked = any(blob.digest in self.store.elsewhere - self.store.here for blob in saved)
+            report.method = "blobs" if sent else "link" if linked else "index"
+
+    def _bring(self, todo: Sequence[Plan]) -> None:
+        """Holds, fetches and names; what goes wrong with one image leaves the others alone."""
+        for plan in todo:
+            plan.again = None
+        loads = [plan.load for plan in todo if plan.load]
+        wanted = delivery.to_send(loads, self.store)
+        self.total += sum(blob.size for blob in wanted)
+        with self._holding(loads) as planted:
+            failed = self._fetch(wanted)
+            for number, plan in enumerate(todo):
+                self._settle(plan, planted[f"plant-{number}"], failed)
+            if ready := [plan for plan in todo if plan.open and not plan.again]:
+                self._name(ready)
+
+    def _fetch(self, wanted: Sequence[Descriptor]) -> dict[str, FerryError]:
+        """By digest, why a blob did not come."""
+        if not wanted:
+            self.convoy.gone(self.host.name)
+            return {}
+        began = time.monotonic()
+        try:
+            return self.convoy.deliver(self.host.name, wanted, self._sink)
+        finally:
+            self.seconds += time.monotonic() - began
+
+    @contextlib.contextmanager
+    def _holding(self, loads: Sequence[Load]) -> Iterator[dict[str, Answer]]:
+        hold = self.host.hold(delivery.hold(self.place, loads, self.store), limit=_DAY)
+        try:
+            with self.host.lost_connection():
+                planted = hold.begun()
+            yield planted
+        except BaseException:
+            with contextlib.suppress(FerryError), self.host.lost_connection():
+                hold.let_go()
+            raise
+        with self.host.lost_connection():
+            hold.let_go()
+
+    def _sink(self, blob: Descriptor) -> _Ingest:
+        return _Ingest(self, blob)
+
+    def moved(self, size: int) -> None:
+        """So many bytes more have gone to the host."""
+        with self._counting:
+            before, self.sent = self.sent, self.sent + size
+        if before // _STEP != self.sent // _STEP or self.sent >= self.total:
+            self.host.moved(self.sent, self.total)
+
+    def _settle(self, plan: Plan, planted: Answer, failed: dict[str, FerryError]) -> None:
+        """Whether all of an image's blobs have come."""
+        assert plan.load  # noqa: S101
+        errors = [failed[blob.digest] for blob in plan.load.blobs if blob.digest in failed]
+        if not planted.ok:
+            errors.append(failure(planted, plan.parcel.image.name))
+        final = [error for error in errors if isinstance(error, ContentCorrupt | ContentMissing | SourceLost)]
+        if final:
+            plan.fail(final[0])
+        elif errors:
+            plan.again = errors[0]
+
+    def _name(self, ready: Sequence[Plan]) -> None:
+        """Names all in one remote command, looks in the same at what came of it, and takes back what failed."""
+        namings = [self._naming(plan) for plan in ready]
+        answers = self.host.ask(delivery.names(self.place, namings, pin=self.order.pin))
+        now = Listing.parse(self.namespace, required(answers["verify"], "verify").text)
+        there = parse_digests(answers["there"].text.splitlines())
+        checked = checks.parse_checks(answers["check"].text)
+        wrong, ours = [], []
+        for number, (plan, naming) in enumerate(zip(ready, namings, strict=True)):
+            verdict = judge(
+                plan.report.dst,
+                plan.report.digest,
+                answers[f"name-{number}"],
+                now.get(plan.report.dst),
+                namespace=self.namespace,
+                managed=self.place.managed,
+                tolerant=self.facts.ctr.capabilities.oci_name and naming.foreign,
+            )
+            error = verdict.error or self._verify(plan, there, checked, answers.get(f"pin-{number}"))
+            if error:
+                plan.again = error
+                wrong.append(plan)
+                ours += [plan.report.dst] if verdict.ours and not plan.existing else []
+            elif not verdict.ours:
+                plan.unchanged("somebody else gave that name meanwhile, with this digest")
+        if wrong:
+            digests = {plan.report.digest for plan in wrong}
+            take_back(self.host, self.facts.ctr, self.here, ours, digests)
+
+    def _naming(self, plan: Plan) -> Naming:
+        assert plan.target and plan.load  # noqa: S101
+        target, brought = plan.target, frozenset(blob.digest for blob in plan.load.blobs)
+        content = replace(self._content(), visible=brought)
+        whole = content.below(target).keys() <= brought
+        return Naming(
+            Method.BLOBS,
+            plan.parcel.image.name,
+            plan.parcel.dst,
+            target,
+            replaces=plan.existing is not None,
+            whole=whole,
+            foreign=self._is_foreign(plan),
+            rest=content.rest(target, self.facts.platform) if target.is_index and not whole else {},
+            unpack=self.order.unpack,
+        )
+
+    def _verify(
+        self, plan: Plan, there: frozenset[str], checked: dict[str, Check], pinned: Answer | None
+    ) -> FerryError | None:
+        """What the host says of the image besides its name."""
+        assert plan.load  # noqa: S101
+        dst = plan.report.dst
+        if absent := [blob.digest for blob in plan.load.blobs if blob.digest not in there]:
+            return VerifyFailed(
+                f"{dst} is named, but blobs of it have vanished meanwhile",
+                said="\n".join(absent),
+                hint="run it again; something removes images on that host all the time",
+            )
+        check = checked.get(dst, checks.UNKNOWN)
+        unpacked = check.unpacked or not self.order.unpack
+        if not self._is_foreign(plan) and not (check.complete and unpacked):
+            return VerifyFailed(
+                f"{dst} is named, but containerd says that it is not whole or not unpacked",
+                said=f"{check.status}, {'unpacked' if check.unpacked else 'not unpacked'}",
+                hint="look at containerd's log on that host",
+            )
+        return failure(pinned, dst) if pinned and not pinned.ok else None
+
+    def _result(self, plans: Sequence[Plan]) -> DeliveryResult:
+        result = DeliveryResult(
+            self.source.name,
+            self.namespace,
+            self.facts.client,
+            self.facts.server,
+            tuple(plan.report for plan in plans),
+            bytes_sent=self.sent,
+            seconds=round(self.seconds, 3),
+            rate=int(self.sent / self.seconds) if self.seconds else 0,
+        )
+        if errors := [plan.error for plan in plans if plan.error]:
+            if len(plans) == 1:
+                raise errors[0]
+            raise SomeFailed(
+                f"{len(errors)} of {len(plans)} images were not done",
+                hint="mend these and run it again; the others stay",
+                result=result,
+            )
+        return result
+
+
+class _Ingest:
+    """One blob on its way into a host's content store; what `Convoy` calls a sink."""
+
+    def __init__(self, job: Job, blob: Descriptor) -> None:
+        self._job, self._blob = job, blob
+        host = job.host
+        step = delivery.ingest(job.place, blob, next(job.attempts))
+        limit = delivery.time_for(blob.size, host.target.limits.command)
+        self._upload = host.upload(Script({"ingest": step}), limit=limit)
+
+    def write(self, data: bytes) -> bool:
+        """Sends data."""
+        with self._job.host.lost_connection():
+            taken = self._upload.write(data)
+        self._job.moved(len(data))
+        return taken
+
+    def end(self) -> None:
+        """Waits until containerd has checked and taken it.
+
+        Raises:
+            FerryError: it did not.
+        """
+        with self._job.host.lost_connection():
+            answer = self._upload.end()["ingest"]
+        if not answer.ok:
+            raise failure(answer, f"blob {self._blob.digest}")
+
+    def cut(self) -> None:
+        """Ends it on the host."""
+        self._upload.cut()

@@ -1,0 +1,245 @@
+"""``load``: takes an archive of images to hosts, and sends each of them only the blobs that it lacks."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tasks.ctr.content import Content
+from tasks.ctr.images import Image
+from tasks.errors import BadArchive, FerryError, SourceLost, UsageError
+from tasks.fleet import options
+from tasks.fleet.command import fleet_wide
+from tasks.fleet.crew import Fleet
+from tasks.fleet.delivery import Order, Parcel, deliver
+from tasks.fleet.outcome import Result
+from tasks.oci import archive
+from tasks.oci.archive import Archive, Entry
+from tasks.oci.descriptor import Descriptor, Platform
+from tasks.oci.reference import Reference, is_digest, is_glob
+
+_SUM = re.compile(r"\\?([0-9a-f]{64}) [ *](.+)")  # what sha256sum writes; "*" where it was told that it is binary
+_MOST_SUMS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for, the archive read and checked before any host is touched.
+
+    Attributes:
+        order: what is to be delivered, each image under the name that it gets.
+    """
+
+    file: Path
+    archive: Archive
+    order: Order
+
+
+class ArchiveSource:
+    """An archive as a source of blobs: read front to back, once, by one.
+
+    Attributes:
+        name: for messages.
+        lanes: how many may read at once.
+    """
+
+    lanes = 1
+
+    def __init__(self, file: Path, found: Archive) -> None:
+        self.name = str(file)
+        self._file, self._archive = file, found
+
+    def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
+        """Each wanted blob with its bytes, in the archive's order.
+
+        Raises:
+            BadArchive, SourceLost: the file is not what it was, or cannot be read any more.
+        """
+        blobs = {blob.digest: blob for blob in wanted}
+        with self._readable(), self._file.open("rb") as opened:
+            for digest, chunks in archive.blobs(opened, self._archive, blobs):
+                yield blobs[digest], self._told(chunks)
+
+    def holder(self, blob: Descriptor) -> str:  # noqa: ARG002
+        """The file, for messages."""
+        return self.name
+
+    def _told(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        with self._readable():
+            yield from chunks
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SourceLost(f"{self.name} cannot be read any more", said=error.strerror or str(error)) from error
+
+
+def parse(
+    *,
+    archive: str | None = None,
+    ref: Sequence[str] | None = None,
+    as_: str | None = None,
+    namespace: str | None = None,
+    platform: str | None = None,
+    all_platforms: bool = False,
+    no_unpack: bool = False,
+    force: bool = False,
+    pin: bool = False,
+) -> Request:
+    """Options to a request.
+
+    Raises:
+        UsageError: or BadReference, with the option that is wrong.
+        BadArchive: with what is wrong in the file.
+    """
+    if not archive:
+        raise UsageError("load needs --archive FILE", hint="fab -H node1 load --archive app.tar")
+    if platform and all_platforms:
+        raise UsageError("--platform and --all-platforms exclude each other")
+    name, wanted, where = options.new_name(as_), options.platform(platform), options.namespace(namespace)
+    file = Path(archive).expanduser()
+    try:
+        found = _read(file)
+        images = _chosen(found.entries, ref or ())
+        parcels = _parcels(found, images, name)
+        _check_platforms(found, images, wanted, every=all_platforms)
+    except BadArchive as error:
+        raise BadArchive(f"{file}: {error.message}", said=error.said, hint=error.hint) from error
+    order = Order(
+        parcels,
+        Content(found.digests, dict(found.documents)),
+        where,
+        wanted,
+        every=all_platforms,
+        unpack=not no_unpack,
+        force=force,
+        pin=pin,
+    )
+    return Request(file, found, order)
+
+
+def _read(file: Path) -> Archive:
+    """Reads the archive; first of all its check sum, where there is one beside it."""
+    try:
+        with file.open("rb") as opened:
+            if expected := _sum_beside(file):
+                is_it = hashlib.file_digest(opened, "sha256").hexdigest()
+                if is_it != expected:
+                    raise BadArchive(
+                        f"it is not the file that {file.name}.sha256 tells of",
+                        said=f"told {expected}\nis   {is_it}",
+                        hint="copy it again",
+                    )
+            return archive.read(opened)
+    except OSError as error:
+        raise UsageError(f"--archive {file} cannot be read: {error.strerror or error}") from error
+
+
+def _sum_beside(file: Path) -> str | None:
+    beside = file.with_name(f"{file.name}.sha256")
+    if not beside.exists():
+        return None
+    with beside.open("rb") as opened:
+        lines = opened.read(_MOST_SUMS).decode("utf-8", "replace").splitlines()
+    found = [match for line in lines if (match := _SUM.fullmatch(line.strip()))]
+    mine = [match[1] for match in found if Path(match[2]).name == file.name]
+    if not mine:
+        raise BadArchive(f"{beside.name} does not tell of it", hint=f"mend it, or take it away: {beside}")
+    return mine[0]
+
+
+def _chosen(entries: Sequence[Entry], refs: Sequence[str]) -> tuple[Entry, ...]:
+    """Those that fit any of the references: a name in any form, a glob on whole names, or a digest."""
+    if not refs:
+        return tuple(dict.fromkeys(entries))
+    chosen: dict[Entry, None] = {}
+    for ref in refs:
+        fit = [entry for entry in entries if _fits(entry, ref)]
+        if not fit:
+            names = ", ".join(dict.fromkeys(entry.name or entry.target.digest for entry in entries))
+            raise BadArchive(f"it has no image {ref}", said=f"it has {names}")
+        chosen |= dict.fromkeys(fit)
+    return tuple(chosen)
+
+
+def _fits(entry: Entry, ref: str) -> bool:
+    if is_digest(ref):
+        return entry.target.digest == ref
+    if is_glob(ref):
+        return fnmatchcase(entry.name, ref)
+    reference = Reference.parse(ref)
+    return entry.name == str(reference if reference.tag or reference.digest else reference.with_tag("latest"))
+
+
+def _parcels(found: Archive, images: Sequence[Entry], name: Reference | None) -> tuple[Parcel, ...]:
+    """Each image under the name that it gets."""
+    if name:
+        targets = {entry.target for entry in images}
+        if len(targets) > 1:
+            raise UsageError(
+                f"--as is for one image, and there are {len(targets)}", hint="choose one of them with --ref"
+            )
+        return (Parcel(_listed(found, images[0]), name if name.tag else name.with_tag("latest")),)
+    if nameless := [entry.target.digest for entry in images if not entry.name]:
+        raise BadArchive(
+            "it does not name its image", said="\n".join(nameless), hint="say what it is to be called with --as REF"
+        )
+    return tuple(Parcel(_listed(found, entry), Reference.parse(entry.name)) for entry in images)
+
+
+def _check_platforms(found: Archive, images: Sequence[Entry], wanted: Platform | None, *, every: bool) -> None:
+    """What is asked for must be in the archive, whatever the hosts have."""
+    for entry in images:
+        manifests = found.manifests(entry.target)
+        if wanted:
+            manifests = tuple(each for each in manifests if found.platform(each) == wanted)
+            if not manifests:
+                raise BadArchive(
+                    f"{entry.name or 'its image'} is not for {wanted}", said=", ".join(_platforms(found, entry))
+                )
+        absent = [digest for each in manifests for digest in found.absent(each)]
+        if absent and (every or wanted):
+            raise BadArchive(
+                f"{entry.name or 'its image'}: blobs of {wanted or 'some platforms'} are not in the archive",
+                said="\n".join(absent[:10]),
+                hint="it was saved without them: leave the option out, or save it with --all-platforms",
+            )
+
+
+def _platforms(found: Archive, entry: Entry) -> list[str]:
+    return [str(p) for each in found.manifests(entry.target) if (p := found.platform(each))]
+
+
+def _listed(found: Archive, entry: Entry) -> Image:
+    """The image as a host that had it would list it."""
+    platforms = ",".join(_platforms(found, entry)) or "-"
+    return Image(
+        entry.name or entry.target.digest, entry.target.media_type, entry.target.digest, "", platforms, frozenset()
+    )
+
+
+@fleet_wide(
+    parse,
+    iterable=["ref"],
+    help={
+        "archive": "The file: an OCI layout or what docker save wrote, plain or compressed with gzip or zstd.",
+        "ref": "Load this image of it alone: a name, a glob on whole names, or a digest; may be repeated.",
+        "as_": "The name to give, where it is one image.",
+        "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
+        "platform": "Load this platform's manifest of a multi-platform image alone.",
+        "all_platforms": "Insist that all platforms are there.",
+        "no_unpack": "Do not unpack it.",
+        "force": "Let an existing name point at the archive's digest.",
+        "pin": "Have kubelet keep it (CRI of containerd 1.7 on).",
+    },
+)
+def load(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
+    """Take an archive's images to hosts; each gets only the blobs that it lacks, checked before they leave."""
+    return deliver(fleet, request.order, ArchiveSource(request.file, request.archive))

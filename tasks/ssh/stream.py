@@ -1,0 +1,153 @@
+"""Bytes to and from a host, and commands that hold something there meanwhile: raw channels under the guard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import paramiko
+
+from tasks.ctr.shell import Answer, Script
+from tasks.errors import GarbledAnswer
+from tasks.ssh.exchange import End, Exchange
+
+# Measured on loopback: a smaller window waits for itself, a larger one for Python's memory (ARCHITECTURE, Transport).
+WINDOW = 4 << 20
+CHUNK = 1 << 17
+_MOST_NOISE = 1 << 20  # bytes that a login shell may print before the first frame
+_MOST_END = 256  # bytes of a frame's end
+READ = "read"  # the name of the one step that gives data
+
+
+class Stream:
+    """One remote command on a channel of its own.
+
+    Args:
+        script: what runs there.
+        mark: that draws its frames.
+        read: makes answers of what came, or raises what kept it from coming.
+        finished: told once when it has ended, for the run's record.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        mark: str,
+        channel: paramiko.Channel,
+        exchange: Exchange,
+        *,
+        read: Callable[[Script, str, Exchange, End], dict[str, Answer]],
+        finished: Callable[[Exchange], None],
+    ) -> None:
+        self._script, self._mark, self._read, self._finished = script, mark, read, finished
+        self._channel, self._exchange = channel, exchange
+
+    def cut(self) -> None:
+        """Closes the channel under whatever runs: the guard ends it on the host."""
+        self._channel.close()
+
+    def _end(self, script: Script) -> dict[str, Answer]:
+        try:
+            end = self._exchange.finish()
+        finally:
+            self._channel.close()
+            self._finished(self._exchange)
+        return self._read(script, self._mark, self._exchange, end)
+
+
+class Hold(Stream):
+    """A command that has done its first steps and then waits, in the step `WAIT`, for the end of stdin.
+
+    That comes when it is let go, or we are gone; whichever it is, the script goes on to its clean-up, unhurried.
+    """
+
+    WAIT = "wait"
+
+    def begun(self) -> dict[str, Answer]:
+        """Waits until the steps before the last have ended; returns their answers."""
+        waiting = f"\n{self._mark} begin {self.WAIT}\n".encode()
+        done = replace(self._script, steps={k: v for k, v in self._script.steps.items() if k != self.WAIT})
+        exchange = self._exchange
+        while waiting not in exchange.stdout or waiting not in exchange.stderr:
+            if exchange.ended() or exchange.late():
+                return self._end(done)
+            exchange.wait(1.0)
+        return done.read(self._mark, bytes(exchange.stdout), bytes(exchange.stderr))
+
+    def let_go(self) -> None:
+        """Ends it, and waits until it has cleaned up."""
+        self._channel.shutdown_write()
+        self._end(Script({}))
+
+
+class Download(Stream):
+    """A command whose step `READ` writes data of a known size to stdout."""
+
+    answer: Answer | None = None
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The data, as it comes; ends early where there is less. `answer` has the step's end afterwards."""
+        try:
+            data = self._first()
+            tail = b""
+            while data:
+                tail = (tail + data)[-_MOST_END:]
+                if size > 0:
+                    yield data[:size]
+                size -= len(data)
+                data = self._receive()
+            self.answer = self._ended(tail)
+        finally:
+            self._channel.close()
+
+    def _first(self) -> bytes:
+        begin = f"\n{self._mark} begin {READ}\n".encode()
+        noise = b""
+        while begin not in noise:
+            data = self._receive()
+            noise += data
+            if not data or len(noise) > _MOST_NOISE:
+                return self._no_answer()
+        return noise.partition(begin)[2] or self._receive()
+
+    def _no_answer(self) -> bytes:
+        self._end(self._script)  # raises what kept it from beginning
+        raise GarbledAnswer("the host's answer has no beginning", hint="look at the login shell's start-up files")
+
+    def _receive(self) -> bytes:
+        self._exchange.drain_stderr()
+        data: bytes = self._channel.recv(CHUNK)
+        return data
+
+    def _ended(self, tail: bytes) -> Answer:
+        match = re.search(rb"\n%s end (\d+)\n$" % self._mark.encode(), tail)
+        self._exchange.stdout += f"\n{self._mark} begin {READ}\n".encode() + (match[0] if match else b"")
+        return self._end(self._script)[READ]
+
+
+class Upload(Stream):
+    """A command one of whose steps reads data from stdin, to its end."""
+
+    def write(self, data: bytes) -> bool:
+        """Sends data, waiting while the host takes none.
+
+        Returns:
+            False where the command has ended before: `end` tells why.
+        """
+        if self._exchange.ended():
+            return False
+        self._exchange.drain_stderr()
+        try:
+            self._channel.sendall(data)
+        except TimeoutError:
+            raise
+        except OSError:  # it has closed its stdin
+            return False
+        return True
+
+    def end(self) -> dict[str, Answer]:
+        """The data is complete; waits for the command's end."""
+        if not self._channel.closed:
+            self._channel.shutdown_write()
+        return self._end(self._script)

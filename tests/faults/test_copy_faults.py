@@ -1,0 +1,302 @@
+"""A copy that something goes wrong with in the middle: the right error, nothing left, and the next run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ferry import Fab, Run, Stage, account, blob_file, eventually, leftovers, names_of, processes
+
+from lab.fleet import Fleet, Node
+from lab.images import NATIVE, BuiltImage, build
+
+LARGE = 4 << 20
+SHELL = '#!/bin/sh\nPATH="$HOME/bin:$PATH"; export PATH\nexec /bin/bash "$@"\n'
+# Gives half a MiB of a large blob, and the rest when it is told to.
+CAT = f"""#!/bin/sh
+[ "$(wc -c <"$1")" -gt {LARGE} ] || exec /bin/cat "$1"
+head -c 524288 "$1"; : >"$HOME/stalled"
+while [ ! -e "$HOME/go" ]; do sleep 0.05; done
+tail -c +524289 "$1"
+"""
+
+
+@pytest.fixture
+def image(fleet: Fleet, tmp_path: Path) -> BuiltImage:
+    """A small layer and a large one, which nobody has had before."""
+    assert fleet.nodes
+    return build(tmp_path, layers=(1000, LARGE), cmd=("/bin/echo", "hello"), seed=secrets.randbits(32))
+
+
+class Middle:
+    """A copy in the middle: every destination has the small layer, and half a MiB of the large one is read."""
+
+    def __init__(
+        self, fab: Fab, stage: Stage, image: BuiltImage, source: Node, targets: list[Node], *, user: str
+    ) -> None:
+        self.fab, self.stage, self.image = fab, stage, image
+        self.source, self.targets, self.user = source, targets, user
+        self.name = stage.name()
+        stage.seed(image, self.name, nodes=[source])
+        self.nodes = [source, *targets]
+        self.before = {node.name: processes(node).keys() for node in self.nodes}
+        self.process = fab.start(
+            "-H", ",".join(names_of(targets)), "copy", "--json", *self._words(f"{user}@{source.name}")
+        )
+        assert eventually(self.begun, 30), self.process.communicate(timeout=60)
+
+    def _words(self, source: str) -> tuple[str, ...]:
+        return ("--from", source, "--ref", self.name)
+
+    def begun(self) -> bool:
+        """Tell whether it is in the middle."""
+        stalled = self.source.exec(["test", "-e", f"/home/{self.user}/stalled"], check=False).returncode == 0
+        return stalled and all(self.image.layers[NATIVE][0] in seen(node) for node in self.targets)
+
+    def new(self, node: Node) -> dict[int, str]:
+        """Return a node's processes since the copy began."""
+        return {pid: argv for pid, argv in processes(node).items() if pid not in self.before[node.name]}
+
+    def kill_sessions(self, node: Node) -> None:
+        """End every SSH session of the copy on a node."""
+        sessions = [pid for pid, argv in self.new(node).items() if argv.startswith("sshd")]
+        assert sessions
+        for pid in sessions:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def go_on(self) -> None:
+        """Let the source give the rest."""
+        self.source.exec(["touch", f"/home/{self.user}/go"])
+
+    def ended(self) -> Run:
+        """Wait for `fab`."""
+        out, err = self.process.communicate(timeout=90)
+        assert "Traceback" not in out + err
+        return Run(self.process.returncode, out, err)
+
+    def leaves_nothing(self, *, named: tuple[str, ...] = ()) -> None:
+        """No process, label, file or unfinished ingest of ours is on any node, and no half image."""
+        for node in self.nodes:
+            assert eventually(lambda n=node: not self.new(n), 25), self.new(node)  # type: ignore[misc]
+            assert eventually(lambda n=node: leftovers(n) == []), leftovers(node)  # type: ignore[misc]
+        for target in self.targets:
+            assert set(self.stage.records(target)) == ({self.name} if target.name in named else set()), target
+
+    def succeeds_again(self, *targets: Node, saved: bool = True) -> None:
+        """The same command succeeds, and goes on from what arrived."""
+        again = self.fab("-H", ",".join(names_of(targets)), "copy", "--json", *self._words(self.source.name))
+        assert again.statuses == dict.fromkeys(names_of(targets), "changed"), again.out
+        small = self.image.size(self.image.layers[NATIVE][0])
+        for target in targets:
+            assert again.image(target.name)["bytes_saved"] >= small or not saved, again.out
+            assert self.stage.hello(target, self.name) == "hello"
+            assert leftovers(target) == []
+
+
+def seen(node: Node) -> set[str]:
+    """Return the digests that k8s.io of a node sees."""
+    return set(node.real_ctr("content", "ls", "-q").stdout.decode().split())
+
+
+Begin = Callable[..., Middle]
+
+
+@pytest.fixture
+def begin(fab: Fab, stage: Stage, image: BuiltImage) -> Iterator[Begin]:
+    """Start a copy from a node to others, by their names, and catch it in the middle."""
+    with contextlib.ExitStack() as stack:
+
+        def start(source: str, *targets: str) -> Middle:
+            if not {source, *targets} <= set(stage.nodes):
+                pytest.skip(f"the fleet lacks one of {source}, {', '.join(targets)}")
+            node = stage.nodes[source]
+            user = stack.enter_context(account(node, "{home}/shell", {"shell": SHELL, "bin/cat": CAT}))
+            middle = Middle(fab, stage, image, node, [stage.nodes[name] for name in targets], user=user)
+            stack.callback(middle.process.communicate)
+            stack.callback(middle.process.kill)
+            return middle
+
+        yield start
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_cut_off_fab_leaves_nothing_and_the_next_goes_on_on_every_version(
+    begin: Begin, number: int, status: int
+) -> None:
+    middle = begin("node3", "node1", "node2", "node4", "node5")
+    middle.process.send_signal(number)
+    run = middle.ended()
+    assert run.exit == status
+    if number != signal.SIGKILL:
+        assert set(run.statuses.values()) == {"interrupted"}
+    middle.leaves_nothing()
+    middle.succeeds_again(*middle.targets)
+
+
+def test_a_source_that_dies_is_told_and_the_next_run_goes_on(begin: Begin) -> None:
+    middle = begin("node2", "node3", "node5")
+    middle.kill_sessions(middle.source)
+    run = middle.ended()
+    assert (run.exit, set(run.statuses.values())) == (1, {"source-lost"})
+    assert "node2" in run.error["message"]
+    middle.leaves_nothing()
+    middle.succeeds_again(*middle.targets)
+
+
+def test_a_destination_that_dies_is_told_and_the_others_get_all(begin: Begin) -> None:
+    middle = begin("node3", "node1", "node2", "node4")
+    dying = middle.targets[1]
+    middle.kill_sessions(dying)
+    assert eventually(lambda: not middle.new(dying), 25), middle.new(dying)
+    middle.go_on()
+    run = middle.ended()
+    assert run.statuses == {"node1": "changed", "node2": "connection-lost", "node4": "changed"}
+    assert run.exit == 4
+    middle.leaves_nothing(named=("node1", "node4"))
+    assert all(middle.stage.hello(middle.targets[n], middle.name) == "hello" for n in (0, 2))
+    middle.succeeds_again(dying)
+
+
+def test_a_containerd_that_is_restarted_in_the_middle_gets_the_rest_all_the_same(begin: Begin) -> None:
+    middle = begin("node3", "node1", "node2", "node4", "node5")
+    middle.stage.on_each(Node.restart_containerd, middle.targets)
+    middle.go_on()
+    run = middle.ended()
+    assert run.statuses == dict.fromkeys(names_of(middle.targets), "changed"), run.out
+    middle.leaves_nothing(named=tuple(names_of(middle.targets)))
+    assert all(middle.stage.hello(target, middle.name) == "hello" for target in middle.targets)
+
+
+def test_a_containerd_that_stays_down_is_told_and_the_next_run_takes_over_what_it_kept(begin: Begin) -> None:
+    middle = begin("node3", "node2", "node4")
+    down = middle.targets[1]
+    down.stop_containerd()
+    try:
+        middle.go_on()
+        run = middle.ended()
+        assert run.statuses == {"node2": "changed", "node4": "daemon-unreachable"}, run.out
+        assert run.exit == 1
+        assert eventually(lambda: not middle.new(down), 25), middle.new(down)
+    finally:
+        down.start_containerd()
+    assert middle.stage.records(down) == {}
+    middle.succeeds_again(down)
+
+
+def test_an_image_that_is_removed_at_the_source_in_the_middle_is_told(begin: Begin) -> None:
+    middle = begin("node2", "node1", "node4")
+    middle.source.real_ctr("images", "rm", "--sync", middle.name)
+    middle.go_on()
+    run = middle.ended()
+    assert (run.exit, set(run.statuses.values())) == (1, {"content-missing"}), run.out
+    middle.leaves_nothing()
+    middle.stage.seed(middle.image, middle.name, nodes=[middle.source])
+    middle.succeeds_again(*middle.targets)
+
+
+def test_a_blob_that_vanishes_at_the_destination_is_sent_once_more(begin: Begin) -> None:
+    middle = begin("node3", "node1", "node2", "node4", "node5")
+    for target in middle.targets:
+        target.real_ctr("content", "rm", middle.image.layers[NATIVE][0])
+    middle.go_on()
+    run = middle.ended()
+    assert run.statuses == dict.fromkeys(names_of(middle.targets), "changed"), run.out
+    middle.leaves_nothing(named=tuple(names_of(middle.targets)))
+    assert all(middle.stage.hello(target, middle.name) == "hello" for target in middle.targets)
+
+
+def test_a_flipped_byte_at_the_source_never_becomes_an_image(
+    fab: Fab, stage: Stage, image: BuiltImage, node: Node
+) -> None:
+    targets = [other for other in stage.nodes.values() if other.name != node.name]
+    stage.seed(image, stage.name(), nodes=[node])
+    wrong = image.layers[NATIVE][1]
+    words = ("-H", ",".join(names_of(targets)), "copy", "--json", "--from", node.name, "--ref", stage.name())
+    with flipped(node, wrong):
+        run = fab(*words)
+    assert run.statuses == dict.fromkeys(names_of(targets), "content-corrupt"), run.out
+    assert run.exit == 1
+    assert wrong in run.error["message"] and node.name in run.error["message"]
+    for target in targets:
+        assert stage.records(target) == {}
+        assert wrong not in seen(target)
+        assert leftovers(target) == []
+    again = fab(*words)
+    assert again.statuses == dict.fromkeys(names_of(targets), "changed"), again.out
+    assert stage.on_each(lambda n: stage.hello(n, stage.name()), targets) == dict.fromkeys(names_of(targets), "hello")
+
+
+@contextlib.contextmanager
+def flipped(node: Node, digest: str) -> Iterator[None]:
+    """One byte of a blob's file is another."""
+    file = blob_file(node, digest)
+
+    def put(byte: bytes) -> None:
+        node.exec(["dd", f"of={file}", "bs=1", "seek=1000000", "conv=notrunc"], stdin=byte)
+
+    before = node.exec(["dd", f"if={file}", "bs=1", "skip=1000000", "count=1"]).stdout
+    put(bytes([before[0] ^ 1]))
+    try:
+        yield
+    finally:
+        put(before)
+
+
+def test_a_full_disk_is_told_and_with_room_the_next_run_goes_on(
+    fab: Fab, stage: Stage, image: BuiltImage, node3: Node, node2: Node
+) -> None:
+    stage.seed(image, stage.name(), nodes=[node3])
+    words = ("-H", "node2,node4", "copy", "--json", "--from", "node3", "--ref", stage.name())
+    with small_store(node2) as enlarge:
+        run = fab(*words)
+        assert run.statuses == {"node2": "disk-full", "node4": "changed"}, run.out
+        assert run.exit == 1
+        assert "no space left" in run.error["said"]
+        assert stage.records(node2) == {}
+        assert leftovers(node2) == []
+        enlarge()
+        again = fab(*words)
+        assert again.statuses == {"node2": "changed", "node4": "unchanged"}, again.out
+        assert again.image("node2")["bytes_saved"] >= image.size(image.layers[NATIVE][0])
+        assert stage.hello(node2, stage.name()) == "hello"
+        node2.real_ctr("images", "rm", "--sync", stage.name())
+
+
+@contextlib.contextmanager
+def small_store(node: Node) -> Iterator[Callable[[], Any]]:
+    """The node's content store is on a disk that a large layer does not fit on; yields what enlarges it."""
+    folder = f"{node.root}/io.containerd.content.v1.content"
+    node.exec(["mount", "-t", "tmpfs", "-o", f"size={LARGE}", "small", folder])
+    try:
+        node.exec(["mkdir", "-p", f"{folder}/ingest", f"{folder}/blobs/sha256"])
+        yield lambda: node.exec(["mount", "-o", "remount,size=64m", folder])
+    finally:
+        node.exec(["umount", "--lazy", folder])
+
+
+def test_what_a_killed_run_left_is_found_by_the_doctor_and_cleaned(begin: Begin, fab: Fab) -> None:
+    middle = begin("node3", "node2")
+    (target,) = middle.targets
+    for pid in [pid for pid, argv in middle.new(target).items() if "ferry-" in argv]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # the guards, too: nobody is left there to clean up
+    middle.kill_sessions(target)
+    middle.ended()
+    assert any(middle.image.target.digest in line for line in leftovers(target))
+    found = json.loads(fab("-H", "node2", "doctor", "--json").out)["commands"][0]["outcomes"][0]["result"]["findings"]
+    (left,) = [each for each in found if each["what"] == "leftovers"]
+    assert left["health"] == "warn", (left, processes(target))
+    assert middle.image.target.digest in left["text"]
+    assert fab("-H", "node2", "doctor", "--clean").exit == 0
+    assert leftovers(target) == []
+    middle.succeeds_again(target)

@@ -1,0 +1,462 @@
+"""Archives are read whole, believed in nothing, and refused with the reason."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import random
+import sys
+import tarfile
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+from archives import (
+    NAME,
+    REF,
+    Image,
+    as_json,
+    described,
+    digest,
+    index_of,
+    layout,
+    linked,
+    opened,
+    path,
+    tarred,
+)
+
+from tasks.errors import BadArchive
+from tasks.oci import archive, tar
+from tasks.oci.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+IMAGE = Image()
+ARM = Image(layers=(tarred({"etc/arm": b"arm"}),), platform={"os": "linux", "architecture": "arm64", "variant": "v8"})
+FULL = "r.example/app:1"
+PACKERS: dict[str, Callable[[bytes], bytes]] = {"plain": bytes, "gzip": gzip.compress, "zstd": zstd.compress}
+
+
+def named(**annotations: str) -> bytes:
+    return tarred(IMAGE.layout(**annotations))
+
+
+def read(data: bytes) -> archive.Archive:
+    return archive.read(opened(data))
+
+
+def refused(data: bytes) -> BadArchive:
+    with pytest.raises(BadArchive) as caught:
+        read(data)
+    return caught.value
+
+
+@pytest.fixture(params=PACKERS)
+def packed(request: pytest.FixtureRequest) -> Callable[[bytes], bytes]:
+    return PACKERS[request.param]
+
+
+class TestLayouts:
+    def test_have_their_images_blobs_and_sizes(self, packed: Callable[[bytes], bytes]) -> None:
+        found = read(packed(named(**{NAME: FULL})))
+        target = Descriptor(OCI_MANIFEST, digest(IMAGE.manifest), len(IMAGE.manifest))
+        assert found.entries == (archive.Entry(FULL, target),)
+        assert found.digests == {digest(blob) for blob in IMAGE.blobs.values()}
+        assert {d: found.size(d) for d in found.digests} == {digest(b): len(b) for b in IMAGE.blobs.values()}
+        assert found.manifest(target.digest).blobs[0].digest == digest(IMAGE.config)
+        assert found.platform(target) == Platform("linux", "amd64")
+
+    def test_give_the_wanted_blobs_in_their_own_order(self, packed: Callable[[bytes], bytes]) -> None:
+        file = opened(packed(named(**{NAME: FULL})))
+        found = archive.read(file)
+        wanted = [digest(IMAGE.layers[1]), digest(IMAGE.config)]
+        given = [(d, b"".join(chunks)) for d, chunks in archive.blobs(file, found, wanted)]
+        assert given == [(digest(IMAGE.config), IMAGE.config), (digest(IMAGE.layers[1]), IMAGE.layers[1])]
+
+    def test_give_a_blob_though_the_one_before_was_not_taken(self, packed: Callable[[bytes], bytes]) -> None:
+        file = opened(packed(named(**{NAME: FULL})))
+        found = archive.read(file)
+        last = [chunks for _, chunks in archive.blobs(file, found, found.digests)][-1]
+        assert b"".join(last) == IMAGE.manifest
+
+    @pytest.mark.parametrize(
+        ("annotations", "name"),
+        [
+            ({NAME: FULL, REF: "1"}, FULL),
+            ({NAME: FULL, REF: "other.example/x:2"}, FULL),
+            ({REF: FULL}, FULL),
+            ({REF: "app:1"}, "docker.io/library/app:1"),
+            ({REF: "team/app"}, "docker.io/team/app:latest"),
+            ({NAME: "busybox"}, "docker.io/library/busybox:latest"),
+            ({REF: "1"}, ""),
+            ({REF: "latest"}, ""),
+            ({NAME: digest(b"config")}, ""),
+            ({NAME: f"r.example/app@{digest(IMAGE.manifest)}"}, ""),
+            ({NAME: f"r.example/app:1@{digest(IMAGE.manifest)}"}, FULL),
+            ({}, ""),
+        ],
+    )
+    def test_name_images_as_containerd_reads_them(self, annotations: dict[str, str], name: str) -> None:
+        assert read(named(**annotations)).entries[0].name == name
+
+    def test_may_have_their_index_first_and_a_dot_before_every_name(self) -> None:
+        files = dict(reversed(IMAGE.layout(**{NAME: FULL}).items()))
+        assert read(tarred({f"./{name}": data for name, data in files.items()})).entries[0].name == FULL
+
+    def test_may_have_one_image_under_several_names(self) -> None:
+        entries = [IMAGE.entry(**{NAME: name}) for name in (FULL, "r.example/app:2", FULL)]
+        found = read(tarred(layout(IMAGE.blobs, *entries)))
+        assert [entry.name for entry in found.entries] == [FULL, "r.example/app:2", FULL]
+
+    def test_know_the_platforms_of_an_index(self) -> None:
+        raw, entry = index_of(IMAGE, ARM)
+        found = read(tarred(layout({**IMAGE.blobs, **ARM.blobs, path(raw): raw}, entry)))
+        (target,) = {each.target for each in found.entries}
+        assert target == Descriptor(OCI_INDEX, digest(raw), len(raw))
+        assert [str(found.platform(each)) for each in found.manifests(target)] == ["linux/amd64", "linux/arm64"]
+        assert [found.absent(each) for each in found.manifests(target)] == [[], []]
+
+    def test_may_lack_platforms_of_an_index_but_not_all(self) -> None:
+        raw, entry = index_of(IMAGE, ARM)
+        found = read(tarred(layout({**IMAGE.blobs, path(raw): raw}, entry)))
+        assert found.absent(found.manifests(found.entries[0].target)[1]) == [digest(ARM.manifest)]
+        parts = {
+            name: blob for name, blob in (IMAGE.blobs | ARM.blobs).items() if blob not in IMAGE.layers + ARM.layers
+        }
+        assert "not whole" in refused(tarred(layout({**parts, path(raw): raw}, entry))).message
+
+
+class TestWhatDockerSaves:
+    def test_gets_the_manifest_that_containerd_makes_of_it(self, packed: Callable[[bytes], bytes]) -> None:
+        file = opened(packed(tarred(IMAGE.saved("app:1", "r.example/app:2"))))
+        found = archive.read(file)
+        target = Descriptor(DOCKER_MANIFEST, digest(IMAGE.docker_manifest), len(IMAGE.docker_manifest))
+        assert found.entries == (
+            archive.Entry("docker.io/library/app:1", target),
+            archive.Entry("r.example/app:2", target),
+        )
+        assert found.platform(target) == Platform("linux", "amd64")
+        given = {d: b"".join(chunks) for d, chunks in archive.blobs(file, found, found.digests)}
+        assert given == {digest(b): b for b in (IMAGE.docker_manifest, IMAGE.config, *IMAGE.layers)}
+
+    def test_may_have_no_name(self) -> None:
+        assert [entry.name for entry in read(tarred(IMAGE.saved())).entries] == [""]
+
+    def test_may_link_one_layer_to_another(self) -> None:
+        twice = Image(layers=(IMAGE.layers[0], IMAGE.layers[0], IMAGE.layers[1]))
+        files = twice.saved("app:1")
+        del files["layer1/layer.tar"]
+        data = tarred(files, end=b"") + linked("layer1/layer.tar", "../layer0/layer.tar") + tar.END
+        found = read(data)
+        layers = [blob.digest for blob in found.manifest(found.entries[0].target.digest).blobs[1:]]
+        assert layers == [digest(layer) for layer in twice.layers]
+
+    def test_may_hard_link_too(self) -> None:
+        files = IMAGE.saved("app:1")
+        data = files.pop("layer1/layer.tar")
+        hard = linked("layer1/layer.tar", "elsewhere.tar", tarfile.LNKTYPE)
+        assert read(tarred({**files, "elsewhere.tar": data}, end=b"") + hard + tar.END).entries
+
+    def test_may_have_compressed_layers_whose_content_is_checked(self) -> None:
+        image = Image(packed=True)
+        found = read(tarred(image.saved("app:1")))
+        assert found.documents[found.entries[0].target.digest] == image.docker_manifest
+        files = image.saved("app:1") | {"layer0/layer.tar": gzip.compress(b"other")}
+        assert "not the one" in refused(tarred(files)).message
+        files = image.saved("app:1") | {"layer0/layer.tar": image.stored[0][:-9]}
+        assert "compressed layer is broken" in refused(tarred(files)).message
+
+    def test_is_a_layout_where_it_has_both(self) -> None:
+        files = IMAGE.layout(**{NAME: FULL})
+        listed = [{"Config": path(IMAGE.config), "RepoTags": ["x:1"], "Layers": [path(b) for b in IMAGE.layers]}]
+        found = read(tarred({**files, "manifest.json": as_json(listed)}))
+        assert [entry.name for entry in found.entries] == [FULL]
+        del files["index.json"]
+        found = read(tarred({**files, "manifest.json": as_json(listed)}))
+        assert [entry.name for entry in found.entries] == ["docker.io/library/x:1"]
+
+    @pytest.mark.parametrize(
+        ("listed", "why"),
+        [
+            ({}, "not a list"),
+            (["x"], "no image"),
+            ([{"Config": "none.json", "Layers": []}], "not in the archive"),
+            ([{"Config": "../../etc/passwd", "Layers": []}], "not in the archive"),
+            ([{"Config": "layer0/layer.tar", "Layers": []}], "no JSON"),
+            ([{"Config": "c.json", "Layers": "layer0/layer.tar"}], "not a list"),
+            ([{"Config": "c.json", "Layers": ["layer0/layer.tar"]}], "1 layers, and its config 2"),
+            ([{"Config": "c.json", "Layers": ["layer1/layer.tar", "layer0/layer.tar"]}], "not the one"),
+            (
+                [{"Config": "c.json", "Layers": ["layer0/layer.tar", "layer1/layer.tar"], "RepoTags": ["A B"]}],
+                "no refer",
+            ),
+            ([], "has no image"),
+        ],
+    )
+    def test_is_refused_where_its_list_is_wrong(self, listed: object, why: str) -> None:
+        files = {**IMAGE.saved("app:1"), "c.json": IMAGE.config, "manifest.json": as_json(listed)}
+        assert why in refused(tarred(files)).message
+
+    def test_is_refused_where_a_config_is_not_what_its_name_says(self) -> None:
+        files = IMAGE.saved("app:1")
+        name = next(iter(files))
+        files[name] = IMAGE.config.replace(b"linux", b"plan9")
+        assert "config is not what its name says" in refused(tarred(files)).message
+
+
+class TestBadArchives:
+    def test_are_refused_empty(self) -> None:
+        assert refused(b"").message == "it is empty"
+        assert "neither an index.json" in refused(tar.END).message
+
+    @pytest.mark.parametrize("data", [b"hello\n", b"x" * 5000, b"\x7fELF" + bytes(2000)])
+    def test_are_refused_where_they_are_no_tar(self, data: bytes, packed: Callable[[bytes], bytes]) -> None:
+        assert "no tar" in refused(packed(data)).message
+
+    @pytest.mark.parametrize("data", [b"PK\3\4" + bytes(600), b"\x1f\x8b nonsense", b"\x28\xb5\x2f\xfd nonsense" * 9])
+    def test_are_refused_where_they_are_something_else_packed(self, data: bytes) -> None:
+        assert refused(data).exit_code == 2
+
+    def test_are_refused_cut_off_anywhere(self, packed: Callable[[bytes], bytes]) -> None:
+        data = packed(named(**{NAME: FULL}))
+        whole = len(data) - (1024 if packed is bytes else 0)
+        for length in range(0, whole, max(1, whole // 60)):
+            assert refused(data[:length]).kind == "bad-archive"
+
+    def test_are_refused_where_the_end_of_a_tar_is_absent(self) -> None:
+        assert refused(tarred(IMAGE.layout(**{NAME: FULL}), end=b"")).message == "it is cut off"
+
+    def test_are_refused_with_a_byte_changed_in_a_compressed_one(self) -> None:
+        data = bytearray(gzip.compress(named(**{NAME: FULL})))
+        data[-6] ^= 1  # its check sum
+        assert "broken" in refused(bytes(data)).message
+
+    def test_are_refused_where_a_blob_is_not_what_its_name_says(self, packed: Callable[[bytes], bytes]) -> None:
+        files = IMAGE.layout(**{NAME: FULL})
+        files[path(IMAGE.layers[1])] = IMAGE.layers[1].replace(b"bbb", b"bcb", 1)
+        error = refused(packed(tarred(files)))
+        assert "not what its name says" in error.message
+        assert digest(IMAGE.layers[1])[7:] in error.said
+
+    @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "blobs/../../x", "a/../b", ".."])
+    def test_are_refused_with_a_name_that_leads_out(self, name: str) -> None:
+        assert "leads out" in refused(tarred({name: b"x", **IMAGE.layout(**{NAME: FULL})})).message
+
+    @pytest.mark.parametrize(
+        ("name", "target", "kind"),
+        [
+            ("a/b", "../../x", tarfile.SYMTYPE),
+            ("a/b", "/etc/passwd", tarfile.SYMTYPE),
+            ("b", "..", tarfile.SYMTYPE),
+            ("a/b", "../x", tarfile.LNKTYPE),
+            ("a/b", "/x", tarfile.LNKTYPE),
+        ],
+    )
+    def test_are_refused_with_a_link_that_leads_out(self, name: str, target: str, kind: bytes) -> None:
+        assert "leads out" in refused(linked(name, target, kind) + named(**{NAME: FULL})).message
+
+    def test_are_refused_with_links_in_a_ring(self) -> None:
+        files = IMAGE.saved("app:1")
+        del files["layer0/layer.tar"]
+        ring = linked("layer0/layer.tar", "x") + linked("layer0/x", "layer.tar")
+        assert "no end" in refused(ring + tarred(files)).message
+
+    @pytest.mark.parametrize("absent", [path(IMAGE.manifest), path(IMAGE.config), path(IMAGE.layers[0])])
+    def test_are_refused_where_a_blob_is_absent(self, absent: str) -> None:
+        files = IMAGE.layout(**{NAME: FULL})
+        del files[absent]
+        assert absent[-64:] in refused(tarred(files)).said
+
+    def test_are_refused_with_two_images_under_one_name(self) -> None:
+        entries = [image.entry(**{NAME: FULL}) for image in (IMAGE, ARM)]
+        assert f"two images under the name {FULL}" in refused(tarred(layout(IMAGE.blobs | ARM.blobs, *entries))).message
+
+    def test_are_refused_with_one_name_twice_for_different_content(self) -> None:
+        files = list(IMAGE.layout(**{NAME: FULL}).items())
+        assert "twice" in refused(tarred([*files, ("index.json", b"{}")])).message
+        assert read(tarred([*files, files[-1]])).entries
+
+    @pytest.mark.parametrize("lie", [-1, 1, 1 << 40])
+    def test_are_refused_with_a_size_that_lies(self, lie: int) -> None:
+        entry = IMAGE.entry(**{NAME: FULL})
+        entry["size"] += lie
+        assert "size" in refused(tarred(layout(IMAGE.blobs, entry))).message
+
+    def test_are_refused_with_a_layers_size_that_lies(self) -> None:
+        manifest = json.loads(IMAGE.manifest)
+        manifest["layers"][0]["size"] = 5
+        raw = as_json(manifest)
+        files = layout({**IMAGE.blobs, path(raw): raw}, described(raw, OCI_MANIFEST))
+        assert "size" in refused(tarred(files)).message
+
+    @pytest.mark.parametrize(
+        "index",
+        [
+            b"",
+            b"{",
+            b"[]",
+            b"{}",
+            b'{"manifests": 7}',
+            b'{"manifests": []}',
+            b'{"manifests": [1]}',
+            b'{"manifests": [{"digest": "x", "size": 1}]}',
+            b'{"manifests": [{"digest": "sha256:../../x", "size": 1}]}',
+            b'{"manifests": [{"digest": 1, "size": "many"}]}',
+            b'{"manifests": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+            b'{"a": "' + b"x" * (4 << 20) + b'"}',
+        ],
+    )
+    def test_are_refused_with_an_index_that_is_none(self, index: bytes) -> None:
+        files = {**IMAGE.layout(**{NAME: FULL}), "index.json": index}
+        assert refused(tarred(files)).exit_code == 2
+
+    @pytest.mark.parametrize(
+        ("media_type", "raw"),
+        [
+            (OCI_MANIFEST, b"not JSON"),
+            (OCI_MANIFEST, b"[]"),
+            (OCI_MANIFEST, b"{}"),
+            (OCI_INDEX, IMAGE.manifest),
+            (OCI_MANIFEST, as_json({"manifests": [IMAGE.entry()]})),
+            (OCI_MANIFEST, as_json({"config": 1})),
+            (OCI_MANIFEST, as_json({"config": {}, "layers": 3})),
+            (OCI_INDEX, as_json({"manifests": 3})),
+            (OCI_INDEX, as_json({"manifests": []})),
+            (OCI_INDEX, as_json({"manifests": [{"digest": "x", "size": 0}]})),
+            ("application/vnd.docker.distribution.manifest.v1+json", IMAGE.manifest),
+            ("", IMAGE.manifest),
+            (OCI_MANIFEST, b"{" + b" " * (4 << 20) + b"}"),
+        ],
+    )
+    def test_are_refused_with_a_manifest_that_is_none(self, media_type: str, raw: bytes) -> None:
+        files = layout({**IMAGE.blobs, path(raw): raw}, described(raw, media_type))
+        assert refused(tarred(files)).exit_code == 2
+
+    @pytest.mark.parametrize("annotations", [{NAME: "R.example/App:1"}, {NAME: "a b"}, {REF: "x:y:z"}])
+    def test_are_refused_with_a_name_that_is_no_reference(self, annotations: dict[str, str]) -> None:
+        assert "no reference" in refused(named(**annotations)).message
+
+    def test_are_refused_with_a_name_of_another_digest(self) -> None:
+        assert "another digest" in refused(named(**{NAME: f"r.example/app@{digest(b'x')}"})).message
+
+
+class TestTars:
+    def names(self, data: bytes) -> list[str]:
+        stream = tar.Stream(opened(data))
+        return [member.name for member in tar.members(stream)]
+
+    @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    def test_are_read_as_every_tool_writes_them(self, form: int) -> None:
+        buffer = io.BytesIO()
+        long = "d/" * 60 + "ä" * 30 if form != tarfile.USTAR_FORMAT else "d/" * 60 + "end"
+        with tarfile.open(fileobj=buffer, mode="w", format=form) as made:
+            for name in ("a", long, "b"):
+                info = tarfile.TarInfo(name)
+                info.size, info.mtime = 700, 1.5 if form == tarfile.PAX_FORMAT else 1
+                made.addfile(info, io.BytesIO(bytes(700)))
+            made.addfile(tarfile.TarInfo("e"))
+        assert self.names(buffer.getvalue()) == ["a", long, "b", "e"]
+
+    def test_are_read_past_folders_and_devices(self) -> None:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as made:
+            for name, kind in (("d", tarfile.DIRTYPE), ("p", tarfile.FIFOTYPE), ("c", tarfile.CHRTYPE)):
+                info = tarfile.TarInfo(name)
+                info.type = kind
+                made.addfile(info)
+            made.addfile(tarfile.TarInfo("f"))
+        assert self.names(buffer.getvalue()) == ["f"]
+
+    @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+    def test_with_a_name_of_a_gigabyte_are_refused_unread(self, kind: bytes) -> None:
+        info = tarfile.TarInfo("x")
+        info.type, info.size = kind, 1 << 30
+        with pytest.raises(BadArchive, match="claims 1073741824 bytes"):
+            self.names(info.tobuf(tarfile.GNU_FORMAT) + b"x" * 4096)
+
+    @pytest.mark.parametrize("size", [b"-5", b"1e3", b"9" * 30, "٣".encode(), str(1 << 51).encode()])
+    def test_with_a_size_in_their_records_that_is_none_are_refused(self, size: bytes) -> None:
+        record = b" size=" + size + b"\n"
+        length = next(n for n in range(200) if len(str(n)) + len(record) == n)
+        body = str(length).encode() + record
+        info = tarfile.TarInfo("x")
+        info.type, info.size = tarfile.XHDTYPE, len(body)
+        with pytest.raises(BadArchive, match="claims a size"):
+            self.names(info.tobuf() + body.ljust(512, b"\0") + tar.header("x", 0) + tar.END)
+
+    @pytest.mark.parametrize("records", [b"x", b"99 a=b\n", b"1 a=b\n", b"-3 a=b\n", b"\xff a=b\n"])
+    def test_with_broken_records_are_refused(self, records: bytes) -> None:
+        info = tarfile.TarInfo("x")
+        info.type, info.size = tarfile.XHDTYPE, len(records)
+        with pytest.raises(BadArchive, match="broken records"):
+            self.names(info.tobuf() + records.ljust(512, b"\0") + tar.header("x", 0) + tar.END)
+
+    def test_that_go_on_behind_their_end_are_refused(self) -> None:
+        with pytest.raises(BadArchive, match="behind its end"):
+            self.names(tarred({"a": b""}) + bytes(20 << 20))
+
+    def test_with_too_many_members_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tar, "_MOST_MEMBERS", 5)
+        assert self.names(tarred({str(n): b"" for n in range(4)})) == ["0", "1", "2", "3"]
+        with pytest.raises(BadArchive, match="more than 5 members"):
+            self.names(tarred({str(n): b"" for n in range(9)}))
+
+    def test_of_any_size_have_a_header_that_others_read(self) -> None:
+        for size in (0, 511, (8 << 30) - 1, 8 << 30, 1 << 40):
+            info = tarfile.TarInfo.frombuf(tar.header("blobs/sha256/" + "a" * 64, size), "utf-8", "strict")
+            assert (info.size, info.mode, info.uid, info.mtime) == (size, 0o644, 0, 0)
+        assert [len(tar.padding(n)) for n in (0, 1, 511, 512, 513)] == [0, 511, 1, 0, 511]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_whatever_is_changed_in_an_archive_is_either_harmless_or_told(number: int) -> None:
+    raw, entry = index_of(IMAGE, ARM)
+    layouts = tarred(layout({**IMAGE.blobs, **ARM.blobs, path(raw): raw}, entry))
+    whole = (layouts, tarred(Image(packed=True).saved("app:1")), gzip.compress(layouts, mtime=0))[number]
+    chance = random.Random(number)
+    told = 0
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(chance.choice((1, 1, 3))):
+            at = chance.randrange(len(data))
+            match chance.randrange(3):
+                case 0:
+                    data[at] ^= 1 << chance.randrange(8)
+                case 1:
+                    del data[at : at + chance.choice((1, 100))]
+                case 2:
+                    data[at:at] = bytes(chance.choice((1, 512)))
+        file = opened(bytes(data))
+        try:
+            found = archive.read(file)
+        except BadArchive:
+            told += 1
+            continue
+        given = {digest(b"".join(chunks)) for _, chunks in archive.blobs(file, found, found.digests)}
+        assert given == found.digests
+    assert told > 200
+
+
+def test_reading_takes_little_memory_whatever_a_blob_has(packed: Callable[[bytes], bytes]) -> None:
+    big = Image(layers=(bytes(48 << 20), hashlib.sha256(b"").digest()))
+    file = opened(packed(tarred(big.layout(**{NAME: FULL}))))
+    tracemalloc.start()
+    found = archive.read(file)
+    for _, chunks in archive.blobs(file, found, found.digests):
+        for _ in chunks:
+            pass
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 16 << 20
+
+
+def test_more_documents_than_any_image_has_are_refused_before_memory_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "_MOST_KEPT", 10_000)
+    files = [(f"junk{n}", b"{" + bytes(3000)) for n in range(4)]
+    assert "manifests and configs" in refused(tarred(files)).message

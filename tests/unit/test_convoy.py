@@ -1,0 +1,318 @@
+"""Blobs to many hosts at once, without hosts: what is read how often, who waits for whom, what a fault costs."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+
+from tasks.errors import (
+    CommandFailed,
+    ConnectionLost,
+    ContentCorrupt,
+    ContentMissing,
+    DiskFull,
+    FerryError,
+    InternalError,
+    SourceLost,
+)
+from tasks.fleet import convoy
+from tasks.fleet.convoy import Convoy
+from tasks.oci.descriptor import Descriptor
+
+PATIENCE = 20  # seconds, after which a test that hangs says so
+
+
+def blob(data: bytes) -> Descriptor:
+    return Descriptor("application/octet-stream", f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
+
+
+@dataclass
+class Shelf:
+    """A source; ``has`` is what it gives, in chunks of a KiB."""
+
+    has: dict[Descriptor, bytes]
+    lanes: int = 2
+    name: str = "shelf"
+    read_how_often: dict[Descriptor, int] = field(default_factory=dict)
+    given: int = 0
+    break_in: Callable[[Descriptor, int], None] = lambda _blob, _at: None
+
+    def holder(self, blob: Descriptor) -> str:  # noqa: ARG002
+        return self.name
+
+    def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
+        for each in wanted:
+            self.read_how_often[each] = self.read_how_often.get(each, 0) + 1
+            yield each, self._chunks(each)
+
+    def _chunks(self, each: Descriptor) -> Iterator[bytes]:
+        data = self.has[each]
+        for at in range(0, len(data), 1024):
+            self.break_in(each, at)
+            self.given += 1024
+            yield data[at : at + 1024]
+
+
+@dataclass(eq=False)
+class Box:
+    """A host: what came, and how its sinks behave."""
+
+    name: str
+    on_write: Callable[[Box, Descriptor], bool] = lambda _box, _blob: True
+    on_end: Callable[[Box, Descriptor], None] = lambda _box, _blob: None
+    came: dict[Descriptor, bytes] = field(default_factory=dict)
+    cut: list[Descriptor] = field(default_factory=list)
+    taken: int = 0
+
+    def sink(self, each: Descriptor) -> Sink:
+        return Sink(self, each)
+
+
+class Sink:
+    def __init__(self, box: Box, each: Descriptor) -> None:
+        self.box, self.blob, self.data = box, each, b""
+
+    def write(self, data: bytes) -> bool:
+        taken = self.box.on_write(self.box, self.blob)
+        self.data += data
+        self.box.taken += len(data)
+        return taken
+
+    def end(self) -> None:
+        self.box.on_end(self.box, self.blob)
+        self.box.came[self.blob] = self.data
+
+    def cut(self) -> None:
+        self.box.cut.append(self.blob)
+
+
+class Later(threading.Thread):
+    """Work in a thread that no test waits for at its end, should it hang."""
+
+    def __init__(self, work: Callable[[], dict[str, FerryError]]) -> None:
+        super().__init__(daemon=True)
+        self.work = work
+        self.said: dict[str, FerryError] | FerryError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.said = self.work()
+        except FerryError as error:
+            self.said = error
+
+    def result(self) -> dict[str, FerryError] | FerryError | None:
+        self.join(PATIENCE)
+        assert not self.is_alive(), "it hangs"
+        return self.said
+
+
+def begin(shelf: convoy.Source, boxes: Iterable[tuple[Box, list[Descriptor]]]) -> dict[str, Later]:
+    """All hosts at once."""
+    wanted = list(boxes)
+    together = Convoy([box.name for box, _ in wanted], shelf)
+    return {box.name: Later(partial(together.deliver, box.name, blobs, box.sink)) for box, blobs in wanted}
+
+
+def deliver(
+    shelf: convoy.Source, boxes: Iterable[tuple[Box, list[Descriptor]]]
+) -> dict[str, dict[str, FerryError] | FerryError | None]:
+    """All hosts, to the end; by name what each got back, or raised."""
+    return {name: later.result() for name, later in begin(shelf, boxes).items()}
+
+
+DATA = {blob(data): data for data in (bytes([n]) * n * 10_000 for n in range(1, 8))}
+BLOBS = list(DATA)
+
+
+def test_each_blob_is_read_once_and_each_host_gets_its_own_alone() -> None:
+    shelf, boxes = Shelf(DATA), [Box("a"), Box("b"), Box("c")]
+    wanted = [BLOBS, BLOBS[:3], [BLOBS[5]]]
+    said = deliver(shelf, zip(boxes, wanted, strict=True))
+    assert said == {"a": {}, "b": {}, "c": {}}
+    for box, blobs in zip(boxes, wanted, strict=True):
+        assert box.came == {each: DATA[each] for each in blobs}
+    assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
+
+
+def test_a_host_that_is_gone_is_not_waited_for_and_one_that_comes_again_is_served_alone() -> None:
+    shelf, box = Shelf(DATA), Box("a")
+    together = Convoy(["a", "b", "c"], shelf)
+    together.gone("b")
+    done = Later(partial(together.deliver, "a", BLOBS[:1], box.sink))
+    time.sleep(0.05)
+    assert done.is_alive() and not shelf.read_how_often
+    together.gone("c")
+    assert done.result() == {}
+    assert together.deliver("a", BLOBS[1:2], box.sink) == {}
+    assert set(box.came) == set(BLOBS[:2])
+
+
+@pytest.mark.parametrize("error", [ConnectionLost("gone"), DiskFull("full")])
+def test_a_host_that_dies_is_dropped_and_the_others_go_on(error: FerryError) -> None:
+    def die(box: Box, _each: Descriptor) -> bool:
+        if box.taken > 30_000:
+            raise error
+        return True
+
+    dying, well = Box("dying", on_write=die), Box("well")
+    shelf = Shelf(DATA)
+    said = deliver(shelf, [(dying, BLOBS), (well, BLOBS)])
+    assert said == {"dying": error, "well": {}}
+    assert well.came == DATA
+    assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
+
+
+def test_a_host_that_dies_while_the_source_gives_nothing_is_told_at_once() -> None:
+    gate = threading.Event()
+
+    def stall(each: Descriptor, at: int) -> None:
+        if at and each == BLOBS[6]:
+            gate.wait(PATIENCE)
+
+    def die(_box: Box, each: Descriptor) -> None:
+        if each == BLOBS[0]:
+            raise ConnectionLost("gone")
+
+    box = Box("a", on_end=die)
+    said = deliver(Shelf(DATA, break_in=stall), [(box, BLOBS)])
+    assert isinstance(said["a"], ConnectionLost) and not gate.is_set()
+    assert BLOBS[6] in box.cut
+    gate.set()
+
+
+def test_a_host_that_is_lost_while_the_source_gives_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_GLANCE", 0.05)
+    gate = threading.Event()
+
+    def stall(_each: Descriptor, at: int) -> None:
+        if at:
+            gate.wait(PATIENCE)
+
+    def lost(box: Box, _each: Descriptor) -> bool:
+        return not box.taken
+
+    def tell(_box: Box, _each: Descriptor) -> None:
+        raise ConnectionLost("gone")
+
+    said = deliver(Shelf(DATA, break_in=stall), [(Box("a", on_write=lost, on_end=tell), BLOBS)])
+    assert isinstance(said["a"], ConnectionLost) and not gate.is_set()
+    gate.set()
+
+
+def test_where_nobody_takes_the_rest_of_a_blob_it_is_not_read() -> None:
+    def die(_box: Box, _each: Descriptor) -> bool:
+        raise ConnectionLost("gone")
+
+    big = {blob(bytes(32 << 20)): bytes(32 << 20)}
+    shelf = Shelf(big)
+    said = deliver(shelf, [(Box("a", on_write=die), list(big))])
+    assert isinstance(said["a"], ConnectionLost)
+    assert shelf.given < 16 << 20
+
+
+def test_a_blob_that_one_host_does_not_take_fails_there_alone() -> None:
+    def refuse(_box: Box, each: Descriptor) -> None:
+        if each == BLOBS[2]:
+            raise CommandFailed("no")
+
+    picky, well = Box("picky", on_write=lambda _box, each: each != BLOBS[2], on_end=refuse), Box("well")
+    said = deliver(Shelf(DATA), [(picky, BLOBS), (well, BLOBS)])
+    assert said["well"] == {}
+    assert isinstance(said["picky"], dict) and list(said["picky"]) == [BLOBS[2].digest]
+    assert set(picky.came) == set(BLOBS) - {BLOBS[2]}
+
+
+@pytest.mark.parametrize("what", ["flipped", "short", "long"])
+def test_a_wrong_blob_never_ends_well_and_names_who_has_it(what: str) -> None:
+    right = DATA[BLOBS[4]]
+    wrong = {"flipped": b"x" + right[1:], "short": right[:-1], "long": right + b"x"}[what]
+    shelf, boxes = Shelf({**DATA, BLOBS[4]: wrong}), [Box("a"), Box("b")]
+    said = deliver(shelf, [(box, BLOBS) for box in boxes])
+    for box in boxes:
+        failed = said[box.name]
+        assert isinstance(failed, dict) and isinstance(failed[BLOBS[4].digest], ContentCorrupt), failed
+        assert BLOBS[4].digest in failed[BLOBS[4].digest].message and "shelf" in failed[BLOBS[4].digest].message
+        assert box.cut == [BLOBS[4]]
+        assert set(box.came) == set(BLOBS) - {BLOBS[4]}
+
+
+def test_a_blob_that_cannot_be_read_fails_and_the_others_come() -> None:
+    def vanish(each: Descriptor, at: int) -> None:
+        if each == BLOBS[6] and at:
+            raise ContentMissing("gone")
+
+    box = Box("a")
+    said = deliver(Shelf(DATA, break_in=vanish), [(box, BLOBS)])
+    assert isinstance(said["a"], dict) and list(said["a"]) == [BLOBS[6].digest]
+    assert set(box.came) == set(BLOBS[:6])
+
+
+class Archive(Shelf):
+    """A source that decides its own order, and breaks off."""
+
+    how: FerryError | Exception | None = None
+
+    def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
+        first, *_ = list(wanted)
+        yield first, self._chunks(first)
+        if self.how:
+            raise self.how
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"), [(SourceLost("cut off"), SourceLost), (ValueError("a fault"), InternalError), (None, SourceLost)]
+)
+def test_a_source_that_breaks_off_fails_all_that_is_left(how: Exception | None, kind: type[FerryError]) -> None:
+    archive = Archive(DATA, lanes=1)
+    archive.how = how
+    box = Box("a")
+    said = deliver(archive, [(box, BLOBS)])
+    assert isinstance(said["a"], dict) and len(said["a"]) == len(BLOBS) - 1
+    assert {type(error) for error in said["a"].values()} == {kind}
+    assert len(box.came) == 1
+
+
+def test_a_fault_of_ours_in_the_middle_of_a_blob_is_told() -> None:
+    def fail(_each: Descriptor, _at: int) -> None:
+        raise ZeroDivisionError
+
+    box = Box("a")
+    said = deliver(Shelf(DATA, break_in=fail), [(box, BLOBS)])
+    assert isinstance(said["a"], dict)
+    assert {type(error) for error in said["a"].values()} == {InternalError}
+
+
+def test_a_slow_host_holds_up_the_others_by_its_queue_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    gate = threading.Event()
+    slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
+    shelf = Shelf(DATA)
+    running = begin(shelf, [(slow, BLOBS), (quick, BLOBS)])
+    time.sleep(0.3)
+    assert quick.taken <= (8 << 10) + 4 * 1024  # in memory: the queue, and what is on its way in each lane
+    assert shelf.given <= (8 << 10) + 4 * 1024
+    gate.set()
+    assert {name: later.result() for name, later in running.items()} == {"slow": {}, "quick": {}}
+    assert slow.came == quick.came == DATA
+    assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
+
+
+def test_a_host_that_holds_up_the_others_for_long_is_served_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(convoy, "_PATIENCE", 0.2)
+    monkeypatch.setattr(convoy, "_MOMENT", 0.05)
+    gate = threading.Event()
+    slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
+    running = begin(Shelf(DATA), [(slow, BLOBS), (quick, BLOBS)])
+    assert running["quick"].result() == {}
+    assert quick.came == DATA and running["slow"].is_alive()
+    gate.set()
+    assert running["slow"].result() == {}
+    assert slow.came == DATA

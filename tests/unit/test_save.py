@@ -1,0 +1,199 @@
+"""`save` chooses what an archive is to have, and leaves a whole one or none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from archives import NAME, REF, Image, digest, index_of, layout, path, tarred
+
+from tasks import errors, save
+from tasks.ctr.content import Content
+from tasks.ctr.images import Image as Listed
+from tasks.errors import CannotWrite, UsageError
+from tasks.oci import archive
+from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+from tasks.save import Plan, parse, plan
+
+IMAGE = Image()
+ARM = Image(layers=(tarred({"etc/arm": b"arm"}),), platform={"os": "linux", "architecture": "arm64"})
+INDEX, _ = index_of(IMAGE, ARM)
+ALL = {digest(blob): blob for blob in (*IMAGE.blobs.values(), *ARM.blobs.values(), INDEX)}
+HOST = Platform("linux", "amd64")
+FULL, BOTH = "r.example/app:1", "r.example/both:1"
+SINGLE = Listed(FULL, OCI_MANIFEST, digest(IMAGE.manifest), "1 KiB", "linux/amd64", frozenset())
+MULTI = Listed(BOTH, OCI_INDEX, digest(INDEX), "1 KiB", "linux/amd64,linux/arm64", frozenset())
+
+
+def content(*absent: bytes) -> Content:
+    """What a host has that has all but some."""
+    there = {d: blob for d, blob in ALL.items() if blob not in absent}
+    documents = {digest(blob): blob for blob in (INDEX, IMAGE.manifest, ARM.manifest) if blob not in absent}
+    return Content(frozenset(there), documents)
+
+
+def planned(*images: Listed, absent: Iterable[bytes] = (), **options: object) -> Plan:
+    request = parse(ref=["x"], out="x.tar", **options)  # type: ignore[arg-type]
+    return plan(request, HOST, images, content(*absent))
+
+
+def blobs_of(made: Plan) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
+    for blob in made.blobs:
+        data = ALL[blob.digest]
+        yield blob, iter((data[:7], data[7:]))
+
+
+def write(made: Plan, file: Path) -> str:
+    return save.write(made, file, blobs_of(made), lambda *_: None)
+
+
+class TestThePlan:
+    def test_has_all_of_an_image_of_one_platform(self) -> None:
+        made = planned(SINGLE)
+        assert {blob.digest for blob in made.blobs} == {digest(blob) for blob in IMAGE.blobs.values()}
+        assert made.images == (save.SavedImage(FULL, digest(IMAGE.manifest), ("linux/amd64",)),)
+
+    def test_has_what_is_there_of_an_index_and_the_other_manifests(self) -> None:
+        made = planned(MULTI, absent=ARM.layers)
+        assert {b.digest for b in made.blobs} >= {digest(b) for b in (INDEX, *IMAGE.blobs.values())}
+        assert made.images[0].platforms == ("linux/amd64",)
+        assert digest(ARM.manifest) not in {b.digest for b in planned(MULTI, absent=[ARM.manifest]).blobs}
+        assert {b.digest for b in planned(MULTI).blobs} == set(ALL)
+
+    def test_has_one_platforms_manifest_where_asked(self) -> None:
+        one = planned(MULTI, platform="linux/arm64", absent=IMAGE.layers)
+        assert {b.digest for b in one.blobs} == {digest(b) for b in ARM.blobs.values()}
+        assert one.images == (save.SavedImage(BOTH, digest(ARM.manifest), ("linux/arm64",)),)
+        (docker,) = json.loads(one.documents["manifest.json"])
+        assert docker["Config"] == path(ARM.config)
+
+    def test_has_each_blob_once(self) -> None:
+        made = planned(SINGLE, MULTI)
+        assert len(made.blobs) == len({blob.digest for blob in made.blobs})
+        assert [blob.digest for blob in made.blobs] == sorted(blob.digest for blob in made.blobs)
+
+    @pytest.mark.parametrize("absent", [*IMAGE.layers, IMAGE.config, IMAGE.manifest])
+    def test_is_refused_where_a_blob_is_absent(self, absent: bytes) -> None:
+        for image in (SINGLE, MULTI):
+            with pytest.raises(errors.ContentMissing) as caught:
+                planned(image, absent=[absent])
+            assert digest(absent) in caught.value.said
+
+    def test_is_refused_for_all_platforms_where_one_is_not_there(self) -> None:
+        with pytest.raises(errors.ContentMissing):
+            planned(MULTI, all_platforms=True, absent=ARM.layers)
+
+    def test_is_refused_for_a_platform_that_the_image_has_not(self) -> None:
+        for image in (SINGLE, MULTI):
+            with pytest.raises(errors.PlatformMissing):
+                planned(image, platform="linux/s390x")
+
+
+class TestTheArchive:
+    def test_is_read_as_what_was_planned(self, tmp_path: Path) -> None:
+        file = tmp_path / "a.tar"
+        write(planned(SINGLE, MULTI), file)
+        with file.open("rb") as opened:
+            found = archive.read(opened)
+        assert [(e.name, e.target.digest) for e in found.entries] == [(FULL, SINGLE.digest), (BOTH, MULTI.digest)]
+        assert found.digests == set(ALL)
+
+    def test_carries_both_annotations_and_dockers_list(self) -> None:
+        documents = planned(SINGLE, MULTI).documents
+        entries = json.loads(documents["index.json"])["manifests"]
+        assert [entry["annotations"] for entry in entries] == [{NAME: n, REF: n} for n in (FULL, BOTH)]
+        layers = [path(layer) for layer in IMAGE.layers]
+        assert json.loads(documents["manifest.json"]) == [
+            {"Config": path(IMAGE.config), "RepoTags": [FULL, BOTH], "Layers": layers}
+        ]
+
+    def test_has_the_same_bytes_every_time_and_the_size_that_was_told(self, tmp_path: Path) -> None:
+        made = planned(MULTI)
+        for name in ("a.tar", "b.tar"):
+            write(made, tmp_path / name)
+        assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+        assert (tmp_path / "a.tar").stat().st_size == made.size
+
+    def test_has_its_sum_beside_it_as_sha256sum_checks_it(self, tmp_path: Path) -> None:
+        told = write(planned(SINGLE), tmp_path / "a b.tar")
+        assert told == hashlib.sha256((tmp_path / "a b.tar").read_bytes()).hexdigest()
+        subprocess.run(["sha256sum", "--check", "--strict", "a b.tar.sha256"], cwd=tmp_path, check=True)
+
+    def test_takes_the_place_of_another_only_when_it_is_whole(self, tmp_path: Path) -> None:
+        file = tmp_path / "a.tar"
+        file.write_text("before")
+        (tmp_path / "a.tar.part").write_text("left by a run that was killed")
+
+        def broken(made: Plan) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
+            yield from list(blobs_of(made))[:2]
+            raise errors.ConnectionLost("the connection broke")
+
+        made = planned(SINGLE)
+        with pytest.raises(errors.ConnectionLost):
+            save.write(made, file, broken(made), lambda *_: None)
+        assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a.tar", "before")]
+        write(made, file)
+        assert file.stat().st_size == made.size
+
+    def test_is_written_by_one_run_at_a_time(self, tmp_path: Path) -> None:
+        made = planned(SINGLE)
+
+        def in_between() -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
+            with pytest.raises(CannotWrite, match="another run"):
+                write(made, tmp_path / "a.tar")
+            yield from blobs_of(made)
+
+        save.write(made, tmp_path / "a.tar", in_between(), lambda *_: None)
+        assert (tmp_path / "a.tar").stat().st_size == made.size
+
+    def test_that_cannot_be_written_is_told_as_such(self, tmp_path: Path) -> None:
+        with pytest.raises(CannotWrite, match="control machine") as caught:
+            write(planned(SINGLE), tmp_path / "none" / "deeper" / "a.tar")
+        assert caught.value.said == "No such file or directory"
+
+    def test_tells_how_far_it_has_come(self, tmp_path: Path) -> None:
+        made, told = planned(SINGLE), []
+        save.write(made, tmp_path / "a.tar", blobs_of(made), lambda done, total: told.append((done, total)))
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        assert {total for _, total in told} == {made.size}
+        assert told[-1][0] == made.size - 1024
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"ref": ["a"]},
+            {"out": "a.tar"},
+            {"ref": [], "out": "a.tar"},
+            {"ref": ["A B"], "out": "a.tar"},
+            {"ref": ["a"], "out": "/none/deeper/a.tar"},
+            {"ref": ["a"], "out": "a.tar", "platform": "linux/amd64", "all_platforms": True},
+            {"ref": ["a"], "out": "a.tar", "platform": "amd64"},
+            {"ref": ["a"], "out": "a.tar", "namespace": "a/b"},
+        ],
+    )
+    def test_that_make_no_sense_are_refused(self, options: dict[str, object]) -> None:
+        with pytest.raises(UsageError):
+            parse(**options)  # type: ignore[arg-type]
+
+    def test_name_a_file_or_a_folder_with_a_file_for_each_host(self, tmp_path: Path) -> None:
+        assert parse(ref=["a"], out=str(tmp_path / "a.tar")).file("node1") == tmp_path / "a.tar"
+        assert parse(ref=["a"], out=str(tmp_path)).file("node1") == tmp_path / "node1.tar"
+        assert parse(ref=["a"], out=f"{tmp_path}/new/").file("root@h:22") == tmp_path / "new" / "root@h:22.tar"
+
+
+def test_an_archive_that_has_it_all_is_known_again(tmp_path: Path) -> None:
+    file = tmp_path / "a.tar"
+    write(planned(SINGLE), file)
+    assert save.holds(file, planned(SINGLE))
+    assert not save.holds(file, planned(MULTI))
+    file.write_bytes(tarred(layout(IMAGE.blobs, IMAGE.entry(**{NAME: "r.example/other:1"}))))
+    assert not save.holds(file, planned(SINGLE))
+    file.write_text("no archive")
+    assert not save.holds(file, planned(SINGLE))
