@@ -21,6 +21,7 @@ _METER = re.compile(rb"ferry-read: (\d+)")  # transfer's own
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|\((?P<short>[0-9a-f]{12})\)")
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _DONE = ("done", "complete", "exists", "committing")
+_MOVING = 1 << 10  # bytes a second; Go's runtime wakes itself through a pipe, some bytes each time
 _LONGEST = 1 << 12  # bytes of a line that may still become one of progress
 
 
@@ -50,7 +51,7 @@ class Progress:
         self._short = {digest.partition(":")[2][:12]: digest for digest in self._sizes}
         self._rest = b""
         self.items: dict[str, Item] = {}
-        self.read = 0
+        self.read = self._sampled = 0
         self.unpacking = False
 
     @property
@@ -94,7 +95,8 @@ class Progress:
     def _is_progress(self, line: bytes) -> bool:
         bare = _ESCAPE.sub(b"", line)
         if meter := _METER.fullmatch(bare):
-            self.read = int(meter[1])
+            before, self._sampled = self._sampled, int(meter[1])
+            self.read = self._sampled if self._sampled - before >= _MOVING else self.read
             return True
         if bar := _BAR.fullmatch(bare):
             done, total = (bar[name].decode() if bar[name] else None for name in ("done", "total"))

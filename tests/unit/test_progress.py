@@ -76,6 +76,17 @@ def test_the_total_is_known_once_every_size_is() -> None:
     assert (progress.done, progress.total) == (1 << 20, 1 << 20)
 
 
+def test_where_ctr_tells_no_layers_what_it_reads_counts_but_not_its_waking_up() -> None:
+    progress = Progress({A: 10_000, B: 1000})
+    assert progress.feed(b"ferry-read: 5000\n") == b""
+    assert (progress.done, progress.total) == (5000, 11_000)
+    for count in range(5002, 9000, 2):
+        progress.feed(f"ferry-read: {count}\n".encode())
+    assert progress.done == 5000
+    progress.feed(b"ferry-read: 99000\n")
+    assert (progress.done, progress.total) == (11_000, 11_000)
+
+
 def test_an_endless_line_is_not_hoarded() -> None:
     progress = Progress()
     kept = progress.feed(b"x" * 100_000)
