@@ -19,7 +19,7 @@ from lab.images import NATIVE, build, seed_image
 
 NAME, BASE, SMALL = (f"r.example/bench/{repository}:1" for repository in ("image", "base", "small"))
 ARCHIVE = "/tmp/bench-copy.tar"
-SOURCE, TARGET = "node4", "node3"
+SOURCE, TARGET = "node3", "node4"
 NAMESPACE = "k8s.io"
 MANY = 8
 FAB = str(Path(sys.executable).with_name("fab"))

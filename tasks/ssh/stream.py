@@ -76,8 +76,13 @@ class Hold(Stream):
             exchange.wait(1.0)
         return done.read(self._mark, bytes(exchange.stdout), bytes(exchange.stderr))
 
-    def let_go(self) -> None:
-        """Ends it, and waits until it has cleaned up."""
+    def let_go(self, word: bytes = b"") -> None:
+        """Ends it, and waits until it has cleaned up.
+
+        Args:
+            word: a line that its last step reads before stdin ends.
+        """
+        self._channel.sendall(word)
         self._channel.shutdown_write()
         self._end(Script({}))
 
