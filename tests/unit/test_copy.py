@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import subprocess
+import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -292,6 +296,36 @@ class TestTheHold:
     def test_a_transfer_has_as_much_time_as_its_size_needs(self) -> None:
         assert delivery.time_for(0, 60) == 60
         assert delivery.time_for(64 << 30, 60) > 86400
+
+
+class TestTheIntake:
+    def test_to_1_6_the_daemon_is_told_what_to_expect(self) -> None:
+        intake = delivery.intake(PLACE, blob(6), 3)
+        assert f"--expected-digest {digest(6)} --expected-size 60" in intake.step
+        assert intake.step.endswith("-3") and intake.head == intake.tail == b""
+
+    def test_from_1_7_on_it_is_the_only_blob_of_an_archive_without_images(self) -> None:
+        modern = replace(CTR, capabilities=Capabilities.of_version(cast(Version, Version.parse("1.7.24"))))
+        data = b"x" * 1000
+        layer = Descriptor("layer", f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
+        intake = delivery.intake(replace(PLACE, ctr=modern), layer, 0)
+        with tarfile.open(fileobj=io.BytesIO(intake.head + data + intake.tail)) as archive:
+            assert archive.getnames() == ["oci-layout", f"blobs/{layer.digest.replace(':', '/')}", "index.json"]
+            assert archive.extractfile(archive.getmembers()[1]).read() == data  # type: ignore[union-attr]
+            assert json.load(archive.extractfile("index.json"))["manifests"] == []  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_what_counts_is_whether_the_blob_is_there_afterwards(self, tmp_path: Any, there: bool) -> None:
+        modern = replace(CTR, capabilities=Capabilities.of_version(cast(Version, Version.parse("2.1.0"))))
+        fake = tmp_path / "ctr"
+        shown = f"echo {digest(6)}" if there else ":"
+        fake.write_text(
+            f'#!/bin/sh\ncase "$*" in *import*) cat >/dev/null; echo no image >&2; exit 1;; *) {shown};; esac\n'
+        )
+        fake.chmod(0o755)
+        step = delivery.intake(replace(PLACE, ctr=replace(modern, argv=(str(fake),))), blob(6), 0).step
+        done = subprocess.run(["sh", "-c", step], input=b"data", capture_output=True, check=False)
+        assert (done.returncode == 0, done.stderr) == (there, b"" if there else b"no image\n")
 
 
 def test_requests_are_values() -> None:
