@@ -370,10 +370,9 @@ class Job:
         """Holds, fetches and names; what goes wrong with one image leaves the others alone."""
         for plan in todo:
             plan.again = None
-        loads = [plan.load for plan in todo if plan.load]
-        wanted = delivery.to_send(loads, self.store)
+        wanted = delivery.to_send([plan.load for plan in todo if plan.load], self.store)
         self.total += sum(blob.size for blob in wanted)
-        with self._holding(loads) as planted:
+        with self._holding(todo) as planted:
             failed = self._fetch(wanted)
             for number, plan in enumerate(todo):
                 self._settle(plan, planted[f"plant-{number}"], failed)
@@ -392,7 +391,8 @@ class Job:
             self.seconds += time.monotonic() - began
 
     @contextlib.contextmanager
-    def _holding(self, loads: Sequence[Load]) -> Iterator[dict[str, Answer]]:
+    def _holding(self, todo: Sequence[Plan]) -> Iterator[dict[str, Answer]]:
+        loads = [plan.load for plan in todo if plan.load]
         hold = self.host.hold(delivery.hold(self.place, loads, self.store), limit=_DAY)
         try:
             with self.host.lost_connection():
@@ -403,7 +403,7 @@ class Job:
                 hold.let_go()
             raise
         with self.host.lost_connection():
-            hold.let_go()
+            hold.let_go(b"" if any(plan.error or plan.again for plan in todo) else delivery.NAMED)
 
     def _sink(self, blob: Descriptor) -> _Ingest:
         return _Ingest(self, blob)
@@ -523,14 +523,18 @@ class _Ingest:
     def __init__(self, job: Job, blob: Descriptor) -> None:
         self._job, self._blob = job, blob
         host = job.host
-        step = delivery.ingest(job.place, blob, next(job.attempts))
+        self._intake = delivery.intake(job.place, blob, next(job.attempts))
         limit = delivery.time_for(blob.size, host.target.limits.command)
-        self._upload = host.upload(Script({"ingest": step}), limit=limit)
+        self._upload = host.upload(Script({"ingest": self._intake.step}), limit=limit)
+        self._send(self._intake.head)
+
+    def _send(self, data: bytes) -> bool:
+        with self._job.host.lost_connection():
+            return self._upload.write(data)
 
     def write(self, data: bytes) -> bool:
         """Sends data."""
-        with self._job.host.lost_connection():
-            taken = self._upload.write(data)
+        taken = self._send(data)
         self._job.moved(len(data))
         return taken
 
@@ -540,6 +544,7 @@ class _Ingest:
         Raises:
             FerryError: it did not.
         """
+        self._send(self._intake.tail)
         with self._job.host.lost_connection():
             answer = self._upload.end()["ingest"]
         if not answer.ok:

@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tasks.oci import tar
 from tasks.oci.descriptor import OCI_INDEX, Descriptor, Manifest
 
 NAME = "io.containerd.image.name"
@@ -79,6 +80,18 @@ def blob_path(digest: str) -> str:
 
 def _json(document: object) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
+
+
+def around(blob: Descriptor) -> tuple[bytes, bytes]:
+    """What makes a blob an archive of its own, without any image: the bytes before and behind it."""
+    algorithm, _, value = blob.digest.partition(":")
+    version, index = b'{"imageLayoutVersion":"1.0.0"}', b'{"schemaVersion":2,"manifests":[]}'
+    head = _file("oci-layout", version) + tar.header(f"blobs/{algorithm}/{value}", blob.size)
+    return head, tar.padding(blob.size) + _file("index.json", index) + tar.END
+
+
+def _file(name: str, data: bytes) -> bytes:
+    return tar.header(name, len(data)) + data + tar.padding(len(data))
 
 
 def _entry(full: str, ref: str, target: Descriptor) -> dict[str, object]:

@@ -14,7 +14,8 @@ from tasks.ssh.exchange import End, Exchange
 
 # Measured on loopback: a smaller window waits for itself, a larger one for Python's memory (ARCHITECTURE, Transport).
 WINDOW = 4 << 20
-CHUNK = 1 << 17
+_CHUNK = 1 << 18  # bytes that are handed on at once; packets have 32 KiB, and each hand costs
+_PACKET = 1 << 15  # bytes; what sshd takes at once
 _MOST_NOISE = 1 << 20  # bytes that a login shell may print before the first frame
 _MOST_END = 256  # bytes of a frame's end
 READ = "read"  # the name of the one step that gives data
@@ -75,8 +76,13 @@ class Hold(Stream):
             exchange.wait(1.0)
         return done.read(self._mark, bytes(exchange.stdout), bytes(exchange.stderr))
 
-    def let_go(self) -> None:
-        """Ends it, and waits until it has cleaned up."""
+    def let_go(self, word: bytes = b"") -> None:
+        """Ends it, and waits until it has cleaned up.
+
+        Args:
+            word: a line that its last step reads before stdin ends.
+        """
+        self._channel.sendall(word)
         self._channel.shutdown_write()
         self._end(Script({}))
 
@@ -92,7 +98,7 @@ class Download(Stream):
             data = self._first()
             tail = b""
             while data:
-                tail = (tail + data)[-_MOST_END:]
+                tail = (tail + data[-_MOST_END:])[-_MOST_END:]
                 if size > 0:
                     yield data[:size]
                 size -= len(data)
@@ -117,8 +123,12 @@ class Download(Stream):
 
     def _receive(self) -> bytes:
         self._exchange.drain_stderr()
-        data: bytes = self._channel.recv(CHUNK)
-        return data
+        parts = [self._channel.recv(_CHUNK)]
+        left = _CHUNK - len(parts[0])
+        while parts[-1] and left > 0 and self._channel.recv_ready():
+            parts.append(self._channel.recv(left))
+            left -= len(parts[-1])
+        return b"".join(parts)
 
     def _ended(self, tail: bytes) -> Answer:
         match = re.search(rb"\n%s end (\d+)\n$" % self._mark.encode(), tail)
@@ -138,8 +148,10 @@ class Upload(Stream):
         if self._exchange.ended():
             return False
         self._exchange.drain_stderr()
+        at = 0
         try:
-            self._channel.sendall(data)
+            while at < len(data):
+                at += self._channel.send(data[at : at + _PACKET])
         except TimeoutError:
             raise
         except OSError:  # it has closed its stdin

@@ -1,0 +1,333 @@
+"""Copy, without hosts: options, whose image is meant, which name it gets, what a host lacks, and the scripts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+import pytest
+
+from tasks import copy
+from tasks.copy import Request, Stock, Wish
+from tasks.ctr import delivery
+from tasks.ctr.commands import Ctr
+from tasks.ctr.content import Content
+from tasks.ctr.delivery import Load, Store
+from tasks.ctr.images import Image, Listing
+from tasks.ctr.naming import Place
+from tasks.ctr.probe import Settings
+from tasks.ctr.version import Capabilities, Version
+from tasks.errors import (
+    BadReference,
+    ContentMissing,
+    Drift,
+    FerryError,
+    ImageNotFound,
+    SourceLost,
+    Unreachable,
+    UsageError,
+)
+from tasks.fleet.delivery import cargo
+from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+from tasks.oci.reference import Reference
+from tasks.ssh.host import Host
+
+AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64")
+
+
+def digest(number: int) -> str:
+    return f"sha256:{number:064x}"
+
+
+def blob(number: int, kind: str = "layer", platform: Platform | None = None) -> Descriptor:
+    return Descriptor(kind, digest(number), number * 10, platform)
+
+
+def manifest(*blobs: Descriptor) -> bytes:
+    listed = [{"mediaType": b.media_type, "digest": b.digest, "size": b.size} for b in blobs]
+    return json.dumps({"config": listed[0], "layers": listed[1:]}).encode()
+
+
+def index(children: Mapping[Platform, Descriptor]) -> bytes:
+    listed = [
+        {
+            "mediaType": OCI_MANIFEST,
+            "digest": child.digest,
+            "size": child.size,
+            "platform": {"os": platform.os, "architecture": platform.architecture},
+        }
+        for platform, child in children.items()
+    ]
+    return json.dumps({"manifests": listed}).encode()
+
+
+class Two:
+    """An image of two platforms: index 1, manifests 2 and 3, configs 4 and 5, layers 6 and 7."""
+
+    top, amd, arm = blob(1, OCI_INDEX), blob(2, OCI_MANIFEST, AMD), blob(3, OCI_MANIFEST, ARM)
+    documents: ClassVar = {
+        digest(1): index({AMD: blob(2), ARM: blob(3)}),
+        digest(2): manifest(blob(4), blob(6)),
+        digest(3): manifest(blob(5), blob(7)),
+    }
+
+    @classmethod
+    def content(cls, *visible: int) -> Content:
+        return Content(frozenset(map(digest, visible)), dict(cls.documents))
+
+
+def image(name: str = "r.example/app:1", number: int = 1, media_type: str = OCI_INDEX) -> Image:
+    return Image(name, media_type, digest(number), "1 MiB", "linux/amd64,linux/arm64", frozenset())
+
+
+class TestOptions:
+    def test_the_namespace_is_that_of_both_ends_unless_told_otherwise(self) -> None:
+        both = copy.parse(from_=["a"], ref=["x"], namespace="here")
+        apart = copy.parse(from_=["a"], ref=["x"], namespace="here", to_namespace="there")
+        assert (both.namespace, both.to_namespace) == ("here", "here")
+        assert (apart.namespace, apart.to_namespace) == ("here", "there")
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"ref": ["x"]},
+            {"from_": ["a"]},
+            {"from_": ["a"], "ref": ["x"], "map": "file"},
+            {"from_": ["a"], "ref": ["x", "y"], "as_": "z:1"},
+            {"from_": ["a"], "ref": ["x*"], "as_": "z:1"},
+            {"from_": ["a"], "ref": ["x"], "as_": f"z@{digest(1)}"},
+            {"from_": ["a"], "ref": ["x"], "platform": "linux/arm64", "all_platforms": True},
+            {"from_": ["a"], "ref": ["x"], "namespace": "a/b"},
+        ],
+    )
+    def test_what_contradicts_itself_is_refused(self, options: dict[str, Any]) -> None:
+        with pytest.raises(UsageError):
+            copy.parse(**options)
+
+    def test_a_word_that_is_no_reference_is_refused(self) -> None:
+        with pytest.raises(BadReference):
+            copy.parse(from_=["a"], ref=["not a name"])
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("wish", "name", "expected"),
+        [
+            (Wish("app:1"), "r.example/app:1", "r.example/app:1"),
+            (Wish("busybox"), "busybox:1", "docker.io/library/busybox:1"),
+            (Wish("app:1", Reference.parse("new.example/b:2")), "r.example/app:1", "new.example/b:2"),
+            (Wish("app:1", Reference.parse("new.example/b")), "r.example/app:7", "new.example/b:7"),
+            (Wish(digest(1), Reference.parse("new.example/b")), digest(9), "new.example/b:latest"),
+        ],
+    )
+    def test_an_image_keeps_its_name_or_gets_the_one_asked_for(self, wish: Wish, name: str, expected: str) -> None:
+        (parcel,) = copy._parcels({wish: [image(name)]})
+        assert str(parcel.dst) == expected
+
+    @pytest.mark.parametrize("name", [digest(5), f"r.example/app@{digest(1)}", "Not A Name"])
+    def test_an_image_without_a_name_needs_one(self, name: str) -> None:
+        with pytest.raises(UsageError, match="no tag"):
+            list(copy._parcels({Wish("x"): [image(name)]}))
+
+    def test_two_images_under_one_name_are_refused_and_one_under_two_wishes_is_not(self) -> None:
+        with pytest.raises(UsageError, match="two images"):
+            list(copy._parcels({Wish("a"): [image()], Wish("b"): [image(number=2)]}))
+        assert len(list(copy._parcels({Wish("a"): [image()], Wish("b"): [image()]}))) == 2
+
+
+class Named:
+    """As much of a host as an error needs."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def stock(name: str, wish: Wish, *images: Image, content: Content | None = None) -> Stock:
+    facts = cast(Any, type("Facts", (), {"platform": AMD}))
+    found = {wish: images} if images else {}
+    return Stock(cast(Host, Named(name)), facts, Listing("k8s.io", images), content or Content(), found)
+
+
+class TestWhoHasIt:
+    request = copy.parse(from_=["any"], ref=["r.example/*"])
+    wish = Wish("r.example/*")
+
+    def test_the_first_source_named_decides(self) -> None:
+        request = copy.parse(from_=["a", "b"], ref=["r.example/*"])
+        stocks = [
+            stock("a", self.wish, image(number=1)),
+            stock("b", self.wish, image(number=2), image("r.example/b:1")),
+        ]
+        found = copy._resolve(self.wish, stocks, request, {})
+        assert [(each.name, each.digest) for each in found] == [
+            ("r.example/app:1", digest(1)),
+            ("r.example/b:1", digest(1)),
+        ]
+
+    def test_where_any_will_do_they_must_agree(self) -> None:
+        stocks = [stock("a", self.wish, image(number=1)), stock("b", self.wish, image(number=2))]
+        with pytest.raises(Drift) as raised:
+            copy._resolve(self.wish, stocks, self.request, {})
+        assert raised.value.said.splitlines() == [f"a {digest(1)}", f"b {digest(2)}"]
+
+    def test_what_nobody_has_is_told_with_who_could_not_be_asked(self) -> None:
+        with pytest.raises(ImageNotFound) as raised:
+            copy._resolve(self.wish, [stock("a", self.wish)], self.request, {"b": Unreachable("no connection")})
+        assert "a" in raised.value.message and "b: no connection" in raised.value.said
+
+    def test_any_takes_the_one_that_has_it_whole_and_else_all(self) -> None:
+        half = stock("half", self.wish, image(), content=Two.content(1, 2, 4))
+        whole = stock("whole", self.wish, image(), content=Two.content(1, 2, 4, 6))
+        assert [s.host.name for s in copy._used([half, whole], [image()], self.request)] == ["whole"]
+        assert [s.host.name for s in copy._used([half, half], [image()], self.request)] == ["half", "half"]
+        insisting = copy.parse(from_=["any"], ref=["r.example/*"], all_platforms=True)
+        assert len(copy._used([half, whole], [image()], insisting)) == 2
+
+    def test_a_source_that_is_unreachable_is_no_unreachable_destination(self) -> None:
+        told = copy._of_source("a", Unreachable("no connection", said="refused", hint="look"))
+        assert isinstance(told, SourceLost)
+        assert (told.message, told.said, told.hint) == ("the source a: no connection", "refused", "look")
+
+
+class TestCargo:
+    def numbers(self, content: Content, **options: Any) -> list[int]:
+        found = cargo(content, image(), Two.top, **{"platform": AMD, "every": False, **options})
+        return [int(each.digest[7:], 16) for each in found]
+
+    def test_all_platforms_that_are_whole_come_and_of_the_others_the_manifest(self) -> None:
+        assert self.numbers(Two.content(1, 2, 3, 4, 5, 6, 7)) == [1, 2, 3, 4, 6, 5, 7]
+        assert self.numbers(Two.content(1, 2, 3, 4, 5, 6)) == [1, 2, 3, 4, 6]
+        assert self.numbers(Two.content(1, 2, 4, 6)) == [1, 2, 4, 6]
+
+    def test_the_hosts_own_platform_must_be_whole(self) -> None:
+        with pytest.raises(ContentMissing) as raised:
+            self.numbers(Two.content(1, 2, 3, 4, 5, 7))
+        assert raised.value.said == digest(6)
+        assert self.numbers(Two.content(1, 2, 3, 4, 5, 7), platform=ARM) == [1, 2, 3, 5, 7]
+
+    def test_all_platforms_must_be_whole_where_that_is_asked(self) -> None:
+        with pytest.raises(ContentMissing) as raised:
+            self.numbers(Two.content(1, 2, 4, 6), every=True)
+        assert raised.value.said.splitlines() == [digest(3), digest(5), digest(7)]
+
+    def test_one_manifest_comes_with_its_blobs(self) -> None:
+        found = cargo(Two.content(1, 2, 4, 6), image(), Two.amd, AMD, every=False)
+        assert [each.digest for each in found] == [digest(2), digest(4), digest(6)]
+
+
+CTR = Ctr(("ctr",), "/run/c.sock", Capabilities.of_version(cast(Version, Version.parse("1.6.20"))))
+PLACE = Place(CTR, "k8s.io", "k8s.io", "/var/content", "ctr-ferry.20261124T000000Z-copy-12ab", managed=True)
+LOAD = Load((Two.top, Two.amd, blob(4), blob(6)), Two.documents)
+
+
+class TestStore:
+    def test_what_each_namespace_has_and_whose_labels_are_told_apart(self) -> None:
+        ours = "containerd.io/gc.root=ctr-ferry.old,containerd.io/gc.ref.content.ctr-ferry.old.0=sha256:00"
+        text = "\n".join(
+            [
+                "namespace default",
+                digest(9),
+                f"{digest(8)} 1MB 2 days containerd.io/gc.root=theirs",
+                "namespace k8s.io",
+                digest(4),
+                f"{digest(1)}  491B   2 minutes  {ours}",
+                f"{digest(2)} 1.049 MB 3 hours containerd.io/gc.root=2024-01-01T00:00:00Z",
+            ]
+        )
+        store = delivery.parse_store(text, "k8s.io")
+        assert store.here == {digest(1), digest(2), digest(4)}
+        assert store.elsewhere == {digest(8), digest(9)}
+        assert store.rooted == {digest(2)}
+        assert store.ours == {digest(1): ("containerd.io/gc.root", "containerd.io/gc.ref.content.ctr-ferry.old.0")}
+
+    def test_only_what_is_nowhere_goes_over_the_wire_and_documents_never(self) -> None:
+        store = Store(here=frozenset({digest(4)}), elsewhere=frozenset({digest(9)}))
+        assert delivery.to_send([LOAD, LOAD], store) == [blob(6)]
+
+    def test_the_question_reduces_thousands_of_rows_to_digests(self, tmp_path: Any) -> None:
+        rows = [
+            f"{digest(4)}\t1MB\t2 days\tcontainerd.io/distribution.source.x=y",
+            f"{digest(1)}\t1B\t1 s\ta.ctr-ferry.z=1",
+        ]
+        fake = tmp_path / "ctr"
+        fake.write_text(
+            '#!/bin/sh\ncase "$*" in *namespaces*) echo k8s.io;; *) printf "DIGEST\\tSIZE\\n%s\\n" "$ROWS";; esac\n'
+        )
+        fake.chmod(0o755)
+        step = delivery.questions(Settings(), "k8s.io", [])["store"]
+        sh = f"ready() {{ :; }}; ctr={fake}; address=/s\n{step}"
+        said = subprocess.run(
+            ["sh", "-c", sh],
+            env={"ROWS": "\n".join(rows), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert said.stdout.splitlines() == ["namespace k8s.io", digest(4), rows[1]]
+
+
+class TestTheHold:
+    def test_the_top_blob_is_labelled_as_holding_all_others_before_they_are_taken(self) -> None:
+        plant = delivery.hold(PLACE, [LOAD], Store()).steps["plant-0"]
+        label = plant.index("content label")
+        assert plant.index(f"--expected-digest {digest(1)}") < label < plant.index(f"--expected-digest {digest(2)}")
+        assert all(f".{n}={digest(held)}" in plant[label:] for n, held in enumerate((2, 4, 6)))
+        assert plant.count("content ingest") == 2  # the documents; what is to be sent comes later
+
+    def test_what_another_namespace_has_is_linked(self) -> None:
+        plant = delivery.hold(PLACE, [LOAD], Store(elsewhere=frozenset({digest(4), digest(6)}))).steps["plant-0"]
+        assert plant.count("<&5") == 2
+
+    def test_a_root_that_is_somebody_elses_is_left_alone(self) -> None:
+        script = delivery.hold(PLACE, [LOAD], Store(rooted=frozenset({digest(1)})))
+        assert "gc.root=" not in script.steps["plant-0"]
+
+    def test_labels_that_a_killed_run_left_go_with_ours(self) -> None:
+        old = "containerd.io/gc.ref.content.ctr-ferry.old.0"
+        script = delivery.hold(PLACE, [LOAD], Store(ours={digest(1): ("containerd.io/gc.root", old)}))
+        assert f"{old}=" in script.cleanup
+
+    def test_a_transfer_has_as_much_time_as_its_size_needs(self) -> None:
+        assert delivery.time_for(0, 60) == 60
+        assert delivery.time_for(64 << 30, 60) > 86400
+
+
+class TestTheIntake:
+    def test_to_1_6_the_daemon_is_told_what_to_expect(self) -> None:
+        intake = delivery.intake(PLACE, blob(6), 3)
+        assert f"--expected-digest {digest(6)} --expected-size 60" in intake.step
+        assert intake.step.endswith("-3") and intake.head == intake.tail == b""
+
+    def test_from_1_7_on_it_is_the_only_blob_of_an_archive_without_images(self) -> None:
+        modern = replace(CTR, capabilities=Capabilities.of_version(cast(Version, Version.parse("1.7.24"))))
+        data = b"x" * 1000
+        layer = Descriptor("layer", f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
+        intake = delivery.intake(replace(PLACE, ctr=modern), layer, 0)
+        with tarfile.open(fileobj=io.BytesIO(intake.head + data + intake.tail)) as archive:
+            assert archive.getnames() == ["oci-layout", f"blobs/{layer.digest.replace(':', '/')}", "index.json"]
+            assert archive.extractfile(archive.getmembers()[1]).read() == data  # type: ignore[union-attr]
+            assert json.load(archive.extractfile("index.json"))["manifests"] == []  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_what_counts_is_whether_the_blob_is_there_afterwards(self, tmp_path: Any, there: bool) -> None:
+        modern = replace(CTR, capabilities=Capabilities.of_version(cast(Version, Version.parse("2.1.0"))))
+        fake = tmp_path / "ctr"
+        shown = f"echo {digest(6)}" if there else ":"
+        fake.write_text(
+            f'#!/bin/sh\ncase "$*" in *import*) cat >/dev/null; echo no image >&2; exit 1;; *) {shown};; esac\n'
+        )
+        fake.chmod(0o755)
+        step = delivery.intake(replace(PLACE, ctr=replace(modern, argv=(str(fake),))), blob(6), 0).step
+        done = subprocess.run(["sh", "-c", step], input=b"data", capture_output=True, check=False)
+        assert (done.returncode == 0, done.stderr) == (there, b"" if there else b"no image\n")
+
+
+def test_requests_are_values() -> None:
+    assert copy.parse(from_=["a"], ref=["x"]) == Request(("a",), (Wish("x"),))
+    assert issubclass(SourceLost, FerryError)
