@@ -117,6 +117,9 @@ def test_the_record_has_every_command_host_and_word(runs: Runs) -> None:
     assert record["exit"] == run.exit == 1
     assert record["hosts"] == ["h001", "h002", "h012"]
     assert record["commands_asked"] == ["run", "run"]
+    assert [o.pop("lines") for o in record["commands"][0]["outcomes"]][:2] == [["out", "err"], ["out", "err"]]
+    for command in record["commands"][1:]:
+        assert [o.pop("lines") for o in command["outcomes"]] == [[], [], []]  # the error says it
     assert [c["outcomes"] for c in record["commands"]] == [c["outcomes"] for c in run.document["commands"]]
     assert record["started"] <= record["ended"]
     (folder,) = runs.runs.iterdir()
