@@ -264,10 +264,11 @@ def test_a_full_disk_is_told_and_with_room_the_next_run_goes_on(
         assert "no space left" in run.error["said"]
         assert stage.records(node2) == {}
         assert leftovers(node2) == []
+        arrived = [digest for digest in image.layers[NATIVE] if digest in seen(node2)]  # they came at once
         enlarge()
         again = fab(*words)
         assert again.statuses == {"node2": "changed", "node4": "unchanged"}, again.out
-        assert again.image("node2")["bytes_saved"] >= image.size(image.layers[NATIVE][0])
+        assert again.image("node2")["bytes_saved"] >= sum(map(image.size, arrived))
         assert stage.hello(node2, stage.name()) == "hello"
         node2.real_ctr("images", "rm", "--sync", stage.name())
 
