@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from lab.images import NATIVE, build, seed_image
 
 NAME, BASE, SMALL = (f"r.example/bench/{repository}:1" for repository in ("image", "base", "small"))
 ARCHIVE = "/tmp/bench-copy.tar"
-SOURCE, TARGET = "node3", "node4"
 NAMESPACE = "k8s.io"
 MANY = 8
 FAB = str(Path(sys.executable).with_name("fab"))
@@ -32,14 +32,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=1024, help="size of the image (default 1024)")
     parser.add_argument("--many-mib", type=int, default=128, help="size of the image for eight hosts (default 128)")
+    parser.add_argument("--source", default="node4", help="the node that has the image (default node4, containerd 1.7)")
+    parser.add_argument("--target", default="node3", help="the node that gets it (default node3, containerd 1.6)")
     parser.add_argument("--lab", help="state folder of another rehearsal fleet")
     parser.add_argument("--network", default="127.0.10", help="and its network")
     options = parser.parse_args()
     if not shutil.which("ssh"):
         sys.exit("bench-copy needs the ssh client: apt-get install openssh-client")
     fleet = Fleet(Path(options.lab), network=options.network) if options.lab else Fleet()
-    fleet.up(extra=MANY - 4)  # node1, 2, 4 and 5, and four more like node3
-    bench = Bench(fleet, options.mib, options.many_mib)
+    fleet.up(extra=MANY - 4)  # five nodes, and four more like node3
+    bench = Bench(fleet, options.source, options.target, options.mib, options.many_mib)
     try:
         bench.seed()
         pair, many = bench.pair(), bench.many()
@@ -62,10 +64,11 @@ def main() -> None:
             "peak MiB/150": max(each.peak_kib for each in (*pair[2:], *many)) / 1024 / 150,
         },
         [
-            f"{options.mib} MiB in 4 layers from {SOURCE} (containerd 1.6) to {TARGET} (1.7), over SSH on loopback.",
-            f"8 hosts: {options.many_mib} MiB in 4 layers to node1, 2, 4, 5 and four like node3; node1 is a stand-in.",
+            f"{options.mib} MiB in 4 layers from {bench.source.name} (containerd {bench.source.version}) to "
+            f"{bench.target.name} ({bench.target.version}), over SSH on loopback.",
+            f"8 hosts: {options.many_mib} MiB in 4 layers to eight of nine nodes; node1's ctr is a stand-in for 1.2.",
             "pipe: ssh a ctr export - | ssh b ctr import -. local import: of an archive on the node's own disk.",
-            f"bytes/missing: all bytes of the connection to {TARGET}, by a relay, where a layer is missing.",
+            f"bytes/missing: all bytes of the connection to {bench.target.name}, by a relay, where a layer is missing.",
         ],
     )
 
@@ -73,10 +76,10 @@ def main() -> None:
 class Bench:
     """The images and command lines of one measurement."""
 
-    def __init__(self, fleet: Fleet, mib: int, many_mib: int) -> None:
+    def __init__(self, fleet: Fleet, source: str, target: str, mib: int, many_mib: int) -> None:
         self.fleet = fleet
-        self.source, self.target = fleet.nodes[SOURCE], fleet.nodes[TARGET]
-        self.all = [node for node in fleet.nodes.values() if node.name != SOURCE][:MANY]
+        self.source, self.target = fleet.nodes[source], fleet.nodes[target]
+        self.all = [node for node in fleet.nodes.values() if node.name != source][:MANY]
         self.folder = Path(tempfile.mkdtemp(prefix="bench-", dir=fleet.state))
         self.base = build(self.folder, layers=[mib * MIB // 4] * 3, seed=93)
         self.image = build(self.folder, layers=[mib * MIB // 4] * 4, seed=93)
@@ -108,8 +111,10 @@ class Bench:
         return [
             self._contender("pipe", ["sh", "-c", pipe], one, NAME),
             self._contender("local import", ["sh", "-c", local], one, NAME),
-            self._contender("ours, cold", self._fab([TARGET], NAME), one, NAME),
-            self._contender("ours, 3 of 4 layers there", self._fab([TARGET], NAME), one, NAME, with_base=True),
+            self._contender("ours, cold", self._fab([self.target.name], NAME), one, NAME),
+            self._contender(
+                "ours, 3 of 4 layers there", self._fab([self.target.name], NAME), one, NAME, with_base=True
+            ),
         ]
 
     def many(self) -> list[Contender]:
@@ -138,6 +143,8 @@ class Bench:
         words = self._fab(["counted"], NAME)
         subprocess.run(words, env={**os.environ, "CTR_FERRY_INVENTORY": str(inventory)}, check=True)
         self._demand([self.target], NAME)
+        while not counts.exists():  # the relay ends after fab
+            time.sleep(0.05)
         missing = max(
             self.image.size(layer) for layer in set(self.image.layers[NATIVE]) - set(self.base.layers[NATIVE])
         )
@@ -158,7 +165,7 @@ class Bench:
         return Contender(name, argv, before, lambda: self._demand(nodes, image), env)
 
     def _fab(self, hosts: Sequence[str], image: str) -> list[str]:
-        return [FAB, "-H", ",".join(hosts), "copy", "--from", SOURCE, "--ref", image]
+        return [FAB, "-H", ",".join(hosts), "copy", "--from", self.source.name, "--ref", image]
 
     def _ssh(self, node: Node, command: str) -> str:
         options = ["-F", "none", "-i", f"{self.fleet.state}/ssh/id_ed25519", "-p", str(node.port)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -14,6 +15,7 @@ _CHUNK = 1 << 16
 def main() -> None:
     """Relays until both ends are closed."""
     host, port, file = sys.argv[1:]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # how paramiko ends a ProxyCommand
     with socket.create_connection((host, int(port))) as remote:
         threading.Thread(target=_back, args=(remote,), daemon=True).start()
         sent = 0

@@ -12,7 +12,7 @@ from tasks.ctr.shell import Answer, Script
 from tasks.errors import GarbledAnswer
 from tasks.ssh.exchange import End, Exchange
 
-# Measured on loopback: a smaller window waits for itself, a larger one for Python's memory (ARCHITECTURE, Transport).
+# Of what we receive, a channel; more was slower (ARCHITECTURE, Transport).
 WINDOW = 4 << 20
 _CHUNK = 1 << 18  # bytes that are handed on at once; packets have 32 KiB, and each hand costs
 _PACKET = 1 << 15  # bytes; what sshd takes at once
