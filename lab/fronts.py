@@ -17,6 +17,7 @@ import ssl
 import sys
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,7 +37,7 @@ Writer: TypeAlias = asyncio.StreamWriter
 
 
 @dataclass
-class Front:
+class Front(ABC):
     """Somewhere to connect to.
 
     Attributes:
@@ -51,6 +52,18 @@ class Front:
     sent: int = 0
     tls: ssl.SSLContext | None = None
 
+    @abstractmethod
+    async def open(self) -> None:
+        """Listen."""
+
+    def told(self) -> dict[str, Any]:
+        """Return what it has seen so far."""
+        return {"connections": self.connections, "sent": self.sent}
+
+
+class Server(Front):
+    """A front for TCP."""
+
     async def open(self) -> None:
         """Listen."""
         listening = _socket()
@@ -64,13 +77,9 @@ class Front:
             await self.serve(reader, writer)
         writer.close()
 
+    @abstractmethod
     async def serve(self, reader: Reader, writer: Writer) -> None:
         """Talk with one client until the connection is done with."""
-        raise NotImplementedError
-
-    def told(self) -> dict[str, Any]:
-        """Return what it has seen so far."""
-        return {"connections": self.connections, "sent": self.sent}
 
     def _count(self, size: int) -> float:
         """Take down what a client has sent; return 0, for how long to wait in seconds."""
@@ -105,7 +114,7 @@ class Names(Front, asyncio.DatagramProtocol):
         self._transport.sendto(data[:2] + flags + counts + question, addr)
 
 
-class Silent(Front):
+class Silent(Server):
     """Accepts, and never says a word."""
 
     async def serve(self, reader: Reader, writer: Writer) -> None:  # noqa: ARG002
@@ -115,7 +124,7 @@ class Silent(Front):
 
 
 @dataclass
-class Slow(Front):
+class Slow(Server):
     """Passes everything on, so and so many bytes a second each way.
 
     Attributes:
@@ -156,7 +165,7 @@ class Slow(Front):
 
 
 @dataclass
-class Flaky(Front):
+class Flaky(Server):
     """Answers so and so many requests with a fault and passes the others on, over plain HTTP.
 
     Attributes:
@@ -192,7 +201,7 @@ class Flaky(Front):
 
 
 @dataclass
-class Proxy(Front):
+class Proxy(Server):
     """An HTTP proxy that knows CONNECT.
 
     Attributes:
@@ -220,7 +229,7 @@ class Proxy(Front):
 
 
 @dataclass
-class Tokens(Front):
+class Tokens(Server):
     """A token server as Docker's token specification has it, for GET and for OAuth's POST.
 
     Attributes:

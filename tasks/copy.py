@@ -14,9 +14,10 @@ from tasks.fleet import look, options
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.convoy import Source
 from tasks.fleet.crew import Fleet
-from tasks.fleet.delivery import Order, Parcel, deliver
+from tasks.fleet.delivery import deliver
 from tasks.fleet.outcome import Result
 from tasks.fleet.pairs import read_map
+from tasks.fleet.parcels import Order, Parcel
 from tasks.fleet.sources import HostSource, Sources
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest
@@ -88,15 +89,13 @@ def parse(
     """
     if not from_:
         raise UsageError("copy needs --from HOST", hint="the host that has the image, or --from any")
-    if platform and all_platforms:
-        raise UsageError("--platform and --all-platforms exclude each other")
     source = options.namespace(namespace)
     return Request(
         tuple(from_),
         _wishes(tuple(ref or ()), as_, map),
         namespace=source,
         to_namespace=options.namespace(to_namespace, "--to-namespace") or source,
-        platform=options.platform(platform),
+        platform=options.platform(platform, every=all_platforms),
         every=all_platforms,
         unpack=not no_unpack,
         force=force,

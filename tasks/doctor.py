@@ -13,7 +13,7 @@ from tasks.ctr.probe import Facts
 from tasks.errors import FerryError, PermissionDenied, Unhealthy, Unreachable
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Result, Status, Table, names
-from tasks.oci.registry import TODO, Seen
+from tasks.oci.registry import REMEDIES, Seen
 from tasks.ssh import registry
 from tasks.ssh.host import Host
 from tasks.ssh.registry import Sight
@@ -165,4 +165,4 @@ def _registry(sight: Sight) -> Finding:
     state = {Seen.OPEN: Health.OK, Seen.LOGIN: Health.OK, Seen.NOT_CHECKED: Health.WARN, Seen.NO_TIME: Health.WARN}
     text = f"{sight.seen.value} ({sight.said})" if sight.said else sight.seen.value
     what = f"registry {sight.registry.name}"
-    return Finding(what, state.get(sight.seen, Health.FAIL), text, TODO.get(sight.seen, ""))
+    return Finding(what, state.get(sight.seen, Health.FAIL), text, REMEDIES.get(sight.seen, ""))

@@ -16,8 +16,9 @@ from tasks.errors import BadArchive, FerryError, SourceLost, UsageError
 from tasks.fleet import options
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.crew import Fleet
-from tasks.fleet.delivery import Order, Parcel, deliver
+from tasks.fleet.delivery import deliver
 from tasks.fleet.outcome import Result
+from tasks.fleet.parcels import Order, Parcel
 from tasks.oci import archive
 from tasks.oci.archive import Archive, Entry
 from tasks.oci.descriptor import Descriptor, Platform
@@ -101,9 +102,11 @@ def parse(
     """
     if not archive:
         raise UsageError("load needs --archive FILE", hint="fab -H node1 load --archive app.tar")
-    if platform and all_platforms:
-        raise UsageError("--platform and --all-platforms exclude each other")
-    name, wanted, where = options.new_name(as_), options.platform(platform), options.namespace(namespace)
+    name, wanted, where = (
+        options.new_name(as_),
+        options.platform(platform, every=all_platforms),
+        options.namespace(namespace),
+    )
     file = Path(archive).expanduser()
     try:
         found = _read(file)

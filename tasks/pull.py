@@ -16,7 +16,7 @@ from tasks.ctr.shell import Answer, Script
 from tasks.ctr.verdict import judge
 from tasks.errors import Drift, FerryError, MethodUnsupported, NotUnpacked, ReferenceExists, UsageError
 from tasks.fleet import credentials, look, options
-from tasks.fleet.carry import Carrier, There
+from tasks.fleet.carry import Carrier, There, told
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
 from tasks.fleet.undo import take_back
@@ -67,10 +67,7 @@ class PullResult:
 
     def lines(self) -> list[str]:
         """The name, its digest, and what is to be known."""
-        how = f"  ({self.method}, ctr {self.ctr})" if self.method else ""
-        unsure = [f"unverified: {self.reason}"] if self.verified != "digest" else []
-        below = [self.digest, *unsure, *self.notices]
-        return [f"{self.reference} in {self.namespace}{how}", *(f"  {line}" for line in below if line)]
+        return told(f"{self.reference} in {self.namespace}", self)
 
 
 def parse(
@@ -97,10 +94,15 @@ def parse(
             f"--ref {ref} has a digest and {'a tag' if reference.tag else '--digest another'}",
             hint="give a tag with --ref, and what it must point at with --digest",
         )
-    if platform and all_platforms:
-        raise UsageError("--platform and --all-platforms exclude each other")
     reference = reference if reference.tag or reference.digest else reference.with_tag("latest")
-    return Request(reference, digest, options.platform(platform), all_platforms, options.namespace(namespace), force)
+    return Request(
+        reference,
+        digest,
+        options.platform(platform, every=all_platforms),
+        all_platforms,
+        options.namespace(namespace),
+        force,
+    )
 
 
 def before(request: Request, targets: Sequence[Target]) -> None:

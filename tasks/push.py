@@ -15,7 +15,7 @@ from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Script
 from tasks.errors import MethodUnsupported, PlatformMissing, UsageError, VerifyFailed
 from tasks.fleet import credentials, look, options
-from tasks.fleet.carry import Carrier, There
+from tasks.fleet.carry import Carrier, There, told
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
 from tasks.oci.descriptor import Descriptor, Platform
@@ -67,10 +67,7 @@ class PushResult:
 
     def lines(self) -> list[str]:
         """The name, its digest, and what is to be known."""
-        how = f"  ({self.method}, ctr {self.ctr})" if self.method else ""
-        unsure = [f"unverified: {self.reason}"] if self.verified != "digest" else []
-        below = [self.digest, *unsure, *self.notices]
-        return [f"{self.source} -> {self.reference}{how}", *(f"  {line}" for line in below)]
+        return told(f"{self.source} -> {self.reference}", self)
 
 
 def parse(
@@ -93,9 +90,9 @@ def parse(
     target = Reference.parse(as_) if as_ else None
     if target and target.digest:
         raise UsageError(f"--as {as_} has a digest", hint="a name to push to has a tag alone")
-    if platform and all_platforms:
-        raise UsageError("--platform and --all-platforms exclude each other")
-    return Request(ref, target, options.platform(platform), all_platforms, options.namespace(namespace))
+    return Request(
+        ref, target, options.platform(platform, every=all_platforms), all_platforms, options.namespace(namespace)
+    )
 
 
 def before(request: Request, targets: Sequence[Target]) -> None:

@@ -9,7 +9,7 @@ from tasks.errors import FerryError, RegistryError, UsageError
 from tasks.fleet import credentials
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Result, Status, Table, names
-from tasks.oci.registry import TODO, Registry, Seen
+from tasks.oci.registry import REMEDIES, Registry, Seen
 from tasks.ssh.host import Host
 from tasks.ssh.registry import Sight, look
 from tasks.ssh.target import Target
@@ -54,7 +54,9 @@ class RegistrySight:
         text = f"{seen.value}, the login works" if login else seen.value
         text += f" ({sight.said})" if sight.said else ""
         seconds = round(sight.seconds, 3) if sight.seconds else None
-        return cls(sight.registry.name, sight.registry.scheme, health, text, auth, login, seconds, TODO.get(seen, ""))
+        return cls(
+            sight.registry.name, sight.registry.scheme, health, text, auth, login, seconds, REMEDIES.get(seen, "")
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from tasks.errors import FerryError, InUse, NotStarted, SomeFailed, UsageError, 
 from tasks.fleet import options
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.crew import Fleet
-from tasks.fleet.outcome import Result, Status, names
+from tasks.fleet.outcome import Result, Status, error_lines, names
 from tasks.oci.reference import Reference, is_digest
 from tasks.ssh.host import Host
 
@@ -116,9 +116,7 @@ class RemoveResult:
         if removed.note:
             yield f"  {removed.note}"
         if removed.error and several:
-            yield f"  {removed.error['kind']}: {removed.error['message']}"
-            yield from (f"    said: {line}" for line in removed.error["said"].splitlines())
-            yield f"    try: {removed.error['hint']}"
+            yield from (f"  {line}" for line in error_lines(removed.error))
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from tasks.ctr.verdict import exists, judge
 from tasks.errors import FerryError, MethodUnsupported, ReferenceExists, SomeFailed, UsageError
 from tasks.fleet import look, options
 from tasks.fleet.command import per_host
-from tasks.fleet.outcome import Status
+from tasks.fleet.outcome import Status, error_lines
 from tasks.fleet.pairs import Pair, moved_to, read_map, refuse_same
 from tasks.fleet.undo import take_back
 from tasks.oci.descriptor import Descriptor, Platform
@@ -156,9 +156,7 @@ def _image_lines(image: Retag, result: RetagResult) -> Iterator[str]:
     if image.note:
         yield f"  {image.note}"
     if image.error:
-        yield f"  {image.error['kind']}: {image.error['message']}"
-        yield from (f"    said: {line}" for line in image.error["said"].splitlines())
-        yield f"    try: {image.error['hint']}"
+        yield from (f"  {line}" for line in error_lines(image.error))
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ from tasks.errors import (
     SourceLost,
     UsageError,
 )
-from tasks.fleet import delivery, look, options
+from tasks.fleet import look, options, parcels
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.convoy import checked
 from tasks.fleet.crew import Fleet
@@ -86,8 +86,6 @@ def parse(
     for each in ref:
         if not (is_digest(each) or is_glob(each)):
             Reference.parse(each)
-    if platform and all_platforms:
-        raise UsageError("--platform and --all-platforms exclude each other")
     file = Path(out).expanduser()
     folder = file.is_dir() or out.endswith("/")
     if not (file if file.is_dir() else file.parent).is_dir():
@@ -97,7 +95,7 @@ def parse(
         file,
         folder,
         options.namespace(namespace),
-        options.platform(platform),
+        options.platform(platform, every=all_platforms),
         all_platforms,
         force,
     )
@@ -190,7 +188,7 @@ def plan(request: Request, host: Platform, images: Iterable[Image], content: Con
 
 def _cargo(request: Request, host: Platform, image: Image, target: Descriptor, content: Content) -> list[Descriptor]:
     try:
-        return delivery.cargo(content, image, target, request.platform or host, every=request.all_platforms)
+        return parcels.cargo(content, image, target, request.platform or host, every=request.all_platforms)
     except ContentMissing as error:
         raise content_missing(image.name, error.said) from error
 

@@ -9,7 +9,7 @@ from typing import Any
 from tasks.errors import UsageError
 from tasks.fleet.command import at_desk
 from tasks.fleet.desk import Desk
-from tasks.fleet.outcome import View
+from tasks.fleet.outcome import View, error_lines
 from tasks.fleet.record import Run, log_name
 
 
@@ -74,7 +74,5 @@ def _outcome(outcome: Mapping[str, Any]) -> list[str]:
     lines = [f"  {outcome['host']}  {outcome['status']}  {outcome['seconds']:.1f} s"]
     lines += [f"    {line}" for line in outcome.get("lines", ())]
     if error := outcome.get("error"):
-        lines += [f"    {error['kind']}: {error['message']}"]
-        lines += [f"      said: {line}" for line in error["said"].splitlines()]
-        lines += [f"      try: {error['hint']}"] if error["hint"] else []
+        lines += [f"    {line}" for line in error_lines(error)]
     return lines

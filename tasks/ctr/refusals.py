@@ -19,7 +19,7 @@ from tasks.errors import (
     RegistryUnresolved,
     RepositoryNotFound,
 )
-from tasks.oci.registry import TODO, Registry, Seen
+from tasks.oci.registry import REMEDIES, Registry, Seen
 
 # In this order: a text that fits several means the first. URLs are in these texts, with ports and digests.
 _WORDS = (
@@ -96,4 +96,4 @@ def error(seen: Seen, reference: str, said: str, *, login: bool) -> HostError:
     what = seen.value
     if seen is Seen.UNAUTHORIZED and not login:
         what = "it wants a login"
-    return _KINDS.get(seen, RegistryError)(f"registry of {reference}: {what}", said=said, hint=TODO.get(seen, ""))
+    return _KINDS.get(seen, RegistryError)(f"registry of {reference}: {what}", said=said, hint=REMEDIES.get(seen, ""))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 from tasks.ctr import refusals, transfer
 from tasks.ctr.failures import failure
@@ -30,6 +31,42 @@ _UNKNOWN = {
     Seen.DENIED: "the registry does not let this login ask for it",
 }
 _PAUSES = (0.5, 1.0, 2.0)  # seconds, between the tries of a registry that fails by its own word
+
+
+class Carried(Protocol):
+    """What push and pull tell of an image; see their results."""
+
+    @property
+    def digest(self) -> str:
+        """What the name points at."""
+
+    @property
+    def method(self) -> str:
+        """How it came there; empty where nothing was to be done."""
+
+    @property
+    def ctr(self) -> str:
+        """The version of the host's."""
+
+    @property
+    def verified(self) -> str:
+        """``digest``, or ``unverified``."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is unverified."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of it."""
+
+
+def told(what: str, carried: Carried) -> list[str]:
+    """The name, its digest, and what is to be known."""
+    how = f"  ({carried.method}, ctr {carried.ctr})" if carried.method else ""
+    unsure = f"unverified: {carried.reason}" if carried.verified != "digest" else ""
+    below = (carried.digest, unsure, *carried.notices)
+    return [f"{what}{how}", *(f"  {line}" for line in below if line)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,10 @@ def new_name(text: str | None, option: str = "--as") -> Reference | None:
     return reference
 
 
-def platform(text: str | None) -> Platform | None:
-    """A platform such as linux/arm64; None where it was not given."""
+def platform(text: str | None, *, every: bool = False) -> Platform | None:
+    """A platform such as linux/arm64; None where it was not given; not together with ``--all-platforms``."""
+    if text and every:
+        raise UsageError("--platform and --all-platforms exclude each other", hint="leave one of them out")
     try:
         return Platform.parse(text) if text is not None else None
     except ValueError as error:

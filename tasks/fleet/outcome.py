@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -86,6 +86,13 @@ class Outcome:
         if self.error:
             document["error"] = self.error.to_json()
         return document
+
+
+def error_lines(error: Mapping[str, str]) -> list[str]:
+    """An error's three parts, as a person reads them; ``error`` in the shape that it has in ``--json``."""
+    lines = [f"{error['kind']}: {error['message']}"]
+    lines += [f"  said: {line}" for line in error["said"].splitlines()]
+    return lines + ([f"  try: {error['hint']}"] if error["hint"] else [])
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:

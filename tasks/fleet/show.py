@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tasks.errors import FerryError
-from tasks.fleet.outcome import Outcome, Status, Table, View, names
+from tasks.fleet.outcome import Outcome, Status, Table, View, error_lines, names
 
 _COLOURS = {
     Status.CHANGED: "yellow",
@@ -67,7 +67,7 @@ def table(done: Done) -> None:
     elif done.table and done.arguments.get("csv"):
         _csv(done.table)
         for outcome in done.outcomes:
-            for line in error_lines(outcome.error) if outcome.error else ():
+            for line in error_lines(outcome.error.to_json()) if outcome.error else ():
                 note(f"{outcome.host}: {line}")
     elif done.table:
         _draw(done.table)
@@ -79,7 +79,7 @@ def table(done: Done) -> None:
     else:
         _rows(done, done.outcomes)
     if done.failure:
-        for line in error_lines(done.failure):
+        for line in error_lines(done.failure.to_json()):
             note(line)
 
 
@@ -160,14 +160,7 @@ def _status(outcome: Outcome, *, dry_run: bool) -> str:
 
 def _lines(outcome: Outcome) -> list[str]:
     lines = list(outcome.result.lines()) if outcome.result is not None else []
-    return lines + (error_lines(outcome.error) if outcome.error else [])
-
-
-def error_lines(error: FerryError) -> list[str]:
-    """An error's three parts, as a person reads them."""
-    lines = [f"{error.kind}: {error.message}"]
-    lines += [f"  said: {line}" for line in error.said.splitlines()]
-    return lines + ([f"  try: {error.hint}"] if error.hint else [])
+    return lines + (error_lines(outcome.error.to_json()) if outcome.error else [])
 
 
 def document(done: Iterable[Done], code: int) -> None:
@@ -177,7 +170,7 @@ def document(done: Iterable[Done], code: int) -> None:
 
 def failure(error: FerryError, *, as_json: bool) -> None:
     """An error before any host was touched."""
-    for line in error_lines(error):
+    for line in error_lines(error.to_json()):
         note(line)
     if as_json:
         _print_json({"exit": error.exit_code, "commands": [], "error": error.to_json()})

@@ -94,7 +94,7 @@ class Seen(Enum):
     BROKEN_OFF = "it broke off in the middle"
 
 
-TODO = {
+REMEDIES = {
     Seen.UNRESOLVED: "give the host a name server or a line of /etc/hosts that knows it",
     Seen.REFUSED: "check that the registry runs, and its port",
     Seen.NO_ANSWER: "check routes and firewalls between that host and the registry",

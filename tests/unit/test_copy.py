@@ -33,7 +33,7 @@ from tasks.errors import (
     Unreachable,
     UsageError,
 )
-from tasks.fleet.delivery import cargo
+from tasks.fleet.parcels import cargo
 from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
 from tasks.oci.reference import Reference
 from tasks.ssh.host import Host
