@@ -56,7 +56,7 @@ class Record:
         self._commands: list[tuple[str, dict[str, str]]] = []
         self._complain = complain
         self._broken = False
-        self._lock = threading.Lock()
+        self._lock, self._breaking = threading.Lock(), threading.Lock()
         self._next_save, self._waiting = 0.0, False
         self._write(lambda: self.folder.mkdir(parents=True, mode=0o700))
         self._save()
@@ -134,8 +134,10 @@ class Record:
             if not self._broken:
                 act()
         except OSError as error:
-            self._broken = True
-            self._complain(f"the record of this run cannot be written to {self.folder}: {error.strerror}")
+            with self._breaking:  # logs are written by all hosts at once
+                first, self._broken = not self._broken, True
+            if first:
+                self._complain(f"the record of this run cannot be written to {self.folder}: {error.strerror}")
 
 
 def _kept(outcome: Outcome) -> str:

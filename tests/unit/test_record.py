@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -203,6 +204,19 @@ def test_a_record_that_cannot_be_written_is_said_once(book: Book) -> None:
     record.end(0)
     (complaint,) = book.complaints
     assert str(book.root) in complaint
+
+
+def test_a_record_that_breaks_under_many_hosts_at_once_is_said_once(book: Book) -> None:
+    record = book.record()
+    at_once = threading.Barrier(8)
+
+    def breaks() -> None:
+        at_once.wait(5)
+        raise OSError(28, "No space left on device")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: record._write(breaks), range(8)))
+    assert len(book.complaints) == 1
 
 
 def test_two_runs_never_write_into_one_folder(book: Book) -> None:
