@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ferry import Fab, Run, Stage, account, blob_file, eventually, leftovers, names_of, processes
+from ferry import Fab, Run, Stage, account, blob_file, eventually, leftovers, names_of, processes, release
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
@@ -91,12 +91,17 @@ class Middle:
             assert set(self.stage.records(target)) == ({self.name} if target.name in named else set()), target
 
     def succeeds_again(self, *targets: Node, saved: bool = True) -> None:
-        """The same command succeeds, and goes on from what arrived."""
+        """The same command succeeds, and goes on from what arrived.
+
+        From ctr 1.7 on a broken import brings a collection of its own, which a slow host may begin late.
+        """
+        layers = self.image.layers[NATIVE]
+        arrived = {target.name: [digest for digest in layers if digest in seen(target)] for target in targets}
         again = self.fab("-H", ",".join(names_of(targets)), "copy", "--json", *self._words(self.source.name))
         assert again.statuses == dict.fromkeys(names_of(targets), "changed"), again.out
-        small = self.image.size(self.image.layers[NATIVE][0])
         for target in targets:
-            assert again.image(target.name)["bytes_saved"] >= small or not saved, again.out
+            assert again.image(target.name)["bytes_saved"] >= sum(map(self.image.size, arrived[target.name])), again.out
+            assert layers[0] in arrived[target.name] or not saved or release(target) >= (1, 7), target
             assert self.stage.hello(target, self.name) == "hello"
             assert leftovers(target) == []
 
