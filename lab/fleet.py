@@ -68,6 +68,11 @@ class Node:
         """The version that the node's ctr reports."""
         return self.ctr("--version").stdout.decode().split()[-1]
 
+    @cached_property
+    def real_version(self) -> str:
+        """The version that the ctr beneath node1's stand-in reports; elsewhere the same as `version`."""
+        return self.real_ctr("--version").stdout.decode().split()[-1]
+
     @property
     def pid(self) -> int | None:
         """The machine's number of the node's process 1, None when the node is down."""
@@ -192,15 +197,17 @@ class Fleet:
         self.state, self.cache, self.network = state.resolve(), cache.resolve(), network
         self.group = f"ctr-ferry-lab-{hashlib.sha256(bytes(self.state)).hexdigest()[:8]}"
         self.missing: list[str] = []
+        self._known: dict[tuple[Path, str], Node] = {}
 
     @property
     def nodes(self) -> dict[str, Node]:
-        """The nodes that are up, by name."""
+        """The nodes that are up, by name; the same objects for as long as they are."""
         found = []
         for path in self.state.glob("nodes/*/node.json"):
             # An `up` that was killed, or another version of the lab, may have left what cannot be read.
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                found.append(Node(path.parent))
+                start = (path.parent, (path.parent / "pid").read_text())
+                found.append(self._known.setdefault(start, self._known.get(start) or Node(path.parent)))
         return {node.name: node for node in sorted(found, key=lambda n: n.number) if node.pid}
 
     @property

@@ -195,7 +195,8 @@ def seed_image(
     Raises:
         LabError: the import failed; with ctr's last words.
     """
-    version = _version(node)
+    major, minor, *_ = node.real_version.lstrip("v").split(".")
+    version = int(major), int(minor)
     if version < (1, 2):
         for name in names:
             repository = _split(name)[0]
@@ -230,13 +231,6 @@ def _stream(
         if ctr.wait():
             said.seek(0)
             raise LabError(f"{node.name}: import of {names}: {said.read().decode(errors='replace').strip()}")
-
-
-def _version(node: Node) -> tuple[int, int]:
-    """Return major and minor number of the ctr of the node's own containerd."""
-    word = node.real_ctr("--version").stdout.decode().split()[-1]
-    major, minor, *_ = word.lstrip("v").split(".")
-    return int(major), int(minor)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from ferry import Fab, Market, Stage
+from forkserver import ForkServer
 
 from lab import debian
 from lab.fleet import STATE, Fleet, Node
@@ -95,9 +97,10 @@ def registries(fleet: Fleet) -> Iterator[Registries]:
 
 
 @pytest.fixture(scope="session")
-def fab(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Fab:
+def fab(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fab]:
     """The real `fab`, with the fleet's inventory."""
-    return Fab(fleet.inventory, tmp_path_factory.mktemp("home"))
+    with closing(ForkServer()) as server:
+        yield Fab(fleet.inventory, tmp_path_factory.mktemp("home"), server)
 
 
 @pytest.fixture

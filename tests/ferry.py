@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forkserver import CLONE, ForkServer
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, seed_image
 from lab.registries import Registries, Registry
 
-CLONE = Path(__file__).resolve().parents[1]
 CRI_LABEL = "io.cri-containerd.image=managed"
 
 
@@ -95,8 +95,8 @@ class Run:
 class Fab:
     """The real `fab` in a process of its own, with an empty home and the fleet's inventory."""
 
-    def __init__(self, inventory: Path, home: Path) -> None:
-        self.inventory, self.home = inventory, home
+    def __init__(self, inventory: Path, home: Path, server: ForkServer) -> None:
+        self.inventory, self.home, self._server = inventory, home, server
 
     def argv(self, *words: str) -> list[str]:
         """Return the command line."""
@@ -111,16 +111,7 @@ class Fab:
     def __call__(self, *words: str, inventory: Path | None = None, **env: str) -> Run:
         """Run `fab WORDS…` to its end; it must never show a traceback."""
         env = {"CTR_FERRY_INVENTORY": str(inventory or self.inventory), **env}
-        done = subprocess.run(
-            self.argv(*words),
-            cwd=CLONE,
-            env=self.environment(**env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = self._server.run(words, self.environment(**env), 120)
         assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
         return Run(done.returncode, done.stdout, done.stderr)
 

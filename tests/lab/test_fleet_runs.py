@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ferry import CLONE, Fab, Run
+from ferry import Fab, Run
+from forkserver import CLONE
 
 from lab.crowd import Crowd
 from lab.fleet import Fleet

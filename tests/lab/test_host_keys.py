@@ -221,7 +221,7 @@ class TestGateways:
 
 
 @pytest.mark.parametrize("there", ["no file", "a file"])
-def test_many_new_hosts_at_once_lose_no_line(fleet: Fleet, tmp_path: Path, there: str) -> None:
+def test_many_new_hosts_at_once_lose_no_line(fab: Fab, fleet: Fleet, tmp_path: Path, there: str) -> None:
     known = tmp_path / "ssh/known_hosts"
     with Crowd(fleet, 60) as crowd:
         inventory = tmp_path / "hosts.yaml"
@@ -231,11 +231,11 @@ def test_many_new_hosts_at_once_lose_no_line(fleet: Fleet, tmp_path: Path, there
         if kept:
             known.parent.mkdir()
             known.write_text(f"{kept[0]}\n")
-        fab = Fab(inventory, tmp_path)
-        run = fab("-H", "all", "run", "--json", "true", FABRIC_FLEET_HOST_KEYS="accept-new")
+        words = ("-H", "all", "run", "--json", "true")
+        run = fab(*words, inventory=inventory, FABRIC_FLEET_HOST_KEYS="accept-new")
         assert run.statuses == dict.fromkeys(crowd.addresses, "ok")
         assert sorted(known.read_text().splitlines()) == sorted(kept + lines)
-        again = fab("-H", "all", "run", "--json", "true")  # strict
+        again = fab(*words, inventory=inventory)  # strict
         assert again.statuses == dict.fromkeys(crowd.addresses, "ok")
         assert sorted(known.read_text().splitlines()) == sorted(kept + lines)
 
