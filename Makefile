@@ -6,7 +6,7 @@ demo: machine-demo .venv/ready
 	@$(PYTHON) -m lab.demo
 
 test: machine-test lint
-	@$(PYTHON) -m pytest --numprocesses 2 --dist worksteal
+	@$(PYTHON) -m pytest --numprocesses 3 --dist worksteal
 
 lint: .venv/ready
 	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet . && .venv/bin/mypy --no-error-summary

@@ -136,7 +136,12 @@ class Node:
 
     def real_ctr_argv(self, *args: str, namespace: str = "k8s.io") -> list[str]:
         """Return the command line, inside the node, of the ctr that belongs to its containerd."""
-        return [*self._spec["real_ctr"], "-n", namespace, *args]
+        return [*self.real_ctr_words, "-n", namespace, *args]
+
+    @property
+    def real_ctr_words(self) -> list[str]:
+        """The words that such a command line begins with."""
+        return list(self._spec["real_ctr"])
 
     def start_containerd(self) -> None:
         """Start containerd and wait until it answers; raise LabError."""

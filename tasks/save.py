@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -254,6 +254,8 @@ def _replacing(file: Path) -> Iterator[_Writer]:
                 part.rename(file)
         except BaseException:
             part.unlink(missing_ok=True)
+            with suppress(OSError):  # a full disk refuses once more what is still to be written
+                opened.close()
             raise
 
 

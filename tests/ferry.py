@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -30,12 +31,13 @@ CRI_LABEL = "io.cri-containerd.image=managed"
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 5) -> bool:
-    """Tell whether something becomes true within some seconds."""
-    deadline = time.monotonic() + seconds
+    """Tell whether something becomes true within some seconds; looks less and less often."""
+    pause, deadline = 0.05, time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.5)
     return True
 
 
@@ -96,7 +98,7 @@ class Fab:
     """The real `fab` in a process of its own, with an empty home and the fleet's inventory."""
 
     def __init__(self, inventory: Path, home: Path, server: ForkServer) -> None:
-        self.inventory, self.home, self._server = inventory, home, server
+        self.inventory, self.home, self.server = inventory, home, server
 
     def argv(self, *words: str) -> list[str]:
         """Return the command line."""
@@ -111,7 +113,7 @@ class Fab:
     def __call__(self, *words: str, inventory: Path | None = None, **env: str) -> Run:
         """Run `fab WORDS…` to its end; it must never show a traceback."""
         env = {"CTR_FERRY_INVENTORY": str(inventory or self.inventory), **env}
-        done = self._server.run(words, self.environment(**env), 120)
+        done = self.server.run(words, self.environment(**env), 120)
         assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
         return Run(done.returncode, done.stdout, done.stderr)
 
@@ -200,9 +202,12 @@ class Stage:
                 ingest = ("content", "ingest", "--expected-digest", digest, f"{self.token}-{number}")
                 node.real_ctr(*ingest, namespace=namespace, stdin=bytes(image.blobs[digest]))  # type: ignore[arg-type]
             if namespace == "k8s.io" and has_cri(node):
-                assert eventually(lambda: all(self.records(node)[name].managed for name in names)), node
+                assert eventually(lambda: self._managed(node) >= set(names)), node
 
         self.on_each(one, nodes)
+
+    def _managed(self, node: Node) -> set[str]:
+        return {name for name, record in self.records(node).items() if record.managed}
 
     def records(self, node: Node, namespace: str = "k8s.io", digests: Collection[str] = ()) -> dict[str, Record]:
         """Return this test's records: those of its names, in its namespaces, and of some digests."""
@@ -246,16 +251,22 @@ class Stage:
         """Take everything of this test off the nodes."""
 
         def one(node: Node) -> None:
-            for namespace in self.namespaces:
-                if names := list(self.records(node, namespace)):
-                    node.real_ctr("images", "rm", "--sync", *names, namespace=namespace, check=False)
-                if namespace != "k8s.io":
-                    blobs = node.real_ctr("content", "ls", "-q", namespace=namespace).stdout.decode().split()
-                    if blobs:
-                        node.real_ctr("content", "rm", *blobs, namespace=namespace, check=False)
-                    node.real_ctr("namespaces", "rm", namespace, check=False)
+            words = [self.token, *sorted(self.namespaces)]
+            node.exec(["sh", "-c", _CLOSE.format(ctr=shlex.join(node.real_ctr_words)), "close", *words])
 
         self.on_each(one)
+
+
+# With namespaces of its own go all names and blobs; elsewhere the names that have its token.
+_CLOSE = """token=$1; shift; set -f
+for n in "$@"; do
+  c() {{ {ctr} --namespace "$n" "$@"; }}
+  case $n in $token*) mine= ;; *) mine=$token ;; esac
+  names=$(c images ls -q | grep -e "$mine") && c images rm --sync $names
+  [ -z "$mine" ] || continue
+  blobs=$(c content ls -q) && [ -n "$blobs" ] && c content rm $blobs
+  c namespaces rm "$n"
+done >/dev/null 2>&1; true"""
 
 
 def blob_file(node: Node, digest: str) -> str:
@@ -287,13 +298,14 @@ def processes(node: Node) -> dict[int, str]:
 
 def leftovers(node: Node, namespaces: Iterable[str] = ("k8s.io",)) -> list[str]:
     """Return what of ours is on a node: temporary files, labels, unfinished ingests."""
-    said = node.exec(["find", "/tmp", "/var/tmp", "/run", "-xdev", "-name", "*ferry*"]).stdout.decode().splitlines()
-    said += node.exec(["find", "/tmp", "-name", "tmp.*"]).stdout.decode().splitlines()
-    for namespace in namespaces:
-        for what in ("ls", "active"):
-            lines = node.real_ctr("content", what, namespace=namespace).stdout.decode().splitlines()
-            said += [line for line in lines if "ctr-ferry" in line]
-    return said
+    words = [*namespaces]
+    done = node.exec(["sh", "-c", _LEFTOVERS.format(ctr=shlex.join(node.real_ctr_words)), "leftovers", *words])
+    return done.stdout.decode().splitlines()
+
+
+_LEFTOVERS = """find /tmp /var/tmp /run -xdev -name '*ferry*'; find /tmp -name 'tmp.*'
+seen=$(for n in "$@"; do for what in ls active; do {ctr} --namespace "$n" content "$what" || exit; done; done) || exit
+printf '%s\n' "$seen" | grep ctr-ferry; true"""
 
 
 @contextmanager

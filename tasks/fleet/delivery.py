@@ -112,7 +112,7 @@ class Job:
         self.store = Store()
         self.sent = self.total = 0
         self.seconds = 0.0
-        self.attempts = itertools.count()
+        self.attempts, self.looks = itertools.count(), itertools.count(1)
         self._counting = threading.Lock()
 
     def run(self) -> DeliveryResult:
@@ -127,9 +127,6 @@ class Job:
         todo = [plan for plan in plans if plan.open]
         if todo and not self.host.dry_run:
             self._bring(todo)
-            if again := [plan for plan in todo if plan.again]:
-                self._look()
-                self._bring(again)
             for plan in todo:
                 if plan.again:
                     plan.fail(plan.again)
@@ -150,7 +147,7 @@ class Job:
             namespace=self.namespace,
             from_namespace=self.namespace,
             content_root=facts.content_root,
-            owner=f"ctr-ferry.{self.host.run_id}",
+            owner=f"ctr-ferry.{self.host.run_id}.{next(self.looks)}",
             managed=self.namespace == _KUBELETS and facts.cri,
             rooted=self.store.rooted,
         )
@@ -230,8 +227,11 @@ class Job:
             linked = any(blob.digest in self.store.elsewhere - self.store.here for blob in saved)
             report.method = "blobs" if sent else "link" if linked else "index"
 
-    def _bring(self, todo: Sequence[Plan]) -> None:
-        """Holds, fetches and names; what goes wrong with one image leaves the others alone."""
+    def _bring(self, todo: Sequence[Plan], *, once_more: bool = True) -> None:
+        """Holds, fetches and names; what goes wrong with one image leaves the others alone.
+
+        What is tried once more is held anew before it is let go: a collection in between would take what arrived.
+        """
         for plan in todo:
             plan.again = None
         wanted = delivery.to_send([plan.load for plan in todo if plan.load], self.store)
@@ -242,6 +242,9 @@ class Job:
                 self._settle(plan, planted[f"plant-{number}"], failed)
             if ready := [plan for plan in todo if plan.open and not plan.again]:
                 self._name(ready)
+            if once_more and (again := [plan for plan in todo if plan.again]):
+                self._look()
+                self._bring(again, once_more=False)
 
     def _fetch(self, wanted: Sequence[Descriptor]) -> dict[str, FerryError]:
         """By digest, why a blob did not come."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from ferry import Fab, eventually, processes, write_inventory
+from forkserver import ForkServer
 
 from lab.crowd import Crowd
 from lab.fleet import Fleet, Node
@@ -23,8 +24,8 @@ WORK = f'[ "$(hostname)" = {QUICK} ] && echo quick || sleep 100'  # one host is 
 class Runs(Fab):
     """`fab` with records of its own."""
 
-    def __init__(self, inventory: Path, folder: Path) -> None:
-        super().__init__(inventory, folder)
+    def __init__(self, inventory: Path, folder: Path, server: ForkServer) -> None:
+        super().__init__(inventory, folder, server)
         self.runs = folder / "runs"
 
     def record(self) -> dict[str, Any]:
@@ -41,11 +42,11 @@ class Runs(Fab):
 
 
 @pytest.fixture
-def runs(fleet: Fleet, tmp_path: Path) -> Runs:
+def runs(fleet: Fleet, tmp_path: Path, fab: Fab) -> Runs:
     """`fab` over the fleet."""
     if not {QUICK, *SLOW} <= set(fleet.nodes):
         pytest.skip("needs node2, node3 and node5")
-    return Runs(fleet.inventory, tmp_path)
+    return Runs(fleet.inventory, tmp_path, fab.server)
 
 
 class Working:
@@ -137,12 +138,14 @@ def test_a_host_that_dies_in_the_middle_is_told_and_the_others_go_on(working: Wo
     assert working.leaves_nothing()
 
 
-def test_an_sshd_that_refuses_half_the_connections_is_got_through_to(fleet: Fleet, node3: Node, tmp_path: Path) -> None:
+def test_an_sshd_that_refuses_half_the_connections_is_got_through_to(
+    fab: Fab, fleet: Fleet, node3: Node, tmp_path: Path
+) -> None:
     with second_sshd(node3, 2223, "1:50:40") as said:
         options = f"-o UserKnownHostsFile={tmp_path}/known_hosts -o StrictHostKeyChecking=accept-new"
         host = {"ansible_host": node3.address, "ansible_port": 2223, "ansible_ssh_common_args": options}
         hosts = {f"m{number:02}": host for number in range(24)}
-        run = Runs(write_inventory(tmp_path / "hosts.yaml", fleet, hosts), tmp_path)(
+        run = Runs(write_inventory(tmp_path / "hosts.yaml", fleet, hosts), tmp_path, fab.server)(
             "-H", "all", "run", "--json", "true"
         )
         refused = said().count("drop connection")
@@ -203,9 +206,11 @@ LONG = "head -c 200000 /dev/zero | tr '\\0' x"
 
 
 @pytest.mark.parametrize("full", ["from the start", "in the middle"])
-def test_a_full_disk_under_the_records_is_said_once_and_stops_nothing(fleet: Fleet, tmp_path: Path, full: str) -> None:
+def test_a_full_disk_under_the_records_is_said_once_and_stops_nothing(
+    fab: Fab, fleet: Fleet, tmp_path: Path, full: str
+) -> None:
     with Crowd(fleet, 8) as crowd, small_disk(tmp_path / "runs", "300k"):
-        runs = Runs(crowd.inventory, tmp_path)
+        runs = Runs(crowd.inventory, tmp_path, fab.server)
         if full == "from the start":
             with pytest.raises(OSError, match="No space"), (runs.runs / "filler").open("wb", buffering=0) as filler:
                 while filler.write(b"x" * 4096):

@@ -71,10 +71,8 @@ def image(fleet: Fleet, tmp_path: Path) -> BuiltImage:
 
 class TestNodes:
     def test_every_node_answers_over_ssh_with_its_own_hostname(self, fleet: Fleet, node: Node) -> None:
-        assert over_ssh(fleet, node, "hostname; getent hosts $(hostname)") == (
-            0,
-            f"{node.name}\n{node.address}      {node.name}",
-        )
+        status, said = over_ssh(fleet, node, "hostname; getent hosts $(hostname)")
+        assert (status, said.split()) == (0, [node.name, node.address, node.name])
 
     def test_every_node_has_the_ctr_version_of_its_kind(self, fleet: Fleet, node: Node) -> None:
         versions = {"node1": "v1.", "node2": "1.4.", "node3": "1.6.", "node4": "1.7.", "node5": "2."}

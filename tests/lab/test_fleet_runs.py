@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ferry import Fab, Run
-from forkserver import CLONE
+from forkserver import CLONE, ForkServer
 
 from lab.crowd import Crowd
 from lab.fleet import Fleet
@@ -22,8 +22,8 @@ TIMES = "date +%s%N; sleep 0.5; date +%s%N"
 class Runs(Fab):
     """`fab` over a crowd, with records of its own."""
 
-    def __init__(self, crowd: Crowd, folder: Path) -> None:
-        super().__init__(crowd.inventory, folder)
+    def __init__(self, crowd: Crowd, folder: Path, server: ForkServer) -> None:
+        super().__init__(crowd.inventory, folder, server)
         self.crowd, self.runs = crowd, folder / "runs"
 
     def records(self) -> list[dict[str, Any]]:
@@ -46,9 +46,9 @@ def crowd(fleet: Fleet) -> Iterator[Crowd]:
 
 
 @pytest.fixture
-def runs(crowd: Crowd, tmp_path: Path) -> Runs:
+def runs(crowd: Crowd, tmp_path: Path, fab: Fab) -> Runs:
     """`fab` over the crowd."""
-    return Runs(crowd, tmp_path)
+    return Runs(crowd, tmp_path, fab.server)
 
 
 def hosts(numbers: range) -> str:
@@ -140,11 +140,11 @@ def test_two_runs_at_once_do_not_disturb_each_other(runs: Runs) -> None:
     assert all(record["exit"] == 0 for record in runs.records())
 
 
-def test_two_hundred_hosts_with_dead_and_hanging_ones(fleet: Fleet, crowd: Crowd, tmp_path: Path) -> None:
+def test_two_hundred_hosts_with_dead_and_hanging_ones(fab: Fab, fleet: Fleet, crowd: Crowd, tmp_path: Path) -> None:
     assert crowd.good  # up, beside this one
     network = f"127.0.{int(fleet.network.split('.')[2]) + 11}"
     with Crowd(fleet, 200, dead=[50, 100, 150], hanging=[4], network=network) as many:
-        runs = Runs(many, tmp_path)
+        runs = Runs(many, tmp_path, fab.server)
         with (tmp_path / "out").open("w+") as out:
             started = subprocess.Popen(
                 runs.argv("-H", "all", "doctor", "--json"),

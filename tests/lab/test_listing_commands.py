@@ -65,23 +65,24 @@ class TestImages:
         assert sorted(row["hosts"] for row in rows) == sorted(stage.nodes)
         assert {row["reference"] for row in rows} == {app}
 
-    def test_a_layer_that_is_gone_is_told(
-        self, fab: Fab, stage: Stage, node: Node, built: dict[str, BuiltImage]
-    ) -> None:
+    def test_a_layer_that_is_gone_is_told(self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]) -> None:
         app = stage.name()
-        stage.seed(built["plain"], app, nodes=[node])
-        node.real_ctr("content", "rm", built["plain"].layers[NATIVE][1])
-        row = fab("-H", node.name, "images", "--json", "--match", app).image(node.name)
-        assert (row["complete"], row["check"]) == (False, "incomplete (2/3)")
+        stage.seed(built["plain"], app)
+        stage.on_each(lambda node: node.real_ctr("content", "rm", built["plain"].layers[NATIVE][1]))
+        run = fab("-H", everywhere(stage), "images", "--json", "--match", app)
+        told = {name: (run.image(name)["complete"], run.image(name)["check"]) for name in stage.nodes}
+        assert told == dict.fromkeys(stage.nodes, (False, "incomplete (2/3)"))
 
-    def test_all_namespaces(self, fab: Fab, stage: Stage, node: Node, built: dict[str, BuiltImage]) -> None:
+    def test_all_namespaces(self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]) -> None:
         app, namespace = stage.name(), stage.namespace()
-        stage.seed(built["plain"], app, nodes=[node])
-        stage.seed(built["another"], app, namespace=namespace, nodes=[node])
-        words = ("-H", node.name, "images", "--json", "--match", app)
-        rows = {row["namespace"]: row["digest"] for row in fab(*words, "--all-namespaces").images(node.name)}
-        assert rows == {"k8s.io": built["plain"].target.digest, namespace: built["another"].target.digest}
-        assert fab(*words, "-n", namespace).image(node.name)["digest"] == built["another"].target.digest
+        stage.seed(built["plain"], app)
+        stage.seed(built["another"], app, namespace=namespace)
+        words = ("-H", everywhere(stage), "images", "--json", "--match", app)
+        everything, one = fab(*words, "--all-namespaces"), fab(*words, "-n", namespace)
+        for name in stage.nodes:
+            rows = {row["namespace"]: row["digest"] for row in everything.images(name)}
+            assert rows == {"k8s.io": built["plain"].target.digest, namespace: built["another"].target.digest}
+            assert one.image(name)["digest"] == built["another"].target.digest
 
 
 class TestFind:
@@ -162,37 +163,35 @@ class TestCheck:
 
     @pytest.mark.parametrize("kind", ["plain", "both"])
     def test_the_blobs_that_are_missing_are_named(
-        self, fab: Fab, stage: Stage, node: Node, built: dict[str, BuiltImage], kind: str
+        self, fab: Fab, stage: Stage, built: dict[str, BuiltImage], kind: str
     ) -> None:
         app, layer = stage.name(), built[kind].layers[NATIVE][1]
-        stage.seed(built[kind], app, nodes=[node])
-        node.real_ctr("content", "rm", layer)
-        with counting([node]) as counts:
-            ((login, count),) = counts.items()
-            run = fab("-H", login, "check", "--json", "--ref", app)
-            assert count() == (3 if kind == "both" else 2)
-        (outcome,) = run.outcomes.values()
-        assert (run.exit, outcome["error"]["kind"]) == (1, "content-missing")
-        assert outcome["result"]["missing"] == [layer]
+        stage.seed(built[kind], app)
+        stage.on_each(lambda node: node.real_ctr("content", "rm", layer))
+        with counting(stage.nodes.values()) as counts:
+            run = fab("-H", ",".join(counts), "check", "--json", "--ref", app)
+            asked = {login: count() for login, count in counts.items()}
+        assert asked == dict.fromkeys(counts, 3 if kind == "both" else 2)
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(counts, "content-missing"))
+        assert [outcome["result"]["missing"] for outcome in run.outcomes.values()] == [[layer]] * len(counts)
 
-    def test_an_absent_manifest_is_missing_content(
-        self, fab: Fab, stage: Stage, node: Node, built: dict[str, BuiltImage]
-    ) -> None:
+    def test_an_absent_manifest_is_missing_content(self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]) -> None:
         for kind in ("plain", "both"):
             app, manifest = stage.name(kind), built[kind].manifests[NATIVE]
-            stage.seed(built[kind], app, nodes=[node])
-            node.real_ctr("content", "rm", manifest)
-            run = fab("-H", node.name, "check", "--json", "--ref", app)
-            assert (run.exit, run.error["kind"]) == (1, "content-missing")
-            assert run.outcomes[node.name]["result"]["missing"] == [manifest]
+            stage.seed(built[kind], app)
+            stage.on_each(lambda node, digest=manifest: node.real_ctr("content", "rm", digest))  # type: ignore[misc]
+            run = fab("-H", everywhere(stage), "check", "--json", "--ref", app)
+            assert (run.exit, run.statuses) == (1, dict.fromkeys(stage.nodes, "content-missing"))
+            missing = {name: outcome["result"]["missing"] for name, outcome in run.outcomes.items()}
+            assert missing == {key: [manifest] for key in stage.nodes}
 
     def test_an_image_for_other_machines_is_told_apart(
-        self, fab: Fab, stage: Stage, node: Node, built: dict[str, BuiltImage]
+        self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]
     ) -> None:
         app = stage.name()
-        stage.seed(built["foreign"], app, nodes=[node])
-        run = fab("-H", node.name, "check", "--json", "--ref", app)
-        assert (run.exit, run.error["kind"]) == (1, "platform-missing")
+        stage.seed(built["foreign"], app)
+        run = fab("-H", everywhere(stage), "check", "--json", "--ref", app)
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(stage.nodes, "platform-missing"))
 
     def test_whole_but_not_unpacked(self, fab: Fab, stage: Stage, node3: Node, built: dict[str, BuiltImage]) -> None:
         app, namespace = stage.name(), stage.namespace()
@@ -203,14 +202,12 @@ class TestCheck:
         run = fab("-H", "node3", "check", "--json", "--ref", app, "-n", namespace)
         assert (run.exit, run.error["kind"]) == (1, "not-unpacked")
 
-    def test_a_host_without_it_says_where_it_is(
-        self, fab: Fab, stage: Stage, node: Node, built: dict[str, BuiltImage]
-    ) -> None:
+    def test_a_host_without_it_says_where_it_is(self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]) -> None:
         app, namespace = stage.name(), stage.namespace()
-        stage.seed(built["plain"], app, namespace=namespace, nodes=[node])
-        run = fab("-H", node.name, "check", "--json", "--ref", app)
-        assert (run.exit, run.error["kind"]) == (1, "image-not-found")
-        assert f"--namespace {namespace}" in run.error["hint"]
+        stage.seed(built["plain"], app, namespace=namespace)
+        run = fab("-H", everywhere(stage), "check", "--json", "--ref", app)
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(stage.nodes, "image-not-found"))
+        assert all(f"--namespace {namespace}" in outcome["error"]["hint"] for outcome in run.outcomes.values())
 
     def test_the_platforms_manifest_of_a_ctr_that_can_name_no_more_is_no_drift(
         self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]
@@ -227,10 +224,10 @@ class TestCheck:
 
 
 def test_each_takes_a_probe_and_at_most_two_more_remote_commands(
-    fab: Fab, stage: Stage, node: Node, built: dict[str, BuiltImage]
+    fab: Fab, stage: Stage, built: dict[str, BuiltImage]
 ) -> None:
     app = stage.name()
-    stage.seed(built["both"], app, nodes=[node])
+    stage.seed(built["both"], app)
     for words, most in (
         (("images",), 2),
         (("images", "--all-namespaces"), 2),
@@ -238,7 +235,7 @@ def test_each_takes_a_probe_and_at_most_two_more_remote_commands(
         (("check", "--ref", app), 2),
         (("check", "--ref", "no.example/such:1"), 2),
     ):
-        with counting([node]) as counts:
-            ((login, count),) = counts.items()
-            fab("-H", login, *words, "--json")
-            assert 1 <= count() <= most, words
+        with counting(stage.nodes.values()) as counts:
+            fab("-H", ",".join(counts), *words, "--json")
+            asked = {login: count() for login, count in counts.items()}
+        assert all(1 <= times <= most for times in asked.values()), (words, asked)

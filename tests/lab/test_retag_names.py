@@ -145,8 +145,10 @@ class TestTheDestination:
 
 
 class TestLookingOnly:
-    @pytest.mark.parametrize("way", ["--dry-run", "fab --dry"])
-    @pytest.mark.parametrize("method", ["auto", "index", "archive"])
+    @pytest.mark.parametrize(
+        ("way", "method"),
+        [("--dry-run", "auto"), ("--dry-run", "index"), ("--dry-run", "archive"), ("fab --dry", "auto")],
+    )
     def test_changes_nothing_and_says_how_it_would_be_done(
         self, fab: Fab, stage: Stage, image: BuiltImage, way: str, method: str
     ) -> None:

@@ -47,7 +47,7 @@ class Collector:
 
     def __init__(self, stage: Stage, node: Node, image: BuiltImage) -> None:
         self.node, self.namespace = node, stage.namespace("gc")
-        self.names = [stage.name("gone", str(n)) for n in range(150)]
+        self.names = [stage.name("gone", str(n)) for n in range(80)]
         self.rounds = 0
         seed_image(node, image, self.names, self.namespace)
         self.ended = threading.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -154,6 +155,17 @@ class TestTheArchive:
         with pytest.raises(CannotWrite, match="control machine") as caught:
             write(planned(SINGLE), tmp_path / "none" / "deeper" / "a.tar")
         assert caught.value.said == "No such file or directory"
+
+    @pytest.mark.parametrize("limit", [100, 5000, 9000])
+    def test_that_finds_no_more_room_is_told_as_such_and_leaves_nothing(self, tmp_path: Path, limit: int) -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # bytes; what is still in a buffer, too
+        try:
+            with pytest.raises(CannotWrite, match="control machine"):
+                write(planned(SINGLE), tmp_path / "a.tar")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert list(tmp_path.iterdir()) == []
 
     def test_tells_how_far_it_has_come(self, tmp_path: Path) -> None:
         made, told = planned(SINGLE), []
