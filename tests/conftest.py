@@ -112,6 +112,14 @@ def stage(fleet: Fleet) -> Iterator[Stage]:
 
 
 @pytest.fixture
+def few(fleet: Fleet) -> Iterator[Stage]:
+    """A stage for what is no matter of versions: ctr without `tag`, with it, and with `--local`."""
+    stage = Stage(fleet, "node1", "node3", "node5")
+    yield stage
+    stage.close()
+
+
+@pytest.fixture
 def market(fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, tmp_path: Path) -> Market:
     """This test among the nodes and the registries."""
     return Market(fab, stage, fleet, registries, tmp_path)

@@ -59,6 +59,7 @@ class Run:
     exit: int
     out: str
     err: str
+    peak: int = 0  # KiB of memory
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -113,9 +114,9 @@ class Fab:
     def __call__(self, *words: str, inventory: Path | None = None, **env: str) -> Run:
         """Run `fab WORDS…` to its end; it must never show a traceback."""
         env = {"CTR_FERRY_INVENTORY": str(inventory or self.inventory), **env}
-        done = self.server.run(words, self.environment(**env), 120)
-        assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
-        return Run(done.returncode, done.stdout, done.stderr)
+        status, peak, out, err = self.server.run(words, self.environment(**env), 120)
+        assert "Traceback" not in out + err, out + err
+        return Run(status, out, err, peak)
 
     def retag(self, hosts: str | Iterable[str], *words: str, inventory: Path | None = None, **env: str) -> Run:
         """Run `fab -H HOSTS retag --json WORDS…`."""
@@ -151,11 +152,11 @@ class Record:
 
 
 class Stage:
-    """One test's own names and namespaces on the fleet, gone when it ends."""
+    """One test's own names and namespaces on the fleet, or on some of its nodes; gone when it ends."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, *names: str) -> None:
         self.token = f"t{uuid.uuid4().hex[:10]}"
-        self.nodes = fleet.nodes
+        self.nodes = {name: node for name, node in fleet.nodes.items() if not names or name in names}
         self.namespaces = {"k8s.io"}
 
     def name(self, repository: str = "app", tag: str = "1", registry: str = "172.1.1.34:5000") -> str:
@@ -360,7 +361,7 @@ class Market:
 
     def __init__(self, fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, folder: Path) -> None:
         self.fab, self.stage, self.registries = fab, stage, registries
-        self.nodes, self._fleet, self._folder = fleet.nodes, fleet, folder
+        self.nodes, self._fleet, self._folder = stage.nodes, fleet, folder
 
     def inventory(self, *, hosts: Mapping[str, Mapping[str, Any]] | None = None, **variables: Any) -> Path:
         """Write an inventory of all nodes.
@@ -370,7 +371,7 @@ class Market:
             variables: for every host; `ctr_registries` describes all registries as they are unless it is given.
         """
         common = {"ctr_registries": self.registries.settings(), **variables}
-        listed = {node.name: {"ansible_host": node.address, **common} for node in self.nodes.values()}
+        listed = {node.name: {"ansible_host": node.address, **common} for node in self._fleet.nodes.values()}
         listed |= {name: {**common, **given} for name, given in (hosts or {}).items()}
         return write_inventory(self._folder / f"{uuid.uuid4().hex}.yaml", self._fleet, listed)
 

@@ -35,8 +35,8 @@ class ForkServer:
             argv = [sys.executable, __file__, str(theirs.fileno())]
             self._process = subprocess.Popen(argv, cwd=CLONE, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
 
-    def run(self, words: Sequence[str], env: Mapping[str, str], seconds: float) -> subprocess.CompletedProcess[str]:
-        """Run `fab WORDS…` to its end, as `subprocess.run` does.
+    def run(self, words: Sequence[str], env: Mapping[str, str], seconds: float) -> tuple[int, int, str, str]:
+        """Run `fab WORDS…` to its end; return exit status, most memory in KiB, stdout and stderr.
 
         Raises:
             subprocess.TimeoutExpired: it took longer; it was killed.
@@ -52,9 +52,9 @@ class ForkServer:
             if not select([said], [], [], seconds)[0]:
                 os.kill(pid, signal.SIGKILL)
                 raise subprocess.TimeoutExpired(["fab", *words], seconds)
-            status = os.waitstatus_to_exitcode(int(said.read(10)))
-            read = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
-        return subprocess.CompletedProcess(["fab", *words], status, *read)
+            status, peak = map(int, said.read(20).split())
+            told, complained = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
+        return os.waitstatus_to_exitcode(status), peak, told, complained
 
     def close(self) -> None:
         """End the server."""
@@ -84,7 +84,8 @@ def answer(words: list[str], env: dict[str, str], out: int, err: int, said: int)
     if pid := os.fork():
         with contextlib.suppress(BrokenPipeError):
             os.write(said, b"%-10d" % pid)
-            os.write(said, b"%-10d" % os.waitpid(pid, 0)[1])
+            _, status, usage = os.wait4(pid, 0)
+            os.write(said, b"%-10d%-10d" % (status, usage.ru_maxrss))
         os._exit(0)
     os.close(said)
     for file, number in ((out, 1), (err, 2)):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ferry import Market, eventually, has_cri, in_repository, leftovers, names_of, processes, release
+from ferry import Market, Stage, eventually, has_cri, in_repository, leftovers, names_of, processes, release
 
 from lab.fleet import Fleet
 from lab.images import NATIVE, BuiltImage, build
@@ -111,6 +111,11 @@ class TestManyNodes:
 
 
 class TestATag:
+    @pytest.fixture
+    def stage(self, few: Stage) -> Stage:
+        """Three kinds of ctr are enough."""
+        return few
+
     def test_that_moved_is_refused_where_a_digest_is_expected(
         self, market: Market, images: dict[str, BuiltImage]
     ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ferry import Fab, Market, eventually, key_without_forwarding, leftovers, processes, release
+from ferry import Fab, Market, Stage, eventually, key_without_forwarding, leftovers, processes, release
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
@@ -109,6 +109,11 @@ class TestEveryNode:
 
 
 class TestAnotherName:
+    @pytest.fixture
+    def stage(self, few: Stage) -> Stage:
+        """Three kinds of ctr are enough."""
+        return few
+
     def test_is_pushed_and_leaves_no_tag_on_any_node(self, market: Market, plain: BuiltImage) -> None:
         registry, source = market.registries.token, market.stage.name()
         goal = market.name(registry, "published")
@@ -179,6 +184,11 @@ class TestARegistryThatANodeCannotUse:
 
 
 class TestTheWay:
+    @pytest.fixture
+    def stage(self, few: Stage) -> Stage:
+        """Three kinds of ctr are enough."""
+        return few
+
     def test_leads_through_a_proxy_where_the_inventory_says_so(self, market: Market, plain: BuiltImage) -> None:
         registry, proxy = market.registries.hidden, market.registries.proxy
         name = market.name(registry)

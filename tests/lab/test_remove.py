@@ -21,6 +21,12 @@ from lab.images import NATIVE, BuiltImage, build
 Start = Callable[[Node, str], str]
 
 
+@pytest.fixture
+def stage(few: Stage) -> Stage:
+    """Three kinds of ctr are enough."""
+    return few
+
+
 @pytest.fixture(scope="module")
 def folder(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where images are built."""

@@ -13,6 +13,12 @@ from lab.images import NATIVE, BuiltImage, build
 OTHER = "linux/arm64" if NATIVE != "linux/arm64" else "linux/amd64"
 
 
+@pytest.fixture
+def stage(few: Stage) -> Stage:
+    """Three kinds of ctr are enough."""
+    return few
+
+
 @pytest.fixture(scope="session")
 def images(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> tuple[BuiltImage, BuiltImage]:
     """Two images of this session alone."""

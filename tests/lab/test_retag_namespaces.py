@@ -136,6 +136,13 @@ class TestFromNamespaceToNamespace:
         assert blob_stats(node, image.blobs) == files
         assert leftovers(node, [target]) == []
 
+
+class TestWhatIsThereAlready:
+    @pytest.fixture
+    def stage(self, few: Stage) -> Stage:
+        """Three kinds of ctr are enough."""
+        return few
+
     def test_somebody_elses_root_label_stays(
         self, fab: Fab, stage: Stage, fresh: dict[str, tuple[BuiltImage, set[str] | None]]
     ) -> None:
