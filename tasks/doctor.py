@@ -59,8 +59,8 @@ class DoctorResult:
         return [f for f in self.findings if self._everything or f.health is not Health.OK]
 
     def lines(self) -> list[str]:
-        """Nothing besides the table."""
-        return []
+        """A line a finding, for the record; a person reads the table."""
+        return [f"{f.health} {f.what}: {f.text}" + (f" ({f.todo})" if f.todo else "") for f in self.findings]
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:

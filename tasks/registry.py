@@ -71,8 +71,8 @@ class RegistryResult:
         return Status.OK
 
     def lines(self) -> list[str]:
-        """Nothing besides the table."""
-        return []
+        """A line a registry, for the record; a person reads the table."""
+        return [f"{r.health} {r.registry}: {r.text}" + (f" ({r.todo})" if r.todo else "") for r in self.registries]
 
 
 def parse(*, name: str | None = None) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,9 @@ class FleetConfig(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise UsageError(f"fleet.{where} in fabric.yaml is wrong: {first['msg']}") from None
+            variable = f"FABRIC_FLEET_{where.upper()}"
+            at = variable if variable in os.environ else f"fleet.{where} in fabric.yaml"
+            raise UsageError(f"{at} is wrong: {first['msg']}", hint=f"it is {first['input']!r}") from None
 
     @property
     def trust(self) -> Trust:

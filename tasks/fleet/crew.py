@@ -272,7 +272,8 @@ def _answer(host: Host, work: Callable[[Host], Result]) -> Answer:
 def interrupted() -> Interrupted:
     """The error of a host that was at work when the run was cut short."""
     return Interrupted(
-        "the run was interrupted while this host was at work", hint="run it again: it looks first what is true"
+        "the run was interrupted while this host was at work",
+        hint="run it again: it looks first what is true (`run` does not: look yourself how far its command came)",
     )
 
 

@@ -96,7 +96,8 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         try:
             self.config.load_shell_env()
         except ValueError as error:
-            raise UsageError(f"a FABRIC_… variable of the environment has a wrong type: {error}") from error
+            wrong = [n for n, v in os.environ.items() if n.startswith("FABRIC_") and repr(v) in str(error)]
+            raise UsageError(f"{' or '.join(wrong) or 'a FABRIC_… variable'} has a wrong type: {error}") from error
 
     def _roster(self, config: FleetConfig, runs: record.Runs) -> Roster:
         ssh_config = self.config.base_ssh_config

@@ -75,7 +75,7 @@ def table(done: Done) -> None:
         if troubled:
             if done.table.rows or done.table.notes:
                 _say("")
-            _rows(done, troubled)
+            _rows(done, troubled, results=False)
     else:
         _rows(done, done.outcomes)
     if done.failure:
@@ -83,11 +83,11 @@ def table(done: Done) -> None:
             note(line)
 
 
-def _rows(done: Done, outcomes: list[Outcome]) -> None:
-    """One row a host; hosts of which the same is to be said share one."""
+def _rows(done: Done, outcomes: list[Outcome], *, results: bool = True) -> None:
+    """One row a host, with its result (a table may have told that) and error; equal ones share a row."""
     alike: dict[tuple[str, ...], list[Outcome]] = {}
     for outcome in outcomes:
-        said = (_status(outcome, dry_run=done.dry_run), *_lines(outcome))
+        said = (_status(outcome, dry_run=done.dry_run), *_lines(outcome, result=results))
         alike.setdefault(said, []).append(outcome)
     rows = []
     for (status, *lines), group in alike.items():
@@ -158,8 +158,8 @@ def _status(outcome: Outcome, *, dry_run: bool) -> str:
     return "would change" if dry_run and outcome.status is Status.CHANGED else str(outcome.status)
 
 
-def _lines(outcome: Outcome) -> list[str]:
-    lines = list(outcome.result.lines()) if outcome.result is not None else []
+def _lines(outcome: Outcome, *, result: bool) -> list[str]:
+    lines = list(outcome.result.lines()) if result and outcome.result is not None else []
     return lines + (error_lines(outcome.error.to_json()) if outcome.error else [])
 
 

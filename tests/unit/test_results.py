@@ -18,6 +18,8 @@ from invoke.parser import Parser, ParserContext
 
 import fabfile
 from tasks import errors
+from tasks.ctr.health import Finding, Health
+from tasks.doctor import DoctorResult
 from tasks.fleet import show
 from tasks.fleet.command import CommonOptions, Kind, at_desk, per_host
 from tasks.fleet.outcome import Outcome, Result, Status, Table, exit_code
@@ -345,3 +347,18 @@ def test_hosts_that_failed_are_all_named(capsys: pytest.CaptureFixture[str]) -> 
     hosts = [f"h{n}" for n in range(9)]
     show.table(show.Done("run", {}, [Outcome.of(host, 1.0, errors.Unreachable("no")) for host in hosts]))
     assert capsys.readouterr().out.splitlines()[1].startswith(", ".join(hosts))
+
+
+@pytest.mark.parametrize("value", ["many", "0"])
+def test_a_setting_of_the_environment_that_is_wrong_is_named(value: str) -> None:
+    done = fab("hosts", FABRIC_FLEET_WORKERS=value)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "FABRIC_FLEET_WORKERS " in done.stderr
+
+
+def test_what_a_table_told_is_not_said_again_but_the_record_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    result = DoctorResult((Finding("clock", Health.FAIL, "90 s ahead", "set it"),))
+    assert result.lines() == ["fail clock: 90 s ahead (set it)"]
+    outcome = Outcome.of("h1", 1.0, errors.CommandFailed("one finding is bad", result=result))
+    show.table(show.Done("doctor", {}, [outcome], table=Table(("FINDING",), (("clock: 90 s ahead",),))))
+    assert capsys.readouterr().out.count("90 s ahead") == 1
