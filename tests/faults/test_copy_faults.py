@@ -68,9 +68,7 @@ class Middle:
         """End every SSH session of the copy on a node."""
         sessions = [pid for pid, argv in self.new(node).items() if argv.startswith("sshd")]
         assert sessions
-        for pid in sessions:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        signal_all(sessions, signal.SIGKILL)
 
     def go_on(self) -> None:
         """Let the source give the rest."""
@@ -104,6 +102,13 @@ class Middle:
             assert layers[0] in arrived[target.name] or not saved or release(target) >= (1, 7), target
             assert self.stage.hello(target, self.name) == "hello"
             assert leftovers(target) == []
+
+
+def signal_all(pids: list[int], number: int) -> None:
+    """Send a signal to processes that may have ended."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def seen(node: Node) -> set[str]:
@@ -302,12 +307,10 @@ def small_store(node: Node) -> Iterator[Callable[[], Any]]:
 def test_what_a_killed_run_left_is_found_by_the_doctor_and_cleaned(begin: Begin, fab: Fab) -> None:
     middle = begin("node3", "node2")
     (target,) = middle.targets
-    ours = [pid for pid, argv in middle.new(target).items() if "ferry-" in argv]
-    for number in (signal.SIGSTOP, signal.SIGKILL):  # the guards, too, and none before another: nobody cleans up
-        for pid in ours:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+    guards = [pid for pid, argv in middle.new(target).items() if "ferry-" in argv]
+    signal_all(guards, signal.SIGSTOP)  # or they would clean up once the connection is gone
     middle.kill_sessions(target)
+    signal_all(guards, signal.SIGKILL)
     middle.ended()
     assert any(middle.image.target.digest in line for line in leftovers(target))
     found = json.loads(fab("-H", "node2", "doctor", "--json").out)["commands"][0]["outcomes"][0]["result"]["findings"]
