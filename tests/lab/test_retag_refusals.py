@@ -206,53 +206,32 @@ class TestHostsThatCannotBeReached:
 
 
 class TestHostsThatLackSomething:
-    def run(self, fab: Fab, tmp_path: Path, fleet: Fleet, node: Node, **variables: Any) -> Any:
-        """Retag on one node, with some variables of its inventory changed."""
-        hosts = {"host": {"ansible_host": node.address, **variables}}
-        return fab.retag("host", *GOOD, inventory=write_inventory(tmp_path / "hosts.yaml", fleet, hosts))
+    def run(self, fab: Fab, tmp_path: Path, fleet: Fleet, **variables: Any) -> Any:
+        """Retag on every node, with some variables of the inventory changed."""
+        hosts = {node.name: {"ansible_host": node.address, **variables} for node in fleet.nodes.values()}
+        return fab.retag(hosts, *GOOD, inventory=write_inventory(tmp_path / "hosts.yaml", fleet, hosts))
 
-    def test_a_ctr_that_is_not_there_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet, node: Node) -> None:
-        run = self.run(fab, tmp_path, fleet, node, ctr_command="/no/such/ctr")
-        assert (run.exit, run.statuses) == (1, {"host": "ctr-not-found"})
+    def test_a_ctr_that_is_not_there_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
+        run = self.run(fab, tmp_path, fleet, ctr_command="/no/such/ctr")
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(fleet.nodes, "ctr-not-found"))
         assert "/no/such/ctr" in run.error["message"]
 
-    def test_an_absent_socket_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet, node: Node) -> None:
-        run = self.run(fab, tmp_path, fleet, node, ctr_address="/run/no/such.sock")
-        assert (run.exit, run.statuses) == (1, {"host": "daemon-unreachable"})
+    def test_an_absent_socket_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
+        run = self.run(fab, tmp_path, fleet, ctr_address="/run/no/such.sock")
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(fleet.nodes, "daemon-unreachable"))
         assert "/run/no/such.sock" in run.error["message"]
 
-    def test_a_stale_socket_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet, node: Node) -> None:
+    def test_a_stale_socket_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
         path = f"/run/stale-{secrets.token_hex(4)}.sock"
-        with socket.socket(socket.AF_UNIX) as bound:
-            bound.bind(f"/proc/{node.pid}/root{path}")
+        for node in fleet.nodes.values():
+            with socket.socket(socket.AF_UNIX) as bound:
+                bound.bind(f"/proc/{node.pid}/root{path}")
         try:
-            run = self.run(fab, tmp_path, fleet, node, ctr_address=path)
+            run = self.run(fab, tmp_path, fleet, ctr_address=path)
         finally:
-            node.exec(["rm", path])
-        assert (run.exit, run.statuses) == (1, {"host": "daemon-unreachable"})
-
-    def test_a_stopped_containerd_is_told_and_the_others_go_on(
-        self, fab: Fab, stage: Stage, node2: Node, node3: Node, image: BuiltImage
-    ) -> None:
-        src, dst = stage.name(), stage.name(registry="new.example")
-        stage.seed(image, src, nodes=[node2, node3])
-        node2.stop_containerd()
-        try:
-            run = fab.retag("node2,node3", "--src", src, "--dst", dst)
-        finally:
-            node2.start_containerd()
-        assert (run.exit, run.statuses) == (1, {"node2": "daemon-unreachable", "node3": "changed"})
-        assert dst not in stage.records(node2)
-
-    def test_a_user_without_rights_and_sudo_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet, node3: Node) -> None:
-        run = self.run(fab, tmp_path, fleet, node3, ansible_user="ops2")
-        assert (run.exit, run.statuses) == (1, {"host": "permission-denied"})
-        assert "ops2" in run.error["message"]
-        assert "sudo" in run.error["hint"]
-
-    def test_sudo_is_found_where_it_asks_nothing(self, fab: Fab, tmp_path: Path, fleet: Fleet, node3: Node) -> None:
-        run = self.run(fab, tmp_path, fleet, node3, ansible_user="ops")
-        assert run.statuses == {"host": "image-not-found"}
+            for node in fleet.nodes.values():
+                node.exec(["rm", path])
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(fleet.nodes, "daemon-unreachable"))
 
 
 NOISE = {
