@@ -19,7 +19,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -202,7 +202,7 @@ class Flaky(Server):
 
 @dataclass
 class Proxy(Server):
-    """An HTTP proxy that knows CONNECT.
+    """An HTTP proxy: it connects, and asks plain HTTP itself.
 
     Attributes:
         names: what it resolves, as nobody else does: host:port -> address and port.
@@ -213,14 +213,20 @@ class Proxy(Server):
     asked: list[str] = field(default_factory=list)
 
     async def serve(self, reader: Reader, writer: Writer) -> None:
-        """Connect a client with what it asks for."""
+        """Connect a client with what it asks for, or pass on its one request."""
         request = await head(reader)
-        self.asked.append(request.target)
-        if request.method != "CONNECT" or request.target not in self.names:
-            await answer(writer, "502 Bad Gateway" if request.method == "CONNECT" else "405 Method Not Allowed")
+        url = urlsplit(request.target)
+        name = request.target if request.method == "CONNECT" else url.netloc
+        self.asked.append(name)
+        if name not in self.names:
+            await answer(writer, "502 Bad Gateway")
             return
-        there = await asyncio.open_connection(*self.names[request.target])
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        there = await asyncio.open_connection(*self.names[name])
+        if request.method == "CONNECT":
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        else:
+            path = url._replace(scheme="", netloc="").geturl()
+            there[1].write(replace(request, target=path).bytes({"connection": "close"}))
         await relay((reader, writer), there, self._count)
 
     def told(self) -> dict[str, Any]:

@@ -243,6 +243,7 @@ class Registries:
         expired: TLS, with a certificate that was good until yesterday.
         wrong: TLS, with a certificate for another name.
         hidden: `tls` under a name that only `proxy` resolves.
+        obscure: `http` under a name that only `proxy` resolves; in no list of all.
         proxy: an HTTP proxy, as http://host:port.
         secret: what is in every password of theirs and nowhere else, to search for.
         folder: all that they write; gone with them.
@@ -262,6 +263,7 @@ class Registries:
         self.tls = self._registry("tls", tls)
         self.demo = replace(self.tls, name=f"{DEMO}:{PORT}")
         self.hidden = self._registry("hidden", tls)
+        self.obscure = self._registry("obscure", self.http.server)
         htpasswd = {"htpasswd": {"realm": "lab", "path": str(self.folder / "htpasswd")}}
         basic = self._server("basic", _host("basic"), _host("slow"), auth=htpasswd)
         self.basic = self._registry("basic", basic, *owner)
@@ -277,7 +279,7 @@ class Registries:
 
     @property
     def all(self) -> list[Registry]:
-        """All of them; `reader` is `token` once more, and left out."""
+        """All of them but `reader` and `obscure`, which are `token` and `http` once more."""
         found = [self.http, self.tls, self.demo, self.basic, self.token, self.expired, self.wrong]
         return [*found, self.slow, self.flaky, self.silent, self.absent, self.nowhere, self.hidden]
 
@@ -405,11 +407,12 @@ class Registries:
     def _start_fronts(self) -> subprocess.Popen[str]:
         """Start `lab.fronts`; its first line will say how that went."""
         at, tokens = self._address, self._tokens()
+        names = {self.hidden.name: (at["tls"], PORT), self.obscure.name: (at["http"], PORT)}
         fronts: dict[str, dict[str, Any]] = {
             "silent": {"kind": "Silent"},
             "slow": {"kind": "Slow", "target": (at["basic"], PORT)},
             "flaky": {"kind": "Flaky", "target": (at["http"], PORT)},
-            "proxy": {"kind": "Proxy", "names": {self.hidden.name: (at["tls"], PORT)}},
+            "proxy": {"kind": "Proxy", "names": names},
         }
         for name, front in fronts.items():
             front |= {"host": at[name], "port": PORT}

@@ -93,7 +93,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     parse,
     tabulate=tabulate,
     help={
-        "clean": "Remove what killed runs of ctr-ferry left: labels, unfinished ingests, names.",
+        "clean": "Remove what killed runs of ctr-ferry left: labels, unfinished ingests, names, files.",
         "all": "Show what is ok as well; one host alone always shows it.",
     },
 )
@@ -144,14 +144,14 @@ def _visit(host: Host) -> Visit | Finding:
 
 def _clean(host: Host, visit: Visit, found: list[Finding]) -> tuple[list[Finding], str]:
     """Removes what runs of ours left, unless one is at work there, and looks again."""
-    what = health.left(visit.held)
+    what = visit.left
     if not what or visit.others_at_work or not isinstance(visit.facts, Facts):
         return found, ""
     if host.dry_run:
         now = Finding("leftovers", Health.OK, f"would remove {what}")
     else:
-        answers = host.ask(health.clean(visit.facts.ctr, host.target.ctr, visit.held))
-        still = health.left(health.parse_held(answers["held"].text))
+        answers = host.ask(health.clean(visit.facts.ctr, host.target.ctr, visit.held, visit.files))
+        still = health.left(health.parse_held(answers["held"].text), health.parse_files(answers["files"].text))
         if not answers["held"].ok or still:
             failed = [failure(a, "leftovers").said for name, a in answers.items() if not a.ok]
             todo = f"remove it by hand: {'; '.join(failed)}"

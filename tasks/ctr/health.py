@@ -50,6 +50,7 @@ def questions(settings: Settings) -> dict[str, str]:
     return {
         "path": 'command -v "${ctr%% *}"',
         "held": _HELD,
+        "files": _FILES,
         "space": _space(settings),
         "sessions": _SESSIONS,
         "clock": "date +%s",
@@ -66,6 +67,9 @@ _HELD = f"""ready && $ctr --address "$address" namespaces ls -q | while read -r 
   c content active | sed -n 's/^\\({OURS}[.][^[:space:]]*\\).*/ingest \\1/p'
   c content ls | sed -n '/[=.]{OURS}[.]/s/^/blob /p'
 done"""
+
+# Certificates that a push or pull brought with it, where `transfer.bring` puts them.
+_FILES = f"find \"${{TMPDIR:-/tmp}}\" -maxdepth 1 -type f -name '{OURS}.*' 2>/dev/null || :"
 
 # A run that is at work has a shell here whose command line holds its mark. The doctor has one, too.
 _SESSIONS = """( set +f; cat /proc/[0-9]*/cmdline 2>/dev/null ) | tr '\\0' '\\n' |
@@ -144,8 +148,13 @@ def our_labels(row: str) -> list[str]:
     return [*roots, *refs] if is_digest(digest) else []
 
 
-def clean(ctr: Ctr, settings: Settings, held: Iterable[Held]) -> Script:
-    """Takes away what is ours, and looks again (``held``).
+def parse_files(text: str) -> list[str]:
+    """Parses the answer to ``files``; what no run of ours can have named is somebody else's."""
+    return [line for line in text.splitlines() if re.fullmatch(rf"/[^\n]*/{OURS}\.[\w.-]+", line)]
+
+
+def clean(ctr: Ctr, settings: Settings, held: Iterable[Held], files: Sequence[str]) -> Script:
+    """Takes away what is ours, and looks again (``held``, ``files``).
 
     An ingest ends by being committed: from an empty regular file nothing is added to it. What it holds is content
     that nothing names, which goes with the next collection.
@@ -159,7 +168,9 @@ def clean(ctr: Ctr, settings: Settings, held: Iterable[Held]) -> Script:
         lines += [ctr.remove(each.namespace, *each.names, sync=True)] if each.names else []
         if lines:
             steps[f"clean-{len(steps)}"] = "\n".join(lines)
-    return Script({**steps, "held": _HELD}, prologue=probe.script(settings, ()).prologue)
+    if files:
+        steps["clean-files"] = shell.join(["rm", "-f", "--", *files])
+    return Script({**steps, "held": _HELD, "files": _FILES}, prologue=probe.script(settings, ()).prologue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +197,16 @@ class Visit:
         return parse_held(self.answers["held"].text)
 
     @property
+    def files(self) -> list[str]:
+        """Files of ours."""
+        return parse_files(self.answers["files"].text)
+
+    @property
+    def left(self) -> str:
+        """What is ours, in words."""
+        return left(self.held, self.files)
+
+    @property
     def others_at_work(self) -> bool:
         """Whether another run of ours is at work on that host."""
         return _number(self.answers["sessions"]) > 1
@@ -209,7 +230,7 @@ def findings(visit: Visit) -> list[Finding]:
     elif not isinstance(visit.facts, PermissionDenied):
         found.append(_trouble(visit.facts))
     found += [_content(visit), _clock(visit)]
-    if visit.answers["held"].ok:
+    if visit.answers["held"].ok or visit.files:
         found.append(leftovers(visit))
     return found
 
@@ -343,7 +364,7 @@ def _number(answer: Answer) -> int:
 
 def leftovers(visit: Visit) -> Finding:
     """What runs of ours have left; while one is at work there, it may be that one's."""
-    what = left(visit.held)
+    what = visit.left
     if not what:
         return Finding("leftovers", Health.OK, "none")
     if visit.others_at_work:
@@ -351,6 +372,6 @@ def leftovers(visit: Visit) -> Finding:
     return Finding("leftovers", Health.WARN, f"a killed run left {what}", "remove it with doctor --clean")
 
 
-def left(held: Iterable[Held]) -> str:
-    """What is ours in all namespaces, in words."""
-    return "; ".join(f"in {each.namespace}: {', '.join(each.left)}" for each in held if each.left)
+def left(held: Iterable[Held], files: Iterable[str]) -> str:
+    """What is ours in all namespaces and among the files, in words."""
+    return "; ".join([*(f"in {each.namespace}: {', '.join(each.left)}" for each in held if each.left), *files])

@@ -192,6 +192,20 @@ class TestARegistryThatFailsByItsOwnWord:
         assert status[:3] in run.error["said"]
         assert market.there(registry, name) is None
 
+    def test_takes_a_manifest_and_has_it_not_is_found_out(self, market: Market, tmp_path: Path) -> None:
+        registry, nodes = market.registries.flaky, some(market, *NODES)
+        name, other = market.name(registry), market.name(registry, tag="other")
+        image = fresh(tmp_path)
+        market.stage.seed(image, name, nodes=nodes)
+        assert market.push(names_of(nodes)[:1], "--ref", name).exit == 0  # so that only the manifest is to be sent
+        headers = {"Docker-Content-Digest": image.target.digest}
+        with market.registries.failing("201 Created", 100, methods=("PUT",), headers=headers) as answered:
+            run = market.push(names_of(nodes), "--ref", name, "--as", other)
+            assert answered() == len(nodes)
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(names_of(nodes), "verify-failed")), run.out
+        assert image.target.digest in run.error["said"]
+        assert market.there(registry, other) is None
+
 
 class TestAPull:
     def test_that_a_killed_registry_broke_off_leaves_no_name_and_succeeds_afterwards(

@@ -192,6 +192,7 @@ def mess(stage: Stage, tmp_path: Path) -> Iterator[str]:
         labels = (f"containerd.io/gc.root={RUN}", f"containerd.io/gc.ref.content.{RUN}.0={image.target.digest}")
         node.real_ctr("content", "label", next(iter(image.configs.values())), *labels, namespace=namespace)
         ingest = shlex.join(node.real_ctr_argv("content", "ingest", f"{RUN}-0123", namespace=namespace))
+        node.exec(["sh", "-c", f"umask 077; echo PEM >/tmp/{RUN}.a1B2c3"])
         node.exec(
             ["sh", "-c", f"(head -c 9000 /dev/zero; exec sleep 1) | {{ {ingest} <&3 & sleep 0.5; kill -9 $!; }} 3<&0"]
         )
@@ -201,7 +202,7 @@ def mess(stage: Stage, tmp_path: Path) -> Iterator[str]:
 
     def end(node: Node) -> None:
         ingest = shlex.join(node.real_ctr_argv("content", "ingest", f"{RUN}-0123", namespace=namespace))
-        node.exec(["sh", "-c", f"f=$(mktemp); {ingest} <$f; rm $f"])
+        node.exec(["sh", "-c", f"f=$(mktemp); {ingest} <$f; rm -f $f /tmp/{RUN}.a1B2c3"])
 
     stage.on_each(end)
 
@@ -216,6 +217,7 @@ class TestWhatAKilledRunLeft:
             for node in stage.nodes.values():
                 text = seen(run, node.name)["leftovers"]["text"]
                 assert f"{RUN}-0123" in text and "ctr-ferry.invalid" in text and "labels" in text, text
+                assert f"/tmp/{RUN}.a1B2c3" in text
         assert stage.on_each(lambda node: [line.split()[0] for line in leftovers(node, [namespace])]) == before
 
     def test_goes_and_nothing_else_does(self, fab: Fab, stage: Stage, mess: str) -> None:

@@ -189,14 +189,18 @@ class TestTheWay:
         """Three kinds of ctr are enough."""
         return few
 
-    def test_leads_through_a_proxy_where_the_inventory_says_so(self, market: Market, plain: BuiltImage) -> None:
-        registry, proxy = market.registries.hidden, market.registries.proxy
-        name = market.name(registry)
+    @pytest.mark.parametrize("kind", ["hidden", "obscure"])  # TLS and plain HTTP
+    def test_leads_through_a_proxy_where_the_inventory_says_so(
+        self, market: Market, plain: BuiltImage, kind: str
+    ) -> None:
+        registry: Registry = getattr(market.registries, kind)
+        name, described = market.name(registry), {registry.name: registry.settings()}
         market.stage.seed(plain, name)
-        run = market.push(market.nodes, "--ref", name)
+        run = market.push(market.nodes, "--ref", name, inventory=market.inventory(ctr_registries=described))
         assert run.statuses == dict.fromkeys(market.nodes, UNRESOLVED)
         before = market.registries.seen("proxy")["connections"]
-        run = market.push(market.nodes, "--ref", name, inventory=market.inventory(ctr_proxy=proxy))
+        way = market.inventory(ctr_registries=described, ctr_proxy=market.registries.proxy)
+        run = market.push(market.nodes, "--ref", name, inventory=way)
         assert run.exit == 0, run.out
         assert market.there(registry, name) == plain.target.digest
         assert market.registries.seen("proxy")["connections"] >= before + len(market.nodes)

@@ -68,6 +68,7 @@ def visit(found: Facts | errors.HostError | None = None, **answers: str) -> Visi
         "host": "root\nx86_64\nsudo=\n",
         "path": "/usr/bin/ctr\n",
         "held": "namespace k8s.io\nimages 3\n",
+        "files": "",
         "space": DF.format(size=1000, free=500),
         "sessions": "1\n",
         "clock": "1000\n",
@@ -187,10 +188,19 @@ class TestLeftovers:
         for label in ("containerd.io/gc.root=ctr-ferry", "containerd.io/gc.root=a.ctr-ferry.x", "a=ctr-ferry.x"):
             assert health.parse_held(f"namespace a\nblob {D} 1B 2 days {label}\n")[0].labels == {}
 
+    def test_files_of_others_are_not_ours(self) -> None:
+        ours = f"/tmp/{RUN}.a1B2c3"
+        assert health.parse_files(f"{ours}\n/tmp/ctr-ferry.x;y\n/tmp/ctr-ferry.\nctr-ferry.x\n") == [ours]
+
+    def test_a_file_is_left_also_where_containerd_is_down(self) -> None:
+        found = visit(errors.DaemonUnreachable("it is down"), files=f"/tmp/{RUN}.a1B2c3\n")
+        assert f"/tmp/{RUN}.a1B2c3" in finding(found, "leftovers").text
+
     def test_cleaning_touches_only_them(self) -> None:
         held = [Held("a", 1), Held("b", 1, ["ctr-ferry.invalid/x:0"], [f"{RUN}-1"], {D: ["k"]})]
-        script = health.clean(facts().ctr, Settings(), held)
-        assert list(script.steps) == ["clean-0", "held"]
+        script = health.clean(facts().ctr, Settings(), held, [f"/tmp/{RUN}.a1B2c3"])
+        assert list(script.steps) == ["clean-0", "clean-files", "held", "files"]
+        assert script.steps["clean-files"] == f"rm -f -- /tmp/{RUN}.a1B2c3"
         words = script.steps["clean-0"]
         assert f"content label {D} k=" in words
         assert f"content ingest {RUN}-1 <&5" in words
