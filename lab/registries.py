@@ -394,7 +394,7 @@ class Registries:
     def _registry(
         self, kind: str, real: Server | None = None, username: str | None = None, password: str | None = None
     ) -> Registry:
-        plain = kind in ("http", "flaky")
+        plain = kind in ("http", "flaky", "obscure")
         scheme, ca_file = ("http", None) if plain else ("https", self._ca)
         address = self._address.get(kind, "")
         return Registry(f"{_host(kind)}:{PORT}", address, scheme, ca_file, username, password, real)

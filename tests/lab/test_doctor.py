@@ -208,6 +208,11 @@ def mess(stage: Stage, tmp_path: Path) -> Iterator[str]:
 
 
 class TestWhatAKilledRunLeft:
+    @pytest.fixture
+    def stage(self, few: Stage) -> Stage:
+        """Three kinds of ctr are enough."""
+        return few
+
     def test_is_found_and_stays_until_it_is_to_go(self, fab: Fab, stage: Stage, mess: str) -> None:
         namespace = mess
         before = stage.on_each(lambda node: [line.split()[0] for line in leftovers(node, [namespace])])

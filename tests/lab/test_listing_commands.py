@@ -86,6 +86,11 @@ class TestImages:
 
 
 class TestFind:
+    @pytest.fixture
+    def stage(self, few: Stage) -> Stage:
+        """Three kinds of ctr are enough."""
+        return few
+
     def test_says_where_and_that_kubelet_does_not_read_it_there(
         self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]
     ) -> None:
