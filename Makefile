@@ -1,6 +1,8 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything stays in .venv and lab/.state.
 .PHONY: demo test lint lab-up lab-down
 PYTHON := .venv/bin/python
+# Where it is set, every process compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 demo: machine-demo .venv/ready
 	@$(PYTHON) -m lab.demo

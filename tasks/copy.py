@@ -212,7 +212,7 @@ def _look(host: Host, request: Request) -> Stock:
 
 def _fitting(wish: Wish, listing: Listing) -> tuple[Image, ...]:
     if wish.is_glob:
-        return listing.match(wish.ref)
+        return listing.tagged(wish.ref)
     image = listing.find(wish.ref)
     return (image,) if image else ()
 

@@ -87,6 +87,10 @@ def parse(
         raise UsageError("push needs --ref REF", hint="fab -H node1 push --ref registry.example/app:1")
     if not is_digest(ref):
         Reference.parse(ref)
+    if not as_ and (is_digest(ref) or Reference.parse(ref).digest):
+        raise UsageError(
+            f"--ref {ref} is a digest, which may have several names on a host", hint="say with --as where it goes"
+        )
     target = Reference.parse(as_) if as_ else None
     if target and target.digest:
         raise UsageError(f"--as {as_} has a digest", hint="a name to push to has a tag alone")

@@ -326,7 +326,7 @@ def _images(host: Host, facts: Facts, here: Listing, refs: Iterable[str]) -> lis
     found: dict[str, Image] = {}
     for ref in refs:
         one = None if is_glob(ref) else here.find(ref)
-        fit = here.match(ref) if is_glob(ref) else (one,) if one else ()
+        fit = here.tagged(ref) if is_glob(ref) else (one,) if one else ()
         if not fit:
             raise _not_found(host, facts, here, ref)
         found |= {image.name: image for image in fit}

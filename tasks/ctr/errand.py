@@ -47,7 +47,7 @@ def ask(
     """
     head = method == "HEAD"
     given = [f"--header={name}: {value}" for name, value in headers.items()]
-    curl = ["curl", "-sS", "--include", "--max-time", str(seconds), *(["--head"] if head else [])]
+    curl = ["curl", "-q", "-sS", "--include", "--max-time", str(seconds), *(["--head"] if head else [])]
     curl += (["--insecure"] if insecure else []) + (["--proxy", proxy] if proxy else [])
     curl += [word for name, value in headers.items() for word in ("--header", f"{name}: {value}")]
     curl += ["--config", terminal] if terminal else []
@@ -63,7 +63,13 @@ else (exit {_NO_TOOL}); fi"""
 
 
 def typed(authorization: str) -> str:
-    """What curl is typed of a login: a line of its configuration, and the end of it."""
+    """What curl is typed of a login: a line of its configuration, and the end of it.
+
+    Raises:
+        ValueError: it would be more than that one word of it.
+    """
+    if not re.fullmatch(r"[ !#-\[\]-~]*", authorization):
+        raise ValueError("a login header with quotes, backslashes or control characters")
     return f'header = "Authorization: {authorization}"\n{_END}'
 
 

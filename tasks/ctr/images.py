@@ -127,6 +127,10 @@ class Listing:
         """The ordinary images whose name the glob fits; a glob never names CRI's own records."""
         return tuple(i for i in self.images if i.ordinary and fnmatchcase(i.name, glob))
 
+    def tagged(self, glob: str) -> tuple[Image, ...]:
+        """Those of `match` that have a tag: kubelet's pull leaves ``repository@sha256:…``, too."""
+        return tuple(image for image in self.match(glob) if "@" in glob or "@" not in image.name)
+
     def close_to(self, wanted: str, most: int = 3) -> list[str]:
         """Names that a user may have meant: the same repository name first, then alike ones."""
         names = [image.name for image in self.images if image.ordinary]

@@ -95,7 +95,7 @@ class Descriptor:
                 int(data["size"]),
                 Platform.of_json(platform) if platform else None,
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:  # JSON knows Infinity
             raise ValueError(f"not a descriptor: {data!r}") from error
 
     @property

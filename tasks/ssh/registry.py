@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ _LIMIT = 10.0  # seconds for one registry
 _ALL = 30.0  # seconds for all of one host
 _MOST = 4 << 20  # bytes of a body; distribution takes no longer manifest
 _REDIRECTS = 3
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, section 2.1
 _ERRAND = 60  # seconds for a question that the host asks by itself
 _ACCEPT = ", ".join(sorted(INDEXES | MANIFESTS))
 _REDIRECTED = (301, 302, 303, 307, 308)
@@ -242,19 +244,22 @@ class Client:
             raise SeenError(Seen.UNAUTHORIZED, f"{reply.status} {reply.reason[:80]} (token service {realm})")
         try:
             answer = json.loads(reply.body)
-            return str(answer.get("token") or answer["access_token"])
+            token = str(answer.get("token") or answer["access_token"])
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise SeenError(Seen.FAILED, f"{reply.status} without a token (token service {realm})") from error
+        if not _TOKEN.fullmatch(token):  # curl would take a line break in it for more of its configuration
+            raise SeenError(Seen.FAILED, f"{reply.status} with a malformed token (token service {realm})")
+        return token
 
     def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
         """Asks, and goes where it is sent to; the login goes nowhere else."""
-        origin = urlsplit(url).netloc
+        origin = urlsplit(url)[:2]  # scheme and host: a login inside TLS stays inside
         for _ in range(_REDIRECTS):
             reply = self._trusting(method, url, headers)
             if reply.status not in _REDIRECTED or not reply.headers.get("location"):
                 return reply
             url = urljoin(url, reply.headers["location"])
-            if urlsplit(url).netloc != origin:
+            if urlsplit(url)[:2] != origin:
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
         raise SeenError(Seen.NO_REGISTRY, "it redirects in circles")
 

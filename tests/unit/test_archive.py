@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import random
+import re
 import sys
 import tarfile
 import tracemalloc
@@ -281,6 +282,12 @@ class TestBadArchives:
         files = list(IMAGE.layout(**{NAME: FULL}).items())
         assert "twice" in refused(tarred([*files, ("index.json", b"{}")])).message
         assert read(tarred([*files, files[-1]])).entries
+
+    def test_are_refused_with_an_endless_size(self) -> None:
+        files = layout(IMAGE.blobs, IMAGE.entry(**{NAME: REF}))
+        files["index.json"] = re.sub(rb'"size": ?[0-9]+', b'"size": Infinity', files["index.json"])
+        assert b"Infinity" in files["index.json"]
+        assert refused(tarred(files))
 
     @pytest.mark.parametrize("lie", [-1, 1, 1 << 40])
     def test_are_refused_with_a_size_that_lies(self, lie: int) -> None:

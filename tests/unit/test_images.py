@@ -212,3 +212,10 @@ def test_the_same_repository_comes_before_a_name_that_only_looks_alike() -> None
 
 def test_nothing_is_close_to_something_else() -> None:
     assert LISTING.close_to("q.example/zzz:9") == []
+
+
+def test_a_glob_that_is_to_name_things_leaves_kubelets_records_out() -> None:
+    listing = Listing("k8s.io", (image("r.example/a:1"), image(f"r.example/a@{digest('a')}")))
+    assert [each.name for each in listing.tagged("r.example/*")] == ["r.example/a:1"]
+    assert len(listing.tagged("r.example/a@*")) == 1
+    assert len(listing.match("r.example/*")) == 2

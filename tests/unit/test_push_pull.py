@@ -238,7 +238,13 @@ class TestPush:
 
     @pytest.mark.parametrize(
         "options",
-        [{}, {"ref": REF, "as_": f"r/a@{A}"}, {"ref": REF, "platform": "linux/amd64", "all_platforms": True}],
+        [
+            {},
+            {"ref": REF, "as_": f"r/a@{A}"},
+            {"ref": REF, "platform": "linux/amd64", "all_platforms": True},
+            {"ref": A},
+            {"ref": f"r.example/a@{A}"},
+        ],
     )
     def test_what_makes_no_sense_is_refused_at_once(self, options: dict[str, Any]) -> None:
         with pytest.raises(errors.UsageError):

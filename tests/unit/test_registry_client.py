@@ -247,6 +247,26 @@ def test_a_redirect_is_followed_without_the_login(world: Make) -> None:
     assert "authorization" not in made.asked[-1][2]
 
 
+@pytest.mark.parametrize("token", ['x"\nurl = "http://evil.example/', "a b", "a\x04", "tök"])
+def test_a_token_that_is_none_is_refused(world: Make, token: str) -> None:
+    def serve(request: Request) -> str:
+        if request[2]["host"].startswith("t.example"):
+            return reply("200 OK", "Content-Type: application/json", body=json.dumps({"token": token}))
+        return reply("401 Unauthorized", 'WWW-Authenticate: Bearer realm="http://t.example:5001/token",service="r"')
+
+    made = world(serve)
+    with pytest.raises(SeenError) as caught:
+        made.client(ANN).find("a", "1")
+    assert caught.value.seen is Seen.FAILED
+    assert "malformed token" in caught.value.said
+
+
+def test_what_curl_is_typed_is_one_word_of_its_configuration() -> None:
+    assert errand.typed("Bearer a.b-c=").startswith('header = "Authorization: Bearer a.b-c="\n')
+    with pytest.raises(ValueError, match="login header"):
+        errand.typed('Bearer x"\noutput = "/etc/x')
+
+
 def test_redirects_end(world: Make) -> None:
     made = world(lambda _: reply("302 Found", "Location: /again"))
     with pytest.raises(SeenError) as caught:
