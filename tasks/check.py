@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tasks.ctr import checks
 from tasks.ctr.content import Content
@@ -13,11 +14,13 @@ from tasks.ctr.images import Image
 from tasks.errors import Drift, FerryError, NotUnpacked, PlatformMissing, UsageError
 from tasks.fleet import look, options
 from tasks.fleet.command import fleet_wide
-from tasks.fleet.crew import Fleet
 from tasks.fleet.outcome import Result, Status, Table, names
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest
-from tasks.ssh.host import Host
+
+if TYPE_CHECKING:
+    from tasks.fleet.crew import Fleet
+    from tasks.ssh.host import Host
 
 PART = "same (platform manifest)"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.ctr.content import Content
 from tasks.ctr.images import Image, Listing
@@ -12,16 +13,16 @@ from tasks.ctr.probe import Facts
 from tasks.errors import BadReference, Drift, FerryError, ImageNotFound, SourceLost, Unreachable, UsageError
 from tasks.fleet import look, options
 from tasks.fleet.command import fleet_wide
-from tasks.fleet.convoy import Source
-from tasks.fleet.crew import Fleet
-from tasks.fleet.delivery import deliver
 from tasks.fleet.outcome import Result
 from tasks.fleet.pairs import read_map
 from tasks.fleet.parcels import Order, Parcel
-from tasks.fleet.sources import HostSource, Sources
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest
-from tasks.ssh.host import Host
+
+if TYPE_CHECKING:
+    from tasks.fleet.convoy import Source
+    from tasks.fleet.crew import Fleet
+    from tasks.ssh.host import Host
 
 ANY = "any"
 
@@ -168,6 +169,8 @@ def copy(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
         for host in fleet:
             host.mark_failed()
         return dict.fromkeys(fleet.hosts, error)
+    from tasks.fleet.delivery import deliver
+
     return deliver(fleet, order, source)
 
 
@@ -295,6 +298,8 @@ def _used(stocks: Sequence[Stock], images: Sequence[Image], request: Request) ->
 
 
 def _source(used: Sequence[Stock], parcels: Iterable[Parcel], content: Content) -> Source:
+    from tasks.fleet.sources import HostSource, Sources
+
     sources = {stock.host.name: HostSource(stock.host, stock.facts, stock.listing.namespace) for stock in used}
     if len(sources) == 1:
         return next(iter(sources.values()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
+from typing import TYPE_CHECKING
 
 from tasks.ctr import health
 from tasks.ctr.failures import failure
@@ -14,9 +15,10 @@ from tasks.errors import FerryError, PermissionDenied, Unhealthy, Unreachable
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Result, Status, Table, names
 from tasks.oci.registry import REMEDIES, Seen
-from tasks.ssh import registry
-from tasks.ssh.host import Host
-from tasks.ssh.registry import Sight
+
+if TYPE_CHECKING:
+    from tasks.ssh.host import Host
+    from tasks.ssh.registry import Sight
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 )
 def doctor(host: Host, request: Request) -> DoctorResult:
     """Look at all that could be wrong on a host, its registries included, and say what to do about it."""
+    from tasks.ssh import registry
+
     visit = _visit(host)
     if isinstance(visit, Finding):
         found, cleaned = [_reachable(host), visit], ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tasks.ctr import shell
 from tasks.ctr.images import Listing
@@ -11,10 +12,12 @@ from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Script
 from tasks.errors import FerryError, GarbledAnswer, NothingFound, UsageError
 from tasks.fleet.command import fleet_wide
-from tasks.fleet.crew import Fleet
 from tasks.fleet.outcome import Result, Status, Table, names
 from tasks.fleet.pairs import Pair
-from tasks.ssh.host import Host
+
+if TYPE_CHECKING:
+    from tasks.fleet.crew import Fleet
+    from tasks.ssh.host import Host
 
 _KUBELETS = "k8s.io"
 _ELSEWHERE, _UNREAD = "kubelet reads another containerd", "kubelet does not read this namespace"

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.errors import BadInventory
 from tasks.fleet.command import at_desk
-from tasks.fleet.desk import Desk
 from tasks.fleet.outcome import Table, View
-from tasks.ssh.target import Target
+
+if TYPE_CHECKING:
+    from tasks.fleet.desk import Desk
+    from tasks.ssh.target import Target
 
 if TYPE_CHECKING:  # what reads inventories is no part of a listing
     from tasks.fleet.roster import Roster
@@ -75,7 +77,7 @@ def _describe(target: Target, groups: list[str]) -> dict[str, Any]:
         "become": target.become,
         "password": target.password is not None,
         "become_password": target.become_password is not None,
-        "gateway": gateway.name if isinstance(gateway, Target) else gateway,
+        "gateway": gateway if gateway is None or isinstance(gateway, str) else gateway.name,
         "known_hosts": [str(file) for file in target.trust.known_hosts],
         "accept_new": target.trust.accept_new,
         "ctr": {key: value for key, value in ctr.items() if value},

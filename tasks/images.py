@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tasks.ctr import checks
 from tasks.ctr.failures import failure, required
@@ -12,9 +13,11 @@ from tasks.ctr.shell import Answer, Script
 from tasks.errors import FerryError, UsageError
 from tasks.fleet import options
 from tasks.fleet.command import fleet_wide
-from tasks.fleet.crew import Fleet
 from tasks.fleet.outcome import Result, Status, Table, names
-from tasks.ssh.host import Host
+
+if TYPE_CHECKING:
+    from tasks.fleet.crew import Fleet
+    from tasks.ssh.host import Host
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,20 +9,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.ctr.content import Content
 from tasks.ctr.images import Image
 from tasks.errors import BadArchive, FerryError, SourceLost, UsageError
 from tasks.fleet import options
 from tasks.fleet.command import fleet_wide
-from tasks.fleet.crew import Fleet
-from tasks.fleet.delivery import deliver
 from tasks.fleet.outcome import Result
 from tasks.fleet.parcels import Order, Parcel
-from tasks.oci import archive
-from tasks.oci.archive import Archive, Entry
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest, is_glob
+
+if TYPE_CHECKING:
+    from tasks.fleet.crew import Fleet
+    from tasks.oci.archive import Archive, Entry
 
 _SUM = re.compile(r"\\?([0-9a-f]{64}) [ *](.+)")  # what sha256sum writes; "*" where it was told that it is binary
 _MOST_SUMS = 1 << 20
@@ -61,6 +62,8 @@ class ArchiveSource:
         Raises:
             BadArchive, SourceLost: the file is not what it was, or cannot be read any more.
         """
+        from tasks.oci import archive
+
         blobs = {blob.digest: blob for blob in wanted}
         with self._readable(), self._file.open("rb") as opened:
             for digest, chunks in archive.blobs(opened, self._archive, blobs):
@@ -130,6 +133,8 @@ def parse(
 
 def _read(file: Path) -> Archive:
     """Reads the archive; first of all its check sum, where there is one beside it."""
+    from tasks.oci import archive
+
     try:
         with file.open("rb") as opened:
             if expected := _sum_beside(file):
@@ -245,4 +250,6 @@ def _listed(found: Archive, entry: Entry) -> Image:
 )
 def load(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Take an archive's images to hosts; each gets only the blobs that it lacks, checked before they leave."""
+    from tasks.fleet.delivery import deliver
+
     return deliver(fleet, request.order, ArchiveSource(request.file, request.archive))

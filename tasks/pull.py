@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from tasks.ctr import checks, naming, transfer
+from tasks.ctr import checks, naming
 from tasks.ctr.content import Content
 from tasks.ctr.failures import content_missing, required
 from tasks.ctr.images import Image, Listing, parse_digests
@@ -16,14 +17,15 @@ from tasks.ctr.shell import Answer, Script
 from tasks.ctr.verdict import judge
 from tasks.errors import Drift, FerryError, MethodUnsupported, NotUnpacked, ReferenceExists, UsageError
 from tasks.fleet import credentials, look, options
-from tasks.fleet.carry import Carrier, There, told
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
 from tasks.fleet.undo import take_back
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest
-from tasks.ssh.host import Host
-from tasks.ssh.target import Target
+
+if TYPE_CHECKING:
+    from tasks.ssh.host import Host
+    from tasks.ssh.target import Target
 
 ALREADY = "it is there already, with the registry's digest, whole and unpacked"
 
@@ -67,6 +69,8 @@ class PullResult:
 
     def lines(self) -> list[str]:
         """The name, its digest, and what is to be known."""
+        from tasks.fleet.carry import told
+
         return told(f"{self.reference} in {self.namespace}", self)
 
 
@@ -119,6 +123,8 @@ class Job:
     """One image on its way to one host."""
 
     def __init__(self, host: Host, request: Request) -> None:
+        from tasks.fleet.carry import Carrier, There
+
         self.host, self.request, self.name = host, request, str(request.reference)
         self.namespace = request.namespace or host.target.ctr.namespace
         self.facts: Facts = host.facts((self.namespace,))
@@ -252,6 +258,8 @@ class Job:
         return self._result(now.digest, Status.CHANGED, method, seconds=seconds, size=size)
 
     def _script(self, method: str, stage: Reference, terminal: str | None) -> Script:
+        from tasks.ctr import transfer
+
         ctr, namespace, request = self.facts.ctr, self.namespace, self.request
         cleanups = [self.carrier.route.cleanup]
         pulled = transfer.pull(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tasks.ctr import transfer
 from tasks.ctr.content import Content
 from tasks.ctr.failures import content_missing
 from tasks.ctr.images import Image
@@ -15,13 +15,15 @@ from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Script
 from tasks.errors import MethodUnsupported, PlatformMissing, UsageError, VerifyFailed
 from tasks.fleet import credentials, look, options
-from tasks.fleet.carry import Carrier, There, told
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest
-from tasks.ssh.host import Host
-from tasks.ssh.target import Target
+
+if TYPE_CHECKING:
+    from tasks.fleet.carry import There
+    from tasks.ssh.host import Host
+    from tasks.ssh.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class PushResult:
 
     def lines(self) -> list[str]:
         """The name, its digest, and what is to be known."""
+        from tasks.fleet.carry import told
+
         return told(f"{self.source} -> {self.reference}", self)
 
 
@@ -130,6 +134,8 @@ class Job:
     """One image of one host on its way."""
 
     def __init__(self, host: Host, request: Request) -> None:
+        from tasks.fleet.carry import Carrier
+
         self.host, self.request = host, request
         self.namespace = request.namespace or host.target.ctr.namespace
         self.facts: Facts = host.facts((self.namespace,))
@@ -250,6 +256,8 @@ class Job:
         )
 
     def _script(self, cargo: Cargo, method: str, terminal: str | None) -> Script:
+        from tasks.ctr import transfer
+
         route, remote, local, before, cleanup = self.carrier.route, str(self.carrier.reference), self.image.name, "", ""
         if method == "stage":
             stage = Reference("ctr-ferry.invalid", route.owner.lower(), "0")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tasks.errors import FerryError, RegistryError, UsageError
 from tasks.fleet import credentials
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Result, Status, Table, names
 from tasks.oci.registry import REMEDIES, Registry, Seen
-from tasks.ssh.host import Host
-from tasks.ssh.registry import Sight, look
-from tasks.ssh.target import Target
+
+if TYPE_CHECKING:
+    from tasks.ssh.host import Host
+    from tasks.ssh.registry import Sight
+    from tasks.ssh.target import Target
 
 _WELL = (Seen.OPEN, Seen.LOGIN)
 _UNSURE = (Seen.NOT_CHECKED, Seen.NO_TIME)
@@ -123,6 +126,8 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 )
 def registry(host: Host, request: Request) -> RegistryResult:
     """Look at the inventory's registries as each host sees them: name, connection, TLS, login, time."""
+    from tasks.ssh.registry import look
+
     sights = look(host, _chosen(host.target, request), credentials.login, errands=True)
     result = RegistryResult(tuple(RegistrySight.of(sight) for sight in sights))
     if ill := [each.registry for each in result.registries if each.health == "fail"]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
+from typing import TYPE_CHECKING
 
-from tasks.ctr import removal, shell, usage
+from tasks.ctr import removal, shell
 from tasks.ctr.failures import failure, required
 from tasks.ctr.images import Image, Listing
 from tasks.ctr.probe import Facts
@@ -17,10 +18,12 @@ from tasks.ctr.shell import Script
 from tasks.errors import FerryError, InUse, NotStarted, SomeFailed, UsageError, VerifyFailed
 from tasks.fleet import options
 from tasks.fleet.command import fleet_wide
-from tasks.fleet.crew import Fleet
 from tasks.fleet.outcome import Result, Status, error_lines, names
 from tasks.oci.reference import Reference, is_digest
-from tasks.ssh.host import Host
+
+if TYPE_CHECKING:
+    from tasks.fleet.crew import Fleet
+    from tasks.ssh.host import Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +227,8 @@ def plan(host: Host, request: Request) -> Plan:
     made = Plan(facts, here, [Removed(name, note="it is not there") for name in wanted.absent])
     last = removal.last_names(here, wanted)
     if last:
+        from tasks.ctr import usage
+
         answers = host.ask(Script(usage.questions(facts.ctr, namespace)), limit=host.target.limits.probe)
         made.users = usage.used(
             here,

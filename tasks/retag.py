@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.ctr import naming, shell
 from tasks.ctr.content import Content
@@ -24,7 +25,9 @@ from tasks.fleet.pairs import Pair, moved_to, read_map, refuse_same
 from tasks.fleet.undo import take_back
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest, parse_domain
-from tasks.ssh.host import Host
+
+if TYPE_CHECKING:
+    from tasks.ssh.host import Host
 
 
 @dataclass(frozen=True, slots=True)

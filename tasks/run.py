@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tasks.ctr import shell
 from tasks.ctr.shell import Answer, Script, printable
 from tasks.errors import CommandFailed, ConnectionLost, RemoteTimeout, UsageError
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
-from tasks.ssh.host import Host
+
+if TYPE_CHECKING:
+    from tasks.ssh.host import Host
 
 _MOST = 128 << 10  # bytes
 

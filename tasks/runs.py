@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import UsageError
 from tasks.fleet.command import at_desk
-from tasks.fleet.desk import Desk
 from tasks.fleet.outcome import Table, View
-from tasks.fleet.record import Run
+
+if TYPE_CHECKING:
+    from tasks.fleet.desk import Desk
+    from tasks.fleet.record import Run
 
 _STATUSES = ("changed", "unchanged", "ok", "failed", "unreachable", "skipped")
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import UsageError
 from tasks.fleet.command import at_desk
-from tasks.fleet.desk import Desk
 from tasks.fleet.outcome import View, error_lines
-from tasks.fleet.record import Run, log_name
+
+if TYPE_CHECKING:
+    from tasks.fleet.desk import Desk
+    from tasks.fleet.record import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def show(desk: Desk, request: Request) -> View:
 def _logs(run: Run, host: str | None) -> str:
     parts = []
     for name in [host] if host else run.data["hosts"]:
-        file = run.folder / f"{log_name(name)}.log"
+        file = run.log(name)
         text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "# nothing was asked here\n"
         parts.append(f"==> {name} <==\n{text}")
     return "\n".join(parts)

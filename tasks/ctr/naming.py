@@ -12,7 +12,6 @@ from enum import StrEnum
 from tasks.ctr import shell
 from tasks.ctr.commands import CRI_MANAGED, GC_REF, Ctr
 from tasks.ctr.shell import Script
-from tasks.oci import layout
 from tasks.oci.descriptor import Descriptor
 from tasks.oci.reference import Reference
 
@@ -143,6 +142,8 @@ def by_index(place: Place, naming: Naming) -> str:
     ctr, target = place.ctr, naming.target
     assert target is not None  # noqa: S101
     full, tag, oci_name = str(naming.name), naming.name.tag or "latest", ctr.capabilities.oci_name
+    from tasks.oci import layout  # no listing of the commands needs tar
+
     archive = layout.index_only([(full, tag if oci_name else full, target)])
     flags = []
     if ctr.capabilities.no_unpack:

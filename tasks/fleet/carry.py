@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tasks.ctr import refusals, transfer
 from tasks.ctr.failures import failure
@@ -20,9 +20,11 @@ from tasks.oci.descriptor import Descriptor, Manifest, Platform
 from tasks.oci.reference import Reference
 from tasks.oci.registry import Login, Registry, Seen
 from tasks.ssh.forward import SeenError
-from tasks.ssh.host import Host
 from tasks.ssh.registry import Client, authorities
-from tasks.ssh.terminal import Terminal
+
+if TYPE_CHECKING:
+    from tasks.ssh.host import Host
+    from tasks.ssh.terminal import Terminal
 
 _WORTH_ASKING = 8 << 20  # bytes
 # What is no reason not to try: ctr may do what we may not ask.

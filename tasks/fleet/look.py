@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from tasks.ctr.content import Content
 from tasks.ctr.images import Listing, parse_digests
@@ -11,7 +12,9 @@ from tasks.ctr.missing import explain
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script
 from tasks.errors import GarbledAnswer, ImageNotFound
-from tasks.ssh.host import Host
+
+if TYPE_CHECKING:
+    from tasks.ssh.host import Host
 
 
 def content(

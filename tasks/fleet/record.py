@@ -210,6 +210,10 @@ class Run:
         started = _started(self.data["pid"])
         return "running" if started and started == self.data.get("pid_started", started) else "killed"
 
+    def log(self, host: str) -> Path:
+        """Where a host's log is, if anything was asked there."""
+        return self.folder / f"{log_name(host)}.log"
+
     @property
     def id(self) -> str:
         """The run's id."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from tasks.ctr.commands import Ctr
 from tasks.ctr.failures import required
 from tasks.ctr.images import Listing
 from tasks.ctr.shell import Script
 from tasks.ctr.verdict import records_left
-from tasks.ssh.host import Host
+
+if TYPE_CHECKING:
+    from tasks.ssh.host import Host
 
 
 def take_back(host: Host, ctr: Ctr, before: Listing, names: Sequence[str], digests: Iterable[str]) -> None:

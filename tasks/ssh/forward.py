@@ -11,13 +11,15 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import paramiko
 
 from tasks.ctr.shell import printable
 from tasks.oci.registry import Seen
-from tasks.ssh.host import Host
+
+if TYPE_CHECKING:
+    from tasks.ssh.host import Host
 
 _CHUNK = 16 << 10  # bytes, TLS's largest record
 _Result = TypeVar("_Result")

@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 from archives import NAME, REF, Image, digest, index_of, layout, path, tarred
 
-from tasks import errors, save
+from tasks import errors
 from tasks.ctr.content import Content
 from tasks.ctr.images import Image as Listed
 from tasks.errors import CannotWrite, UsageError
+from tasks.fleet import saving
+from tasks.fleet.saving import Plan
 from tasks.oci import archive
 from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
-from tasks.save import Plan, parse, plan
+from tasks.save import parse
 
 IMAGE = Image()
 ARM = Image(layers=(tarred({"etc/arm": b"arm"}),), platform={"os": "linux", "architecture": "arm64"})
@@ -39,7 +41,7 @@ def content(*absent: bytes) -> Content:
 
 def planned(*images: Listed, absent: Iterable[bytes] = (), **options: object) -> Plan:
     request = parse(ref=["x"], out="x.tar", **options)  # type: ignore[arg-type]
-    return plan(request, HOST, images, content(*absent))
+    return saving.plan(images, content(*absent), HOST, request.platform, every=request.all_platforms)
 
 
 def blobs_of(made: Plan) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
@@ -49,14 +51,14 @@ def blobs_of(made: Plan) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
 
 
 def write(made: Plan, file: Path) -> str:
-    return save.write(made, file, blobs_of(made), lambda *_: None)
+    return saving.write(made, file, blobs_of(made), lambda *_: None)
 
 
 class TestThePlan:
     def test_has_all_of_an_image_of_one_platform(self) -> None:
         made = planned(SINGLE)
         assert {blob.digest for blob in made.blobs} == {digest(blob) for blob in IMAGE.blobs.values()}
-        assert made.images == (save.SavedImage(FULL, digest(IMAGE.manifest), ("linux/amd64",)),)
+        assert made.images == (saving.SavedImage(FULL, digest(IMAGE.manifest), ("linux/amd64",)),)
 
     def test_has_what_is_there_of_an_index_and_the_other_manifests(self) -> None:
         made = planned(MULTI, absent=ARM.layers)
@@ -68,7 +70,7 @@ class TestThePlan:
     def test_has_one_platforms_manifest_where_asked(self) -> None:
         one = planned(MULTI, platform="linux/arm64", absent=IMAGE.layers)
         assert {b.digest for b in one.blobs} == {digest(b) for b in ARM.blobs.values()}
-        assert one.images == (save.SavedImage(BOTH, digest(ARM.manifest), ("linux/arm64",)),)
+        assert one.images == (saving.SavedImage(BOTH, digest(ARM.manifest), ("linux/arm64",)),)
         (docker,) = json.loads(one.documents["manifest.json"])
         assert docker["Config"] == path(ARM.config)
 
@@ -135,7 +137,7 @@ class TestTheArchive:
 
         made = planned(SINGLE)
         with pytest.raises(errors.ConnectionLost):
-            save.write(made, file, broken(made), lambda *_: None)
+            saving.write(made, file, broken(made), lambda *_: None)
         assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a.tar", "before")]
         write(made, file)
         assert file.stat().st_size == made.size
@@ -148,7 +150,7 @@ class TestTheArchive:
                 write(made, tmp_path / "a.tar")
             yield from blobs_of(made)
 
-        save.write(made, tmp_path / "a.tar", in_between(), lambda *_: None)
+        saving.write(made, tmp_path / "a.tar", in_between(), lambda *_: None)
         assert (tmp_path / "a.tar").stat().st_size == made.size
 
     def test_that_cannot_be_written_is_told_as_such(self, tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ class TestTheArchive:
 
     def test_tells_how_far_it_has_come(self, tmp_path: Path) -> None:
         made, told = planned(SINGLE), []
-        save.write(made, tmp_path / "a.tar", blobs_of(made), lambda done, total: told.append((done, total)))
+        saving.write(made, tmp_path / "a.tar", blobs_of(made), lambda done, total: told.append((done, total)))
         assert [done for done, _ in told] == sorted(done for done, _ in told)
         assert {total for _, total in told} == {made.size}
         assert told[-1][0] == made.size - 1024
@@ -200,12 +202,23 @@ class TestOptions:
         assert parse(ref=["a"], out=f"{tmp_path}/new/").file("root@h:22") == tmp_path / "new" / "root@h:22.tar"
 
 
+def test_an_archive_that_lost_its_check_sum_gets_it_again(tmp_path: Path) -> None:
+    file = tmp_path / "a.tar"
+    sha256 = write(planned(SINGLE), file)
+    beside = tmp_path / "a.tar.sha256"
+    told = beside.read_text()
+    beside.unlink()  # as by a run that was killed between the two
+    assert saving.known(file) == sha256
+    assert beside.read_text() == told
+    assert saving.known(file) == sha256
+
+
 def test_an_archive_that_has_it_all_is_known_again(tmp_path: Path) -> None:
     file = tmp_path / "a.tar"
     write(planned(SINGLE), file)
-    assert save.holds(file, planned(SINGLE))
-    assert not save.holds(file, planned(MULTI))
+    assert saving.holds(file, planned(SINGLE))
+    assert not saving.holds(file, planned(MULTI))
     file.write_bytes(tarred(layout(IMAGE.blobs, IMAGE.entry(**{NAME: "r.example/other:1"}))))
-    assert not save.holds(file, planned(SINGLE))
+    assert not saving.holds(file, planned(SINGLE))
     file.write_text("no archive")
-    assert not save.holds(file, planned(SINGLE))
+    assert not saving.holds(file, planned(SINGLE))

@@ -1,0 +1,251 @@
+"""What `save` writes: the plan of an archive from what a host has, and the file on the control machine.
+
+Each blob is streamed into ``FILE.part`` while it is checked; then the file gets its name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+from tasks.ctr.content import Content
+from tasks.ctr.failures import content_missing
+from tasks.ctr.images import Image
+from tasks.errors import BadArchive, CannotWrite, ContentMissing
+from tasks.fleet import parcels
+from tasks.oci import archive, layout, tar
+from tasks.oci.descriptor import Descriptor, Platform
+from tasks.oci.layout import Saved
+from tasks.ssh.host import Moved
+
+
+@dataclass(frozen=True, slots=True)
+class SavedImage:
+    """An image that is in the archive.
+
+    Attributes:
+        platforms: whose content is there; empty where the image does not say.
+    """
+
+    name: str
+    digest: str
+    platforms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one archive is to have.
+
+    Attributes:
+        blobs: each once, in the order in which they are written.
+    """
+
+    images: tuple[SavedImage, ...]
+    documents: Mapping[str, bytes]
+    blobs: tuple[Descriptor, ...]
+
+    @property
+    def size(self) -> int:
+        """Of the archive, in bytes."""
+        sizes = [len(document) for document in self.documents.values()] + [blob.size for blob in self.blobs]
+        return sum(len(tar.header("", size)) + size + len(tar.padding(size)) for size in sizes) + len(tar.END)
+
+
+def plan(
+    images: Iterable[Image], content: Content, host: Platform, wanted: Platform | None = None, *, every: bool = False
+) -> Plan:
+    """Chooses the blobs.
+
+    Args:
+        host: the host's platform.
+        wanted: the platform whose manifest is saved; None is all that are there.
+        every: whether all platforms must be there.
+        content: what the host has of the images, indexes read deeply.
+
+    Raises:
+        ContentMissing, PlatformMissing.
+    """
+    saved: list[SavedImage] = []
+    listed: list[Saved] = []
+    blobs: dict[str, Descriptor] = {}
+    for image in images:
+        target = content.choose(image, wanted, host, partial_index=True).target
+        cargo = {blob.digest: blob for blob in _cargo(image, target, content, wanted or host, every=every)}
+        manifests = _whole(content, target, cargo.keys())
+        first = next((each for each in manifests if each.platform == host), manifests[0])
+        listed.append(Saved(image.name, target, content.manifest(first.digest)))
+        platforms = [str(each.platform) for each in manifests if each.platform] or image.platforms.split(",")
+        saved.append(SavedImage(image.name, target.digest, tuple(p for p in platforms if p != "-")))
+        blobs |= cargo
+    ordered = tuple(blobs[digest] for digest in sorted(blobs))
+    return Plan(tuple(saved), layout.documents(listed), ordered)
+
+
+def _cargo(image: Image, target: Descriptor, content: Content, platform: Platform, *, every: bool) -> list[Descriptor]:
+    try:
+        return parcels.cargo(content, image, target, platform, every=every)
+    except ContentMissing as error:
+        raise content_missing(image.name, error.said) from error
+
+
+def _whole(content: Content, target: Descriptor, there: Collection[str]) -> list[Descriptor]:
+    """The target, or those of an index's manifests, with all that they point at."""
+    manifests = content.manifest(target.digest).children if target.is_index else (target,)
+    return [m for m in manifests if {m.digest, *(b.digest for b in content.manifest(m.digest).blobs)} <= set(there)]
+
+
+class _Writer:
+    """The archive while it is written; hashes what goes into it."""
+
+    def __init__(self, file: Path, part: IO[bytes]) -> None:
+        self._file, self._part = file, part
+        self._sha = hashlib.sha256()
+
+    def member(self, name: str, size: int, chunks: Iterable[bytes]) -> Iterator[int]:
+        """Writes a file of the archive.
+
+        Yields:
+            The length of every piece, once it is written.
+        """
+        for data in chain([tar.header(name, size)], chunks, [tar.padding(size)]):
+            yield self.write(data)
+
+    def write(self, data: bytes) -> int:
+        """Writes bytes.
+
+        Raises:
+            CannotWrite.
+        """
+        with _local_trouble(self._file):
+            self._part.write(data)
+        self._sha.update(data)
+        return len(data)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, in hex."""
+        return self._sha.hexdigest()
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[_Writer]:
+    """``FILE.part``, which takes the file's place if all goes well, and is gone if not.
+
+    Raises:
+        CannotWrite.
+    """
+    part = file.with_name(f"{file.name}.part")
+    with _local_trouble(file):
+        file.parent.mkdir(exist_ok=True)
+        opened = part.open("ab")
+    with opened:
+        if not _alone(part, opened):
+            raise CannotWrite(f"another run is writing {part}", hint="wait until it has ended")
+        try:
+            opened.truncate(0)  # what a run that was killed has left
+            yield _Writer(file, opened)
+            with _local_trouble(file):
+                opened.close()  # some disks tell only now that they are full
+                part.rename(file)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            with suppress(OSError):  # a full disk refuses once more what is still to be written
+                opened.close()
+            raise
+
+
+def _alone(part: Path, opened: IO[bytes]) -> bool:
+    """Locks the part; False where another run has it, or has just made the archive of it."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(part.stat(), os.fstat(opened.fileno()))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+@contextmanager
+def _local_trouble(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(
+            f"{file} cannot be written on the control machine",
+            said=error.strerror or str(error),
+            hint="make room there, or choose another --out",
+        ) from error
+
+
+def holds(file: Path, plan: Plan) -> bool:
+    """Whether an archive has exactly what is to be saved."""
+    try:
+        with file.open("rb") as opened:
+            there = archive.read(opened)
+    except (BadArchive, OSError):
+        return False
+    names = {(entry.name, entry.target.digest) for entry in there.entries}
+    return names == {(i.name, i.digest) for i in plan.images} and there.digests == {b.digest for b in plan.blobs}
+
+
+def write_sum(file: Path, sha256: str) -> None:
+    """Writes the archive's SHA-256 beside it, as sha256sum does.
+
+    Raises:
+        CannotWrite.
+    """
+    beside = _beside(file)
+    with _local_trouble(beside):
+        beside.write_text(f"{sha256}  {file.name}\n")
+
+
+def known(file: Path) -> str:
+    """The SHA-256 of an archive that is whole; written beside it where a run that was killed had no time to.
+
+    Raises:
+        CannotWrite.
+    """
+    with _local_trouble(file):
+        if _beside(file).exists():
+            return _beside(file).read_text().partition(" ")[0]
+        with file.open("rb") as opened:
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    write_sum(file, sha256)
+    return sha256
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sha256")
+
+
+def write(planned: Plan, file: Path, blobs: Iterable[tuple[Descriptor, Iterable[bytes]]], moved: Moved) -> str:
+    """Writes the archive and, beside it, its SHA-256 as sha256sum does.
+
+    Args:
+        blobs: the plan's, in its order, each with its bytes.
+        moved: told of every piece.
+
+    Returns:
+        The SHA-256, in hex.
+
+    Raises:
+        CannotWrite: or what ``blobs`` raises; then nothing is left.
+    """
+    done = 0
+    with _replacing(file) as writer:
+        for name, document in planned.documents.items():
+            done += sum(writer.member(name, len(document), [document]))
+        for blob, chunks in blobs:
+            for length in writer.member(layout.blob_path(blob.digest), blob.size, chunks):
+                done += length
+                moved(done, planned.size)
+        writer.write(tar.END)
+        with _local_trouble(file):
+            _beside(file).unlink(missing_ok=True)  # or it would tell of the archive that was there before
+    write_sum(file, writer.sha256)
+    return writer.sha256
