@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -95,6 +96,16 @@ def test_listing_the_commands_loads_nothing_that_only_a_run_needs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] True"
+
+
+def test_a_run_keeps_what_it_compiled() -> None:
+    """Invoke has Python write no bytecode, unless somebody turns it on again."""
+    code = "import sys; sys.dont_write_bytecode = True; import tasks; print(sys.dont_write_bytecode)"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    for flags, expected in (([], "False"), (["-B"], "True")):
+        command = [sys.executable, *flags, "-c", code]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
 
 
 def subclasses(cls: type[errors.FerryError]) -> list[type[errors.FerryError]]:
