@@ -15,12 +15,12 @@ from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script
 from tasks.ctr.verdict import judge
-from tasks.errors import Drift, FerryError, MethodUnsupported, NotUnpacked, ReferenceExists, UsageError
+from tasks.errors import Drift, FerryError, MethodUnsupported, NotUnpacked, PlatformMissing, ReferenceExists, UsageError
 from tasks.fleet import credentials, look, options
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
 from tasks.fleet.undo import take_back
-from tasks.oci.descriptor import Descriptor, Platform
+from tasks.oci.descriptor import INDEXES, Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest
 
 if TYPE_CHECKING:
@@ -151,10 +151,11 @@ class Job:
         self._refuse_moved_tag()
         if self.existing and self.existing.digest == self.wanted and (found := self._whole()):
             return found
-        moves = self.existing is not None and self.existing.digest != self.wanted
-        if moves:
+        if moves := self.existing is not None and self.existing.digest != self.wanted:
             self._refuse_to_replace()
-        method = "stage" if moves else "pull"
+        # A tag can move while it is pulled; what a name here points at then stays, if its digest comes by another.
+        mends = self.existing and self.wanted and self.facts.ctr.capabilities.tag
+        method = "stage" if moves or mends else "pull"
         if self.host.dry_run:
             size = self.carrier.weigh(
                 None if self.request.all_platforms else self.request.platform or self.facts.platform
@@ -226,6 +227,11 @@ class Job:
 
     def _lacks(self, image: Image, content: Content, check: Answer) -> FerryError | None:
         """Why the image is not as it must be, if so."""
+        wanted = self.request.platform
+        if wanted and image.media_type not in INDEXES and not image.is_for(wanted):
+            return PlatformMissing(
+                f"{self.name} is for {image.platforms}, not for {wanted}", hint="leave --platform out"
+            )
         if self._deep:
             absent = [blob.digest for blob in self._needed(image, content) if blob.digest not in content.visible]
             return content_missing(self.name, "\n".join(absent)) if absent else None

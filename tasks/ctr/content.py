@@ -95,7 +95,7 @@ class Content:
             raise content_missing(image.name, image.digest)
         whole = Descriptor(image.media_type, image.digest, len(raw))
         if image.media_type not in INDEXES:
-            if asked and str(asked) not in image.platforms.split(","):
+            if asked and not image.is_for(asked):
                 raise PlatformMissing(
                     f"{image.name} is for {image.platforms}, not for {asked}", hint="leave --platform out"
                 )

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import re
+
 from tasks.ctr import shell
 from tasks.ctr.shell import Answer
-from tasks.errors import CommandFailed, ContentMissing, DaemonUnreachable, DiskFull, FerryError, PermissionDenied
+from tasks.errors import (
+    CommandFailed,
+    ContentMissing,
+    DaemonUnreachable,
+    DiskFull,
+    FerryError,
+    PermissionDenied,
+    PlatformMissing,
+)
 
+_SOCKET = re.compile(r"dial unix|unix://|\.sock\b")
+_GONE = re.compile(r"transport is closing|error reading from server|code = Unavailable")  # in the middle of a command
 _LOOK_AT_CONTAINERD = "look at `systemctl status containerd` on that host"
 
 
 def daemon_trouble(stderr: str) -> FerryError | None:
     """Tells the daemon's absence from other failures; registry trouble says ``dial tcp`` and is none."""
-    socket = "unix" in stderr or ".sock" in stderr
+    socket = _SOCKET.search(stderr) is not None
     said = shell.tail(stderr)
     if socket and "permission denied" in stderr:
         return PermissionDenied(
             "the user may not use containerd's socket", said=said, hint="log in as root, or set ansible_become: true"
         )
-    if (socket and ("dial" in stderr or "cannot access socket" in stderr)) or "transport is closing" in stderr:
+    if (socket and ("dial" in stderr or "cannot access socket" in stderr)) or _GONE.search(stderr):
         return DaemonUnreachable("containerd does not answer", said=said, hint=_LOOK_AT_CONTAINERD)
     return None
 
@@ -36,6 +48,8 @@ def failure(answer: Answer, name: str) -> FerryError:
     said = shell.tail(answer.stderr)
     if trouble := daemon_trouble(answer.stderr):
         return trouble
+    if "no match for platform" in said:
+        return PlatformMissing(f"{name} has nothing for that platform", said=said, hint="choose another --platform")
     if "content digest" in said and "not found" in said:
         return content_missing(name, said)
     if "no space left on device" in said:

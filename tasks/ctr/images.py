@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 from tasks.ctr.commands import CRI_MANAGED
 from tasks.errors import BadReference, GarbledAnswer
+from tasks.oci.descriptor import Platform
 from tasks.oci.reference import Reference, is_digest
 
 
@@ -34,6 +35,11 @@ class Image:
     def managed(self) -> bool:
         """Whether CRI knows it, so that kubelet sees the name."""
         return CRI_MANAGED in self.labels
+
+    def is_for(self, platform: Platform) -> bool:
+        """Whether ctr lists the platform; where it lists none ("-"), that is not known, and nothing is ruled out."""
+        listed = [each for each in self.platforms.split(",") if each != "-"]
+        return not listed or any(Platform.parse(each) == platform for each in listed if each.count("/") in (1, 2))
 
     @property
     def ordinary(self) -> bool:

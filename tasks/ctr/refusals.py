@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tasks.ctr import shell
+from tasks.ctr.failures import daemon_trouble
 from tasks.errors import (
     HostError,
     RegistryBrokenOff,
@@ -35,7 +36,8 @@ _WORDS = (
     (Seen.NO_TLS, r"server gave HTTP response to HTTPS client"),
     (Seen.DENIED, r"insufficient_scope|\b403 Forbidden|denied: requested access"),
     (Seen.UNAUTHORIZED, r"\b401 Unauthorized|no basic auth credentials|authorization failed"),
-    (Seen.FAILED, r"(?:status|response)[^\"\n]*: (?:5\d\d|429)\b|\b(?:5\d\d|429) [A-Z][a-z]+|toomanyrequests|quota"),
+    (Seen.FAILED, r"(?:status|response)[^\"\n]*: (?:5\d\d|429)\b|\b(?:5\d\d|429) [A-Z][a-z]+|toomanyrequests"),
+    (Seen.FAILED, r"quota [^\"\n]*exceeded|exceed\w* [^\"\n]*(?:quota|upper limit)"),
     # docker-registry rewrites its links in place: of several hosts that push the same blobs at once, one may see none.
     (Seen.FAILED, r'failed commit on ref "[^"]*": unexpected [^\n]*\b400 Bad Request'),
     # In this race ctr loses what the registry said of the manifest; the next try tells it.
@@ -44,7 +46,7 @@ _WORDS = (
     (Seen.BROKEN_OFF, r"\bEOF\b|connection reset|broken pipe|closed network connection|server closed idle|GOAWAY"),
     (Seen.BROKEN_OFF, r"failed size validation"),  # to 1.5: what came of a layer was too short
 )
-_LOCAL = re.compile(r'image "[^"]*": not found|content digest sha256:\w+: not found')
+_LOCAL = re.compile(r'image "[^"]*": not found|content digest sha256:\w+: not found|no match for platform')
 _INCOMPLETE = "missing in your target registry"  # of an index, which ctr 1.0 pushes without its other platforms
 _WANTS_TLS = re.compile(r"\b400 Bad Request")
 
@@ -52,7 +54,7 @@ _WANTS_TLS = re.compile(r"\b400 Bad Request")
 def meaning(stderr: str, registry: Registry) -> Seen | None:
     """What a failed push or pull says of the registry; None where it is no business of the registry's."""
     said = _last_words(stderr)
-    if _LOCAL.search(said) or _INCOMPLETE in said:
+    if _LOCAL.search(said) or _INCOMPLETE in said or daemon_trouble(said):
         return None
     if registry.scheme == "http" and _WANTS_TLS.search(said) and "failed commit" not in said:
         return Seen.WANTS_TLS

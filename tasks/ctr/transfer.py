@@ -169,10 +169,16 @@ def refuse(ctr: Ctr, client: str, route: Route) -> None:
             hint="name the certificate of its CA with ca_file in ctr_registries",
         )
     plain = version and (not version.at_least(1, 4) or (version.major, version.minor) == (1, 6))
-    if registry.scheme == "https" and registry.host in ("localhost", "127.0.0.1", "::1") and plain:
+    local = registry.host in ("localhost", "127.0.0.1", "::1")
+    if registry.scheme == "https" and local and plain:
         raise MethodUnsupported(
             f"ctr {client} speaks plain http to {registry.name}, since that is the host itself",
             hint="call the registry by another name, or set scheme: http for it in ctr_registries",
+        )
+    if registry.scheme == "https" and local and not registry.skip_verify and version and version.at_least(1, 7):
+        raise MethodUnsupported(
+            f"ctr {client} checks no certificate of {registry.name}, since that is the host itself",
+            hint="call the registry by another name, or set skip_verify: true for it in ctr_registries",
         )
 
 

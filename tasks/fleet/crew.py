@@ -6,10 +6,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
 from tasks.errors import FerryError, InternalError, Interrupted, NotStarted
@@ -147,15 +148,15 @@ class Fleet:
         self._others |= {name: host for name, host in found.items() if name not in self._others}
         pool = ThreadPoolExecutor(min(self._workers, len(found)), thread_name_prefix="also")
         try:
-            futures = {name: pool.submit(_try, look, self._others[name]) for name in found}
-            answers = {name: future.result() for name, future in futures.items()}
+            futures = {pool.submit(_try, look, self._others[name]): name for name in found}
+            found_out = {futures[future]: future.result() for future in soon(futures)}
         except (KeyboardInterrupt, Terminated):
             self._abandon()
             self.answers |= dict.fromkeys(self.hosts, NotStarted("the run was interrupted before"))
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        return answers
+        return {name: found_out[name] for name in found}
 
     def _abandon(self) -> None:
         for host in (*self.hosts.values(), *self._others.values()):
@@ -244,11 +245,22 @@ class Fleet:
 
 
 def soon(futures: Collection[Future[_T]]) -> Iterator[Future[_T]]:
-    """Each as it is done. A thread that sleeps for good may miss a Ctrl-C that came just before; so it never does."""
-    left = set(futures)
+    """Each as it is done.
+
+    A Ctrl-C in a Condition's own code can leave its lock broken, so this waits where there is none of it. And a thread
+    that sleeps for good may miss one that came just before; so it never does.
+    """
+    done: SimpleQueue[Future[_T]] = SimpleQueue()
+    for future in futures:
+        future.add_done_callback(done.put)
+    left = len(futures)
     while left:
-        done, left = wait(left, timeout=_AWAKE, return_when=FIRST_COMPLETED)
-        yield from done
+        try:
+            future = done.get(timeout=_AWAKE)
+        except Empty:
+            continue
+        left -= 1
+        yield future
 
 
 def _try(look: Callable[[Host], _T], host: Host) -> _T | FerryError:

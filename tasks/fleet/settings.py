@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tasks.ctr.probe import Settings
-from tasks.errors import BadInventory
+from tasks.errors import BadInventory, BadReference
 from tasks.fleet.inventory import Opaque, Var, Vars
 from tasks.oci import registry
+from tasks.oci.reference import parse_domain
 from tasks.secrets import Secret
 from tasks.ssh.target import Limits, Target, Trust
 
@@ -31,6 +32,21 @@ def _text(value: Any) -> Any:
 
 
 _Text = Annotated[str, BeforeValidator(_text)]
+
+
+def _domain(name: str) -> str:
+    """As references are written in full: `index.docker.io` is `docker.io`."""
+    try:
+        domain = parse_domain(name)
+    except BadReference as error:
+        raise ValueError(f"{error.message}; {error.hint}") from error
+    _, colon, port = domain.rpartition(":")
+    if colon and not port.endswith("]") and not 0 < int(port) < 1 << 16:
+        raise ValueError(f"{name} has no port from 1 to 65535")
+    return {"index.docker.io": "docker.io"}.get(domain, domain)
+
+
+_Domain = Annotated[str, AfterValidator(_domain)]
 
 
 class Registry(BaseModel):
@@ -66,7 +82,7 @@ class HostVars(BaseModel):
     ctr_namespace: _Namespace = "k8s.io"
     ctr_root: _Path | None = None
     ctr_snapshotter: _Namespace | None = None
-    ctr_registries: dict[str, Registry] = Field(default_factory=dict)
+    ctr_registries: dict[_Domain, Registry] = Field(default_factory=dict)
     ctr_proxy: _Proxy | None = None
 
 

@@ -253,13 +253,13 @@ class Client:
 
     def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
         """Asks, and goes where it is sent to; the login goes nowhere else."""
-        origin = urlsplit(url)[:2]  # scheme and host: a login inside TLS stays inside
+        origin = _parts(url)[:2]  # scheme and host: a login inside TLS stays inside
         for _ in range(_REDIRECTS):
             reply = self._trusting(method, url, headers)
             if reply.status not in _REDIRECTED or not reply.headers.get("location"):
                 return reply
-            url = urljoin(url, reply.headers["location"])
-            if urlsplit(url)[:2] != origin:
+            url = _joined(url, reply.headers["location"])
+            if _parts(url)[:2] != origin:
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
         raise SeenError(Seen.NO_REGISTRY, "it redirects in circles")
 
@@ -287,9 +287,11 @@ class Client:
 
         For whoever is logged in by now: it follows `find`.
         """
-        found = set()
+        found, deadline = set(), time.monotonic() + _ALL
         try:
             for digest in digests:
+                if time.monotonic() > deadline:
+                    return None
                 reply = self._once("HEAD", f"{self._registry.url}/v2/{path}/blobs/{digest}", self._headers)
                 if reply.status not in (200, 307, 404):
                     return None
@@ -303,26 +305,27 @@ class Client:
         return {"Accept": _ACCEPT} | ({"Authorization": self._authorization} if self._authorization else {})
 
     def _once(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
-        parts = urlsplit(url)
+        parts = _parts(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         # A proxy is told the whole address; inside TLS it is told nothing but the host.
         target = url if self._proxy and parts.scheme == "http" else path
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SeenError(Seen.NO_REGISTRY, f"it sends to {url[:80]}")
         if not self._forwards:
             return self._by_errand(method, url, headers)
-        with forward.told(self._limit):
-            try:
+        try:
+            with forward.told(self._limit):
                 reply = _exchange(self._wire(parts), method, target, {"Host": parts.netloc, **headers})
-            except SeenError as error:
-                self._hang_up()
-                if error.seen is not Seen.NOT_CHECKED or not self._errands:
-                    raise
-                self._forwards = False
-                return self._by_errand(method, url, headers)
-            except BaseException:
-                self._hang_up()
+        except SeenError as error:
+            self._hang_up()
+            if not self._host.is_connected:
+                with self._host.lost_connection():
+                    raise EOFError(error.said) from error
+            if error.seen is not Seen.NOT_CHECKED or not self._errands:
                 raise
+            self._forwards = False
+            return self._by_errand(method, url, headers)
+        except BaseException:
+            self._hang_up()
+            raise
         if reply.last:
             self._hang_up()
         return reply
@@ -442,6 +445,28 @@ def context(registry: Registry) -> ssl.SSLContext:
     elif registry.scheme == "https":
         made.load_default_certs()
     return made
+
+
+def _parts(url: str) -> SplitResult:
+    """An address taken apart; it may be one that a registry sent us to.
+
+    Raises:
+        SeenError: it is none of http or https.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError:  # of brackets, or of the port
+        pass
+    raise SeenError(Seen.NO_REGISTRY, f"it sends to {url[:80]}")
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise SeenError(Seen.NO_REGISTRY, f"it sends to {location[:80]}") from error
 
 
 def _address(proxy: str | None) -> tuple[str, int] | None:

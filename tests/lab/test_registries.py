@@ -163,8 +163,9 @@ def test_some_nodes_reach_docker_registry_i_demo_and_others_do_not(stage: Stage,
 
 
 def test_the_proxy_leads_where_no_node_gets_by_itself(client: Client, registries: Registries) -> None:
+    before = len(registries.seen("proxy")["asked"])
     assert client.push(registries.hidden, proxy=registries.proxy).returncode == 0
-    assert set(registries.seen("proxy")["asked"]) == {registries.hidden.name}
+    assert set(registries.seen("proxy")["asked"][before:]) == {registries.hidden.name}
     assert registries.tls.server.tags(f"{client.repository}/app") == ["1"]
     assert "Bad Gateway" in said(client.push(registries.absent, proxy=registries.proxy))
 

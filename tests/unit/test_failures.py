@@ -24,6 +24,10 @@ MISSING = [
 ]
 
 
+def answer_that(said: str) -> Answer:
+    return Answer(1, b"", said)
+
+
 def answer(recorded: Record) -> Answer:
     return Answer(recorded.exit, recorded.stdout.encode(), recorded.stderr)
 
@@ -77,6 +81,16 @@ def test_any_other_failure_keeps_its_exit_status_and_what_ctr_said(recorded: Rec
     assert type(error) is errors.CommandFailed
     assert f"exit status {recorded.exit}" in error.message
     assert "unexpected commit" in error.said
+
+
+def test_an_image_that_lacks_the_platform_is_told() -> None:
+    said = answer_that("ctr: no match for platform in manifest sha256:aa: not found")
+    assert isinstance(failure(said, "r/a:1"), errors.PlatformMissing)
+
+
+def test_a_host_that_is_named_like_a_socket_is_none() -> None:
+    assert daemon_trouble("ctr: dial tcp: lookup unix.example: no such host") is None
+    assert isinstance(daemon_trouble("ctr: dial unix /x: connect: connection refused"), errors.DaemonUnreachable)
 
 
 def test_a_full_disk_has_its_own_name() -> None:

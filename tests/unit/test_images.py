@@ -7,6 +7,7 @@ from records import VERSIONS, Record, listings, record
 
 from tasks.ctr.images import Image, Listing, parse_digests, parse_images
 from tasks.errors import BadReference, GarbledAnswer
+from tasks.oci.descriptor import Platform
 
 HEAD = "REF TYPE DIGEST SIZE PLATFORMS LABELS\n"
 OCI = "application/vnd.oci.image.manifest.v1+json"
@@ -208,6 +209,21 @@ def test_the_same_repository_comes_before_a_name_that_only_looks_alike() -> None
         "z.example/x/plugin:v9",
         "dead.example/library/plugim:v1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked", "fits"),
+    [
+        ("linux/amd64", "linux/amd64", True),
+        ("linux/amd64,linux/arm/v7", "linux/arm", True),
+        ("linux/arm64/v8", "linux/arm64", True),
+        ("linux/amd64", "linux/arm64", False),
+        ("-", "linux/arm64", True),
+    ],
+)
+def test_platforms_are_compared_by_what_they_mean(listed: str, asked: str, fits: bool) -> None:
+    image = Image("r/a:1", "m", f"sha256:{'a' * 64}", "1 KiB", listed, frozenset())
+    assert image.is_for(Platform.parse(asked)) is fits
 
 
 def test_nothing_is_close_to_something_else() -> None:

@@ -325,10 +325,16 @@ class TestPull:
     def test_pulls_again_what_is_there_in_part(self, sell: Sell) -> None:
         sell(A)
         partly = here(image(REF, A), check="incomplete (2/3)")
-        host = Host([image(REF, A)], answers=partly)
+        host = Host([image(REF, A)], answers=partly | {"after": table()})
         with pytest.raises(errors.ContentMissing):
             pulled(host)
-        assert "pull" in host.texts
+        assert f"r.example:5000/app@{A}" in host.texts["pull"]  # a tag that moves now takes no name along
+
+    def test_of_another_platform_is_refused(self, sell: Sell) -> None:
+        sell(A)
+        host = Host([], answers=here(image(REF, A)) | {"after": table()})
+        with pytest.raises(errors.PlatformMissing, match="not for linux/arm64"):
+            pulled(host, platform="linux/arm64")
 
     def test_what_is_not_there_is_told_before_anything_is_done(self, sell: Sell) -> None:
         sell(None)

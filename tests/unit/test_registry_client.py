@@ -8,7 +8,8 @@ import hashlib
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,11 +18,14 @@ import pytest
 
 from tasks.ctr import errand
 from tasks.ctr.shell import Answer, Script
+from tasks.errors import ConnectionLost
 from tasks.oci.descriptor import OCI_INDEX
 from tasks.oci.registry import Challenge, Login, Registry, Seen
 from tasks.secrets import Secret
+from tasks.ssh import registry
 from tasks.ssh.forward import SeenError
-from tasks.ssh.registry import Client
+from tasks.ssh.host import Host
+from tasks.ssh.registry import Client, Reply
 from tasks.ssh.target import Target
 
 DIGEST = f"sha256:{'d' * 64}"
@@ -50,6 +54,7 @@ class World:
         limits = Target("n", "n").limits
         self.host: Any = SimpleNamespace(
             open=lambda: None,
+            is_connected=True,
             transport=transport,
             target=Target("n", "n", limits=limits, proxy=proxy),
             run_id="run",
@@ -267,6 +272,41 @@ def test_what_curl_is_typed_is_one_word_of_its_configuration() -> None:
         errand.typed('Bearer x"\noutput = "/etc/x')
 
 
+@pytest.mark.parametrize("place", ["http://s.example:x/", "http://[s/", "ftp://s.example/", "http://s.example:0/"])
+def test_a_way_to_nowhere_is_told(world: Make, place: str) -> None:
+    def service(_: Request) -> str:
+        return reply("401 Unauthorized", f'WWW-Authenticate: Bearer realm="{place}"')
+
+    for serve in (lambda _: reply("302 Found", f"Location: {place}"), service):
+        with pytest.raises(SeenError) as caught:
+            world(serve).client(ANN).find("a", "1")
+        assert caught.value.seen is Seen.NO_REGISTRY
+        assert "it sends to" in caught.value.said
+
+
+@pytest.mark.parametrize(("place", "kept"), [("https://r.example/b", True), ("http://r.example/b", False)])
+def test_a_login_inside_tls_stays_inside(world: Make, monkeypatch: pytest.MonkeyPatch, place: str, kept: bool) -> None:
+    client, asked = world(lambda _: "").client(ANN, Registry("r.example")), []
+
+    def once(_: str, url: str, headers: Mapping[str, str]) -> Reply:
+        asked.append((url, "Authorization" in headers))
+        if "Authorization" not in headers and url.endswith("/1"):
+            return Reply(401, "Unauthorized", {"www-authenticate": 'Basic realm="r"'})
+        return Reply(307, "Temporary Redirect", {"location": place}) if url.endswith("/1") else Reply(404, "Not Found")
+
+    monkeypatch.setattr(client, "_once", once)
+    assert client.find("a", "1") is None
+    assert asked[-1] == (place, kept)
+
+
+def test_a_host_that_is_lost_is_no_registry_that_does_not_answer(world: Make) -> None:
+    made = world(lambda _: "")
+    made.host.is_connected = False
+    made.host.lost_connection = partial(Host.lost_connection, SimpleNamespace(name="node1"))
+    with pytest.raises(ConnectionLost, match="node1"):
+        made.client().find("a", "1")
+
+
 def test_redirects_end(world: Make) -> None:
     made = world(lambda _: reply("302 Found", "Location: /again"))
     with pytest.raises(SeenError) as caught:
@@ -302,6 +342,12 @@ def test_blobs_are_asked_for_on_one_connection(world: Make) -> None:
     with client.connected():
         assert client.present("x", ["sha256:a", "sha256:b"]) == {"sha256:a"}
     assert len(made.reached) == 1
+
+
+def test_blobs_are_asked_for_in_bounded_time(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000, 20))
+    monkeypatch.setattr(registry, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert world(lambda _: reply("200 OK")).client().present("x", [f"sha256:{n}" for n in range(20)]) is None
 
 
 def test_what_cannot_be_known_of_blobs_is_none(world: Make) -> None:

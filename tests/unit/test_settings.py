@@ -202,8 +202,11 @@ def test_ssh_options_that_cannot_be_read_are_refused(tmp_path: Path, text: str) 
         ("ctr_namespace: a b", "ctr_namespace", "a b"),
         ("ctr_snapshotter: '--x'", "ctr_snapshotter", "--x"),
         ("ctr_registries: [a]", "ctr_registries", ""),
-        ("ctr_registries: {r: {scheme: ftp}}", "ctr_registries.r.scheme", "ftp"),
-        ("ctr_registries: {r: {usernane: x}}", "ctr_registries.r.usernane", ""),
+        ("ctr_registries: {r.x: {scheme: ftp}}", "ctr_registries.r.x.scheme", "ftp"),
+        ("ctr_registries: {r.x: {usernane: x}}", "ctr_registries.r.x.usernane", ""),
+        ("ctr_registries: {'https://r.example': {}}", "it has a scheme", ""),
+        ("ctr_registries: {r.example/team: {}}", "it has a path", ""),
+        ("ctr_registries: {'r.example:99999': {}}", "no port", ""),
         ("ansible_connection: local", "ansible_connection 'local'", "ssh"),
         ("ansible_connection: docker", "ansible_connection 'docker'", "ssh"),
     ],
@@ -219,7 +222,7 @@ def test_a_wrong_variable_is_refused_with_its_line(tmp_path: Path, variables: st
 @pytest.mark.parametrize(
     "variables",
     [
-        "ctr_registries: {r: {username: u, password: hunter2}}",
+        "ctr_registries: {r.x: {username: u, password: hunter2}}",
         "ctr_registries: [{password: hunter2}]",
         "ansible_password: [hunter2]",
         "ansible_become_pass: {a: hunter2}",
@@ -276,3 +279,8 @@ def shown(made: Any) -> str:
 def test_a_target_never_shows_its_passwords(tmp_path: Path) -> None:
     made, _ = read(tmp_path, "ansible_password: hunter2\nansible_become_password: hunter3")
     assert "hunter" not in shown(made) and "***" in shown(made)
+
+
+def test_docker_hub_is_known_by_both_its_names(tmp_path: Path) -> None:
+    target, _ = read(tmp_path, "ctr_registries: {index.docker.io: {username: ann}}")
+    assert target.registry("docker.io").username == "ann"

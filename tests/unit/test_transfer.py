@@ -116,6 +116,7 @@ def test_a_ctr_that_tells_little_is_measured_and_leaves_nothing(tmp_path: Path) 
         ("1.0.3", Registry("r:5000", skip_verify=True), "checks the certificate"),
         ("1.2.6", Registry("localhost:5000"), "speaks plain http"),
         ("1.6.20~ds1", Registry("127.0.0.1:5000"), "speaks plain http"),
+        ("v1.7.2-k3s1", Registry("localhost:5000"), "checks no certificate"),
     ],
 )
 def test_what_a_ctr_would_ignore_is_refused_with_a_way_out(version: str, registry: Registry, words: str) -> None:
@@ -131,7 +132,7 @@ def test_what_a_ctr_would_ignore_is_refused_with_a_way_out(version: str, registr
         ("1.2.6", Registry("r:5000", scheme="http", skip_verify=True)),
         ("1.4.13", Registry("localhost:5000")),
         ("1.2.6", Registry("localhost:5000", scheme="http")),
-        ("v1.7.2-k3s1", Registry("localhost:5000")),
+        ("v1.7.2-k3s1", Registry("localhost:5000", skip_verify=True)),
         ("1.2.6", Registry("r:5000")),
     ],
 )
