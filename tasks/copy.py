@@ -110,7 +110,7 @@ def _wishes(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> tup
     if map_file:
         if as_:
             raise UsageError("--map and --as exclude each other", hint="the map's second column is the name")
-        return tuple(Wish(pair.src, pair.dst) for pair in read_map(Path(map_file)))
+        return tuple(Wish(pair.src, pair.dst) for pair in read_map(Path(map_file), apart=True))
     wishes = [Wish(ref, options.new_name(as_)) for ref in dict.fromkeys(refs)]
     for wish in wishes:
         if not (wish.is_glob or is_digest(wish.ref)):

@@ -72,7 +72,7 @@ def parse(
         if not (to_registry and match):
             raise UsageError("--to-registry and --match go together", hint="such as --match 'dead.example:5000/*'")
         to_registry = parse_domain(to_registry)
-    pairs = _pairs(src, dst, map)
+    pairs = _pairs(src, dst, map, crosses=bool(to_namespace))
     if not to_namespace:
         refuse_same(pairs)
     return Request(
@@ -87,9 +87,9 @@ def parse(
     )
 
 
-def _pairs(src: str | None, dst: str | None, map_file: str | None) -> tuple[Pair, ...]:
+def _pairs(src: str | None, dst: str | None, map_file: str | None, *, crosses: bool) -> tuple[Pair, ...]:
     if map_file:
-        return read_map(Path(map_file))
+        return read_map(Path(map_file), apart=crosses)
     if not (src or dst):
         return ()
     if not (src and dst):

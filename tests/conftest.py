@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +15,11 @@ from forkserver import ForkServer
 from lab import debian
 from lab.fleet import STATE, Fleet, Node
 from lab.registries import Registries
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are no garbage, and need not be looked through for it again and again."""
+    gc.freeze()
 
 
 def _fleet() -> Fleet:

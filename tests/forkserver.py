@@ -6,6 +6,7 @@ A line of orders comes with the file descriptors of stdout, stderr and of the pi
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -66,6 +67,7 @@ def serve(orders: socket.socket) -> None:
     """Fork for every order, until nobody is there to give one."""
     for module in PRELOADED:
         import_module(module)
+    gc.freeze()  # no fork's garbage is among it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
     while True:
         order, files, _, _ = socket.recv_fds(orders, _LIMIT, 3)

@@ -55,8 +55,11 @@ def refuse_same(pairs: Sequence[Pair]) -> None:
             raise UsageError(f"source and destination are the same name, {pair.src}", hint="give another one")
 
 
-def read_map(file: Path) -> tuple[Pair, ...]:
+def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
     """Reads a map file: source and destination a line, blank lines and ``#`` comments aside.
+
+    Args:
+        apart: whether destinations lie elsewhere than sources, so that no name can be both.
 
     Raises:
         UsageError: with every line that is wrong, so that one more look at the file does.
@@ -75,7 +78,8 @@ def read_map(file: Path) -> tuple[Pair, ...]:
                     raise UsageError(f"{pair.named} is the destination of another line, too")
         except UsageError as error:
             wrong.append(f"{file}:{number}: {error.message}")
-    wrong += [f"{file}: {name} is a source and a destination" for name in _chained(pairs.values())]
+    chained = [] if apart else _chained(pairs.values())
+    wrong += [f"{file}: {name} is a source and a destination" for name in chained]
     if wrong:
         raise UsageError(f"the map {file} has {len(wrong)} wrong lines", said="\n".join(wrong))
     if not pairs:

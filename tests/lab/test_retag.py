@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -90,51 +91,72 @@ KINDS = (
 )
 
 
+def able_kinds(node: Node, method: str) -> tuple[str, ...]:
+    """Return the kinds that this node can have and name so."""
+    there = KINDS if release(node) >= (1, 2) else KINDS[:-1]  # 1.0 and 1.1 import no other platform's image
+    return tuple(kind for kind in there if method != "archive" or exports(node, kind))
+
+
+def named_digest(node: Node, kind: Kind) -> str:
+    """Return what a new name points at."""
+    return kind.image.manifests[NATIVE] if names_only_the_platform(node, kind) else kind.image.target.digest
+
+
 class TestEveryMethodOnEveryNode:
-    @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("method", METHODS)
-    def test_gives_a_name_that_is_whole_and_stays_when_the_old_one_goes(
-        self, fab: Fab, stage: Stage, kinds: dict[str, Kind], method: str, kind: str
+    def test_gives_names_that_are_whole_and_stay_when_the_old_ones_go(
+        self, fab: Fab, stage: Stage, kinds: dict[str, Kind], method: str, tmp_path: Path
     ) -> None:
-        image, blobs, foreign, _ = kinds[kind]
-        nodes = with_method(stage, method)
-        if method == "archive":
-            nodes = [node for node in nodes if exports(node, kind)] or pytest.skip("no node exports it")
-        src, dst = stage.name(), stage.name(registry="docker-registry.i.demo")
-        stage.seed(image, src, blobs=blobs, nodes=nodes)
-        before = stage.on_each(lambda node: set(stage.records(node)), nodes)
-        files = stage.on_each(lambda node: blob_stats(node, kinds[kind].there), nodes)
-        running = stage.on_each(processes, nodes)
+        able = {node.name: able_kinds(node, method) for node in with_method(stage, method)}
+        names = {k: (stage.name(f"app{i}"), stage.name(f"app{i}", registry="new.i.demo")) for i, k in enumerate(KINDS)}
+        for kind, (src, _) in names.items():
+            nodes = [node for node in stage.nodes.values() if kind in able.get(node.name, ())]
+            stage.seed(kinds[kind].image, src, blobs=kinds[kind].blobs, nodes=nodes)
+        running: dict[str, dict[int, str]] = {}
+        for group in sorted(set(able.values())):  # kinds that the same nodes can name so, in one run
+            nodes = [stage.nodes[name] for name in able if able[name] == group]
+            there = {digest for kind in group for digest in kinds[kind].there}
+            before = stage.on_each(lambda node: set(stage.records(node)), nodes)
+            files = stage.on_each(lambda node, there=there: blob_stats(node, there), nodes)  # type: ignore[misc]
+            running |= stage.on_each(processes, nodes)
+            pairs = tmp_path / "pairs"
+            pairs.write_text("".join(" ".join(names[kind]) + "\n" for kind in group))
 
-        run = fab.retag(names_of(nodes), "--src", src, "--dst", dst, "--method", method)
+            run = fab.retag(names_of(nodes), "--map", str(pairs), "--method", method)
 
-        part = {n.name: names_only_the_platform(n, kinds[kind]) for n in nodes}
-        digests = {n: image.manifests[NATIVE] if part[n] else image.target.digest for n in part}
-        assert run.statuses == {node.name: "changed" for node in nodes}
-        assert run.exit == 0
-        for node in nodes:
-            told = run.image(node.name)
-            assert (told["src"], told["dst"], told["method"]) == (src, dst, method)
-            assert (told["digest"], told["src_digest"]) == (digests[node.name], image.target.digest)
-            assert bool(told["note"]) == part[node.name]
-            records = stage.records(node)
-            assert set(records) == before[node.name] | {dst}, node
-            assert records[dst].digest == digests[node.name], node
-            assert records[dst].managed == has_cri(node), node
-            assert blob_stats(node, kinds[kind].there) == files[node.name], node
-            assert leftovers(node) == [], node
-            assert eventually(lambda n=node: processes(n).keys() <= running[n.name].keys()), processes(node)  # type: ignore[misc]
+            assert run.statuses == {node.name: "changed" for node in nodes}, run.out
+            assert run.exit == 0
+            for node in nodes:
+                records = stage.records(node)
+                assert set(records) == before[node.name] | {names[kind][1] for kind in group}, node
+                told = {image["src"]: image for image in run.images(node.name)}
+                for kind in group:
+                    src, dst = names[kind]
+                    digest, image = named_digest(node, kinds[kind]), told[src]
+                    assert (image["dst"], image["method"]) == (dst, method), (node, kind)
+                    assert (image["digest"], image["src_digest"]) == (digest, kinds[kind].image.target.digest)
+                    assert bool(image["note"]) == names_only_the_platform(node, kinds[kind]), (node, kind)
+                    assert records[dst].digest == digest, (node, kind)
+                    assert records[dst].managed == has_cri(node), (node, kind)
+                assert blob_stats(node, there) == files[node.name], node
+                assert leftovers(node) == [], node
+                ours = running[node.name].keys()
+                assert eventually(lambda n=node, ours=ours: processes(n).keys() <= ours), processes(node)  # type: ignore[misc]
 
-        def outlives(node: Node) -> list[object]:
-            node.real_ctr("images", "rm", "--sync", src)
-            if foreign:
-                return [image.of(OTHER) <= stage.exported(node, dst)]
-            needed = image.of(NATIVE) - {image.target.digest} | {digests[node.name]}
-            exported = not exports(node, kind) or needed <= stage.exported(node, dst)
-            return [exported, stage.check(node, dst), stage.hello(node, dst)]
+            def outlive(node: Node, group: tuple[str, ...] = group) -> dict[str, list[object]]:
+                node.real_ctr("images", "rm", "--sync", *(names[kind][0] for kind in group))
+                return {kind: self.of_the_new_name(stage, node, names[kind][1], kind, kinds[kind]) for kind in group}
 
-        expected = [True] if foreign else [True, "complete", "hello"]
-        assert stage.on_each(outlives, nodes) == {node.name: expected for node in nodes}
+            expected = {k: [True] if kinds[k].foreign else [True, "complete", "hello"] for k in group}
+            assert stage.on_each(outlive, nodes) == {node.name: expected for node in nodes}
+
+    def of_the_new_name(self, stage: Stage, node: Node, dst: str, kind: str, made: Kind) -> list[object]:
+        """Return what is left where the old name went: exported, checked and run."""
+        if made.foreign:
+            return [made.image.of(OTHER) <= stage.exported(node, dst)]
+        needed = made.image.of(NATIVE) - {made.image.target.digest} | {named_digest(node, made)}
+        exported = not exports(node, kind) or needed <= stage.exported(node, dst)
+        return [exported, stage.check(node, dst), stage.hello(node, dst)]
 
     @pytest.mark.parametrize("kind", KINDS[3:5])
     def test_the_archive_is_refused_where_ctr_cannot_export_the_image(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from pathlib import Path
 
 import pytest
 from ferry import Fab, Stage, blob_stats, eventually, has_cri, leftovers, processes, release
@@ -70,40 +71,49 @@ class Collector:
 
 
 class TestFromNamespaceToNamespace:
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_an_image_gets_its_own_name_in_k8s_io_and_no_byte_moves(
-        self, fab: Fab, stage: Stage, fresh: dict[str, tuple[BuiltImage, set[str] | None]], kind: str
+    def test_images_get_their_own_names_in_k8s_io_and_no_byte_moves(
+        self, fab: Fab, stage: Stage, fresh: dict[str, tuple[BuiltImage, set[str] | None]], tmp_path: Path
     ) -> None:
-        image, blobs = fresh[kind]
-        there = set(image.blobs) if blobs is None else set(blobs)
-        name, namespace = stage.name(), stage.namespace()
-        stage.seed(image, name, namespace=namespace, blobs=blobs)
+        names, namespace = {kind: stage.name(f"app{i}") for i, kind in enumerate(KINDS)}, stage.namespace()
+        there = {digest for image, blobs in fresh.values() for digest in (image.blobs if blobs is None else blobs)}
+        for kind, (image, blobs) in fresh.items():
+            stage.seed(image, names[kind], namespace=namespace, blobs=blobs)
+        pairs = tmp_path / "pairs"
+        pairs.write_text("".join(f"{name} {name}\n" for name in names.values()))
         files = stage.on_each(lambda n: blob_stats(n, there))
         running = stage.on_each(processes)
-        run = fab.retag(stage.nodes, "--namespace", namespace, "--to-namespace", "k8s.io", "--src", name, "--dst", name)
+        run = fab.retag(stage.nodes, "-n", namespace, "--to-namespace", "k8s.io", "--map", str(pairs))
         assert run.statuses == dict.fromkeys(stage.nodes, "changed"), run.out
-        assert {n: run.image(n)["method"] for n in stage.nodes} == dict.fromkeys(stage.nodes, "link"), run.out
+        configs = {digest for image, _ in fresh.values() for digest in image.configs.values()}
         for node in stage.nodes.values():
-            only_platform = kind.startswith("manifest") and release(node) == (1, 2)
-            records = stage.records(node, digests=[*image.blobs])
-            assert records.keys() <= {name, *image.configs.values()}, node
-            assert records[name].digest == (image.manifests[NATIVE] if only_platform else image.target.digest)
-            assert records[name].managed == has_cri(node), node
+            assert {image["method"] for image in run.images(node.name)} == {"link"}, run.out
+            records = stage.records(node, digests=[*there])
+            assert records.keys() <= {*names.values(), *configs}, node
+            for kind, (image, _) in fresh.items():
+                only_platform = kind.startswith("manifest") and release(node) == (1, 2)
+                record = records[names[kind]]
+                assert record.digest == (image.manifests[NATIVE] if only_platform else image.target.digest), (
+                    node,
+                    kind,
+                )
+                assert record.managed == has_cri(node), (node, kind)
             linked = release(node) >= (1, 1)  # 1.0 writes them anew, from their own files
             assert blob_stats(node, there) == files[node.name] or not linked, node
             assert leftovers(node, ["k8s.io", namespace]) == [], node
             assert eventually(lambda n=node: processes(n).keys() <= running[n.name].keys()), processes(node)  # type: ignore[misc]
 
-        def alone(node: Node) -> str:
-            node.real_ctr("images", "rm", "--sync", name, namespace=namespace)
+        def alone(node: Node) -> dict[str, str]:
+            node.real_ctr("images", "rm", "--sync", *names.values(), namespace=namespace)
+            return {kind: lives(node, kind, name) for kind, name in names.items()}
+
+        def lives(node: Node, kind: str, name: str) -> str:
             if kind == "other platform":
                 exported = stage.exported(node, name)
-                return "hello" if image.of(OTHER) <= exported else f"exported {exported}"
+                return "hello" if fresh[kind][0].of(OTHER) <= exported else f"exported {exported}"
             return stage.hello(node, name) if stage.check(node, name) == "complete" else stage.check(node, name)
 
-        assert stage.on_each(alone) == dict.fromkeys(stage.nodes, "hello")
-        back = ("--to-namespace", stage.namespace("back"), "--src", name, "--dst", name)
-        again = fab.retag(stage.nodes, *back)
+        assert stage.on_each(alone) == dict.fromkeys(stage.nodes, dict.fromkeys(KINDS, "hello"))
+        again = fab.retag(stage.nodes, "--to-namespace", stage.namespace("back"), "--map", str(pairs))
         assert again.statuses == dict.fromkeys(stage.nodes, "changed"), again.out
 
     def test_a_collection_in_between_takes_nothing(

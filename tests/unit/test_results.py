@@ -65,6 +65,7 @@ def test_a_destination_of_a_map_is_no_source_of_another_line(tmp_path: Path, tex
     with pytest.raises(errors.UsageError) as refused:
         read_map(a_map(tmp_path, text))
     assert f"{name} is a source and a destination" in refused.value.said
+    assert read_map(a_map(tmp_path, text), apart=True)  # another namespace, or another host
 
 
 def test_a_line_twice_in_a_map_is_one_image(tmp_path: Path) -> None:
