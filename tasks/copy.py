@@ -16,7 +16,7 @@ from tasks.fleet.command import fleet_wide
 from tasks.fleet.outcome import Result
 from tasks.fleet.pairs import read_map
 from tasks.fleet.parcels import Order, Parcel
-from tasks.oci.descriptor import Descriptor, Platform
+from tasks.oci.descriptor import INDEXES, Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest
 
 if TYPE_CHECKING:
@@ -241,14 +241,28 @@ def _resolve(
             named.setdefault(image.name if wish.is_glob else wish.ref, []).append((stock, image))
     if not named:
         raise _not_found(wish, stocks, troubles)
-    for name, having in named.items():
-        if request.anywhere and len({image.digest for _, image in having}) > 1:
+    if not request.anywhere:
+        return tuple(having[0][1] for having in named.values())
+    tops = {name: _tops(having) for name, having in named.items()}
+    for name, having in tops.items():
+        if len({image.digest for _, image in having}) > 1:
             raise Drift(
                 f"{name} is not the same image on all hosts",
                 said="\n".join(f"{stock.host.name} {image.digest}" for stock, image in having),
                 hint="say which one with --from HOST",
             )
-    return tuple(having[0][1] for having in named.values())
+    return tuple(having[0][1] for having in tops.values())
+
+
+def _tops(having: Sequence[tuple[Stock, Image]]) -> list[tuple[Stock, Image]]:
+    """Without those who name one platform's manifest of an index that others name, as ctr 1.2 has to."""
+    parts = {
+        child.digest
+        for stock, image in having
+        if image.media_type in INDEXES and image.digest in stock.content.blobs
+        for child in stock.content.manifest(image.digest).children
+    }
+    return [each for each in having if each[1].digest not in parts]
 
 
 def _not_found(wish: Wish, stocks: Sequence[Stock], troubles: Mapping[str, FerryError]) -> FerryError:

@@ -165,6 +165,7 @@ class Job:
 
     def _decide(self, plan: Plan, check: Check) -> None:
         """Settles what the name shall point at, and what must be there; or why not."""
+        self._refuse_pin()
         image, order, facts = plan.parcel.image, self.order, self.facts
         content = self._content()
         choice = content.choose(
@@ -182,10 +183,8 @@ class Job:
             plan.unchanged(f"same (platform manifest of index {image.digest})" if part else "it is there already")
         elif existing and existing.digest != choice.target.digest and not order.force:
             raise exists(plan.report.dst, self.namespace, existing.digest, choice.target.digest)
-        else:
-            self._refuse_pin()
-            if not order.unpack and not facts.ctr.capabilities.no_unpack:
-                plan.report.note = "; ".join(filter(None, (plan.report.note, f"ctr {facts.client} always unpacks")))
+        elif not order.unpack and not facts.ctr.capabilities.no_unpack:
+            plan.report.note = "; ".join(filter(None, (plan.report.note, f"ctr {facts.client} always unpacks")))
 
     def _content(self) -> Content:
         """What the source has, and what is here."""
@@ -196,12 +195,16 @@ class Job:
         """A name may be what an import that failed has left."""
         assert plan.load  # noqa: S101
         there = all(blob.digest in self.store.here for blob in plan.load.blobs)
-        return there and (self._is_foreign(plan) or (check.complete and (check.unpacked or not self.order.unpack)))
+        pinned = not self.order.pin or (plan.existing is not None and delivery.PINNED in plan.existing.labels)
+        unpacked = check.unpacked or not self.order.unpack
+        return there and pinned and (self._is_foreign(plan) or (check.complete and unpacked))
 
     def _is_foreign(self, plan: Plan) -> bool:
         """Whether it is of another platform than the host's, so that containerd does not unpack it."""
-        platforms = str((plan.target and plan.target.platform) or plan.parcel.image.platforms).split(",")
-        return str(self.facts.platform) not in platforms
+        if plan.target and plan.target.platform:
+            return plan.target.platform != self.facts.platform
+        image = plan.parcel.image
+        return image.platforms == "-" or not image.is_for(self.facts.platform)
 
     def _refuse_pin(self) -> None:
         server = Version.parse(self.facts.server)
@@ -243,8 +246,17 @@ class Job:
             if ready := [plan for plan in todo if plan.open and not plan.again]:
                 self._name(ready)
             if once_more and (again := [plan for plan in todo if plan.again]):
-                self._look()
-                self._bring(again, once_more=False)
+                self._once_more(again)
+
+    def _once_more(self, again: Sequence[Plan]) -> None:
+        """What goes wrong now is told of these images, not of those that are done."""
+        reasons = [plan.again for plan in again]
+        try:
+            self._look()
+            self._bring(again, once_more=False)
+        except FerryError as error:
+            for plan, reason in zip(again, reasons, strict=True):
+                plan.fail(plan.again or reason or error)
 
     def _fetch(self, wanted: Sequence[Descriptor]) -> dict[str, FerryError]:
         """By digest, why a blob did not come."""
@@ -263,7 +275,7 @@ class Job:
         hold = self.host.hold(delivery.hold(self.place, loads, self.store), limit=_DAY)
         try:
             with self.host.lost_connection():
-                planted = hold.begun()
+                planted = hold.begun(self.host.target.limits.command)
             yield planted
         except BaseException:
             with contextlib.suppress(FerryError), self.host.lost_connection():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from tasks.ctr import delivery
 from tasks.ctr.failures import failure
@@ -86,6 +87,7 @@ class Sources:
     def __init__(self, sources: Sequence[HostSource], holders: Mapping[str, Sequence[HostSource]]) -> None:
         self.name = ", ".join(source.name for source in sources)
         self._holders = {digest: list(hosts) for digest, hosts in holders.items()}
+        self._gives: dict[str, str] = {}
 
     def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
         """Each blob in the order wanted, with its bytes."""
@@ -93,21 +95,24 @@ class Sources:
             yield blob, self._chunks(blob)
 
     def holder(self, blob: Descriptor) -> str:
-        """The host that is asked first."""
-        return next((each.name for each in self._holders.get(blob.digest, ())), self.name)
+        """The host that gave it, else the one that is asked first."""
+        first = next((each.name for each in self._holders.get(blob.digest, ())), self.name)
+        return self._gives.get(blob.digest, first)
 
     def _chunks(self, blob: Descriptor) -> Iterator[bytes]:
         """From the next host where one gives nothing at all; one that broke off in the middle is not asked again."""
         holders = self._holders.get(blob.digest, [])
         for holder in list(holders):
             started = False
+            self._gives[blob.digest] = holder.name
             try:
                 for chunk in holder.chunks(blob):
                     started = True
                     yield chunk
                 return
             except (ContentMissing, SourceLost):
-                holders.remove(holder)
+                with suppress(ValueError):  # another lane was faster
+                    holders.remove(holder)
                 if not holders or started:
                     raise
         raise ContentMissing(f"no source has blob {blob.digest}", hint="name further hosts with --from")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import paramiko
 
 from tasks.ctr.shell import Answer, Script
-from tasks.errors import GarbledAnswer
+from tasks.errors import GarbledAnswer, RemoteTimeout
 from tasks.ssh.exchange import End, Exchange
 
 # Of what we receive, a channel; more was slower (ARCHITECTURE, Transport).
@@ -65,14 +66,28 @@ class Hold(Stream):
 
     WAIT = "wait"
 
-    def begun(self) -> dict[str, Answer]:
-        """Waits until the steps before the last have ended; returns their answers."""
+    def begun(self, within: float) -> dict[str, Answer]:
+        """Waits until the steps before the last have ended; returns their answers.
+
+        Args:
+            within: seconds; the whole script may take much longer.
+
+        Raises:
+            RemoteTimeout: they had not; the script is ended then.
+        """
+        deadline = time.monotonic() + within
         waiting = f"\n{self._mark} begin {self.WAIT}\n".encode()
         done = replace(self._script, steps={k: v for k, v in self._script.steps.items() if k != self.WAIT})
         exchange = self._exchange
         while waiting not in exchange.stdout or waiting not in exchange.stderr:
             if exchange.ended() or exchange.late():
                 return self._end(done)
+            if time.monotonic() > deadline:
+                self.cut()
+                raise RemoteTimeout(
+                    f"what is to hold the blobs had not begun after {within:.0f} s, and was ended",
+                    hint="look at containerd's log on that host; it may hang",
+                )
             exchange.wait(1.0)
         return done.read(self._mark, bytes(exchange.stdout), bytes(exchange.stderr))
 

@@ -325,8 +325,12 @@ class TestWhatElseIsAsked:
         self, fab: Fab, stage: Stage, make: Make, node2: Node
     ) -> None:
         stage.seed(make(), stage.name(), nodes=[node2])
-        run = copy(fab, "node3,node4,node5", "--from", "node2", "--ref", stage.name(), "--pin")
+        words = ("--from", "node2", "--ref", stage.name())
+        assert copy(fab, "node4", *words).statuses == {"node4": "changed"}  # there, and not pinned yet
+        run = copy(fab, "node3,node4,node5", *words, "--pin")
         assert run.statuses == {"node3": "method-unsupported", "node4": "changed", "node5": "changed"}
+        assert run.image("node4")["blobs_sent"] == 0
+        assert copy(fab, "node4,node5", *words, "--pin").statuses == dict.fromkeys(("node4", "node5"), "unchanged")
         for name in ("node4", "node5"):
             assert "io.cri-containerd.pinned=pinned" in stage.records(stage.nodes[name])[stage.name()].labels
         assert stage.records(stage.nodes["node3"]) == {}

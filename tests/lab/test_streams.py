@@ -13,6 +13,7 @@ from ferry import eventually, processes
 
 from lab.fleet import Fleet, Node
 from tasks.ctr.shell import Script
+from tasks.errors import RemoteTimeout
 from tasks.fleet.roster import Roster
 from tasks.ssh.host import Host
 from tasks.ssh.target import Limits, Trust
@@ -67,12 +68,20 @@ def test_a_command_that_takes_no_more_tells_why(host: Host) -> None:
     assert (answer.exit, answer.stderr) == (1, "full\n")
 
 
+def test_a_hold_that_does_not_begin_is_given_up_and_ended(host: Host, node3: Node) -> None:
+    before = processes(node3).keys()
+    hold = host.hold(Script({"plant": "sleep 60", "wait": "read -r word"}), limit=60)
+    with pytest.raises(RemoteTimeout, match="had not begun"):
+        hold.begun(0.2)
+    assert eventually(lambda: processes(node3).keys() <= before), processes(node3)
+
+
 def test_a_hold_is_cleaned_up_when_it_is_let_go_and_when_we_are_gone(host: Host, node3: Node) -> None:
     before = processes(node3).keys()
     for goodbye in ("let go", "gone"):
         script = Script({"plant": "echo planted", "wait": "read -r word"}, cleanup=f'echo "$word" >/tmp/{goodbye[:3]}')
         hold = host.hold(script, limit=60)
-        assert hold.begun()["plant"].text == "planted\n"
+        assert hold.begun(30)["plant"].text == "planted\n"
         if goodbye == "let go":
             hold.let_go(b"bye\n")
         else:

@@ -7,7 +7,7 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
@@ -34,6 +34,7 @@ from tasks.errors import (
     UsageError,
 )
 from tasks.fleet.parcels import cargo
+from tasks.fleet.sources import Sources
 from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
 from tasks.oci.reference import Reference
 from tasks.ssh.host import Host
@@ -175,6 +176,11 @@ class TestWhoHasIt:
         with pytest.raises(Drift) as raised:
             copy._resolve(self.wish, stocks, self.request, {})
         assert raised.value.said.splitlines() == [f"a {digest(1)}", f"b {digest(2)}"]
+
+    def test_one_platforms_manifest_of_the_index_that_others_have_is_the_same_image(self) -> None:
+        part, whole = image(number=2, media_type=OCI_MANIFEST), image()
+        stocks = [stock("old", self.wish, part), stock("new", self.wish, whole, content=Two.content(1, 2))]
+        assert copy._resolve(self.wish, stocks, self.request, {}) == (whole,)
 
     def test_what_nobody_has_is_told_with_who_could_not_be_asked(self) -> None:
         with pytest.raises(ImageNotFound) as raised:
@@ -331,3 +337,38 @@ class TestTheIntake:
 def test_requests_are_values() -> None:
     assert copy.parse(from_=["a"], ref=["x"]) == Request(("a",), (Wish("x"),))
     assert issubclass(SourceLost, FerryError)
+
+
+class Giver:
+    """A source that gives its pieces, and then fails or not."""
+
+    def __init__(self, name: str, *pieces: bytes, error: FerryError | None = None) -> None:
+        self.name, self._pieces, self._error = name, pieces, error
+
+    def chunks(self, _: Descriptor) -> Iterator[bytes]:
+        yield from self._pieces
+        if self._error:
+            raise self._error
+
+
+class TestSeveralSources:
+    def sources(self, *givers: Giver) -> Sources:
+        return Sources(cast(Any, givers), {digest(6): cast(Any, givers)})
+
+    def test_the_next_is_asked_where_one_gives_nothing_and_is_the_one_that_is_told(self) -> None:
+        lost = SourceLost("gone")
+        sources = self.sources(Giver("a", error=lost), Giver("b", b"x"))
+        assert sources.holder(blob(6)) == "a"
+        ((_, chunks),) = sources.read([blob(6)])
+        assert list(chunks) == [b"x"]
+        assert sources.holder(blob(6)) == "b"
+
+    def test_the_last_ones_trouble_is_told(self) -> None:
+        ((_, chunks),) = self.sources(Giver("a", error=SourceLost("gone"))).read([blob(6)])
+        with pytest.raises(SourceLost, match="gone"):
+            list(chunks)
+
+    def test_two_lanes_may_find_out_the_same(self) -> None:
+        sources = self.sources(Giver("a", error=SourceLost("gone")), Giver("b", b"x"))
+        (_, one), (_, other) = sources.read([blob(6), blob(6)])
+        assert [*one, *other] == [b"x", b"x"]
