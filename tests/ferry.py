@@ -237,7 +237,7 @@ class Stage:
             identity = f"{self.token}-{node.name}-{uuid.uuid4().hex[:6]}"
             done = node.ctr("run", "--rm", name, identity, namespace=namespace, check=False)
             said = (done.stdout or done.stderr).decode().strip()
-            if said or done.returncode:
+            if done.stdout or done.returncode:
                 break
         return said
 
