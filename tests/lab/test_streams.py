@@ -70,10 +70,11 @@ def test_a_command_that_takes_no_more_tells_why(host: Host) -> None:
 
 def test_a_hold_that_does_not_begin_is_given_up_and_ended(host: Host, node3: Node) -> None:
     before = processes(node3).keys()
-    hold = host.hold(Script({"plant": "sleep 60", "wait": "read -r word"}), limit=60)
+    hold = host.hold(Script({"plant": "sleep 90", "wait": "read -r word"}), limit=120)
     with pytest.raises(RemoteTimeout, match="had not begun"):
         hold.begun(0.2)
-    assert eventually(lambda: processes(node3).keys() <= before), processes(node3)
+    # What is fed has its stdin to itself: the guard finds out with its next heartbeat, 15 s after the last.
+    assert eventually(lambda: processes(node3).keys() <= before, 45), processes(node3)
 
 
 def test_a_hold_is_cleaned_up_when_it_is_let_go_and_when_we_are_gone(host: Host, node3: Node) -> None:
