@@ -154,7 +154,7 @@ class Job:
         if moves := self.existing is not None and self.existing.digest != self.wanted:
             self._refuse_to_replace()
         # A tag can move while it is pulled; what a name here points at then stays, if its digest comes by another.
-        mends = self.existing and self.wanted and self.facts.ctr.capabilities.tag
+        mends = self.existing and self.wanted and self.request.reference.tag and self.facts.ctr.capabilities.tag
         method = "stage" if moves or mends else "pull"
         if self.host.dry_run:
             size = self.carrier.weigh(

@@ -17,7 +17,8 @@ from tasks.errors import (
 )
 
 _SOCKET = re.compile(r"dial unix|unix://|\.sock\b")
-_GONE = re.compile(r"transport is closing|error reading from server|code = Unavailable")  # in the middle of a command
+# In the middle of a command; a blob that somebody else is writing is Unavailable, too.
+_GONE = re.compile(r"transport is closing|error reading from server|code = Unavailable desc = connection")
 _LOOK_AT_CONTAINERD = "look at `systemctl status containerd` on that host"
 
 

@@ -88,6 +88,10 @@ def test_an_image_that_lacks_the_platform_is_told() -> None:
     assert isinstance(failure(said, "r/a:1"), errors.PlatformMissing)
 
 
+def test_a_blob_that_somebody_else_is_writing_is_no_trouble_with_the_daemon() -> None:
+    assert daemon_trouble("ctr: rpc error: code = Unavailable desc = ref a locked for 2s: unavailable") is None
+
+
 def test_a_host_that_is_named_like_a_socket_is_none() -> None:
     assert daemon_trouble("ctr: dial tcp: lookup unix.example: no such host") is None
     assert isinstance(daemon_trouble("ctr: dial unix /x: connect: connection refused"), errors.DaemonUnreachable)

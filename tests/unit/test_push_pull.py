@@ -330,6 +330,15 @@ class TestPull:
             pulled(host)
         assert f"r.example:5000/app@{A}" in host.texts["pull"]  # a tag that moves now takes no name along
 
+    def test_a_name_by_digest_is_mended_under_that_name(self, sell: Sell) -> None:
+        sell(A)
+        name = f"r.example:5000/app@{A}"
+        partly = here(image(name, A), check="incomplete (2/3)")
+        host = Host([image(name, A)], answers=partly | {"after": table()})
+        with pytest.raises(errors.ContentMissing):
+            pulled(host, ref=name)
+        assert "images tag" not in host.texts["pull"]
+
     def test_of_another_platform_is_refused(self, sell: Sell) -> None:
         sell(A)
         host = Host([], answers=here(image(REF, A)) | {"after": table()})
