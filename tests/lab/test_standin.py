@@ -325,8 +325,9 @@ class Replay:
             role = self.images.roles[words[1]]
             self._write(role, self.images.blobs[role])
             ctr = f"ctr -n {namespace} content"
-            self._shell(f"{ctr} ingest --expected-digest {words[1]} keep-{role} < {role}", check=True)
-            self._shell(f"{ctr} label {words[1]} containerd.io/gc.root=replay", check=True)
+            ingest = f"{ctr} ingest --expected-digest {words[1]} keep-{role} < {role}"
+            label = f"{ctr} label {words[1]} containerd.io/gc.root=replay"
+            self._shell(" || ".join([f"{{ {ingest} && {label}; }}"] * 3), check=True)  # a collection may come between
         else:
             if "import" in words:
                 self._place(words[-1])
