@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from tasks.ctr.content import Content
 from tasks.ctr.images import Image
 from tasks.errors import BadArchive, FerryError, SourceLost, UsageError
-from tasks.fleet import options
+from tasks.fleet import checksum, options
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.outcome import Result
 from tasks.fleet.parcels import Order, Parcel
@@ -24,9 +23,6 @@ from tasks.oci.reference import Reference, is_digest, is_glob
 if TYPE_CHECKING:
     from tasks.fleet.crew import Fleet
     from tasks.oci.archive import Archive, Entry
-
-_SUM = re.compile(r"\\?([0-9a-f]{64}) [ *](.+)")  # what sha256sum writes; "*" where it was told that it is binary
-_MOST_SUMS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +133,7 @@ def _read(file: Path) -> Archive:
 
     try:
         with file.open("rb") as opened:
-            if expected := _sum_beside(file):
+            if expected := checksum.told(file):
                 is_it = hashlib.file_digest(opened, "sha256").hexdigest()
                 if is_it != expected:
                     raise BadArchive(
@@ -148,19 +144,6 @@ def _read(file: Path) -> Archive:
             return archive.read(opened)
     except OSError as error:
         raise UsageError(f"--archive {file} cannot be read: {error.strerror or error}") from error
-
-
-def _sum_beside(file: Path) -> str | None:
-    beside = file.with_name(f"{file.name}.sha256")
-    if not beside.exists():
-        return None
-    with beside.open("rb") as opened:
-        lines = opened.read(_MOST_SUMS).decode("utf-8", "replace").splitlines()
-    found = [match for line in lines if (match := _SUM.fullmatch(line.strip()))]
-    mine = [match[1] for match in found if Path(match[2]).name == file.name]
-    if not mine:
-        raise BadArchive(f"{beside.name} does not tell of it", hint=f"mend it, or take it away: {beside}")
-    return mine[0]
 
 
 def _chosen(entries: Sequence[Entry], refs: Sequence[str]) -> tuple[Entry, ...]:

@@ -228,7 +228,8 @@ class Job:
     def _lacks(self, image: Image, content: Content, check: Answer) -> FerryError | None:
         """Why the image is not as it must be, if so."""
         wanted = self.request.platform
-        if wanted and image.media_type not in INDEXES and not image.is_for(wanted):
+        other = wanted and image.listed and not any(wanted.takes(each) for each in image.listed)
+        if other and image.media_type not in INDEXES:
             return PlatformMissing(
                 f"{self.name} is for {image.platforms}, not for {wanted}", hint="leave --platform out"
             )

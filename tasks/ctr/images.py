@@ -38,8 +38,12 @@ class Image:
 
     def is_for(self, platform: Platform) -> bool:
         """Whether ctr lists the platform; where it lists none ("-"), that is not known, and nothing is ruled out."""
-        listed = [each for each in self.platforms.split(",") if each != "-"]
-        return not listed or any(Platform.parse(each) == platform for each in listed if each.count("/") in (1, 2))
+        return not self.listed or platform in self.listed
+
+    @property
+    def listed(self) -> tuple[Platform, ...]:
+        """The platforms that ctr lists."""
+        return tuple(Platform.parse(each) for each in self.platforms.split(",") if each.count("/") in (1, 2))
 
     @property
     def ordinary(self) -> bool:

@@ -247,8 +247,9 @@ class Fleet:
 def soon(futures: Collection[Future[_T]]) -> Iterator[Future[_T]]:
     """Each as it is done.
 
-    A Ctrl-C in a Condition's own code can leave its lock broken, so this waits where there is none of it. And a thread
-    that sleeps for good may miss one that came just before; so it never does.
+    A Ctrl-C in a Condition's own code can leave its lock broken, so this waits where there is none of it; what remains
+    is the moment of taking a result. And a thread that sleeps for good may miss one that came just before; so it
+    never does.
     """
     done: SimpleQueue[Future[_T]] = SimpleQueue()
     for future in futures:

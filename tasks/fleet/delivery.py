@@ -78,6 +78,7 @@ class Plan:
     Attributes:
         load: all that must be there; None until it is known.
         again: why it is to be tried once more.
+        done: whether it is named and was verified.
     """
 
     report: Delivered
@@ -87,6 +88,7 @@ class Plan:
     load: Load | None = None
     error: FerryError | None = None
     again: FerryError | None = None
+    done: bool = False
 
     @property
     def open(self) -> bool:
@@ -250,13 +252,15 @@ class Job:
 
     def _once_more(self, again: Sequence[Plan]) -> None:
         """What goes wrong now is told of these images, not of those that are done."""
-        reasons = [plan.again for plan in again]
+        for plan in again:
+            plan.again = None
         try:
             self._look()
             self._bring(again, once_more=False)
         except FerryError as error:
-            for plan, reason in zip(again, reasons, strict=True):
-                plan.fail(plan.again or reason or error)
+            for plan in again:
+                if not plan.done and plan.error is None:
+                    plan.fail(plan.again or error)
 
     def _fetch(self, wanted: Sequence[Descriptor]) -> dict[str, FerryError]:
         """By digest, why a blob did not come."""
@@ -329,7 +333,9 @@ class Job:
                 plan.again = error
                 wrong.append(plan)
                 ours += [plan.report.dst] if verdict.ours and not plan.existing else []
-            elif not verdict.ours:
+                continue
+            plan.done = True
+            if not verdict.ours:
                 plan.unchanged("somebody else gave that name meanwhile, with this digest")
         if wrong:
             digests = {plan.report.digest for plan in wrong}

@@ -19,7 +19,7 @@ from tasks.ctr.content import Content
 from tasks.ctr.failures import content_missing
 from tasks.ctr.images import Image
 from tasks.errors import BadArchive, CannotWrite, ContentMissing
-from tasks.fleet import parcels
+from tasks.fleet import checksum, parcels
 from tasks.oci import archive, layout, tar
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.layout import Saved
@@ -193,34 +193,25 @@ def holds(file: Path, plan: Plan) -> bool:
     return names == {(i.name, i.digest) for i in plan.images} and there.digests == {b.digest for b in plan.blobs}
 
 
-def write_sum(file: Path, sha256: str) -> None:
-    """Writes the archive's SHA-256 beside it, as sha256sum does.
-
-    Raises:
-        CannotWrite.
-    """
-    beside = _beside(file)
-    with _local_trouble(beside):
-        beside.write_text(f"{sha256}  {file.name}\n")
-
-
 def known(file: Path) -> str:
-    """The SHA-256 of an archive that is whole; written beside it where a run that was killed had no time to.
+    """The SHA-256 of an archive that is whole, in hex; told beside it again, where a killed run had no time to.
+
+    What is beside it and tells of something else stays: it may be somebody's.
 
     Raises:
-        CannotWrite.
+        CannotWrite: the archive cannot be read any more.
     """
-    with _local_trouble(file):
-        if _beside(file).exists():
-            return _beside(file).read_text().partition(" ")[0]
-        with file.open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-    write_sum(file, sha256)
+    with _local_trouble(file), file.open("rb") as opened:
+        with suppress(BadArchive):
+            if told := checksum.told(file):
+                return told
+        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        # Another run may have written another archive meanwhile, with its own.
+        mine = os.path.samestat(file.stat(), os.fstat(opened.fileno()))
+    if mine and not checksum.beside(file).exists():
+        with suppress(OSError):  # a folder that may only be read
+            checksum.write(file, sha256)
     return sha256
-
-
-def _beside(file: Path) -> Path:
-    return file.with_name(f"{file.name}.sha256")
 
 
 def write(planned: Plan, file: Path, blobs: Iterable[tuple[Descriptor, Iterable[bytes]]], moved: Moved) -> str:
@@ -246,6 +237,7 @@ def write(planned: Plan, file: Path, blobs: Iterable[tuple[Descriptor, Iterable[
                 moved(done, planned.size)
         writer.write(tar.END)
         with _local_trouble(file):
-            _beside(file).unlink(missing_ok=True)  # or it would tell of the archive that was there before
-    write_sum(file, writer.sha256)
+            checksum.beside(file).unlink(missing_ok=True)  # or it would tell of the archive that was there before
+    with _local_trouble(checksum.beside(file)):
+        checksum.write(file, writer.sha256)
     return writer.sha256

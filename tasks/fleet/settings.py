@@ -46,6 +46,12 @@ def _domain(name: str) -> str:
     return {"index.docker.io": "docker.io"}.get(domain, domain)
 
 
+def _once(value: Any) -> Any:
+    if isinstance(value, dict) and {"docker.io", "index.docker.io"} <= value.keys():
+        raise ValueError("docker.io and index.docker.io are one registry; leave one of them out")
+    return value
+
+
 _Domain = Annotated[str, AfterValidator(_domain)]
 
 
@@ -82,7 +88,7 @@ class HostVars(BaseModel):
     ctr_namespace: _Namespace = "k8s.io"
     ctr_root: _Path | None = None
     ctr_snapshotter: _Namespace | None = None
-    ctr_registries: dict[_Domain, Registry] = Field(default_factory=dict)
+    ctr_registries: Annotated[dict[_Domain, Registry], BeforeValidator(_once)] = Field(default_factory=dict)
     ctr_proxy: _Proxy | None = None
 
 

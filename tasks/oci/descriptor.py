@@ -62,6 +62,12 @@ class Platform:
             str(data.get("os", "")), str(data.get("architecture", "")), str(data.get("variant", "") or "")
         )._plain()
 
+    def takes(self, other: Platform) -> bool:
+        """Whether containerd takes what is for the other one in its stead (its `platforms.Only`); variants aside."""
+        instead = {("arm64", "arm"), ("amd64", "386")}
+        same = self.architecture == other.architecture
+        return self.os == other.os and (same or (self.architecture, other.architecture) in instead)
+
     def _plain(self) -> Platform:
         if (self.architecture, self.variant) in _DEFAULT_VARIANTS:
             return Platform(self.os, self.architecture)

@@ -43,6 +43,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 Log = Callable[[str, Transcript], None]  # host name, what was asked there
 Moved = Callable[[int, int | None], None]  # bytes so far, bytes in all where that is known
+_LAST_MOMENT = 0.1  # seconds
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 1.5  # seconds before a connection is tried again, then longer and longer
 # Nothing listens, not even behind the gateway; or there is no such ProxyCommand.
 _REFUSALS = (NoValidConnectionsError, paramiko.ChannelException, FileNotFoundError, PermissionError, ValueError)
@@ -379,6 +380,13 @@ class Host(Connection):  # type: ignore[misc]
     def _session(self) -> paramiko.Channel:
         channel: paramiko.Channel = self.transport.open_session(WINDOW, timeout=self.target.limits.connect)
         return channel
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its connection broke; paramiko tells the channels a moment before it says so itself."""
+        if self.transport:
+            self.transport.join(_LAST_MOMENT)
+        return not self.is_connected
 
     @contextlib.contextmanager
     def lost_connection(self) -> Iterator[None]:

@@ -316,7 +316,7 @@ class Client:
                 reply = _exchange(self._wire(parts), method, target, {"Host": parts.netloc, **headers})
         except SeenError as error:
             self._hang_up()
-            if not self._host.is_connected:
+            if self._host.is_lost:
                 with self._host.lost_connection():
                     raise EOFError(error.said) from error
             if error.seen is not Seen.NOT_CHECKED or not self._errands:

@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -25,15 +26,21 @@ from tasks.ctr.probe import Settings
 from tasks.ctr.version import Capabilities, Version
 from tasks.errors import (
     BadReference,
+    CommandFailed,
+    ContentCorrupt,
     ContentMissing,
+    DaemonUnreachable,
     Drift,
     FerryError,
     ImageNotFound,
     SourceLost,
     Unreachable,
     UsageError,
+    VerifyFailed,
 )
-from tasks.fleet.parcels import cargo
+from tasks.fleet.delivery import Job, Plan
+from tasks.fleet.outcome import Status
+from tasks.fleet.parcels import Delivered, Parcel, cargo
 from tasks.fleet.sources import Sources
 from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
 from tasks.oci.reference import Reference
@@ -337,6 +344,40 @@ class TestTheIntake:
 def test_requests_are_values() -> None:
     assert copy.parse(from_=["a"], ref=["x"]) == Request(("a",), (Wish("x"),))
     assert issubclass(SourceLost, FerryError)
+
+
+class TestOnceMore:
+    """What a second attempt ends with."""
+
+    def job(self, look: FerryError | None, bring: FerryError | None, *done: Plan) -> Job:
+        job = Job.__new__(Job)
+
+        def act(error: FerryError | None, *_: object, **__: object) -> None:
+            for plan in done:
+                plan.done = True
+            if error:
+                raise error
+
+        job._look = partial(act, look)  # type: ignore[assignment]
+        job._bring = partial(act, bring)  # type: ignore[method-assign]
+        return job
+
+    def plan(self, reason: FerryError) -> Plan:
+        name = "r.example/app:1"
+        report = Delivered(name, name, digest(1), digest(1), status=Status.CHANGED)
+        return Plan(report, Parcel(image(), Reference.parse(name)), None, again=reason)
+
+    def test_is_told_and_not_what_the_first_did(self) -> None:
+        plan, gone = self.plan(VerifyFailed("vanished")), DaemonUnreachable("gone")
+        self.job(gone, None)._once_more([plan])
+        assert plan.error is gone
+
+    def test_leaves_what_is_done_and_what_failed_for_its_own_reason(self) -> None:
+        done, corrupt, open_ = (self.plan(VerifyFailed("vanished")) for _ in range(3))
+        own, gone = ContentCorrupt("wrong"), CommandFailed("ended")
+        corrupt.fail(own)
+        self.job(None, gone, done)._once_more([done, corrupt, open_])
+        assert (done.error, corrupt.error, open_.error) == (None, own, gone)
 
 
 class Giver:

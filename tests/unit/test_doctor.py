@@ -386,7 +386,7 @@ def answering(*answers: bytes) -> Iterator[Any]:
     transport = SimpleNamespace(
         get_log_channel=lambda: "x", set_log_channel=lambda _: None, open_channel=lambda *_, **__: Plain(ours)
     )
-    yield SimpleNamespace(open=lambda: None, is_connected=True, transport=transport, target=Target("a", "a"))
+    yield SimpleNamespace(open=lambda: None, is_lost=False, transport=transport, target=Target("a", "a"))
     thread.join()
     ours.close()
 
@@ -451,7 +451,7 @@ class TestRegistries:
             get_log_channel=lambda: "before", set_log_channel=logger.append, open_channel=refuse
         )
         (sight,) = registries.look(
-            SimpleNamespace(open=lambda: None, is_connected=True, transport=transport, target=Target("a", "a")), [HTTP]
+            SimpleNamespace(open=lambda: None, is_lost=False, transport=transport, target=Target("a", "a")), [HTTP]
         )  # type: ignore[arg-type]
         assert (sight.seen, sight.said) == (seen, said)
         assert logger[-1] == "before"

@@ -165,3 +165,18 @@ def test_an_index_only_archive_is_whole_blocks_and_ends_with_exactly_two_zero_on
     assert archive.endswith(bytes(1024))
     assert not archive.endswith(bytes(1024 + 512))
     assert len(members(archive)["index.json"]["manifests"]) == count  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "takes"),
+    [
+        ("linux/amd64/v3", "linux/amd64", True),
+        ("linux/arm64", "linux/arm/v7", True),
+        ("linux/amd64", "linux/386", True),
+        ("linux/386", "linux/amd64", False),
+        ("linux/amd64", "linux/arm64", False),
+        ("linux/amd64", "windows/amd64", False),
+    ],
+)
+def test_containerd_takes_what_a_platform_can_run(asked: str, given: str, takes: bool) -> None:
+    assert Platform.parse(asked).takes(Platform.parse(given)) is takes

@@ -339,6 +339,13 @@ class TestPull:
             pulled(host, ref=name)
         assert "images tag" not in host.texts["pull"]
 
+    @pytest.mark.parametrize("platform", ["linux/amd64/v3", "linux/amd64"])
+    def test_what_containerd_takes_for_a_platform_is_taken(self, sell: Sell, platform: str) -> None:
+        sell(A)
+        visible = Answer(0, f"{A}\n{CONFIG}\n".encode(), "")
+        made = pulled(Host([], answers=here(image(REF, A), visible=visible)), platform=platform)
+        assert made.status is Status.CHANGED
+
     def test_of_another_platform_is_refused(self, sell: Sell) -> None:
         sell(A)
         host = Host([], answers=here(image(REF, A)) | {"after": table()})

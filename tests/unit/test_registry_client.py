@@ -54,7 +54,7 @@ class World:
         limits = Target("n", "n").limits
         self.host: Any = SimpleNamespace(
             open=lambda: None,
-            is_connected=True,
+            is_lost=False,
             transport=transport,
             target=Target("n", "n", limits=limits, proxy=proxy),
             run_id="run",
@@ -301,7 +301,7 @@ def test_a_login_inside_tls_stays_inside(world: Make, monkeypatch: pytest.Monkey
 
 def test_a_host_that_is_lost_is_no_registry_that_does_not_answer(world: Make) -> None:
     made = world(lambda _: "")
-    made.host.is_connected = False
+    made.host.is_lost = True
     made.host.lost_connection = partial(Host.lost_connection, SimpleNamespace(name="node1"))
     with pytest.raises(ConnectionLost, match="node1"):
         made.client().find("a", "1")

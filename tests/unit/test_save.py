@@ -8,6 +8,7 @@ import resource
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archives import NAME, REF, Image, digest, index_of, layout, path, tarred
@@ -16,7 +17,7 @@ from tasks import errors
 from tasks.ctr.content import Content
 from tasks.ctr.images import Image as Listed
 from tasks.errors import CannotWrite, UsageError
-from tasks.fleet import saving
+from tasks.fleet import checksum, saving
 from tasks.fleet.saving import Plan
 from tasks.oci import archive
 from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
@@ -211,6 +212,46 @@ def test_an_archive_that_lost_its_check_sum_gets_it_again(tmp_path: Path) -> Non
     assert saving.known(file) == sha256
     assert beside.read_text() == told
     assert saving.known(file) == sha256
+
+
+@pytest.mark.parametrize("beside", [b"", b"\xff\xfe", b"%s  other.tar\n" % (b"a" * 64)])
+def test_what_tells_of_something_else_is_neither_believed_nor_replaced(tmp_path: Path, beside: bytes) -> None:
+    file = tmp_path / "a.tar"
+    sha256 = write(planned(SINGLE), file)
+    checksum.beside(file).write_bytes(beside)
+    assert saving.known(file) == sha256
+    assert checksum.beside(file).read_bytes() == beside
+
+
+def test_a_check_sum_that_cannot_be_written_is_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    file = tmp_path / "a.tar"
+    sha256 = write(planned(SINGLE), file)
+    checksum.beside(file).unlink()
+    monkeypatch.setattr(checksum, "write", refuse)
+    assert saving.known(file) == sha256
+
+
+def test_the_check_sum_of_an_archive_that_was_replaced_meanwhile_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.tar"
+    write(planned(SINGLE), file)
+    checksum.beside(file).unlink()
+    real = hashlib.file_digest
+
+    def slow(*words: Any) -> Any:
+        (tmp_path / "new").write_bytes(b"another")
+        (tmp_path / "new").rename(file)
+        return real(*words)
+
+    monkeypatch.setattr(saving.hashlib, "file_digest", slow)
+    saving.known(file)
+    assert not checksum.beside(file).exists()
 
 
 def test_an_archive_that_has_it_all_is_known_again(tmp_path: Path) -> None:

@@ -205,6 +205,7 @@ def test_ssh_options_that_cannot_be_read_are_refused(tmp_path: Path, text: str) 
         ("ctr_registries: {r.x: {scheme: ftp}}", "ctr_registries.r.x.scheme", "ftp"),
         ("ctr_registries: {r.x: {usernane: x}}", "ctr_registries.r.x.usernane", ""),
         ("ctr_registries: {'https://r.example': {}}", "it has a scheme", ""),
+        ("ctr_registries: {docker.io: {}, index.docker.io: {}}", "one registry", ""),
         ("ctr_registries: {r.example/team: {}}", "it has a path", ""),
         ("ctr_registries: {'r.example:99999': {}}", "no port", ""),
         ("ansible_connection: local", "ansible_connection 'local'", "ssh"),
