@@ -22,6 +22,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|\((?P<short>[0-9a-f]{12})\)")
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _DONE = ("done", "complete", "exists", "committing")
 _MOVING = 1 << 10  # bytes a second; Go's runtime wakes itself through a pipe, some bytes each time
+_PROMPT = re.compile(rb"^Password: ", re.MULTILINE)  # on stdout, without a newline: what comes next is on its line
 _LONGEST = 1 << 12  # bytes of a line that may still become one of progress
 
 
@@ -43,6 +44,7 @@ class Progress:
     Attributes:
         items: every blob that was told of, by digest where it has one.
         read: bytes that ctr has read so far, where it is measured because it tells nothing of layers; else 0.
+        prompts: how often ctr has asked for the password.
         unpacking: whether all is there, and containerd is at work on it.
     """
 
@@ -52,6 +54,7 @@ class Progress:
         self._rest = b""
         self.items: dict[str, Item] = {}
         self.read = self._sampled = 0
+        self.prompts = 0
         self.unpacking = False
 
     @property
@@ -69,18 +72,15 @@ class Progress:
         totals = [item.total for item in self.items.values()]
         return sum(total for total in totals if total is not None) if totals and None not in totals else None
 
-    @property
-    def waiting(self) -> bytes:
-        """The last line, as far as it has come."""
-        return self._rest
-
     def feed(self, data: bytes) -> bytes:
         """Takes in what was printed.
 
         Returns:
             What of it is no progress, whole lines.
         """
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        text, asked = _PROMPT.subn(b"\\g<0>\n", self._rest + data)
+        self.prompts += asked
+        *lines, self._rest = text.split(b"\n")
         kept = [line + b"\n" for line in lines if not self._is_progress(line)]
         if len(self._rest) > _LONGEST:
             kept.append(self._rest)

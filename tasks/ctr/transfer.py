@@ -17,7 +17,6 @@ from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference
 from tasks.oci.registry import Registry
 
-PROMPT = b"Password: "  # ctr's, on stdout, without a newline
 METER = "ferry-read:"  # before the bytes that ctr has read so far; for `Progress`
 _BUNDLES = (  # where Go looks (crypto/x509, root_linux.go)
     "/etc/ssl/certs/ca-certificates.crt",

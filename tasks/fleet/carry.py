@@ -13,7 +13,7 @@ from tasks.ctr.failures import failure
 from tasks.ctr.probe import Facts
 from tasks.ctr.progress import Progress
 from tasks.ctr.shell import Answer, Script
-from tasks.ctr.transfer import PROMPT, Route
+from tasks.ctr.transfer import Route
 from tasks.errors import FerryError, HostError
 from tasks.fleet import credentials
 from tasks.oci.descriptor import Descriptor, Manifest, Platform
@@ -228,12 +228,12 @@ class _Talk:
         """Takes in what ctr printed; what is no progress is kept."""
         progress = self._progress
         kept = progress.feed(data)
-        if progress.waiting.endswith(PROMPT) and self._terminal and self._login:
-            kept += progress.end()
-            if self._answered:
+        if progress.prompts and self._terminal and self._login:
+            if progress.prompts > 1:
                 raise self._carrier.asked_again()
-            self._terminal.type(self._login.password.reveal())
-            self._answered = True
+            if not self._answered:
+                self._terminal.type(self._login.password.reveal())
+                self._answered = True
         if progress.items and data:
             self._carrier.host.moved(progress.done, progress.total)
         self._over = self._over or b" end " in kept  # the first step's frame

@@ -13,7 +13,6 @@ from test_retag_plan import CHILD, CONFIG, INDEX, MANAGED, MANIFEST, OTHER, A, B
 
 from tasks import errors, pull, push
 from tasks.ctr.shell import Answer, Script
-from tasks.ctr.transfer import PROMPT
 from tasks.fleet import carry, credentials
 from tasks.fleet.outcome import Status
 from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
@@ -25,6 +24,8 @@ from tasks.ssh.target import Limits
 REF = "r.example:5000/app:1"
 OK, NO = Answer(0, b"", ""), Answer(1, b"", "ctr: something\n")
 CHECK = "REF TYPE DIGEST STATUS SIZE UNPACKED\n{} {} {} complete (3/3) 1.0 MiB/1.0 MiB true\n"
+
+PROMPT = b"Password: "  # ctr's, without a newline
 
 
 class Market:
@@ -262,6 +263,14 @@ class TestTheTalk:
         assert host.typed == ["s3cret"]
         assert "</dev/pts/9 &" in host.texts["push"]
         assert "--user ann" in host.texts["push"]
+
+    @pytest.mark.parametrize("behind", [b"ferry-read: 4096\n", b"some warning\n", b"ferry-read: 1\nferry-read: 2\n"])
+    def test_the_prompt_is_seen_though_something_else_comes_right_behind_it(self, sell: Sell, behind: bytes) -> None:
+        sell(None, A, login=self.ANN)
+        host = Host([image(REF, A)], answers={"push": OK})
+        host.prints = [b"\nferry-1 begin push\n" + PROMPT + behind]
+        pushed(host)
+        assert host.typed == ["s3cret"]
 
     def test_asked_again_it_gives_up(self, sell: Sell) -> None:
         sell(None, login=self.ANN)
