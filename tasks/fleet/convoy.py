@@ -2,7 +2,7 @@
 
 The hosts of a convoy say what they want; when all have, the blobs are read, in lanes side by side, and every chunk is
 given to each host's own bounded queue. A host that dies leaves. One that is slow is waited for while its queue is
-full; where it has held up the others for long, it leaves as well, and is served alone.
+full; where it has held up the others for long, it leaves as well, and is served alone, by one lane.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -21,8 +21,10 @@ from tasks.oci.descriptor import Descriptor
 
 _QUEUE = 4 << 20  # bytes that wait for one host, in all lanes together
 _SLOTS = 4  # blobs that one host takes at a time; sshd lets ten sessions run on a connection (MaxSessions)
+_PIPES = 32  # blobs that wait for one host or are on their way to it, each a thread
+_ALONE = 4  # hosts that are served alone at a time
 _PATIENCE = 10.0  # seconds that a host may hold up others, and half of the time so far, before it is served alone
-_MOMENT, _GLANCE = 0.2, 1.0  # seconds
+_INSTANT, _MOMENT, _GLANCE = 0.001, 0.2, 1.0  # seconds
 
 
 class Source(Protocol):
@@ -101,7 +103,7 @@ class Member:
     Attributes:
         failed: by digest, why a blob did not come.
         lost: why nothing more comes in this round.
-        held: seconds that others have waited for it.
+        held: seconds that others have waited for it; what several lanes wait at once counts once.
     """
 
     def __init__(self, wanted: Iterable[Descriptor], sink: Callable[[Descriptor], Sink]) -> None:
@@ -109,7 +111,7 @@ class Member:
         self.sink = sink
         self.failed: dict[str, FerryError] = {}
         self.lost: FerryError | None = None
-        self.held = 0.0
+        self.held = self._held_until = 0.0
         self.slots = threading.Semaphore(_SLOTS)
         self._change = threading.Condition()
         self._queued = 0
@@ -119,12 +121,23 @@ class Member:
     @property
     def full(self) -> bool:
         """Whether its queue has no room."""
-        return self._queued >= _QUEUE and not self.lost
+        return (self._queued >= _QUEUE or len(self._pipes) >= _PIPES) and not self.lost
+
+    @property
+    def hungry(self) -> bool:
+        """Whether its queue runs low. Hosts of one speed are full by turns, and none of them is."""
+        return self._queued < _QUEUE // 2 and len(self._pipes) < _PIPES // 2 and not self.lost
 
     def wait_for_room(self, seconds: float) -> bool:
         """Waits until its queue has room, or it is lost."""
         with self._change:
             return self._change.wait_for(lambda: not self.full, seconds)
+
+    def held_up(self, since: float, now: float) -> None:
+        """Others have waited for it between two readings of the clock."""
+        with self._change:
+            self.held += max(0.0, now - max(since, self._held_until))
+            self._held_until = max(now, self._held_until)
 
     def queued(self, size: int) -> None:
         """So many bytes more wait for it; negative, fewer."""
@@ -253,19 +266,20 @@ class _Pipe:
 
 
 class _Round:
-    """The blobs that some members lack, read once each."""
+    """The blobs that some members lack, read once each: first what most of them want, and of that the largest."""
 
-    def __init__(self, source: Source, members: Collection[Member]) -> None:
-        self._source, self._members = source, list(members)
+    def __init__(self, source: Source, members: Collection[Member], lanes: int) -> None:
+        self._source, self._members, self._lanes = source, list(members), lanes
+        takers = Counter(digest for member in members for digest in member.wanted)
         blobs = {digest: blob for member in members for digest, blob in member.wanted.items()}
-        self._largest_first = iter(sorted(blobs.values(), key=lambda blob: -blob.size))
+        self._in_order = iter(sorted(blobs.values(), key=lambda blob: (-takers[blob.digest], -blob.size)))
         self._unread = dict(blobs)
         self._lock = threading.Lock()
         self._began = time.monotonic()
 
     def start(self) -> None:
         """Reads in threads of its own."""
-        lanes = [threading.Thread(target=self._lane, name="lane", daemon=True) for _ in range(self._source.lanes)]
+        lanes = [threading.Thread(target=self._lane, name="lane", daemon=True) for _ in range(self._lanes)]
         for lane in lanes:
             lane.start()
         threading.Thread(target=self._finish, args=(lanes,), name="round", daemon=True).start()
@@ -273,7 +287,7 @@ class _Round:
     def _wanted(self) -> Iterator[Descriptor]:
         while True:
             with self._lock:
-                blob = next(self._largest_first, None)
+                blob = next(self._in_order, None)
             if blob is None:
                 return
             yield blob
@@ -325,14 +339,29 @@ class _Round:
             pipe.put(None)
 
     def _put(self, pipe: _Pipe, chunk: bytes, pipes: Sequence[_Pipe]) -> None:
-        member = pipe.member
-        while not member.wait_for_room(_MOMENT):
-            if all(other is pipe or other.member.full for other in pipes):
-                continue  # nobody is held up
-            member.held += _MOMENT
-            if member.held > max(_PATIENCE, (time.monotonic() - self._began) / 2):
-                member.lose(_LeftError("it is slower than the others"))
+        room = False
+        while not room:
+            since = time.monotonic()
+            room = pipe.member.wait_for_room(_MOMENT)
+            now = time.monotonic()
+            if now - since > _INSTANT and self._others_starve(pipes):
+                slow = {pipe.member, *(other.member for other in pipes if other.member.full)}
+                for member in slow:
+                    self._blame(member, since, now)
         pipe.put(chunk)
+
+    def _others_starve(self, pipes: Iterable[_Pipe]) -> bool:
+        """Whether anybody could take much more now: of this blob, or of one that nobody reads yet."""
+        takers = {pipe.member for pipe in pipes}
+        with self._lock:
+            unread = self._unread.keys()
+            return any(m.hungry and (m in takers or not unread.isdisjoint(m.wanted)) for m in self._members)
+
+    def _blame(self, member: Member, since: float, now: float) -> None:
+        """Counts what others waited for a member; for too long, and it leaves."""
+        member.held_up(since, now)
+        if member.held > max(_PATIENCE, (now - self._began) / 2):
+            member.lose(_LeftError("it is slower than the others"))
 
 
 def _fail(pipes: Iterable[_Pipe], error: FerryError) -> None:
@@ -352,6 +381,7 @@ class Convoy:
         self._awaited = set(hosts)
         self._members: list[Member] = []
         self._lock = threading.Lock()
+        self._alone = threading.Semaphore(_ALONE)
 
     def deliver(
         self, host: str, wanted: Collection[Descriptor], sink: Callable[[Descriptor], Sink]
@@ -365,10 +395,13 @@ class Convoy:
             FerryError: what ended the host.
         """
         member = Member(wanted, sink)
-        if not self._join(host, member):
-            _Round(self._source, [member]).start()
-        rest = member.wait()
-        return member.failed | (self.deliver(host, rest, sink) if rest else {})
+        if self._join(host, member):
+            rest = member.wait()
+            return member.failed | (self.deliver(host, rest, sink) if rest else {})
+        with self._alone:  # so many that the others still get their blobs
+            _Round(self._source, [member], 1).start()
+            member.wait()
+        return member.failed
 
     def gone(self, host: str) -> None:
         """A host wants nothing, or nothing any more."""
@@ -382,5 +415,5 @@ class Convoy:
             self._members += [member] if member else []
             complete = not self._awaited
         if complete and self._members:
-            _Round(self._source, self._members).start()
+            _Round(self._source, self._members, self._source.lanes).start()
         return True

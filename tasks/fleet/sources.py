@@ -14,7 +14,7 @@ from tasks.oci.descriptor import Descriptor
 from tasks.ssh.host import Host
 
 _LANES = 2  # while containerd writes one blob to disk, the next is on its way
-_SESSIONS = 6  # downloads at a time; sshd lets ten sessions run on a connection (MaxSessions)
+_SESSIONS = 6  # downloads at a time: the lanes, and hosts served alone; sshd lets ten sessions run (MaxSessions)
 
 
 class HostSource:

@@ -316,3 +316,94 @@ def test_a_host_that_holds_up_the_others_for_long_is_served_alone(monkeypatch: p
     gate.set()
     assert running["slow"].result() == {}
     assert slow.came == DATA
+
+
+def test_a_slow_host_that_still_moves_is_served_alone_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(convoy, "_PATIENCE", 0.2)
+    slow, quick = Box("slow", on_write=lambda _box, _each: not time.sleep(0.02)), Box("quick")
+    running = begin(Shelf(DATA), [(slow, BLOBS), (quick, BLOBS)])
+    assert running["quick"].result() == {}
+    assert running["slow"].is_alive() and slow.taken < sum(map(len, DATA.values())) / 2
+    slow.on_write = lambda _box, _each: True
+    assert running["slow"].result() == {}
+    assert slow.came == quick.came == DATA
+
+
+def test_hosts_of_one_speed_stay_together_though_the_source_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_QUEUE", 16 << 10)
+    monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
+    boxes = [Box(name, on_write=lambda _box, _each: not time.sleep(0.003)) for name in "abc"]
+    shelf = Shelf(DATA)
+    assert deliver(shelf, [(box, BLOBS) for box in boxes]) == {"a": {}, "b": {}, "c": {}}
+    assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
+
+
+def test_a_slow_host_does_not_hold_the_lanes_with_blobs_that_it_alone_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(convoy, "_PATIENCE", 0.2)
+    gate = threading.Event()
+    slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
+    running = begin(Shelf(DATA), [(slow, BLOBS[3:]), (quick, BLOBS[:3])])
+    assert running["quick"].result() == {}
+    assert running["slow"].is_alive()
+    gate.set()
+    assert running["slow"].result() == {}
+    assert set(slow.came) == set(BLOBS[3:])
+
+
+def test_what_most_hosts_want_is_read_first() -> None:
+    order: list[Descriptor] = []
+
+    def note(each: Descriptor, at: int) -> None:
+        order.extend([] if at else [each])
+
+    deliver(Shelf(DATA, lanes=1, break_in=note), [(Box("a"), BLOBS), (Box("b"), BLOBS[:2])])
+    assert order == [BLOBS[1], BLOBS[0], *reversed(BLOBS[2:])]
+
+
+def test_those_who_left_take_no_more_of_the_source_than_leaves_the_others_their_lanes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
+    monkeypatch.setattr(convoy, "_MOMENT", 0.05)
+    gate, reading, most, lock = threading.Event(), 0, 0, threading.Lock()
+
+    class Counted(Shelf):
+        def _chunks(self, each: Descriptor) -> Iterator[bytes]:
+            nonlocal reading, most
+            with lock:
+                reading, most = reading + 1, max(most, reading + 1)
+            try:
+                yield from super()._chunks(each)
+            finally:
+                with lock:
+                    reading -= 1
+
+    slow = [Box(f"slow{n}", on_write=lambda _box, _each: gate.wait(PATIENCE)) for n in range(7)]
+    quick = Box("quick")
+    running = begin(Counted(DATA), [(box, BLOBS) for box in [*slow, quick]])
+    assert running["quick"].result() == {}
+    gate.set()
+    assert [later.result() for later in running.values()] == [{}] * 8
+    assert all(box.came == DATA for box in slow)
+    assert most <= 2 + 4
+
+
+def test_thousands_of_tiny_blobs_take_no_thousands_of_threads() -> None:
+    tiny = {blob(data): data for data in (str(n).encode() for n in range(2000))}
+    gate, most = threading.Event(), 0
+
+    def count(_each: Descriptor, _at: int) -> None:
+        nonlocal most
+        most = max(most, threading.active_count())
+
+    before = threading.active_count()
+    box = Box("a", on_write=lambda _box, _each: gate.wait(PATIENCE))
+    running = begin(Shelf(tiny, break_in=count), [(box, list(tiny))])
+    time.sleep(0.3)
+    gate.set()
+    assert running["a"].result() == {}
+    assert box.came == tiny
+    assert most - before < 50
