@@ -116,7 +116,7 @@ def parse(
         raise BadArchive(f"{file}: {error.message}", said=error.said, hint=error.hint) from error
     order = Order(
         parcels,
-        Content(found.digests, dict(found.documents)),
+        _content(found),
         where,
         wanted,
         every=all_platforms,
@@ -125,6 +125,13 @@ def parse(
         pin=pin,
     )
     return Request(file, found, order)
+
+
+def _content(archive: Archive) -> Content:
+    """Its indexes and manifests; configs, and layers that are JSON, go as blobs like others."""
+    tops = [entry.target for entry in archive.entries]
+    read = {manifest.digest for top in tops for manifest in (top, *archive.manifests(top))}
+    return Content(archive.digests, {digest: raw for digest, raw in archive.documents.items() if digest in read})
 
 
 def _read(file: Path) -> Archive:

@@ -82,6 +82,12 @@ class Stream:
         try:
             data = self._file.read(most)
         except BROKEN as error:
+            if "too much memory" in str(error):  # zstd's own limit, as its command has it
+                raise BadArchive(
+                    "it is compressed so that reading takes more than 128 MiB of memory",
+                    said=str(error),
+                    hint="compress it with a window of 128 MiB at most, as zstd does without --ultra --long=28 or more",
+                ) from error
             raise BadArchive("it is compressed, and broken or cut off", said=str(error), hint=_AGAIN) from error
         self.at += len(data)
         return data

@@ -238,6 +238,11 @@ class TestBadArchives:
         data[-6] ^= 1  # its check sum
         assert "broken" in refused(bytes(data)).message
 
+    def test_are_refused_where_unpacking_takes_more_memory_than_we_have(self) -> None:
+        # The header of a frame: magic, no size and no checksum, and a window of 1 << 28 bytes (RFC 8878, 3.1.1.1.2).
+        error = refused(b"\x28\xb5\x2f\xfd" + bytes([0, (28 - 10) << 3]) + bytes(512))
+        assert "128 MiB" in error.message and "--long" in error.hint
+
     def test_are_refused_where_a_blob_is_not_what_its_name_says(self, packed: Callable[[bytes], bytes]) -> None:
         files = IMAGE.layout(**{NAME: FULL})
         files[path(IMAGE.layers[1])] = IMAGE.layers[1].replace(b"bbb", b"bcb", 1)

@@ -192,3 +192,13 @@ def read_all(source: ArchiveSource, wanted: list[Descriptor]) -> None:
 def test_a_reference_that_is_none_is_told_as_such(file: Path) -> None:
     with pytest.raises(BadReference):
         parse(archive=str(file), ref=["A B"])
+
+
+def test_a_layer_that_is_json_is_no_document(tmp_path: Path) -> None:
+    image = Image(layers=(b'{"weights": []}', *IMAGE.layers))
+    index, entry = index_of(image)
+    file = tmp_path / "artifact.tar"
+    file.write_bytes(tarred(layout({**image.blobs, path(index): index}, entry)))
+    content = parse(archive=str(file), as_=FULL).order.content
+    assert set(content.blobs) == {digest(index), digest(image.manifest)}
+    assert {digest(image.config), digest(image.layers[0])} < content.visible
