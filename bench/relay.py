@@ -13,9 +13,9 @@ _CHUNK = 1 << 16
 
 
 def main() -> None:
-    """Relays until both ends are closed."""
+    """Relays until our stdin ends, as it does with the process that started us at the latest."""
     host, port, file = sys.argv[1:]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # how paramiko ends a ProxyCommand
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # paramiko sends it, even twice, and the count would be lost
     with socket.create_connection((host, int(port))) as remote:
         threading.Thread(target=_back, args=(remote,), daemon=True).start()
         sent = 0

@@ -100,8 +100,8 @@ def script(settings: Settings, namespaces: Sequence[str]) -> Script:
     ask = 'ready && $ctr --address "$address"'
     steps = {
         "host": 'id -un; uname -m; echo "sudo=${SUDO_USER-}"',
-        "ctr": 'echo "$ctr"; [ -z "$ctr" ] || $ctr --version',
-        "help": 'case "$($ctr --version)" in *-beta*|*-alpha*|*-rc*) ;; *[0-9].[0-9]*) ! : ;; esac && '
+        "ctr": 'echo "$ctr"; echo "$version"',
+        "help": "case $version in *-beta*|*-alpha*|*-rc*) ;; *[0-9].[0-9]*) ! : ;; esac && "
         'for c in "" tag import; do $ctr images $c --help; done 2>&1',
         "sockets": 'seen_sockets; echo "use $address"',
         "namespaces": f"{ask} namespaces ls -q || {{ dead=1; false; }}",
@@ -136,7 +136,8 @@ find_address() {{
   for s in "$own" {shell.join(sockets)}; do [ -S "$s" ] && {{ address=$s; return; }}; done
 }}
 ready() {{ [ -z "$dead" ] && [ -n "$ctr" ] && [ -r "$address" ] && [ -w "$address" ]; }}
-ctr=; own=; address=; dead=; find_ctr; find_address
+ctr=; own=; address=; dead=; version=; find_ctr; find_address
+[ -z "$ctr" ] || version=$($ctr --version)
 """
 
 

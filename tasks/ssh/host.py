@@ -34,7 +34,7 @@ from tasks.ssh import guard
 from tasks.ssh.connect import Proxy, connect_kwargs, expand, typed_errors
 from tasks.ssh.exchange import End, Exchange, Listener, Sudo, Transcript
 from tasks.ssh.keys import AcceptNew, RefuseUnknown, host_name, known_keys
-from tasks.ssh.stream import READ, WINDOW, Download, Hold, Stream, Upload
+from tasks.ssh.stream import PACKET, READ, WINDOW, Download, Hold, Stream, Upload
 from tasks.ssh.target import Target
 from tasks.ssh.terminal import Terminal, hold
 
@@ -378,7 +378,7 @@ class Host(Connection):  # type: ignore[misc]
         return secret.reveal() if secret else self.config.sudo.password
 
     def _session(self) -> paramiko.Channel:
-        channel: paramiko.Channel = self.transport.open_session(WINDOW, timeout=self.target.limits.connect)
+        channel: paramiko.Channel = self.transport.open_session(WINDOW, PACKET, self.target.limits.connect)
         return channel
 
     @property

@@ -12,11 +12,12 @@ import paramiko
 from tasks.ctr.shell import Answer, Script
 from tasks.errors import GarbledAnswer, RemoteTimeout
 from tasks.ssh.exchange import End, Exchange
+from tasks.ssh.transport import Inbox
 
-# Of what we receive, a channel; more was slower (ARCHITECTURE, Transport).
-WINDOW = 4 << 20
-_CHUNK = 1 << 18  # bytes that are handed on at once; packets have 32 KiB, and each hand costs
-_PACKET = 1 << 15  # bytes; what sshd takes at once
+# Of what we receive: bytes on their way on a channel, and of one packet (ARCHITECTURE, Transport).
+WINDOW, PACKET = 4 << 20, 1 << 17
+_SENT = (1 << 15) - 64  # bytes of what we send at once: sshd takes 32 KiB, and paramiko keeps 64 free
+_CHUNK = 8 * _SENT  # bytes that are handed on at once; each hand costs
 _MOST_NOISE = 1 << 20  # bytes that a login shell may print before the first frame
 _MOST_END = 256  # bytes of a frame's end
 READ = "read"  # the name of the one step that gives data
@@ -109,6 +110,8 @@ class Download(Stream):
 
     def chunks(self, size: int) -> Iterator[bytes]:
         """The data, as it comes; ends early where there is less. `answer` has the step's end afterwards."""
+        if isinstance(inbox := self._channel.in_buffer, Inbox):
+            inbox.low = _CHUNK // 2
         try:
             data = self._first()
             tail = b""
@@ -138,12 +141,7 @@ class Download(Stream):
 
     def _receive(self) -> bytes:
         self._exchange.drain_stderr()
-        parts = [self._channel.recv(_CHUNK)]
-        left = _CHUNK - len(parts[0])
-        while parts[-1] and left > 0 and self._channel.recv_ready():
-            parts.append(self._channel.recv(left))
-            left -= len(parts[-1])
-        return b"".join(parts)
+        return self._channel.recv(_CHUNK)
 
     def _ended(self, tail: bytes) -> Answer:
         match = re.search(rb"\n%s end (\d+)\n$" % self._mark.encode(), tail)
@@ -166,7 +164,7 @@ class Upload(Stream):
         at = 0
         try:
             while at < len(data):
-                at += self._channel.send(data[at : at + _PACKET])
+                at += self._channel.send(data[at : at + _SENT])
         except TimeoutError:
             raise
         except OSError:  # it has closed its stdin
