@@ -143,7 +143,7 @@ class Bench:
         words = self._fab(["counted"], NAME)
         subprocess.run(words, env={**os.environ, "CTR_FERRY_INVENTORY": str(inventory)}, check=True)
         self._demand([self.target], NAME)
-        while not counts.exists():  # the relay ends after fab
+        while not (counts.exists() and counts.read_text().endswith("\n")):  # the relay ends after fab
             time.sleep(0.05)
         missing = max(
             self.image.size(layer) for layer in set(self.image.layers[NATIVE]) - set(self.base.layers[NATIVE])

@@ -46,6 +46,7 @@ class Contender:
     def run(self) -> None:
         """One round."""
         self.before()
+        os.sync()  # nobody pays for what the one before has written
         start = time.monotonic()
         child = subprocess.Popen(
             self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, **self.env}

@@ -31,9 +31,11 @@ def main() -> None:
 
 
 def _back(remote: socket.socket) -> None:
-    while data := remote.recv(_CHUNK):
-        os.write(1, data)
-    os.close(1)
+    try:
+        while data := remote.recv(_CHUNK):
+            os.write(1, data)
+    finally:
+        os.close(1)
 
 
 if __name__ == "__main__":

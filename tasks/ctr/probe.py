@@ -137,7 +137,7 @@ find_address() {{
 }}
 ready() {{ [ -z "$dead" ] && [ -n "$ctr" ] && [ -r "$address" ] && [ -w "$address" ]; }}
 ctr=; own=; address=; dead=; version=; find_ctr; find_address
-[ -z "$ctr" ] || version=$($ctr --version)
+[ -z "$ctr" ] || version=$($ctr --version 2>/dev/null)
 """
 
 

@@ -22,7 +22,7 @@ from tasks.oci.descriptor import Descriptor
 _QUEUE = 4 << 20  # bytes that wait for one host, in all lanes together
 _SLOTS = 4  # blobs that one host takes at a time; sshd lets ten sessions run on a connection (MaxSessions)
 _PIPES = 32  # blobs that wait for one host or are on their way to it, each a thread
-_ALONE = 4  # hosts that are served alone at a time
+_ALONE, _AGAIN = 3, 1  # hosts served alone at a time: that left the others, and that lack something in the end
 _PATIENCE = 10.0  # seconds that a host may hold up others, and half of the time so far, before it is served alone
 _INSTANT, _MOMENT, _GLANCE = 0.001, 0.2, 1.0  # seconds
 
@@ -32,7 +32,7 @@ class Source(Protocol):
 
     Attributes:
         name: for messages.
-        lanes: how many threads may call `read` at once.
+        lanes: how many threads call `read` at once for a convoy; each host that is served alone is one more.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Member:
     Attributes:
         failed: by digest, why a blob did not come.
         lost: why nothing more comes in this round.
-        held: seconds that others have waited for it; what several lanes wait at once counts once.
+        held: seconds that others have lost by it; what several lanes see at once counts once.
     """
 
     def __init__(self, wanted: Iterable[Descriptor], sink: Callable[[Descriptor], Sink]) -> None:
@@ -114,7 +114,7 @@ class Member:
         self.held = self._held_until = 0.0
         self.slots = threading.Semaphore(_SLOTS)
         self._change = threading.Condition()
-        self._queued = 0
+        self._queued, self._idle_since = 0, 0.0
         self._pipes: set[_Pipe] = set()
         self._open = set(self.wanted)
 
@@ -123,10 +123,9 @@ class Member:
         """Whether its queue has no room."""
         return (self._queued >= _QUEUE or len(self._pipes) >= _PIPES) and not self.lost
 
-    @property
-    def hungry(self) -> bool:
-        """Whether its queue runs low. Hosts of one speed are full by turns, and none of them is."""
-        return self._queued < _QUEUE // 2 and len(self._pipes) < _PIPES // 2 and not self.lost
+    def starved(self, since: float, now: float) -> float:
+        """For how many of these last seconds it has had nothing to do."""
+        return 0.0 if self._queued or self.lost else now - max(since, self._idle_since)
 
     def wait_for_room(self, seconds: float) -> bool:
         """Waits until its queue has room, or it is lost."""
@@ -134,7 +133,7 @@ class Member:
             return self._change.wait_for(lambda: not self.full, seconds)
 
     def held_up(self, since: float, now: float) -> None:
-        """Others have waited for it between two readings of the clock."""
+        """Others have had nothing to do between two readings of the clock, because of it."""
         with self._change:
             self.held += max(0.0, now - max(since, self._held_until))
             self._held_until = max(now, self._held_until)
@@ -143,6 +142,8 @@ class Member:
         """So many bytes more wait for it; negative, fewer."""
         with self._change:
             self._queued += size
+            if not self._queued:
+                self._idle_since = time.monotonic()
             self._change.notify_all()
 
     def begun(self, pipe: _Pipe) -> None:
@@ -343,22 +344,23 @@ class _Round:
         while not room:
             since = time.monotonic()
             room = pipe.member.wait_for_room(_MOMENT)
-            now = time.monotonic()
-            if now - since > _INSTANT and self._others_starve(pipes):
+            if (now := time.monotonic()) - since > _INSTANT:
                 slow = {pipe.member, *(other.member for other in pipes if other.member.full)}
+                lost = self._lost_by_others(slow, pipes, since, now)
                 for member in slow:
-                    self._blame(member, since, now)
+                    self._blame(member, now - lost, now)
         pipe.put(chunk)
 
-    def _others_starve(self, pipes: Iterable[_Pipe]) -> bool:
-        """Whether anybody could take much more now: of this blob, or of one that nobody reads yet."""
+    def _lost_by_others(self, slow: Collection[Member], pipes: Iterable[_Pipe], since: float, now: float) -> float:
+        """The seconds that another could have used: for this blob, or for one that nobody reads yet."""
         takers = {pipe.member for pipe in pipes}
         with self._lock:
             unread = self._unread.keys()
-            return any(m.hungry and (m in takers or not unread.isdisjoint(m.wanted)) for m in self._members)
+            others = [m for m in self._members if m not in slow and (m in takers or not unread.isdisjoint(m.wanted))]
+        return max((member.starved(since, now) for member in others), default=0.0)
 
     def _blame(self, member: Member, since: float, now: float) -> None:
-        """Counts what others waited for a member; for too long, and it leaves."""
+        """Counts what others lost by a member; too much, and it leaves. One that is a little slower never does."""
         member.held_up(since, now)
         if member.held > max(_PATIENCE, (now - self._began) / 2):
             member.lose(_LeftError("it is slower than the others"))
@@ -381,7 +383,7 @@ class Convoy:
         self._awaited = set(hosts)
         self._members: list[Member] = []
         self._lock = threading.Lock()
-        self._alone = threading.Semaphore(_ALONE)
+        self._alone, self._again = threading.Semaphore(_ALONE), threading.Semaphore(_AGAIN)
 
     def deliver(
         self, host: str, wanted: Collection[Descriptor], sink: Callable[[Descriptor], Sink]
@@ -395,13 +397,17 @@ class Convoy:
             FerryError: what ended the host.
         """
         member = Member(wanted, sink)
-        if self._join(host, member):
-            rest = member.wait()
-            return member.failed | (self.deliver(host, rest, sink) if rest else {})
-        with self._alone:  # so many that the others still get their blobs
+        if not self._join(host, member):
+            return self._serve(member, self._again)
+        rest = member.wait()
+        return member.failed | (self._serve(Member(rest, sink), self._alone) if rest else {})
+
+    def _serve(self, member: Member, turn: threading.Semaphore) -> dict[str, FerryError]:
+        """Alone, by one lane, so that the others still get their blobs."""
+        with turn:
             _Round(self._source, [member], 1).start()
-            member.wait()
-        return member.failed
+            rest = member.wait()
+        return member.failed | {blob.digest: _LeftError("it was left alone") for blob in rest}
 
     def gone(self, host: str) -> None:
         """A host wants nothing, or nothing any more."""

@@ -339,6 +339,49 @@ def test_hosts_of_one_speed_stay_together_though_the_source_is_faster(monkeypatc
     assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
 
 
+def test_a_host_that_is_a_little_slower_stays_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_QUEUE", 16 << 10)
+    monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
+    waits = {"slow": 0.004, "quick": 0.003}
+    boxes = [Box(name, on_write=lambda box, _each: not time.sleep(waits[box.name])) for name in waits]
+    shelf = Shelf(DATA)
+    assert deliver(shelf, [(box, BLOBS) for box in boxes]) == {"slow": {}, "quick": {}}
+    assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
+
+
+def test_a_host_is_not_blamed_for_what_it_waited_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_QUEUE", 4 << 10)
+    monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
+
+    class Lazy(Box):
+        def sink(self, each: Descriptor) -> Sink:
+            time.sleep(0.03)
+            return super().sink(each)
+
+    box = Lazy("a", on_write=lambda _box, _each: False)  # as where all is there already
+    shelf = Shelf({blob(data): data for data in (bytes([n]) * 10_000 for n in range(40))})
+    assert deliver(shelf, [(box, list(shelf.has))]) == {"a": {}}
+    assert set(box.came) == set(shelf.has)
+    assert shelf.read_how_often == dict.fromkeys(shelf.has, 1)
+
+
+def test_a_host_that_lacks_a_blob_in_the_end_does_not_wait_for_slow_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
+    monkeypatch.setattr(convoy, "_MOMENT", 0.05)
+    gate = threading.Event()
+    boxes = [Box(f"slow{n}", on_write=lambda _box, _each: bool(gate.wait(0.1)) or True) for n in range(5)]
+    boxes.append(Box("quick"))
+    together = Convoy([box.name for box in boxes], Shelf(DATA))
+    running = [Later(partial(together.deliver, box.name, BLOBS, box.sink)) for box in boxes]
+    assert running[-1].result() == {}
+    time.sleep(0.3)  # until those that left are served alone
+    again = Later(partial(together.deliver, "quick", BLOBS[:1], boxes[-1].sink))
+    assert again.result() == {} and all(later.is_alive() for later in running[:-1])
+    gate.set()
+    assert [later.result() for later in running] == [{}] * 6
+
+
 def test_a_slow_host_does_not_hold_the_lanes_with_blobs_that_it_alone_wants(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.2)
