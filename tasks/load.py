@@ -39,7 +39,7 @@ class Request:
 
 
 class ArchiveSource:
-    """An archive as a source of blobs: read front to back, once, by one.
+    """An archive as a source of blobs: read front to back, once for all hosts that are served together.
 
     Attributes:
         name: for messages.

@@ -15,8 +15,7 @@ _MOMENT = 0.01  # seconds that a read waits for more than a little
 class Inbox:
     """What came on a channel, kept in the pieces in which it came.
 
-    paramiko's own copies each byte three times, and moves all that waits at every read: of a copy's CPU in the control
-    process it took a third (ARCHITECTURE, Transport).
+    paramiko's own copies each byte three times, and moves all that waits at every read (ARCHITECTURE, Transport).
 
     Attributes:
         low: bytes that a read waits for, a moment, so that not every packet wakes a thread.
