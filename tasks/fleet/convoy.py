@@ -124,7 +124,7 @@ class Member:
         return (self._queued >= _QUEUE or len(self._pipes) >= _PIPES) and not self.lost
 
     def starved(self, since: float, now: float) -> float:
-        """For how many of these last seconds it has had nothing to do."""
+        """For how many of these last seconds nothing waited for it; what its sshd has taken in it may still be at."""
         return 0.0 if self._queued or self.lost else now - max(since, self._idle_since)
 
     def wait_for_room(self, seconds: float) -> bool:
@@ -142,7 +142,7 @@ class Member:
         """So many bytes more wait for it; negative, fewer."""
         with self._change:
             self._queued += size
-            if not self._queued:
+            if size and not self._queued:
                 self._idle_since = time.monotonic()
             self._change.notify_all()
 
@@ -212,8 +212,8 @@ class _Pipe:
     def put(self, chunk: bytes | None) -> None:
         """A chunk more; None is the end."""
         with self._ready:
-            if self.over:
-                return
+            if self.over or self._error or self.member.lost:
+                return  # a write that is stuck may keep the thread for long
             self._chunks.append(chunk)
             self._ready.notify()
         self.member.queued(len(chunk or b""))
@@ -242,8 +242,10 @@ class _Pipe:
             raise self.member.lost
         sink = self.member.sink(self.blob)
         while (chunk := self._next(sink)) is not None:
-            taken = sink.write(chunk)
-            self.member.queued(-len(chunk))
+            try:
+                taken = sink.write(chunk)
+            finally:
+                self.member.queued(-len(chunk))
             if not taken:
                 break
         sink.end()
@@ -269,8 +271,10 @@ class _Pipe:
 class _Round:
     """The blobs that some members lack, read once each: first what most of them want, and of that the largest."""
 
-    def __init__(self, source: Source, members: Collection[Member], lanes: int) -> None:
-        self._source, self._members, self._lanes = source, list(members), lanes
+    def __init__(
+        self, source: Source, members: Collection[Member], lanes: int, may_leave: Callable[[bool], bool]
+    ) -> None:
+        self._source, self._members, self._lanes, self._may_leave = source, list(members), lanes, may_leave
         takers = Counter(digest for member in members for digest in member.wanted)
         blobs = {digest: blob for member in members for digest, blob in member.wanted.items()}
         self._in_order = iter(sorted(blobs.values(), key=lambda blob: (-takers[blob.digest], -blob.size)))
@@ -348,7 +352,7 @@ class _Round:
                 slow = {pipe.member, *(other.member for other in pipes if other.member.full)}
                 lost = self._lost_by_others(slow, pipes, since, now)
                 for member in slow:
-                    self._blame(member, now - lost, now)
+                    self._blame(member, now - lost, now, stuck=not room)
         pipe.put(chunk)
 
     def _lost_by_others(self, slow: Collection[Member], pipes: Iterable[_Pipe], since: float, now: float) -> float:
@@ -359,10 +363,10 @@ class _Round:
             others = [m for m in self._members if m not in slow and (m in takers or not unread.isdisjoint(m.wanted))]
         return max((member.starved(since, now) for member in others), default=0.0)
 
-    def _blame(self, member: Member, since: float, now: float) -> None:
-        """Counts what others lost by a member; too much, and it leaves. One that is a little slower never does."""
+    def _blame(self, member: Member, since: float, now: float, *, stuck: bool) -> None:
+        """Counts what others lost by a member; too much, and it leaves, if it may."""
         member.held_up(since, now)
-        if member.held > max(_PATIENCE, (now - self._began) / 2):
+        if member.held > max(_PATIENCE, (now - self._began) / 2) and not member.lost and self._may_leave(stuck):
             member.lose(_LeftError("it is slower than the others"))
 
 
@@ -383,6 +387,7 @@ class Convoy:
         self._awaited = set(hosts)
         self._members: list[Member] = []
         self._lock = threading.Lock()
+        self._left = 0
         self._alone, self._again = threading.Semaphore(_ALONE), threading.Semaphore(_AGAIN)
 
     def deliver(
@@ -399,15 +404,26 @@ class Convoy:
         member = Member(wanted, sink)
         if not self._join(host, member):
             return self._serve(member, self._again)
-        rest = member.wait()
-        return member.failed | (self._serve(Member(rest, sink), self._alone) if rest else {})
+        try:
+            rest = member.wait()
+            return member.failed | (self._serve(Member(rest, sink), self._alone) if rest else {})
+        finally:
+            with self._lock:
+                self._left -= isinstance(member.lost, _LeftError)
 
     def _serve(self, member: Member, turn: threading.Semaphore) -> dict[str, FerryError]:
         """Alone, by one lane, so that the others still get their blobs."""
         with turn:
-            _Round(self._source, [member], 1).start()
+            _Round(self._source, [member], 1, lambda _: False).start()
             rest = member.wait()
         return member.failed | {blob.digest: _LeftError("it was left alone") for blob in rest}
+
+    def _may_leave(self, stuck: bool) -> bool:
+        """One that still moves leaves only to be served at once: waiting for its turn, it would be worse off."""
+        with self._lock:
+            may = stuck or self._left < _ALONE
+            self._left += may
+            return may
 
     def gone(self, host: str) -> None:
         """A host wants nothing, or nothing any more."""
@@ -421,5 +437,5 @@ class Convoy:
             self._members += [member] if member else []
             complete = not self._awaited
         if complete and self._members:
-            _Round(self._source, self._members, self._source.lanes).start()
+            _Round(self._source, self._members, self._source.lanes, self._may_leave).start()
         return True

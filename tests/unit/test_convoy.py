@@ -339,7 +339,9 @@ def test_hosts_of_one_speed_stay_together_though_the_source_is_faster(monkeypatc
     assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
 
 
-def test_a_host_that_is_a_little_slower_stays_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_is_a_little_slower_stays_with_others_that_are_as_good_as_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(convoy, "_QUEUE", 16 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
     waits = {"slow": 0.004, "quick": 0.003}
@@ -347,6 +349,48 @@ def test_a_host_that_is_a_little_slower_stays_with_the_others(monkeypatch: pytes
     shelf = Shelf(DATA)
     assert deliver(shelf, [(box, BLOBS) for box in boxes]) == {"slow": {}, "quick": {}}
     assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
+
+
+def test_no_more_hosts_leave_than_are_served_at_once_where_they_still_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
+    slow = [Box(f"slow{n}", on_write=lambda _box, _each: not time.sleep(0.004)) for n in range(6)]
+    shelf, quick = Shelf(DATA), Box("quick")
+    assert set(map(str, deliver(shelf, [(box, BLOBS) for box in [*slow, quick]]).values())) == {"{}"}
+    assert all(box.came == DATA for box in [*slow, quick])
+    assert 1 < shelf.read_how_often[BLOBS[0]] <= 1 + 3  # blobs at the end; by then three have left
+
+
+def test_what_a_host_that_left_is_stuck_with_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
+    monkeypatch.setattr(convoy, "_MOMENT", 0.05)
+    gate = threading.Event()
+    pipes: list[convoy._Pipe] = []
+    begun = convoy.Member.begun
+    monkeypatch.setattr(convoy.Member, "begun", lambda member, pipe: (pipes.append(pipe), begun(member, pipe)))
+    big = {blob(bytes(1 << 20)): bytes(1 << 20)}
+    slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
+    running = begin(Shelf(big), [(slow, list(big)), (quick, list(big))])
+    assert running["quick"].result() == {}
+    assert sum(len(chunk or b"") for pipe in pipes for chunk in pipe._chunks) <= 10 << 10
+    gate.set()
+    assert running["slow"].result() == {}
+
+
+def test_a_write_that_fails_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoy, "_QUEUE", 2 << 10)
+    refused = set(BLOBS[:4])
+
+    def refuse(_box: Box, each: Descriptor) -> bool:
+        if each in refused:
+            raise CommandFailed("no")
+        return True
+
+    box = Box("a", on_write=refuse)
+    said = deliver(Shelf(DATA), [(box, BLOBS)])
+    assert isinstance(said["a"], dict) and set(said["a"]) == {each.digest for each in refused}
+    assert set(box.came) == set(BLOBS[4:])
 
 
 def test_a_host_is_not_blamed_for_what_it_waited_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
