@@ -68,7 +68,7 @@ def main() -> None:
             f"{bench.target.name} ({bench.target.version}), over SSH on loopback.",
             f"8 hosts: {options.many_mib} MiB in 4 layers to eight of nine nodes; node1's ctr is a stand-in for 1.2.",
             "pipe: ssh a ctr export - | ssh b ctr import -. local import: of an archive on the node's own disk.",
-            f"bytes/missing: all bytes that go over the connection to {bench.target.name}, by a relay, where a layer is missing.",
+            f"bytes/missing: all bytes that go to {bench.target.name}, by a relay, where one layer is missing.",
         ],
     )
 
