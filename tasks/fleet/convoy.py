@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from tasks.errors import ContentCorrupt, DiskFull, FerryError, SourceLost, Unreachable
+from tasks.errors import ContentCorrupt, DaemonUnreachable, DiskFull, FerryError, SourceLost, Unreachable
 from tasks.fleet.crew import unforeseen
 from tasks.oci.descriptor import Descriptor
 
@@ -158,6 +158,10 @@ class Member:
         with self._change:
             self._pipes.discard(pipe)
             self._change.notify_all()
+            others = list(self._pipes)
+        if isinstance(error, DaemonUnreachable):  # a ctr that is opening a blob waits for its return without end
+            for other in others:
+                other.cut(error)
         if not isinstance(error, _LeftError):
             self.settle(pipe.blob.digest, error)
 
@@ -205,6 +209,7 @@ class _Pipe:
         self._chunks: deque[bytes | None] = deque()
         self._ready = threading.Condition()
         self._error: FerryError | None = None
+        self._sink: Sink | None = None
         self.over = False
         member.begun(self)
         threading.Thread(target=self._run, name="pipe", daemon=True).start()
@@ -224,13 +229,19 @@ class _Pipe:
             self._error = self._error or error
             self._ready.notify()
 
+    def cut(self, error: FerryError) -> None:
+        """The same, and what the host is at is ended."""
+        self.fail(error)
+        if self._sink:
+            self._sink.cut()
+
     def _run(self) -> None:
         error: FerryError | None = None
         try:
             with self.member.slots:
                 self._pour()
         except FerryError as raised:
-            error = raised
+            error = self._error or raised
         except Exception as raised:  # noqa: BLE001  (shown, with where it happened)
             error = unforeseen(raised)
         finally:
@@ -238,9 +249,9 @@ class _Pipe:
             self.member.ended(self, error)
 
     def _pour(self) -> None:
-        if self.member.lost:
-            raise self.member.lost
-        sink = self.member.sink(self.blob)
+        if error := self._error or self.member.lost:
+            raise error
+        self._sink = sink = self.member.sink(self.blob)
         while (chunk := self._next(sink)) is not None:
             try:
                 taken = sink.write(chunk)

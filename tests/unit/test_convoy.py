@@ -16,6 +16,7 @@ from tasks.errors import (
     ConnectionLost,
     ContentCorrupt,
     ContentMissing,
+    DaemonUnreachable,
     DiskFull,
     FerryError,
     InternalError,
@@ -204,6 +205,28 @@ def test_a_host_that_is_lost_while_the_source_gives_nothing_is_noticed(monkeypat
     said = deliver(Shelf(DATA, break_in=stall), [(Box("a", on_write=lost, on_end=tell), BLOBS)])
     assert isinstance(said["a"], ConnectionLost) and not gate.is_set()
     gate.set()
+
+
+def test_a_containerd_that_is_down_ends_what_waits_for_it_on_that_host_alone() -> None:
+    """ctr that is about to open a blob asks again and again until containerd is back (seen with 1.7)."""
+    waiting = threading.Event()
+
+    def end(box: Box, each: Descriptor) -> None:
+        if each == BLOBS[6]:
+            waiting.wait(PATIENCE)
+            time.sleep(0.1)
+            raise DaemonUnreachable("down")
+        if each == BLOBS[5]:
+            waiting.set()
+            while BLOBS[5] not in box.cut:
+                time.sleep(0.01)
+            raise ConnectionLost("cut")
+
+    down, well = Box("down", on_end=end), Box("well")
+    said = deliver(Shelf(DATA), [(down, BLOBS[5:]), (well, BLOBS)])
+    assert said["well"] == {} and well.came == DATA
+    assert isinstance(said["down"], dict) and len(said["down"]) == 2
+    assert {type(error) for error in said["down"].values()} == {DaemonUnreachable}
 
 
 def test_where_nobody_takes_the_rest_of_a_blob_it_is_not_read() -> None:
