@@ -171,17 +171,23 @@ def test_a_host_that_dies_is_dropped_and_the_others_go_on(error: FerryError) -> 
 
 
 def test_a_host_that_dies_while_the_source_gives_nothing_is_told_at_once() -> None:
-    gate = threading.Event()
+    gate, under_way = threading.Event(), threading.Event()
 
     def stall(each: Descriptor, at: int) -> None:
         if at and each == BLOBS[6]:
             gate.wait(PATIENCE)
 
+    def note(_box: Box, each: Descriptor) -> bool:
+        if each == BLOBS[6]:
+            under_way.set()
+        return True
+
     def die(_box: Box, each: Descriptor) -> None:
         if each == BLOBS[0]:
+            under_way.wait(PATIENCE)
             raise ConnectionLost("gone")
 
-    box = Box("a", on_end=die)
+    box = Box("a", on_write=note, on_end=die)
     said = deliver(Shelf(DATA, break_in=stall), [(box, BLOBS)])
     assert isinstance(said["a"], ConnectionLost) and not gate.is_set()
     assert BLOBS[6] in box.cut
