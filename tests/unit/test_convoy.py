@@ -22,7 +22,7 @@ from tasks.errors import (
     InternalError,
     SourceLost,
 )
-from tasks.fleet import convoy
+from tasks.fleet import convoy, member
 from tasks.fleet.convoy import Convoy
 from tasks.oci.descriptor import Descriptor
 
@@ -195,7 +195,7 @@ def test_a_host_that_dies_while_the_source_gives_nothing_is_told_at_once() -> No
 
 
 def test_a_host_that_is_lost_while_the_source_gives_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "_GLANCE", 0.05)
+    monkeypatch.setattr(member, "_GLANCE", 0.05)
     gate = threading.Event()
 
     def stall(_each: Descriptor, at: int) -> None:
@@ -319,7 +319,7 @@ def test_a_fault_of_ours_in_the_middle_of_a_blob_is_told() -> None:
 
 
 def test_a_slow_host_holds_up_the_others_by_its_queue_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(member, "_QUEUE", 8 << 10)
     gate = threading.Event()
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
     shelf = Shelf(DATA)
@@ -334,7 +334,7 @@ def test_a_slow_host_holds_up_the_others_by_its_queue_alone(monkeypatch: pytest.
 
 
 def test_a_host_that_holds_up_the_others_for_long_is_served_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(member, "_QUEUE", 8 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.2)
     monkeypatch.setattr(convoy, "_MOMENT", 0.05)
     gate = threading.Event()
@@ -348,7 +348,7 @@ def test_a_host_that_holds_up_the_others_for_long_is_served_alone(monkeypatch: p
 
 
 def test_a_slow_host_that_still_moves_is_served_alone_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(member, "_QUEUE", 8 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.2)
     slow, quick = Box("slow", on_write=lambda _box, _each: not time.sleep(0.02)), Box("quick")
     running = begin(Shelf(DATA), [(slow, BLOBS), (quick, BLOBS)])
@@ -360,7 +360,7 @@ def test_a_slow_host_that_still_moves_is_served_alone_in_the_end(monkeypatch: py
 
 
 def test_hosts_of_one_speed_stay_together_though_the_source_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "_QUEUE", 16 << 10)
+    monkeypatch.setattr(member, "_QUEUE", 16 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
     boxes = [Box(name, on_write=lambda _box, _each: not time.sleep(0.003)) for name in "abc"]
     shelf = Shelf(DATA)
@@ -371,7 +371,7 @@ def test_hosts_of_one_speed_stay_together_though_the_source_is_faster(monkeypatc
 def test_a_host_that_is_a_little_slower_stays_with_others_that_are_as_good_as_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(convoy, "_QUEUE", 16 << 10)
+    monkeypatch.setattr(member, "_QUEUE", 16 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
     waits = {"slow": 0.004, "quick": 0.003}
     boxes = [Box(name, on_write=lambda box, _each: not time.sleep(waits[box.name])) for name in waits]
@@ -381,7 +381,7 @@ def test_a_host_that_is_a_little_slower_stays_with_others_that_are_as_good_as_bu
 
 
 def test_no_more_hosts_leave_than_are_served_at_once_where_they_still_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(member, "_QUEUE", 8 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
     slow = [Box(f"slow{n}", on_write=lambda _box, _each: not time.sleep(0.004)) for n in range(6)]
     shelf, quick = Shelf(DATA), Box("quick")
@@ -391,13 +391,13 @@ def test_no_more_hosts_leave_than_are_served_at_once_where_they_still_move(monke
 
 
 def test_what_a_host_that_left_is_stuck_with_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(member, "_QUEUE", 8 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
     monkeypatch.setattr(convoy, "_MOMENT", 0.05)
     gate = threading.Event()
-    pipes: list[convoy._Pipe] = []
-    begun = convoy.Member.begun
-    monkeypatch.setattr(convoy.Member, "begun", lambda member, pipe: (pipes.append(pipe), begun(member, pipe)))
+    pipes: list[member.Pipe] = []
+    begun = member.Member.begun
+    monkeypatch.setattr(member.Member, "begun", lambda host, pipe: (pipes.append(pipe), begun(host, pipe)))
     big = {blob(bytes(1 << 20)): bytes(1 << 20)}
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
     running = begin(Shelf(big), [(slow, list(big)), (quick, list(big))])
@@ -408,7 +408,7 @@ def test_what_a_host_that_left_is_stuck_with_does_not_grow(monkeypatch: pytest.M
 
 
 def test_a_write_that_fails_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "_QUEUE", 2 << 10)
+    monkeypatch.setattr(member, "_QUEUE", 2 << 10)
     refused = set(BLOBS[:4])
 
     def refuse(_box: Box, each: Descriptor) -> bool:
@@ -423,7 +423,7 @@ def test_a_write_that_fails_leaves_room_for_others(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_host_is_not_blamed_for_what_it_waited_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "_QUEUE", 4 << 10)
+    monkeypatch.setattr(member, "_QUEUE", 4 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
 
     class Lazy(Box):
@@ -439,7 +439,7 @@ def test_a_host_is_not_blamed_for_what_it_waited_for_itself(monkeypatch: pytest.
 
 
 def test_a_host_that_lacks_a_blob_in_the_end_does_not_wait_for_slow_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(member, "_QUEUE", 8 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
     monkeypatch.setattr(convoy, "_MOMENT", 0.05)
     gate = threading.Event()
@@ -456,7 +456,7 @@ def test_a_host_that_lacks_a_blob_in_the_end_does_not_wait_for_slow_ones(monkeyp
 
 
 def test_a_slow_host_does_not_hold_the_lanes_with_blobs_that_it_alone_wants(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(member, "_QUEUE", 8 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.2)
     gate = threading.Event()
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
@@ -481,7 +481,7 @@ def test_what_most_hosts_want_is_read_first() -> None:
 def test_those_who_left_take_no_more_of_the_source_than_leaves_the_others_their_lanes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(convoy, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(member, "_QUEUE", 8 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
     monkeypatch.setattr(convoy, "_MOMENT", 0.05)
     gate, reading, most, lock = threading.Event(), 0, 0, threading.Lock()
