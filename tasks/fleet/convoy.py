@@ -17,11 +17,12 @@ from typing import Protocol
 
 from tasks.errors import ContentCorrupt, FerryError, SourceLost
 from tasks.fleet.crew import unforeseen
-from tasks.fleet.member import LeftError, Member, Pipe, Sink, fail
+from tasks.fleet.member import LeftError, Member, Pipe, QueuedPipe, Sink
 from tasks.oci.descriptor import Descriptor
 
 _ALONE, _AGAIN = 3, 1  # hosts served alone at a time: that left the others, and that lack something in the end
 _PATIENCE = 10.0  # seconds that a host may hold up others, and half of the time so far, before it is served alone
+_LARGE = 16 << 20  # bytes; what is larger goes to a host alone from the hand that reads it: handing on costs time
 _INSTANT, _MOMENT = 0.001, 0.2  # seconds
 
 
@@ -40,7 +41,8 @@ class Source(Protocol):
         """Each wanted blob once, with its bytes, in the source's own order.
 
         ``wanted`` is shared by all lanes: what one has taken, no other gets. The chunks of one blob are used up or
-        dropped before the next blob is asked for; they raise what keeps this blob alone from being read.
+        dropped before the next blob is asked for; they raise what keeps this blob alone from being read. An empty
+        one comes now and then while there is nothing, so that it is seen whether the hosts are still there.
 
         Raises:
             FerryError: what keeps all blobs that are left from being read.
@@ -131,14 +133,20 @@ class _Round:
             if not self._unread.pop(blob.digest, None):
                 return
         takers = [m for m in self._members if blob.digest in m.wanted and not m.lost]
-        pipes = [Pipe(blob, member) for member in takers]
+        kind = Pipe if len(self._members) == 1 and blob.size > _LARGE else QueuedPipe
+        pipes = [kind(blob, member) for member in takers]
         try:
             with contextlib.closing(checked(blob, chunks, self._source.holder(blob))) as passing:
                 self._pass_on(passing, pipes)
         except FerryError as error:
-            fail(pipes, error)
+            self._break_off(pipes, error)
         except Exception as error:  # noqa: BLE001  (shown, with where it happened)
-            fail(pipes, unforeseen(error))
+            self._break_off(pipes, unforeseen(error))
+
+    def _break_off(self, pipes: Iterable[Pipe], error: FerryError) -> None:
+        for pipe in pipes:
+            pipe.fail(error)
+            pipe.put(b"")
 
     def _pass_on(self, chunks: Iterator[bytes], pipes: list[Pipe]) -> None:
         """To all that still take it; where nobody does, the rest is not read."""
@@ -150,7 +158,7 @@ class _Round:
             pipe.put(None)
 
     def _put(self, pipe: Pipe, chunk: bytes, pipes: Sequence[Pipe]) -> None:
-        room = False
+        room = not chunk
         while not room:
             since = time.monotonic()
             room = pipe.member.wait_for_room(_MOMENT)

@@ -15,7 +15,6 @@ from tasks.oci.descriptor import Descriptor
 _QUEUE = 4 << 20  # bytes that wait for one host, in all lanes together
 _SLOTS = 4  # blobs that one host takes at a time; sshd lets ten sessions run on a connection (MaxSessions)
 _PIPES = 32  # blobs that wait for one host or are on their way to it, each a thread
-_GLANCE = 1.0  # seconds without data after which it is seen whether the host is there
 
 
 class Sink(Protocol):
@@ -128,7 +127,8 @@ class Member:
             self.lost = self.lost or error
             self._change.notify_all()
             pipes = list(self._pipes)
-        fail(pipes, self.lost)
+        for pipe in pipes:
+            pipe.fail(self.lost)
 
     def wait(self) -> list[Descriptor]:
         """Waits until every blob is settled.
@@ -147,7 +147,7 @@ class Member:
 
 
 class Pipe:
-    """One blob on its way to one member, in a thread of its own, so that nobody waits for another.
+    """One blob on its way to one member; who gives the bytes waits while the host takes none.
 
     Attributes:
         over: whether it takes no more.
@@ -155,16 +155,58 @@ class Pipe:
 
     def __init__(self, blob: Descriptor, member: Member) -> None:
         self.blob, self.member = blob, member
-        self._chunks: deque[bytes | None] = deque()
-        self._ready = threading.Condition()
+        self.over = False
         self._error: FerryError | None = None
         self._sink: Sink | None = None
-        self.over = False
         member.begun(self)
+
+    def put(self, chunk: bytes | None) -> None:
+        """A chunk more; an empty one sees whether the host is there, and None is the end."""
+        try:
+            if not self.over and not self._pour(chunk):
+                self._end(None)
+        except FerryError as raised:
+            self._end(self._error or raised)
+        except Exception as raised:  # noqa: BLE001  (shown, with where it happened)
+            self._end(unforeseen(raised))
+
+    def fail(self, error: FerryError) -> None:
+        """The blob will not be complete; seen with the next chunk."""
+        self._error = self._error or error
+
+    def cut(self, error: FerryError) -> None:
+        """The same, and what the host is at is ended."""
+        self.fail(error)
+        if self._sink:
+            self._sink.cut()
+
+    def _pour(self, chunk: bytes | None) -> bool:
+        """Whether more is to come."""
+        if error := self._error or self.member.lost:
+            self.cut(error)
+            raise error
+        self._sink = self._sink or self.member.sink(self.blob)
+        if chunk is not None and self._sink.write(chunk):
+            return True
+        self._sink.end()
+        return False
+
+    def _end(self, error: FerryError | None) -> None:
+        self.over = True
+        self.member.ended(self, error)
+
+
+class QueuedPipe(Pipe):
+    """One whose bytes wait for a thread of its own, so that nobody waits for another's host."""
+
+    def __init__(self, blob: Descriptor, member: Member) -> None:
+        super().__init__(blob, member)
+        self._chunks: deque[bytes | None] = deque()
+        self._ready = threading.Condition()
         threading.Thread(target=self._run, name="pipe", daemon=True).start()
 
     def put(self, chunk: bytes | None) -> None:
-        """A chunk more; None is the end."""
+        """The same, at once; the caller has waited for room."""
         with self._ready:
             if self.over or self._error or self.member.lost:
                 return  # a write that is stuck may keep the thread for long
@@ -173,62 +215,28 @@ class Pipe:
         self.member.queued(len(chunk or b""))
 
     def fail(self, error: FerryError) -> None:
-        """The blob will not be complete."""
+        """The same; the thread sees it at once, unless it is writing."""
         with self._ready:
-            self._error = self._error or error
+            super().fail(error)
             self._ready.notify()
 
-    def cut(self, error: FerryError) -> None:
-        """The same, and what the host is at is ended."""
-        self.fail(error)
-        if self._sink:
-            self._sink.cut()
-
     def _run(self) -> None:
-        error: FerryError | None = None
-        try:
-            with self.member.slots:
-                self._pour()
-        except FerryError as raised:
-            error = self._error or raised
-        except Exception as raised:  # noqa: BLE001  (shown, with where it happened)
-            error = unforeseen(raised)
-        finally:
-            self._close()
-            self.member.ended(self, error)
+        with self.member.slots:
+            super().put(b"")  # begins on the host while the source does
+            while not self.over:
+                chunk = self._next()
+                super().put(chunk)
+                self.member.queued(-len(chunk or b""))
 
-    def _pour(self) -> None:
-        if error := self._error or self.member.lost:
-            raise error
-        self._sink = sink = self.member.sink(self.blob)
-        while (chunk := self._next(sink)) is not None:
-            try:
-                taken = sink.write(chunk)
-            finally:
-                self.member.queued(-len(chunk))
-            if not taken:
-                break
-        sink.end()
-
-    def _next(self, sink: Sink) -> bytes | None:
+    def _next(self) -> bytes | None:
         with self._ready:
-            waited = self._ready.wait_for(lambda: self._chunks or self._error, _GLANCE)
-            if self._error:
-                sink.cut()
-                raise self._error
-            if not waited:
-                return b""  # while the source gives nothing, the host may be lost
-            return self._chunks.popleft()
+            self._ready.wait_for(lambda: self._chunks or self._error)
+            return b"" if self._error else self._chunks.popleft()
 
-    def _close(self) -> None:
+    def _end(self, error: FerryError | None) -> None:
         with self._ready:
             self.over = True
             waiting = sum(len(chunk or b"") for chunk in self._chunks)
             self._chunks.clear()
         self.member.queued(-waiting)
-
-
-def fail(pipes: Iterable[Pipe], error: FerryError) -> None:
-    """These blobs will not be complete."""
-    for pipe in pipes:
-        pipe.fail(error)
+        super()._end(error)

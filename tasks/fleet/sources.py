@@ -107,7 +107,7 @@ class Sources:
             self._gives[blob.digest] = holder.name
             try:
                 for chunk in holder.chunks(blob):
-                    started = True
+                    started = started or bool(chunk)
                     yield chunk
                 return
             except (ContentMissing, SourceLost):

@@ -18,6 +18,7 @@ from tasks.ssh.transport import Inbox
 WINDOW, PACKET = 4 << 20, 1 << 17
 _SENT = (1 << 15) - 64  # bytes of what we send at once: sshd takes 32 KiB, and paramiko keeps 64 free
 _CHUNK = 8 * _SENT  # bytes that are handed on at once; each hand costs
+_QUIET = 1.0  # seconds without data after which whoever waits for it may look at something else
 _MOST_NOISE = 1 << 20  # bytes that a login shell may print before the first frame
 _MOST_END = 256  # bytes of a frame's end
 READ = "read"  # the name of the one step that gives data
@@ -109,39 +110,55 @@ class Download(Stream):
     answer: Answer | None = None
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """The data, as it comes; ends early where there is less. `answer` has the step's end afterwards."""
+        """The data, as it comes, and nothing now and then while none does; ends early where there is less.
+
+        `answer` has the step's end afterwards.
+        """
         if isinstance(inbox := self._channel.in_buffer, Inbox):
             inbox.low = _CHUNK // 2
         try:
-            data = self._first()
             tail = b""
-            while data:
+            for data in self._behind_begin():
                 tail = (tail + data[-_MOST_END:])[-_MOST_END:]
                 if size > 0:
                     yield data[:size]
                 size -= len(data)
-                data = self._receive()
             self.answer = self._ended(tail)
         finally:
             self._channel.close()
 
-    def _first(self) -> bytes:
+    def _behind_begin(self) -> Iterator[bytes]:
         begin = f"\n{self._mark} begin {READ}\n".encode()
-        noise = b""
+        noise, pieces = b"", self._pieces()
         while begin not in noise:
-            data = self._receive()
-            noise += data
-            if not data or len(noise) > _MOST_NOISE:
-                return self._no_answer()
-        return noise.partition(begin)[2] or self._receive()
+            data = next(pieces, None)
+            noise += data or b""
+            if data is None or len(noise) > _MOST_NOISE:
+                self._end(self._script)  # raises what kept it from beginning
+                raise GarbledAnswer(
+                    "the host's answer has no beginning", hint="look at the login shell's start-up files"
+                )
+        yield noise.partition(begin)[2]
+        yield from pieces
 
-    def _no_answer(self) -> bytes:
-        self._end(self._script)  # raises what kept it from beginning
-        raise GarbledAnswer("the host's answer has no beginning", hint="look at the login shell's start-up files")
-
-    def _receive(self) -> bytes:
-        self._exchange.drain_stderr()
-        return self._channel.recv(_CHUNK)
+    def _pieces(self) -> Iterator[bytes]:
+        """What comes on stdout; an empty piece for each `_QUIET` without any, until the host counts as gone."""
+        patience = self._channel.gettimeout() or 0.0
+        self._channel.settimeout(_QUIET)
+        heard = time.monotonic()
+        while True:
+            self._exchange.drain_stderr()
+            try:
+                data = self._channel.recv(_CHUNK)
+            except TimeoutError:
+                if time.monotonic() > heard + patience:
+                    raise
+                yield b""
+                continue
+            if not data:
+                return
+            yield data
+            heard = time.monotonic()
 
     def _ended(self, tail: bytes) -> Answer:
         match = re.search(rb"\n%s end (\d+)\n$" % self._mark.encode(), tail)

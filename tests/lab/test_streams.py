@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -38,6 +39,10 @@ def upload(host: Host, number: int) -> str:
     for at in range(0, len(DATA), 50_000):
         assert stream.write(DATA[at : at + 50_000])
     return f"{number} {stream.end()['sum'].text.split()[0]}"
+
+
+def test_no_small_message_waits_for_an_acknowledgement(host: Host) -> None:
+    assert host.transport.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_new_keys_in_the_middle_of_many_channels_disturb_none(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
