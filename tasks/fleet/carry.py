@@ -20,7 +20,8 @@ from tasks.oci.descriptor import Descriptor, Manifest, Platform
 from tasks.oci.reference import Reference
 from tasks.oci.registry import Login, Registry, Seen
 from tasks.ssh.forward import SeenError
-from tasks.ssh.registry import Client, authorities
+from tasks.ssh.registry import Client
+from tasks.ssh.request import authorities
 
 if TYPE_CHECKING:
     from tasks.ssh.host import Host

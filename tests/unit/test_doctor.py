@@ -30,6 +30,7 @@ from tasks.fleet.outcome import Outcome, Status
 from tasks.oci.descriptor import Platform
 from tasks.oci.registry import Registry, Seen
 from tasks.ssh import registry as registries
+from tasks.ssh.request import context
 from tasks.ssh.target import Target
 
 D = f"sha256:{'a' * 64}"
@@ -482,6 +483,6 @@ class TestRegistries:
         assert (registry.host, registry.port) == (host, port)
 
     def test_certificates_are_checked_unless_told_otherwise(self) -> None:
-        strict, lax = registries.context(Registry("r")), registries.context(Registry("r", skip_verify=True))
+        strict, lax = context(Registry("r")), context(Registry("r", skip_verify=True))
         assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
         assert lax.verify_mode == ssl.CERT_NONE

@@ -25,7 +25,8 @@ from tasks.secrets import Secret
 from tasks.ssh import registry
 from tasks.ssh.forward import SeenError
 from tasks.ssh.host import Host
-from tasks.ssh.registry import Client, Reply
+from tasks.ssh.registry import Client
+from tasks.ssh.request import Reply
 from tasks.ssh.target import Target
 
 DIGEST = f"sha256:{'d' * 64}"
@@ -294,7 +295,7 @@ def test_a_login_inside_tls_stays_inside(world: Make, monkeypatch: pytest.Monkey
             return Reply(401, "Unauthorized", {"www-authenticate": 'Basic realm="r"'})
         return Reply(307, "Temporary Redirect", {"location": place}) if url.endswith("/1") else Reply(404, "Not Found")
 
-    monkeypatch.setattr(client, "_once", once)
+    monkeypatch.setattr(client._requests, "_once", once)
     assert client.find("a", "1") is None
     assert asked[-1] == (place, kept)
 
