@@ -9,8 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ferry import Fab, Market, Stage
+from ferry import Fab, Stage
 from forkserver import ForkServer
+from market import Market
 
 from lab import debian
 from lab.fleet import STATE, Fleet, Node

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ferry import Market, Run, eventually, in_repository, key_without_forwarding, leftovers, names_of, processes
+from ferry import Run, eventually, key_without_forwarding, leftovers, names_of, processes
+from market import Market, in_repository
 
 from lab.fleet import Node
 from lab.images import NATIVE, BuiltImage, build

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ferry import Market, Stage, eventually, has_cri, in_repository, leftovers, names_of, processes, release
+from ferry import Stage, eventually, has_cri, leftovers, names_of, processes, release
+from market import Market, in_repository
 
 from lab.fleet import Fleet
 from lab.images import NATIVE, BuiltImage, build

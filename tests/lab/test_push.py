@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ferry import Fab, Market, Stage, eventually, key_without_forwarding, leftovers, processes, release
+from ferry import Fab, Stage, eventually, key_without_forwarding, leftovers, processes, release
+from market import Market
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build

@@ -1,0 +1,64 @@
+"""What the tests of push and pull share: the nodes among the lab's registries."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ferry import Fab, Run, Stage, write_inventory
+
+from lab.fleet import Fleet
+from lab.registries import Registries, Registry
+
+
+class Market:
+    """One test among the nodes and the lab's registries."""
+
+    def __init__(self, fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, folder: Path) -> None:
+        self.fab, self.stage, self.registries = fab, stage, registries
+        self.nodes, self._fleet, self._folder = stage.nodes, fleet, folder
+
+    def inventory(self, *, hosts: Mapping[str, Mapping[str, Any]] | None = None, **variables: Any) -> Path:
+        """Write an inventory of all nodes.
+
+        Args:
+            hosts: more hosts, with their variables.
+            variables: for every host; `ctr_registries` describes all registries as they are unless it is given.
+        """
+        common = {"ctr_registries": self.registries.settings(), **variables}
+        listed = {node.name: {"ansible_host": node.address, **common} for node in self._fleet.nodes.values()}
+        listed |= {name: {**common, **given} for name, given in (hosts or {}).items()}
+        return write_inventory(self._folder / f"{uuid.uuid4().hex}.yaml", self._fleet, listed)
+
+    def described(self, registry: Registry, **changed: Any) -> Path:
+        """Write an inventory that describes one registry otherwise than it is; None takes something out."""
+        given = {**self.registries.settings(), registry.name: registry.settings(**changed)}
+        return self.inventory(ctr_registries=given)
+
+    def run(self, hosts: Iterable[str], *words: str, inventory: Path | None = None, **env: str) -> Run:
+        """Run `fab -H HOSTS WORDS…` with the passwords of all registries, and an inventory that knows them."""
+        env = {**self.registries.environment, **env}
+        return self.fab("-H", ",".join(hosts), *words, inventory=inventory or self.inventory(), **env)
+
+    def push(self, hosts: Iterable[str], *words: str, inventory: Path | None = None, **env: str) -> Run:
+        """Run `fab -H HOSTS push --json WORDS…`."""
+        return self.run(hosts, "push", "--json", *words, inventory=inventory, **env)
+
+    def pull(self, hosts: Iterable[str], *words: str, inventory: Path | None = None, **env: str) -> Run:
+        """Run `fab -H HOSTS pull --json WORDS…`."""
+        return self.run(hosts, "pull", "--json", *words, inventory=inventory, **env)
+
+    def name(self, registry: Registry, repository: str = "app", tag: str = "1") -> str:
+        """Return a reference in a registry that no other test has."""
+        return self.stage.name(repository, tag, registry.name)
+
+    def there(self, registry: Registry, reference: str) -> str | None:
+        """Return the digest that a registry really has under a reference."""
+        return registry.server.digest(in_repository(registry, reference))
+
+
+def in_repository(registry: Registry, reference: str) -> str:
+    """Return a reference as the registry itself calls it: repository:tag."""
+    return reference.removeprefix(f"{registry.name}/")
