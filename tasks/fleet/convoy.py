@@ -161,12 +161,12 @@ class _Round:
         room = not chunk
         while not room:
             since = time.monotonic()
-            room = pipe.member.wait_for_room(_MOMENT)
+            room = pipe.wait_for_room(_MOMENT)
             if (now := time.monotonic()) - since > _INSTANT:
                 slow = {pipe.member, *(other.member for other in pipes if other.member.full)}
                 lost = self._lost_by_others(slow, pipes, since, now)
                 for member in slow:
-                    self._blame(member, now - lost, now, stuck=not room)
+                    self._blame(member, now - lost, now)
         pipe.put(chunk)
 
     def _lost_by_others(self, slow: Collection[Member], pipes: Iterable[Pipe], since: float, now: float) -> float:
@@ -177,10 +177,11 @@ class _Round:
             others = [m for m in self._members if m not in slow and (m in takers or not unread.isdisjoint(m.wanted))]
         return max((member.starved(since, now) for member in others), default=0.0)
 
-    def _blame(self, member: Member, since: float, now: float, *, stuck: bool) -> None:
+    def _blame(self, member: Member, since: float, now: float) -> None:
         """Counts what others lost by a member; too much, and it leaves, if it may."""
         member.held_up(since, now)
-        if member.held > max(_PATIENCE, (now - self._began) / 2) and not member.lost and self._may_leave(stuck):
+        too_long = member.held > max(_PATIENCE, (now - self._began) / 2)
+        if too_long and not member.lost and self._may_leave(member.is_stuck):
             member.lose(LeftError("it is slower than the others"))
 
 

@@ -14,6 +14,8 @@ from tasks.oci.descriptor import Descriptor
 
 _QUEUE = 4 << 20  # bytes that wait for one host, in all lanes together
 _SLOTS = 4  # blobs that one host takes at a time; sshd lets ten sessions run on a connection (MaxSessions)
+_GLANCE = 1.0  # seconds without data after which it is seen whether the host is there
+_STUCK = 5.0  # seconds in which a host has taken nothing, though there was something
 _PIPES = 32  # blobs that wait for one host or are on their way to it, each a thread
 
 
@@ -58,6 +60,7 @@ class Member:
         self.slots = threading.Semaphore(_SLOTS)
         self._change = threading.Condition()
         self._queued, self._idle_since = 0, 0.0
+        self._taken = time.monotonic()
         self._pipes: set[Pipe] = set()
         self._open = set(self.wanted)
 
@@ -65,6 +68,11 @@ class Member:
     def full(self) -> bool:
         """Whether its queue has no room."""
         return (self._queued >= _QUEUE or len(self._pipes) >= _PIPES) and not self.lost
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it takes nothing at all."""
+        return self.full and time.monotonic() > self._taken + _STUCK
 
     @property
     def is_apart(self) -> bool:
@@ -89,6 +97,8 @@ class Member:
     def queued(self, size: int) -> None:
         """So many bytes more wait for it; negative, fewer."""
         with self._change:
+            if size < 0 or not self._queued:
+                self._taken = time.monotonic()
             self._queued += size
             if size and not self._queued:
                 self._idle_since = time.monotonic()
@@ -103,6 +113,8 @@ class Member:
         """A blob that was on its way has arrived, or has not."""
         if isinstance(error, Unreachable | DiskFull):
             self.lose(error)
+        if not isinstance(error, LeftError):
+            self.settle(pipe.blob.digest, error)
         with self._change:
             self._pipes.discard(pipe)
             self._change.notify_all()
@@ -110,8 +122,6 @@ class Member:
         if isinstance(error, DaemonUnreachable):  # a ctr that is opening a blob waits for its return without end
             for other in others:
                 other.cut(error)
-        if not isinstance(error, LeftError):
-            self.settle(pipe.blob.digest, error)
 
     def settle(self, digest: str, error: FerryError | None) -> None:
         """A blob is there, or will not come."""
@@ -170,6 +180,10 @@ class Pipe:
         except Exception as raised:  # noqa: BLE001  (shown, with where it happened)
             self._end(unforeseen(raised))
 
+    def wait_for_room(self, seconds: float) -> bool:  # noqa: ARG002
+        """Waits until there is room for a chunk."""
+        return True
+
     def fail(self, error: FerryError) -> None:
         """The blob will not be complete; seen with the next chunk."""
         self._error = self._error or error
@@ -200,10 +214,13 @@ class QueuedPipe(Pipe):
     """One whose bytes wait for a thread of its own, so that nobody waits for another's host."""
 
     def __init__(self, blob: Descriptor, member: Member) -> None:
-        super().__init__(blob, member)
         self._chunks: deque[bytes | None] = deque()
         self._ready = threading.Condition()
-        threading.Thread(target=self._run, name="pipe", daemon=True).start()
+        super().__init__(blob, member)
+        try:
+            threading.Thread(target=self._run, name="pipe", daemon=True).start()
+        except RuntimeError as error:  # there are too many already
+            self._end(unforeseen(error))
 
     def put(self, chunk: bytes | None) -> None:
         """The same, at once; the caller has waited for room."""
@@ -213,6 +230,10 @@ class QueuedPipe(Pipe):
             self._chunks.append(chunk)
             self._ready.notify()
         self.member.queued(len(chunk or b""))
+
+    def wait_for_room(self, seconds: float) -> bool:
+        """The same, in the queue of its host."""
+        return self.member.wait_for_room(seconds)
 
     def fail(self, error: FerryError) -> None:
         """The same; the thread sees it at once, unless it is writing."""
@@ -230,8 +251,8 @@ class QueuedPipe(Pipe):
 
     def _next(self) -> bytes | None:
         with self._ready:
-            self._ready.wait_for(lambda: self._chunks or self._error)
-            return b"" if self._error else self._chunks.popleft()
+            self._ready.wait_for(lambda: self._chunks or self._error, _GLANCE)
+            return self._chunks.popleft() if self._chunks and not self._error else b""
 
     def _end(self, error: FerryError | None) -> None:
         with self._ready:

@@ -9,11 +9,12 @@ from contextlib import suppress
 from tasks.ctr import delivery
 from tasks.ctr.failures import failure
 from tasks.ctr.probe import Facts
-from tasks.errors import ContentMissing, FerryError, SourceLost, Unreachable
+from tasks.errors import CommandFailed, ContentMissing, FerryError, SourceLost, Unreachable
 from tasks.oci.descriptor import Descriptor
 from tasks.ssh.host import Host
 
 _LANES = 2  # while containerd writes one blob to disk, the next is on its way
+_SIGNAL = 128  # exit statuses above it tell of a signal
 _SESSIONS = 6  # downloads at a time: the lanes, and hosts served alone; sshd lets ten sessions run (MaxSessions)
 
 
@@ -68,6 +69,12 @@ class HostSource:
                 yield chunk
         if download.answer and not download.answer.ok:
             error = failure(download.answer, f"blob {blob.digest}")
+            if download.answer.exit > _SIGNAL:
+                raise CommandFailed(
+                    f"{self.name} was giving blob {blob.digest} when a signal ended that",
+                    said=error.said,
+                    hint="look at that host's log: it may lack memory",
+                )
             raise ContentMissing(
                 f"{self.name} does not give blob {blob.digest}",
                 said=error.said,

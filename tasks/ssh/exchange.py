@@ -124,11 +124,12 @@ class Exchange:
             whole: whether all that is waited for has come; a process that the command left behind may hold its
                 outputs open for ever.
         """
+        self._heard = time.monotonic()  # whoever read the channel until now has heard it
         while not self.ended(whole):
             self.wait(1.0)
             if self._listener:
                 self.stdout += self._listener.hear(b"")
-            if end := self.late():
+            if not self.ended(whole) and (end := self.late()):
                 return end
         self._drain()
         if self._listener:
@@ -178,6 +179,7 @@ class Exchange:
         """Takes in what it has said on stderr so far; left there, it would fill the window of its stdout."""
         while self._channel.recv_stderr_ready():
             self.stderr += self._channel.recv_stderr(_CHUNK)
+            self._heard = time.monotonic()
         _refuse_more(self.stderr, _MOST_STDERR)
 
 

@@ -73,11 +73,12 @@ class Host(Connection):  # type: ignore[misc]
     failed: bool
     _as_root: bool
     _abandoned: threading.Event
+    _opening: threading.Lock
     _log: Log | None
 
     def __init__(self, target: Target, config: Any, *, run_id: str = "", log: Log | None = None) -> None:
         self._set(target=target, name=target.name, run_id=run_id, dry_run=False, asked=0, failed=False)
-        self._set(_abandoned=threading.Event(), _log=log, moved=lambda *_: None)
+        self._set(_abandoned=threading.Event(), _opening=threading.Lock(), _log=log, moved=lambda *_: None)
         super().__init__(
             target.address,
             user=target.user,
@@ -139,8 +140,11 @@ class Host(Connection):  # type: ignore[misc]
         Raises:
             Unreachable: or one of its kinds.
         """
-        if self.is_connected:
-            return
+        with self._opening:
+            if not self.is_connected:
+                self._open()
+
+    def _open(self) -> None:
         name = host_name(self.host, self.port)
         for key in known_keys(name, self.target.trust.known_hosts):
             self.client.get_host_keys().add(name, key.get_name(), key)
@@ -239,7 +243,13 @@ class Host(Connection):  # type: ignore[misc]
         return self._stream(Download, Script({READ: step}), limit)
 
     def upload(self, script: Script, *, limit: int) -> Upload:
-        """Starts a script one of whose steps reads data from stdin; ``limit`` as above."""
+        """Starts a script one of whose steps reads data from stdin; ``limit`` as above.
+
+        Raises:
+            ConnectionLost: what was begun here went with the connection; another one has no use for the data.
+        """
+        if not self.is_connected:
+            raise ConnectionLost(f"the connection to {self.name} broke", hint="run it again")
         return self._stream(Upload, script, limit, fed=True)
 
     def _stream(self, kind: type[_S], script: Script, limit: int, *, fed: bool = False) -> _S:

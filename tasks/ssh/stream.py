@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import NoReturn
 
 import paramiko
 
@@ -48,8 +50,23 @@ class Stream:
         self._channel, self._exchange = channel, exchange
 
     def cut(self) -> None:
-        """Closes the channel under whatever runs: the guard ends it on the host."""
-        self._channel.close()
+        """Closes the channel under whatever runs: the guard ends it on the host, as it does on a broken connection."""
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.close()
+
+    def _stalled(self, error: TimeoutError) -> NoReturn:
+        """Nothing moved for long.
+
+        Raises:
+            RemoteTimeout: the host itself is there; else the error that is given, of a connection that is not.
+        """
+        self._exchange.drain_stderr()
+        if self._exchange.late():
+            raise error
+        raise RemoteTimeout(
+            "data has not moved for too long, though the host is there: the command was ended",
+            hint="look at containerd's log and the disk on that host; one of them may hang",
+        ) from error
 
     def _end(self, script: Script) -> dict[str, Answer]:
         try:
@@ -120,8 +137,7 @@ class Download(Stream):
             tail = b""
             for data in self._behind_begin():
                 tail = (tail + data[-_MOST_END:])[-_MOST_END:]
-                if size > 0:
-                    yield data[:size]
+                yield data[: max(size, 0)]
                 size -= len(data)
             self.answer = self._ended(tail)
         finally:
@@ -132,6 +148,8 @@ class Download(Stream):
         noise, pieces = b"", self._pieces()
         while begin not in noise:
             data = next(pieces, None)
+            if data == b"":
+                yield data
             noise += data or b""
             if data is None or len(noise) > _MOST_NOISE:
                 self._end(self._script)  # raises what kept it from beginning
@@ -150,9 +168,9 @@ class Download(Stream):
             self._exchange.drain_stderr()
             try:
                 data = self._channel.recv(_CHUNK)
-            except TimeoutError:
+            except TimeoutError as error:
                 if time.monotonic() > heard + patience:
-                    raise
+                    self._stalled(error)
                 yield b""
                 continue
             if not data:
@@ -182,8 +200,8 @@ class Upload(Stream):
         try:
             while at < len(data):
                 at += self._channel.send(data[at : at + _SENT])
-        except TimeoutError:
-            raise
+        except TimeoutError as error:
+            self._stalled(error)
         except OSError:  # it has closed its stdin
             return False
         return True

@@ -99,6 +99,24 @@ class Inbox:
         return self._size
 
 
+class _Channel(paramiko.Channel):
+    """A session whose messages say whose they are.
+
+    paramiko lets a thread that writes send on a channel that its own thread has just closed in answer to sshd, which
+    gives up the whole connection for it ("data packet referred to nonexistent channel", OpenSSH 9.2).
+    """
+
+    def _send(self, s: bytes, m: paramiko.Message) -> int:
+        m.sender = self  # type: ignore[attr-defined]
+        return super()._send(s, m)  # type: ignore[misc,no-any-return]
+
+    def _send_eof(self) -> paramiko.Message | None:
+        message: paramiko.Message | None = super()._send_eof()  # type: ignore[misc]
+        if message:
+            message.sender = self  # type: ignore[attr-defined]
+        return message
+
+
 class Transport(paramiko.Transport):
     """Waits for no acknowledgements, prefers the ciphers that are fastest, and lives through new keys.
 
@@ -138,6 +156,7 @@ class Transport(paramiko.Transport):
         """A session whose stdout comes into an `Inbox`; nothing has come before its command runs."""
         channel = super().open_session(window_size, max_packet_size, timeout)
         channel.in_buffer = Inbox()  # type: ignore[assignment]
+        channel.__class__ = _Channel
         return channel
 
     def _send_user_message(self, data: paramiko.Message) -> None:
@@ -146,7 +165,14 @@ class Transport(paramiko.Transport):
         else:
             super()._send_user_message(data)  # type: ignore[misc]
 
+    def _send_message(self, data: paramiko.Message) -> None:
+        """Sends nothing of a channel that is closed; it is, before its end is sent, which takes the same lock."""
+        sender = getattr(data, "sender", None)
+        if sender is None or not sender.closed:
+            super()._send_message(data)  # type: ignore[misc]
+
     def _parse_newkeys(self, m: paramiko.Message) -> None:
         super()._parse_newkeys(m)  # type: ignore[misc]
         while self._postponed:
-            self._send_message(self._postponed.popleft())  # type: ignore[attr-defined]
+            with self.clear_to_send_lock:
+                self._send_message(self._postponed.popleft())

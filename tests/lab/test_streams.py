@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import paramiko
 import pytest
@@ -14,23 +17,39 @@ from ferry import eventually, processes
 
 from lab.fleet import Fleet, Node
 from tasks.ctr.shell import Script
-from tasks.errors import RemoteTimeout
+from tasks.errors import ConnectionLost, RemoteTimeout
 from tasks.fleet.roster import Roster
+from tasks.ssh import guard
 from tasks.ssh.host import Host
 from tasks.ssh.target import Limits, Trust
+from tasks.ssh.transport import Transport
 
 DATA = bytes(range(256)) * 4096
+
+
+@contextmanager
+def connected(fleet: Fleet, node: Node, limits: Limits) -> Iterator[Host]:
+    """A connection of our own to a node."""
+    (target,) = Roster(fleet.inventory, Trust(), limits, lambda _: False).select([node.name])
+    host = Host(target, Config(), run_id="test")
+    host.open()
+    yield host
+    host.close()
 
 
 @pytest.fixture
 def host(fleet: Fleet, node3: Node) -> Iterator[Host]:
     """A connection of our own to node3."""
-    roster = Roster(fleet.inventory, Trust(), Limits(), lambda _: False)
-    (target,) = roster.select([node3.name])
-    host = Host(target, Config(), run_id="test")
-    host.open()
-    yield host
-    host.close()
+    with connected(fleet, node3, Limits()) as host:
+        yield host
+
+
+@pytest.fixture
+def hasty(fleet: Fleet, node3: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """One that waits 3 s for a byte, and hears a heartbeat each second."""
+    monkeypatch.setattr(guard, "_HEARTBEAT", 1)
+    with connected(fleet, node3, Limits(idle=3)) as host:
+        yield host
 
 
 def upload(host: Host, number: int) -> str:
@@ -71,6 +90,58 @@ def test_a_command_that_takes_no_more_tells_why(host: Host) -> None:
     assert not all(stream.write(DATA) for _ in range(50))
     answer = stream.end()["full"]
     assert (answer.exit, answer.stderr) == (1, "full\n")
+
+
+def test_a_host_that_gave_data_for_long_is_no_silent_one(fleet: Fleet, node3: Node) -> None:
+    with connected(fleet, node3, Limits(idle=1)) as host:
+
+        def read(_: int) -> bytes:
+            download = host.download("for n in 1 2 3 4; do echo $n; sleep 0.4; done", limit=60)
+            data = b"".join(download.chunks(8))
+            assert download.answer and download.answer.ok
+            return data
+
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(read, range(24))) == [b"1\n2\n3\n4\n"] * 24
+
+
+def test_a_host_that_is_there_and_moves_nothing_is_no_broken_connection(hasty: Host) -> None:
+    with pytest.raises(RemoteTimeout, match="the host is there"):
+        list(hasty.download("sleep 60", limit=60).chunks(1))
+    stream = hasty.upload(Script({"full": "sleep 60"}), limit=60)
+    with pytest.raises(RemoteTimeout, match="the host is there"):
+        while True:
+            stream.write(DATA)
+    stream.cut()
+    assert hasty.ask(Script({"well": "echo well"}))["well"].text == "well\n"
+
+
+def test_nothing_is_sent_behind_the_end_of_a_channel(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sshd gives up the whole connection for it."""
+    send = Transport._send_user_message
+
+    def late(transport: Transport, message: paramiko.Message) -> None:
+        if threading.current_thread() is not transport:
+            time.sleep(0.003)
+        send(transport, message)
+
+    monkeypatch.setattr(Transport, "_send_user_message", late)
+    for _ in range(20):
+        stream = host.upload(Script({"full": "head -c 100000 >/dev/null; exit 3"}), limit=60)
+        while stream.write(DATA):
+            pass
+        stream.cut()
+    assert host.is_connected
+    assert host.ask(Script({"well": "echo well"}))["well"].text == "well\n"
+
+
+def test_a_stream_on_a_broken_connection_can_be_cut_and_is_not_begun(host: Host) -> None:
+    stream = host.upload(Script({"sum": "sha256sum"}), limit=60)
+    host.transport.sock.shutdown(socket.SHUT_RDWR)
+    stream.cut()
+    assert eventually(lambda: not host.is_connected)
+    with pytest.raises(ConnectionLost):
+        host.upload(Script({"sum": "sha256sum"}), limit=60)
 
 
 def test_a_hold_that_does_not_begin_is_given_up_and_ended(host: Host, node3: Node) -> None:

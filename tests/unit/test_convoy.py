@@ -242,6 +242,41 @@ def test_a_containerd_that_is_down_ends_what_waits_for_it_on_that_host_alone(oth
     assert {type(error) for error in said["down"].values()} == {DaemonUnreachable}
 
 
+@pytest.mark.parametrize("error", [ConnectionLost("gone"), DaemonUnreachable("down")])
+def test_what_ends_a_host_finds_a_blob_that_is_just_beginning(
+    monkeypatch: pytest.MonkeyPatch, error: FerryError
+) -> None:
+    begun = member.Member.begun
+
+    def slowly(self: member.Member, pipe: member.Pipe) -> None:
+        begun(self, pipe)
+        time.sleep(0.02)
+
+    def fail(_box: Box, _each: Descriptor) -> None:
+        raise error
+
+    monkeypatch.setattr(member.Member, "begun", slowly)
+    boxes = [Box("a", on_end=fail), Box("b", on_end=fail)]
+    for said in deliver(Shelf(DATA), [(box, BLOBS) for box in boxes]).values():
+        assert said is error or (isinstance(said, dict) and set(said.values()) == {error} and len(said) == len(BLOBS))
+
+
+def test_a_blob_that_gets_no_thread_fails_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, refused = threading.Thread.start, []
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "pipe" and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    said = deliver(Shelf(DATA), [(Box("a"), BLOBS)])["a"]
+    assert isinstance(said, dict) and len(said) == 1
+    (error,) = said.values()
+    assert isinstance(error, InternalError) and "thread" in error.message
+
+
 def test_where_nobody_takes_the_rest_of_a_blob_it_is_not_read() -> None:
     def die(_box: Box, _each: Descriptor) -> bool:
         raise ConnectionLost("gone")
@@ -389,7 +424,11 @@ def test_a_host_that_is_a_little_slower_stays_with_others_that_are_as_good_as_bu
     assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
 
 
-def test_no_more_hosts_leave_than_are_served_at_once_where_they_still_move(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("moment", [0.2, 0.002], ids=["short writes", "long writes"])
+def test_no_more_hosts_leave_than_are_served_at_once_where_they_still_move(
+    monkeypatch: pytest.MonkeyPatch, moment: float
+) -> None:
+    monkeypatch.setattr(convoy, "_MOMENT", moment)
     monkeypatch.setattr(member, "_QUEUE", 8 << 10)
     monkeypatch.setattr(convoy, "_PATIENCE", 0.1)
     slow = [Box(f"slow{n}", on_write=lambda _box, _each: not time.sleep(0.004)) for n in range(6)]
