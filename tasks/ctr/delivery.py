@@ -1,6 +1,6 @@
 """How an image's blobs come to a host: what it has, how they are taken in, held and named. Pure.
 
-Blob by blob into ``content ingest``: containerd itself checks each one, and what arrived stays. The image's top blob
+Blob by blob, into ``content ingest`` to ctr 1.6, as an archive of its own from 1.7 on; what arrived stays. The image's top blob
 comes first and holds all others by labels of ours before they are there, so that no collection takes them; the name
 is an index-only archive. Measured on 1.0.3 to 2.1.9.
 """
@@ -23,7 +23,8 @@ from tasks.oci.reference import is_digest
 NAMED = b"named\n"  # said to a hold whose images all have their names
 PINNED = "io.cri-containerd.pinned=pinned"
 _TRIES = 50  # to label a blob before a collection takes it; the first does, unless images are removed all the time
-# ctr hands containerd a MiB at a time; gathered while it does, rather than by 64 KiB, a pipe's, when it comes back.
+# ctr hands containerd a MiB at a time: the next is gathered meanwhile, rather than by 64 KiB, a pipe's, afterwards.
+# (A ctr that fails is seen with the next MiB, or the end.)
 _GATHER = "dd ibs=64k obs=1024k 2>/dev/null"
 _SLOWEST = 1 << 16  # bytes a second; a transfer that is slower is ended by the host itself
 

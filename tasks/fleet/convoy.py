@@ -1,8 +1,9 @@
 """Blobs from one source to many hosts at once: each is read once, and goes to all that lack it.
 
 The hosts of a convoy say what they want; when all have, the blobs are read, in lanes side by side, and every chunk is
-given to each host's own bounded queue. A host that dies leaves. One that is slow is waited for while its queue is
-full; where it has held up the others for long, it leaves as well, and is served alone, by one lane.
+given to each host's own bounded queue; a large one for a host that is alone goes straight to it. A host that dies
+leaves. One that is slow is waited for while its queue is full; where it has held up the others for long, it leaves as
+well, and is served alone, by one lane.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Source(Protocol):
 
         ``wanted`` is shared by all lanes: what one has taken, no other gets. The chunks of one blob are used up or
         dropped before the next blob is asked for; they raise what keeps this blob alone from being read. An empty
-        one comes now and then while there is nothing, so that it is seen whether the hosts are still there.
+        one may come while there is nothing, so that it is seen whether a host is still there that waits for it.
 
         Raises:
             FerryError: what keeps all blobs that are left from being read.

@@ -127,7 +127,7 @@ def test_nothing_is_sent_behind_the_end_of_a_channel(host: Host, monkeypatch: py
 
     monkeypatch.setattr(Transport, "_send_user_message", late)
     for _ in range(20):
-        stream = host.upload(Script({"full": "head -c 100000 >/dev/null; exit 3"}), limit=60)
+        stream = host.upload(Script({"full": "head -c 100000 >/dev/null; false"}), limit=60)
         while stream.write(DATA):
             pass
         stream.cut()
