@@ -1,8 +1,8 @@
 """How an image's blobs come to a host: what it has, how they are taken in, held and named. Pure.
 
-Blob by blob, into ``content ingest`` to ctr 1.6, as an archive of its own from 1.7 on; what arrived stays. The image's top blob
-comes first and holds all others by labels of ours before they are there, so that no collection takes them; the name
-is an index-only archive. Measured on 1.0.3 to 2.1.9.
+Blob by blob, into ``content ingest`` to ctr 1.6, as an archive of its own from 1.7 on; what arrived stays. The image's
+top blob comes first and holds all others by labels of ours before they are there, so that no collection takes them; the
+name is an index-only archive. Measured on 1.0.3 to 2.1.9.
 """
 
 from __future__ import annotations
