@@ -176,9 +176,11 @@ class Pipe:
             if not self.over and not self._pour(chunk):
                 self._end(None)
         except FerryError as raised:
-            self._end(self._error or raised)
+            self.cut(raised)
+            self._end(self._error)
         except Exception as raised:  # noqa: BLE001  (shown, with where it happened)
-            self._end(unforeseen(raised))
+            self.cut(unforeseen(raised))
+            self._end(self._error)
 
     def wait_for_room(self, seconds: float) -> bool:  # noqa: ARG002
         """Waits until there is room for a chunk."""
@@ -197,7 +199,6 @@ class Pipe:
     def _pour(self, chunk: bytes | None) -> bool:
         """Whether more is to come."""
         if error := self._error or self.member.lost:
-            self.cut(error)
             raise error
         self._sink = self._sink or self.member.sink(self.blob)
         if chunk is not None and self._sink.write(chunk):

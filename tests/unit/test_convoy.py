@@ -20,6 +20,7 @@ from tasks.errors import (
     DiskFull,
     FerryError,
     InternalError,
+    RemoteTimeout,
     SourceLost,
 )
 from tasks.fleet import convoy, member
@@ -259,6 +260,19 @@ def test_what_ends_a_host_finds_a_blob_that_is_just_beginning(
     boxes = [Box("a", on_end=fail), Box("b", on_end=fail)]
     for said in deliver(Shelf(DATA), [(box, BLOBS) for box in boxes]).values():
         assert said is error or (isinstance(said, dict) and set(said.values()) == {error} and len(said) == len(BLOBS))
+
+
+@pytest.mark.usefixtures("large")
+def test_what_a_host_does_not_take_is_ended_there() -> None:
+    def stuck(_box: Box, each: Descriptor) -> bool:
+        if each == BLOBS[3]:
+            raise RemoteTimeout("nothing moves")
+        return True
+
+    box = Box("a", on_write=stuck)
+    said = deliver(Shelf(DATA), [(box, BLOBS)])["a"]
+    assert isinstance(said, dict) and list(said) == [BLOBS[3].digest]
+    assert box.cut == [BLOBS[3]]
 
 
 def test_a_blob_that_gets_no_thread_fails_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
