@@ -43,6 +43,7 @@ class HostSource:
 
         Raises:
             ContentMissing: the host does not have it, or not all of it.
+            CommandFailed, RemoteTimeout: it stopped giving it; another attempt may go well.
             SourceLost: the host cannot be asked any more.
         """
         if self._lost:
