@@ -14,6 +14,7 @@
     │   ├── ConnectTimeout          connect-timeout
     │   ├── HostKeyUnknown          host-key-unknown
     │   ├── HostKeyChanged          host-key-changed
+    │   ├── NoCommonAlgorithm       no-common-algorithm: the host's ssh has only ciphers that are not safe
     │   ├── LoginRefused            login-refused
     │   └── ConnectionLost          connection-lost
     ├── InternalError               internal-error: a fault of ours
@@ -157,6 +158,13 @@ class HostKeyChanged(Unreachable):
     """known_hosts has another key for this host. Always refused."""
 
     kind = "host-key-changed"
+    may_pass = False
+
+
+class NoCommonAlgorithm(Unreachable):
+    """The host's sshd offers no cipher, MAC, key exchange or host key type that we hold for safe."""
+
+    kind = "no-common-algorithm"
     may_pass = False
 
 

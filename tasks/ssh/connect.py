@@ -10,6 +10,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from shlex import quote
 from typing import Any
 
 import paramiko
@@ -22,23 +23,30 @@ from tasks.errors import (
     HostKeyUnknown,
     HostUnresolved,
     LoginRefused,
+    NoCommonAlgorithm,
     Unreachable,
 )
-from tasks.ssh.keys import UnknownKeyError
+from tasks.ssh.keys import RevokedKeyError, UnknownKeyError, fingerprint
+from tasks.ssh.login import UnansweredError
 from tasks.ssh.target import Target
-from tasks.ssh.transport import Transport
+from tasks.ssh.transport import NothingInCommonError
 
 
-def connect_kwargs(target: Target, config: Any) -> dict[str, Any]:
-    """What paramiko's connect gets for this host; a copy, since Fabric writes into it."""
+def connect_kwargs(target: Target, config: Any, *, as_gateway: bool) -> dict[str, Any]:
+    """What paramiko's connect gets for this host; a copy, since Fabric writes into it.
+
+    Args:
+        as_gateway: whether the host is only gone through: the password that was asked for is none of its own.
+    """
     kwargs: dict[str, Any] = copy.deepcopy(dict(config.connect_kwargs))
     kwargs.pop("timeout", None)
     if target.key_file:
         kwargs["key_filename"] = [str(target.key_file)]
+    if as_gateway:
+        kwargs.pop("password", None)
     if target.password:
         kwargs["password"] = target.password.reveal()
     limit = target.limits.connect
-    kwargs.setdefault("transport_factory", Transport)
     return kwargs | {"banner_timeout": limit, "auth_timeout": limit, "channel_timeout": limit}
 
 
@@ -62,11 +70,12 @@ class Proxy(paramiko.ProxyCommand):
 
 
 @contextlib.contextmanager
-def typed_errors(where: str, target: Target) -> Iterator[None]:
+def typed_errors(where: str, target: Target, client: paramiko.SSHClient) -> Iterator[None]:
     """Turns what paramiko and the network raise while connecting into our errors.
 
     Args:
         where: ``user@host:port``.
+        client: what connects.
 
     Raises:
         Unreachable: or one of its kinds.
@@ -76,16 +85,38 @@ def typed_errors(where: str, target: Target) -> Iterator[None]:
     try:
         yield
     except paramiko.BadHostKeyException as error:
+        take_out = f"ssh-keygen -f {quote(str(target.trust.known_hosts[0]))} -R {quote(error.hostname)}"
         raise HostKeyChanged(
             f"the host key of {where} is not the one in {files}",
-            said=f"it sent {error.key.get_name()} {error.key.fingerprint}",
-            hint="find out why; if the host was rebuilt, take its old line out with ssh-keygen -R",
+            said=f"it sent {fingerprint(error.key)}",
+            hint=f"find out why; if the host was rebuilt, take its old lines out: {take_out}",
+        ) from error
+    except RevokedKeyError as error:
+        raise HostKeyChanged(
+            f"the host key of {where} is revoked in {files}",
+            said=f"it sent {error.fingerprint}",
+            hint="give the host a new key: whoever has the revoked one may pass for it",
         ) from error
     except UnknownKeyError as error:
+        authority = "; a @cert-authority line is not enough, since host certificates are not read"
         raise HostKeyUnknown(
             f"{files} has no key for {where}",
             said=f"it sent {error.fingerprint}",
-            hint="check that fingerprint and add the key there, or set fleet.host_keys: accept-new",
+            hint="check that fingerprint and add the key there, or set fleet.host_keys: accept-new"
+            + authority * error.by_authority,
+        ) from error
+    except UnansweredError as error:
+        raise LoginRefused(
+            f"{where} asks for what cannot be answered here",
+            said=tail(error.asked),
+            hint="a password is answered with --prompt-for-login-password; where it is a code, let this user in with "
+            "a key alone (AuthenticationMethods publickey in its sshd_config)",
+        ) from error
+    except NothingInCommonError as error:
+        raise NoCommonAlgorithm(
+            f"the sshd of {where} offers nothing that is safe enough",
+            said=tail(str(error)),
+            hint="allow more in its sshd_config, or update it: sshd -T there shows what it offers",
         ) from error
     except paramiko.AuthenticationException as error:
         raise LoginRefused(
@@ -112,11 +143,13 @@ def typed_errors(where: str, target: Target) -> Iterator[None]:
         raise Unreachable(
             f"no connection to {where}", said=_reason(error), hint="check that the host is up and sshd listens there"
         ) from error
-    except paramiko.SSHException as error:
+    except (paramiko.SSHException, UnicodeError) as error:  # paramiko takes what a host says for UTF-8
         # Which of its words paramiko has for a silent host depends on which of its threads is first.
         late = time.monotonic() - began >= target.limits.connect
         kind = ConnectTimeout if late or "banner" in str(error) else Unreachable
-        no_login = "No authentication methods" in str(error) or "encrypted" in str(error)
+        transport = client.get_transport()
+        # A key file that was refused is then read as one of another type, and that is what paramiko complains about.
+        no_login = bool(transport and transport.is_active() and transport.initial_kex_done)
         raise (LoginRefused if no_login else kind)(
             f"no SSH session with {where}", said=tail(str(error)), hint="try ssh -v to that host"
         ) from error

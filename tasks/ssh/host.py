@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import paramiko
@@ -26,6 +27,7 @@ from tasks.errors import (
     GarbledAnswer,
     HostError,
     Interrupted,
+    LoginRefused,
     PermissionDenied,
     RemoteTimeout,
     Unreachable,
@@ -33,10 +35,12 @@ from tasks.errors import (
 from tasks.ssh import guard
 from tasks.ssh.connect import Proxy, connect_kwargs, expand, typed_errors
 from tasks.ssh.exchange import End, Exchange, Listener, Sudo, Transcript
-from tasks.ssh.keys import AcceptNew, RefuseUnknown, host_name, known_keys
+from tasks.ssh.keys import KnownKeys, host_name, known_keys
+from tasks.ssh.login import UnansweredError
 from tasks.ssh.stream import PACKET, READ, WINDOW, Download, Hold, Stream, Upload
 from tasks.ssh.target import Target
 from tasks.ssh.terminal import Terminal, hold
+from tasks.ssh.transport import Transport
 
 # paramiko's transport threads log what its exceptions say as well; the operator reads it once, from us.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -76,7 +80,9 @@ class Host(Connection):  # type: ignore[misc]
     _opening: threading.Lock
     _log: Log | None
 
-    def __init__(self, target: Target, config: Any, *, run_id: str = "", log: Log | None = None) -> None:
+    def __init__(
+        self, target: Target, config: Any, *, run_id: str = "", log: Log | None = None, as_gateway: bool = False
+    ) -> None:
         self._set(target=target, name=target.name, run_id=run_id, dry_run=False, asked=0, failed=False)
         self._set(_abandoned=threading.Event(), _opening=threading.Lock(), _log=log, moved=lambda *_: None)
         super().__init__(
@@ -86,13 +92,13 @@ class Host(Connection):  # type: ignore[misc]
             config=config,
             gateway=self._gateway(target.gateway, config) if target.gateway else None,
             connect_timeout=target.limits.connect,
-            connect_kwargs=connect_kwargs(target, config),
+            connect_kwargs=connect_kwargs(target, config, as_gateway=as_gateway),
         )
         given = self._sudo_password is not None
         self._set(_as_root=(target.become or given) and self.user != "root")
 
     def _gateway(self, gateway: Target | str, config: Any) -> Host | str:
-        return gateway if isinstance(gateway, str) else Host(gateway, config)
+        return gateway if isinstance(gateway, str) else Host(gateway, config, as_gateway=True)
 
     def get_gateway(self) -> Host | str | None:
         """ssh_config's ProxyJump as hosts whose keys are checked too (Fabric's own are not)."""
@@ -101,7 +107,7 @@ class Host(Connection):  # type: ignore[misc]
             command: str | None = self.ssh_config.get("proxycommand")
             return command
         jump = self.target.behind(hops).gateway
-        return Host(jump, self.config) if isinstance(jump, Target) else None
+        return self._gateway(jump, self.config) if jump else None
 
     def open_gateway(self) -> Any:
         """Fabric's hook: what paramiko connects through, a ProxyCommand with our own port in it (Fabric's has 22).
@@ -145,13 +151,12 @@ class Host(Connection):  # type: ignore[misc]
                 self._open()
 
     def _open(self) -> None:
-        name = host_name(self.host, self.port)
-        for key in known_keys(name, self.target.trust.known_hosts):
-            self.client.get_host_keys().add(name, key.get_name(), key)
+        known = known_keys(host_name(self.host, self.port), self.target.trust.known_hosts)
+        types = {key.get_name() for key in known}
+        self.connect_kwargs["transport_factory"] = partial(Transport, known_types=types)
+        self.client.set_missing_host_key_policy(KnownKeys(self.target.trust))
         if isinstance(self.gateway, Host):
             self._connect_gateway(self.gateway)
-        accept = self.target.trust.accept_new
-        self.client.set_missing_host_key_policy(AcceptNew(self.target.trust.known_hosts) if accept else RefuseUnknown())
         self._connect_with_patience()
         self.transport.set_keepalive(15)
         self._refuse_if_abandoned()
@@ -161,7 +166,10 @@ class Host(Connection):  # type: ignore[misc]
         try:
             gateway.open()
         except Unreachable as error:
-            raise type(error)(f"gateway of {self.name}: {error.message}", said=error.said, hint=error.hint) from error
+            hint = error.hint
+            if isinstance(error, LoginRefused):
+                hint += "; a gateway gets no password of the hosts behind it"
+            raise type(error)(f"gateway of {self.name}: {error.message}", said=error.said, hint=hint) from error
 
     def _connect_with_patience(self) -> None:
         """Tries again what may pass, within the time for one connection.
@@ -173,8 +181,10 @@ class Host(Connection):  # type: ignore[misc]
         pause, left = _FIRST_PAUSE, self.target.limits.retries
         while True:
             try:
-                with typed_errors(f"{self.user}@{self.host}:{self.port}", self.target):
+                with typed_errors(f"{self.user}@{self.host}:{self.port}", self.target, self.client):
                     super().open()
+                    if not self.transport.is_authenticated():  # paramiko takes a part of a login for all of it
+                        raise UnansweredError("one more key")
                 return
             except Unreachable as error:
                 # The random share spreads hosts that were refused together.

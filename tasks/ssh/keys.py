@@ -15,6 +15,7 @@ import paramiko
 from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
 from tasks.errors import HostKeyUnknown
+from tasks.ssh.target import Trust
 
 _READ, _APPEND = threading.Lock(), threading.Lock()
 
@@ -25,22 +26,23 @@ def host_name(address: str, port: int) -> str:
 
 
 def known_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
-    """The keys that known_hosts files have for a host and do not revoke, the first of each type.
+    """The keys that known_hosts files have for a host and do not revoke; of one type there may be several.
 
     Raises:
         HostKeyUnknown: a file cannot be read.
     """
-    found: dict[str, paramiko.PKey] = {}
     revoked = revoked_keys(host, files)
-    for key in _keys(host, files, ""):
-        if key not in revoked:
-            found.setdefault(key.get_name(), key)
-    return list(found.values())
+    return [key for key in _keys(host, files, "") if key not in revoked]
 
 
 def revoked_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
     """The keys that known_hosts files mark as ``@revoked`` for a host (sshd(8)): never to be accepted."""
     return list(_keys(host, files, "@revoked"))
+
+
+def has_authority(host: str, files: Sequence[Path]) -> bool:
+    """Whether a ``@cert-authority`` line fits a host: paramiko reads no host certificates."""
+    return any(_lines(host, file, "@cert-authority") for file in files)
 
 
 def _keys(host: str, files: Sequence[Path], marker: str) -> Iterator[paramiko.PKey]:
@@ -111,45 +113,70 @@ def _is(host: str, name: str) -> bool:
     return fnmatchcase(host, name.replace("[", "[[]"))
 
 
-class AcceptNew(paramiko.MissingHostKeyPolicy):
-    """Writes an unknown host's key down, as OpenSSH's ``StrictHostKeyChecking=accept-new``.
+class KnownKeys(paramiko.MissingHostKeyPolicy):
+    """Believes every key that known_hosts has for a host, and no other.
 
-    One line is appended under a lock; paramiko's own saving rewrites the whole file and loses lines in parallel.
-    What another connection wrote down in the meantime counts: the same key is not written twice, another is refused.
+    paramiko, asked to look itself, looks at the first key of each type, and asks for the first of the types alone.
     """
 
-    def __init__(self, known_hosts: Sequence[Path]) -> None:
-        self._files, self._file = known_hosts, known_hosts[0]
+    def __init__(self, trust: Trust) -> None:
+        self._files, self._accept_new = trust.known_hosts, trust.accept_new
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
-        """Called by paramiko for a host that known_hosts does not name."""
+        """Called by paramiko with the key that a host has sent.
+
+        Raises:
+            BadHostKeyException, RevokedKeyError, UnknownKeyError.
+        """
         if key in revoked_keys(hostname, self._files):
-            raise paramiko.BadHostKeyException(hostname, key, key)
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _APPEND, self._file.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if known := known_keys(hostname, [self._file]):
-                if key not in known:
-                    raise paramiko.BadHostKeyException(hostname, key, known[0])
-                return
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
-            unfinished = file.read(1) not in (b"\n", b"")
-            line = f"{hostname} {key.get_name()} {key.get_base64()}\n"
-            file.write(b"\n" * unfinished + line.encode())
+            raise RevokedKeyError(hostname, key)
+        known = known_keys(hostname, self._files)
+        if known and key not in known:
+            raise paramiko.BadHostKeyException(hostname, key, known[0])
+        if not known and not self._accept_new:
+            raise UnknownKeyError(hostname, key, by_authority=has_authority(hostname, self._files))
+        if not known:
+            _write_down(self._files[0], hostname, key)
 
 
-class RefuseUnknown(paramiko.MissingHostKeyPolicy):
-    """Refuses an unknown host, keeping what a person needs to check it by."""
+def _write_down(file: Path, hostname: str, key: paramiko.PKey) -> None:
+    """Appends one line under a lock; paramiko's own saving rewrites the whole file and loses lines in parallel.
 
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
-        """Called by paramiko for a host that known_hosts does not name."""
-        raise UnknownKeyError(hostname, key)
+    What another connection wrote down in the meantime counts: the same key is not written twice, another is refused.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _APPEND, file.open("a+b") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        if known := known_keys(hostname, [file]):
+            if key not in known:
+                raise paramiko.BadHostKeyException(hostname, key, known[0])
+            return
+        opened.seek(max(0, opened.seek(0, os.SEEK_END) - 1))
+        unfinished = opened.read(1) not in (b"\n", b"")
+        line = f"{hostname} {key.get_name()} {key.get_base64()}\n"
+        opened.write(b"\n" * unfinished + line.encode())
+
+
+class RevokedKeyError(paramiko.SSHException):
+    """known_hosts says never to believe this key."""
+
+    def __init__(self, hostname: str, key: paramiko.PKey) -> None:
+        super().__init__(f"a key of {hostname} is revoked")
+        self.fingerprint = fingerprint(key)
 
 
 class UnknownKeyError(paramiko.SSHException):
-    """known_hosts has no line for this host."""
+    """known_hosts has no line for this host.
 
-    def __init__(self, hostname: str, key: paramiko.PKey) -> None:
+    Attributes:
+        by_authority: whether it has an authority that may vouch for it.
+    """
+
+    def __init__(self, hostname: str, key: paramiko.PKey, *, by_authority: bool) -> None:
         super().__init__(f"no key of {hostname} in known_hosts")
-        self.hostname = hostname
-        self.fingerprint = f"{key.get_name()} {key.fingerprint}"
+        self.fingerprint, self.by_authority = fingerprint(key), by_authority
+
+
+def fingerprint(key: paramiko.PKey) -> str:
+    """A key as a person compares it: its type and SHA256."""
+    return f"{key.get_name()} {key.fingerprint}"

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 import paramiko
 from paramiko.buffered_pipe import PipeTimeout
+from paramiko.ssh_exception import BadAuthenticationType, IncompatiblePeer
 
+from tasks.ssh.login import Answers
+
+# Never offered: CBC, 3DES, MD5, MACs cut to 96 bits, and what rests on SHA-1's collisions or on 1024 bits. hmac-sha1
+# stays, as with OpenSSH: collisions are none of its weaknesses.
+_WEAK = re.compile(r"cbc|3des|arcfour|md5|-96|group1-|group14-sha1|exchange-sha1|ssh-dss|^ssh-rsa$")
+_ASKED = {  # by our words: what paramiko reads of the host, and its name for what we offer
+    "key exchanges": (("kex_algo_list",), "preferred_kex"),
+    "host key types": (("server_key_algo_list",), "preferred_keys"),
+    "ciphers": (("client_encrypt_algo_list", "server_encrypt_algo_list"), "preferred_ciphers"),
+    "MACs": (("client_mac_algo_list", "server_mac_algo_list"), "preferred_macs"),
+}
 _MOMENT = 0.01  # seconds that a read waits for more than a little
 
 
@@ -117,8 +131,19 @@ class _Channel(paramiko.Channel):
         return message
 
 
+class NothingInCommonError(paramiko.SSHException):
+    """The host offers nothing of what is needed; the text says what it does offer."""
+
+
+def _safe(kind: str) -> tuple[str, ...]:
+    return tuple(name for name in vars(paramiko.Transport)[f"_preferred_{kind}"] if not _WEAK.search(name))
+
+
 class Transport(paramiko.Transport):
-    """Waits for no acknowledgements, prefers the ciphers that are fastest, and lives through new keys.
+    """Offers no weak algorithm, reads no stdin, waits for no acknowledgements, and lives through new keys.
+
+    Args:
+        known_types: of the host keys that are known: asked for first, since the host sends one key alone.
 
     paramiko leaves Nagle's algorithm on, which OpenSSH does not: a small message behind another waits until the other
     side acknowledges, and Linux puts that off for 40 ms (ARCHITECTURE, Transport).
@@ -132,13 +157,62 @@ class Transport(paramiko.Transport):
     _preferred_ciphers = (
         "aes128-gcm@openssh.com",
         "aes256-gcm@openssh.com",
-        *(name for name in vars(paramiko.Transport)["_preferred_ciphers"] if "-gcm" not in name),
+        *(name for name in _safe("ciphers") if "-gcm" not in name),
     )
+    _preferred_macs = _safe("macs")
+    _preferred_kex = _safe("kex")
+    _preferred_keys = _safe("keys")
+    _preferred_pubkeys = _safe("pubkeys")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, known_types: Collection[str] = (), **kwargs: Any) -> None:
         self._postponed: deque[paramiko.Message] = deque()
+        self._theirs: dict[str, Any] = {}
         super().__init__(*args, **kwargs)
+        rsa = {"rsa-sha2-512", "rsa-sha2-256"} if "ssh-rsa" in known_types else set()
+        self._preferred_keys = tuple(sorted(self._preferred_keys, key=lambda name: name not in {*known_types, *rsa}))
         self._promptly("TCP_NODELAY")
+
+    def _really_parse_kex_init(self, m: paramiko.Message, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        self._theirs = super()._really_parse_kex_init(m, *args, **kwargs)  # type: ignore[misc]
+        return self._theirs
+
+    def _parse_kex_init(self, m: paramiko.Message) -> None:
+        try:
+            super()._parse_kex_init(m)  # type: ignore[misc]
+        except IncompatiblePeer as error:
+            for what, (lists, ours) in _ASKED.items():
+                for theirs in (self._theirs[name] for name in lists):
+                    if not set(theirs) & set(getattr(self, ours)):
+                        raise NothingInCommonError(f"{what}: {', '.join(theirs)}") from error
+            raise
+
+    def auth_password(
+        self,
+        username: str,
+        password: str,
+        event: threading.Event | None = None,
+        fallback: bool = True,
+    ) -> list[str]:
+        """A login by password; where the host asks for it by keyboard-interactive, by that.
+
+        Raises:
+            UnansweredError: the host asks for something else, or for more.
+        """
+        try:
+            further = super().auth_password(username, password, event, fallback=False)
+        except BadAuthenticationType as refused:
+            if not fallback or "keyboard-interactive" not in refused.allowed_types:
+                raise
+            further = self.auth_interactive(username, Answers(password))
+        if further and event is None:  # paramiko takes a part of the login for all of it
+            self.auth_interactive_dumb(username)
+        return []
+
+    def auth_interactive_dumb(self, username: str, handler: Any = None, submethods: str = "") -> list[str]:
+        """What paramiko does where a key was not enough and there is no password: here no question is answered."""
+        if further := self.auth_interactive(username, handler or Answers(None), submethods):
+            raise BadAuthenticationType("the host asks for more", further)
+        return []
 
     def _promptly(self, option: str) -> None:
         """Sets an option of TCP's, where there is such a one, and no gateway in between."""

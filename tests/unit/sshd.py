@@ -1,0 +1,92 @@
+"""An SSH server on loopback that asks what a test wants."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import paramiko
+
+Prompts = Sequence[tuple[str, bool]]
+
+
+@dataclass(slots=True)
+class Sshd(paramiko.ServerInterface):
+    """What is asked of who logs in, and what came.
+
+    Attributes:
+        methods: that are let in, or go on where ``rounds`` are.
+        rounds: what keyboard-interactive asks, one question after the other.
+        security: names of algorithms by paramiko's attribute, in place of its own.
+        passwords, answers: what came.
+    """
+
+    methods: str = "publickey"
+    rounds: list[Prompts] = field(default_factory=list)
+    security: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    keys: list[paramiko.PKey] = field(default_factory=lambda: [paramiko.ECDSAKey.generate()])
+    passwords: list[str] = field(default_factory=list)
+    answers: list[list[str]] = field(default_factory=list)
+    port: int = 0
+
+    def get_allowed_auths(self, username: str) -> str:  # noqa: ARG002
+        return self.methods
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:  # noqa: ARG002
+        if self.methods == "publickey":
+            return paramiko.AUTH_SUCCESSFUL
+        partly = self.rounds or self.methods.startswith("publickey")
+        return paramiko.AUTH_PARTIALLY_SUCCESSFUL if partly else paramiko.AUTH_FAILED
+
+    def check_auth_password(self, username: str, password: str) -> int:  # noqa: ARG002
+        self.passwords.append(password)
+        if "password" not in self.methods:
+            return paramiko.AUTH_FAILED
+        return paramiko.AUTH_PARTIALLY_SUCCESSFUL if self.rounds else paramiko.AUTH_SUCCESSFUL
+
+    def check_auth_interactive(self, username: str, submethods: str) -> Any:  # noqa: ARG002
+        return self._ask(0)
+
+    def check_auth_interactive_response(self, responses: list[str]) -> Any:
+        self.answers.append(responses)
+        return self._ask(len(self.answers)) if len(self.answers) < len(self.rounds) else paramiko.AUTH_SUCCESSFUL
+
+    def _ask(self, number: int) -> paramiko.InteractiveQuery:
+        return paramiko.InteractiveQuery("a title", "some words", *self.rounds[number])
+
+
+@contextmanager
+def serving(server: Sshd) -> Iterator[Sshd]:
+    """Serves on a port of loopback for the block."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server.port = listener.getsockname()[1]
+    taken: list[paramiko.Transport] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            transport = paramiko.Transport(connection)
+            for name, value in server.security.items():
+                setattr(transport, name, value)
+            for key in server.keys:
+                transport.add_server_key(key)
+            taken.append(transport)
+            transport.start_server(event=threading.Event(), server=server)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+        for transport in taken:
+            transport.close()

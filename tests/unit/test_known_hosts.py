@@ -1,0 +1,113 @@
+"""Which of a host's keys are believed, by what known_hosts says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import fabric
+import paramiko
+import pytest
+from sshd import Sshd, serving
+
+from tasks.errors import FerryError, HostKeyChanged, HostKeyUnknown
+from tasks.ssh.host import Host
+from tasks.ssh.keys import has_authority, known_keys
+from tasks.ssh.target import Limits, Target, Trust
+
+P256, OTHER = paramiko.ECDSAKey.generate(), paramiko.ECDSAKey.generate()
+P384 = paramiko.ECDSAKey.generate(bits=384)
+RSA = paramiko.RSAKey.generate(2048)
+
+
+class Trusting:
+    """A known_hosts file and one connection to a server with some keys."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file, self.name = folder, folder / "known", ""
+        paramiko.ECDSAKey.generate().write_private_key_file(str(folder / "id"))
+
+    def line(self, key: paramiko.PKey, marker: str = "") -> str:
+        return f"{marker}{self.name} {key.get_name()} {key.get_base64()}\n"
+
+    def connect(self, *keys: paramiko.PKey, known: Callable[[Trusting], str], accept_new: bool = False) -> None:
+        with serving(Sshd(keys=list(keys))) as server:
+            self.name = f"[127.0.0.1]:{server.port}"
+            self.file.write_text(known(self))
+            trust = Trust((self.file,), accept_new)
+            target = Target("there", "127.0.0.1", server.port, "ops", self.folder / "id", trust=trust, limits=Limits(5))
+            host = Host(target, fabric.Config(overrides={"load_ssh_configs": False}))
+            try:
+                host.open()
+            finally:
+                host.close_quietly()
+
+    def refused(self, *keys: paramiko.PKey, known: Callable[[Trusting], str], accept_new: bool = False) -> FerryError:
+        with pytest.raises(FerryError) as refused:
+            self.connect(*keys, known=known, accept_new=accept_new)
+        return refused.value
+
+
+@pytest.fixture
+def trusting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trusting:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return Trusting(tmp_path)
+
+
+@pytest.mark.parametrize("order", [(OTHER, P256), (P256, OTHER)], ids=["old first", "old last"])
+def test_any_key_of_one_type_may_fit(trusting: Trusting, order: tuple[paramiko.PKey, ...]) -> None:
+    trusting.connect(P256, known=lambda t: "".join(map(t.line, order)))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "known"),
+    [
+        ((P256, P384), (RSA, P384)),
+        ((P256, RSA), (RSA,)),
+        ((P256, P384, RSA), (P384, RSA)),
+        ((P256, P384), (P384, OTHER)),
+    ],
+)
+def test_every_known_type_is_asked_for_before_the_others(
+    trusting: Trusting, theirs: tuple[paramiko.PKey, ...], known: tuple[paramiko.PKey, ...]
+) -> None:
+    if OTHER in known:  # two types are known, and the favourite's key is another: as with OpenSSH
+        assert isinstance(trusting.refused(*theirs, known=lambda t: "".join(map(t.line, known))), HostKeyChanged)
+    else:
+        trusting.connect(*theirs, known=lambda t: "".join(map(t.line, known)))
+
+
+@pytest.mark.parametrize("accept_new", [False, True])
+def test_a_host_whose_key_is_none_of_them_is_refused_with_how_to_take_them_out(
+    trusting: Trusting, accept_new: bool
+) -> None:
+    error = trusting.refused(P256, known=lambda t: t.line(OTHER) + t.line(RSA), accept_new=accept_new)
+    assert isinstance(error, HostKeyChanged) and P256.fingerprint in error.said
+    assert error.hint.endswith(f"ssh-keygen -f {trusting.file} -R '{trusting.name}'")
+
+
+@pytest.mark.parametrize("accept_new", [False, True])
+@pytest.mark.parametrize("also", ["", "known", "another"])
+def test_a_revoked_key_is_called_one(trusting: Trusting, accept_new: bool, also: str) -> None:
+    more = {"": lambda _: "", "known": lambda t: t.line(P256), "another": lambda t: t.line(OTHER)}[also]
+    error = trusting.refused(P256, known=lambda t: more(t) + t.line(P256, "@revoked "), accept_new=accept_new)
+    assert isinstance(error, HostKeyChanged) and "revoked" in error.message
+    assert "ssh-keygen" not in error.hint  # whose advice would take the mark away
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_an_authority_alone_is_told_as_not_supported(trusting: Trusting, fits: bool) -> None:
+    names = (lambda t: t.name) if fits else (lambda _: "elsewhere")
+    error = trusting.refused(P256, known=lambda t: f"@cert-authority {names(t)} {OTHER.get_name()} x\n")
+    assert isinstance(error, HostKeyUnknown)
+    assert ("@cert-authority" in error.hint) is fits
+
+
+def test_hashed_lines_and_ports_are_found(tmp_path: Path) -> None:
+    file, key = tmp_path / "known", f"{P256.get_name()} {P256.get_base64()}"
+    hashed = paramiko.HostKeys.hash_host("[10.0.0.1]:2222")
+    file.write_text(f"{hashed} {key}\n|1|broken {key}\n@cert-authority {hashed} {key}\n")
+    assert known_keys("[10.0.0.1]:2222", [file]) == [P256]
+    assert known_keys("10.0.0.1", [file]) == [] and not has_authority("10.0.0.1", [file])
+    assert has_authority("[10.0.0.1]:2222", [file])

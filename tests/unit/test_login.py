@@ -1,0 +1,194 @@
+"""Logging in: what a host may ask, who gets a password, and in which ciphers."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import fabric
+import paramiko
+import pytest
+from sshd import Sshd, serving
+
+from tasks.errors import FerryError, LoginRefused, NoCommonAlgorithm
+from tasks.secrets import Secret
+from tasks.ssh.host import Host
+from tasks.ssh.target import Limits, Target, Trust
+from tasks.ssh.transport import Transport
+
+PASSWORD = "opensesame"
+LINE = "the next host of a list\n"
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No keys, no agent and no ssh_config but the test's; stdin holds a line that nobody may take."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(LINE))
+    paramiko.ECDSAKey.generate().write_private_key_file(str(tmp_path / "key"))
+
+
+class Login:
+    """One host of a test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def target(self, server: Sshd, **more: Any) -> Target:
+        trust = Trust((self.folder / "known",), accept_new=True)
+        key = self.folder / "key"
+        return Target(
+            "there", "127.0.0.1", server.port, "ops", key, trust=trust, limits=Limits(connect=5, retries=0), **more
+        )
+
+    def open(self, target: Target, **connect_kwargs: Any) -> None:
+        config = fabric.Config(overrides={"load_ssh_configs": False, "connect_kwargs": connect_kwargs})
+        host = Host(target, config)
+        try:
+            host.open()
+        finally:
+            host.close_quietly()
+
+    def refused(self, server: Sshd, **connect_kwargs: Any) -> FerryError:
+        with pytest.raises(FerryError) as refused:
+            self.open(self.target(server), **connect_kwargs)
+        return refused.value
+
+
+@pytest.fixture
+def login(tmp_path: Path) -> Login:
+    return Login(tmp_path)
+
+
+CODE = [("Verification code: ", False)]
+SECOND = {"methods": "keyboard-interactive"}
+
+
+class TestASecondFactor:
+    def test_is_never_asked_of_stdin(self, login: Login, capsys: pytest.CaptureFixture[str]) -> None:
+        with serving(Sshd(**SECOND, rounds=[[("Password: ", False)]])) as server:
+            error = login.refused(server)
+        assert isinstance(error, LoginRefused)
+        assert "Password:" in error.said and "--prompt-for-login-password" in error.hint
+        assert server.answers == [] and sys.stdin.read() == LINE
+        assert capsys.readouterr() == ("", "")
+
+    @pytest.mark.parametrize(
+        "prompt", ["Password: ", "Passwort: ", "ops@node's password:", "(current) UNIX password: ", "LDAP Password"]
+    )
+    def test_that_is_a_password_is_answered_with_the_one_given(self, login: Login, prompt: str) -> None:
+        with serving(Sshd(**SECOND, rounds=[[(prompt, False)], []])) as server:
+            login.open(login.target(server), password=PASSWORD)
+        assert server.answers == [[PASSWORD], []]
+
+    def test_may_be_answered_by_the_inventory(self, login: Login) -> None:
+        with serving(Sshd(**SECOND, rounds=[[("Password: ", False)]])) as server:
+            login.open(login.target(server, password=Secret(PASSWORD)))
+        assert server.answers == [[PASSWORD]]
+
+    @pytest.mark.parametrize(
+        "prompts",
+        [
+            CODE,
+            [("Password: ", True)],
+            [("Password: ", False), ("Verification code: ", False)],
+            [("One-time password (OATH) for `ops': ", False)],
+            [("otp-md5 95 x\nS/Key Password: ", False)],
+            [("New password: ", False)],
+            [("Retype new password: ", False)],
+            [("Password or token: ", False)],
+            [("Passcode or option (1-2): ", False)],
+        ],
+    )
+    def test_that_is_no_password_gets_none(self, login: Login, prompts: list[tuple[str, bool]]) -> None:
+        with serving(Sshd(**SECOND, rounds=[prompts])) as server:
+            error = login.refused(server, password=PASSWORD)
+        assert isinstance(error, LoginRefused) and error.said.endswith(prompts[-1][0].strip())
+        assert "AuthenticationMethods" in error.hint
+        assert server.answers == [] and PASSWORD not in f"{error.message}{error.said}{error.hint}"
+
+    def test_gets_a_password_once(self, login: Login) -> None:
+        with serving(Sshd(**SECOND, rounds=[[("Password: ", False)]] * 2)) as server:
+            error = login.refused(server, password=PASSWORD)
+        assert isinstance(error, LoginRefused) and server.answers == [[PASSWORD]]
+
+    def test_behind_the_password_is_asked_of_nobody_either(self, login: Login) -> None:
+        with serving(Sshd("password,keyboard-interactive", rounds=[CODE])) as server:
+            error = login.refused(server, password=PASSWORD)
+        assert isinstance(error, LoginRefused) and error.said.endswith("Verification code:")
+        assert (server.passwords, server.answers) == ([PASSWORD], [])
+
+    def test_that_is_another_key_is_no_login_yet(self, login: Login) -> None:
+        with serving(Sshd("publickey,hostbased")) as server:
+            assert isinstance(login.refused(server), LoginRefused)
+
+    def test_is_shown_without_escapes(self, login: Login) -> None:
+        with serving(Sshd(**SECOND, rounds=[[("\x1b]0;x\x07\x1b[2JCode\u202e?\r\n", False)]])) as server:
+            error = login.refused(server)
+        assert error.said.isprintable() or error.said.replace("\n", "").isprintable()
+
+    def test_in_no_text_at_all_is_refused_as_well(self, login: Login) -> None:
+        with serving(Sshd(**SECOND, rounds=[[(b"Code\xff\xfe", False)]])) as server:  # type: ignore[list-item]
+            assert login.refused(server).exit_code == 4
+
+
+def test_a_key_file_that_is_refused_is_a_login_refused_of_any_type(login: Login) -> None:
+    with serving(Sshd("password")) as server:
+        assert isinstance(login.refused(server), LoginRefused)
+
+
+class TestAPassword:
+    def test_is_given_to_the_host(self, login: Login) -> None:
+        with serving(Sshd("password")) as server:
+            login.open(login.target(server), password=PASSWORD)
+        assert server.passwords == [PASSWORD]
+
+    def test_is_not_given_to_a_gateway(self, login: Login) -> None:
+        with serving(Sshd("password")) as gateway, serving(Sshd()) as server:
+            target = login.target(server).behind(f"ops@127.0.0.1:{gateway.port}")
+            with pytest.raises(LoginRefused, match="gateway of there") as refused:
+                login.open(target, password=PASSWORD)
+        assert gateway.passwords == []
+        assert "a gateway gets no password of the hosts behind it" in refused.value.hint
+
+    def test_is_not_given_to_a_gateway_that_asks_for_it(self, login: Login) -> None:
+        gate, there = serving(Sshd(**SECOND, rounds=[[("Password: ", False)]])), serving(Sshd())
+        with gate as gateway, there as server, pytest.raises(LoginRefused):
+            login.open(login.target(server).behind(f"ops@127.0.0.1:{gateway.port}"), password=PASSWORD)
+        assert gateway.answers == [] and gateway.passwords == []
+
+    def test_is_not_given_to_a_gateway_of_ssh_config(self, login: Login, tmp_path: Path) -> None:
+        with serving(Sshd("password")) as gateway, serving(Sshd()) as server:
+            file = tmp_path / "ssh_config"
+            file.write_text(f"Host 127.0.0.1\n  ProxyJump ops@localhost:{gateway.port}\n")
+            config = fabric.Config(runtime_ssh_path=str(file), overrides={"connect_kwargs": {"password": PASSWORD}})
+            with pytest.raises(LoginRefused, match="gateway of there"):
+                Host(login.target(server), config).open()
+        assert gateway.passwords == []
+
+
+class TestWhatIsOffered:
+    @pytest.mark.parametrize("kind", ["ciphers", "macs", "kex", "keys", "pubkeys"])
+    def test_is_nothing_weak(self, kind: str) -> None:
+        offered = vars(Transport)[f"_preferred_{kind}"]
+        weak = ("cbc", "3des", "md5", "-96", "arcfour", "group1-", "group14-sha1", "exchange-sha1", "dss")
+        assert offered and not [name for name in offered if any(word in name for word in weak) or name == "ssh-rsa"]
+
+    @pytest.mark.parametrize(
+        ("kind", "theirs", "what"),
+        [
+            ("ciphers", ("aes256-cbc", "3des-cbc"), "ciphers: aes256-cbc, 3des-cbc"),
+            ("macs", ("hmac-md5", "hmac-sha1-96"), "MACs: hmac-md5, hmac-sha1-96"),
+            ("kex", ("diffie-hellman-group14-sha256\x1b[2J",), "key exchanges: diffie-hellman-group14-sha256"),
+        ],
+    )
+    def test_is_told_where_a_host_has_nothing_of_it(
+        self, login: Login, kind: str, theirs: tuple[str, ...], what: str
+    ) -> None:
+        with serving(Sshd(security={f"_preferred_{kind}": theirs})) as server:
+            error = login.refused(server)
+        assert isinstance(error, NoCommonAlgorithm) and not error.may_pass
+        assert error.said == what and "sshd_config" in error.hint
