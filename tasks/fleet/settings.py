@@ -129,7 +129,8 @@ def validate(host: str, variables: Vars) -> HostVars:
         first = error.errors()[0]
         name = str(first["loc"][0])
         path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("is-instance", "function")))
-        shown = isinstance(first["input"], (str, int, float)) and "pass" not in path
+        has_login = "pass" in path or "@" in str(first["input"])  # as in http://user:password@proxy
+        shown = isinstance(first["input"], (str, int, float)) and not has_login
         raise BadInventory(
             f"{known[name].where}: {path} of host {host!r} is wrong: {first['msg']}",
             hint=f"it is {first['input']!r}" if shown else "",

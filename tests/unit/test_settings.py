@@ -227,6 +227,7 @@ def test_a_wrong_variable_is_refused_with_its_line(tmp_path: Path, variables: st
         "ctr_registries: [{password: hunter2}]",
         "ansible_password: [hunter2]",
         "ansible_become_pass: {a: hunter2}",
+        "ctr_proxy: 'http://ann:hunter2@proxy:3128'",
     ],
 )
 def test_a_password_in_a_wrong_place_is_not_shown(tmp_path: Path, variables: str) -> None:
