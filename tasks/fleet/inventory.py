@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import string
@@ -61,7 +62,12 @@ class Inventory:
         self.file = file
         self.groups: dict[str, Group] = {"all": Group("all")}
         self._host_vars: dict[str, Vars] = {}
-        self._read_beside: dict[tuple[str, str], Vars] = {}
+        self._read_beside: dict[tuple[str, str], _Beside] = {}
+        self._encrypted: dict[str, list[Path]] = {}
+        if file.is_file() and _is_vault(file):
+            raise BadInventory(
+                f"the inventory {file} is encrypted", hint="name a plain one; single values may be encrypted in it"
+            )
         top = _compose(file)
         if top is None:
             raise BadInventory(f"{file} is empty", hint="it needs at least all: {hosts: {…}}")
@@ -77,6 +83,10 @@ class Inventory:
             return list(self.hosts)
         inside = {host for name in self._below(group) for host in self.groups[name].hosts}
         return [host for host in self.hosts if host in inside]
+
+    def encrypted(self, host: str) -> tuple[str, ...]:
+        """The files of a host's variables that only Ansible can read, as seen from the inventory."""
+        return tuple(str(file.relative_to(self.file.parent)) for file in self._encrypted[host])
 
     def _below(self, group: str) -> set[str]:
         found: set[str] = set()
@@ -151,35 +161,52 @@ class Inventory:
         merged: Vars = dict(self.groups["all"].vars)
         for name in groups:
             merged |= self.groups[name].vars
-        for name in ("all", *groups):
-            merged |= self._beside("group_vars", name)
-        return merged | self._host_vars[host] | self._beside("host_vars", host)
+        beside = [self._beside("group_vars", name) for name in ("all", *groups)]
+        for each in beside:
+            merged |= each.vars
+        own = self._beside("host_vars", host)
+        self._encrypted[host] = [file for each in (*beside, own) for file in each.encrypted]
+        return merged | self._host_vars[host] | own.vars
 
     def members_of(self, group: str) -> set[str]:
         """A group's hosts as a set; known before anything is merged."""
         return {host for name in self._below(group) for host in self.groups[name].hosts}
 
-    def _beside(self, folder: str, name: str) -> Vars:
+    def _beside(self, folder: str, name: str) -> _Beside:
         if (folder, name) not in self._read_beside:
             self._read_beside[folder, name] = _vars_beside(self.file.parent / folder / name)
         return self._read_beside[folder, name]
 
 
-def _vars_beside(base: Path) -> Vars:
-    found: Vars = {}
+@dataclass(slots=True)
+class _Beside:
+    """What one group or host has in files of its own.
+
+    Attributes:
+        encrypted: as a whole, so that only Ansible can tell what is in them.
+    """
+
+    vars: Vars = field(default_factory=dict)
+    encrypted: list[Path] = field(default_factory=list)
+
+
+def _vars_beside(base: Path) -> _Beside:
+    found = _Beside()
     for suffix in _SUFFIXES:
         path = base.with_name(base.name + suffix)
         files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES) if path.is_dir() else [path]
-        for file in files:
-            # What a vault has inside, only Ansible can tell: its variables are as if they were not there.
-            if file.is_file() and not _is_vault(file) and (node := _compose(file)) and not _is_null(node):
-                found |= _vars(node, str(file), file)
+        for file in filter(Path.is_file, files):
+            if _is_vault(file):
+                found.encrypted.append(file)
+            elif (node := _compose(file)) and not _is_null(node):
+                found.vars |= _vars(node, str(file), file)
     return found
 
 
 def _is_vault(file: Path) -> bool:
-    with file.open("rb") as start:
+    with contextlib.suppress(OSError), file.open("rb") as start:  # who reads it says why it cannot be
         return start.read(len(_VAULT)) == _VAULT
+    return False
 
 
 def expand(pattern: str) -> Iterator[str]:

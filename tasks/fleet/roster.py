@@ -166,7 +166,9 @@ class Roster:
 
     def _of_inventory(self, name: str) -> Target:
         folder = self._file.resolve().parent
-        found, notes = target(name, self.inventory.hosts[name], folder, self._trust, self._limits)
+        inventory = self.inventory
+        encrypted = inventory.encrypted(name)
+        found, notes = target(name, inventory.hosts[name], folder, self._trust, self._limits, encrypted=encrypted)
         for note in notes:
             about = self._notes.setdefault(note, [])
             about += [name] if name not in about else []

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -137,11 +138,14 @@ def validate(host: str, variables: Vars) -> HostVars:
         ) from None
 
 
-def target(name: str, variables: Vars, folder: Path, trust: Trust, limits: Limits) -> tuple[Target, list[str]]:
+def target(
+    name: str, variables: Vars, folder: Path, trust: Trust, limits: Limits, *, encrypted: Sequence[str] = ()
+) -> tuple[Target, list[str]]:
     """One host's connection, from its merged variables.
 
     Args:
         folder: what relative paths are relative to, the inventory's own.
+        encrypted: files that may say more of it, and that only Ansible can read.
 
     Returns:
         The target, and notes about what is not honoured, the same words for every host.
@@ -167,7 +171,7 @@ def target(name: str, variables: Vars, folder: Path, trust: Trust, limits: Limit
             )
         return value
 
-    options, notes = _SshOptions(), _unread_passwords(host)
+    options, notes = _SshOptions(), _unread_passwords(host) + _unread_files(host, name, encrypted)
     for variable in _SSH_ARGS:
         notes += _read_ssh_options(options, str(plain(variable)), folder, f"{variable} of host {name!r}")
     if plain("ansible_become"):
@@ -212,6 +216,23 @@ def _unread_passwords(host: HostVars) -> list[str]:
         for variable, way in instead.items()
         if isinstance(getattr(host, variable), Opaque)
     ]
+
+
+def _unread_files(host: HostVars, name: str, files: Sequence[str]) -> list[str]:
+    """Notes about files that only Ansible can read; where they may say who logs in and by which way, they do not do."""
+    if not files:
+        return []
+    said = host.model_fields_set
+    missing = [] if "ansible_user" in said else ["ansible_user"]
+    missing += [] if said.intersection(_SSH_ARGS) else ["ansible_ssh_common_args"]
+    are = f"{', '.join(files)} {'is' if len(files) == 1 else 'are'} encrypted"
+    if missing:
+        raise BadInventory(
+            f"{are}, and may have another user for host {name!r}, or a jump host before it",
+            hint=f"say {' and '.join(missing)} in plain words ('' for a way without a jump host), "
+            "or encrypt single values: ansible-vault encrypt_string",
+        )
+    return [f"{are}: what it says of the host (user, jump host, become) is not known"]
 
 
 def _refuse_other_users(host: str, method: str, user: str) -> None:

@@ -215,6 +215,32 @@ def test_vaults_and_templates_are_opaque(folder: Folder) -> None:
     assert values["d"] == "plain" and values["e"] == [1, {"f": 2}]
 
 
+ENCRYPTED = "$ANSIBLE_VAULT;1.1;AES256\n3132\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "hosts"),
+    [
+        ("host_vars/n/vault.yml", ["n"]),
+        ("host_vars/n", ["n"]),
+        ("group_vars/g/sub/secret.yaml", ["n", "o"]),
+        ("group_vars/g.json", ["n", "o"]),
+        ("group_vars/all/vault", ["n", "o", "p"]),
+        ("host_vars/n/kept.yml~", []),
+        ("host_vars/other.yml", []),
+    ],
+)
+def test_an_encrypted_file_is_known_by_its_hosts(folder: Folder, file: str, hosts: list[str]) -> None:
+    folder.write(file, ENCRYPTED)
+    inventory = folder.read("all: {hosts: {p: }, children: {g: {hosts: {n: , o: }}}}")
+    assert {host: inventory.encrypted(host) for host in "nop"} == {h: (file,) if h in hosts else () for h in "nop"}
+
+
+def test_an_encrypted_inventory_is_called_one(folder: Folder) -> None:
+    with pytest.raises(BadInventory, match="is encrypted"):
+        folder.read(ENCRYPTED)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [

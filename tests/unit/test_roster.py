@@ -177,3 +177,45 @@ def test_the_inventory_is_the_environments_then_the_configs_then_hosts_yaml(
     monkeypatch.setenv("CTR_FERRY_INVENTORY", str(tmp_path / "nosuch.yaml"))
     with pytest.raises(BadInventory, match="which is not there"):
         inventory_file(None, tmp_path)
+
+
+VAULT = "$ANSIBLE_VAULT;1.1;AES256\n3132\n"
+
+
+class TestWhatIsEncrypted:
+    @pytest.fixture
+    def vaulted(self, file: Path) -> Path:
+        vault = file.parent / "host_vars/web2/vault.yml"
+        vault.parent.mkdir(parents=True)
+        vault.write_text(VAULT)
+        return file
+
+    @pytest.mark.parametrize(
+        ("plain", "missing"),
+        [
+            ("", "ansible_user and ansible_ssh_common_args"),
+            ("ansible_user: ops", "ansible_ssh_common_args"),
+            ("ansible_ssh_user: ops", "ansible_ssh_common_args"),
+            ("ansible_ssh_common_args: -J gate", "ansible_user"),
+            ("ansible_host: 10.0.0.2, ansible_port: 22", "ansible_user and ansible_ssh_common_args"),
+        ],
+    )
+    def test_refuses_its_host_where_user_and_way_are_not_said(self, vaulted: Path, plain: str, missing: str) -> None:
+        vaulted.write_text(f"all: {{hosts: {{web1: , web2: {{{plain}}}}}}}")
+        with pytest.raises(BadInventory, match=r"host_vars/web2/vault\.yml is encrypted") as bad:
+            roster(vaulted).select(["all"])
+        assert f"say {missing} " in bad.value.hint and "'web2'" in bad.value.message
+        assert names(vaulted, "web1") == ["web1"]  # the others' business it is not
+
+    @pytest.mark.parametrize("way", ["ansible_ssh_common_args: -J gate", "ansible_ssh_args: ''"])
+    def test_is_noted_where_they_are(self, vaulted: Path, way: str) -> None:
+        vaulted.write_text(f"all: {{hosts: {{web2: {{ansible_user: ops, {way}}}}}}}")
+        found = roster(vaulted)
+        assert found.select(["web2"])[0].user == "ops"
+        assert len(found.notes) == 1
+        assert found.notes[0].startswith("web2: host_vars/web2/vault.yml is encrypted: what it says of the host")
+
+    def test_shows_in_the_list_of_hosts(self, vaulted: Path) -> None:
+        vaulted.write_text("all: {hosts: {web1: , web2: }}")
+        view = hosts.body(Desk(roster(vaulted), (), Runs(vaulted.parent)), None)
+        assert [list(host)[-1] for host in view.data["hosts"]] == ["ctr", "error"]
