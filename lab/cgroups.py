@@ -24,7 +24,11 @@ class Hierarchy:
 
 
 def hierarchies() -> list[Hierarchy]:
-    """Return the hierarchies mounted on this machine (one with cgroup v2, several with v1 or hybrid)."""
+    """Return the hierarchies mounted on this machine (one with cgroup v2, several with v1 or hybrid).
+
+    Raises:
+        OSError: there is none, so that no process of the lab could be found again.
+    """
     controllers = {
         line.split()[0] for line in Path("/proc/cgroups").read_text().splitlines() if not line.startswith("#")
     }
@@ -36,6 +40,8 @@ def hierarchies() -> list[Hierarchy]:
             kept = [o for o in options.split(",") if o in controllers or o.startswith("name=")]
             hierarchy = Hierarchy(Path(left.split()[4]), kind, ",".join(kept))
             found.setdefault(f"{kind} {hierarchy.options}", hierarchy)
+    if not found:  # as in `ip netns exec`, which mounts /sys anew
+        raise OSError("no control groups are mounted here; a network namespace: nsenter --net=/run/netns/NAME …")
     return list(found.values())
 
 
@@ -81,7 +87,8 @@ def members(name: str) -> set[int]:
     for hierarchy in hierarchies():
         for folder, _, _ in os.walk(hierarchy.folder / name):
             try:
-                found.update(map(int, (Path(folder) / "cgroup.procs").read_text().split()))
+                listed = set(map(int, (Path(folder) / "cgroup.procs").read_text().split()))
+                found |= listed - {0}  # cgroup v2's word for one outside our PID namespace, kill's for ourselves
             except OSError:  # the group went while we looked, or is a threaded one
                 continue
     return found
@@ -92,6 +99,7 @@ def destroy(name: str, patience: float = 10.0) -> None:
 
     Raises:
         TimeoutError: something in it could not be ended within `patience` seconds.
+        OSError: no control groups are mounted here.
     """
     deadline = time.monotonic() + patience
     while True:

@@ -252,6 +252,10 @@ class Fleet:
                 cgroups.destroy(self.group)
             except TimeoutError as error:
                 raise LabError(str(error)) from error
+            except OSError as error:
+                raise LabError(f"nothing was taken down: {error}") from error
+            if alive := ", ".join(self.nodes):
+                raise LabError(f"{alive} still live, outside of the groups in {self.group}: end them by hand")
             for path in self.state.iterdir():
                 if path == self.cache or path.name == "lock":
                     continue
@@ -359,7 +363,7 @@ class Fleet:
         try:
             return cgroups.joining(cgroups.create(f"{self.group}/{name}"), [])
         except OSError as error:
-            raise LabError(f"the rehearsal fleet needs control groups it can write to ({error})") from error
+            raise LabError(f"the rehearsal fleet needs control groups it can write to: {error}") from error
 
     def _demand_root(self) -> None:
         """Raise LabError unless we are root."""

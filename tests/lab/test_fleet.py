@@ -294,6 +294,35 @@ class TestComingAndGoing:
         assert second.nodes["node3"].ctr("version").returncode == 0
         assert lame.services() == {"containerd": True, "sshd": True}
 
+    def test_where_no_control_groups_are_mounted_nothing_comes_up(self, second: Fleet) -> None:
+        try:
+            said = without_control_groups(second, "up")
+            assert "no control groups are mounted here" in said and "nsenter --net" in said
+            assert second.nodes == {}
+        finally:
+            end(second)
+
+    def test_where_no_control_groups_are_mounted_down_says_that_it_ended_nothing(self, second: Fleet) -> None:
+        second.up()
+        try:
+            before = {node.name: node.pid for node in second.nodes.values()}
+            said = without_control_groups(second, "down")
+            assert "no control groups are mounted here" in said
+            assert {node.name: node.pid for node in second.nodes.values()} == before != {}
+        finally:
+            end(second)
+
+    def test_down_does_not_call_down_what_lives_outside_its_groups(
+        self, second: Fleet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        second.up()
+        group = second.group
+        monkeypatch.setattr(second, "group", f"{group}-elsewhere")  # as with hierarchies that were mounted later
+        with pytest.raises(LabError, match=r"node1.* still live"):
+            second.down()
+        assert "node1" in second.nodes
+        monkeypatch.undo()
+
     def test_addresses_that_another_fleet_has_are_not_taken(self, fleet: Fleet, tmp_path: Path) -> None:
         assert fleet.nodes
         rival = Fleet(tmp_path / "state", cache=fleet.cache, network=fleet.network)
@@ -333,13 +362,34 @@ class TestComingAndGoing:
         assert traces(cold) == []
 
 
-def kill_up(fleet: Fleet, seconds: float) -> None:
-    """Start `up` in another process and kill that after some seconds."""
+def program_of(fleet: Fleet, act: str) -> list[str]:
+    """Return the command line that lets another process do something with a fleet."""
     program = (
         "from pathlib import Path; from lab.fleet import Fleet; import sys;"
-        "Fleet(Path(sys.argv[1]), cache=Path(sys.argv[2]), network=sys.argv[3]).up()"
+        f"Fleet(Path(sys.argv[1]), cache=Path(sys.argv[2]), network=sys.argv[3]).{act}()"
     )
-    argv = [sys.executable, "-c", program, str(fleet.state), str(fleet.cache), fleet.network]
+    return [sys.executable, "-c", program, str(fleet.state), str(fleet.cache), fleet.network]
+
+
+def without_control_groups(fleet: Fleet, act: str) -> str:
+    """Do something with a fleet where none are mounted, as in `ip netns exec`; return its last words."""
+    hide = 'umount --recursive --lazy /sys/fs/cgroup && exec "$@"'
+    argv = ["unshare", "--mount", "--propagation=private", "sh", "-c", hide, "hidden", *program_of(fleet, act)]
+    done = subprocess.run(argv, cwd=CLONE, capture_output=True, text=True, check=False)
+    assert done.returncode, "it did as if all was well"
+    return done.stderr.splitlines()[-1]
+
+
+def end(fleet: Fleet) -> None:
+    """End every process of a fleet by its process 1, whatever became of its groups."""
+    for node in fleet.nodes.values():
+        if node.pid:
+            os.kill(node.pid, signal.SIGKILL)
+
+
+def kill_up(fleet: Fleet, seconds: float) -> None:
+    """Start `up` in another process and kill that after some seconds."""
+    argv = program_of(fleet, "up")
     with subprocess.Popen(argv, cwd=CLONE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as up:
         time.sleep(seconds)
         up.kill()
