@@ -223,13 +223,15 @@ def expand(pattern: str) -> Iterator[str]:
 
 
 def _sequence(first: str, last: str, step: int, pattern: str) -> list[str]:
-    if first.isdigit() and last.isdigit() and step:
+    letters, found = string.ascii_letters, list[str]()
+    if first.isdecimal() and last.isdecimal() and step:
         width = len(first) if first.startswith("0") else 0
-        return [str(n).zfill(width) for n in range(int(first), int(last) + 1, step)]
-    letters = string.ascii_letters
-    if len(first) == len(last) == 1 and first in letters and last in letters and step:
-        return list(letters[letters.index(first) : letters.index(last) + 1 : step])
-    raise BadInventory(f"{pattern!r} has a range that is none", hint="a range looks like node[01:20] or db[a:f]")
+        found = [str(n).zfill(width) for n in range(int(first), int(last) + 1, step)]
+    elif len(first) == len(last) == 1 and first in letters and last in letters and step:
+        found = list(letters[letters.index(first) : letters.index(last) + 1 : step])
+    if not found:
+        raise BadInventory(f"{pattern!r} has a range that is none", hint="a range looks like node[01:20] or db[a:f]")
+    return found
 
 
 class _Loader(yaml.SafeLoader):

@@ -185,7 +185,9 @@ def test_ranges_are_written_out(pattern: str, hosts: list[str]) -> None:
     assert list(expand(pattern)) == hosts
 
 
-@pytest.mark.parametrize("pattern", ["node[1:c]", "node[ab:cd]", "node[1:3:0]", "node[é:ü]"])
+@pytest.mark.parametrize(
+    "pattern", ["node[1:c]", "node[ab:cd]", "node[1:3:0]", "node[é:ü]", "node[3:1]", "node[c:a]", "node[²:3]"]
+)
 def test_a_range_that_is_none_is_refused(pattern: str) -> None:
     with pytest.raises(BadInventory, match="range"):
         list(expand(pattern))
