@@ -102,6 +102,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 @fleet_wide(
     parse,
     tabulate=tabulate,
+    looks=True,
     help={
         "ref": "The image: a name, its short form, or a digest.",
         "digest": "What it must point at (default: what most hosts have).",

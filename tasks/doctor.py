@@ -40,20 +40,17 @@ class DoctorResult:
 
     Attributes:
         cleaned: what was, or would be, removed.
+        status: ok, as it only looks, unless something was removed.
         everything: whether a person wants to see what is ok as well; no part of the data.
     """
 
     findings: tuple[Finding, ...]
     cleaned: str = ""
+    status: Status = Status.OK
     everything: InitVar[bool] = False
 
     def __post_init__(self, everything: bool) -> None:
         self._everything = everything
-
-    @property
-    def status(self) -> Status:
-        """It only looks, unless something was removed."""
-        return Status.CHANGED if self.cleaned else Status.OK
 
     @property
     def shown(self) -> list[Finding]:
@@ -94,6 +91,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 @per_host(
     parse,
     tabulate=tabulate,
+    looks=lambda request: not request.clean,
     help={
         "clean": "Remove what killed runs of ctr-ferry left: labels, unfinished ingests, names, files.",
         "all": "Show what is ok as well; one host alone always shows it.",
@@ -111,7 +109,8 @@ def doctor(host: Host, request: Request) -> DoctorResult:
         if request.clean:
             found, cleaned = _clean(host, visit, found)
     found += [_registry(sight) for sight in registry.look(host, host.target.registries)]
-    result = DoctorResult(tuple(found), cleaned, everything=request.all)
+    status = Status.CHANGED if cleaned else Status.OK
+    result = DoctorResult(tuple(found), cleaned, status, everything=request.all)
     if ill := [finding.what for finding in found if finding.health is Health.FAIL]:
         raise Unhealthy(f"to be mended: {', '.join(ill)}", hint="do as the table says", result=result)
     return result

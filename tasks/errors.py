@@ -8,7 +8,7 @@
     │   ├── BadInventory            bad-inventory
     │   ├── BadArchive              bad-archive
     │   ├── UnknownHost             unknown-host
-    │   └── NoHosts                 no-hosts: @failed of a run without failures; exit 0
+    │   └── NoHosts                 no-hosts: @failed of a run without failures
     ├── Unreachable                 exit 4   host-unreachable: no ssh session
     │   ├── HostUnresolved          host-unresolved
     │   ├── ConnectTimeout          connect-timeout
@@ -120,10 +120,9 @@ class UnknownHost(UsageError):
 
 
 class NoHosts(UsageError):
-    """A pattern such as ``@failed`` fits no host: there is nothing to do, and nothing is wrong."""
+    """A pattern such as ``@failed`` fits no host."""
 
     kind = "no-hosts"
-    exit_code = 0
 
 
 class Unreachable(FerryError):

@@ -112,7 +112,7 @@ def _hint(place: Place) -> str:
     return f"try: fab -H … retag --src {name} --dst {name} -n {place.namespace} --to-namespace {_KUBELETS}"
 
 
-@fleet_wide(parse, tabulate=tabulate, help={"match": "Glob on whole names, such as '*/app:1'."})
+@fleet_wide(parse, tabulate=tabulate, looks=True, help={"match": "Glob on whole names, such as '*/app:1'."})
 def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Find an image on the hosts: in every namespace of every containerd; says where kubelet does not look."""
     answers = fleet.each(lambda host: _look(host, request.match))

@@ -95,6 +95,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 @fleet_wide(
     parse,
     tabulate=tabulate,
+    looks=True,
     help={
         "match": "Glob on whole names, such as 'dead.example:5000/*' (default: all).",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",

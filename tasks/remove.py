@@ -6,7 +6,7 @@ Looks at all hosts first, so that what would go can be shown, and asked about on
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tasks.ctr import removal, shell
@@ -84,42 +84,33 @@ class Removed:
         self.status, self.error = Status.FAILED, error.to_json()
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class RemoveResult:
-    """One host's result: every name that was asked for, or that the glob fits.
-
-    Attributes:
-        dry_run: whether nothing was done yet; no part of the data.
-    """
+    """One host's result: every name that was asked for, or that the glob fits."""
 
     namespace: str
     names: tuple[Removed, ...]
-    dry_run: InitVar[bool] = False
-
-    def __post_init__(self, dry_run: bool) -> None:
-        self._dry_run = dry_run
 
     @property
     def status(self) -> Status:
         """changed where any name went."""
-        return Status.CHANGED if any(n.status is Status.CHANGED for n in self.names) else Status.UNCHANGED
+        return Status.of_all(name.status for name in self.names)
 
     def lines(self) -> list[str]:
         """A line a name, what went with it below."""
         if not self.names:
             return [f"no name in namespace {self.namespace} fits"]
-        return [line for name in self.names for line in self._name_lines(name, several=len(self.names) > 1)]
+        return [line for name in self.names for line in _name_lines(name, several=len(self.names) > 1)]
 
-    def _name_lines(self, removed: Removed, *, several: bool) -> Iterator[str]:
-        would = self._dry_run and removed.status is Status.CHANGED
-        status = "would go" if would else removed.status
-        yield f"{removed.name} {removed.digest}".rstrip() + (f"  {status}" if several else "")
-        for record in removed.records:
-            yield f"  and CRI's record {record}"
-        if removed.note:
-            yield f"  {removed.note}"
-        if removed.error and several:
-            yield from (f"  {line}" for line in error_lines(removed.error))
+
+def _name_lines(removed: Removed, *, several: bool) -> Iterator[str]:
+    yield f"{removed.name} {removed.digest}".rstrip() + (f"  {removed.status}" if several else "")
+    for record in removed.records:
+        yield f"  and CRI's record {record}"
+    if removed.note:
+        yield f"  {removed.note}"
+    if removed.error and several:
+        yield from (f"  {line}" for line in error_lines(removed.error))
 
 
 @dataclass(slots=True)
@@ -276,7 +267,7 @@ def act(host: Host, made: Plan) -> RemoveResult:
     """
     if made.going and not host.dry_run:
         _remove(host, made)
-    result = RemoveResult(made.here.namespace, tuple(made.names), dry_run=host.dry_run)
+    result = RemoveResult(made.here.namespace, tuple(made.names))
     if len(made.names) == 1 and made.errors:
         raise made.errors[0]
     if made.errors:

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.errors import UsageError
 from tasks.fleet.command import at_desk
-from tasks.fleet.outcome import Table, View
+from tasks.fleet.outcome import Status, Table, View
 
 if TYPE_CHECKING:
     from tasks.fleet.desk import Desk
     from tasks.fleet.record import Run
-
-_STATUSES = ("changed", "unchanged", "ok", "failed", "unreachable", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "started": run.data["started"],
         "commands": run.data["commands_asked"],
         "hosts": len(run.data["hosts"]),
-        "statuses": {status: statuses.count(status) for status in _STATUSES if status in statuses},
+        "statuses": {status: statuses.count(status) for status in Status if status in statuses},
         "seconds": _seconds(run.data),
         "exit": run.data["exit"],
         "state": run.state,

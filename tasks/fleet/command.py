@@ -78,6 +78,7 @@ class Command(fabric.Task):  # type: ignore[misc]
         kind: what the body works on.
         tabulate: of a fleet command, from its results by host to what a person reads; None is a row a host.
         before: is told request and targets before any host is touched; raises what is wrong with them.
+        looks: whether it only looks, so that no host can be changed by it; tells by the request where that depends.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class Command(fabric.Task):  # type: ignore[misc]
         positional: Iterable[str] = (),
         tabulate: Callable[..., Any] | None = None,
         before: Callable[..., None] | None = None,
+        looks: bool | Callable[[Any], bool] = False,
     ) -> None:
         self.kind, self.parse, self.tabulate, self.before = kind, parse, tabulate, before
+        self._looks = looks
         self._common = _OUTPUT if kind is Kind.DESK else _OUTPUT | _RUN
         super().__init__(
             body,
@@ -125,11 +128,24 @@ class Command(fabric.Task):  # type: ignore[misc]
         Raises:
             UsageError: with the option that is wrong.
         """
+        _refuse_empty(options, self.positional)
         common = {name: options.get(name) for name in _FLAGS | {"serial", "limit_failures"}}
         own = {name: value for name, value in options.items() if name not in self._common}
         return CommonOptions.parse(
             bool(common["json"]), bool(common["dry_run"]), common["serial"], common["limit_failures"]
         ), self.parse(**own)
+
+    def looks(self, request: Any) -> bool:
+        """Whether it changes nothing on any host, whatever it finds."""
+        return self._looks(request) if callable(self._looks) else self._looks
+
+
+def _refuse_empty(options: Mapping[str, Any], positional: Iterable[str]) -> None:
+    """An empty value is a variable of somebody's shell that was not set; it would mean that nothing was given."""
+    for name, value in options.items():
+        if name not in positional and (value == "" or (isinstance(value, list) and "" in value)):
+            option = f"--{name.rstrip('_').replace('_', '-')}"
+            raise UsageError(f"{option} is empty", hint=f"give a value, or leave {option} out")
 
 
 _FLAGS = {"json", "dry_run"}
@@ -140,7 +156,8 @@ def per_host(parse: Callable[..., Any], **options: Any) -> Callable[[Callable[..
 
     Args:
         parse: takes the options by keyword, each None or a list by default; returns the request.
-        options: ``help`` (option to text), ``iterable`` (options that may be repeated), ``positional``, ``before``.
+        options: ``help`` (option to text), ``iterable`` (options that may be repeated), ``positional``, ``before``,
+            ``looks``.
     """
     return lambda body: Command(body, kind=Kind.HOST, parse=parse, **options)
 

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from tasks.errors import FerryError, InternalError, Interrupted, NotStarted
 from tasks.fleet.command import CommonOptions
-from tasks.fleet.outcome import Result
+from tasks.fleet.outcome import Result, as_dry_run
 from tasks.ssh.host import Host
 
 _LAST_WORDS = 1.0  # seconds that hosts get to say that they were cut off
@@ -211,9 +211,11 @@ class Fleet:
         start = time.monotonic()
         answer = _answer(host, work)
         seconds = time.monotonic() - start
+        failed = isinstance(answer, FerryError)
+        if self.dry_run and (failed or last):  # a first look is the command's own, to be read as it is
+            answer = as_dry_run(answer)
         self.answers[host.name] = answer
         self.seconds[host.name] = self.seconds.get(host.name, 0.0) + seconds
-        failed = isinstance(answer, FerryError)
         if failed or (last and self._last):
             host.close_quietly()
         if failed or last:
@@ -221,6 +223,11 @@ class Fleet:
         else:
             self._watch.rest(host.name)
         return answer
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether the current command only looks."""
+        return self._options.dry_run
 
     @property
     def at_terminal(self) -> bool:

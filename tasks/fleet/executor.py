@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import takewhile
 from types import FrameType
 from typing import Any
 
@@ -26,7 +28,7 @@ from tasks.fleet.command import Command, CommonOptions, Kind
 from tasks.fleet.config import PROJECT, FleetConfig, limits
 from tasks.fleet.crew import Answer, Fleet, Terminated, Watch
 from tasks.fleet.desk import Desk
-from tasks.fleet.outcome import Outcome, Status, View, exit_code
+from tasks.fleet.outcome import Outcome, Status, View, as_dry_run, exit_code
 from tasks.fleet.roster import Roster, inventory_file
 from tasks.ssh.host import Host
 from tasks.ssh.target import Target
@@ -77,6 +79,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             return _code_of(cut)
 
     def _run(self, calls: Sequence[Any]) -> int:
+        _refuse_hosts_given_twice(sys.argv[1:])
         self._load_environment()
         dry, as_json = bool(self.config.run.dry), any(call.kwargs.get("json") for call in calls)
         lines = [_read(call, dry=dry, as_json=as_json) for call in calls]
@@ -92,6 +95,15 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             return _report(done, lines, 0)
         return self._on_hosts(lines, config, desk, done)
 
+    def _select(self, roster: Roster, patterns: Sequence[str]) -> list[Target]:
+        """The targets of patterns; what is to be known of them is said, each thing once."""
+        known = set(roster.notes)
+        targets = roster.select(patterns)
+        for note in roster.notes:
+            if note not in known:
+                show.note(note)
+        return targets
+
     def _load_environment(self) -> None:
         try:
             self.config.load_shell_env()
@@ -103,16 +115,14 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         ssh_config = self.config.base_ssh_config
         aliases = {name for name in ssh_config.get_hostnames() if not set("*?!") & set(name)}
         file = inventory_file(config.inventory, PROJECT)
-        return Roster(file, config.trust, limits(self.config), aliases.__contains__, runs.hosts)
+        return Roster(file, config.trust, limits(self.config), aliases.__contains__, runs.past)
 
     def _on_hosts(self, lines: Sequence[Line], config: FleetConfig, desk: Desk, done: list[show.Done]) -> int:
         first = next(line.command for line in lines if line.command.kind is not Kind.DESK)
         if not desk.patterns:
             hint = f"fab -H HOST[,HOST…] {first.name} …; groups, globs and !exclusions will do"
             raise UsageError(f"{first.name} needs hosts", hint=hint)
-        targets = desk.roster.select(desk.patterns)
-        for note in desk.roster.notes:
-            show.note(note)
+        targets = self._select(desk.roster, desk.patterns)
         for line in lines:
             if line.command.before:
                 line.command.before(line.request, targets)
@@ -124,7 +134,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             return Host(target, base.clone(), run_id=run_id, log=kept.exchange)
 
         def crew(watch: Watch) -> Fleet:
-            return Fleet(hosts, config.workers, watch, lambda pattern: map(host, desk.roster.select([pattern])))
+            return Fleet(hosts, config.workers, watch, lambda pattern: map(host, self._select(desk.roster, [pattern])))
 
         hosts = {target.name: host(target) for target in targets}
         code = 1  # of a fault of ours
@@ -148,6 +158,13 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         return code
 
 
+def _refuse_hosts_given_twice(words: Sequence[str]) -> None:
+    """Before and behind a command's name, Invoke takes ``-H`` twice, and of both the last alone."""
+    given = [word for word in takewhile(lambda word: word != "--", words) if word.startswith(("-H", "--hosts"))]
+    if len(given) > 1:
+        raise UsageError("-H is given twice", hint="name all hosts in one: -H HOST,HOST")
+
+
 def _read(call: Any, *, dry: bool, as_json: bool) -> Line:
     """One document is all of stdout: --json on one command is --json on all."""
     common, request = call.task.read(call.kwargs)
@@ -159,6 +176,11 @@ def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:
     versions = {name: version(name) for name in ("fabric", "invoke", "paramiko")}
     return {
         "commands_asked": [line.command.name for line in lines],
+        "asked": [
+            {"command": each.command.name, "dry_run": each.common.dry_run, "looks": each.command.looks(each.request)}
+            for each in lines
+            if each.command.kind is not Kind.DESK
+        ],
         "hosts": hosts,
         "versions": {"python": platform.python_version(), **versions},
     }
@@ -222,6 +244,7 @@ def _on_fleet(
 
 def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer]) -> Outcome:
     answer = answers.get(name) or NotStarted("an earlier command of this line failed here")
+    answer = as_dry_run(answer) if fleet.dry_run else answer  # also what a fleet command made of its hosts' answers
     return Outcome.of(name, fleet.seconds.get(name, 0.0), answer)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from tasks.errors import FerryError, NotStarted, Unreachable
 
@@ -17,11 +18,18 @@ class Status(StrEnum):
     """Ansible's words, where it has them."""
 
     CHANGED = "changed"
+    WOULD_CHANGE = "would-change"  # of a dry run
     UNCHANGED = "unchanged"
     OK = "ok"
     FAILED = "failed"
     UNREACHABLE = "unreachable"
     SKIPPED = "skipped"
+
+    @classmethod
+    def of_all(cls, statuses: Iterable[Status]) -> Status:
+        """Of one host's images together: changed where any was, or would be."""
+        seen = set(statuses)
+        return next((status for status in (cls.CHANGED, cls.WOULD_CHANGE) if status in seen), cls.UNCHANGED)
 
 
 @runtime_checkable
@@ -30,7 +38,7 @@ class Result(Protocol):
 
     @property
     def status(self) -> Status:
-        """changed, unchanged, or ok for a command that only reads."""
+        """changed, unchanged, or ok for a command that only reads; a dry run's changed becomes would-change."""
 
     def lines(self) -> list[str]:
         """What a person reads of it."""
@@ -86,6 +94,25 @@ class Outcome:
         if self.error:
             document["error"] = self.error.to_json()
         return document
+
+
+_Told = TypeVar("_Told")
+
+
+def as_dry_run(told: _Told) -> _Told:
+    """The same result or error, where all that says ``changed`` says ``would-change``: nothing was done."""
+    if told is Status.CHANGED:
+        return Status.WOULD_CHANGE  # type: ignore[return-value]
+    if type(told) in (tuple, list):
+        return type(told)(map(as_dry_run, told))  # type: ignore[call-arg,call-overload]
+    if isinstance(told, FerryError):
+        told.result = as_dry_run(told.result)
+    if not dataclasses.is_dataclass(told) or isinstance(told, type):
+        return told
+    changed = copy.copy(told)
+    for field in dataclasses.fields(told):
+        object.__setattr__(changed, field.name, as_dry_run(getattr(told, field.name)))
+    return changed
 
 
 def error_lines(error: Mapping[str, str]) -> list[str]:

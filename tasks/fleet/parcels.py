@@ -94,7 +94,7 @@ class DeliveryResult:
     @property
     def status(self) -> Status:
         """changed where any image came."""
-        return Status.CHANGED if any(i.status is Status.CHANGED for i in self.images) else Status.UNCHANGED
+        return Status.of_all(image.status for image in self.images)
 
     def lines(self) -> list[str]:
         """A line an image, its digest and bytes below."""

@@ -23,11 +23,10 @@ from typing import Any
 
 from tasks.errors import UsageError
 from tasks.fleet.crew import Answer, Watch
-from tasks.fleet.outcome import Outcome
+from tasks.fleet.outcome import Outcome, Status, names
 from tasks.ssh.exchange import Transcript
 
 _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
-_STATUSES = ("failed", "unreachable", "changed", "unchanged", "ok", "skipped")
 _LONG = 0.01  # seconds; where writing run.json takes longer, it
 _REST = 9  # is not written for one more outcome until so many times as long has passed
 _FRAME = re.compile(rb"\nferry-[0-9a-f]{16} (begin|end|beat)(?: (\S+))?\n")
@@ -210,6 +209,11 @@ class Run:
         started = _started(self.data["pid"])
         return "running" if started and started == self.data.get("pid_started", started) else "killed"
 
+    @property
+    def is_this(self) -> bool:
+        """Whether this process is at it."""
+        return self.state == "running" and bool(self.data["pid"] == os.getpid())
+
     def log(self, host: str) -> Path:
         """Where a host's log is, if anything was asked there."""
         return self.folder / f"{log_name(host)}.log"
@@ -223,9 +227,35 @@ class Run:
         """Every outcome of every command, in order."""
         return [outcome for command in self.data["commands"] for outcome in command["outcomes"]]
 
-    def hosts(self, *statuses: str) -> list[str]:
-        """The hosts that any command left with one of these statuses."""
-        return list(dict.fromkeys(o["host"] for o in self.outcomes() if o["status"] in statuses))
+    @property
+    def asked(self) -> list[Mapping[str, Any]]:
+        """The commands that were to work on hosts, also those that never began: whether it was a dry run or a look."""
+        return list(self.data.get("asked", self.data["commands"]))  # a record of an earlier version tells what began
+
+    @property
+    def could_change(self) -> bool:
+        """Whether any command could have changed a host: not in a dry run, and not by looking."""
+        return any(not each["dry_run"] and not each.get("looks") for each in self.asked)
+
+    @property
+    def would_change(self) -> bool:
+        """Whether it was a dry run of such a command."""
+        return any(each["dry_run"] and not each.get("looks") for each in self.asked)
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Hosts of a run that is over, of which some command has no outcome: it was killed, or never came to it."""
+        if self.state == "running":
+            return []
+        done = [{o["host"] for o in command["outcomes"]} for command in self.data["commands"]]
+        whole = set.intersection(*done) if done and len(done) == len(self.asked) else set()
+        return [host for host in self.data["hosts"] if host not in whole]
+
+    def hosts(self, status: str) -> list[str]:
+        """The hosts that any command left with this status; those that are `unfinished` count as failed."""
+        found = {o["host"] for o in self.outcomes() if o["status"] == status}
+        found |= set(self.unfinished) if status == Status.FAILED else set()
+        return [host for host in self.data["hosts"] if host in found]
 
 
 class Kept:
@@ -288,13 +318,51 @@ class Runs:
             raise UsageError(many, hint="fab runs lists them")
         return fits[0]
 
-    def hosts(self, pattern: str) -> list[str]:
-        """What ``@failed``, ``@unreachable`` (of the last run) and ``@RUN:failed`` mean.
+    def past(self, pattern: str) -> Past:
+        """What ``@failed`` and its like mean: hosts of the last run that could change something, or of ``@RUN:failed``.
 
         Raises:
-            UsageError: where it is no such pattern, or the run is not there.
+            UsageError: where it is no such pattern, the run is not there, or it is not over.
         """
-        run, _, status = pattern.removeprefix("@").rpartition(":")
-        if status not in _STATUSES:
-            raise UsageError(f"-H {pattern}: it is one of @{', @'.join(_STATUSES)}, or @RUN:failed")
-        return self.find(run or "last").hosts(status)
+        wanted, _, status = pattern.removeprefix("@").rpartition(":")
+        if status not in list(Status):
+            raise UsageError(f"-H {pattern}: it is one of @{', @'.join(Status)}, or @RUN:failed")
+        run = self.find(wanted) if wanted else self._last(Status(status))
+        if not wanted and run.state == "running":
+            raise UsageError(
+                f"-H {pattern}: the last run, {run.id}, is still going",
+                hint=f"wait for it, or name a run: @{run.id}:{status}",
+            )
+        return Past(run, Status(status), run.hosts(status))
+
+    def _last(self, status: Status) -> Run:
+        """The last run that such a status can be of; only a dry run says what would change."""
+        dry = status is Status.WOULD_CHANGE
+        runs = [r for r in self.all() if (r.would_change if dry else r.could_change) and not r.is_this]
+        if not runs:
+            what = "was a dry run" if dry else "could change something (looks and dry runs do not count)"
+            raise UsageError(
+                f"-H @{status}: no run of {self.root} {what}", hint=f"fab runs lists them; @RUN:{status} names one"
+            )
+        return runs[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a pattern such as ``@failed`` means."""
+
+    run: Run
+    status: Status
+    hosts: list[str]
+
+    @property
+    def note(self) -> str:
+        """Which run and hosts these are, and of which others somebody may think as well."""
+        cut = [host for host in self.run.unfinished if host in self.hosts] if self.status is Status.FAILED else []
+        also = [s for s in (Status.FAILED, Status.UNREACHABLE, Status.SKIPPED) if s is not self.status]
+        others = [f"{len(hosts)} {s}" for s in also if (hosts := self.run.hosts(s))]
+        return (
+            f"run {self.run.id} left {names(self.hosts, every=True) or 'no host'} {self.status}"
+            + (f" ({names(cut, every=True)} cut off, without an outcome)" if cut else "")
+            + (f"; besides, {', '.join(others)}" if others else "")
+        )

@@ -5,16 +5,23 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.errors import BadInventory, NoHosts, UnknownHost, UsageError
-from tasks.fleet.inventory import Inventory
+from tasks.fleet.inventory import Inventory, expand
 from tasks.fleet.outcome import names
 from tasks.fleet.settings import target
 from tasks.ssh.target import Limits, Target, Trust, parse_address
+
+if TYPE_CHECKING:
+    from tasks.fleet.record import Past
+
+_RANGE_LIKE = re.compile(r"\[[^]]*:[^]]*\]")  # no host's name has a colon, so that no character class needs one
 
 
 class Roster:
@@ -33,7 +40,7 @@ class Roster:
         trust: Trust,
         limits: Limits,
         alias: Callable[[str], bool],
-        past: Callable[[str], list[str]] = lambda _: [],
+        past: Callable[[str], Past] | None = None,
     ) -> None:
         self._file = file
         self._trust = trust
@@ -85,7 +92,8 @@ class Roster:
         Raises:
             As `select`, but for what is wrong with one host's variables.
         """
-        words = [w for word in patterns if word.strip() for w in self._of_the_past(word.strip())]
+        asked = [word.strip() for word in patterns if word.strip()]
+        words = [each for word in asked for each in self._spelt_out(word)]
         chosen: dict[str, None] = {}
         for word in words:
             if not word.startswith("!"):
@@ -94,17 +102,33 @@ class Roster:
             if word.startswith("!"):
                 for name in self._excluded(word[1:], chosen):
                     chosen.pop(name, None)
+        if not chosen and any(word.startswith("@") for word in asked):
+            told = "\n".join(note for note in self._notes if note.startswith("@"))
+            raise NoHosts(
+                f"-H {','.join(asked)} leaves no host", said=told, hint="fab show --run RUN tells what it did"
+            )
         if not chosen:
-            raise UsageError(f"-H {','.join(words)} leaves no host", hint="name at least one host or group")
+            raise UsageError(f"-H {','.join(asked)} leaves no host", hint="name at least one host or group")
         return list(chosen)
 
-    def _of_the_past(self, word: str) -> list[str]:
-        if not word.lstrip("!").startswith("@"):
-            return [word]
-        hosts = self._past(word.lstrip("!"))
-        if not hosts and not word.startswith("!"):
-            raise NoHosts(f"-H {word} leaves no host: that run has none", hint="fab show tells what it did")
-        return [f"!{host}" for host in hosts] if word.startswith("!") else hosts
+    def _spelt_out(self, word: str) -> list[str]:
+        """A word as the words that it stands for: hosts of an earlier run, or all of a range; ``!`` stays before each.
+
+        Raises:
+            UsageError: a range that is none, which as a character class would mean other hosts.
+        """
+        sign, name = ("!", word[1:].strip()) if word.startswith("!") else ("", word)
+        if name.startswith("@") and self._past:
+            past = self._past(name)
+            self._notes.setdefault(f"{name}: {past.note}", [])
+            return [f"{sign}{host}" for host in past.hosts]
+        try:
+            found = list(expand(name))
+        except BadInventory as error:
+            raise UsageError(f"-H {word}: {error.message}", hint=error.hint) from error
+        if any(not _is_ipv6(bracket) for each in found for bracket in _RANGE_LIKE.findall(each)):
+            raise UsageError(f"-H {word} has a range that is none", hint="a range looks like node[01:20] or db[a:f]")
+        return [f"{sign}{each}" for each in found]
 
     def _excluded(self, word: str, chosen: Collection[str]) -> list[str]:
         """A misspelt exclusion is refused like any other name: it would leave a host in that was meant to be out."""
@@ -120,6 +144,8 @@ class Roster:
 
     def _match(self, word: str) -> list[str]:
         if found := self._inventory_names(word):
+            if found == [word] and word in self.inventory.groups:
+                self._notes.setdefault(f"{word} is a host and a group of {self._file}: the host is taken", [])
             return found
         _, host, _ = parse_address(word)
         if self._inventory_names(host) == [host] or self._is_elsewhere(word):
@@ -186,6 +212,13 @@ class Roster:
             f"{word!r} is no host or group of {self._file}, no address and no Host of ssh_config",
             hint=f"did you mean {' or '.join(near)}?" if near else f"for a plain host name write user@{word}",
         )
+
+
+def _is_ipv6(word: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(word.strip("[]")))
+    except ValueError:
+        return False
 
 
 def _is_address(word: str) -> bool:

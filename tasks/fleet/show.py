@@ -22,6 +22,7 @@ from tasks.fleet.outcome import Outcome, Status, Table, View, error_lines, names
 
 _COLOURS = {
     Status.CHANGED: "yellow",
+    Status.WOULD_CHANGE: "cyan",
     Status.UNCHANGED: "green",
     Status.OK: "green",
     Status.FAILED: "bold red",
@@ -87,7 +88,7 @@ def _rows(done: Done, outcomes: list[Outcome], *, results: bool = True) -> None:
     """One row a host, with its result (a table may have told that) and error; equal ones share a row."""
     alike: dict[tuple[str, ...], list[Outcome]] = {}
     for outcome in outcomes:
-        said = (_status(outcome, dry_run=done.dry_run), *_lines(outcome, result=results))
+        said = (str(outcome.status), *_lines(outcome, result=results))
         alike.setdefault(said, []).append(outcome)
     rows = []
     for (status, *lines), group in alike.items():
@@ -152,10 +153,6 @@ def _csv(table: Table) -> None:
     lines.writerow(column.lower() for column in table.columns)
     lines.writerows(table.apart or table.rows)
     _say(text.getvalue().removesuffix("\n"))
-
-
-def _status(outcome: Outcome, *, dry_run: bool) -> str:
-    return "would change" if dry_run and outcome.status is Status.CHANGED else str(outcome.status)
 
 
 def _lines(outcome: Outcome, *, result: bool) -> list[str]:

@@ -137,7 +137,7 @@ class TestOnlyWhatIsMissing:
         targets = others(stage, node3)
         before = stage.on_each(blobs, targets)
         run = copy(fab, names_of(targets), "--from", "node3", "--ref", stage.name(), "--dry-run")
-        assert run.statuses == dict.fromkeys(names_of(targets), "changed")
+        assert run.statuses == dict.fromkeys(names_of(targets), "would-change")
         for target in targets:
             told = run.image(target.name)
             assert (told["blobs_sent"], told["bytes_sent"]) == (len(image.blobs), size(image, set(image.blobs)))

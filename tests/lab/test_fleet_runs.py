@@ -152,5 +152,5 @@ def test_two_hundred_hosts_with_dead_and_hanging_ones(fab: Fab, fleet: Fleet, cr
         assert many.connections() == dict.fromkeys([*many.good, *many.hanging], 1)
         assert 0 < run.peak < 250 << 10
         assert len(run.err.splitlines()) == 200  # a line a host
-        again = runs("-H", "@unreachable", "run", "--json", "true")
+        again = runs("-H", "@last:unreachable", "run", "--json", "true")
         assert set(again.outcomes) == set(bad)

@@ -131,7 +131,7 @@ class TestAnotherName:
         goal = market.name(registry, "dry")
         market.stage.seed(plain, source)
         run = market.push(market.nodes, "--ref", source, "--as", goal, "--dry-run")
-        assert (run.exit, set(run.statuses.values())) == (0, {"changed"})
+        assert (run.exit, set(run.statuses.values())) == (0, {"would-change"})
         assert market.there(registry, goal) is None
         assert uploads(market, registry, "dry") == []
 

@@ -265,7 +265,7 @@ class TestAsks:
         stage.seed(image, stage.name("one"), stage.name("two"))
         before = stage.on_each(stage.records)
         run = remove(fab, everywhere(stage), "--match", f"*{stage.token}*", "--dry-run")
-        assert (run.exit, set(run.statuses.values())) == (0, {"changed"})
+        assert (run.exit, set(run.statuses.values())) == (0, {"would-change"})
         assert stage.on_each(stage.records) == before
 
     def test_nothing_for_one_name_at_a_terminal(self, fab: Fab, stage: Stage, image: BuiltImage, node3: Node) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+from pathlib import Path
 
 import pytest
 from ferry import Fab, Stage, counting, has_cri, names_of
@@ -164,19 +166,31 @@ class TestLookingOnly:
         words = ["retag", "--json", "--src", src, "--dst", dst, "--method", method]
         hosts = ",".join(stage.nodes)
         run = fab("--dry", "-H", hosts, *words) if way == "fab --dry" else fab("-H", hosts, *words, "--dry-run")
-        assert (run.exit, run.statuses) == (0, dict.fromkeys(stage.nodes, "changed"))
+        assert (run.exit, run.statuses) == (0, dict.fromkeys(stage.nodes, "would-change"))
         assert run.document["commands"][0]["dry_run"] is True
         for node in stage.nodes.values():
             has_tag = method == "auto" and node.name != "node1"
             assert run.image(node.name)["method"] == ("tag" if has_tag else method.replace("auto", "index"))
             assert "would move" in run.image(node.name)["note"]
+            assert run.image(node.name)["status"] == "would-change"
         assert stage.on_each(stage.records) == before
 
-    def test_says_would_change_to_people(self, fab: Fab, stage: Stage, node3: Node, image: BuiltImage) -> None:
+    def test_is_told_and_recorded_as_what_would_change(
+        self, fab: Fab, stage: Stage, node3: Node, image: BuiltImage, tmp_path: Path
+    ) -> None:
         stage.seed(image, stage.name(), nodes=[node3])
-        run = fab("-H", "node3", "retag", "--src", stage.name(), "--dst", "new.example/a:1", "--dry-run")
+        own = {"FABRIC_FLEET_RUNS": str(tmp_path)}
+        words = ("retag", "--src", stage.name(), "--dst", stage.name("new"))
+        run = fab("-H", "node3", *words, "--dry-run", **own)
         assert run.exit == 0
-        assert "would change" in run.out
+        assert "would-change" in run.out and "changed" not in run.out
+        (past,) = json.loads(fab("runs", "--json", **own).out)["commands"][0]["result"]
+        assert past["statuses"] == {"would-change": 1}
+        done = fab("-H", "@changed", *words, **own)
+        assert (done.exit, stage.records(node3).keys()) == (2, {stage.name()}), done.err
+        done = fab("-H", "@would-change", *words, **own)
+        assert (done.exit, stage.records(node3).keys()) == (0, {stage.name(), stage.name("new")}), done.err
+        assert f"@would-change: run {past['id']} left node3 would-change" in done.err
 
 
 class TestSudo:

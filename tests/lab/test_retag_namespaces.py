@@ -204,7 +204,7 @@ class TestWhatIsThereAlready:
         stage.seed(image, name, namespace=namespace)
         words = ("-n", namespace, "--to-namespace", target, "--src", name, "--dst", name)
         dry = fab.retag(stage.nodes, *words, "--dry-run")
-        assert dry.statuses == dict.fromkeys(stage.nodes, "changed")
+        assert dry.statuses == dict.fromkeys(stage.nodes, "would-change")
         assert stage.on_each(lambda n: stage.records(n, target)) == {n: {} for n in stage.nodes}
         assert fab.retag(stage.nodes, *words).statuses == dict.fromkeys(stage.nodes, "changed")
         assert fab.retag(stage.nodes, *words).statuses == dict.fromkeys(stage.nodes, "unchanged")

@@ -190,7 +190,7 @@ class TestSave:
         stage.seed(images.both, other, nodes=[node3])
         file = tmp_path / "a.tar"
         words = ("save", "--json", "--out", str(file), "--ref")
-        assert fab("-H", "node3", *words, name, "--dry-run").statuses == {"node3": "changed"}
+        assert fab("-H", "node3", *words, name, "--dry-run").statuses == {"node3": "would-change"}
         assert files(tmp_path) == []
         assert statuses(fab("-H", "node3", *words, name, *words, name)) == [
             {"node3": "changed"},
@@ -374,7 +374,7 @@ class TestLoad:
         words = ("load", "--json", "--archive", str(file), "--as", name)
         run = fab("-H", "node3", *words)
         assert (run.exit, run.error["kind"]) == (1, "reference-exists")
-        assert fab("-H", "node3", *words, "--force", "--dry-run").statuses == {"node3": "changed"}
+        assert fab("-H", "node3", *words, "--force", "--dry-run").statuses == {"node3": "would-change"}
         assert stage.records(node3)[name].digest == images.plain.target.digest
         assert fab("-H", "node3", *words, "--force").statuses == {"node3": "changed"}
         assert stage.records(node3) == {name: stage.records(node3)[name]}

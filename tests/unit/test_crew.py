@@ -273,3 +273,30 @@ def test_an_interrupt_waits_for_nobody_that_does_not_hear_it(monkeypatch: pytest
         assert kinds(crew.fleet.answers) == {"a": "interrupted", "b": "interrupted"}
     finally:
         released.set()
+
+
+@dataclass(frozen=True)
+class Many:
+    images: tuple[Did, ...]
+    status: Status = Status.CHANGED
+
+    def lines(self) -> list[str]:
+        return [str(image.status) for image in self.images]
+
+
+def test_what_a_dry_run_gives_is_that_it_would_change() -> None:
+    crew = Crew(2)
+
+    def work(host: Machine) -> Many:
+        done = Many((Did(1, Status.CHANGED), Did(2, Status.UNCHANGED)))
+        if host.name == "b":
+            raise errors.SomeFailed("1 of 2", result=done)
+        return done
+
+    answers = crew.each(work, dry_run=True)
+    results = [answers["a"], cast(errors.FerryError, answers["b"]).result]
+    assert [(r.status, r.lines()) for r in results] == [(Status.WOULD_CHANGE, ["would-change", "unchanged"])] * 2
+    assert crew.seen.ended == answers == crew.fleet.answers
+    looked = crew.each(lambda _: Did(1, Status.CHANGED), dry_run=True, close=False)  # a plan that is to be acted on
+    assert {cast(Did, answer).status for answer in looked.values()} == {Status.CHANGED}
+    assert {cast(Did, a).status for a in crew.each(lambda _: Did(1, Status.CHANGED)).values()} == {Status.CHANGED}

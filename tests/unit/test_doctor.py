@@ -284,7 +284,7 @@ class TestTheTable:
     def test_data_has_all_findings_and_nothing_of_what_is_shown(self) -> None:
         data = Outcome.of("h", 1.0, DoctorResult((WELL, ILL), everything=True)).to_json()["result"]
         assert [f["what"] for f in data["findings"]] == ["a", "b"]
-        assert set(data) == {"findings", "cleaned"}
+        assert set(data) == {"findings", "cleaned", "status"}
 
 
 class FakeHost:

@@ -17,7 +17,7 @@ import pytest
 from tasks import errors
 from tasks.fleet.live import Quiet
 from tasks.fleet.outcome import Outcome, Status
-from tasks.fleet.record import Kept, Record, Run, Runs, log_name, new_run_id, prune
+from tasks.fleet.record import Kept, Record, Run, Runs, _started, log_name, new_run_id, prune
 from tasks.secrets import Secret
 from tasks.ssh.exchange import Transcript
 
@@ -47,10 +47,11 @@ class Book:
         read: dict[str, Any] = json.loads((self.root / run_id / "run.json").read_text())
         return read
 
-    def run(self, run_id: str, **statuses: str) -> None:
+    def run(self, run_id: str, *, dry_run: bool = False, looks: bool = False, **statuses: str) -> None:
         """Write a whole run."""
         record = self.record(run_id, tuple(statuses))
-        record.command("retag", {}, dry_run=False)
+        record._head["asked"] = [{"command": "retag", "dry_run": dry_run, "looks": looks}]
+        record.command("retag", {}, dry_run=dry_run)
         record.outcomes([Outcome(host, Status(status), 1.0) for host, status in statuses.items()])
         record.end(0)
 
@@ -298,21 +299,91 @@ def test_without_any_run_there_is_no_last_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "hosts"),
+    ("pattern", "run", "hosts"),
     [
-        ("@failed", []),
-        ("@unreachable", ["b"]),
-        ("@ok", ["a"]),
-        ("@aaaa:failed", ["a"]),
-        ("@20261101T000000Z-retag-aaaa:unreachable", ["b"]),
-        ("@last:ok", ["a"]),
+        ("@failed", "cccc", []),
+        ("@unreachable", "cccc", ["b"]),
+        ("@ok", "cccc", ["a"]),
+        ("@aaaa:failed", "aaaa", ["a"]),
+        ("@20261101T000000Z-retag-aaaa:unreachable", "aaaa", ["b"]),
+        ("@last:ok", "cccc", ["a"]),
     ],
 )
-def test_hosts_of_a_past_run(three: Runs, pattern: str, hosts: list[str]) -> None:
-    assert three.hosts(pattern) == hosts
+def test_hosts_of_a_past_run(three: Runs, pattern: str, run: str, hosts: list[str]) -> None:
+    past = three.past(pattern)
+    assert (past.run.id[-4:], past.hosts) == (run, hosts)
+    assert past.run.id in past.note and all(host in past.note for host in hosts)
 
 
 @pytest.mark.parametrize("pattern", ["@", "@bad", "@nosuch:failed", "@aaaa:"])
 def test_a_pattern_of_the_past_that_is_none_is_refused(three: Runs, pattern: str) -> None:
     with pytest.raises(errors.UsageError):
-        three.hosts(pattern)
+        three.past(pattern)
+
+
+def test_failed_hosts_are_those_of_the_last_run_that_could_change_something(book: Book) -> None:
+    book.run("20261101T000000Z-retag-aaaa", a="failed", b="changed")
+    book.run("20261102T000000Z-retag-bbbb", dry_run=True, a="would-change", b="failed")
+    book.run("20261103T000000Z-images-cccc", looks=True, a="ok", b="failed")
+    runs = Runs(book.root)
+    assert [runs.past(f"@{word}").hosts for word in ("failed", "changed", "ok")] == [["a"], ["b"], []]
+    assert "run 20261101T000000Z-retag-aaaa left a failed" in runs.past("@failed").note
+    assert runs.past("@last:failed").hosts == ["b"]
+    would = runs.past("@would-change")
+    assert (would.run.id[-4:], would.hosts) == ("bbbb", ["a"])
+
+
+def test_a_dry_run_and_a_look_alone_are_no_run_to_go_on_from(book: Book) -> None:
+    book.run("20261102T000000Z-retag-bbbb", dry_run=True, a="would-change")
+    book.run("20261103T000000Z-images-cccc", looks=True, a="failed")
+    with pytest.raises(errors.UsageError, match=r"no run of .* could change something") as refused:
+        Runs(book.root).past("@changed")
+    assert refused.value.exit_code == 2
+
+
+def test_a_killed_runs_hosts_without_an_outcome_have_failed(book: Book) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    record = book.record(hosts=("a", "b", "c"))
+    record._head |= {"pid": gone.pid, "asked": [{"command": n, "dry_run": False, "looks": False} for n in "xy"]}
+    record.command("x", {}, dry_run=False)
+    record.outcomes([Outcome("a", Status.CHANGED, 1.0), Outcome("b", Status.UNREACHABLE, 1.0)])
+    past = Runs(book.root).past("@failed")
+    assert past.hosts == ["a", "b", "c"]  # the second command never began
+    record.command("y", {}, dry_run=False)
+    record.outcome(Outcome("a", Status.CHANGED, 1.0))
+    past = Runs(book.root).past("@failed")
+    assert past.hosts == ["b", "c"]
+    assert "(b, c cut off, without an outcome)" in past.note
+    assert Runs(book.root).past("@changed").hosts == ["a"]
+
+
+def test_a_run_that_is_still_going_is_not_taken_unless_it_is_named(book: Book) -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        record = book.record()
+        record._head |= {"pid": other.pid, "pid_started": _started(other.pid)}
+        record.command("retag", {}, dry_run=False)
+        record.outcome(Outcome("a", Status.FAILED, 1.0))
+        with pytest.raises(errors.UsageError, match="still going") as refused:
+            Runs(book.root).past("@failed")
+        assert f"@{ID}:failed" in refused.value.hint
+        assert Runs(book.root).past(f"@{ID}:failed").hosts == ["a"]
+        other.terminate()
+
+
+def test_this_run_is_not_the_last_one(book: Book) -> None:
+    book.run("20261101T000000Z-retag-aaaa", a="failed")
+    book.record("20261102T000000Z-copy-bbbb").command("copy", {}, dry_run=False)
+    assert Runs(book.root).past("@failed").run.id[-4:] == "aaaa"
+
+
+def test_whom_else_somebody_may_think_of_is_counted(book: Book) -> None:
+    book.run(ID, a="failed", b="unreachable", c="skipped", d="ok")
+    assert Runs(book.root).past("@failed").note == f"run {ID} left a failed; besides, 1 unreachable, 1 skipped"
+
+
+def test_a_record_of_an_earlier_version_tells_what_began(book: Book) -> None:
+    book.run(ID, a="failed")
+    data = book.read()
+    del data["asked"]
+    assert (Run(data, book.root).could_change, Run(data, book.root).unfinished) == (True, [])

@@ -20,7 +20,7 @@ from tasks.ctr.probe import Facts, Settings
 from tasks.ctr.shell import Answer, Script
 from tasks.ctr.usage import Blob, Container
 from tasks.ctr.version import Capabilities, Version
-from tasks.fleet.outcome import Status
+from tasks.fleet.outcome import Status, as_dry_run
 from tasks.oci.descriptor import OCI_MANIFEST, Platform
 from tasks.remove import RemoveResult, act, parse, plan
 
@@ -187,9 +187,9 @@ class TestNames:
         result = run(host, ref=[ONE])
         assert (result.status, len(host.images)) == (Status.CHANGED, 2)
         several = FakeHost([image(ONE), image(TWO)], dry_run=True)
-        assert [line.split("  ")[1] for line in run(several, match="*").lines() if "  " in line.strip()] == [
-            "would go"
-        ] * 2
+        assert [
+            line.split("  ")[1] for line in as_dry_run(run(several, match="*")).lines() if "  " in line.strip()
+        ] == ["would-change"] * 2
 
 
 LABELS = (

@@ -22,7 +22,7 @@ from tasks.ctr.health import Finding, Health
 from tasks.doctor import DoctorResult
 from tasks.fleet import show
 from tasks.fleet.command import CommonOptions, Kind, at_desk, per_host
-from tasks.fleet.outcome import Outcome, Result, Status, Table, exit_code
+from tasks.fleet.outcome import Outcome, Result, Status, Table, as_dry_run, exit_code
 from tasks.fleet.pairs import Pair, read_map, refuse_same
 from tasks.secrets import Secret
 
@@ -152,6 +152,35 @@ def test_the_common_options_are_parted_from_a_commands_own() -> None:
     assert own == {"src": "a"}
 
 
+NEEDED = {"check": {"ref": "a"}, "push": {"ref": "a/b:1"}, "copy": {"from_": ["a"], "ref": ["b"]}, "show": {}}
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "option"),
+    [("check", "digest", "--digest"), ("push", "as_", "--as"), ("copy", "to_namespace", "--to-namespace"),
+     ("copy", "ref", "--ref"), ("show", "run", "--run"), ("show", "host", "--host")],
+)  # fmt: skip
+def test_an_option_whose_value_is_empty_is_refused_rather_than_taken_for_none(
+    command: str, name: str, option: str
+) -> None:
+    empty = ["b", ""] if name == "ref" else ""
+    with pytest.raises(errors.UsageError, match=f"{option} is empty"):
+        getattr(fabfile, command).read({**NEEDED[command], name: empty})
+
+
+def test_each_command_says_whether_it_only_looks() -> None:
+    commands = {name: getattr(fabfile, name) for name in fabfile.__all__ if name != "doctor"}
+    on_hosts = {name: command for name, command in commands.items() if command.kind is not Kind.DESK}
+    assert {name for name, command in on_hosts.items() if command.looks(None)} == {
+        "check",
+        "find",
+        "images",
+        "registry",
+    }
+    doctor = fabfile.doctor
+    assert [doctor.looks(doctor.parse(clean=clean)) for clean in (False, True)] == [True, False]
+
+
 def common(serial: str | None = None, limit_failures: str | None = None) -> CommonOptions:
     return CommonOptions.parse(json=False, dry_run=False, serial=serial, limit_failures=limit_failures)
 
@@ -248,10 +277,39 @@ def test_the_table_has_a_line_a_host_and_no_colours_where_nobody_looks(
     assert all(line == line.rstrip() for line in out.splitlines())
 
 
-def test_a_dry_run_says_would_change(capsys: pytest.CaptureFixture[str]) -> None:
-    show.table(show.Done("retag", {}, OUTCOMES, dry_run=True))
-    out = capsys.readouterr().out
-    assert "would change" in out and out.count("unchanged") == 2
+@dataclass(frozen=True, slots=True)
+class Several:
+    images: tuple[Did, ...]
+    word: str = "changed"
+
+    @property
+    def status(self) -> Status:
+        return Status.of_all(image.status for image in self.images)
+
+    def lines(self) -> list[str]:
+        return [str(image.status) for image in self.images]
+
+
+def test_a_dry_run_says_would_change_wherever_it_says_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    several = as_dry_run(Several((Did(Status.CHANGED), Did(Status.UNCHANGED))))
+    failed = as_dry_run(errors.SomeFailed("1 of 2", result=Several((Did(Status.CHANGED), Did(Status.FAILED)))))
+    outcomes = [Outcome.of("one", 0.25, several), Outcome.of("two", 1.0, failed)]
+    assert [outcome.status for outcome in outcomes] == [Status.WOULD_CHANGE, Status.FAILED]
+    assert [i["status"] for o in outcomes for i in o.to_json()["result"]["images"]] == [
+        *("would-change", "unchanged", "would-change", "failed")
+    ]
+    assert several.word == "changed"  # text of others stays
+    assert exit_code(outcomes[:1]) == 0
+    show.table(show.Done("retag", {}, outcomes, dry_run=True))
+    assert [line.split()[1:2] for line in capsys.readouterr().out.splitlines() if line.startswith("one")] == [
+        ["would-change"]
+    ]
+
+
+def test_of_all_images_the_one_that_was_changed_counts() -> None:
+    assert Status.of_all([Status.UNCHANGED, Status.WOULD_CHANGE]) is Status.WOULD_CHANGE
+    assert Status.of_all([Status.FAILED, Status.CHANGED]) is Status.CHANGED
+    assert Status.of_all([]) is Status.of_all([Status.FAILED]) is Status.UNCHANGED
 
 
 def test_json_is_one_document_with_every_command_and_host(capsys: pytest.CaptureFixture[str]) -> None:
@@ -316,6 +374,13 @@ def test_a_reader_that_had_enough_is_no_error(tmp_path: Path) -> None:
 def test_a_stdout_that_cannot_be_written_to_is_told_and_fails() -> None:
     done = fab("hosts > /dev/full")
     assert (done.returncode, done.stderr) == (1, "stdout cannot be written to: No space left on device\n")
+
+
+@pytest.mark.parametrize("words", ["-H node1 hosts -H node2", "-H node1 check --ref a --hosts node2"])
+def test_hosts_that_are_given_twice_are_refused(words: str) -> None:
+    done = fab(words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "-H is given twice" in done.stderr
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tasks.errors import BadInventory, FerryError, UnknownHost, UsageError
+from tasks.errors import BadInventory, FerryError, NoHosts, UnknownHost, UsageError
 from tasks.fleet.desk import Desk
 from tasks.fleet.record import Runs
 from tasks.fleet.roster import Roster, inventory_file
@@ -31,8 +33,8 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
-def roster(file: Path) -> Roster:
-    return Roster(file, Trust(), Limits(connect=3), {"bastion"}.__contains__)
+def roster(file: Path, past: Any = None) -> Roster:
+    return Roster(file, Trust(), Limits(connect=3), {"bastion"}.__contains__, past)
 
 
 def names(file: Path, patterns: str) -> list[str]:
@@ -57,10 +59,98 @@ def names(file: Path, patterns: str) -> list[str]:
         ("web,!web-*", ["web1", "web2"]),
         (" web1 , ,db1 ", ["web1", "db1"]),
         ("10.9.9.9,web1,!10.9.9.9", ["web1"]),
+        ("web[12]", ["web1", "web2"]),
+        ("web[!2]", ["web1"]),
     ],
 )
 def test_names_groups_globs_and_exclusions(file: Path, patterns: str, hosts: list[str]) -> None:
     assert names(file, patterns) == hosts
+
+
+RANGES = "all: {hosts: {'node[1:12]': , 'rack[01:03]n[a:c]': , node01: , node3.x: }, children: {'g[1:2]': }}"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "hosts"),
+    [
+        ("node[1:3]", ["node1", "node2", "node3"]),
+        ("node[9:11]", ["node9", "node10", "node11"]),
+        ("node[1:7:3]", ["node1", "node4", "node7"]),
+        ("rack[01:02]n[a:b]", ["rack01na", "rack01nb", "rack02na", "rack02nb"]),
+        ("rack01n?,!rack01n[b:c]", ["rack01na"]),
+        ("rack0[1:2]n[!a]", ["rack01nb", "rack01nc", "rack02nb", "rack02nc"]),
+        ("node[3:3]*", ["node3", "node3.x"]),
+        ("root@node[1:2]:22", ["root@node1:22", "root@node2:22"]),
+        ("10.0.0.[8:11]", ["10.0.0.8", "10.0.0.9", "10.0.0.10", "10.0.0.11"]),
+        ("node[13]", ["node1", "node3"]),
+        ("[2001:db8::1]:22", ["[2001:db8::1]:22"]),
+        ("root@[fe80::1]", ["root@[fe80::1]"]),
+    ],
+)
+def test_a_range_means_what_it_means_in_the_inventory(file: Path, patterns: str, hosts: list[str]) -> None:
+    file.write_text(RANGES)
+    assert names(file, patterns) == hosts
+
+
+@pytest.mark.parametrize(
+    "word", ["node[1:]", "node[:3]", "node[3:1]", "node[1:3:0]", "node[1:c]", "node[1-3:5]", "node[-1:2]", "r@n[1:]"]
+)
+@pytest.mark.parametrize("sign", ["", "!"])
+def test_a_range_that_is_none_is_refused_rather_than_read_as_characters(file: Path, word: str, sign: str) -> None:
+    file.write_text(RANGES)
+    with pytest.raises(UsageError, match="range that is none") as refused:
+        names(file, f"node1,{sign}{word}")
+    assert "node[01:20]" in refused.value.hint
+
+
+def test_a_host_of_a_range_that_is_not_there_is_named(file: Path) -> None:
+    file.write_text(RANGES)
+    with pytest.raises(UnknownHost, match="'node13' is no host"):
+        names(file, "node[11:14]")
+
+
+def test_a_host_that_is_a_group_as_well_is_told(file: Path) -> None:
+    file.write_text("all: {hosts: {web: , a: }, children: {web: {hosts: {a: }}}}")
+    one = roster(file)
+    assert one.names(["web"]) == ["web"]
+    assert one.notes == [f"web is a host and a group of {file}: the host is taken"]
+
+
+class Past:
+    """Runs: what each pattern of the past means."""
+
+    def __init__(self, **hosts: list[str]) -> None:
+        self._hosts = hosts
+
+    def __call__(self, pattern: str) -> Any:
+        hosts = self._hosts[pattern.removeprefix("@")]
+        return SimpleNamespace(hosts=hosts, note=f"run x left {hosts}")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "hosts"),
+    [
+        ("@failed", ["web1", "web2"]),
+        ("@failed,!web1", ["web2"]),
+        ("web,!@failed", ["web-old"]),
+        ("web,!@unreachable", ["web1", "web2", "web-old"]),
+        ("@unreachable,@failed", ["web1", "web2"]),
+        ("db1,@unreachable", ["db1"]),
+    ],
+)
+def test_hosts_of_an_earlier_run_are_named_with_that_run(file: Path, patterns: str, hosts: list[str]) -> None:
+    one = roster(file, Past(failed=["web1", "web2"], unreachable=[]))
+    assert one.names(patterns.split(",")) == hosts
+    told = {word.lstrip("!") for word in patterns.split(",") if "@" in word}
+    assert {note.split(": run x left ")[0] for note in one.notes} == told
+
+
+@pytest.mark.parametrize("patterns", ["@unreachable", "@failed,!web1,!web2", "@failed,@unreachable,!web*"])
+def test_an_earlier_run_that_leaves_no_host_is_refused_and_named(file: Path, patterns: str) -> None:
+    one = roster(file, Past(failed=["web1", "web2"], unreachable=[]))
+    with pytest.raises(NoHosts, match="leaves no host") as refused:
+        one.names(patterns.split(","))
+    assert refused.value.exit_code == 2 and "run x left" in refused.value.said
 
 
 @pytest.mark.parametrize(
