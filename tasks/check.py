@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from tasks.ssh.host import Host
 
 PART = "same (platform manifest)"
+UNDECIDED = "no majority"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is checked; no digest is the most common one."""
+    """What is checked; no digest is the one that most hosts have."""
 
     ref: str
     digest: str | None
@@ -42,7 +43,7 @@ class CheckResult:
         check: ctr's words, such as ``complete (4/4)``.
         platforms: that the image is for; ``platform`` is the host's.
         missing: blobs that the host's platform needs and the namespace does not see.
-        verdict: ``same``, `PART`, or ``other``, beside what is expected.
+        verdict: ``same``, `PART`, or ``other``, beside what is expected; `UNDECIDED` where nothing can be.
         parts: whether this ctr can name only one platform's manifest of a partial index.
     """
 
@@ -105,7 +106,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     looks=True,
     help={
         "ref": "The image: a name, its short form, or a digest.",
-        "digest": "What it must point at (default: what most hosts have).",
+        "digest": "What it must point at (default: what more than half of the hosts that have it agree on).",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
     },
 )
@@ -114,10 +115,11 @@ def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     indexes: dict[str, tuple[str, ...]] = {}
     answers: dict[str, Result | FerryError] = dict(fleet.each(lambda host: _look(host, request, indexes)))
     found = {name: answer for name, answer in answers.items() if isinstance(answer, CheckResult)}
-    expected = request.digest or _most_common(list(found.values()), indexes)
+    expected = request.digest or _majority(list(found.values()), indexes)
+    told = "\n".join(f"{digest} on {names(on, every=True)}" for digest, on in _holders(found).items())
     holders = names(name for name, result in found.items() if result.digest == expected)
     for name, result in found.items():
-        answers[name] = _judge(result, expected, indexes, holders)
+        answers[name] = _judge(result, expected, indexes, holders) if expected else _undecided(result, told)
         if isinstance(answers[name], FerryError):
             fleet.hosts[name].mark_failed()
     return answers
@@ -161,14 +163,35 @@ def _missing(image: Image, content: Content, platform: Platform) -> tuple[str, .
     return tuple(blob.digest for blob in needed if blob.digest not in content.visible)
 
 
-def _most_common(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) -> str:
-    """A platform's manifest, where a ctr can name no more, counts as the index that another host has."""
+def _holders(found: Mapping[str, CheckResult]) -> dict[str, list[str]]:
+    """Hosts by digest, the digest of most hosts first."""
+    hosts: dict[str, list[str]] = {}
+    for name, result in found.items():
+        hosts.setdefault(result.digest, []).append(name)
+    return dict(sorted(hosts.items(), key=lambda each: (-len(each[1]), each[0])))
+
+
+def _majority(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) -> str:
+    """The digest of more than half of the hosts; empty where there is none.
+
+    A platform's manifest, where a ctr can name no more, counts as the index that another host has.
+    """
     tops = {result.digest for result in found}
     counted = Counter(
         next((top for top in indexes if result.parts and top in tops and result.digest in indexes[top]), result.digest)
         for result in found
     )
-    return counted.most_common(1)[0][0] if counted else ""
+    return next((digest for digest, count in counted.items() if 2 * count > len(found)), "")
+
+
+def _undecided(result: CheckResult, told: str) -> FerryError:
+    error = Drift(
+        f"{result.name} in namespace {result.namespace} has no digest that more than half of the hosts have",
+        said=told,
+        hint="choose with --digest",
+    )
+    error.result = replace(result, verdict=UNDECIDED)
+    return error
 
 
 def _judge(

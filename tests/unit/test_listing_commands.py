@@ -308,6 +308,21 @@ def test_check_takes_the_digest_that_was_asked_for() -> None:
             check_command.parse(**wrong)
 
 
+@pytest.mark.parametrize("digests", [(A, B), (B, A), (A, B, B, A), (A, A, B, C)])
+def test_check_takes_no_side_where_no_majority_is(digests: tuple[str, ...]) -> None:
+    fleet = FakeFleet(**{name: has(digest) for name, digest in zip("abcd", digests, strict=False)})
+    answers = check(fleet)
+    assert {getattr(answer, "kind", "ok") for answer in answers.values()} == {"drift"}
+    assert {(answer.hint, answer.result.verdict) for answer in answers.values()} == {
+        ("choose with --digest", "no majority")
+    }
+    holders = {digest: ", ".join(n for n, d in zip("abcd", digests, strict=False) if d == digest) for digest in digests}
+    assert set(answers["a"].said.splitlines()) == {f"{digest} on {on}" for digest, on in holders.items()}
+    assert all(host.failed for host in fleet.hosts.values())  # type: ignore[union-attr]
+    chosen = check(FakeFleet(a=has(A), b=has(B)), digest=B)
+    assert [getattr(answer, "kind", "ok") for answer in chosen.values()] == ["drift", "ok"]
+
+
 def test_check_needs_all_content_and_unpacked() -> None:
     fleet = FakeFleet(a=has(), b=has(status="incomplete (2/4)", unpacked=False), c=has(unpacked=False))
     answers = check(fleet)
