@@ -67,6 +67,10 @@ class PullResult:
     reason: str = ""
     notices: tuple[str, ...] = ()
 
+    def given(self) -> list[tuple[str, str, str]]:
+        """The name with its digest."""
+        return [(self.reference, self.digest, "")]
+
     def lines(self) -> list[str]:
         """The name, its digest, and what is to be known."""
         from tasks.fleet.carry import told

@@ -67,6 +67,10 @@ class PushResult:
     reason: str = ""
     notices: tuple[str, ...] = ()
 
+    def given(self) -> list[tuple[str, str, str]]:
+        """The registry's name with its digest, and the digest of the image that it was made from."""
+        return [(self.reference, self.digest, self.source_digest)]
+
     def lines(self) -> list[str]:
         """The name, its digest, and what is to be known."""
         from tasks.fleet.carry import told

@@ -142,6 +142,10 @@ class RetagResult:
         """changed where any image got a name."""
         return Status.of_all(image.status for image in self.images)
 
+    def given(self) -> list[tuple[str, str, str]]:
+        """Each name that an image has now, with its digest and the source's."""
+        return [(i.dst, i.digest, i.src_digest) for i in self.images if i.status is not Status.FAILED]
+
     def lines(self) -> list[str]:
         """A line an image, its digest and note below."""
         if not self.images:

@@ -62,13 +62,17 @@ def _text(run: Run, host: str | None) -> list[str]:
     lines = [f"{run.id}  started {data['started']}, {end.get(run.state, 'killed: its process is gone')}"]
     for command in data["commands"]:
         given = {k: v for k, v in command["arguments"].items() if v not in (None, False, [])}
-        lines += ["", f"{command['command']} " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in given.items())]
+        words = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in given.items() if k != "dry_run")
+        lines += ["", f"{command['command']} {words}{' (a dry run: nothing was done)' if command['dry_run'] else ''}"]
         seen = set()
         for outcome in command["outcomes"]:
             seen.add(outcome["host"])
             if host in (None, outcome["host"]):
                 lines += _outcome(outcome)
         lines += [f"  {name}  cut off, or never begun" for name in data["hosts"] if name not in seen and host is None]
+        for warning in command.get("warnings", ()):
+            lines.append(f"  warning: {warning['message']}")
+            lines += [f"    {digest} on {', '.join(hosts)}" for digest, hosts in warning["digests"].items()]
     return lines
 
 

@@ -24,6 +24,7 @@ from invoke.exceptions import Exit
 
 from tasks.errors import FerryError, NotStarted, UsageError
 from tasks.fleet import live, record, show
+from tasks.fleet.agreement import disagreements
 from tasks.fleet.command import Command, CommonOptions, Kind
 from tasks.fleet.config import PROJECT, FleetConfig, limits
 from tasks.fleet.crew import Answer, Fleet, Terminated, Watch
@@ -234,9 +235,18 @@ def _on_fleet(
         finally:
             fleet.end()
     outcomes = [_outcome(name, fleet, answers) for name in hosts]
-    kept.outcomes(outcomes)
+    warnings = disagreements(outcomes)
+    kept.outcomes(outcomes, [warning.to_json() for warning in warnings])
     table = command.tabulate(answers) if command.tabulate and not code else None
-    ended = show.Done(command.name, line.arguments, outcomes, dry_run=line.common.dry_run, table=table, failure=failure)
+    ended = show.Done(
+        command.name,
+        line.arguments,
+        outcomes,
+        dry_run=line.common.dry_run,
+        table=table,
+        failure=failure,
+        warnings=warnings,
+    )
     if not line.common.json:
         show.table(ended)
     return ended, code or (failure.exit_code if failure else 0)

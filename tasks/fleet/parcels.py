@@ -96,6 +96,10 @@ class DeliveryResult:
         """changed where any image came."""
         return Status.of_all(image.status for image in self.images)
 
+    def given(self) -> list[tuple[str, str, str]]:
+        """Each name that an image has now, with its digest and the source's."""
+        return [(i.dst, i.digest, i.src_digest) for i in self.images if i.status is not Status.FAILED]
+
     def lines(self) -> list[str]:
         """A line an image, its digest and bytes below."""
         lines = [line for image in self.images for line in _image_lines(image, self)]

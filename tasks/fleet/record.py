@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -52,7 +52,7 @@ class Record:
         self.folder = root / run_id
         self._head = {"id": run_id, "started": _now(), "ended": None, "exit": None, "pid": os.getpid(), **head}
         self._head["pid_started"] = _started(os.getpid())
-        self._commands: list[tuple[str, dict[str, str]]] = []
+        self._commands: list[tuple[str, dict[str, str]]] = []  # each one's head, and outcomes by host
         self._complain = complain
         self._broken = False
         self._lock, self._breaking = threading.Lock(), threading.Lock()
@@ -85,11 +85,13 @@ class Record:
             if self._waiting:
                 self._save()
 
-    def outcomes(self, outcomes: Iterable[Outcome]) -> None:
-        """The command is over: every host's outcome as it is now known, in their order."""
+    def outcomes(self, outcomes: Iterable[Outcome], warnings: Sequence[Mapping[str, Any]] = ()) -> None:
+        """The command is over: every host's outcome as it is now known, in their order, and what was warned of."""
         texts = {each.host: _kept(each) for each in outcomes}
+        told = json.dumps({"warnings": warnings})[1:-1]
         with self._lock:
-            self._commands[-1] = (self._commands[-1][0], texts)
+            head = self._commands[-1][0]
+            self._commands[-1] = (f"{head[:-1]}, {told}}}", texts)
             self._save()
 
     def end(self, code: int) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tasks.errors import FerryError
+from tasks.fleet.agreement import Disagreement
 from tasks.fleet.outcome import Outcome, Status, Table, View, error_lines, names
 
 _COLOURS = {
@@ -42,6 +43,7 @@ class Done:
     Attributes:
         table: what is read instead of a row a host.
         failure: why the command as a whole failed.
+        warnings: names that are now different images on different hosts.
     """
 
     command: str
@@ -51,6 +53,7 @@ class Done:
     table: Table | None = None
     failure: FerryError | None = None
     view: View | None = None
+    warnings: Sequence[Disagreement] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The shape that it has in ``--json``."""
@@ -58,11 +61,12 @@ class Done:
         if self.view:
             return document | {"result": self.view.data}
         document |= {"dry_run": self.dry_run, "outcomes": [outcome.to_json() for outcome in self.outcomes]}
+        document["warnings"] = [warning.to_json() for warning in self.warnings]
         return document | ({"error": self.failure.to_json()} if self.failure else {})
 
 
 def table(done: Done) -> None:
-    """What a person reads of a command, on stdout; why it failed as a whole, on stderr."""
+    """What a person reads of a command, on stdout; warnings, and why it failed as a whole, on stderr."""
     if done.view:
         _draw(done.view.table) if done.view.table else _say(done.view.text)
     elif done.table and done.arguments.get("csv"):
@@ -79,6 +83,8 @@ def table(done: Done) -> None:
             _rows(done, troubled, results=False)
     else:
         _rows(done, done.outcomes)
+    for warning in done.warnings:
+        note("\n".join(warning.lines()))
     if done.failure:
         for line in error_lines(done.failure.to_json()):
             note(line)

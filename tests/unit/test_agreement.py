@@ -1,0 +1,96 @@
+"""Whether all hosts gave a name to one image, and how it is told where not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tasks import errors
+from tasks.fleet import show
+from tasks.fleet.agreement import disagreements
+from tasks.fleet.outcome import Outcome, Status
+from tasks.fleet.parcels import Delivered, DeliveryResult
+from tasks.fleet.record import Record, Runs
+from tasks.pull import PullResult
+from tasks.push import PushResult
+from tasks.retag import Retag, RetagResult
+from tasks.show import show as show_command
+
+REF = "r.example/app:1"
+A, B, C, INDEX = (f"sha256:{c * 64}" for c in "abc1")
+
+
+def retagged(host: str, digest: str, source: str = "", status: Status = Status.CHANGED, name: str = REF) -> Outcome:
+    image = Retag("old", name, digest, source or digest, status=status)
+    return Outcome.of(host, 1.0, RetagResult("k8s.io", "k8s.io", "1.6", "1.6", (image,)))
+
+
+def told(*outcomes: Outcome) -> list[dict[str, list[str]]]:
+    return [each.digests for each in disagreements(outcomes)]
+
+
+def test_one_image_everywhere_is_nothing_to_tell() -> None:
+    assert told(retagged("a", A), retagged("b", A, status=Status.UNCHANGED)) == []
+    assert told(Outcome.of("a", 1.0, errors.Unreachable("no"))) == []
+
+
+def test_one_name_for_different_images_is_told_with_the_hosts_of_each() -> None:
+    (one,) = disagreements([retagged("a", A), retagged("b", B, status=Status.UNCHANGED), retagged("c", B)])
+    assert one.message == f"2 digests under this name: {REF}"
+    assert one.lines() == [f"warning: {one.message}", f"  {B} on b, c", f"  {A} on a"]
+    assert told(retagged("a", A, status=Status.WOULD_CHANGE), retagged("b", B, status=Status.WOULD_CHANGE))
+    assert list(told(retagged("a", A), retagged("b", B), retagged("c", C))[0]) == [A, B, C]
+
+
+def test_a_name_that_was_not_given_counts_for_nothing() -> None:
+    assert told(retagged("a", A), retagged("b", B, status=Status.FAILED)) == []
+    assert told(retagged("a", A), retagged("b", B, name="r.example/other:1")) == []
+    assert told(retagged("a", A), retagged("b", "")) == []
+    error = errors.SomeFailed("1 of 2", result=retagged("b", B).result)
+    assert told(retagged("a", A), Outcome.of("b", 1.0, error)) == [{A: ["a"], B: ["b"]}]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_index_and_its_platforms_manifests_are_one_image(order: int) -> None:
+    hosts = [retagged("a", INDEX), retagged("b", A, INDEX), retagged("c", B, INDEX)]
+    assert told(*hosts[::order]) == []
+    assert told(*[retagged("a", A, INDEX), retagged("b", A, C)][::order]) == []
+    assert told(*[*hosts, retagged("d", C)][::order]) != []
+
+
+def test_every_command_that_gives_names_tells_them() -> None:
+    image = Delivered("old", REF, A, INDEX, status=Status.CHANGED)
+    results: list[Any] = [
+        DeliveryResult("a", "k8s.io", "1.6", "1.6", (image,)),
+        PullResult(REF, "k8s.io", A, Status.CHANGED, "1.6"),
+        PushResult(REF, "old", "k8s.io", A, INDEX, Status.CHANGED, "1.6"),
+    ]
+    for result in results:
+        assert told(Outcome.of("a", 1.0, result), retagged("b", B)) == [{A: ["a"], B: ["b"]}]
+
+
+def test_it_is_told_to_people_scripts_and_the_record(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    outcomes = [retagged("a", A), retagged("b", B)]
+    warnings = disagreements(outcomes)
+    done = show.Done("retag", {}, outcomes, warnings=warnings)
+    show.table(done)
+    assert capsys.readouterr().err.splitlines() == warnings[0].lines()
+    expected = [
+        {"kind": "digests-differ", "message": warnings[0].message, "name": REF, "digests": {A: ["a"], B: ["b"]}}
+    ]
+    show.document([done, show.Done("retag", {}, outcomes[:1])], 0)
+    assert [c["warnings"] for c in json.loads(capsys.readouterr().out)["commands"]] == [expected, []]
+    record = Record(tmp_path, "20261124T031500Z-retag-1f2e", {"hosts": ["a", "b"]}, print)
+    record.command("retag", {}, dry_run=True)
+    record.outcomes(outcomes, [warning.to_json() for warning in warnings])
+    record.end(0)
+    (run,) = Runs(tmp_path).all()
+    assert run.data["commands"][0]["warnings"] == expected
+    desk = SimpleNamespace(runs=Runs(tmp_path))
+    text = show_command.body(cast(Any, desk), show_command.parse()).text
+    assert f"  warning: {warnings[0].message}\n    {A} on a\n    {B} on b" in text
+    assert "(a dry run: nothing was done)" in text
