@@ -11,11 +11,14 @@ from collections.abc import Mapping
 
 from tasks.ctr import shell
 from tasks.ctr.shell import Answer
-from tasks.oci.registry import Seen
+from tasks.oci.registry import Seen, headers
 
 TYPED = 4000  # bytes of a line that a terminal holds
 _END = "\x04"  # of what a terminal is typed
 _NO_TOOL = 127
+_NOBODY = "/proc/self/task"  # a folder without a single file, on every host
+LONG_HEAD = "a head of more than 64 KiB"
+_HEADS = 5  # a proxy's and the registry's, with some to spare
 # curl's exit statuses (curl(1)); 51 and 60 are about certificates.
 _CURL = {5: Seen.UNRESOLVED, 6: Seen.UNRESOLVED, 7: Seen.REFUSED, 28: Seen.NO_ANSWER, 52: Seen.NO_ANSWER}
 _CURL |= {56: Seen.NO_ANSWER, 77: Seen.CA_FILE}
@@ -37,6 +40,7 @@ def ask(
     seconds: int,
     terminal: str | None,
     authorities: bool,
+    alone: bool = False,
 ) -> str:
     """The question as sh text: the tool's name, then head and body of the answer on stdout.
 
@@ -44,6 +48,7 @@ def ask(
         headers: without the login's.
         terminal: the device that curl reads the login's header from; None without a login.
         authorities: whether ``$authorities`` is a file of certificates.
+        alone: whether no others are believed.
     """
     head = method == "HEAD"
     given = [f"--header={name}: {value}" for name, value in headers.items()]
@@ -54,10 +59,11 @@ def ask(
     wget = ["wget", "-q", "-S", "-O", "-", "-T", str(seconds), *(["--spider"] if head else []), *given]
     wget += ["--no-check-certificate"] if insecure else []
     through = shell.join(["env", f"http_proxy={proxy}", f"https_proxy={proxy}"]) + " " if proxy else ""
-    trust = 'CURL_CA_BUNDLE="$authorities" ' if authorities else ""
+    trust = ' --cacert "$authorities"' if authorities else ""
+    trust += f" --capath {_NOBODY}" if authorities and alone else ""  # curl would look there as well
     trusted = ' --ca-certificate="$authorities"' if authorities else ""
     other = f"elif command -v wget >/dev/null; then echo wget; {through}{shell.join(wget)}{trusted} {shell.join([url])}"
-    return f"""if command -v curl >/dev/null; then echo curl; {trust}{shell.join([*curl, url])}
+    return f"""if command -v curl >/dev/null; then echo curl; {shell.join(curl)}{trust} {shell.join([url])}
 {other if not terminal else ""}
 else (exit {_NO_TOOL}); fi"""
 
@@ -79,15 +85,20 @@ def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | Seen:
     if tool == b"wget":  # its head is on stderr, each line indented
         head = "\n".join(line[2:] for line in answer.stderr.splitlines() if line.startswith("  "))
         data = head.encode() + b"\n\n" + data
-    while match := re.match(rb"HTTP/\d(?:\.\d)? (\d{3}) ?([^\r\n]*)\r?\n((?:[^\r\n]+\r?\n)*)\r?\n?", data):
+    for _ in range(_HEADS):
+        if not (match := _HEAD.match(data)):
+            break
         body = data[match.end() :]
         if body.startswith(b"HTTP/"):  # that was the proxy's
             data = body
             continue
         lines = [line.partition(":") for line in match[3].decode("latin-1").splitlines()]
-        headers = {name.strip().lower(): value.strip() for name, _, value in lines}
-        return int(match[1]), match[2].decode("latin-1"), headers, body
+        fields = headers((name.strip(), value.strip()) for name, _, value in lines)
+        return Seen.NO_REGISTRY if fields is None else (int(match[1]), match[2].decode("latin-1"), fields, body)
     return _why(answer)
+
+
+_HEAD = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3}) ?([^\r\n]*)\r?\n((?:[^\r\n]+\r?\n)*)\r?\n?")
 
 
 def last_words(answer: Answer) -> str:

@@ -18,7 +18,7 @@ from tasks.oci.reference import Reference
 from tasks.oci.registry import Registry
 
 METER = "ferry-read:"  # before the bytes that ctr has read so far; for `Progress`
-_BUNDLES = (  # where Go looks (crypto/x509, root_linux.go)
+BUNDLES = (  # where Go looks (crypto/x509, root_linux.go)
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
@@ -26,7 +26,7 @@ _BUNDLES = (  # where Go looks (crypto/x509, root_linux.go)
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-SYSTEM_BUNDLE = f'for f in {shell.join(_BUNDLES)}; do [ -s "$f" ] && {{ cat "$f"; break; }}; done'
+SYSTEM_BUNDLE = f'for f in {shell.join(BUNDLES)}; do [ -s "$f" ] && {{ cat "$f"; break; }}; done'
 TAKE_AWAY = '[ -z "$authorities" ] || rm -f "$authorities"'
 _TYPED = 1024  # bytes of a password that a terminal's line surely holds
 
@@ -38,6 +38,7 @@ class Route:
     Attributes:
         username: whose password ctr is to ask for; None is nobody.
         authorities: certificates, PEM, of whoever signed the registry's, besides those that the host trusts.
+        alone: whether what the host trusts does not count, since a password goes along.
         proxy: ``http://host:port``.
         owner: the run's id; a file of ours carries it.
     """
@@ -45,6 +46,7 @@ class Route:
     registry: Registry
     username: str | None = None
     authorities: bytes = b""
+    alone: bool = False
     proxy: str | None = None
     owner: str = ""
 
@@ -54,14 +56,15 @@ class Route:
         return TAKE_AWAY if self.authorities else ""
 
 
-def bring(authorities: bytes, owner: str) -> str:
-    """Puts certificates into a file of the host, ``$authorities``, behind the host's own; as sh text.
+def bring(authorities: bytes, owner: str, *, alone: bool = False) -> str:
+    """Puts certificates into a file of the host, ``$authorities``; as sh text.
 
     Args:
         owner: whose name the file carries.
+        alone: whether the host's own are not put before them.
     """
     file = f'"${{TMPDIR:-/tmp}}/{shell.join([owner])}.XXXXXX"'
-    pems = f"{{ {SYSTEM_BUNDLE}; echo; {shell.printf(authorities)}; }}"
+    pems = shell.printf(authorities) if alone else f"{{ {SYSTEM_BUNDLE}; echo; {shell.printf(authorities)}; }}"
     return f'authorities=$(umask 077; mktemp {file}) && {pems} >"$authorities"'
 
 
@@ -148,8 +151,10 @@ def _command(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb:
         line = f"{line} <{shell.join([terminal])}"
     if not route.authorities:
         return "", line
-    # SSL_CERT_FILE replaces the system's bundle.
-    return f"{bring(route.authorities, route.owner)} &&\n", f'SSL_CERT_FILE="$authorities" {line}'
+    # SSL_CERT_FILE replaces the system's bundle, not its folders of certificates.
+    folder = "SSL_CERT_DIR=/dev/null " if route.alone else ""
+    brought = bring(route.authorities, route.owner, alone=route.alone)
+    return f"{brought} &&\n", f'SSL_CERT_FILE="$authorities" {folder}{line}'
 
 
 def refuse(ctr: Ctr, client: str, route: Route) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -117,16 +117,59 @@ REMEDIES = {
 }
 
 
+_LONGEST = 8 << 10  # characters of a WWW-Authenticate that are read at all
+_MOST_HEAD = 64 << 10  # characters of all headers of one answer
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r'[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))', re.DOTALL)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+
+
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What a registry wants of who comes without a login (RFC 7235; distribution, spec/auth/token)."""
+    """One way in which a registry takes a login (RFC 9110, section 11; distribution, spec/auth/token)."""
 
     scheme: str
     parameters: Mapping[str, str]
 
     @classmethod
     def parse(cls, header: str) -> Challenge:
-        """Parses ``WWW-Authenticate``: the first scheme, ``key="value"`` or ``key=value`` each."""
-        scheme, _, rest = header.strip().partition(" ")
-        found = re.findall(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))', rest)
-        return cls(scheme, {name.lower(): quoted or bare for name, quoted, bare in found})
+        """The one of ``WWW-Authenticate`` that we take: Bearer before Basic; empty where there is none."""
+        return min(cls.parse_all(header), key=cls._rank, default=cls("", {}))
+
+    def _rank(self) -> int:
+        if self.scheme.lower() == "bearer":
+            return 0 if self.parameters.get("realm") else 2
+        return 1 if self.scheme.lower() == "basic" else 3
+
+    @classmethod
+    def parse_all(cls, header: str) -> tuple[Challenge, ...]:
+        """All challenges of ``WWW-Authenticate``, in one pass; none of a header that is too long to be meant."""
+        found: list[tuple[str, dict[str, str]]] = []
+        at, text = 0, header if len(header) <= _LONGEST else ""
+        while word := _TOKEN.search(text, at):
+            value, at = _VALUE.match(text, word.end()), word.end()
+            if value is None:
+                found.append((word[0], {}))
+                continue
+            at = value.end()
+            if found:
+                quoted, bare = value.groups()
+                told = bare if quoted is None else _QUOTED_PAIR.sub(r"\1", quoted)
+                found[-1][1].setdefault(word[0].lower(), told)
+        return tuple(cls(scheme, parameters) for scheme, parameters in found)
+
+
+def headers(fields: Iterable[tuple[str, str]]) -> dict[str, str] | None:
+    """Header lines by name, in lower case; None where they are more than an answer has room for.
+
+    Challenges may come in several lines, which mean the same as one (RFC 9110, section 5.3).
+    """
+    found: dict[str, str] = {}
+    left = _MOST_HEAD
+    for written, value in fields:
+        name = written.lower()
+        left -= len(name) + len(value)
+        if left < 0:
+            return None
+        found[name] = f"{found[name]}, {value}" if name == "www-authenticate" and name in found else value
+    return found

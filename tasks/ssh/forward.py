@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tasks.ssh.host import Host
 
 _CHUNK = 16 << 10  # bytes, TLS's largest record
+_MOST_SAID = 600  # characters of whoever said it
 _Result = TypeVar("_Result")
 _CERTIFICATES = {9: Seen.NOT_YET, 10: Seen.EXPIRED, 62: Seen.WRONG_NAME, 64: Seen.WRONG_NAME}
 _CERTIFICATES |= dict.fromkeys((18, 19, 20, 21), Seen.UNKNOWN_CA)  # X509_V_ERR_… of OpenSSL
@@ -33,7 +34,7 @@ class SeenError(Exception):
 
     def __init__(self, seen: Seen, said: object = "") -> None:
         super().__init__(seen)
-        self.seen, self.said = seen, printable(str(said))
+        self.seen, self.said = seen, printable(str(said)[:_MOST_SAID])
 
 
 @contextlib.contextmanager

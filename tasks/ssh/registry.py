@@ -14,6 +14,8 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 from urllib.parse import urlencode, urljoin
 
 from tasks.ctr.shell import printable
@@ -22,13 +24,17 @@ from tasks.oci.reference import is_digest
 from tasks.oci.registry import Challenge, Login, Registry, Seen
 from tasks.ssh.forward import SeenError
 from tasks.ssh.host import Host
-from tasks.ssh.request import Reply, Requests, parts_of
+from tasks.ssh.request import MOST, Reply, Requests, parts_of
 
 _LIMIT = 10.0  # seconds for one registry
 _ALL = 30.0  # seconds for all of one host
 _REDIRECTS = 3
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, section 2.1
 _ACCEPT = ", ".join(sorted(INDEXES | MANIFESTS))
+_SIZE = re.compile(r"[0-9]{1,18}")
+_LONGEST_TOKEN = 32 << 10
+_MORE_FOR_A_LOGIN = (403, 404, 429)  # what nobody in particular is told, where somebody may be told more
+Who = Callable[[], Login | None]
 _REDIRECTED = (301, 302, 303, 307, 308)
 
 
@@ -59,14 +65,14 @@ def look(
     """Asks each registry for its API, through the host, one after the other.
 
     Args:
-        login: who to be, where a registry asks for it; without one it is not tried.
+        login: finds who to be, once a registry asks for it.
         errands: whether the host asks by itself where sshd forwards no connections.
     """
     deadline = time.monotonic() + _ALL
-    return [_look(host, registry, login(registry), deadline, errands) for registry in registries]
+    return [_look(host, registry, partial(login, registry), deadline, errands) for registry in registries]
 
 
-def _look(host: Host, registry: Registry, login: Login | None, deadline: float, errands: bool) -> Sight:
+def _look(host: Host, registry: Registry, login: Who, deadline: float, errands: bool) -> Sight:
     began, auth = time.monotonic(), ""
     try:
         if began >= deadline:
@@ -74,18 +80,22 @@ def _look(host: Host, registry: Registry, login: Login | None, deadline: float, 
         client = Client(host, registry, login, limit=min(_LIMIT, deadline - began), errands=errands)
         with client.connected():
             first = client.ask("GET", "/v2/")
-            seconds, auth = time.monotonic() - began, first.challenge.scheme if first.status == 401 else ""
-            reply = client.logged_in("GET", "/v2/", first) if login else first
+            seconds, auth = time.monotonic() - began, _scheme(first) if first.status == 401 else ""
+            reply = client.logged_in("GET", "/v2/", first)
     except SeenError as error:
         return Sight(registry, error.seen, error.said, auth)
-    return replace(_judge(registry, reply, login), auth=printable(auth), seconds=seconds)
+    return replace(_judge(registry, reply, client.login), auth=auth, seconds=seconds)
+
+
+def _scheme(reply: Reply) -> str:
+    return printable(reply.challenge.scheme[:40])
 
 
 def _judge(registry: Registry, reply: Reply, login: Login | None) -> Sight:
     if reply.status == 200:
         return Sight(registry, Seen.OPEN)
     if reply.status == 401:
-        return Sight(registry, Seen.UNAUTHORIZED if login else Seen.LOGIN, printable(reply.challenge.scheme))
+        return Sight(registry, Seen.UNAUTHORIZED if login else Seen.LOGIN, _scheme(reply))
     said = f"{reply.status} {printable(reply.reason[:80])}"
     if registry.scheme == "http" and reply.status == 400 and any(w in reply.body for w in _WANTS_TLS):
         return Sight(registry, Seen.WANTS_TLS, said)
@@ -98,27 +108,31 @@ _WANTS_TLS = (b"HTTPS server", b"HTTPS port")  # Go's and nginx's words
 
 
 class Client:
-    """One registry, asked through one host.
+    """One registry, asked through one host: as nobody, until it wants a login.
 
     Args:
-        login: who to be, where it asks for it.
+        who: finds who to be, once it wants a login.
         limit: seconds for each answer.
         errands: whether the host asks by itself where sshd forwards no connections.
 
     Raises:
         SeenError: its ca_file cannot be read.
+
+    Attributes:
+        login: who we turned out to be; None is nobody so far.
     """
 
     def __init__(
         self,
         host: Host,
         registry: Registry,
-        login: Login | None = None,
+        who: Who = lambda: None,
         *,
         limit: float = _LIMIT,
         errands: bool = True,
     ) -> None:
-        self._registry, self._login = registry, login
+        self._registry, self._who = registry, who
+        self.login: Login | None = None
         self._requests = Requests(host, registry, limit=limit, errands=errands)
         self._authorization = ""
 
@@ -155,7 +169,7 @@ class Client:
         if reply.status == 401:
             # A login that was let in, and lacks this right (distribution, spec/auth/token).
             lacks = reply.challenge.parameters.get("error") == "insufficient_scope"
-            lacks = lacks or (self._login is not None and self._authorization.startswith("Bearer"))
+            lacks = lacks or (self.login is not None and self._authorization.startswith("Bearer"))
             return Seen.DENIED if lacks else Seen.UNAUTHORIZED
         if reply.status == 400 and self._registry.scheme == "http":
             return Seen.WANTS_TLS  # a manifest's address has nothing else that could be bad
@@ -164,7 +178,22 @@ class Client:
         )
 
     def _asked(self, method: str, path: str) -> Reply:
-        return self.logged_in(method, path, self.ask(method, path))
+        """As nobody, as nobody in particular by a token, and then as who we are: the first that gets an answer."""
+        reply = self.ask(method, path)
+        if reply.status == 401 and not self.login and reply.challenge.scheme.lower() == "bearer":
+            reply = self._as_nobody(method, path, reply)
+        if reply.status == 401 or (self._authorization and reply.status in _MORE_FOR_A_LOGIN):
+            return self.logged_in(method, path, reply)
+        return reply
+
+    def _as_nobody(self, method: str, path: str, reply: Reply) -> Reply:
+        try:
+            self._authorization = f"Bearer {self._token(reply.challenge)}"
+        except SeenError as error:
+            if error.seen is Seen.UNAUTHORIZED and self._who():
+                return reply
+            raise
+        return self.ask(method, path)
 
     def ask(self, method: str, path: str) -> Reply:
         """One answer, as whoever we are so far.
@@ -175,18 +204,28 @@ class Client:
         return self._follow(method, self._registry.url + path, self._headers)
 
     def logged_in(self, method: str, path: str, reply: Reply) -> Reply:
-        """The same answer, or where it wants a login the one that a login gets.
+        """The same answer, or where it wants a login and we have one, the one that the login gets.
 
         Raises:
-            SeenError, Unreachable.
+            SeenError, Unreachable, UsageError: what is wrong with the login.
         """
+        if reply.status != 401 and not self._authorization:
+            return reply
+        if not self.login:
+            self.login = self._who()
+            if not self.login:
+                return reply
+            self._authorization = ""
+            # What was said so far may have come from somebody whom the host alone believes.
+            if self._requests.log_in() or reply.status != 401:
+                reply = self.ask(method, path)
+        challenge = reply.challenge
         if reply.status != 401:
             return reply
-        challenge = reply.challenge
         if challenge.scheme.lower() == "bearer":
             self._authorization = f"Bearer {self._token(challenge)}"
-        elif self._login and challenge.scheme.lower() == "basic":
-            self._authorization = _basic(self._login)
+        elif challenge.scheme.lower() == "basic":
+            self._authorization = _basic(self.login)
         else:
             return reply
         return self.ask(method, path)
@@ -196,31 +235,32 @@ class Client:
         realm = challenge.parameters.get("realm", "")
         asked = {name: challenge.parameters[name] for name in ("service", "scope") if name in challenge.parameters}
         headers = {}
-        if self._login and (realm.startswith("https://") or self._registry.scheme == "http"):
-            headers["Authorization"] = _basic(self._login)
-        url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(asked)}"
+        if self.login and (realm.startswith("https://") or self._registry.scheme == "http"):
+            headers["Authorization"] = _basic(self.login)
+        url, named = f"{realm}{'&' if '?' in realm else '?'}{urlencode(asked)}", f"(token service {realm[:200]})"
         try:
             reply = self._follow("GET", url, headers)
         except SeenError as error:
-            raise SeenError(error.seen, f"{error.said or error.seen.value} (token service {realm})") from error
+            raise SeenError(error.seen, f"{error.said or error.seen.value} {named}") from error
         if reply.status in (400, 401, 403):
-            raise SeenError(Seen.UNAUTHORIZED, f"{reply.status} {reply.reason[:80]} (token service {realm})")
-        try:
-            answer = json.loads(reply.body)
-            token = str(answer.get("token") or answer["access_token"])
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise SeenError(Seen.FAILED, f"{reply.status} without a token (token service {realm})") from error
-        if not _TOKEN.fullmatch(token):  # curl would take a line break in it for more of its configuration
-            raise SeenError(Seen.FAILED, f"{reply.status} with a malformed token (token service {realm})")
+            raise SeenError(Seen.UNAUTHORIZED, f"{reply.status} {reply.reason[:80]} {named}")
+        answer = _object(reply.body)
+        token = answer.get("token") or answer.get("access_token")
+        if not token:
+            raise SeenError(Seen.FAILED, f"{reply.status} without a token {named}")
+        # curl would take a line break in it for more of its configuration
+        if not isinstance(token, str) or len(token) > _LONGEST_TOKEN or not _TOKEN.fullmatch(token):
+            raise SeenError(Seen.FAILED, f"{reply.status} with a malformed token {named}")
         return token
 
     def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
-        """Asks, and goes where it is sent to; the login goes nowhere else."""
+        """Asks, and goes where it is sent to; the login goes nowhere else, and nobody else says where it goes."""
         origin = parts_of(url)[:2]  # scheme and host: a login inside TLS stays inside
         for _ in range(_REDIRECTS):
             reply = self._requests.ask(method, url, headers)
             if reply.status not in _REDIRECTED or not reply.headers.get("location"):
-                return reply
+                here = parts_of(url)[:2] == origin
+                return reply if here else replace(reply, headers={**reply.headers, "www-authenticate": ""})
             url = _joined(url, reply.headers["location"])
             if parts_of(url)[:2] != origin:
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
@@ -252,17 +292,28 @@ class Client:
 def _described(reply: Reply) -> Descriptor | None:
     """The manifest by its headers alone (distribution, spec/api, existing manifests)."""
     digest, size = reply.headers.get("docker-content-digest", ""), reply.headers.get("content-length", "")
-    if not is_digest(digest) or not size.isdecimal():
+    if not is_digest(digest) or not _SIZE.fullmatch(size):
         return None
     return Descriptor(_media_type(reply), digest, int(size))
 
 
 def _describe(reply: Reply) -> Descriptor:
+    if len(reply.body) >= MOST:
+        raise SeenError(Seen.NO_REGISTRY, f"a manifest of more than {MOST >> 20} MiB")
     return Descriptor(_media_type(reply), f"sha256:{hashlib.sha256(reply.body).hexdigest()}", len(reply.body))
 
 
+def _object(body: bytes) -> Mapping[str, Any]:
+    """The JSON object of a body; empty where it is none, whatever it is instead."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _media_type(reply: Reply) -> str:
-    return reply.headers.get("content-type", "").partition(";")[0].strip()
+    return reply.headers.get("content-type", "").partition(";")[0].strip()[:255]
 
 
 def _joined(url: str, location: str) -> str:

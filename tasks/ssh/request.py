@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import re
 import ssl
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -15,12 +17,15 @@ from tasks.ctr import errand, transfer
 from tasks.ctr.shell import Script
 from tasks.errors import FerryError
 from tasks.oci.registry import Challenge, Registry, Seen
+from tasks.oci.registry import headers as headers_of
 from tasks.ssh import forward
 from tasks.ssh.forward import SeenError
 from tasks.ssh.host import Host
 
-_MOST = 4 << 20  # bytes of a body; distribution takes no longer manifest
+MOST = 4 << 20  # bytes of a body; distribution takes no longer manifest
+_MOST_OF_AN_ERRAND = MOST + (128 << 10)  # with its heads and our frames
 _ERRAND = 60  # seconds for a question that the host asks by itself
+_NOT_FOR_A_LOGIN = ", here and in ca_file; the host's own CAs do not count where a login goes along"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class Requests:
         self._host, self._registry, self._limit = host, registry, limit
         self._proxy = None if registry.local else _address(host.target.proxy)
         self._tls = context(registry)
-        self._may_trust_host = not registry.skip_verify
+        self._logs_in = self._asked_all = self._host_counted = False
         self._kept: tuple[str, forward.Wire] | None = None
         self._forwards, self._errands = True, errands
 
@@ -68,24 +73,47 @@ class Requests:
             self._kept[1].hang_up()
         self._kept = None
 
+    def log_in(self) -> bool:
+        """From now on a login goes along: nobody's word on the host counts for a certificate any longer.
+
+        Returns:
+            Whether it counted so far, so that what was heard until now is not to be acted on.
+        """
+        counted, self._logs_in = self._host_counted, True
+        if counted:
+            self.hang_up()
+            self._tls, self._asked_all, self._host_counted = context(self._registry), False, False
+        return counted
+
     def ask(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
-        """One answer. A certificate that is unknown here may be known on the host, where ctr looks.
+        """One answer. A certificate that ca_file does not know may be known here; or on the host, where ctr looks.
 
         Raises:
             SeenError, Unreachable.
         """
-        try:
-            return self._once(method, url, headers)
-        except SeenError as error:
-            if error.seen is not Seen.UNKNOWN_CA or not self._may_trust_host or not self._trust_as_host():
+        while True:
+            try:
+                return self._once(method, url, headers)
+            except SeenError as error:
+                if error.seen is Seen.UNKNOWN_CA and self._believe_more():
+                    continue
+                if error.seen is Seen.UNKNOWN_CA and self._logs_in:
+                    raise SeenError(error.seen, f"{error.said}{_NOT_FOR_A_LOGIN}") from error
                 raise
-            return self._once(method, url, headers)
 
-    def _trust_as_host(self) -> bool:
-        self._may_trust_host = False
+    def _believe_more(self) -> bool:
+        """Also this machine's CAs, and where no login goes along the host's; False where that is nobody new."""
+        if self._registry.skip_verify or self._asked_all:
+            return False
+        self._asked_all = True
+        self._tls.load_default_certs()
+        if not self._logs_in:
+            self._host_counted = self._believe_host()
+        return self._host_counted or bool(self._registry.ca_file) or self._registry.scheme == "http"
+
+    def _believe_host(self) -> bool:
         try:
             answer = self._host.ask(Script({"bundle": transfer.SYSTEM_BUNDLE}), limit=self._host.target.limits.probe)
-            self._tls.load_default_certs()
             self._tls.load_verify_locations(cadata=answer["bundle"].text)
         except (FerryError, ValueError, ssl.SSLError):
             return False
@@ -120,7 +148,7 @@ class Requests:
     def _by_errand(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
         """The host asks by itself, where sshd forwards no connections."""
         authorization = headers.get("Authorization", "")
-        pems, owner = authorities(self._registry), f"ctr-ferry.{self._host.run_id}"
+        pems, owner = self._authorities(url), f"ctr-ferry.{self._host.run_id}"
         line = errand.typed(authorization)
         if len(line) > errand.TYPED:
             raise SeenError(Seen.NOT_CHECKED, "a token that is too long for a terminal")
@@ -134,16 +162,27 @@ class Requests:
                 seconds=round(self._limit),
                 terminal=terminal.device if terminal else None,
                 authorities=bool(pems),
+                alone=self._logs_in,
             )
-            bring = f"{transfer.bring(pems, owner)} && " if pems else ""
+            bring = f"{transfer.bring(pems, owner, alone=self._logs_in)} && " if pems else ""
             script = Script({"ask": f"{bring}{{ {question}\n}}"}, cleanup=transfer.TAKE_AWAY if pems else "")
             if terminal:
                 terminal.type(line)
-            answer = self._host.ask(script, limit=_ERRAND, secret=True)["ask"]  # it may be a token
+            # It may be a token.
+            answer = self._host.ask(script, limit=_ERRAND, secret=True, listener=_Bounded())["ask"]
         found = errand.read(answer)
         if isinstance(found, Seen):
             raise SeenError(found, errand.last_words(answer))
         return Reply(*found)
+
+    def _authorities(self, url: str) -> bytes:
+        """Whom the host's own tool is to believe: besides the host's bundle, or alone where a login goes along."""
+        if self._registry.skip_verify or not url.startswith("https:"):
+            return b""
+        if self._logs_in:
+            return own_authorities(self._registry, system=self._asked_all)
+        self._host_counted = True
+        return authorities(self._registry)
 
     def _wire(self, parts: SplitResult) -> forward.Wire:
         """The connection that is there, or another one."""
@@ -179,15 +218,35 @@ def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, 
         request.endheaders()
         response = http.client.HTTPResponse(wire, method=method)  # type: ignore[arg-type]
         response.begin()
-        body = b"" if method == "CONNECT" else response.read(_MOST)
+        body = b"" if method == "CONNECT" else response.read(MOST)
     except http.client.RemoteDisconnected as error:
         raise SeenError(Seen.NO_ANSWER) from error
     except http.client.BadStatusLine as error:
         raise SeenError(Seen.NO_REGISTRY, str(error.args[0]).strip()[:80]) from error
     except http.client.HTTPException as error:
         raise SeenError(Seen.NO_REGISTRY, error) from error
-    last = response.will_close or len(body) == _MOST
-    return Reply(response.status, response.reason, {n.lower(): v for n, v in response.getheaders()}, body, last)
+    found = headers_of(response.getheaders())
+    if found is None:
+        raise SeenError(Seen.NO_REGISTRY, errand.LONG_HEAD)
+    return Reply(response.status, response.reason, found, body, response.will_close or len(body) == MOST)
+
+
+class _Bounded:
+    """Hears an errand, and ends it where the registry says more than anybody has to."""
+
+    def __init__(self) -> None:
+        self._heard = 0
+
+    def hear(self, data: bytes) -> bytes:
+        """Takes in what came; all of it is kept."""
+        self._heard += len(data)
+        if self._heard > _MOST_OF_AN_ERRAND:
+            raise SeenError(Seen.NO_REGISTRY, f"an answer of more than {MOST >> 20} MiB")
+        return data
+
+    def end(self) -> bytes:
+        """Nothing is held back."""
+        return b""
 
 
 def authorities(registry: Registry) -> bytes:
@@ -197,8 +256,24 @@ def authorities(registry: Registry) -> bytes:
     return Path(registry.ca_file).read_bytes()
 
 
+def own_authorities(registry: Registry, *, system: bool) -> bytes:
+    """The certificates, PEM, of whom we ourselves believe: ca_file, without one or with ``system`` this machine's.
+
+    A password goes nowhere else, whatever a host's own bundle says.
+    """
+    pems = authorities(registry)
+    return pems if pems and not system else pems + b"\n" + _of_this_machine()
+
+
+@cache
+def _of_this_machine() -> bytes:
+    bundle = ssl.get_default_verify_paths().cafile
+    found = [Path(file) for file in (bundle, *transfer.BUNDLES) if file and Path(file).is_file()]
+    return found[0].read_bytes() if found else b""
+
+
 def context(registry: Registry) -> ssl.SSLContext:
-    """Whose certificates are believed at first; only where that does not do, this machine's and the host's as well.
+    """Whose certificates are believed at first; only where that does not do, more (`Requests.ask`).
 
     (Reading all certificates of a system takes 50 ms.)
 
@@ -218,6 +293,10 @@ def context(registry: Registry) -> ssl.SSLContext:
     return made
 
 
+_NAME = re.compile(r"[0-9A-Za-z_-]{1,63}(?:\.[0-9A-Za-z_-]{1,63})*\.?|[0-9A-Fa-f:.]+(?:%[0-9A-Za-z]+)?")
+_WRITTEN = re.compile(r"[!-~]{1,8192}")
+
+
 def parts_of(url: str) -> SplitResult:
     """An address taken apart; it may be one that a registry sent us to.
 
@@ -226,7 +305,8 @@ def parts_of(url: str) -> SplitResult:
     """
     try:
         parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+        named = _NAME.fullmatch(parts.hostname or "") and not parts.username
+        if parts.scheme in ("http", "https") and named and parts.port != 0 and _WRITTEN.fullmatch(url):
             return parts
     except ValueError:  # of brackets, or of the port
         pass

@@ -64,7 +64,7 @@ class World:
         )
 
     def client(self, login: Login | None = None, registry: Registry = REGISTRY) -> Client:
-        return Client(self.host, registry, login)
+        return Client(self.host, registry, lambda: login)
 
     def _connect(self, _: str, there: tuple[str, int], *__: object, **___: object) -> Any:
         if not self.forwards:
@@ -180,10 +180,59 @@ def token_service(request: Request, *, right: str = BASIC) -> str:
 def test_a_token_is_fetched_where_the_registry_says(world: Make) -> None:
     made = world(token_service)
     assert made.client(ANN).find("a", "1")
-    assert made.reached == [("r.example", 5000), ("t.example", 5001), ("r.example", 5000)]
+    registry, service = ("r.example", 5000), ("t.example", 5001)
+    assert made.reached == [registry, service, registry, service, registry]
     method, target, headers = made.asked[1]
     assert (method, target) == ("GET", "/token?service=r&scope=repository%3Aa%3Apull")
-    assert headers["authorization"] == BASIC
+    assert "authorization" not in headers
+    assert made.asked[3][2]["authorization"] == BASIC
+
+
+def test_a_login_is_neither_read_nor_given_where_a_token_for_nobody_does(world: Make) -> None:
+    def serve(request: Request) -> str:
+        return FOUND if request[2].get("authorization") == "Bearer anonymous" else token_service(request)
+
+    made = world(serve)
+    client = Client(made.host, REGISTRY, lambda: pytest.fail("it was read"))
+    assert client.find("a", "1")
+    assert client.login is None
+    assert BASIC not in [each[2].get("authorization") for each in made.asked]
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "403 Forbidden", "429 Too Many Requests", "401 Unauthorized"])
+def test_what_a_token_for_nobody_is_refused_a_login_may_be_told(world: Make, status: str) -> None:
+    def serve(request: Request) -> str:
+        return reply(status) if request[2].get("authorization") == "Bearer anonymous" else token_service(request)
+
+    client = world(serve).client(ANN)
+    if status.startswith("401"):  # without a challenge nobody knows what it wants
+        with pytest.raises(SeenError):
+            client.find("a", "1")
+    else:
+        assert client.find("a", "1")
+        assert client.login == ANN
+
+
+def test_a_token_service_that_gives_nothing_to_nobody_is_given_the_login(world: Make) -> None:
+    def serve(request: Request) -> str:
+        nobody = request[1].startswith("/token") and "authorization" not in request[2]
+        return reply("401 Unauthorized") if nobody else token_service(request)
+
+    assert world(serve).client(ANN).find("a", "1")
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_of_two_ways_to_log_in_a_token_comes_first(world: Make, *, together: bool) -> None:
+    def serve(request: Request) -> str:
+        if request[1].startswith("/token") or request[2].get("authorization") == "Bearer T":
+            return token_service(request)
+        ways = ['Basic realm="r"', 'Bearer realm="http://t.example:5001/token",service="r"']
+        lines = [", ".join(ways)] if together else ways
+        return reply("401 Unauthorized", *(f"WWW-Authenticate: {line}" for line in lines))
+
+    made = world(serve)
+    assert made.client(ANN).find("a", "1")
+    assert made.reached[1] == ("t.example", 5001)
 
 
 def test_without_a_login_a_token_for_nobody_is_tried(world: Make) -> None:
@@ -206,6 +255,7 @@ def test_a_token_service_that_refuses_the_login_is_told(world: Make) -> None:
 def test_a_login_inside_tls_never_goes_to_a_token_service_without(world: Make) -> None:
     made = world(token_service)
     client = made.client(ANN, Registry("r.example:5000"))
+    client.login = ANN
     client._token(Challenge("Bearer", {"realm": "http://t.example:5001/token"}))
     assert "authorization" not in made.asked[0][2]
 
@@ -410,6 +460,16 @@ def test_what_a_tool_fetched_is_read() -> None:
         ("bearer Realm=https://t , error=insufficient_scope", "bearer",
          {"realm": "https://t", "error": "insufficient_scope"}),
         ("", "", {}),
+        ("Basic", "Basic", {}),
+        ('Basic realm="b", Bearer realm="https://t",scope="repository:a:pull,push"', "Bearer",
+         {"realm": "https://t", "scope": "repository:a:pull,push"}),
+        ('Bearer realm="https://t", Basic realm="b"', "Bearer", {"realm": "https://t"}),
+        ('Bearer, Basic realm="b"', "Basic", {"realm": "b"}),  # without a realm nobody gives tokens
+        ("Negotiate, NTLM TlRM/+==, basic realm = b", "basic", {"realm": "b"}),
+        (r'Digest a="\", Bearer realm=\"x", Basic realm="\"b\""', "Basic", {"realm": '"b"'}),
+        ('Bearer realm="https://t', "Bearer", {"realm": ""}),  # cut off
+        ('realm="x"', "", {}),
+        (f'Bearer realm="https://{"t" * 10_000}"', "", {}),
     ],
 )  # fmt: skip
 def test_a_challenge_is_read_as_registries_write_it(header: str, scheme: str, parameters: dict[str, str]) -> None:

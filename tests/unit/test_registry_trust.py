@@ -1,0 +1,184 @@
+"""Whose certificates let a login through: ours alone; what only the host vouches for is asked as nobody, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_registry_client import ANN, BASIC, DIGEST, FOUND, Request, World, reply
+
+from lab.certificates import Authority
+from tasks.ctr.shell import Answer, Script
+from tasks.oci.registry import Registry, Seen
+from tasks.ssh import request
+from tasks.ssh.forward import SeenError
+
+WANTS_BASIC = reply("401 Unauthorized", 'WWW-Authenticate: Basic realm="r"')
+WANTS_TOKEN = reply("401 Unauthorized", 'WWW-Authenticate: Bearer realm="https://t.example/token",service="r"')
+TOKEN = reply("200 OK", body='{"token": "T"}')
+
+
+@dataclass
+class Trust:
+    """Two authorities: whose certificate is our ca_file, and whom the host alone believes; what each has signed."""
+
+    ca_file: str
+    bundle: bytes
+    pems: dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
+    folder = tmp_path_factory.mktemp("trust")
+    ours, theirs = Authority(folder / "ours.pem", "ours"), Authority(folder / "theirs.pem", "the host's")
+    names = ("r.example", "t.example")
+    pems = {who: each.issue(folder / f"{who}-server", names) for who, each in (("ours", ours), ("host", theirs))}
+    return Trust(str(ours.file), theirs.file.read_bytes(), pems)
+
+
+class TlsWorld(World):
+    """A host whose bundle has one more authority; every server speaks TLS, with a certificate of one of the two."""
+
+    def __init__(self, serve: Callable[[Request], str], trust: Trust, signed: dict[str, str], **more: Any) -> None:
+        super().__init__(serve, **more)
+        self._trust, self._signed = trust, signed
+
+    def _serve(self, its: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._trust.pems[self._signed[self.reached[-1][0]]])
+        with contextlib.suppress(OSError), context.wrap_socket(its, server_side=True) as secure:
+            super()._serve(secure)
+
+    def _ask(self, script: Script, **more: object) -> dict[str, Answer]:
+        if "bundle" in script.steps:
+            return {"bundle": Answer(0, self._trust.bundle, "")}
+        return super()._ask(script, **more)
+
+    @property
+    def logins(self) -> list[Request]:
+        """The questions that a login, or what one was given for it, went along with."""
+        return [each for each in self.asked if each[2].get("authorization", "Bearer nobody") != "Bearer nobody"]
+
+
+Make = Callable[..., TlsWorld]
+
+
+@pytest.fixture
+def world(trust: Trust) -> Iterator[Make]:
+    made: list[TlsWorld] = []
+
+    def make(serve: Callable[[Request], str], **signed: str) -> TlsWorld:
+        made.append(TlsWorld(serve, trust, {f"{name}.example": who for name, who in signed.items()}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def basic(asked: Request) -> str:
+    return FOUND if asked[2].get("authorization") == BASIC else WANTS_BASIC
+
+
+def bearer(asked: Request) -> str:
+    """A registry and its token service: nobody gets a token that allows nothing."""
+    told = asked[2].get("authorization", "")
+    if asked[1].startswith("/token"):
+        return TOKEN if told == BASIC else reply("200 OK", body='{"token": "nobody"}')
+    return FOUND if told == "Bearer T" else WANTS_TOKEN
+
+
+def described(trust: Trust, *, ca_file: bool) -> Registry:
+    return Registry("r.example", ca_file=trust.ca_file if ca_file else None)
+
+
+@pytest.mark.parametrize(
+    ("serve", "signed", "ca_file"),
+    [
+        (basic, {"r": "host"}, True),
+        (basic, {"r": "host"}, False),
+        (bearer, {"r": "host", "t": "host"}, False),
+        (bearer, {"r": "host", "t": "ours"}, True),  # whom nobody but the host believes says where the login goes
+        (bearer, {"r": "ours", "t": "host"}, True),
+    ],
+)
+def test_a_login_never_goes_where_only_the_host_vouches(
+    world: Make, trust: Trust, *, ca_file: bool, serve: Callable[[Request], str], signed: dict[str, str]
+) -> None:
+    made = world(serve, **signed)
+    with pytest.raises(SeenError) as caught:
+        made.client(ANN, described(trust, ca_file=ca_file)).find("a", "1")
+    assert caught.value.seen is Seen.UNKNOWN_CA
+    assert "the host's own CAs do not count" in caught.value.said
+    assert made.logins == []
+
+
+@pytest.mark.parametrize("serve", [basic, bearer])
+def test_a_login_goes_where_ca_file_vouches(world: Make, trust: Trust, serve: Callable[[Request], str]) -> None:
+    made = world(serve, r="ours", t="ours")
+    found = made.client(ANN, described(trust, ca_file=True)).find("a", "1")
+    assert found and found.digest == DIGEST
+    assert made.logins
+
+
+def test_a_login_goes_to_a_token_service_that_this_machine_believes(
+    world: Make, trust: Trust, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    believed = trust.bundle.decode()
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_default_certs", lambda context: context.load_verify_locations(cadata=believed)
+    )
+    made = world(bearer, r="ours", t="host")
+    made._trust = replace(trust, bundle=b"")
+    assert made.client(ANN, described(trust, ca_file=True)).find("a", "1")
+
+
+@pytest.mark.parametrize("serve", [lambda _: FOUND, bearer])
+def test_nobody_may_ask_where_the_host_vouches(world: Make, trust: Trust, serve: Callable[[Request], str]) -> None:
+    def open_to_all(asked: Request) -> str:
+        return FOUND if asked[2].get("authorization") == "Bearer nobody" else serve(asked)
+
+    made = world(open_to_all, r="host", t="host")
+    assert made.client(ANN, described(trust, ca_file=True)).find("a", "1")
+    assert made.logins == []
+
+
+def test_a_connection_that_the_host_vouched_for_is_not_used_again_for_a_login(world: Make, trust: Trust) -> None:
+    answers = [FOUND, WANTS_BASIC, *[FOUND] * 9]
+    made = world(lambda _: answers.pop(0), r="host")
+    client = made.client(ANN, described(trust, ca_file=True))
+    with client.connected():
+        assert client.find("a", "1")
+        with pytest.raises(SeenError):
+            client.find("a", "2")
+    assert made.logins == []
+
+
+class TestAHostThatAsksByItself:
+    def test_believes_nobody_but_us_where_a_login_goes_along(self, trust: Trust) -> None:
+        made = World(lambda _: "", forwards=False)
+        answers = [*[WANTS_BASIC] * 2, FOUND]
+        made.errand = lambda _: Answer(0, b"curl\n" + answers.pop(0).encode(), "")
+        assert made.client(ANN, described(trust, ca_file=True)).find("a", "1")
+        first, again, last = made.scripts
+        assert "ca-certificates.crt" in first and "--capath" not in first
+        for text in (again, last):  # the challenge itself is asked for once more
+            assert "ca-certificates.crt" not in text
+            assert '--cacert "$authorities" --capath ' in text
+        assert "--config" in last and "--config" not in again
+
+    def test_believes_this_machine_where_there_is_no_ca_file(
+        self, trust: Trust, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(request, "_of_this_machine", lambda: b"our bundle")
+        made = World(lambda _: "", forwards=False)
+        answers = [*[WANTS_BASIC] * 2, FOUND]
+        made.errand = lambda _: Answer(0, b"curl\n" + answers.pop(0).encode(), "")
+        assert made.client(ANN, described(trust, ca_file=False)).find("a", "1")
+        assert "our bundle" not in made.scripts[0] and "our bundle" in made.scripts[-1]
