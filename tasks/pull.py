@@ -114,13 +114,12 @@ def parse(
 
 
 def before(request: Request, targets: Sequence[Target]) -> None:
-    """Finds the logins before any host is touched.
+    """Finds the logins that the inventory names before any host is touched.
 
     Raises:
         UsageError: what is wrong with one.
     """
-    for registry in {target.registry(request.reference.domain) for target in targets}:
-        credentials.login(registry)
+    credentials.check({target.registry(request.reference.domain) for target in targets})
 
 
 class Job:

@@ -1,27 +1,38 @@
-"""``push``: an image of a host goes to a registry, from that host, and the registry is asked what it got."""
+"""``push``: an image of a host goes to a registry, from that host, and the registry is asked what it got.
+
+All hosts look first: a name that would get several digests, or lose another one, is refused before anything moves.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.ctr.content import Content
-from tasks.ctr.failures import content_missing
 from tasks.ctr.images import Image
 from tasks.ctr.naming import Place
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Script
-from tasks.errors import MethodUnsupported, PlatformMissing, UsageError, VerifyFailed
+from tasks.errors import (
+    Drift,
+    FerryError,
+    MethodUnsupported,
+    NotStarted,
+    ReferenceExists,
+    UsageError,
+    VerifyFailed,
+)
 from tasks.fleet import credentials, look, options
-from tasks.fleet.command import per_host
-from tasks.fleet.outcome import Status
+from tasks.fleet.cargo import Cargo, choose
+from tasks.fleet.command import fleet_wide
+from tasks.fleet.outcome import Result, Status, names
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest
 
 if TYPE_CHECKING:
     from tasks.fleet.carry import There
+    from tasks.fleet.crew import Fleet
     from tasks.ssh.host import Host
     from tasks.ssh.target import Target
 
@@ -35,6 +46,7 @@ class Request:
     platform: Platform | None = None
     all_platforms: bool = False
     namespace: str | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,7 @@ class PushResult:
         method: push, platform (by ctr's flag) or stage (through a name of ours); empty where nothing was to be done.
         verified: ``digest``, or ``unverified`` where the registry could not be asked; ``reason`` tells why.
         notices: what a person should know of it.
+        previous_digest: what the name there pointed at, where that was something else.
     """
 
     reference: str
@@ -66,6 +79,7 @@ class PushResult:
     verified: str = "digest"
     reason: str = ""
     notices: tuple[str, ...] = ()
+    previous_digest: str | None = None
 
     def given(self) -> list[tuple[str, str, str]]:
         """The registry's name with its digest, and the digest of the image that it was made from."""
@@ -75,7 +89,8 @@ class PushResult:
         """The name, its digest, and what is to be known."""
         from tasks.fleet.carry import told
 
-        return told(f"{self.source} -> {self.reference}", self)
+        replaced = [f"  replaces {self.previous_digest}"] if self.previous_digest else []
+        return told(f"{self.source} -> {self.reference}", self) + replaced
 
 
 def parse(
@@ -85,6 +100,7 @@ def parse(
     platform: str | None = None,
     all_platforms: bool = False,
     namespace: str | None = None,
+    force: bool = False,
 ) -> Request:
     """Options to a request.
 
@@ -103,35 +119,23 @@ def parse(
     if target and target.digest:
         raise UsageError(f"--as {as_} has a digest", hint="a name to push to has a tag alone")
     return Request(
-        ref, target, options.platform(platform, every=all_platforms), all_platforms, options.namespace(namespace)
+        ref,
+        target,
+        options.platform(platform, every=all_platforms),
+        all_platforms,
+        options.namespace(namespace),
+        force,
     )
 
 
 def before(request: Request, targets: Sequence[Target]) -> None:
-    """Finds the logins before any host is touched.
+    """Finds the logins that the inventory names before any host is touched.
 
     Raises:
         UsageError: what is wrong with one.
     """
     name = request.target or (None if is_digest(request.ref) else Reference.parse(request.ref))
-    for registry in {target.registry(name.domain) for target in targets} if name else ():
-        credentials.login(registry)
-
-
-@dataclass(frozen=True, slots=True)
-class Cargo:
-    """What of the image is pushed.
-
-    Attributes:
-        target: what the name will point at; of an image that is no index, its own, with no size.
-        part: the platform, where it is one manifest of an index.
-        sizes: of all blobs by digest, as far as they were read.
-    """
-
-    target: Descriptor
-    part: Platform | None = None
-    sizes: dict[str, int] | None = None
-    notices: tuple[str, ...] = ()
+    credentials.check({target.registry(name.domain) for target in targets} if name else ())
 
 
 class Job:
@@ -158,84 +162,82 @@ class Job:
         assert target  # noqa: S101
         return target if target.tag else target.with_tag((own and own.tag) or "latest")
 
-    def run(self) -> PushResult:
-        """Looks at the image and at the registry, pushes where they differ, and asks the registry again.
+    def look(self, *, alone: bool) -> PushResult:
+        """Looks at the image and at the registry; what would be done.
+
+        Args:
+            alone: whether nobody else pushes before this one does, so that it need not look again.
+
+        Raises:
+            FerryError: also where the name there stands for something else.
+        """
+        self.cargo = choose(
+            self.host,
+            self.facts,
+            self.namespace,
+            self.image,
+            self.request.platform,
+            all_platforms=self.request.all_platforms,
+        )
+        self.there = self.carrier.look(self.cargo.sizes if alone else None)
+        return self._decide() or self._result(Status.CHANGED, self._method())
+
+    def run(self, *, alone: bool) -> PushResult:
+        """Pushes where the registry has something else, and asks it again.
 
         Raises:
             FerryError.
         """
-        cargo = self._cargo()
-        there = self.carrier.look(cargo.sizes)
-        if there.digest == cargo.target.digest:
-            return self._result(cargo, Status.UNCHANGED, "", notices=("the registry has it already, with this digest",))
-        if there.digest == self.image.digest and not self.request.platform:
-            cargo = Cargo(Descriptor(self.image.media_type, self.image.digest, 0))
-            return self._result(cargo, Status.UNCHANGED, "", notices=("the registry has the whole index already",))
-        method = self._method(cargo)
+        if not alone and not self.host.dry_run:
+            self.there = self.carrier.look(self.cargo.sizes)
+        if done := self._decide():
+            return done
+        method = self._method()
         if self.host.dry_run:
-            return self._result(cargo, Status.CHANGED, method, notices=(self._would_move(cargo),))
-        return self._push(cargo, method, there)
+            return self._result(Status.CHANGED, method, notices=(self._would_move(self.cargo),))
+        return self._push(self.cargo, method, self.there)
 
-    def _cargo(self) -> Cargo:
-        """Decides what goes; an index, and what is asked for by platform, is read first."""
-        image, asked = self.image, self.request.platform
-        whole = Descriptor(image.media_type, image.digest, 0)
-        if not whole.is_index:
-            if asked and str(asked) not in image.platforms.split(","):
-                raise PlatformMissing(
-                    f"{image.name} is for {image.platforms}, not for {asked}", hint="leave --platform out"
-                )
-            content = look.content(self.host, self.facts, self.namespace, [image.digest], deep=False)[0]
-            return Cargo(whole, sizes=_sizes(content, whole))
-        content = look.content(self.host, self.facts, self.namespace, [image.digest], deep=True)[0]
-        if image.digest not in content.blobs:
-            raise content_missing(image.name, image.digest)
-        if not asked and not (absent := self._absent(content, whole)) and self.facts.ctr.capabilities.piped:
-            return Cargo(whole, sizes=_sizes(content, whole))
-        if self.request.all_platforms:
-            raise self._insists(absent)
-        return self._part(content, asked or self.facts.platform)
+    def verify(self, result: PushResult) -> PushResult:
+        """Asks the registry once more, when all hosts are done.
 
-    def _absent(self, content: Content, index: Descriptor) -> list[str]:
-        """The platforms of an index of which not everything is there."""
-        children = content.manifest(index.digest).children
-        lack = [child for child in children if not content.below(child).keys() <= content.visible]
-        return [str(child.platform or child.digest) for child in lack]
+        Raises:
+            FerryError: with the result.
+        """
+        try:
+            self._verify(self.carrier.look(), self.cargo)
+        except FerryError as error:
+            error.result = result
+            raise
+        return result
 
-    def _insists(self, absent: Sequence[str]) -> PlatformMissing | MethodUnsupported:
-        if not absent:
-            return MethodUnsupported(
-                f"ctr {self.facts.client} cannot push an index", hint="leave --all-platforms out: one platform goes"
+    def _decide(self) -> PushResult | None:
+        """The result where nothing is to be done.
+
+        Raises:
+            ReferenceExists, MethodUnsupported: the name there is not to be moved.
+        """
+        there = self.there
+        if there.digest == self.cargo.target.digest:
+            return self._result(Status.UNCHANGED, "", notices=("the registry has it already, with this digest",))
+        if there.digest == self.image.digest and not self.request.platform:
+            self.cargo = Cargo(Descriptor(self.image.media_type, self.image.digest, 0))
+            return self._result(Status.UNCHANGED, "", notices=("the registry has the whole index already",))
+        if there.digest and not self.request.force:
+            raise ReferenceExists(
+                f"{self.carrier.reference} exists in the registry with another digest",
+                said=f"there {there.digest}\nhere  {self.cargo.target.digest}",
+                hint="push it under another name with --as, or add --force to let the name there point at this one",
             )
-        return PlatformMissing(
-            f"{self.image.name} cannot be pushed whole: not everything is here of {', '.join(absent)}",
-            hint="pull it here with --all-platforms, or leave --all-platforms out",
-        )
-
-    def _part(self, content: Content, platform: Platform) -> Cargo:
-        index = self.image.digest
-        if not self.facts.ctr.capabilities.piped and platform != self.facts.platform:
+        if there.unknown and not self.request.force:
             raise MethodUnsupported(
-                f"ctr {self.facts.client} can push no platform but the host's own, {self.facts.platform}",
-                hint="push it from a host with a later ctr",
+                f"it cannot be known whether {self.carrier.reference} is something else in the registry",
+                said=there.unknown,
+                hint="let this host ask it, or add --force to push whatever the name there points at",
             )
-        child = content.manifest(index).child_for(platform)
-        if child is None or child.digest not in content.visible:
-            there = [str(c.platform) for c in content.manifest(index).children if c.digest in content.visible]
-            raise PlatformMissing(
-                f"{self.image.name} has no content for {platform} on this host",
-                said=f"there: {', '.join(there) or 'none'}",
-                hint="choose one that is there with --platform",
-            )
-        if absent := content.below(child).keys() - content.visible:
-            raise content_missing(self.image.name, "\n".join(sorted(absent)))
-        notice = f"the manifest of {platform} in index {index}"
-        if not self.request.platform:
-            notice += ": other platforms of it are not all here" if self.facts.ctr.capabilities.piped else ""
-        return Cargo(child, platform, _sizes(content, child), (notice,))
+        return None
 
-    def _method(self, cargo: Cargo) -> str:
-        if not cargo.part:
+    def _method(self) -> str:
+        if not self.cargo.part:
             return "push"
         return "platform" if self.facts.ctr.capabilities.push_platform else "stage"
 
@@ -254,9 +256,8 @@ class Job:
         there = self.carrier.look()
         self._verify(there, cargo)
         notices = [f"{before.present} of its bytes were there already"] if before.present else []
-        notices += [f"it was {before.digest} there before"] if before.digest else []
         return self._result(
-            cargo, Status.CHANGED, method, there, seconds=seconds, present=before.present, notices=tuple(notices)
+            Status.CHANGED, method, there, seconds=seconds, present=before.present, notices=tuple(notices)
         )
 
     def _script(self, cargo: Cargo, method: str, terminal: str | None) -> Script:
@@ -289,7 +290,6 @@ class Job:
 
     def _result(
         self,
-        cargo: Cargo,
         status: Status,
         method: str,
         there: There | None = None,
@@ -298,7 +298,7 @@ class Job:
         present: int | None = None,
         notices: tuple[str, ...] = (),
     ) -> PushResult:
-        unknown = there.unknown if there else ""
+        unknown, cargo = there.unknown if there else "", self.cargo
         return PushResult(
             str(self.carrier.reference),
             self.image.name,
@@ -314,16 +314,11 @@ class Job:
             "unverified" if unknown else "digest",
             unknown,
             (*cargo.notices, *notices),
+            self.there.digest if status is Status.CHANGED else None,
         )
 
 
-def _sizes(content: Content, target: Descriptor) -> dict[str, int]:
-    """The sizes of all that a target needs, itself included."""
-    sizes = {digest: blob.size for digest, blob in content.below(target).items()}
-    return sizes | {target.digest: len(content.blobs.get(target.digest, b""))}
-
-
-@per_host(
+@fleet_wide(
     parse,
     before=before,
     help={
@@ -332,8 +327,48 @@ def _sizes(content: Content, target: Descriptor) -> dict[str, int]:
         "platform": "Push this platform's manifest of a multi-platform image, such as linux/arm64.",
         "all_platforms": "Push all platforms or nothing; by default, where some are absent, the host's own goes.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
+        "force": "Let a name that the registry has already point at what comes.",
     },
 )
-def push(host: Host, request: Request) -> PushResult:
+def push(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Push an image from its host to a registry, and ask the registry what it has got."""
-    return Job(host, request).run()
+    jobs: dict[str, Job] = {}
+    alone = len(fleet.hosts) == 1
+
+    def look_at(host: Host) -> PushResult:
+        jobs[host.name] = Job(host, request)
+        return jobs[host.name].look(alone=alone)
+
+    answers: dict[str, Result | FerryError] = dict(fleet.each(look_at, close=False))
+    for name, error in _at_odds({n: job for n, job in jobs.items() if isinstance(answers[n], PushResult)}).items():
+        answers[name] = fleet.answers[name] = error
+        fleet.hosts[name].mark_failed()
+    once = alone or any(host.dry_run for host in fleet)
+    pushed = fleet.each(lambda host: jobs[host.name].run(alone=alone), close=once)
+    if once:
+        return answers | pushed
+    again = fleet.each(lambda host: jobs[host.name].verify(_of(pushed[host.name])))
+    return answers | pushed | {name: answer for name, answer in again.items() if not isinstance(answer, NotStarted)}
+
+
+def _of(answer: Result | FerryError) -> PushResult:
+    """What a host has pushed: one that failed is asked nothing more."""
+    assert isinstance(answer, PushResult)  # noqa: S101
+    return answer
+
+
+def _at_odds(jobs: Mapping[str, Job]) -> dict[str, Drift]:
+    """The error of every host whose name in the registry another host would give another digest."""
+    goals: dict[str, dict[str, list[str]]] = {}
+    for host, job in jobs.items():
+        goals.setdefault(str(job.carrier.reference), {}).setdefault(job.cargo.target.digest, []).append(host)
+    errors = {}
+    for reference, digests in goals.items():
+        said = "\n".join(f"{digest} on {names(hosts, every=True)}" for digest, hosts in digests.items())
+        for host in [each for hosts in digests.values() for each in hosts] if len(digests) > 1 else ():
+            errors[host] = Drift(
+                f"{reference} would get {len(digests)} digests from these hosts; none was pushed",
+                said=said,
+                hint="push it from one host, or from each under a name of its own with --as",
+            )
+    return errors

@@ -84,7 +84,7 @@ def parse(*, name: str | None = None) -> Request:
 
 
 def before(request: Request, targets: Sequence[Target]) -> None:
-    """Finds the logins before any host is touched.
+    """Finds the logins that the inventory names before any host is touched.
 
     Raises:
         UsageError: what is wrong with one, or no registry of that name.
@@ -93,8 +93,7 @@ def before(request: Request, targets: Sequence[Target]) -> None:
     if not wanted:
         what = f"no registry {request.name}" if request.name else "no registry"
         raise UsageError(f"the inventory has {what} for these hosts", hint="name them in ctr_registries")
-    for registry in wanted:
-        credentials.login(registry)
+    credentials.check(wanted)
 
 
 def _chosen(target: Target, request: Request) -> list[Registry]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.ctr import refusals, transfer
@@ -21,7 +22,7 @@ from tasks.oci.reference import Reference
 from tasks.oci.registry import Login, Registry, Seen
 from tasks.ssh.forward import SeenError
 from tasks.ssh.registry import Client
-from tasks.ssh.request import authorities
+from tasks.ssh.request import authorities, own_authorities
 
 if TYPE_CHECKING:
     from tasks.ssh.host import Host
@@ -33,6 +34,9 @@ _UNKNOWN = {
     Seen.NOT_CHECKED: "sshd there forwards no connections, and the host has no curl or wget to ask with",
     Seen.DENIED: "the registry does not let this login ask for it",
 }
+_FOR_A_LOGIN = (Seen.UNAUTHORIZED, Seen.DENIED)  # what nobody is told who might be somebody
+_TOO_MANY = "toomanyrequests"  # Docker Hub's word to nobody
+_MANY = 100  # platforms of an index that are weighed
 _PAUSES = (0.5, 1.0, 2.0)  # seconds, between the tries of a registry that fails by its own word
 
 
@@ -103,19 +107,32 @@ class Carrier:
     def __init__(self, host: Host, facts: Facts, reference: Reference) -> None:
         self.host, self.facts, self.reference = host, facts, reference
         self.registry: Registry = host.target.registry(reference.domain)
-        self._login: Login | None = credentials.login(self.registry)
+        self._by_ctr: Login | None = None  # who we are since ctr was refused as nobody
+        self._system = not self.registry.ca_file
         try:
-            self._client = Client(host, self.registry, self._login)
+            self._client = Client(host, self.registry, partial(credentials.login, self.registry))
         except SeenError as error:
             raise self._error(error.seen, error.said) from error
-        self.route = Route(
-            self.registry,
-            self._login.username if self._login else None,
-            authorities(self.registry),
-            host.target.proxy,
-            f"ctr-ferry.{host.run_id}",
-        )
         transfer.refuse(facts.ctr, facts.client, self.route)
+
+    @property
+    def _login(self) -> Login | None:
+        """Who we are, as far as the registry wants to know."""
+        return self._client.login or self._by_ctr
+
+    @property
+    def route(self) -> Route:
+        """How ctr gets there now: with a login, it believes whom we ourselves believe, and nobody else."""
+        registry, login = self.registry, self._login
+        alone = login is not None and registry.scheme == "https" and not registry.skip_verify
+        return Route(
+            registry,
+            login.username if login else None,
+            own_authorities(registry, system=self._system) if alone else authorities(registry),
+            alone,
+            self.host.target.proxy,
+            f"ctr-ferry.{self.host.run_id}",
+        )
 
     def look(self, blobs: Mapping[str, int] | None = None) -> There:
         """Asks the registry, as the host sees it, what it has under the reference.
@@ -150,11 +167,11 @@ class Carrier:
         try:
             with self._client.connected():
                 top = self._manifest(str(self.reference.digest or self.reference.tag))
-                children = [child for child in top.children if platform in (None, child.platform)]
+                children = [child for child in top.children if platform in (None, child.platform)][:_MANY]
                 return sum(
                     blob.size for each in (top, *(self._manifest(c.digest) for c in children)) for blob in each.blobs
                 )
-        except (SeenError, ValueError):
+        except (SeenError, ValueError, TypeError, AttributeError, RecursionError):  # what it says may be anything
             return None
 
     def _manifest(self, reference: str) -> Manifest:
@@ -164,6 +181,8 @@ class Carrier:
         """Runs ctr's push or pull, answering its prompt, until it is done or the registry stops.
 
         A registry that fails by its own word is tried again a few times.
+
+        It goes as nobody, until the registry wants a login.
 
         Args:
             script: from the terminal's device to the script; no device where none is needed.
@@ -176,12 +195,26 @@ class Carrier:
         Raises:
             RegistryTimeout: no progress for too long; Unreachable, and what `Host.ask` raises.
         """
-        for pause in (*_PAUSES, None):
+        pauses = iter(_PAUSES)
+        while True:
             answers = self._once(script, Progress(sizes))
+            if self._may_do_better(answers[step]):
+                continue
+            pause = next(pauses, None)
             if pause is None or self.meaning(answers[step]) is not Seen.FAILED:
                 return answers
             self.host.pause(pause)
-        raise AssertionError("unreachable")
+
+    def _may_do_better(self, answer: Answer) -> bool:
+        """Whether a login changes what the registry said; or that this machine's CAs count besides ca_file."""
+        seen = self.meaning(answer)
+        if not self._login and (seen in _FOR_A_LOGIN or _TOO_MANY in answer.stderr):
+            self._by_ctr = credentials.login(self.registry)
+            return self._by_ctr is not None
+        if seen is Seen.UNKNOWN_CA and self.route.alone and not self._system:
+            self._system = True  # a token service, or whoever keeps its blobs
+            return True
+        return False
 
     def _once(self, script: Callable[[str | None], Script], progress: Progress) -> dict[str, Answer]:
         needs_one = self._login is not None or not self.facts.ctr.capabilities.piped

@@ -1,6 +1,7 @@
 """Who we are to a registry: the inventory's ``username`` and ``password_env``, else Docker's config and its helpers.
 
-All of it is on the control machine, and read before any host is touched.
+All of it is on the control machine. What the inventory names must be there before any host is touched; Docker's config
+is read once a registry wants a login.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import binascii
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from tasks.ctr.transfer import can_be_typed
@@ -25,13 +27,42 @@ _PATIENCE = 30  # seconds for a credential helper
 _NOTHING = "credentials not found"  # what helpers say (docker-credential-helpers, credentials/error.go)
 
 
-@cache
+_reading = Lock()  # hosts ask at once, and a helper is run once
+
+
+def check(registries: Iterable[Registry]) -> None:
+    """Finds out whether the logins that the inventory names are there.
+
+    Raises:
+        UsageError: as `login`.
+    """
+    for registry in registries:
+        if registry.username or registry.password_env:
+            login(registry)
+
+
 def login(registry: Registry) -> Login | None:
     """Who to be to a registry, where it asks; None is nobody. Found out once.
 
     Raises:
         UsageError: what was named is not there, or cannot be read.
     """
+    with _reading:
+        found = _found(registry)
+    if isinstance(found, UsageError):
+        raise UsageError(found.message, said=found.said, hint=found.hint)
+    return found
+
+
+@cache
+def _found(registry: Registry) -> Login | UsageError | None:
+    try:
+        return _login(registry)
+    except UsageError as error:
+        return error
+
+
+def _login(registry: Registry) -> Login | None:
     found = _named(registry) if registry.password_env else _of_docker(registry)
     if registry.username and (found is None or found.username != registry.username):
         raise UsageError(
@@ -67,7 +98,7 @@ def _of_docker(registry: Registry) -> Login | None:
         entry = _object(next((entries[key] for key in keys if entries.get(key)), {}))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} cannot be read: {error}", hint="mend it, or set DOCKER_CONFIG") from error
     if helper := next((helpers[key] for key in keys if key in helpers), config.get("credsStore")):
         return next((found for key in keys if (found := _ask(str(helper), key, file))), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("DOCKER_CONFIG", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
-    login.cache_clear()
+    credentials._found.cache_clear()
     yield Home(tmp_path)
-    login.cache_clear()
+    credentials._found.cache_clear()
 
 
 def auth(text: str) -> dict[str, str]:
@@ -91,7 +92,7 @@ def test_docker_hub_has_a_key_of_its_own(home: Home) -> None:
 def test_nobody_is_nobody(home: Home) -> None:
     assert found(Registry(NAME)) is None
     home.config({"auths": {NAME: {}}})
-    login.cache_clear()
+    credentials._found.cache_clear()
     assert found(Registry(NAME)) is None
 
 
@@ -131,9 +132,36 @@ def test_a_helper_that_does_not_help_is_named(
     assert "docker-credential-mine" in caught.value.message
 
 
+@pytest.mark.parametrize("well", [True, False])
+def test_a_helper_is_run_once_however_many_hosts_ask(home: Home, *, well: bool) -> None:
+    home.config({"credHelpers": {NAME: "mine"}})
+    answer = """echo '{"Username": "ann", "Secret": "p"}'""" if well else "exit 3"
+    home.helper("mine", f"echo run >>{home.folder}/runs; sleep 0.1; {answer}")
+
+    def ask(_: int) -> object:
+        try:
+            return found(Registry(NAME))
+        except UsageError as error:
+            return error.message
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = set(pool.map(ask, range(8)))
+    assert len(answers) == 1
+    assert (home.folder / "runs").read_text() == "run\n"
+
+
+def test_before_any_host_is_touched_only_what_the_inventory_names_is_looked_for(home: Home) -> None:
+    home.config("{")  # Docker's is nobody's business yet
+    credentials.check([Registry(NAME)])
+    for named in (Registry(NAME, username="ann", password_env="R_PASSWORD"), Registry(NAME, password_env="R_PASSWORD")):
+        with pytest.raises(UsageError):
+            credentials.check([named])
+
+
 @pytest.mark.parametrize(
     ("document", "words"),
     [
+        ("[" * 100_000, "cannot be read"),
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
         ({"auths": []}, "cannot be read"),

@@ -31,9 +31,10 @@ PROMPT = b"Password: "  # ctr's, without a newline
 class Market:
     """The registry: what it has, one answer a question, the last one for ever; and what it was asked."""
 
-    def __init__(self, *answers: str | Seen | None) -> None:
+    def __init__(self, *answers: str | Seen | None, login: Login | None = None) -> None:
         self.answers = list(answers)
         self.asked = 0
+        self.login = login
 
     def find(self, path: str, reference: str) -> Descriptor | None:  # noqa: ARG002
         self.asked += 1
@@ -94,19 +95,21 @@ Sell = Callable[..., Market]
 
 @pytest.fixture
 def sell(monkeypatch: pytest.MonkeyPatch) -> Sell:
-    """The registry answers so; the login is this one."""
+    """The registry answers so; it wanted this login, or there is one that it did not ask for so far."""
 
-    def sell(*answers: str | Seen | None, login: Login | None = None) -> Market:
-        market = Market(*answers)
+    def sell(*answers: str | Seen | None, login: Login | None = None, unasked: Login | None = None) -> Market:
+        market = Market(*answers, login=login)
         monkeypatch.setattr(carry, "Client", lambda *_: market)
-        monkeypatch.setattr(credentials, "login", lambda _: login)
+        monkeypatch.setattr(credentials, "login", lambda _: login or unasked)
         return market
 
     return sell
 
 
 def pushed(host: Host, *, ref: str = REF, **options: Any) -> push.PushResult:
-    return push.Job(host, push.parse(ref=ref, **options)).run()  # type: ignore[arg-type]
+    job = push.Job(host, push.parse(ref=ref, **options))  # type: ignore[arg-type]
+    job.look(alone=True)
+    return job.run(alone=True)
 
 
 def pulled(host: Host, *, ref: str = REF, **options: Any) -> pull.PullResult:
@@ -140,13 +143,33 @@ class TestPush:
     @pytest.mark.parametrize("why", [Seen.NOT_CHECKED, Seen.DENIED])
     def test_what_cannot_be_asked_is_unverified_and_said(self, sell: Sell, why: Seen) -> None:
         sell(why)
-        result = pushed(Host([image(REF, A)], answers={"push": OK}))
+        result = pushed(Host([image(REF, A)], answers={"push": OK}), force=True)
         assert (result.status, result.verified) == (Status.CHANGED, "unverified")
         assert result.reason in "\n".join(result.lines())
+        host = Host([image(REF, A)], answers={"push": OK})
+        with pytest.raises(errors.MethodUnsupported, match="cannot be known") as caught:
+            pushed(host)  # it might be something else
+        assert "--force" in caught.value.hint
+        assert "push" not in host.texts
 
-    def test_what_stood_there_before_is_told(self, sell: Sell) -> None:
+    @pytest.mark.parametrize("dry_run", [False, True])
+    def test_a_name_that_is_something_else_there_stays_without_force(self, sell: Sell, *, dry_run: bool) -> None:
+        sell(B)
+        host = Host([image(REF, A)], answers={"push": OK}, dry_run=dry_run)
+        with pytest.raises(errors.ReferenceExists) as caught:
+            pushed(host)
+        assert A in caught.value.said and B in caught.value.said
+        assert "--force" in caught.value.hint
+        assert "push" not in host.texts
+
+    @pytest.mark.parametrize("dry_run", [False, True])
+    def test_with_force_it_is_told_what_was_replaced(self, sell: Sell, *, dry_run: bool) -> None:
         sell(B, A)
-        assert any(B in notice for notice in pushed(Host([image(REF, A)], answers={"push": OK})).notices)
+        result = pushed(Host([image(REF, A)], answers={"push": OK}, dry_run=dry_run), force=True)
+        assert result.previous_digest == B
+        assert any(B in line for line in result.lines())
+        sell(None, A)
+        assert pushed(Host([image(REF, A)], answers={"push": OK}), force=True).previous_digest is None
 
     @pytest.mark.parametrize(
         ("seen", "kind"),
@@ -192,6 +215,11 @@ class TestPush:
         (script,) = [script for script in host.scripts if "push" in script.steps]
         assert "--platform" not in script.steps["push"]
         assert "images rm ctr-ferry.invalid/ctr-ferry.20260101t000000z-abcd:0" in script.cleanup
+
+    def test_a_part_of_it_replaces_the_whole_only_by_force(self, sell: Sell) -> None:
+        sell(B, CHILD)
+        with pytest.raises(errors.ReferenceExists):
+            pushed(index_host(), platform="linux/amd64")
 
     def test_a_registry_that_has_the_whole_index_keeps_it(self, sell: Sell) -> None:
         sell(B)
@@ -271,6 +299,27 @@ class TestTheTalk:
         host.prints = [b"\nferry-1 begin push\n" + PROMPT + behind]
         pushed(host)
         assert host.typed == ["s3cret"]
+
+    def test_nobody_is_who_pushes_until_the_registry_wants_a_login(self, sell: Sell) -> None:
+        sell(None, A, unasked=self.ANN)
+        host = Host([image(REF, A)], answers={"push": OK})
+        host.prints = [b"\nferry-1 begin push\n" + PROMPT]
+        pushed(host)
+        assert host.typed == []
+        assert "--user" not in host.texts["push"]
+
+    @pytest.mark.parametrize(
+        "said",
+        ["401 Unauthorized", "insufficient_scope: authorization failed", "429 Too Many Requests: toomanyrequests"],
+    )
+    def test_what_it_tells_nobody_it_may_tell_a_login(self, sell: Sell, said: str) -> None:
+        sell(None, A, unasked=self.ANN)
+        answers = [Answer(1, b"", f"ctr: unexpected status: {said}\n"), OK]
+        host = Host([image(REF, A)], answers={"push": lambda _: answers.pop(0)})
+        pushed(host)
+        assert host.pauses == []
+        users = ["--user ann" in s.steps["push"] for s in host.scripts if "push" in s.steps]
+        assert users == [False, True]
 
     def test_asked_again_it_gives_up(self, sell: Sell) -> None:
         sell(None, login=self.ANN)

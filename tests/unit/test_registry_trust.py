@@ -1,4 +1,4 @@
-"""Whose certificates let a login through: ours alone; what only the host vouches for is asked as nobody, or not at all."""
+"""Whose certificates let a login through: ca_file's and this machine's; whom only the host believes gets none."""
 
 from __future__ import annotations
 
