@@ -278,7 +278,12 @@ class TestAnSshdThatForbidsForwarding:
                 node3.exec(["mount", "--bind", "/dev/null", tool])
                 stack.callback(node3.exec, ["umount", tool])
             host = {"n": {"ansible_host": node3.address, "ansible_ssh_private_key_file": str(key)}}
-            run = market.push(["n"], "--ref", name, inventory=market.inventory(hosts=host))
+            inventory = market.inventory(hosts=host)
+            if not tools:  # nobody can tell whether it has something else under that name
+                run = market.push(["n"], "--ref", name, inventory=inventory)
+                assert run.statuses == {"n": "method-unsupported"}, run.out
+                assert market.there(registry, name) is None
+            run = market.push(["n"], "--ref", name, *([] if tools else ["--force"]), inventory=inventory)
         assert run.statuses == {"n": "changed"}, run.out
         assert market.there(registry, name) == image.target.digest
         told = run.outcomes["n"]["result"]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ferry import Fab, Stage, eventually, key_without_forwarding, leftovers, processes, release
-from market import Market
+from market import Market, in_repository
 
+from lab.certificates import Authority
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
 from lab.registries import DEMO_NODES, Registry
@@ -136,6 +138,44 @@ class TestAnotherName:
         assert uploads(market, registry, "dry") == []
 
 
+class TestANameThatIsTaken:
+    @pytest.fixture
+    def stage(self, few: Stage) -> Stage:
+        """Three kinds of ctr are enough."""
+        return few
+
+    def test_moves_only_by_force_and_what_it_was_is_told(self, market: Market, images: dict[str, BuiltImage]) -> None:
+        registry, (old, new) = market.registries.tls, (images["part"], images["plain"])
+        name = market.name(registry)
+        market.stage.seed(new, name)
+        registry.server.put(old, in_repository(registry, name))
+        for flags in ((), ("--dry-run",)):
+            run = market.push(market.nodes, "--ref", name, *flags)
+            assert (run.exit, run.statuses) == (1, dict.fromkeys(market.nodes, "reference-exists")), run.out
+            assert old.target.digest in run.error["said"] and new.target.digest in run.error["said"]
+            assert market.there(registry, name) == old.target.digest
+        assert uploads(market, registry) == []
+        run = market.push(market.nodes, "--ref", name, "--force")
+        assert (run.exit, set(run.statuses.values()) <= {"changed", "unchanged"}) == (0, True), run.out
+        replaced = [outcome["result"]["previous_digest"] for outcome in run.outcomes.values()]
+        assert old.target.digest in replaced and set(replaced) <= {None, old.target.digest}
+        assert market.there(registry, name) == new.target.digest
+
+    def test_by_no_host_is_refused_to_hosts_that_would_give_it_different_digests(
+        self, market: Market, images: dict[str, BuiltImage]
+    ) -> None:
+        registry, name, nodes = market.registries.basic, market.name(market.registries.basic), market.nodes
+        first, *others = nodes.values()
+        market.stage.seed(images["plain"], name, nodes=[first])
+        market.stage.seed(images["index"], name, nodes=others)
+        for flags in ((), ("--dry-run",), ("--force", "--serial", "1")):
+            run = market.push(nodes, "--ref", name, *flags)
+            assert (run.exit, run.statuses) == (1, dict.fromkeys(nodes, "drift")), run.out
+            assert f"{images['plain'].target.digest} on {first.name}" in run.error["said"]
+        assert market.there(registry, name) is None
+        assert uploads(market, registry) == []
+
+
 UNREACHABLE, UNRESOLVED, TLS, SCHEME = "registry-unreachable", "registry-unresolved", "registry-tls", "registry-scheme"
 
 
@@ -242,6 +282,62 @@ class TestALoginFromDocker:
         run = market.push(["node3"], "--ref", source, "--as", goal, inventory=inventory, **env)
         assert run.statuses == {"node3": "changed"}, run.out
         assert market.there(registry, goal) == plain.target.digest
+
+    def test_is_given_to_nobody_who_does_not_ask_for_it(
+        self, market: Market, plain: BuiltImage, node3: Node, tmp_path: Path
+    ) -> None:
+        registry, source = market.registries.tls, market.stage.name()
+        goal = market.name(registry)
+        market.stage.seed(plain, source, nodes=[node3])
+        (tmp_path / "config.json").write_text(json.dumps({"credsStore": "lab"}))
+        helper = tmp_path / "docker-credential-lab"
+        helper.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\nexit 1\n")
+        helper.chmod(0o700)
+        env = {"DOCKER_CONFIG": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        words = ("push", "--json", "--ref", source, "--as", goal, "pull", "--json", "--ref", goal)
+        run = market.run(["node3"], *words, "registry", "--json", "--name", registry.name, **env)
+        assert run.exit == 0, run.out
+        assert market.there(registry, goal) == plain.target.digest
+        assert not (tmp_path / "asked").exists()
+
+
+class TestACertificateThatOnlyTheNodeBelieves:
+    @pytest.mark.parametrize("forwards", [True, False])
+    @pytest.mark.parametrize("ca_file", [True, False])
+    def test_gets_no_password(
+        self, market: Market, plain: BuiltImage, node3: Node, tmp_path: Path, *, forwards: bool, ca_file: bool
+    ) -> None:
+        registries, source = market.registries, market.stage.name()
+        market.stage.seed(plain, source, nodes=[node3])
+        other = str(Authority(tmp_path / "other.pem").file) if ca_file else None
+        host: dict[str, Any] = {"ansible_host": node3.address}
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_believing(node3, registries.folder / "ca.pem"))
+            if not forwards:
+                key = stack.enter_context(key_without_forwarding(node3, tmp_path / "key"))
+                host["ansible_ssh_private_key_file"] = str(key)
+            for registry, status in ((registries.tls, "changed"), (registries.basic, TLS), (registries.token, TLS)):
+                goal, described = market.name(registry), {registry.name: registry.settings(ca_file=other)}
+                inventory = market.inventory(hosts={"n": host}, ctr_registries=described)
+                run = market.push(["n"], "--ref", source, "--as", goal, inventory=inventory)
+                assert run.statuses == {"n": status}, run.out
+                assert market.there(registry, goal) == (plain.target.digest if status == "changed" else None)
+                assert not [line for line in registry.server.requests() if registry.username and " pusher " in line]
+            assert "the host's own CAs do not count" in run.error["said"]
+        assert leftovers(node3) == []
+
+
+@contextlib.contextmanager
+def _believing(node: Node, certificate: Path) -> Iterator[None]:
+    """Let a node believe one more authority for the block, in its bundle and in its folder."""
+    bundle, name = "/etc/ssl/certs/ca-certificates.crt", "/tmp/bundle.crt"
+    node.exec(["sh", "-c", f"cat {bundle} - >{name}"], stdin=certificate.read_bytes())
+    node.exec(["mount", "--bind", name, bundle])
+    try:
+        yield
+    finally:
+        node.exec(["umount", bundle])
+        node.exec(["rm", name])
 
 
 class TestThePassword:

@@ -280,6 +280,87 @@ class TestPush:
             push.parse(**options)
 
 
+class Crew:
+    """Several hosts, one after the other."""
+
+    def __init__(self, *hosts: Host) -> None:
+        self.hosts = {str(number): host for number, host in enumerate(hosts)}
+        self.answers: dict[str, Any] = {}
+        for name, host in self.hosts.items():
+            host.name, host.failed = name, False
+            host.mark_failed = lambda host=host: setattr(host, "failed", True)  # type: ignore[misc]
+
+    def each(self, work: Callable[[Host], Any], *, close: bool = True) -> dict[str, Any]:  # noqa: ARG002
+        names = [name for name, host in self.hosts.items() if not host.failed]
+        for name in names:
+            try:
+                self.answers[name] = work(self.hosts[name])
+            except errors.FerryError as error:
+                self.hosts[name].failed, self.answers[name] = True, error
+        return {name: self.answers[name] for name in names}
+
+    def __iter__(self) -> Iterator[Host]:
+        return iter(self.hosts.values())
+
+    def push(self, **options: Any) -> list[Any]:
+        answers: dict[str, Any] = push.push.body(self, push.parse(ref=REF, **options))
+        return list(answers.values())
+
+    @property
+    def pushed(self) -> list[bool]:
+        return ["push" in host.texts for host in self.hosts.values()]
+
+
+def pusher(digest: str = A, **more: Any) -> Host:
+    return Host([image(REF, digest)], answers={"push": OK}, **more)
+
+
+class TestSeveralHosts:
+    @pytest.mark.parametrize("options", [{}, {"force": True}])
+    @pytest.mark.parametrize("dry_run", [False, True])
+    @pytest.mark.parametrize("there", [None, OTHER])
+    def test_that_would_give_one_name_different_digests_give_it_none(
+        self, sell: Sell, *, options: dict[str, Any], dry_run: bool, there: str | None
+    ) -> None:
+        sell(there)
+        crew = Crew(*(pusher(digest, dry_run=dry_run) for digest in (A, CHILD, A)))
+        answers = crew.push(**options)
+        exists = there and not options
+        assert {type(answer) for answer in answers} == {errors.ReferenceExists if exists else errors.Drift}
+        if not exists:
+            assert f"{A} on 0, 2\n{CHILD} on 1" in answers[0].said
+        assert crew.pushed == [False] * 3
+        assert all(host.failed for host in crew)
+
+    def test_one_that_cannot_push_keeps_no_other_from_it(self, sell: Sell) -> None:
+        sell(None, None, None, A)
+        crew = Crew(Host([]), pusher(), pusher())
+        refused, changed, unchanged = crew.push()
+        assert isinstance(refused, errors.ImageNotFound)
+        assert (changed.status, unchanged.status) == (Status.CHANGED, Status.UNCHANGED)
+        assert crew.pushed == [False, True, False]  # once is enough
+
+    def test_a_name_that_came_to_be_something_else_since_the_look_stays(self, sell: Sell) -> None:
+        sell(None, None, B)
+        crew = Crew(pusher(), pusher())
+        assert {type(answer) for answer in crew.push()} == {errors.ReferenceExists}
+        assert crew.pushed == [False, False]
+
+    def test_all_are_verified_once_more_when_all_are_done(self, sell: Sell) -> None:
+        sell(None, None, None, A, A, B)  # looks, one push and its check, one that has nothing to do; then it is gone
+        crew = Crew(pusher(), pusher())
+        answers = crew.push()
+        assert crew.pushed == [True, False]
+        assert {type(answer) for answer in answers} == {errors.VerifyFailed}
+        assert [answer.result.status for answer in answers] == [Status.CHANGED, Status.UNCHANGED]
+        assert all(A in answer.said and B in answer.said for answer in answers)
+
+    def test_one_alone_is_asked_about_no_more_than_it_takes(self, sell: Sell) -> None:
+        market = sell(None, A)
+        assert [answer.status for answer in Crew(pusher()).push()] == [Status.CHANGED]
+        assert market.asked == 2
+
+
 class TestTheTalk:
     ANN = Login("ann", Secret("s3cret"))
 
