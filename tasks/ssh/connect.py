@@ -114,9 +114,9 @@ def typed_errors(where: str, target: Target, client: paramiko.SSHClient) -> Iter
         ) from error
     except NothingInCommonError as error:
         raise NoCommonAlgorithm(
-            f"the sshd of {where} offers nothing that is safe enough",
-            said=tail(str(error)),
-            hint="allow more in its sshd_config, or update it: sshd -T there shows what it offers",
+            f"{where} has no {error.what} in common with us that are safe",
+            said=tail(f"it offers {error.theirs}"),
+            hint=f"let its sshd_config allow one of {error.ours}",
         ) from error
     except paramiko.AuthenticationException as error:
         raise LoginRefused(

@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import paramiko
@@ -132,7 +132,16 @@ class _Channel(paramiko.Channel):
 
 
 class NothingInCommonError(paramiko.SSHException):
-    """The host offers nothing of what is needed; the text says what it does offer."""
+    """The host offers nothing of what is needed.
+
+    Attributes:
+        what: is needed, in words.
+        theirs, ours: names of algorithms.
+    """
+
+    def __init__(self, what: str, theirs: Sequence[str], ours: Sequence[str]) -> None:
+        super().__init__(f"no {what} in common")
+        self.what, self.theirs, self.ours = what, ", ".join(theirs), ", ".join(ours)
 
 
 def _safe(kind: str) -> tuple[str, ...]:
@@ -182,8 +191,8 @@ class Transport(paramiko.Transport):
         except IncompatiblePeer as error:
             for what, (lists, ours) in _ASKED.items():
                 for theirs in (self._theirs[name] for name in lists):
-                    if not set(theirs) & set(getattr(self, ours)):
-                        raise NothingInCommonError(f"{what}: {', '.join(theirs)}") from error
+                    if not set(theirs) & set(offered := getattr(self, ours)):
+                        raise NothingInCommonError(what, theirs, offered) from error
             raise
 
     def auth_password(
