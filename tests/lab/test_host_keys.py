@@ -109,6 +109,11 @@ class TestHosts:
         assert trusting.run(node3, mode).error["kind"] == kind
         assert trusting.known.read_text() == before
 
+    def test_any_of_a_hosts_lines_may_fit(self, trusting: Trusting, node3: Node, mode: str) -> None:
+        trusting.known.write_text(before := trusting.changed(node3) + trusting.line(node3))
+        assert trusting.run(node3, mode).exit == 0
+        assert trusting.known.read_text() == before
+
     def test_a_key_of_another_type_than_the_known_one_is_refused(
         self, trusting: Trusting, node3: Node, mode: str
     ) -> None:
