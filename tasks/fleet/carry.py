@@ -36,6 +36,7 @@ _UNKNOWN = {
 }
 _FOR_A_LOGIN = (Seen.UNAUTHORIZED, Seen.DENIED)  # what nobody is told who might be somebody
 _TOO_MANY = "toomanyrequests"  # Docker Hub's word to nobody
+_LARGEST = 1 << 50  # bytes of a blob
 _MANY = 100  # platforms of an index that are weighed
 _PAUSES = (0.5, 1.0, 2.0)  # seconds, between the tries of a registry that fails by its own word
 
@@ -168,9 +169,9 @@ class Carrier:
             with self._client.connected():
                 top = self._manifest(str(self.reference.digest or self.reference.tag))
                 children = [child for child in top.children if platform in (None, child.platform)][:_MANY]
-                return sum(
-                    blob.size for each in (top, *(self._manifest(c.digest) for c in children)) for blob in each.blobs
-                )
+                manifests = (top, *(self._manifest(child.digest) for child in children))
+                sizes = [blob.size for manifest in manifests for blob in manifest.blobs]
+                return sum(sizes) if all(0 <= size < _LARGEST for size in sizes) else None
         except (SeenError, ValueError, TypeError, AttributeError, RecursionError):  # what it says may be anything
             return None
 

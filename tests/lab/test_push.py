@@ -7,6 +7,8 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,10 @@ from lab.certificates import Authority
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
 from lab.registries import DEMO_NODES, Registry
+from tasks.ctr import transfer
+from tasks.ctr.commands import Ctr
+from tasks.ctr.version import Capabilities, Version
+from tasks.oci import registry as oci
 
 OTHER = "linux/arm64" if NATIVE != "linux/arm64" else "linux/amd64"
 USERS = ("ops", "ops2")
@@ -46,6 +52,11 @@ def uploads(market: Market, registry: Registry, repository: str = "app") -> list
     """Return the requests by which a repository of this test was sent something."""
     sent = [f'"{verb} /v2/{market.stage.token}/{repository}/' for verb in ("PUT", "POST", "PATCH")]
     return [line for line in registry.server.requests() if any(start in line for start in sent)]
+
+
+def logins(registry: Registry) -> list[str]:
+    """Return the requests that a registry has answered to somebody."""
+    return [line for line in registry.server.requests() if f" {registry.username} [" in line]
 
 
 class TestEveryNode:
@@ -282,6 +293,7 @@ class TestALoginFromDocker:
         run = market.push(["node3"], "--ref", source, "--as", goal, inventory=inventory, **env)
         assert run.statuses == {"node3": "changed"}, run.out
         assert market.there(registry, goal) == plain.target.digest
+        assert logins(registry)
 
     def test_is_given_to_nobody_who_does_not_ask_for_it(
         self, market: Market, plain: BuiltImage, node3: Node, tmp_path: Path
@@ -309,6 +321,7 @@ class TestACertificateThatOnlyTheNodeBelieves:
     ) -> None:
         registries, source = market.registries, market.stage.name()
         market.stage.seed(plain, source, nodes=[node3])
+        known = [len(logins(registry)) for registry in (registries.basic, registries.token)]
         other = str(Authority(tmp_path / "other.pem").file) if ca_file else None
         host: dict[str, Any] = {"ansible_host": node3.address}
         with contextlib.ExitStack() as stack:
@@ -322,22 +335,43 @@ class TestACertificateThatOnlyTheNodeBelieves:
                 run = market.push(["n"], "--ref", source, "--as", goal, inventory=inventory)
                 assert run.statuses == {"n": status}, run.out
                 assert market.there(registry, goal) == (plain.target.digest if status == "changed" else None)
-                assert not [line for line in registry.server.requests() if registry.username and " pusher " in line]
             assert "the host's own CAs do not count" in run.error["said"]
+        assert [len(logins(registry)) for registry in (registries.basic, registries.token)] == known
         assert leftovers(node3) == []
+
+    def test_is_none_for_ctr_either_where_a_password_goes_along(
+        self, market: Market, plain: BuiltImage, node: Node, tmp_path: Path
+    ) -> None:
+        registries, described = market.registries, oci.Registry(market.registries.tls.name)
+        name, version = market.name(registries.tls), Version.parse(node.version)
+        assert version
+        registries.tls.server.put(plain, in_repository(registries.tls, name))
+        ctr = Ctr(tuple(node.model.ctr), node.socket, Capabilities.of_version(version))
+        other = Authority(tmp_path / "other.pem").file.read_bytes()
+        said = {}
+        with _believing(node, registries.folder / "ca.pem"):
+            for alone in (False, True):
+                route = transfer.Route(described, authorities=other, alone=alone, owner="ctr-ferry.test")
+                line = transfer.pull(ctr, market.stage.namespace(), route, name)
+                said[alone] = node.exec(["sh", "-c", f"{line}\nwait; {route.cleanup}"], check=False).stderr.decode()
+        assert ["x509" in said[alone] for alone in (False, True)] == [False, True], said
 
 
 @contextlib.contextmanager
 def _believing(node: Node, certificate: Path) -> Iterator[None]:
-    """Let a node believe one more authority for the block, in its bundle and in its folder."""
-    bundle, name = "/etc/ssl/certs/ca-certificates.crt", "/tmp/bundle.crt"
-    node.exec(["sh", "-c", f"cat {bundle} - >{name}"], stdin=certificate.read_bytes())
-    node.exec(["mount", "--bind", name, bundle])
+    """Let a node believe one more authority for the block, in its bundle and, where we have openssl, in its folder."""
+    bundle, names = "/etc/ssl/certs/ca-certificates.crt", ["/tmp/bundle.crt"]
+    node.exec(["sh", "-c", f"cat {bundle} - >{names[0]}"], stdin=certificate.read_bytes())
+    if shutil.which("openssl"):
+        hashed = subprocess.check_output(["openssl", "x509", "-noout", "-hash", "-in", str(certificate)], text=True)
+        names.append(f"/etc/ssl/certs/{hashed.strip()}.0")
+        node.exec(["sh", "-c", f"cat >{names[1]}"], stdin=certificate.read_bytes())
+    node.exec(["mount", "--bind", names[0], bundle])
     try:
         yield
     finally:
         node.exec(["umount", bundle])
-        node.exec(["rm", name])
+        node.exec(["rm", *names])
 
 
 class TestThePassword:

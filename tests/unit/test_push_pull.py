@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,12 +17,15 @@ from tasks.ctr.shell import Answer, Script
 from tasks.fleet import carry, credentials
 from tasks.fleet.outcome import Status
 from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+from tasks.oci.reference import Reference
 from tasks.oci.registry import Login, Registry, Seen
 from tasks.secrets import Secret
+from tasks.ssh import request
 from tasks.ssh.forward import SeenError
 from tasks.ssh.target import Limits
 
 REF = "r.example:5000/app:1"
+MIB = 1 << 20
 OK, NO = Answer(0, b"", ""), Answer(1, b"", "ctr: something\n")
 CHECK = "REF TYPE DIGEST STATUS SIZE UNPACKED\n{} {} {} complete (3/3) 1.0 MiB/1.0 MiB true\n"
 
@@ -35,6 +39,7 @@ class Market:
         self.answers = list(answers)
         self.asked = 0
         self.login = login
+        self.manifest = b""
 
     def find(self, path: str, reference: str) -> Descriptor | None:  # noqa: ARG002
         self.asked += 1
@@ -42,6 +47,9 @@ class Market:
         if isinstance(answer, Seen):
             raise SeenError(answer, "its words")
         return Descriptor(OCI_INDEX if answer == B else OCI_MANIFEST, answer, 5) if answer else None
+
+    def read(self, path: str, reference: str) -> bytes:  # noqa: ARG002
+        return self.manifest
 
     def present(self, path: str, digests: Mapping[str, int]) -> None:  # noqa: ARG002
         return None
@@ -402,6 +410,27 @@ class TestTheTalk:
         users = ["--user ann" in s.steps["push"] for s in host.scripts if "push" in s.steps]
         assert users == [False, True]
 
+    @pytest.mark.parametrize("ca_file", [True, False])
+    def test_ctr_believes_whom_we_believe_once_a_password_goes_along(
+        self, sell: Sell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ca_file: bool
+    ) -> None:
+        monkeypatch.setattr(request, "_of_this_machine", lambda: b"MACHINE")
+        (tmp_path / "ca").write_text("OURS")
+        registry = Registry("r.example:5000", ca_file=str(tmp_path / "ca") if ca_file else None)
+        unknown = Answer(1, b"", "ctr: x509: certificate signed by unknown authority\n")
+        for login, tries in ((None, 1), (self.ANN, 2 if ca_file else 1)):
+            sell(None, login=login)
+            host = Host([image(REF, A)], answers={"push": unknown})
+            host.target.registry = lambda _: registry
+            with pytest.raises(errors.RegistryTls):
+                pushed(host)
+            steps = [script.steps["push"] for script in host.scripts if "push" in script.steps]
+            assert len(steps) == tries
+            assert ["OURS" in step for step in steps] == [ca_file] * tries
+            assert all(("ca-certificates.crt" in step) == (ca_file and not login) for step in steps)
+            assert all(("SSL_CERT_DIR=/dev/null" in step) == bool(login) for step in steps)
+            assert "MACHINE" in steps[-1] or not login
+
     def test_asked_again_it_gives_up(self, sell: Sell) -> None:
         sell(None, login=self.ANN)
         host = Host([image(REF, A)], answers={"push": OK})
@@ -439,6 +468,20 @@ class TestTheTalk:
         host.prints = [bar] * 20
         with pytest.raises(errors.RegistryTimeout, match="no answer"):
             pushed(host)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [b"", b"[]", b"5", b"[" * MIB, b'{"manifests": 5}', b'{"manifests": [5]}', b'{"config": {}, "layers": {}}',
+     b'{"config": {"digest": "x", "size": 1e999}}', b'{"config": {"digest": "x", "size": -1}}',
+     b'{"config": {"digest": "x", "size": 1' + b"0" * 400 + b"}}", b'{"manifests": [{"digest": "x", "size": 1, "platform": 7}]}',
+     b'{"config": {"digest": "x", "size": "' + b"9" * MIB + b'"}}', b"9" * MIB, b"\xff" * MIB],
+)  # fmt: skip
+def test_a_manifest_that_is_none_weighs_nothing(sell: Sell, manifest: bytes) -> None:
+    market, host = sell(A), Host([])
+    market.manifest = manifest
+    carrier = carry.Carrier(host, host.facts(["k8s.io"]), Reference.parse(REF))  # type: ignore[arg-type]
+    assert carrier.weigh(None) is None
 
 
 def here(*images: Any, check: str = "complete (3/3)", **more: Any) -> dict[str, Answer]:

@@ -90,6 +90,22 @@ def test_certificates_are_on_the_host_while_the_step_runs_and_for_its_owner_alon
     assert not list((tmp_path / "tmp").iterdir())
 
 
+def test_where_a_password_goes_along_the_hosts_own_certificates_do_not_count(tmp_path: Path) -> None:
+    fake = tmp_path / "ctr"
+    fake.write_text('#!/bin/sh\ncat "$SSL_CERT_FILE"; echo "$SSL_CERT_DIR"\n')
+    fake.chmod(0o755)
+    route = Route(HTTPS, "ann", b"-----BEGIN ours-----\n", alone=True, proxy="http://p:3128", owner="ctr-ferry.run-1")
+    shell = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TMPDIR": str(tmp_path)}
+    for line in (
+        transfer.pull(ctr("1.6.20"), "n", route, "r/a:1"),
+        transfer.push(ctr("1.6.20"), "n", route, ("r/a:1", "a:1")),
+    ):
+        text = f"{line}\n{route.cleanup}"
+        done = subprocess.run(["/bin/sh", "-c", text], env=shell, capture_output=True, text=True, check=True)
+        assert done.stdout == "-----BEGIN ours-----\n/dev/null\n"
+    assert {file.name for file in tmp_path.iterdir()} == {"ctr"}
+
+
 def test_a_ctr_that_tells_little_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
     fake = tmp_path / "ctr"
     fake.write_text(

@@ -1,0 +1,180 @@
+"""What a registry, a token service or a tool may say at worst, a megabyte of it: it ends that registry, soon."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from test_registry_client import ANN, DIGEST, REGISTRY, Request, World, reply
+
+from tasks.ctr import errand
+from tasks.ctr.shell import Answer
+from tasks.oci.registry import Challenge, Seen, headers
+from tasks.ssh import registry
+from tasks.ssh.forward import SeenError
+
+MIB = 1 << 20
+PATIENCE = 60  # seconds, so many times what it takes: only what never ends takes longer
+LONG = 65_000  # of one header line; http.client takes no longer one
+TEXTS = [
+    " ",
+    "\t",
+    "a",
+    "a ",
+    "a=",
+    'a="',
+    '"',
+    '\\"',
+    '="\\',
+    ",",
+    ", ",
+    "=",
+    "a =",
+    'a="b",',
+    "Basic ",
+    "é",
+    "\x1b[",
+    "../",
+    "a.",
+]
+
+
+def ended(work: Callable[..., Any], *given: Any) -> None:
+    """Fails where it does not end; a regular expression that holds the interpreter is ended with its process."""
+    child = multiprocessing.get_context("fork").Process(target=work, args=given)
+    child.start()
+    child.join(PATIENCE)
+    alive = child.is_alive()
+    child.kill()
+    child.join()
+    assert not alive, "it does not end"
+    assert child.exitcode == 0
+
+
+def filled(text: str, size: int = MIB) -> str:
+    return text * (size // len(text))
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_challenges_are_read_in_one_pass(monkeypatch: pytest.MonkeyPatch, *, bounded: bool) -> None:
+    if not bounded:
+        monkeypatch.setattr("tasks.oci.registry._LONGEST", MIB)
+
+    def read() -> None:
+        for text in TEXTS:
+            Challenge.parse(f"Bearer {filled(text, MIB if bounded else LONG)}")
+
+    ended(read)
+
+
+def test_headers_have_bounds() -> None:
+    assert headers([("A", "1"), ("a", "2")]) == {"a": "2"}
+    assert headers([("WWW-Authenticate", "Basic"), ("www-authenticate", "Bearer")]) == {
+        "www-authenticate": "Basic, Bearer"
+    }
+    assert headers([("a", "b")] * MIB) is None
+    assert headers([("a", filled("b"))]) is None
+
+
+def met(answer: str, *, token: str = "") -> list[Seen]:
+    """What is seen where a registry, or else its token service, answers everything like that."""
+
+    def serve(request: Request) -> str:
+        if not token or request[1].startswith("/token"):
+            return token or answer
+        return reply("401 Unauthorized", 'WWW-Authenticate: Bearer realm="http://t.example/token"')
+
+    world, seen = World(serve), []
+    try:
+        try:
+            found = world.client(ANN).find("a", "1")
+            assert found is None or found.size < 1 << 63
+        except SeenError as error:
+            seen.append(error.seen)
+            assert len(error.said) < 1000
+        (sight,) = registry.look(world.host, [REGISTRY], lambda _: ANN)
+        assert len(sight.auth) < 100 and len(sight.said) < 1000
+        return [*seen, sight.seen]
+    finally:
+        world.close()
+
+
+ANSWERS: dict[str, str] = {
+    "no end of a first line": filled("x"),
+    "no end of a header": f"HTTP/1.1 200 OK\r\nA: {filled('x')}",
+    "no end of headers": "HTTP/1.1 200 OK\r\n" + filled("a: b\r\n"),
+    "headers of all sizes": reply("401 No", *[f"WWW-Authenticate: {filled('a ', LONG)}"] * 20),
+    "a size of all digits": reply("200 OK", f"Docker-Content-Digest: {DIGEST}", f"Content-Length: {'9' * LONG}"),
+    "a size that is too large": reply("200 OK", f"Docker-Content-Digest: {DIGEST}", f"Content-Length: {10**20}"),
+    "chunks without end": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + "f" * LONG + "\r\n" + filled("x"),
+    "a status of its own": "HTTP/1.1 99999 OK\r\n\r\n",
+    "many continues": filled("HTTP/1.1 100 Continue\r\n\r\n"),
+    **{f"a challenge of {text!r}": reply("401 No", f"WWW-Authenticate: Bearer {filled(text, LONG)}") for text in TEXTS},
+    **{
+        f"a way to {place[:12]}": reply("302 Found", f"Location: {place}")
+        for place in ("http://a..b/", "http://.a/", "http://é/", "/é", "http://a b/", "http://a:99999/", "http://[::1/",
+                      "http://u:p@a/", f"http://{'a' * 64}/", filled("../", LONG), f"http://{filled('a.', LONG)}",
+                      "http://a/\x1b", "//", "?", "http:///x")
+    },
+}  # fmt: skip
+TOKENS: dict[str, str] = {
+    "deep": filled("["),
+    "deep objects": filled('{"token":'),
+    "a number of all digits": "9" * MIB,
+    "an object of them": '{"token": ' + "9" * MIB + "}",
+    "a list": "[]",
+    "a text": '"token"',
+    "a token that is a number": '{"token": 5}',
+    "a token that is deep": json.dumps({"token": {"token": ["x"]}}),
+    "a token without end": json.dumps({"token": filled("x")}),
+    "another encoding": '{"token": "\\ud800"}',
+    "nothing": "",
+}
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registries get a second rather than ten."""
+    monkeypatch.setattr(registry, "_LIMIT", 1.0)
+    monkeypatch.setitem(registry.Client.__init__.__kwdefaults__, "limit", 1.0)
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_ends_its_registry_at_most(answer: str) -> None:
+    ended(met, ANSWERS[answer])
+
+
+@pytest.mark.parametrize("body", TOKENS)
+def test_a_token_service_ends_its_registry_at_most(body: str) -> None:
+    def meet() -> None:
+        assert Seen.FAILED in met("", token=reply("200 OK", body=TOKENS[body]))
+
+    ended(meet)
+
+
+def test_what_a_tool_says_is_read_in_one_pass() -> None:
+    texts = [
+        "HTTP/1.1 200 OK\n\n",
+        "HTTP/1.1 200 OK\n",
+        "a: b\n",
+        "  a: b\n",
+        "\n",
+        "curl: (",
+        "curl: (1",
+        "host ",
+        " ",
+        '"',
+    ]
+
+    def read() -> None:
+        for text in texts:
+            said = f"HTTP/1.1 200 OK\n{filled(text)}"
+            errand.read(Answer(0, f"curl\n{said}".encode(), ""))
+            answer = Answer(60, b"wget\n", filled(text))
+            errand.read(answer)
+            assert len(errand.last_words(answer)) <= MIB + 20
+
+    ended(read)
