@@ -107,9 +107,9 @@ class Requests:
             return False
         self._asked_all = True
         self._tls.load_default_certs()
-        if not self._logs_in:
-            self._host_counted = self._believe_host()
-        return self._host_counted or bool(self._registry.ca_file) or self._registry.scheme == "http"
+        self._host_counted = not self._logs_in  # some of its certificates may count even where not all can be read
+        found = self._host_counted and self._believe_host()
+        return found or bool(self._registry.ca_file) or self._registry.scheme == "http"
 
     def _believe_host(self) -> bool:
         try:

@@ -13,7 +13,7 @@ from test_registry_client import ANN, DIGEST, REGISTRY, Request, World, reply
 from tasks.ctr import errand
 from tasks.ctr.shell import Answer
 from tasks.oci.registry import Challenge, Seen, headers
-from tasks.ssh import registry
+from tasks.ssh import registry, request
 from tasks.ssh.forward import SeenError
 
 MIB = 1 << 20
@@ -178,3 +178,11 @@ def test_what_a_tool_says_is_read_in_one_pass() -> None:
             assert len(errand.last_words(answer)) <= MIB + 20
 
     ended(read)
+
+
+def test_a_tool_that_says_too_much_is_ended() -> None:
+    bounded = request._Bounded()
+    assert bounded.hear(b"x" * request.MOST) + bounded.end() == b"x" * request.MOST
+    with pytest.raises(SeenError) as caught:
+        bounded.hear(b"x" * MIB)
+    assert caught.value.seen is Seen.NO_REGISTRY

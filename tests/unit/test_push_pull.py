@@ -474,7 +474,8 @@ class TestTheTalk:
     "manifest",
     [b"", b"[]", b"5", b"[" * MIB, b'{"manifests": 5}', b'{"manifests": [5]}', b'{"config": {}, "layers": {}}',
      b'{"config": {"digest": "x", "size": 1e999}}', b'{"config": {"digest": "x", "size": -1}}',
-     b'{"config": {"digest": "x", "size": 1' + b"0" * 400 + b"}}", b'{"manifests": [{"digest": "x", "size": 1, "platform": 7}]}',
+     b'{"config": {"digest": "x", "size": 1' + b"0" * 400 + b"}}",
+     b'{"manifests": [{"digest": "x", "size": 1, "platform": 7}]}',
      b'{"config": {"digest": "x", "size": "' + b"9" * MIB + b'"}}', b"9" * MIB, b"\xff" * MIB],
 )  # fmt: skip
 def test_a_manifest_that_is_none_weighs_nothing(sell: Sell, manifest: bytes) -> None:

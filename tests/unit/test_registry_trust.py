@@ -119,6 +119,16 @@ def test_a_login_never_goes_where_only_the_host_vouches(
     assert made.logins == []
 
 
+def test_a_bundle_that_can_be_read_in_part_counts_for_no_login_either(world: Make, trust: Trust) -> None:
+    made = world(bearer, r="ours", t="host")
+    made._trust = replace(
+        trust, bundle=trust.bundle + b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    )
+    with pytest.raises(SeenError):
+        made.client(ANN, described(trust, ca_file=True)).find("a", "1")
+    assert made.logins == []
+
+
 @pytest.mark.parametrize("serve", [basic, bearer])
 def test_a_login_goes_where_ca_file_vouches(world: Make, trust: Trust, serve: Callable[[Request], str]) -> None:
     made = world(serve, r="ours", t="ours")
