@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tasks.ctr import checks, naming
+from tasks.ctr import checks, naming, room
 from tasks.ctr.content import Content
 from tasks.ctr.failures import content_missing, required
 from tasks.ctr.images import Image, Listing, parse_digests
@@ -15,7 +15,17 @@ from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script
 from tasks.ctr.verdict import judge
-from tasks.errors import Drift, FerryError, MethodUnsupported, NotUnpacked, PlatformMissing, ReferenceExists, UsageError
+from tasks.errors import (
+    DiskFull,
+    Drift,
+    FerryError,
+    HostError,
+    MethodUnsupported,
+    NotUnpacked,
+    PlatformMissing,
+    ReferenceExists,
+    UsageError,
+)
 from tasks.fleet import credentials, look, options
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status
@@ -130,7 +140,11 @@ class Job:
 
         self.host, self.request, self.name = host, request, str(request.reference)
         self.namespace = request.namespace or host.target.ctr.namespace
-        self.facts: Facts = host.facts((self.namespace,))
+        facts, answers = host.survey((self.namespace,), {"room": room.question(host.target.ctr)})
+        if isinstance(facts, HostError):
+            raise facts
+        self.facts: Facts = facts
+        self.room = room.parse(answers["room"].text)
         self.before: Listing = self.facts.listings[self.namespace]
         self.existing: Image | None = self.before.get(self.name)
         if (request.platform or request.all_platforms) and not self.facts.ctr.capabilities.piped:
@@ -159,13 +173,36 @@ class Job:
         # A tag can move while it is pulled; what a name here points at then stays, if its digest comes by another.
         mends = self.existing and self.wanted and self.request.reference.tag and self.facts.ctr.capabilities.tag
         method = "stage" if moves or mends else "pull"
+        size = self._make_sure_it_fits()
         if self.host.dry_run:
-            size = self.carrier.weigh(
-                None if self.request.all_platforms else self.request.platform or self.facts.platform
-            )
-            self.notices = (f"would move up to {size} bytes",) if size is not None else ()
             return self._result(self.wanted or "", Status.CHANGED, method, size=size)
         return self._pull(method)
+
+    def _make_sure_it_fits(self) -> int | None:
+        """Refuses what surely does not fit, before anything is pulled; tells what may not, and all of it in a dry run.
+
+        Returns:
+            Bytes of all that the registry has of it; None where it did not tell.
+        """
+        platform = None if self.request.all_platforms else self.request.platform or self.facts.platform
+        blobs = self.carrier.contents(platform) if self.room or self.host.dry_run else None
+        if blobs is None:
+            return None
+        found = self._judge_room(blobs)
+        if found:  # by what is not on the host yet: that is asked only where it matters
+            ctr, namespaces = self.facts.ctr, self.facts.namespaces
+            answers = self.host.ask(Script({f"has-{n}": ctr.digests(each) for n, each in enumerate(namespaces)}))
+            has = parse_digests(line for answer in answers.values() for line in answer.text.splitlines())
+            found = self._judge_room([blob for blob in blobs if blob.digest not in has])
+        if isinstance(found, DiskFull):
+            raise found
+        size = sum(blob.size for blob in blobs)
+        dry = (f"would move up to {size} bytes; {room.needs(self.room, size, room.growth(blobs))}",)
+        self.notices = (*((found,) if found else ()), *(dry if self.host.dry_run else ()))
+        return size
+
+    def _judge_room(self, blobs: Sequence[Descriptor]) -> DiskFull | str:
+        return room.judge(self.room, sum(blob.size for blob in blobs), room.growth(blobs))
 
     @property
     def wanted(self) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tasks.ctr import checks, naming, shell
+from tasks.ctr import checks, naming, room, shell
 from tasks.ctr.commands import GC_ROOT, Ctr
 from tasks.ctr.health import OURS, our_labels
 from tasks.ctr.naming import Naming, Place
@@ -57,7 +57,7 @@ def questions(settings: Settings, namespace: str, names: Iterable[str]) -> dict[
     snapshotter = ("--snapshotter", settings.snapshotter) if settings.snapshotter else ()
     filters = [f'name=="{name}"' for name in names]
     check = shell.join(["--namespace", namespace, "images", "check", *snapshotter, *filters])
-    return {"store": _STORE, "check": ask + check if filters else ":"}
+    return {"store": _STORE, "check": ask + check if filters else ":", "room": room.question(settings)}
 
 
 # Labels only of blobs that are labelled as roots or by us: there may be ten thousand others.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tasks.ctr import probe, shell
+from tasks.ctr import probe, room, shell
 from tasks.ctr.commands import GC_REF, GC_ROOT, Ctr
 from tasks.ctr.probe import Facts, Settings
 from tasks.ctr.shell import Answer, Script
@@ -51,7 +51,7 @@ def questions(settings: Settings) -> dict[str, str]:
         "path": 'command -v "${ctr%% *}"',
         "held": _HELD,
         "files": _FILES,
-        "space": _space(settings),
+        "space": room.question(settings),
         "sessions": _SESSIONS,
         "clock": "date +%s",
     }
@@ -74,19 +74,6 @@ _FILES = f"find \"${{TMPDIR:-/tmp}}\" -maxdepth 1 -type f -name '{OURS}.*' 2>/de
 # A run that is at work has a shell here whose command line holds its mark. The doctor has one, too.
 _SESSIONS = """( set +f; cat /proc/[0-9]*/cmdline 2>/dev/null ) | tr '\\0' '\\n' |
   grep -o 'ferry-[0-9a-f]\\{16\\}' | sort -u | grep -c ."""
-
-
-def _space(settings: Settings) -> str:
-    known = shell.join([settings.root]) if settings.root else ""
-    asked = (
-        'ready && $ctr --address "$address" plugins ls -d | '
-        "sed -n '/^Type: *io.containerd.content.v1/,/^Type: *io.containerd.[^c]/"
-        "s/^  *root  *\\(\\/.*\\)/\\1/p' | sed -n 1p"
-    )
-    return f"""dir={known or f"$({asked})"}
-[ -n "$dir" ] || dir={probe.DEFAULT_ROOT}
-while [ -n "$dir" ] && [ ! -e "$dir" ]; do dir=${{dir%/*}}; done
-df -Pk "${{dir:-/}}" """
 
 
 @dataclass(slots=True)
@@ -321,15 +308,15 @@ def _cri(facts: Facts) -> Finding:
 def _content(visit: Visit) -> Finding:
     root = f"{visit.facts.content_root}, " if isinstance(visit.facts, Facts) else ""
     answer = visit.answers["space"]
-    row = re.search(r"\s(\d+)\s+(\d+)\s+(-?\d+)\s+\d+%\s+(/.*)$", answer.text, re.MULTILINE)
-    if not row or not int(row[1]):
+    found = room.parse(answer.text)
+    if not found:
         todo = "look with df at containerd's root on that host"
         return Finding(
             "content store", Health.WARN, f"{root}free space unknown: {shell.tail(answer.stderr, lines=1)}", todo
         )
-    size, free = int(row[1]), max(0, int(row[3]))
+    size, free = found.blobs.size, found.blobs.available
     percent = 100 * free / size
-    text = f"{root}{_gib(free)} of {_gib(size)} free ({percent:.0f} %) on {row[4]}"
+    text = f"{root}{_gib(free)} of {_gib(size)} free ({percent:.0f} %) on {found.blobs.mount}"
     if percent < _EMPTY:
         return Finding(
             "content store", Health.FAIL, text, "make room: the next image may not fit, and kubelet evicts pods"
@@ -340,8 +327,8 @@ def _content(visit: Visit) -> Finding:
     return Finding("content store", Health.OK, text)
 
 
-def _gib(kib: int) -> str:
-    return f"{kib / (1 << 20):.1f} GiB"
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB"
 
 
 def _clock(visit: Visit) -> Finding:

@@ -196,8 +196,13 @@ def _labels_names(server: str) -> bool:
 
 def _content_root(settings: Settings, plugins: Sequence[_Plugin]) -> str:
     if settings.root:
-        return f"{settings.root}/{_CONTENT}"
-    return next((p.root for p in plugins if p.is_content and p.root), f"{DEFAULT_ROOT}/{_CONTENT}")
+        return content_root(settings.root)
+    return next((p.root for p in plugins if p.is_content and p.root), content_root(DEFAULT_ROOT))
+
+
+def content_root(root: str) -> str:
+    """The content store's directory in a containerd's root directory."""
+    return f"{root}/{_CONTENT}"
 
 
 def _lines(answer: Answer) -> list[str]:

@@ -163,15 +163,15 @@ class Carrier:
         found = self._client.present(self.reference.path, blobs)
         return None if found is None else sum(blobs[digest] for digest in found)
 
-    def weigh(self, platform: Platform | None) -> int | None:
-        """Bytes of all that the reference stands for, of one platform or of all; None where that cannot be known."""
+    def contents(self, platform: Platform | None) -> list[Descriptor] | None:
+        """The blobs that the reference stands for, of one platform or of all; None where that cannot be known."""
         try:
             with self._client.connected():
                 top = self._manifest(str(self.reference.digest or self.reference.tag))
                 children = [child for child in top.children if platform in (None, child.platform)][:_MANY]
                 manifests = (top, *(self._manifest(child.digest) for child in children))
-                sizes = [blob.size for manifest in manifests for blob in manifest.blobs]
-                return sum(sizes) if all(0 <= size < _LARGEST for size in sizes) else None
+                blobs = {blob.digest: blob for each in manifests for blob in each.blobs}
+                return list(blobs.values()) if all(0 <= blob.size < _LARGEST for blob in blobs.values()) else None
         except (SeenError, ValueError, TypeError, AttributeError, RecursionError):  # what it says may be anything
             return None
 

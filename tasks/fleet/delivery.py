@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tasks.ctr import checks, delivery
+from tasks.ctr import checks, delivery, room
 from tasks.ctr.checks import Check
 from tasks.ctr.content import Content
 from tasks.ctr.delivery import Load, Store
@@ -20,12 +20,14 @@ from tasks.ctr.failures import failure, required
 from tasks.ctr.images import Image, Listing, parse_digests
 from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.probe import Facts
+from tasks.ctr.room import Room
 from tasks.ctr.shell import Answer, Script
 from tasks.ctr.verdict import exists, judge
 from tasks.ctr.version import Version
 from tasks.errors import (
     ContentCorrupt,
     ContentMissing,
+    DiskFull,
     FerryError,
     HostError,
     MethodUnsupported,
@@ -112,6 +114,8 @@ class Job:
         self.host, self.order, self.source, self.convoy = host, order, source, convoy
         self.namespace = order.namespace or host.target.ctr.namespace
         self.store = Store()
+        self.room: Room | None = None
+        self.notices: tuple[str, ...] = ()
         self.sent = self.total = 0
         self.seconds = 0.0
         self.attempts, self.looks = itertools.count(), itertools.count(1)
@@ -126,6 +130,7 @@ class Job:
         checked = self._look()
         plans = [self._plan(parcel, checked) for parcel in self.order.parcels]
         self._account(plans)
+        self._make_sure_it_fits([plan for plan in plans if plan.open])
         todo = [plan for plan in plans if plan.open]
         if todo and not self.host.dry_run:
             self._bring(todo)
@@ -144,6 +149,7 @@ class Job:
         self.facts: Facts = facts
         self.here: Listing = facts.listings[self.namespace]
         self.store = delivery.parse_store(required(answers["store"], "content ls").text, self.namespace)
+        self.room = room.parse(answers["room"].text)
         self.place = Place(
             facts.ctr,
             namespace=self.namespace,
@@ -231,6 +237,25 @@ class Job:
             report.blobs_saved, report.bytes_saved = len(saved), sum(blob.size for blob in saved)
             linked = any(blob.digest in self.store.elsewhere - self.store.here for blob in saved)
             report.method = "blobs" if sent else "link" if linked else "index"
+
+    def _make_sure_it_fits(self, todo: Sequence[Plan]) -> None:
+        """Refuses what surely does not fit, before anything is sent; tells what may not, and all of it in a dry run."""
+        coming, grows = sum(plan.report.bytes_sent for plan in todo), room.growth(self._to_unpack(todo))
+        found = room.judge(self.room, coming, grows)
+        if isinstance(found, DiskFull):
+            for plan in todo:
+                if plan.report.bytes_sent:
+                    plan.fail(found)
+            return
+        needs = room.needs(self.room, coming, grows) if self.host.dry_run and todo else ""
+        self.notices = tuple(filter(None, (found, needs)))
+
+    def _to_unpack(self, todo: Sequence[Plan]) -> list[Descriptor]:
+        """The layers that containerd has yet to unpack; those that are here already mostly are."""
+        content, platform = self._content(), self.order.platform or self.facts.platform
+        own = [plan.target for plan in todo if plan.target and self.order.unpack and not self._is_foreign(plan)]
+        layers = {blob.digest: blob for target in own for blob in content.needed(target, platform)}
+        return [blob for digest, blob in layers.items() if digest not in self.store.here]
 
     def _bring(self, todo: Sequence[Plan], *, once_more: bool = True) -> None:
         """Holds, fetches and names; what goes wrong with one image leaves the others alone.
@@ -390,6 +415,7 @@ class Job:
             bytes_sent=self.sent,
             seconds=round(self.seconds, 3),
             rate=int(self.sent / self.seconds) if self.seconds else 0,
+            notices=self.notices,
         )
         if errors := [plan.error for plan in plans if plan.error]:
             if len(plans) == 1:

@@ -80,6 +80,7 @@ class DeliveryResult:
 
     Attributes:
         bytes_sent, seconds, rate: over the wire, how long that took, and bytes a second.
+        notices: what a person should know of all of it, such as that the host has little room.
     """
 
     source: str
@@ -90,6 +91,7 @@ class DeliveryResult:
     bytes_sent: int = 0
     seconds: float = 0.0
     rate: int = 0
+    notices: tuple[str, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -103,7 +105,8 @@ class DeliveryResult:
     def lines(self) -> list[str]:
         """A line an image, its digest and bytes below."""
         lines = [line for image in self.images for line in _image_lines(image, self)]
-        return lines + ([f"{_bytes(self.rate)}/s over {self.seconds:.1f} s"] if self.rate else [])
+        rate = [f"{_bytes(self.rate)}/s over {self.seconds:.1f} s"] if self.rate else []
+        return [*lines, *self.notices, *rate]
 
 
 def _image_lines(image: Delivered, result: DeliveryResult) -> Iterator[str]:

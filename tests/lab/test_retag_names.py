@@ -142,18 +142,19 @@ class TestTheDestination:
             assert stage.records(node)[src].digest == image.target.digest
 
     def test_that_is_another_image_on_another_host_is_warned_of(
-        self, fab: Fab, stage: Stage, image: BuiltImage, other: BuiltImage, node1: Node, node3: Node
+        self, fab: Fab, stage: Stage, images: tuple[BuiltImage, BuiltImage]
     ) -> None:
-        for node, mine in ((node1, image), (node3, other)):
-            stage.seed(mine, stage.name(), nodes=[node])
+        hosts = list(stage.nodes)[:2]
+        for host, image in zip(hosts, images, strict=True):
+            stage.seed(image, stage.name(), nodes=[stage.nodes[host]])
         words = ("--src", stage.name(), "--dst", stage.name("new"))
-        run = fab.retag("node1,node3", *words)
-        assert (run.exit, run.statuses) == (0, {"node1": "changed", "node3": "changed"})
+        run = fab.retag(hosts, *words)
+        assert (run.exit, run.statuses) == (0, dict.fromkeys(hosts, "changed"))
         (warning,) = run.document["commands"][0]["warnings"]
         assert warning["message"] == f"2 digests under this name: {stage.name('new')}"
-        assert warning["digests"] == {image.target.digest: ["node1"], other.target.digest: ["node3"]}
-        assert f"warning: {warning['message']}" in fab("-H", "node1,node3", "retag", *words).err
-        assert fab.retag("node3", *words).document["commands"][0]["warnings"] == []
+        assert warning["digests"] == {i.target.digest: [host] for host, i in zip(hosts, images, strict=True)}
+        assert f"warning: {warning['message']}" in fab("-H", ",".join(hosts), "retag", *words).err
+        assert fab.retag(hosts[0], *words).document["commands"][0]["warnings"] == []
 
     def test_that_exists_with_this_digest_is_unchanged(self, fab: Fab, stage: Stage, image: BuiltImage) -> None:
         src, dst = stage.name(), stage.name(registry="new.example")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ MIB = 1 << 20
 OK, NO = Answer(0, b"", ""), Answer(1, b"", "ctr: something\n")
 CHECK = "REF TYPE DIGEST STATUS SIZE UNPACKED\n{} {} {} complete (3/3) 1.0 MiB/1.0 MiB true\n"
 
+C = f"sha256:{'c' * 64}"
 PROMPT = b"Password: "  # ctr's, without a newline
 
 
@@ -39,7 +41,7 @@ class Market:
         self.answers = list(answers)
         self.asked = 0
         self.login = login
-        self.manifest = b""
+        self.manifest = MANIFEST
 
     def find(self, path: str, reference: str) -> Descriptor | None:  # noqa: ARG002
         self.asked += 1
@@ -482,7 +484,7 @@ def test_a_manifest_that_is_none_weighs_nothing(sell: Sell, manifest: bytes) -> 
     market, host = sell(A), Host([])
     market.manifest = manifest
     carrier = carry.Carrier(host, host.facts(["k8s.io"]), Reference.parse(REF))  # type: ignore[arg-type]
-    assert carrier.weigh(None) is None
+    assert carrier.contents(None) is None
 
 
 def here(*images: Any, check: str = "complete (3/3)", **more: Any) -> dict[str, Answer]:
@@ -504,6 +506,33 @@ class TestPull:
         host = Host([image(REF, A)], answers=here(image(REF, A)))
         assert pulled(host).status is Status.UNCHANGED
         assert "pull" not in host.texts
+
+    DF = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/a 100 {used} {free} 50% /\n"
+    LAYERS = json.dumps(
+        {"config": {"digest": CONFIG, "size": 2}, "layers": [{"mediaType": "layer+gzip", "digest": C, "size": 4096}]}
+    ).encode()
+
+    @pytest.mark.parametrize("dry_run", [False, True])
+    def test_refuses_what_does_not_fit_before_anything_is_pulled(self, sell: Sell, dry_run: bool) -> None:
+        sell(A).manifest = self.LAYERS
+        full = {"room": Answer(0, self.DF.format(used=97, free=3).encode(), "")}
+        host = Host([], answers=here(image(REF, A)) | full, dry_run=dry_run)
+        with pytest.raises(errors.DiskFull, match="4098 bytes are needed, and 3072 are free on /"):
+            pulled(host)
+        assert "pull" not in host.texts
+        host = Host([], answers=here(image(REF, A)) | full | {"has-0": Answer(0, C.encode(), "")}, dry_run=dry_run)
+        assert pulled(host).status is Status.CHANGED  # the layer is there already
+
+    @pytest.mark.parametrize("dry_run", [False, True])
+    def test_tells_where_it_may_not_fit_unpacked(self, sell: Sell, dry_run: bool) -> None:
+        sell(A).manifest = self.LAYERS
+        little = {"room": Answer(0, self.DF.format(used=90, free=10).encode(), "")}
+        result = pulled(Host([], answers=here(image(REF, A)) | little, dry_run=dry_run))
+        needed = "4098 bytes, and about 12288 more when unpacked are needed, and 10240 are free on /"
+        assert result.notices[0] == f"it may not fit: {needed}"
+        assert result.notices[1:] == ((f"would move up to 4098 bytes; {needed}",) if dry_run else ())
+        room = {"room": Answer(0, self.DF.format(used=10, free=90).encode(), "")}
+        assert pulled(Host([], answers=here(image(REF, A)) | room)).notices == ()
 
     def test_pulls_again_what_is_there_in_part(self, sell: Sell) -> None:
         sell(A)

@@ -85,6 +85,9 @@ class FakeHost:
             platform=Platform.parse("linux/amd64"),
         )
 
+    def survey(self, namespaces: Sequence[str], more: Mapping[str, str]) -> tuple[Facts, dict[str, Answer]]:
+        return self.facts(namespaces), {name: self._answer(name, text) for name, text in more.items()}
+
     def ask(self, script: Script, **_: object) -> dict[str, Answer]:
         self.scripts.append(script)
         return {name: self._answer(name, text) for name, text in script.steps.items()}
