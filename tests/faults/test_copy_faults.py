@@ -276,7 +276,7 @@ def test_a_full_disk_is_told_and_with_room_the_next_run_goes_on(
 ) -> None:
     stage.seed(image, stage.name(), nodes=[node3])
     words = ("-H", "node2,node4", "copy", "--json", "--from", "node3", "--ref", stage.name())
-    with small_store(node2) as enlarge:
+    with small_store(node2, "size=64m,nr_inodes=12") as enlarge:  # what df does not tell of
         run = fab(*words)
         assert run.statuses == {"node2": "disk-full", "node4": "changed"}, run.out
         assert run.exit == 1
@@ -292,14 +292,32 @@ def test_a_full_disk_is_told_and_with_room_the_next_run_goes_on(
         node2.real_ctr("images", "rm", "--sync", stage.name())
 
 
+def test_what_does_not_fit_is_refused_before_anything_is_sent(
+    fab: Fab, stage: Stage, image: BuiltImage, node3: Node, node2: Node
+) -> None:
+    stage.seed(image, stage.name(), nodes=[node3])
+    words = ("-H", "node2", "copy", "--json", "--from", "node3", "--ref", stage.name())
+    with small_store(node2, f"size={LARGE}"):
+        for more in ("--dry-run",), ():
+            run = fab(*words, *more)
+            assert (run.exit, run.statuses) == (1, {"node2": "disk-full"}), run.out
+            sent = sum(map(image.size, image.blobs))
+            assert f"{sent} bytes are needed" in run.error["message"]
+            assert "are free on /" in run.error["message"]
+        assert not seen(node2) & set(image.blobs)
+        assert stage.records(node2) == {}
+    dry = fab(*words, "--dry-run").outcomes["node2"]["result"]
+    assert f"{sent} bytes, and about" in dry["notices"][0] and "are free on /" in dry["notices"][0]
+
+
 @contextlib.contextmanager
-def small_store(node: Node) -> Iterator[Callable[[], Any]]:
+def small_store(node: Node, options: str) -> Iterator[Callable[[], Any]]:
     """The node's content store is on a disk that a large layer does not fit on; yields what enlarges it."""
     folder = f"{node.root}/io.containerd.content.v1.content"
-    node.exec(["mount", "-t", "tmpfs", "-o", f"size={LARGE}", "small", folder])
+    node.exec(["mount", "-t", "tmpfs", "-o", options, "small", folder])
     try:
         node.exec(["mkdir", "-p", f"{folder}/ingest", f"{folder}/blobs/sha256"])
-        yield lambda: node.exec(["mount", "-o", "remount,size=64m", folder])
+        yield lambda: node.exec(["mount", "-o", "remount,size=64m,nr_inodes=0", folder])
     finally:
         node.exec(["umount", "--lazy", folder])
 
