@@ -44,7 +44,7 @@ def runs(desk: Desk, request: Request) -> View:
             each["id"],
             " ".join(each["commands"]),
             str(each["hosts"]),
-            ", ".join(f"{count} {status}" for status, count in each["statuses"].items()),
+            ", ".join(f"{count} {status}" for status, count in _counts(each).items() if count),
             f"{each['seconds']:.0f} s" if each["seconds"] is not None else "",
             each["state"] if each["exit"] is None else f"exit {each['exit']}",
         )
@@ -62,10 +62,15 @@ def _summary(run: Run) -> dict[str, Any]:
         "commands": run.data["commands_asked"],
         "hosts": len(run.data["hosts"]),
         "statuses": {status: statuses.count(status) for status in Status if status in statuses},
+        "unfinished": len(run.unfinished),
         "seconds": _seconds(run.data),
         "exit": run.data["exit"],
         "state": run.state,
     }
+
+
+def _counts(summary: Mapping[str, Any]) -> dict[str, int]:
+    return {**summary["statuses"], "without an outcome": summary["unfinished"]}
 
 
 def _seconds(data: Mapping[str, Any]) -> float | None:

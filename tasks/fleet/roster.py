@@ -93,15 +93,16 @@ class Roster:
             As `select`, but for what is wrong with one host's variables.
         """
         asked = [word.strip() for word in patterns if word.strip()]
-        words = [each for word in asked for each in self._spelt_out(word)]
         chosen: dict[str, None] = {}
-        for word in words:
+        for word in asked:
             if not word.startswith("!"):
-                chosen |= dict.fromkeys(self._match(word))
-        for word in words:
+                chosen |= dict.fromkeys(name for each in self._spelt_out(word) for name in self._match(each))
+        for word in asked:
             if word.startswith("!"):
-                for name in self._excluded(word[1:], chosen):
-                    chosen.pop(name, None)
+                known = word.startswith("!@")  # hosts of an earlier run, which need not be among these
+                for name in self._spelt_out(word):
+                    for out in self._excluded(name[1:], chosen, known=known):
+                        chosen.pop(out)
         if not chosen and any(word.startswith("@") for word in asked):
             told = "\n".join(note for note in self._notes if note.startswith("@"))
             raise NoHosts(
@@ -130,12 +131,24 @@ class Roster:
             raise UsageError(f"-H {word} has a range that is none", hint="a range looks like node[01:20] or db[a:f]")
         return [f"{sign}{each}" for each in found]
 
-    def _excluded(self, word: str, chosen: Collection[str]) -> list[str]:
-        """A misspelt exclusion is refused like any other name: it would leave a host in that was meant to be out."""
-        found = [word] if word in chosen else self._inventory_names(word)
-        if not found and not self._is_elsewhere(word) and isinstance(error := self._unknown(word), UnknownHost):
+    def _excluded(self, word: str, chosen: Collection[str], *, known: bool) -> list[str]:
+        """Those of the chosen that a word excludes: a host by its name also where user or port stand with it.
+
+        A misspelt exclusion, or a host by another name than its own, would leave a host in that was meant to be out.
+        """
+        inside = self._inventory_names(word)
+        meant = {word, *inside}
+        found = [each for each in chosen if each in meant or parse_address(each)[1] in meant]
+        if found or known or inside or not chosen:
+            return found
+        if self._is_elsewhere(word):
+            raise UnknownHost(
+                f"-H !{word} excludes no host",
+                hint=f"name it as it is chosen, which is {names(chosen)}, or leave it out",
+            )
+        if isinstance(error := self._unknown(word), UnknownHost):
             raise error
-        return found
+        return []
 
     def _is_elsewhere(self, word: str) -> bool:
         """Whether it says where it is by itself, without the inventory."""

@@ -13,6 +13,7 @@ import pytest
 from tasks import errors
 from tasks.fleet.command import CommonOptions
 from tasks.fleet.crew import Answer, Fleet, Terminated
+from tasks.fleet.executor import _outcome as outcome_of
 from tasks.fleet.outcome import Status
 from tasks.ssh.host import Host
 
@@ -300,3 +301,11 @@ def test_what_a_dry_run_gives_is_that_it_would_change() -> None:
     looked = crew.each(lambda _: Did(1, Status.CHANGED), dry_run=True, close=False)  # a plan that is to be acted on
     assert {cast(Did, answer).status for answer in looked.values()} == {Status.CHANGED}
     assert {cast(Did, a).status for a in crew.each(lambda _: Did(1, Status.CHANGED)).values()} == {Status.CHANGED}
+
+
+def test_what_a_fleet_command_makes_of_its_hosts_answers_is_no_change_in_a_dry_run_either() -> None:
+    crew = Crew(1)
+    made: dict[str, Answer] = {"a": Did(1, Status.CHANGED)}
+    for dry_run, status in ((True, Status.WOULD_CHANGE), (False, Status.CHANGED)):
+        crew.fleet.begin(CommonOptions(dry_run=dry_run), last=True)
+        assert outcome_of("a", crew.fleet, made).status is status

@@ -10,7 +10,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +19,7 @@ from tasks import errors
 from tasks.fleet.live import Quiet
 from tasks.fleet.outcome import Outcome, Status
 from tasks.fleet.record import Kept, Record, Run, Runs, _started, log_name, new_run_id, prune
+from tasks.runs import runs as runs_command
 from tasks.secrets import Secret
 from tasks.ssh.exchange import Transcript
 
@@ -354,6 +356,8 @@ def test_a_killed_runs_hosts_without_an_outcome_have_failed(book: Book) -> None:
     record.outcome(Outcome("a", Status.CHANGED, 1.0))
     past = Runs(book.root).past("@failed")
     assert past.hosts == ["b", "c"]
+    view = runs_command.body(cast(Any, SimpleNamespace(runs=Runs(book.root))), runs_command.parse())
+    assert view.table and view.table.rows[0][3] == "2 changed, 1 unreachable, 2 without an outcome"
     assert "(b, c cut off, without an outcome)" in past.note
     assert Runs(book.root).past("@changed").hosts == ["a"]
 
