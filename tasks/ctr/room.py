@@ -68,7 +68,7 @@ def _row(words: list[str]) -> Space | None:
         numbers = words[place - 3 : place]
         if words[place].endswith("%") and all(n.lstrip("-").isdecimal() for n in numbers) and int(numbers[0]):
             size, used, available = (int(n) << 10 for n in numbers)
-            return Space(size, max(0, size - used), max(0, available), " ".join(words[place + 1 :]))
+            return Space(size, max(0, size - used), max(0, available), shell.printable(" ".join(words[place + 1 :])))
     return None
 
 

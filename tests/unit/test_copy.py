@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -23,6 +24,7 @@ from tasks.ctr.delivery import Load, Store
 from tasks.ctr.images import Image, Listing
 from tasks.ctr.naming import Place
 from tasks.ctr.probe import Settings
+from tasks.ctr.room import Room, Space
 from tasks.ctr.version import Capabilities, Version
 from tasks.errors import (
     BadReference,
@@ -30,6 +32,7 @@ from tasks.errors import (
     ContentCorrupt,
     ContentMissing,
     DaemonUnreachable,
+    DiskFull,
     Drift,
     FerryError,
     ImageNotFound,
@@ -378,6 +381,42 @@ class TestOnceMore:
         corrupt.fail(own)
         self.job(None, gone, done)._once_more([done, corrupt, open_])
         assert (done.error, corrupt.error, open_.error) == (None, own, gone)
+
+
+class TestTheRoom:
+    """What is said where all that comes does not, or may not, fit."""
+
+    def job(self, free: int, *, dry_run: bool = False) -> Job:
+        job = Job.__new__(Job)
+        space = Space(1000, free, free, "/")
+        job.room, job.host = Room(space, space), cast(Any, SimpleNamespace(dry_run=dry_run))
+        job.notices = ()
+        layer = Descriptor("layer+gzip", digest(7), 10)
+        job._to_unpack = lambda todo: [layer] if todo else []  # type: ignore[method-assign]
+        return job
+
+    def plan(self, size: int) -> Plan:
+        report = Delivered("a", "a", digest(1), digest(1), status=Status.CHANGED, bytes_sent=size)
+        return Plan(report, Parcel(image(), Reference.parse("r.example/app:1")), None)
+
+    def test_all_that_is_to_be_sent_is_refused_where_it_does_not_fit_together(self) -> None:
+        plans = [self.plan(60), self.plan(60), self.plan(0)]
+        self.job(100)._make_sure_it_fits(plans)
+        assert [type(plan.error) for plan in plans] == [DiskFull, DiskFull, type(None)]
+        assert "120 bytes are needed, and 100 are free on /" in str(plans[0].error)
+
+    @pytest.mark.parametrize(("free", "notices"), [(149, 1), (150, 0)])
+    def test_what_may_not_fit_unpacked_is_told(self, free: int, notices: int) -> None:
+        job, plans = self.job(free), [self.plan(120)]
+        job._make_sure_it_fits(plans)
+        assert (plans[0].error, len(job.notices)) == (None, notices)
+
+    def test_a_dry_run_tells_what_is_needed_and_free(self) -> None:
+        job = self.job(150, dry_run=True)
+        job._make_sure_it_fits([self.plan(120)])
+        assert job.notices == ("120 bytes, and about 30 more when unpacked are needed, and 150 are free on /",)
+        job._make_sure_it_fits([])
+        assert job.notices == ()
 
 
 class Giver:

@@ -30,6 +30,7 @@ TWO = Room(one(100, 90, "/blobs"), one(50, mount="/unpacked"))
     [
         (f"{HEAD}/dev/sda1 10 4 5 45% /\n", Space(10240, 6144, 5120, "/")),
         (f"{HEAD}//nas/a share 10 4 6 40% /mnt/a disk\n", Space(10240, 6144, 6144, "/mnt/a disk")),
+        (f"{HEAD}/dev/b 10 4 6 40% /mnt/\x1b[2Jx\n", Space(10240, 6144, 6144, "/mnt/x")),
         (f"{HEAD}tmpfs 10 12 -2 120% /x\n", Space(10240, 0, 0, "/x")),
     ],
 )
