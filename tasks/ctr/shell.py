@@ -64,63 +64,81 @@ class Script:
     prologue: str = ""
     cleanup: str = ""
 
-    def render(self, mark: str) -> str:
-        """The sh text, its frames drawn with ``mark``, a word that no output can contain by chance."""
-        lines = [
-            f"frame() {{ printf '\\n{mark} %s %s\\n' \"$@\"; printf '\\n{mark} %s %s\\n' \"$@\" >&2; }}",
-            self.prologue,
-        ]
+    def render(self, boundary: str) -> str:
+        """The sh text.
+
+        Args:
+            boundary: a secret word that draws the frames. It is text of the functions that print it and nothing else:
+                no command that a step runs has it in its words, environment or files.
+        """
+        lines = [f"frame() {{ {say(boundary, '$1 $2')}; {say(boundary, '$1 $2')} >&2; }}", self.prologue]
         if self.cleanup:
-            lines += [f"cleanup() {{ trap '' TERM\n{self.cleanup}\n}}", "trap cleanup EXIT"]
+            lines += [f"cleanup() {{\n{self.cleanup}\n}}", "trap cleanup EXIT"]
         for name, text in self.steps.items():
             lines += [f"frame begin {name}", "{", text, "}", "frame end $?"]
         return "\n".join(lines) + "\n"
 
-    def read(self, mark: str, stdout: bytes, stderr: bytes) -> dict[str, Answer]:
+    def read(self, boundary: str, stdout: bytes, stderr: bytes) -> dict[str, Answer]:
         """Takes the two streams apart; noise before the first frame (banner, .bashrc) is dropped.
 
         Raises:
             GarbledAnswer: where a step's frame is absent or cut.
         """
-        out, err = _frames(mark, stdout), _frames(mark, stderr)
+        out, err = _frames(boundary, stdout), _frames(boundary, stderr)
         answers = {}
         for name in self.steps:
             if name not in out or name not in err:
-                raise _broken_off(name, mark, stdout, stderr)
+                raise _broken_off(name, boundary, stdout, stderr)
             status, data = out[name]
             answers[name] = Answer(status, data, err[name][1].decode("utf-8", "backslashreplace"))
         return answers
 
-    def is_whole(self, mark: str, stdout: bytes | bytearray, stderr: bytes | bytearray) -> bool:
+    def is_whole(self, boundary: str, stdout: bytes | bytearray, stderr: bytes | bytearray) -> bool:
         """Whether the answers of all steps are there to be read."""
-        end = f"\n{mark} end ".encode()
+        end = f"\n{boundary} end ".encode()
         return min(stdout.count(end), stderr.count(end)) >= len(self.steps)
 
 
-def unframed(mark: str, stream: bytes | bytearray) -> str:
-    """What a host said besides the frames."""
-    lines = stream.decode("utf-8", "backslashreplace").splitlines()
-    return "\n".join(line for line in lines if not line.startswith((f"{mark} ", f"{mark}-ready")))
+def say(boundary: str, words: str) -> str:
+    """A sh command that prints a frame; ``echo`` is a builtin of every shell, ``printf`` is not one of mksh."""
+    return f'echo "\n{boundary} {words}"'
 
 
-def _broken_off(name: str, mark: str, stdout: bytes, stderr: bytes) -> GarbledAnswer:
-    if f"\n{mark} ".encode() in stdout + stderr:
+def begin(boundary: str, step: str) -> bytes:
+    """The frame before a step's output."""
+    return f"\n{boundary} begin {step}\n".encode()
+
+
+def unframed(boundary: str, stream: bytes | bytearray) -> bytes:
+    """What a host said, with ``[step]`` where a step began; the other frames are gone."""
+    frame = re.compile(rb"\n%s (begin|end|beat) ?([\w-]*)\n" % boundary.encode())
+    return frame.sub(lambda found: b"[%s]\n" % found[2] if found[1] == b"begin" else b"", bytes(stream))
+
+
+def said(boundary: str, stream: bytes | bytearray) -> str:
+    """The last lines of what a host said besides the frames."""
+    frame = re.compile(rf"^{boundary} .*\n?", re.MULTILINE)
+    return tail(frame.sub("", stream.decode("utf-8", "backslashreplace")))
+
+
+def _broken_off(name: str, boundary: str, stdout: bytes, stderr: bytes) -> GarbledAnswer:
+    if f"\n{boundary} ".encode() in stdout + stderr:
         return GarbledAnswer(
             f"the host's answer breaks off at {name!r}",
-            said=tail(unframed(mark, stderr)),
+            said=said(boundary, stderr),
             hint="run it again; if it stays, look at the login shell's start-up files on that host",
         )
     return GarbledAnswer(
         "the login shell did not run what was asked of it",
-        said=tail(unframed(mark, stdout + b"\n" + stderr)),  # nologin says so on stdout
+        said=said(boundary, stdout + b"\n" + stderr),  # nologin says so on stdout
         hint="log in there by hand: the account may be one that runs nothing, or a start-up file may end the shell",
     )
 
 
-def _frames(mark: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
+def _frames(boundary: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
     found: dict[str, tuple[int, bytes]] = {}
     name = None
-    for part in stream.split(f"\n{mark} ".encode())[1:]:
+    for part in stream.split(f"\n{boundary} ".encode())[1:]:
         head, _, data = part.partition(b"\n")
         word, _, value = head.decode("ascii", "replace").partition(" ")
         if word == "begin":

@@ -29,7 +29,6 @@ from tasks.ssh.exchange import Transcript
 _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
 _LONG = 0.01  # seconds; where writing run.json takes longer, it
 _REST = 9  # is not written for one more outcome until so many times as long has passed
-_FRAME = re.compile(rb"\nferry-[0-9a-f]{16} (begin|end|beat)(?: (\S+))?\n")
 _MOST_OF_A_STREAM = 512 << 10  # bytes of one command's stdout or stderr that a log keeps
 
 
@@ -160,7 +159,6 @@ def _started(pid: int) -> str | None:
 
 
 def _shown(stream: bytes) -> str:
-    stream = _FRAME.sub(lambda m: b"[%s]\n" % m[2] if m[1] == b"begin" else b"", stream)
     text = stream[:_MOST_OF_A_STREAM].decode("utf-8", "backslashreplace")
     clean = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
     rest = len(stream) - _MOST_OF_A_STREAM

@@ -102,7 +102,8 @@ class Exchange:
     def answer_sudo(self, prompt: str, ready: str, password: str) -> Sudo:
         """Waits until sudo has let us through, answering its prompt once; asked again, it gives up.
 
-        One wrong password is one failed login; sending the script as the second would be more.
+        One wrong password is one failed login; sending the script as the second would be more. Both words stand on the
+        command line: whoever forges one there makes the login fail, and no more. What was said before is dropped.
         """
         sent = False
         while ready.encode() not in self.stderr:
@@ -115,6 +116,7 @@ class Exchange:
                 self.send(password.encode() + b"\n")
                 sent = True
             self.wait(0.2)
+        del self.stderr[: self.stderr.index(ready.encode()) + len(ready)]
         return Sudo.THROUGH
 
     def finish(self, whole: Callable[[], bool] = lambda: False) -> End:

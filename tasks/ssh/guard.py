@@ -6,16 +6,27 @@ leash: when it ends, because we closed it, died or lost the network, the guard e
 
 Where a step reads data from stdin, the data's end is the leash: it comes too early, and the step fails. Should the
 step hang all the same, the guard's heartbeat finds stderr broken, and ends the group.
+
+Two words keep what others print apart from what is ours. The mark stands on the command line, where every user of the
+host can read it; all that it does is to tell the script's beginning from a login's noise. The boundary between answers
+is another word, a secret of the script; nobody there can forge a frame.
 """
 
 from __future__ import annotations
 
+import secrets
+from dataclasses import replace
+
+from tasks.ctr import shell
 from tasks.ctr.shell import Script
 
 _GRACE = 10  # seconds between TERM and KILL, for a script's own clean-up
 _HEARTBEAT = 15  # seconds; tells us from a host that is gone, and the guard from a connection that is
+_CLEANUP = 120  # seconds for a script's clean-up that nothing hurries
 BROKEN_OFF = 143  # exit status of a script that the guard ended
 
+# With allexport on, which a start-up file may have set, bash exports functions, and with them the boundary.
+_PRIVATE = "set +a"
 # TERM again every second: one that comes while a shell forks is missed by the child that the shell then waits for.
 # The shell must outlive a broken stderr, on which it says that a child was killed: it still has to clean up.
 # `trap` before `sleep`, and `$!` rather than a variable: no moment at which a TERM would orphan the sleep.
@@ -34,18 +45,41 @@ exec 3<&0 </dev/null
 _DEADLINE = f"""
 ( trap 'kill -s KILL $!; exit' TERM; trap '' PIPE; n=0
   while [ $n -lt %(beats)d ]; do
-    sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); printf '\\n%(mark)s beat\\n' >&2 || break
+    sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); %(beat)s >&2 || break
   done
   stop ) </dev/null >/dev/null 3<&- & deadline=$!
 exec 3<&-
 trap : PIPE
 trap 'exit {BROKEN_OFF}' TERM INT HUP
 """
+# A clean-up goes on where the connection is gone: its deadline does not care whether anyone hears the beat.
+# USR1 ends it, which the shell itself never traps: a TERM right after the fork would get lost in some shells.
+# The first job is there so that `$!` is never somebody else's.
+_CLEANUP_DEADLINE = """trap '' TERM
+kill $leash $deadline 2>/dev/null
+( : & trap 'kill -s KILL $! 2>/dev/null; exit' USR1; trap '' PIPE; n=0
+  while [ $n -lt %(beats)d ]; do
+    sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); %(beat)s >&2
+  done
+  stop ) </dev/null >/dev/null & deadline=$!
+%(cleanup)s
+kill -s USR1 $deadline 2>/dev/null
+"""
 _END = """
 trap : TERM
 kill $leash $deadline 2>/dev/null
 exit 0
 """
+
+
+def new_mark() -> str:
+    """For one command line; processes of a run at work are known by its form."""
+    return f"ferry-{secrets.token_hex(8)}"
+
+
+def new_boundary() -> str:
+    """For one script."""
+    return f"ferry-{secrets.token_hex(16)}"
 
 
 def bootstrap(mark: str, length: int) -> str:
@@ -77,13 +111,20 @@ def through_sudo_with_password(boot: str, prompt: str, ready: str) -> str:
     return f"exec sudo -S -p {prompt} -- /bin/sh -c 'echo {ready} >&2; {boot}'"
 
 
-def render(script: Script, mark: str, limit: int, *, fed: bool = False) -> bytes:
+def render(script: Script, boundary: str, limit: int, *, fed: bool = False) -> bytes:
     """The whole text that goes over stdin after the mark.
 
     Args:
+        boundary: draws the frames, the heartbeat's too.
         limit: seconds after which the host itself ends it, should we not be there to do so.
         fed: whether a step reads data from stdin, which is no leash then.
     """
+    if script.cleanup:
+        script = replace(script, cleanup=_CLEANUP_DEADLINE % {**_beats(boundary, _CLEANUP), "cleanup": script.cleanup})
+    deadline = _DEADLINE % _beats(boundary, limit)
+    return (_PRIVATE + _STOP + ("" if fed else _LEASH) + deadline + script.render(boundary) + _END).encode()
+
+
+def _beats(boundary: str, limit: int) -> dict[str, str | int]:
     pause = min(_HEARTBEAT, limit)
-    deadline = _DEADLINE % {"beats": -(-limit // pause), "pause": pause, "mark": mark}
-    return (_STOP + ("" if fed else _LEASH) + deadline + script.render(mark) + _END).encode()
+    return {"beats": -(-limit // pause), "pause": pause, "beat": shell.say(boundary, "beat")}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import secrets
 import shlex
 import threading
 import time
@@ -18,9 +17,9 @@ import paramiko
 from fabric import Connection
 from paramiko.ssh_exception import NoValidConnectionsError
 
-from tasks.ctr import probe
+from tasks.ctr import probe, shell
 from tasks.ctr.probe import Facts
-from tasks.ctr.shell import Answer, Script, join, tail, unframed
+from tasks.ctr.shell import Answer, Script, join, tail
 from tasks.errors import (
     CommandFailed,
     ConnectionLost,
@@ -224,18 +223,19 @@ class Host(Connection):  # type: ignore[misc]
         self.open()
         self._refuse_if_abandoned()
         limit = limit or self.target.limits.command
-        mark = f"ferry-{secrets.token_hex(8)}"
-        text = guard.render(script, mark, limit)
+        boundary = guard.new_boundary()
+        text = guard.render(script, boundary, limit)
         self._set(asked=self.asked + 1)
         with self.lost_connection(), contextlib.closing(self._session()) as channel:
             exchange = Exchange(channel, limit, self.target.limits.idle, listener)
-            self._launch(exchange, mark, text, rights_check)
+            self._launch(exchange, text, rights_check)
             began = time.monotonic()
             try:
-                end = exchange.finish(lambda: script.is_whole(mark, exchange.stdout, exchange.stderr))
+                end = exchange.finish(lambda: script.is_whole(boundary, exchange.stdout, exchange.stderr))
             finally:
-                self._record(script, exchange, time.monotonic() - began, secret=secret)
-        return self._read(script, mark, exchange, end, limit)
+                self._record(script, boundary, exchange, time.monotonic() - began, secret=secret)
+        self._refuse_end(script, boundary, exchange, end, limit)
+        return self._answers(script, boundary, exchange)
 
     def hold(self, script: Script, *, limit: int) -> Hold:
         """Starts a script whose last step, ``wait``, lasts until stdin ends: it is let go, or the control process gone.
@@ -265,32 +265,41 @@ class Host(Connection):  # type: ignore[misc]
     def _stream(self, kind: type[_S], script: Script, limit: int, *, fed: bool = False) -> _S:
         self.open()
         self._refuse_if_abandoned()
-        mark = f"ferry-{secrets.token_hex(8)}"
-        text = guard.render(script, mark, limit, fed=fed)
+        boundary = guard.new_boundary()
+        text = guard.render(script, boundary, limit, fed=fed)
         self._set(asked=self.asked + 1)
         with self.lost_connection():
             channel = self._session()
             exchange = Exchange(channel, limit, self.target.limits.idle)
-            self._launch(exchange, mark, text, None)
+            self._launch(exchange, text, None)
             channel.settimeout(self.target.limits.idle)
         began = time.monotonic()
+
+        def read(steps: Script, exchange: Exchange, end: End) -> dict[str, Answer]:
+            self._refuse_end(script, boundary, exchange, end, limit)
+            return self._answers(steps, boundary, exchange)
+
         return kind(
             script,
-            mark,
+            boundary,
             channel,
             exchange,
-            read=lambda steps, mark, exchange, end: self._read(steps, mark, exchange, end, limit),
-            finished=lambda exchange: self._record(script, exchange, time.monotonic() - began),
+            read=read,
+            finished=lambda exchange: self._record(script, boundary, exchange, time.monotonic() - began),
         )
 
-    def _launch(self, exchange: Exchange, mark: str, text: bytes, rights_check: str | None) -> None:
+    def _launch(self, exchange: Exchange, text: bytes, rights_check: str | None) -> None:
+        mark = guard.new_mark()
         self._start(exchange, guard.bootstrap(mark, len(text)), mark, rights_check)
         exchange.send(_FOR_OTHERS + f"{mark}\n".encode() + text)
 
-    def _record(self, script: Script, exchange: Exchange, seconds: float, *, secret: bool = False) -> None:
+    def _record(
+        self, script: Script, boundary: str, exchange: Exchange, seconds: float, *, secret: bool = False
+    ) -> None:
         if self._log:
             steps = "\n".join(f"{name}: {step}" for name, step in script.steps.items())
-            stdout, stderr = (b"", b"") if secret else (bytes(exchange.stdout), bytes(exchange.stderr))
+            said = (b"", b"") if secret else (exchange.stdout, exchange.stderr)
+            stdout, stderr = (shell.unframed(boundary, stream) for stream in said)
             self._log(self.name, Transcript(steps, exchange.exit, seconds, stdout, stderr))
 
     def _start(self, exchange: Exchange, boot: str, mark: str, rights_check: str | None) -> None:
@@ -304,7 +313,7 @@ class Host(Connection):  # type: ignore[misc]
             exchange.start(guard.through_sudo_with_password(boot, prompt, ready))
             match exchange.answer_sudo(prompt, ready, password):
                 case Sudo.REFUSED:
-                    raise self._sudo_refused(exchange, prompt)
+                    raise self._sudo_refused(exchange.stderr.replace(prompt.encode(), b""))
                 case Sudo.LOST:
                     raise ConnectionLost(f"{self.name} went silent", hint="run it again")
 
@@ -418,14 +427,17 @@ class Host(Connection):  # type: ignore[misc]
                 f"the connection to {self.name} broke", said=tail(str(error)), hint="run it again"
             ) from error
 
-    def _read(self, script: Script, mark: str, exchange: Exchange, end: End, limit: int) -> dict[str, Answer]:
-        said = tail(unframed(mark, exchange.stderr))
-        killed = CommandFailed(
-            "the remote command was ended by a signal", said=said, hint="look at the host's log: it may lack memory"
-        )
+    def _refuse_end(self, script: Script, boundary: str, exchange: Exchange, end: End, limit: int) -> None:
+        said = shell.said(boundary, exchange.stderr)
         match end:
+            case End.KILLED if script.is_whole(boundary, exchange.stdout, exchange.stderr):
+                raise RemoteTimeout(
+                    "all steps had ended, but the clean-up behind them hung and was ended: it may have left something",
+                    said=said,
+                    hint=f"look at containerd's log there, then: fab -H {self.name} doctor --clean",
+                )
             case End.KILLED:
-                raise killed
+                raise _killed(said)
             case End.TIMED_OUT:
                 raise RemoteTimeout(
                     f"the remote command took longer than {limit} s and was ended",
@@ -437,19 +449,26 @@ class Host(Connection):  # type: ignore[misc]
                 raise ConnectionLost(
                     f"{self.name} {what} while a command ran there", hint="run it again: it looks first what is true"
                 )
+
+    def _answers(self, script: Script, boundary: str, exchange: Exchange) -> dict[str, Answer]:
         try:
-            return script.read(mark, bytes(exchange.stdout), bytes(exchange.stderr))
+            return script.read(boundary, bytes(exchange.stdout), bytes(exchange.stderr))
         except GarbledAnswer as error:
             if exchange.exit == guard.BROKEN_OFF:
-                raise killed from None
+                raise _killed(shell.said(boundary, exchange.stderr)) from None
             if self._as_root and "sudo" in error.said:
-                raise self._sudo_refused(exchange, mark) from None
+                raise self._sudo_refused(exchange.stderr) from None
             raise
 
-    def _sudo_refused(self, exchange: Exchange, prompt: str) -> PermissionDenied:
-        said = exchange.stderr.decode("utf-8", "replace").replace(prompt, "")
+    def _sudo_refused(self, stderr: bytearray) -> PermissionDenied:
         return PermissionDenied(
             f"sudo does not let {self.user} through",
-            said=tail(said),
+            said=tail(stderr.decode("utf-8", "replace")),
             hint="give the right password with fab --prompt-for-sudo-password or FABRIC_SUDO_PASSWORD",
         )
+
+
+def _killed(said: str) -> CommandFailed:
+    return CommandFailed(
+        "the remote command was ended by a signal", said=said, hint="look at the host's log: it may lack memory"
+    )

@@ -11,8 +11,9 @@ from typing import NoReturn
 
 import paramiko
 
+from tasks.ctr import shell
 from tasks.ctr.shell import Answer, Script
-from tasks.errors import GarbledAnswer, RemoteTimeout
+from tasks.errors import ContentCorrupt, GarbledAnswer, RemoteTimeout
 from tasks.ssh.exchange import End, Exchange
 from tasks.ssh.transport import Inbox
 
@@ -31,7 +32,7 @@ class Stream:
 
     Args:
         script: what runs there.
-        mark: that draws its frames.
+        boundary: that draws its frames.
         read: makes answers of what came, or raises what kept it from coming.
         finished: told once when it has ended, for the run's record.
     """
@@ -39,14 +40,14 @@ class Stream:
     def __init__(
         self,
         script: Script,
-        mark: str,
+        boundary: str,
         channel: paramiko.Channel,
         exchange: Exchange,
         *,
-        read: Callable[[Script, str, Exchange, End], dict[str, Answer]],
+        read: Callable[[Script, Exchange, End], dict[str, Answer]],
         finished: Callable[[Exchange], None],
     ) -> None:
-        self._script, self._mark, self._read, self._finished = script, mark, read, finished
+        self._script, self._boundary, self._read, self._finished = script, boundary, read, finished
         self._channel, self._exchange = channel, exchange
 
     def cut(self) -> None:
@@ -74,7 +75,7 @@ class Stream:
         finally:
             self._channel.close()
             self._finished(self._exchange)
-        return self._read(script, self._mark, self._exchange, end)
+        return self._read(script, self._exchange, end)
 
 
 class Hold(Stream):
@@ -95,7 +96,7 @@ class Hold(Stream):
             RemoteTimeout: they had not; the script is ended then.
         """
         deadline = time.monotonic() + within
-        waiting = f"\n{self._mark} begin {self.WAIT}\n".encode()
+        waiting = shell.begin(self._boundary, self.WAIT)
         done = replace(self._script, steps={k: v for k, v in self._script.steps.items() if k != self.WAIT})
         exchange = self._exchange
         while waiting not in exchange.stdout or waiting not in exchange.stderr:
@@ -108,7 +109,7 @@ class Hold(Stream):
                     hint="look at containerd's log on that host; it may hang",
                 )
             exchange.wait(1.0)
-        return done.read(self._mark, bytes(exchange.stdout), bytes(exchange.stderr))
+        return done.read(self._boundary, bytes(exchange.stdout), bytes(exchange.stderr))
 
     def let_go(self, word: bytes = b"") -> None:
         """Ends it, and waits until it has cleaned up.
@@ -130,21 +131,29 @@ class Download(Stream):
         """The data, as it comes, and nothing now and then while none does; ends early where there is less.
 
         `answer` has the step's end afterwards.
+
+        Raises:
+            ContentCorrupt: there is more than that; the command is ended.
         """
         if isinstance(inbox := self._channel.in_buffer, Inbox):
             inbox.low = _CHUNK // 2
+        left, tail = size, b""
         try:
-            tail = b""
             for data in self._behind_begin():
+                if left - len(data) < -_MOST_END:
+                    raise ContentCorrupt(
+                        f"the host sends more than the {size} bytes that it told of: the command was ended",
+                        hint="what it has is damaged: look at it with check, or name another source",
+                    )
                 tail = (tail + data[-_MOST_END:])[-_MOST_END:]
-                yield data[: max(size, 0)]
-                size -= len(data)
+                yield data[: max(left, 0)]
+                left -= len(data)
             self.answer = self._ended(tail)
         finally:
             self._channel.close()
 
     def _behind_begin(self) -> Iterator[bytes]:
-        begin = f"\n{self._mark} begin {READ}\n".encode()
+        begin = shell.begin(self._boundary, READ)
         noise, pieces = b"", self._pieces()
         while begin not in noise:
             data = next(pieces, None)
@@ -179,8 +188,8 @@ class Download(Stream):
             heard = time.monotonic()
 
     def _ended(self, tail: bytes) -> Answer:
-        match = re.search(rb"\n%s end (\d+)\n$" % self._mark.encode(), tail)
-        self._exchange.stdout += f"\n{self._mark} begin {READ}\n".encode() + (match[0] if match else b"")
+        match = re.search(rb"\n%s end (\d+)\n$" % self._boundary.encode(), tail)
+        self._exchange.stdout += shell.begin(self._boundary, READ) + (match[0] if match else b"")
         return self._end(self._script)[READ]
 
 

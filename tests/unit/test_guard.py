@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ SHELLS |= {"busybox": [BUSYBOX, "sh"]} if BUSYBOX else {}
 SH = {name: path for name in ("dash", "bash") if (path := shutil.which(name))}
 SH |= {"busybox": BUSYBOX} if BUSYBOX else {}
 MARK = "ferry-0123456789abcdef"
+BOUNDARY = "ferry-000102030405060708090a0b0c0d0e0f"
 NOISE = "Welcome to this host, begin one"
 
 
@@ -42,6 +44,7 @@ class Login:
         self.sh.symlink_to(sh)
         self.home = home
         self.bin = home / "bin"
+        self.options = ""  # what a start-up file may have set
         self.token = secrets.token_hex(8)
         self.bin.mkdir()
         (home / ".config" / "fish").mkdir(parents=True)
@@ -61,6 +64,7 @@ class Login:
             "BASH_ENV": str(self.home / ".bash_env"),
             "OUT": str(self.home / "out"),
             "FERRY_TEST": self.token,
+            "SHELLOPTS": self.options,
         }
         self.process = subprocess.Popen(
             [*self.shell, "-c", line.replace("/bin/sh", str(self.sh))],
@@ -77,7 +81,7 @@ class Login:
         return self.process
 
     def script(self, script: Script, *, limit: int = 60, before: bytes = b"") -> subprocess.Popen[bytes]:
-        text = guard.render(script, MARK, limit)
+        text = guard.render(script, BOUNDARY, limit)
         line = guard.as_login_user(guard.bootstrap(MARK, len(text)))
         return self.start(line, before + f"{MARK}\n".encode() + text)
 
@@ -85,7 +89,7 @@ class Login:
         """Waits for the end with the leash still held, and reads the answers; `seen` of stderr was read before."""
         assert self.process and self.process.stdout and self.process.stderr
         self.process.wait(10)
-        return script.read(MARK, self.process.stdout.read(), seen + self.process.stderr.read())
+        return script.read(BOUNDARY, self.process.stdout.read(), seen + self.process.stderr.read())
 
     def let_go(self) -> None:
         assert self.process and self.process.stdin
@@ -262,6 +266,83 @@ def test_cleaning_up_runs_although_a_child_missed_the_first_term(hosts: list[Log
     end_all(hosts, within=8)
 
 
+def test_a_clean_up_that_hangs_is_heard_of_and_ended(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("-lt 10 ", "-lt 1 "))
+    monkeypatch.setattr(guard, "_HEARTBEAT", 1)
+    monkeypatch.setattr(guard, "_CLEANUP", 2)
+    start_all(hosts, Script({"one": "echo > started"}, cleanup="sleep 300"))
+    end_all(hosts, within=8, status=-signal.SIGKILL, cleaned=False)
+    for host in hosts:
+        assert host.process and host.process.stderr
+        assert host.process.stderr.read().partition(b" end 0\n")[2].count(f"{BOUNDARY} beat\n".encode()) >= 2
+
+
+def test_a_clean_up_goes_on_where_nobody_hears_it(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("-lt 10 ", "-lt 0 "))
+    monkeypatch.setattr(guard, "_HEARTBEAT", 1)
+    start_all(hosts, Script({"one": "echo > started"}, cleanup="sleep 2.5; echo cleaned > cleaned"))
+    for host in hosts:
+        assert host.process and host.process.stdout and host.process.stderr
+        host.process.stdout.close()
+        host.process.stderr.close()
+    end_all(hosts, within=8, status=0)
+
+
+# Writes down all that a command can read of others and of what it was started with.
+PRY = """
+import fcntl, glob, os, time
+with open("seen", "ab") as seen:
+    for _ in range(3):
+        for file in glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/proc/[0-9]*/environ"):
+            try:
+                seen.write(open(file, "rb").read())
+            except OSError:
+                pass
+        time.sleep(0.4)
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if fd != seen.fileno() and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY:
+                os.set_blocking(fd, False)
+                seen.write(os.read(fd, 1 << 20))
+        except OSError:
+            pass
+"""
+
+
+def test_no_command_sees_the_boundary_between_answers(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command line holds does not count: every user of the host reads it."""
+    monkeypatch.setattr(guard, "_HEARTBEAT", 1)
+    pry = shlex.join([sys.executable, "-c", PRY])
+    scripts = [
+        Script({"one": f"echo > started; {pry}"}, cleanup=pry),
+        Script({"one": f"printf x | {{ {pry}; }} 4</dev/null; x=$({pry})"}),
+    ]
+    for script in scripts:
+        for host in hosts:
+            host.options = "allexport"  # bash then exports functions, too
+            host.script(script)
+        for host in hosts:
+            assert host.end(script)["one"].ok
+            host.close()
+            seen = (host.home / "seen").read_bytes()
+            assert MARK.encode() in seen and BOUNDARY.encode() not in seen
+
+
+def test_a_forged_frame_is_what_a_step_printed(host: Login) -> None:
+    """Its mark is on the command line; the worst forger there has even the form of a boundary."""
+    forged = "".join(f"\n{word} end 7\n\n{word} begin two\nroot\n\n{word} end 0\n" for word in (MARK, MARK + MARK[6:]))
+    script = Script(
+        {
+            "one": f"printf {shlex.quote(forged)} | tee /dev/stderr; exit_with() {{ return 3; }}; exit_with",
+            "two": "echo me",
+        }
+    )
+    host.script(script)
+    got = host.end(script)
+    assert (got["one"].exit, got["one"].text, got["one"].stderr) == (3, forged, forged)
+    assert got["two"].text == "me\n"
+
+
 def test_a_leash_that_ends_before_the_mark_runs_nothing(host: Login) -> None:
     process = host.start(guard.as_login_user(guard.bootstrap(MARK, 10)), b"noise\n")
     host.let_go()
@@ -278,7 +359,7 @@ def test_an_answer_that_was_broken_off_is_garbled(host: Login) -> None:
 
 
 def test_a_script_that_arrives_cut_runs_no_half_command(host: Login) -> None:
-    text = guard.render(Script({"one": "echo 0123456789 > whole"}), MARK, 60)
+    text = guard.render(Script({"one": "echo 0123456789 > whole"}), BOUNDARY, 60)
     first, last = text.index(b"frame begin"), text.index(b"frame end $?")
     line = guard.as_login_user(guard.bootstrap(MARK, len(text)))
     for cut in range(first, last, 2):
@@ -322,7 +403,7 @@ def test_sudo_is_taken_only_where_rights_do_not_do(
     login.command("id", f"echo {uid}")
     (login.home / "out.allowed").touch() if allowed else None
     check = f"[ -w {login.home} ]" if rights else "[ -w /nosuch ] || [ -w /nosuch/either ]"
-    text = guard.render(WHO, MARK, 60)
+    text = guard.render(WHO, BOUNDARY, 60)
     login.start(guard.as_root_if_needed(guard.bootstrap(MARK, len(text)), check), f"{MARK}\n".encode() + text)
     assert login.end(WHO)["one"].text == f"root={root}\n"
     assert (login.home / "out.sudo").exists() is (uid != 0 and not rights)
@@ -331,14 +412,14 @@ def test_sudo_is_taken_only_where_rights_do_not_do(
 def test_sudo_without_a_password_runs_the_script_as_root(login: Login) -> None:
     login.command("sudo", SUDO)
     (login.home / "out.allowed").touch()
-    text = guard.render(WHO, MARK, 60)
+    text = guard.render(WHO, BOUNDARY, 60)
     login.start(guard.through_sudo(guard.bootstrap(MARK, len(text))), f"{MARK}\n".encode() + text)
     assert login.end(WHO)["one"].text == "root=ops\n"
 
 
 def test_sudos_password_goes_to_its_prompt_and_nowhere_else(login: Login) -> None:
     login.command("sudo", SUDO)
-    text = guard.render(WHO, MARK, 60)
+    text = guard.render(WHO, BOUNDARY, 60)
     boot = guard.bootstrap(MARK, len(text))
     line = guard.through_sudo_with_password(boot, f"{MARK}-password", f"{MARK}-ready")
     login.start(line, b'it\'s "secret"\n' + f"{MARK}\n".encode() + text)
@@ -352,7 +433,7 @@ def test_sudos_password_goes_to_its_prompt_and_nowhere_else(login: Login) -> Non
 
 def test_a_sudo_that_asks_for_nothing_runs_the_script_although_a_password_was_sent(login: Login) -> None:
     login.command("sudo", SUDO.replace("IFS= read -r password", 'password="it\'s \\"secret\\""'))
-    text = guard.render(WHO, MARK, 60)
+    text = guard.render(WHO, BOUNDARY, 60)
     line = guard.through_sudo_with_password(guard.bootstrap(MARK, len(text)), "prompt", "ready")
     login.start(line, b'it\'s "secret"\n' + f"{MARK}\n".encode() + text)
     assert login.end(WHO)["one"].text == "root=ops\n"

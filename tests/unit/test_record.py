@@ -147,15 +147,6 @@ def test_no_two_hosts_share_a_log() -> None:
     assert [log_name(host) for host in ("a_b", "ops@[::1]:22")] == ["a_b", "ops@[::1]:22"]
 
 
-def test_a_log_shows_the_steps_and_not_how_they_are_kept_apart(book: Book) -> None:
-    mark = "ferry-0123456789abcdef"
-    said = f"banner\n\n{mark} begin one\nout\n\n{mark} beat\n\n{mark} end 0\n".encode()
-    book.record().exchange("a", Transcript("one: true", 0, 0.1, said, b""))
-    text = (book.root / ID / "a.log").read_text()
-    assert "banner\n[one]\nout\n" in text
-    assert mark not in text
-
-
 def test_what_a_person_read_of_an_outcome_is_kept(book: Book) -> None:
     class Said(Did):
         def lines(self) -> list[str]:

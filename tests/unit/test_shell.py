@@ -157,6 +157,12 @@ def test_frames_are_no_part_of_what_a_host_said() -> None:
     assert garbled.value.said == "no space left"
 
 
+def test_a_log_has_the_steps_and_not_how_they_are_kept_apart() -> None:
+    forged = "\nferry-ffffffffffffffffffffffffffffffff end 7\n"
+    said = f"banner\n\n{MARK} begin one-1\nout{forged}\n{MARK} beat\n\n{MARK} end 0\n".encode()
+    assert shell.unframed(MARK, said) == f"banner\n[one-1]\nout{forged}".encode()
+
+
 def test_answers_are_whole_once_the_last_step_has_ended_on_both_outputs() -> None:
     script = Script({"one": ":", "two": ":"})
     half = f"\n{MARK} begin one\n\n{MARK} end 0\n\n{MARK} begin two\n".encode()

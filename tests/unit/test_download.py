@@ -1,0 +1,88 @@
+"""What a host sends: as much as was told and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import repeat
+from typing import Any, cast
+
+import pytest
+
+from tasks.ctr import shell
+from tasks.ctr.shell import Script
+from tasks.errors import ContentCorrupt
+from tasks.ssh.exchange import End
+from tasks.ssh.stream import READ, Download
+
+BOUNDARY = "ferry-000102030405060708090a0b0c0d0e0f"
+ENDED = f"\n{BOUNDARY} end 0\n".encode()
+
+
+class Channel:
+    """Gives pieces, and then its end."""
+
+    in_buffer = None
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self.given, self.closed = pieces, 0, False
+
+    def gettimeout(self) -> float:
+        return 1.0
+
+    def settimeout(self, _: float) -> None:
+        pass
+
+    def recv(self, _: int) -> bytes:
+        data = next(self._pieces, b"")
+        self.given += len(data)
+        return data
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Exchange:
+    """Has heard on stderr that the step ended."""
+
+    def __init__(self) -> None:
+        self.stdout = bytearray()
+        self.stderr = bytearray(shell.begin(BOUNDARY, READ) + ENDED)
+
+    def drain_stderr(self) -> None:
+        pass
+
+    def finish(self) -> End:
+        return End.EXITED
+
+
+def download(pieces: Iterator[bytes]) -> tuple[Download, Channel]:
+    channel = Channel(pieces)
+
+    def read(script: Script, exchange: Any, _: End) -> Any:
+        return script.read(BOUNDARY, bytes(exchange.stdout), bytes(exchange.stderr))
+
+    made = Download(
+        Script({READ: "cat"}), BOUNDARY, cast(Any, channel), cast(Any, Exchange()), read=read, finished=lambda _: None
+    )
+    return made, channel
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_what_was_told_of_comes_as_it_is(step: int) -> None:
+    forged = b"\nferry-0123456789abcdef end 1\n"
+    sent = b"noise" + shell.begin(BOUNDARY, READ) + forged + ENDED
+    made, channel = download(sent[at : at + step] for at in range(0, len(sent), step))
+    assert b"".join(made.chunks(len(forged))) == forged
+    assert made.answer and made.answer.ok and channel.closed
+
+
+def test_what_streams_on_without_end_is_ended() -> None:
+    def endless() -> Iterator[bytes]:
+        yield shell.begin(BOUNDARY, READ)
+        yield from repeat(b"x" * 100, 100_000)
+
+    made, channel = download(endless())
+    came = bytearray()
+    with pytest.raises(ContentCorrupt, match="more than the 1000 bytes"):
+        came.extend(data for chunk in made.chunks(1000) for data in chunk)
+    assert channel.given < 2000 and channel.closed
