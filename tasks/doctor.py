@@ -147,21 +147,33 @@ def _visit(host: Host) -> Visit | Finding:
 
 def _clean(host: Host, visit: Visit, found: list[Finding]) -> tuple[list[Finding], str]:
     """Removes what runs of ours left, unless one is at work there, and looks again."""
-    what = visit.left
-    if not what or visit.others_at_work or not isinstance(visit.facts, Facts):
+    if not _cleanable(visit):
         return found, ""
     if host.dry_run:
-        now = Finding("leftovers", Health.OK, f"would remove {what}")
-    else:
-        answers = host.ask(health.clean(visit.facts.ctr, host.target.ctr, visit.held, visit.files))
-        still = health.left(health.parse_held(answers["held"].text), health.parse_files(answers["files"].text))
-        if not answers["held"].ok or still:
-            failed = [failure(a, "leftovers").said for name, a in answers.items() if not a.ok]
-            todo = f"remove it by hand: {'; '.join(failed)}"
-            now = Finding("leftovers", Health.FAIL, f"could not be removed: {still or what}", todo)
-            return [now if each.what == "leftovers" else each for each in found], ""
-        now = Finding("leftovers", Health.OK, f"removed {what}")
-    return [now if each.what == "leftovers" else each for each in found], what
+        return _with(found, Finding("leftovers", Health.OK, f"would remove {visit.left}")), visit.left
+    now = _visit(host)  # right before the act, since what was seen is old by now
+    if isinstance(now, Finding):
+        return _with(found, Finding("leftovers", Health.FAIL, f"could not be removed: {now.text}", now.todo)), ""
+    if not _cleanable(now):
+        return _with(found, *(each for each in health.findings(now) if each.what == "leftovers")), ""
+    assert isinstance(now.facts, Facts)  # noqa: S101
+    answers = host.ask(health.clean(now.facts.ctr, host.target.ctr, now.held, now.files))
+    still = health.left(health.parse_held(answers["held"].text), health.parse_files(answers["files"].text))
+    if not answers["held"].ok or still:
+        failed = [failure(a, "leftovers").said for name, a in answers.items() if not a.ok]
+        todo = f"remove it by hand: {'; '.join(failed)}"
+        return _with(found, Finding("leftovers", Health.FAIL, f"could not be removed: {still or now.left}", todo)), ""
+    return _with(found, Finding("leftovers", Health.OK, f"removed {now.left}")), now.left
+
+
+def _cleanable(visit: Visit) -> bool:
+    return bool(visit.left) and not visit.others_at_work and isinstance(visit.facts, Facts)
+
+
+def _with(found: list[Finding], *others: Finding) -> list[Finding]:
+    """The findings, others in the place of those of the same name."""
+    new = {each.what: each for each in others}
+    return [new.get(each.what, each) for each in found]
 
 
 def _registry(sight: Sight) -> Finding:

@@ -16,6 +16,11 @@ from tasks.errors import CtrNotFound, DaemonUnreachable, HostError, PermissionDe
 from tasks.oci.reference import is_digest
 
 OURS = "ctr-ferry"  # what names, labels and ingests of ours begin with
+_WORD = "[A-Za-z0-9._-]"  # what a run's id consists of
+_OWNER = re.compile(rf"{OURS}\.{_WORD}+")
+_NAME = re.compile(rf"{OURS}\.invalid/{_WORD}+(?::{_WORD}+)?")
+_REF = re.compile(rf"{re.escape(GC_REF)}\.{OURS}\.{_WORD}+")
+_FILE = re.compile(rf"/[^\n]*/{OURS}\.{_WORD}+")
 _LOW, _EMPTY = 15, 5  # percent free; kubelet's imageGCHighThresholdPercent is 85
 _SKEW = 60  # seconds
 _KUBELETS = "k8s.io"
@@ -57,23 +62,36 @@ def questions(settings: Settings) -> dict[str, str]:
     }
 
 
+# Names, labels and files are text that others may have written, with line breaks in it: of what claims to be ours,
+# only what has our form is printed, a line each.
 _TARGET = r" sha[0-9]*:[0-9a-f]\{64,\} "  # what every row of a listing has
 _HELD = f"""ready && $ctr --address "$address" namespaces ls -q | while read -r ns; do
   c() {{ $ctr --address "$address" --namespace "$ns" "$@" </dev/null; }}
   echo "namespace $ns"
-  c images ls -q | {{ grep -v '^sha256:' || :; }} | sed -n -e '/^{OURS}[.]invalid\\//s/^/name /p' -e '$=' |
+  c images ls -q | {{ grep -v '^sha256:' || :; }} |
+    sed -n -e '/^{OURS}[.]invalid\\/{_WORD}*\\(:{_WORD}*\\)\\{{0,1\\}}$/s/^/name /p' -e '$=' |
     sed 's/^\\([0-9]*\\)$/images \\1/'
   c images ls | sed 1d | grep -v '{_TARGET}' | sed -n -e 's/^/odd /p' -e 3q
-  c content active | sed -n 's/^\\({OURS}[.][^[:space:]]*\\).*/ingest \\1/p'
-  c content ls | sed -n '/[=.]{OURS}[.]/s/^/blob /p'
+  c content active | sed -n 's/^\\({OURS}[.]{_WORD}*\\)[[:space:]].*/ingest \\1/p'
+  c content ls | sed -n '/^sha[0-9]*:[0-9a-f]*[[:space:]].*[=.]{OURS}[.]/s/^/blob /p'
 done"""
 
-# Certificates that a push or pull brought with it, where `transfer.bring` puts them.
-_FILES = f"find \"${{TMPDIR:-/tmp}}\" -maxdepth 1 -type f -name '{OURS}.*' 2>/dev/null || :"
+# Certificates that a push or pull brought with it, where `transfer.bring` puts them: files of root's or the login's.
+_MINE = '"$(id -u)" "${SUDO_UID:-0}"'
+_OUR_FILES = f"""set -- 0 {_MINE}
+find "${{TMPDIR:-/tmp}}" -maxdepth 1 -type f -links 1 \\( -user "$1" -o -user "$2" -o -user "$3" \\) \\
+  -name '{OURS}.*' ! -name '*[!{_WORD[1:]}*'"""
+_FILES = f"( {_OUR_FILES} 2>/dev/null ) || :"
 
-# A run that is at work has a shell here whose command line holds its mark. The doctor has one, too.
-_SESSIONS = """( set +f; cat /proc/[0-9]*/cmdline 2>/dev/null ) | tr '\\0' '\\n' |
-  grep -o 'ferry-[0-9a-f]\\{16\\}' | sort -u | grep -c ."""
+# A run that is at work has a shell here whose command line begins as our bootstrap does. The doctor has one, too.
+# Both its user ids must be root's or the login's: anybody starts a program of root's with words of his own.
+_AT_WORK = 's/^\\(echo ferry-[0-9a-f]*-ready >&2; \\)\\{0,1\\}until . "$l" = \\(ferry-[0-9a-f]\\{16\\}\\) .*/\\2/p'
+_SESSIONS = f"""( owners=
+for uid in 0 {_MINE}; do owners="$owners -e ^Uid:[[:space:]]*$uid[[:space:]][[:space:]]*$uid[[:space:]]"; done
+shells=$(set +f; grep -l '^Name:[[:space:]]*sh$' /proc/[0-9]*/status)
+set -f
+for status in $(grep -l $owners $shells /dev/null); do tr '\\0' '\\n' <"${{status%status}}cmdline"; done
+) 2>/dev/null | sed -n '{_AT_WORK}' | sort -u | grep -c ."""
 
 
 @dataclass(slots=True)
@@ -114,12 +132,12 @@ def parse_held(text: str) -> list[Held]:
         elif not found:
             continue
         elif word == "images":
-            found[-1].images = int(rest)
+            found[-1].images = _digits(rest)
         elif word == "odd":
             found[-1].odd.append(rest)
-        elif word == "name":
+        elif word == "name" and _NAME.fullmatch(rest):
             found[-1].names.append(rest)
-        elif word == "ingest":
+        elif word == "ingest" and _OWNER.fullmatch(rest):
             found[-1].ingests.append(rest)
         elif word == "blob" and (keys := our_labels(rest)):
             found[-1].labels[rest.split()[0]] = keys
@@ -128,16 +146,17 @@ def parse_held(text: str) -> list[Held]:
 
 def our_labels(row: str) -> list[str]:
     """Keys of ours in a row of ``content ls``; a value with a comma would look like two labels, and is none of ours."""
-    digest, *_, labels = row.split()
-    pairs = [label.partition("=")[::2] for label in labels.split(",")]
-    roots = [key for key, value in pairs if key == GC_ROOT and value.startswith(f"{OURS}.")]
-    refs = [key for key, _ in pairs if key.startswith(f"{GC_REF}.{OURS}.")]
-    return [*roots, *refs] if is_digest(digest) else []
+    words = row.split()
+    if len(words) < 2 or not is_digest(words[0]):
+        return []
+    pairs = [label.partition("=")[::2] for label in words[-1].split(",")]
+    roots = [key for key, value in pairs if key == GC_ROOT and _OWNER.fullmatch(value)]
+    return [*roots, *(key for key, _ in pairs if _REF.fullmatch(key))]
 
 
 def parse_files(text: str) -> list[str]:
     """Parses the answer to ``files``; what no run of ours can have named is somebody else's."""
-    return [line for line in text.splitlines() if re.fullmatch(rf"/[^\n]*/{OURS}\.[\w.-]+", line)]
+    return [line for line in text.splitlines() if _FILE.fullmatch(line)]
 
 
 def clean(ctr: Ctr, settings: Settings, held: Iterable[Held], files: Sequence[str]) -> Script:
@@ -149,15 +168,27 @@ def clean(ctr: Ctr, settings: Settings, held: Iterable[Held], files: Sequence[st
     steps: dict[str, str] = {}
     empty = 'empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'
     for each in held:
-        lines = [ctr.label(each.namespace, d, *(f"{key}=" for key in keys)) for d, keys in each.labels.items()]
+        lines = [f"roots=$({ctr.rooted_by(each.namespace, OURS)})"] if each.labels else []
+        lines += [_unlabel(ctr, each.namespace, digest, keys) for digest, keys in each.labels.items()]
         lines += [empty] if each.ingests else []
         lines += [ctr.line(each.namespace, "content", "ingest", key) + " <&5" for key in each.ingests]
         lines += [ctr.remove(each.namespace, *each.names, sync=True)] if each.names else []
         if lines:
             steps[f"clean-{len(steps)}"] = "\n".join(lines)
     if files:
-        steps["clean-files"] = shell.join(["rm", "-f", "--", *files])
+        names = " -o ".join(shell.join(["-name", file.rpartition("/")[2]]) for file in files)
+        steps["clean-files"] = f"( {_OUR_FILES} \\( {names} \\) -exec rm -f -- {{}} + )"
     return Script({**steps, "held": _HELD, "files": _FILES}, prologue=probe.script(settings, ()).prologue)
+
+
+def _unlabel(ctr: Ctr, namespace: str, digest: str, keys: Sequence[str]) -> str:
+    """A root goes only where containerd itself says that it is ours: a row of a table may lie, by a line break."""
+    off = ctr.label(namespace, digest, *(f"{key}=" for key in keys))
+    if GC_ROOT not in keys:
+        return off
+    others = [f"{key}=" for key in keys if key != GC_ROOT]
+    rest = ctr.label(namespace, digest, *others) if others else ":"
+    return f'case "$roots" in *{digest}*) {off};; *) {rest};; esac'
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,8 +376,11 @@ def _clock(visit: Visit) -> Finding:
 
 
 def _number(answer: Answer) -> int:
-    text = answer.text.strip()
-    return int(text) if text.isdecimal() else 0
+    return _digits(answer.text.strip())
+
+
+def _digits(text: str) -> int:
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
 
 
 def leftovers(visit: Visit) -> Finding:

@@ -12,7 +12,7 @@ from tasks.ctr.failures import daemon_trouble, required
 from tasks.ctr.images import Listing
 from tasks.ctr.shell import Answer, Script
 from tasks.ctr.version import Capabilities, Version
-from tasks.errors import CtrNotFound, DaemonUnreachable, PermissionDenied
+from tasks.errors import CtrNotFound, DaemonUnreachable, GarbledAnswer, PermissionDenied
 from tasks.oci.descriptor import Platform
 
 # Where distributions keep a ctr that PATH does not show; each line is a whole command.
@@ -218,6 +218,8 @@ def _ctr(settings: Settings, answer: Answer) -> tuple[str, str]:
             f"no ctr found ({where})",
             hint="set ctr_command for this host in the inventory, to a path or to something like 'k3s ctr'",
         )
+    if command not in ([settings.command.strip()] if settings.command else _PLACES):
+        raise GarbledAnswer(f"the host names a ctr that it was not asked for: {shell.printable(command)[:200]!r}")
     return command, "\n".join(lines[1:])
 
 

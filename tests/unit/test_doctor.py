@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +32,7 @@ from tasks.doctor import DoctorResult, Request, tabulate
 from tasks.fleet.outcome import Outcome, Status
 from tasks.oci.descriptor import Platform
 from tasks.oci.registry import Registry, Seen
+from tasks.ssh import guard
 from tasks.ssh import registry as registries
 from tasks.ssh.request import context
 from tasks.ssh.target import Target
@@ -201,7 +205,7 @@ class TestLeftovers:
         held = [Held("a", 1), Held("b", 1, ["ctr-ferry.invalid/x:0"], [f"{RUN}-1"], {D: ["k"]})]
         script = health.clean(facts().ctr, Settings(), held, [f"/tmp/{RUN}.a1B2c3"])
         assert list(script.steps) == ["clean-0", "clean-files", "held", "files"]
-        assert script.steps["clean-files"] == f"rm -f -- /tmp/{RUN}.a1B2c3"
+        assert f"-name {RUN}.a1B2c3 " in script.steps["clean-files"]
         words = script.steps["clean-0"]
         assert f"content label {D} k=" in words
         assert f"content ingest {RUN}-1 <&5" in words
@@ -246,8 +250,7 @@ esac
         assert answers["space"].text.splitlines()[1].split()[0] == shown.splitlines()[1].split()[0]
         assert finding(visit(space=answers["space"].text), "content store").text.endswith(shown.split()[-1])
 
-    def test_counts_whose_runs_are_at_work(self, answers: dict[str, Answer]) -> None:
-        assert int(answers["sessions"].text) >= 1  # this very shell has a mark in its argv
+    def test_tells_the_time_and_where_ctr_is(self, answers: dict[str, Answer]) -> None:
         assert int(answers["clock"].text) > 1_700_000_000
         assert answers["path"].text.endswith("/ctr\n")
 
@@ -258,6 +261,128 @@ esac
         assert (answers["held"].ok, answers["held"].text) == (False, "")
         assert finding(visit(space=answers["space"].text), "content store").health in list(Health)
         assert "%" in answers["space"].text
+
+
+CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # of the rehearsal fleet, where it was up once
+BUSYBOX = shutil.which("busybox") or next(map(str, CACHE.glob("trees/*/machine/usr/bin/busybox")), None)
+NOBODY = 65534
+
+
+@pytest.fixture(params=["coreutils", *(["busybox"] if BUSYBOX else [])])
+def tools(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """A shell and its path to commands of a kind."""
+    if request.param == "coreutils":
+        return ["env", f"TMPDIR={tmp_path}", "/bin/sh"]
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("sh", "find", "grep", "sed", "sort", "tr", "id", "rm", "cat"):
+        (folder / name).symlink_to(str(BUSYBOX))
+    return ["env", f"TMPDIR={tmp_path}", f"PATH={folder}", str(folder / "sh")]
+
+
+def run(tools: list[str], step: str, **more: Any) -> str:
+    text = f"LC_ALL=C; export LC_ALL; set -f\n{step}"
+    done = subprocess.run([*tools, "-c", text], capture_output=True, check=False, timeout=30, **more)
+    assert done.stderr == b""
+    return done.stdout.decode("utf-8", "backslashreplace")
+
+
+class TestWhatOthersPlant:
+    """Another user of the host makes files, processes and rows of tables that claim to be ours."""
+
+    def test_a_file_is_ours_by_form_and_owner(self, tools: list[str], tmp_path: Path) -> None:
+        ours = tmp_path / f"{RUN}.a1B2c3"
+        ours.write_text("PEM")
+        forged = f"ctr-ferry.\n\n{MARK} end 0\n\n{MARK} begin ctr\nctr"
+        for name in (forged, "ctr-ferry.a b", "ctr-ferry.é", "ctr-ferry."):
+            (tmp_path / name).touch()
+        (tmp_path / "ctr-ferry.link").symlink_to(ours)
+        (tmp_path / "target").touch()
+        (tmp_path / "ctr-ferry.hard").hardlink_to(tmp_path / "target")
+        (tmp_path / "ctr-ferry.folder").mkdir()
+        if os.geteuid() == 0:
+            (tmp_path / "ctr-ferry.nobodys").touch()
+            os.chown(tmp_path / "ctr-ferry.nobodys", NOBODY, NOBODY)
+        text = run(tools, health._FILES)
+        assert health.parse_files(text) == [str(ours)]
+        assert MARK not in text
+
+    def test_a_file_that_is_another_by_now_stays(self, tools: list[str], tmp_path: Path) -> None:
+        ours, swapped = tmp_path / f"{RUN}.a1B2c3", tmp_path / f"{RUN}.d4E5f6"
+        ours.touch()
+        swapped.symlink_to("/etc/passwd")
+        script = health.clean(facts().ctr, Settings(), [], [str(ours), str(swapped)])
+        run(tools, script.steps["clean-files"])
+        assert not ours.exists() and swapped.is_symlink()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of others")
+    def test_a_run_at_work_is_ours_by_form_and_owner(self, tools: list[str]) -> None:
+        def start(line: str, *argv: str, **more: Any) -> subprocess.Popen[bytes]:
+            return subprocess.Popen([*(argv or ("/bin/sh", "-c")), line], stdin=subprocess.PIPE, **more)
+
+        def line(number: int) -> str:
+            return guard.bootstrap(f"ferry-0000aaaa0000{number:04}", 10)
+
+        ready = "ferry-0000aaaa00000002"
+        started = [
+            start(line(1)),
+            start(f"echo {ready}-ready >&2; {line(2)}", stderr=subprocess.DEVNULL),
+            start(line(3), "/bin/sh", "-c", 'eval "$0"'),
+            start(line(4), user=NOBODY),
+            start(line(5), user=NOBODY),
+            start("sleep 60", "/bin/sh", "-c", "read -r l; :", "ferry-0000aaaa00000006"),
+        ]
+        try:
+            time.sleep(0.3)
+            count = health._SESSIONS.replace("ferry-[0-9a-f]\\{16\\}", "ferry-0000aaaa[0-9]*")  # of this test
+            assert count != health._SESSIONS
+            assert run(tools, count) == "3\n"
+            assert run(["env", f"SUDO_UID={NOBODY}", *tools], count) == "5\n"
+        finally:
+            for process in started:
+                process.kill()
+                process.communicate()
+
+    def test_rows_of_another_form_are_not_ours(self) -> None:
+        names = ["sha256:" + "b" * 64, "ctr-ferry.invalid/x y", "ctr-ferry.invalid/../etc", "ctr-ferry.invalid/x:0;y"]
+        rows = [f"name {name}\n" for name in names] + ["ingest ctr-ferry.x y\n", "ingest other\n", "images x\n"]
+        assert health.parse_held(f"namespace a\n{''.join(rows)}blob x\n") == [Held("a")]
+        for label in (f"containerd.io/gc.root={RUN};x", f"containerd.io/gc.ref.content.{RUN}/0={D}"):
+            assert health.our_labels(f"{D} 1B 2 days {label}") == []
+
+    def test_a_root_goes_only_where_containerd_says_that_it_is_ours(self, tmp_path: Path) -> None:
+        """A label with a line break makes a row that speaks of another blob."""
+        victim, log = f"sha256:{'c' * 64}", tmp_path / "log"
+        ctr = tmp_path / "ctr"
+        ctr.write_text(f"""#!/bin/sh
+echo "$*" >>{log}
+case "$*" in *"content ls -q labels."*) echo {D};; esac
+""")
+        ctr.chmod(0o755)
+        row = "{0}\t1 B\t2 days\tcontainerd.io/gc.root=" + RUN
+        held = health.parse_held(f"namespace a\nblob {row.format(D)}\nblob {row.format(victim)}\n")
+        script = health.clean(replace(facts().ctr, argv=(str(ctr),)), Settings(), held, [])
+        run(["/bin/sh"], script.steps["clean-0"])
+        done = log.read_text()
+        assert f"content label {D} containerd.io/gc.root=\n" in done
+        assert f"label {victim}" not in done
+        assert 'labels."containerd.io/gc.root"~="^ctr-ferry[.]"' in done
+
+    def test_tables_with_forged_lines_tell_of_nothing(self, tmp_path: Path) -> None:
+        ctr = tmp_path / "ctr"
+        ctr.write_text(f"""#!/bin/sh
+case "$*" in
+*"namespaces ls -q") echo k8s.io ;;
+*"images ls -q") printf 'a/b:1\nname {D}\nctr-ferry.invalid/x y:0\n' ;;
+*"images ls") printf 'REF\na\nname {D}\n' ;;
+*"content active") printf 'REF\nctr-ferry.x;id 0B 1\nname {D}\n' ;;
+*"content ls") printf 'DIGEST\nname x=ctr-ferry.y {D}\nnamespace x=ctr-ferry.y\n' ;;
+esac
+""")
+        ctr.chmod(0o755)
+        text = run(["/bin/sh"], f"ctr={ctr}; address=/x; ready() {{ :; }}\n{health._HELD}")
+        (held,) = health.parse_held(text)
+        assert (held.names, held.ingests, held.labels) == ([], [], {})
 
 
 WELL, ILL = Finding("a", Health.OK, "x"), Finding("b", Health.FAIL, "y", "do z")
@@ -290,8 +415,11 @@ class TestTheTable:
 class FakeHost:
     """Answers the doctor's one question with a visit's answers."""
 
-    def __init__(self, visit: Visit | errors.FerryError, dry_run: bool = False) -> None:
-        self._visit, self.dry_run, self.asked = visit, dry_run, 0
+    def __init__(
+        self, visit: Visit | errors.FerryError, late: Visit | errors.FerryError | None = None, *, dry_run: bool = False
+    ) -> None:
+        self._visit, self._late, self.dry_run, self.asked = visit, late or visit, dry_run, 0
+        self.scripts: list[Script] = []
         self.user, self.host, self.port = "root", "h", 22
         self.has_sudo_password = False
         self.target = SimpleNamespace(ctr=Settings(), registries=())
@@ -302,12 +430,14 @@ class FakeHost:
 
     def survey(self, *_: object) -> tuple[Any, Any]:
         self.asked += 1
-        if isinstance(self._visit, errors.FerryError):
-            raise self._visit
-        return self._visit.facts, dict(self._visit.answers)
+        visit, self._visit = self._visit, self._late
+        if isinstance(visit, errors.FerryError):
+            raise visit
+        return visit.facts, dict(visit.answers)
 
     def ask(self, script: Script) -> dict[str, Answer]:
         self.asked += 1
+        self.scripts.append(script)
         return {name: said(self.left if name == "held" else "") for name in script.steps}
 
 
@@ -328,10 +458,10 @@ class TestTheCommand:
         assert examine(host).status is Status.OK
         assert host.asked == 1
 
-    def test_cleans_in_a_second_one(self) -> None:
+    def test_looks_again_before_it_cleans(self) -> None:
         host = FakeHost(visit(held=self.MESS))
         result = examine(host, clean=True)
-        assert (result.status, host.asked) == (Status.CHANGED, 2)
+        assert (result.status, host.asked) == (Status.CHANGED, 3)
         assert self.leftovers(result).text == f"removed in k8s.io: unfinished ingest {RUN}-1"
 
     def test_cleans_nothing_in_a_dry_run_nor_under_a_run_at_work(self) -> None:
@@ -339,6 +469,21 @@ class TestTheCommand:
         assert (examine(host, clean=True).status, host.asked) == (Status.CHANGED, 1)
         host = FakeHost(visit(held=self.MESS, sessions="2"))
         assert (examine(host, clean=True).status, host.asked) == (Status.OK, 1)
+
+    def test_cleans_only_what_is_there_at_the_second_look_and_by_its_ctr(self) -> None:
+        other = replace(facts().ctr, argv=("/usr/bin/ctr",))
+        late = visit(replace(facts(), ctr=other), held=f"namespace k8s.io\ningest {RUN}-2\n")
+        host = FakeHost(visit(held=self.MESS), late)
+        assert examine(host, clean=True).cleaned == f"in k8s.io: unfinished ingest {RUN}-2"
+        (done,) = host.scripts
+        assert "/usr/bin/ctr --address" in done.steps["clean-0"] and f"{RUN}-1" not in done.steps["clean-0"]
+
+    @pytest.mark.parametrize("late", [visit(), visit(held=MESS, sessions="2"), errors.RemoteTimeout("slow")])
+    def test_cleans_nothing_where_the_second_look_says_otherwise(self, late: Visit | errors.FerryError) -> None:
+        host = FakeHost(visit(held=self.MESS), late)
+        with contextlib.suppress(errors.Unhealthy):
+            assert examine(host, clean=True).status is Status.OK
+        assert host.scripts == []
 
     def test_says_what_could_not_be_cleaned(self) -> None:
         host = FakeHost(visit(held=self.MESS))

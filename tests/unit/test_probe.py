@@ -204,10 +204,18 @@ def test_a_ctr_that_is_not_there_is_named_with_where_it_was_looked_for(machine: 
     assert "ctr_command" in missing.value.hint
 
 
+@pytest.mark.parametrize("command", [None, "k3s ctr"])
+def test_a_ctr_that_was_not_asked_for_is_never_run(machine: Machine, command: str | None) -> None:
+    answers = {**machine.ask(machine.settings), "ctr": Answer(0, b"sh /tmp/x\nctr 1.6.20\n", "")}
+    with pytest.raises(errors.GarbledAnswer, match="not asked for"):
+        probe.read(replace(machine.settings, command=command), (), answers)
+
+
 @pytest.mark.parametrize("command", ["true", "echo"])
 def test_a_command_that_is_no_ctr_is_refused(machine: Machine, command: str) -> None:
     with pytest.raises(errors.CtrNotFound, match=f"'{command}' is no ctr") as refused:
-        probe.read(machine.settings, (), machine.ask(replace(machine.settings, command=command)))
+        settings = replace(machine.settings, command=command)
+        probe.read(settings, (), machine.ask(settings))
     assert "ctr_command" in refused.value.hint
 
 
