@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tasks.errors import BadArchive
+from tasks.fleet import files
 
 _MOST = 1 << 20  # bytes of it that are read
 _LINE = re.compile(r"\\?([0-9a-f]{64}) [ *](.+)")  # "*" where sha256sum was told that the file is binary
@@ -22,7 +23,7 @@ def told(file: Path) -> str | None:
     Raises:
         BadArchive: it tells of other files alone; OSError.
     """
-    if not beside(file).exists():
+    if not beside(file).is_file():
         return None
     with beside(file).open("rb") as opened:
         lines = opened.read(_MOST).decode("utf-8", "replace").splitlines()
@@ -38,12 +39,7 @@ def write(file: Path, sha256: str) -> None:
     """Writes it whole or not at all.
 
     Raises:
-        OSError.
+        CannotWrite.
     """
-    part = file.with_name(f"{file.name}.sha256.part")
-    try:
-        part.write_text(f"{sha256}  {file.name}\n")
-        part.rename(beside(file))
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with files.replacing(beside(file)) as opened:
+        opened.write(f"{sha256}  {file.name}\n".encode())

@@ -1,11 +1,10 @@
 """What `save` writes: the plan of an archive from what a host has, and the file on the control machine.
 
-Each blob is streamed into ``FILE.part`` while it is checked; then the file gets its name.
+Each blob is streamed into a new file beside it while it is checked; then that takes the archive's name.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -19,7 +18,7 @@ from tasks.ctr.content import Content
 from tasks.ctr.failures import content_missing
 from tasks.ctr.images import Image
 from tasks.errors import BadArchive, CannotWrite, ContentMissing
-from tasks.fleet import checksum, parcels
+from tasks.fleet import checksum, files, parcels
 from tasks.oci import archive, layout, tar
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.layout import Saved
@@ -123,7 +122,7 @@ class _Writer:
         Raises:
             CannotWrite.
         """
-        with _local_trouble(self._file):
+        with files.trouble(self._file):
             self._part.write(data)
         self._sha.update(data)
         return len(data)
@@ -136,54 +135,21 @@ class _Writer:
 
 @contextmanager
 def _replacing(file: Path) -> Iterator[_Writer]:
-    """``FILE.part``, which takes the file's place if all goes well, and is gone if not.
+    """What takes the file's place if all goes well, and is gone if not.
 
     Raises:
         CannotWrite.
     """
-    part = file.with_name(f"{file.name}.part")
-    with _local_trouble(file):
+    with files.trouble(file):
         file.parent.mkdir(exist_ok=True)
-        opened = part.open("ab")
-    with opened:
-        if not _alone(part, opened):
-            raise CannotWrite(f"another run is writing {part}", hint="wait until it has ended")
-        try:
-            opened.truncate(0)  # what a run that was killed has left
-            yield _Writer(file, opened)
-            with _local_trouble(file):
-                opened.close()  # some disks tell only now that they are full
-                part.rename(file)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            with suppress(OSError):  # a full disk refuses once more what is still to be written
-                opened.close()
-            raise
-
-
-def _alone(part: Path, opened: IO[bytes]) -> bool:
-    """Locks the part; False where another run has it, or has just made the archive of it."""
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(part.stat(), os.fstat(opened.fileno()))
-    except (BlockingIOError, FileNotFoundError):
-        return False
-
-
-@contextmanager
-def _local_trouble(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CannotWrite(
-            f"{file} cannot be written on the control machine",
-            said=error.strerror or str(error),
-            hint="make room there, or choose another --out",
-        ) from error
+    with files.replacing(file) as part:
+        yield _Writer(file, part)
 
 
 def holds(file: Path, plan: Plan) -> bool:
     """Whether an archive has exactly what is to be saved."""
+    if not file.is_file():  # to open a pipe would wait for whoever writes to it
+        return False
     try:
         with file.open("rb") as opened:
             there = archive.read(opened)
@@ -201,7 +167,7 @@ def known(file: Path) -> str:
     Raises:
         CannotWrite: the archive cannot be read any more.
     """
-    with _local_trouble(file), file.open("rb") as opened:
+    with files.trouble(file), file.open("rb") as opened:
         with suppress(BadArchive):
             if told := checksum.told(file):
                 return told
@@ -209,7 +175,7 @@ def known(file: Path) -> str:
         # Another run may have written another archive meanwhile, with its own.
         mine = os.path.samestat(file.stat(), os.fstat(opened.fileno()))
     if mine and not checksum.beside(file).exists():
-        with suppress(OSError):  # a folder that may only be read
+        with suppress(OSError, CannotWrite):  # a folder that may only be read
             checksum.write(file, sha256)
     return sha256
 
@@ -236,8 +202,8 @@ def write(planned: Plan, file: Path, blobs: Iterable[tuple[Descriptor, Iterable[
                 done += length
                 moved(done, planned.size)
         writer.write(tar.END)
-        with _local_trouble(file):
+        with files.trouble(file):
             checksum.beside(file).unlink(missing_ok=True)  # or it would tell of the archive that was there before
-    with _local_trouble(checksum.beside(file)):
+    with files.trouble(checksum.beside(file)):
         checksum.write(file, writer.sha256)
     return writer.sha256

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import resource
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -17,7 +19,7 @@ from tasks import errors
 from tasks.ctr.content import Content
 from tasks.ctr.images import Image as Listed
 from tasks.errors import CannotWrite, UsageError
-from tasks.fleet import checksum, saving
+from tasks.fleet import checksum, files, saving
 from tasks.fleet.saving import Plan
 from tasks.oci import archive
 from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
@@ -130,7 +132,7 @@ class TestTheArchive:
     def test_takes_the_place_of_another_only_when_it_is_whole(self, tmp_path: Path) -> None:
         file = tmp_path / "a.tar"
         file.write_text("before")
-        (tmp_path / "a.tar.part").write_text("left by a run that was killed")
+        (tmp_path / "a.tar.0123456789abcdef.part").write_text("left by a run that was killed")
 
         def broken(made: Plan) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
             yield from list(blobs_of(made))[:2]
@@ -153,6 +155,58 @@ class TestTheArchive:
 
         saving.write(made, tmp_path / "a.tar", in_between(), lambda *_: None)
         assert (tmp_path / "a.tar").stat().st_size == made.size
+
+    def test_is_written_to_no_link_and_no_file_that_somebody_planted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(files.secrets, "token_hex", lambda _: "0123456789abcdef")  # even by a name that is known
+        victim, folder = tmp_path / "victim", tmp_path / "shared"
+        victim.write_text("precious")
+        folder.mkdir()
+        for planted in ("a.tar.part", "a.tar.sha256.part", "a.tar.0123456789abcdef.part"):
+            (folder / planted).symlink_to(victim)
+        with pytest.raises(CannotWrite, match="control machine"):
+            write(planned(SINGLE), folder / "a.tar")
+        monkeypatch.undo()
+        write(planned(SINGLE), folder / "a.tar")
+        assert victim.read_text() == "precious"
+        assert not (folder / "a.tar").is_symlink() and (folder / "a.tar.0123456789abcdef.part").is_symlink()
+
+    def test_takes_the_place_of_a_link_and_leaves_what_it_points_at(self, tmp_path: Path) -> None:
+        victim = tmp_path / "victim"
+        victim.write_text("precious")
+        for name in ("a.tar", "a.tar.sha256"):
+            (tmp_path / name).symlink_to(victim)
+        write(planned(SINGLE), tmp_path / "a.tar")
+        assert victim.read_text() == "precious"
+        assert not any((tmp_path / name).is_symlink() for name in ("a.tar", "a.tar.sha256"))
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
+    def test_another_users_file_keeps_nobody_from_it(self, tmp_path: Path) -> None:
+        planted = tmp_path / "a.tar.0123456789abcdef.part"
+        with planted.open("wb") as opened:
+            os.chown(planted, 65534, 65534)
+            fcntl.flock(opened, fcntl.LOCK_EX)
+            write(planned(SINGLE), tmp_path / "a.tar")
+        assert planted.exists()
+
+    def test_is_on_the_disk_before_it_has_its_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[str] = []
+        real_sync, real_rename = os.fsync, Path.rename
+
+        def sync(descriptor: int) -> None:
+            seen.append(Path(f"/proc/self/fd/{descriptor}").readlink().name.partition(".")[0])
+            real_sync(descriptor)
+
+        def rename(self: Path, target: Path) -> Path:
+            seen.append(f"rename {target.name}")
+            return real_rename(self, target)
+
+        monkeypatch.setattr(os, "fsync", sync)
+        monkeypatch.setattr(Path, "rename", rename)
+        write(planned(SINGLE), tmp_path / "a.tar")
+        folder = tmp_path.name
+        assert seen == ["a", "rename a.tar", folder, "a", "rename a.tar.sha256", folder]
 
     def test_that_cannot_be_written_is_told_as_such(self, tmp_path: Path) -> None:
         with pytest.raises(CannotWrite, match="control machine") as caught:
@@ -259,6 +313,8 @@ def test_an_archive_that_has_it_all_is_known_again(tmp_path: Path) -> None:
     write(planned(SINGLE), file)
     assert saving.holds(file, planned(SINGLE))
     assert not saving.holds(file, planned(MULTI))
+    os.mkfifo(tmp_path / "pipe")
+    assert not saving.holds(tmp_path / "pipe", planned(SINGLE))
     file.write_bytes(tarred(layout(IMAGE.blobs, IMAGE.entry(**{NAME: "r.example/other:1"}))))
     assert not saving.holds(file, planned(SINGLE))
     file.write_text("no archive")
