@@ -139,7 +139,8 @@ def _look(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) -> 
     state = checks.parse_checks(answers["check"].text).get(image.name)
     if state is None:
         raise failure(answers["check"], image.name)
-    for top in list(content.blobs):
+    content.manifest(image.digest)  # or it cannot be read
+    for top in content.blobs:
         if children := content.manifest(top).children:
             indexes[top] = tuple(child.digest for child in children)
     if not state.complete:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from tasks.ctr.content import Content
 from tasks.ctr.images import Image, Listing
 from tasks.ctr.probe import Facts
-from tasks.errors import BadReference, Drift, FerryError, ImageNotFound, SourceLost, Unreachable, UsageError
+from tasks.errors import BadReference, Drift, FerryError, HostError, ImageNotFound, SourceLost, Unreachable, UsageError
 from tasks.fleet import look, options
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.outcome import Result
@@ -138,7 +139,10 @@ class Stock:
         """Whether all that is asked for of an image is here."""
         target = Descriptor(image.media_type, image.digest, 0)
         platform = request.platform or self.facts.platform
-        needed = self.content.below(target).values() if request.every else self.content.needed(target, platform)
+        try:
+            needed = self.content.below(target).values() if request.every else self.content.needed(target, platform)
+        except HostError:  # a manifest cannot be read
+            return False
         return image.digest in self.content.blobs and all(b.digest in self.content.visible for b in needed)
 
 
@@ -185,10 +189,7 @@ def _order(fleet: Fleet, request: Request) -> tuple[Order, Source]:
     images = {wish: _resolve(wish, stocks, request, troubles) for wish in request.wishes}
     parcels = tuple(_parcels(images))
     used = _used(stocks, [parcel.image for parcel in parcels], request)
-    content = Content(
-        frozenset[str]().union(*(stock.content.visible for stock in used)),
-        {digest: raw for stock in used for digest, raw in stock.content.blobs.items()},
-    )
+    content = Content.merged(stock.content for stock in used)
     order = Order(
         parcels,
         content,
@@ -318,6 +319,9 @@ def _source(used: Sequence[Stock], parcels: Iterable[Parcel], content: Content) 
     if len(sources) == 1:
         return next(iter(sources.values()))
     tops = {parcel.image.digest: parcel.image.media_type for parcel in parcels}
-    wanted = {digest for top, kind in tops.items() for digest in content.below(Descriptor(kind, top, 0))}
+    wanted: set[str] = set()
+    for top, kind in tops.items():
+        with suppress(HostError):  # what cannot be read is told of its image, by each host
+            wanted |= content.below(Descriptor(kind, top, 0)).keys()
     holders = {d: [sources[s.host.name] for s in used if d in s.content.visible] for d in wanted}
     return Sources(list(sources.values()), holders)

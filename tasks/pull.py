@@ -273,8 +273,12 @@ class Job:
             return PlatformMissing(
                 f"{self.name} is for {image.platforms}, not for {wanted}", hint="leave --platform out"
             )
+        try:
+            needed = self._needed(image, content)
+        except FerryError as error:  # a manifest that is there cannot be read
+            return error
         if self._deep:
-            absent = [blob.digest for blob in self._needed(image, content) if blob.digest not in content.visible]
+            absent = [blob.digest for blob in needed if blob.digest not in content.visible]
             return content_missing(self.name, "\n".join(absent)) if absent else None
         state = checks.parse_checks(check.text).get(self.name, checks.UNKNOWN)
         if not state.complete:
@@ -293,8 +297,8 @@ class Job:
         seconds = time.monotonic() - began
         now = Listing.parse(self.namespace, required(answers["verify"], "verify").text).get(self.name)
         content = Content(parse_digests(answers["visible"].text.splitlines()))
-        if now and answers["top"].ok:
-            content.blobs[now.digest] = answers["top"].stdout
+        if now and self.wanted == now.digest:
+            content.take(now.digest, answers["top"], self.host.name)
             if self._deep:
                 look.deepen(self.host, self.facts, self.namespace, content)
         if error := self._judge(now, content, answers):
@@ -327,7 +331,7 @@ class Job:
                 "pull": pulled,
                 "verify": naming.verify(self._place, [self.name]),
                 "check": checks.command(ctr, namespace, self.name),
-                "top": ctr.content(namespace, self.wanted) if self.wanted else "false",
+                "top": ctr.document(namespace, self.wanted) if self.wanted else "false",
                 "visible": ctr.digests(namespace),
             },
             cleanup="\n".join(filter(None, cleanups)),

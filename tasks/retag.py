@@ -6,7 +6,7 @@ Plan from what the host has, act in one remote command, then report what the hos
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -281,13 +281,12 @@ class Job:
         if not tops:
             return
         ctr, there, crosses = self.facts.ctr, self.place.namespace, self.place.crosses
-        more = {"rooted": ctr.rooted(there), "there": ctr.digests(there)} if crosses else {}
+        more = {"there": ctr.digests(there)} if crosses else {}
         deep = crosses or self.request.method in (Method.INDEX, Method.ARCHIVE)
         self.content, answers = look.content(
             self.host, self.facts, self.place.from_namespace, tops, deep=deep, more=more
         )
         if crosses:
-            self.place = replace(self.place, rooted=parse_digests(answers["rooted"].text.splitlines()))
             self.visible_there = parse_digests(answers["there"].text.splitlines())
 
     def _decide(self, plan: Plan) -> None:
@@ -311,6 +310,7 @@ class Job:
         choice = self.content.choose(plan.source, asked, host, partial_index=partial_index)
         plan.target = choice.target
         plan.report.digest, plan.report.note = choice.target.digest, choice.note
+        self.content.below(choice.target)  # what cannot be read of it is this image's trouble alone
         if self.place.crosses:
             needed = self.content.needed(choice.target, asked or host)
             if absent := [blob.digest for blob in needed if blob.digest not in self.content.visible]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.ctr import shell
 from tasks.ctr.version import Capabilities
@@ -11,6 +11,8 @@ from tasks.ctr.version import Capabilities
 GC_ROOT = "containerd.io/gc.root"
 GC_REF = "containerd.io/gc.ref.content"
 CRI_MANAGED = "io.cri-containerd.image=managed"
+MOST_DOCUMENT = 4 << 20  # bytes of a manifest or index; registries take no larger one (distribution-spec)
+_BOUND = "60s"  # for a command of a clean-up: a blob that somebody else is writing would be waited for without end
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,11 @@ class Ctr:
         return shell.join((*self.argv, "--address", self.address, "--namespace", namespace, *words))
 
     @property
+    def bounded(self) -> Ctr:
+        """The same ctr, each command of which ends by itself after a minute."""
+        return replace(self, argv=(*self.argv, "--timeout", _BOUND))
+
+    @property
     def _local(self) -> tuple[str, ...]:
         return ("--local",) if self.capabilities.local else ()
 
@@ -45,14 +52,16 @@ class Ctr:
         """``content get``: a blob's bytes on stdout."""
         return self.line(namespace, "content", "get", digest)
 
+    def document(self, namespace: str, digest: str) -> str:
+        """The same of a manifest or index, cut off behind the first byte that is too much; its digest must be checked.
+
+        The exit status tells nothing.
+        """
+        return f"{self.content(namespace, digest)} | head -c {MOST_DOCUMENT + 1}"
+
     def digests(self, namespace: str) -> str:
         """``content ls -q``: the digests that this namespace sees."""
         return self.line(namespace, "content", "ls", "-q")
-
-    def rooted(self, namespace: str, owner: str | None = None) -> str:
-        """``content ls -q`` of the blobs that somebody, or this owner, labelled as roots of garbage collection."""
-        value = f'=="{owner}"' if owner else ""
-        return self.line(namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"{value}')
 
     def rooted_by(self, namespace: str, program: str) -> str:
         """``content ls -q`` of the blobs that runs of a program labelled as roots of garbage collection."""
@@ -92,17 +101,15 @@ class Ctr:
         """``content ingest`` of one blob from stdin; the daemon checks digest and size."""
         return self.line(namespace, "content", "ingest", "--expected-digest", digest, "--expected-size", str(size), key)
 
-    def keep(self, namespace: str, digest: str, owner: str, held: Sequence[str] = (), *, root: bool = True) -> str:
-        """Labels a blob in our run's name, as a root of garbage collection (or not), and as holding others."""
-        roots = [f"{GC_ROOT}={owner}"] if root else []
+    def keep(self, namespace: str, digest: str, owner: str, held: Sequence[str] = ()) -> str:
+        """Labels a blob in our run's name as a root of garbage collection that holds others."""
         refs = [f"{GC_REF}.{owner}.{number}={other}" for number, other in enumerate(held)]
-        return self.label(namespace, digest, *roots, *refs)
+        return self.label(namespace, digest, f"{GC_ROOT}={owner}", *refs)
 
-    def release(self, namespace: str, digest: str, owner: str, held: Sequence[str] = (), *, root: bool = True) -> str:
+    def release(self, namespace: str, digest: str, owner: str, held: Sequence[str] = ()) -> str:
         """Takes those labels off again."""
-        roots = [f"{GC_ROOT}="] if root else []
         refs = [f"{GC_REF}.{owner}.{number}=" for number in range(len(held))]
-        return self.label(namespace, digest, *roots, *refs)
+        return self.label(namespace, digest, f"{GC_ROOT}=", *refs)
 
     def remove(self, namespace: str, *names: str, sync: bool = False) -> str:
         """``images rm``: takes names away (exit 0 also where there was none).

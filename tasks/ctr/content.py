@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tasks.ctr.failures import content_missing
+from tasks.ctr import shell
+from tasks.ctr.commands import MOST_DOCUMENT
+from tasks.ctr.failures import content_missing, daemon_trouble
 from tasks.ctr.images import Image
-from tasks.errors import PlatformMissing
-from tasks.oci.descriptor import INDEXES, Descriptor, Manifest, Platform
+from tasks.ctr.shell import Answer
+from tasks.errors import ContentCorrupt, ContentMissing, FerryError, PlatformMissing
+from tasks.oci.descriptor import Descriptor, Manifest, Platform
+
+_FAILED = re.compile("^ctr: ", re.MULTILINE)  # other lines may be warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +31,85 @@ class Choice:
     note: str = ""
 
 
+def checked(digest: str, answer: Answer, holder: str) -> bytes:
+    """A manifest or index, if it is what its digest says and can be parsed.
+
+    Raises:
+        ContentMissing, ContentCorrupt, DaemonUnreachable, PermissionDenied: what the holder gave instead.
+    """
+    raw, what = answer.stdout, f"manifest {digest}"
+    algorithm = digest.partition(":")[0]
+    found = f"{algorithm}:{hashlib.new(algorithm, raw).hexdigest()}"
+    if found != digest and (not raw or not answer.ok or _FAILED.search(answer.stderr)):
+        raise daemon_trouble(answer.stderr) or ContentMissing(
+            f"{holder} does not give {what}",
+            said=shell.tail(answer.stderr) or "it gave nothing, and no reason",
+            hint="run it again; if it stays, bring the image there once more",
+        )
+    if found != digest:
+        size = f"more than {MOST_DOCUMENT}" if len(raw) > MOST_DOCUMENT else len(raw)
+        raise _corrupt(f"{what} as {holder} gives it is not what its digest says", f"{found}, {size} bytes")
+    try:
+        Manifest.parse(raw)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _corrupt(f"{what} as {holder} has it is neither a manifest nor an index", str(error)[:400]) from error
+    return raw
+
+
+def _corrupt(message: str, said: str) -> ContentCorrupt:
+    return ContentCorrupt(message, said=said, hint="bring the image there once more, or take it from another host")
+
+
 @dataclass(slots=True)
 class Content:
     """One namespace's content store, as far as it was read.
 
     Attributes:
         visible: every digest that the namespace sees.
-        blobs: manifests and indexes by digest.
+        blobs: manifests and indexes by digest, each of them checked.
+        bad: why one that is there cannot be read.
     """
 
     visible: frozenset[str] = frozenset()
     blobs: dict[str, bytes] = field(default_factory=dict)
+    bad: dict[str, FerryError] = field(default_factory=dict)
+
+    @classmethod
+    def merged(cls, contents: Iterable[Content]) -> Content:
+        """What several hosts have together; what one of them has in order is in order."""
+        found = cls()
+        for each in contents:
+            found.visible |= each.visible
+            found.blobs = each.blobs | found.blobs
+            found.bad = each.bad | found.bad
+        found.bad = {digest: error for digest, error in found.bad.items() if digest not in found.blobs}
+        return found
+
+    def take(self, digest: str, answer: Answer, holder: str) -> None:
+        """Takes in a manifest or index as `Ctr.document` gave it, or why it is none.
+
+        Args:
+            holder: the host that has it, for messages.
+        """
+        try:
+            self.blobs[digest] = checked(digest, answer, holder)
+        except FerryError as error:
+            self.bad[digest] = error
+
+    def see(self, digests: frozenset[str]) -> None:
+        """Takes in what the namespace sees: what it does not see is absent, and not bad."""
+        self.visible = digests
+        self.bad = {digest: error for digest, error in self.bad.items() if digest in digests}
 
     def manifest(self, digest: str) -> Manifest:
-        """The manifest or index of this digest; an empty one where it was not, or cannot be, read."""
-        try:
-            return Manifest.parse(self.blobs[digest])
-        except (KeyError, ValueError):
-            return Manifest()
+        """The manifest or index of this digest; an empty one where it is absent, or was not asked for.
+
+        Raises:
+            FerryError: it is there, and cannot be read.
+        """
+        if digest in self.bad:
+            raise self.bad[digest]
+        return Manifest.parse(self.blobs[digest]) if digest in self.blobs else Manifest()
 
     def below(self, target: Descriptor) -> Mapping[str, Descriptor]:
         """The target and all that it points at, by digest, whether it is there or not."""
@@ -88,23 +156,25 @@ class Content:
             partial_index: whether this ctr can name an index with absent platforms.
 
         Raises:
-            ContentMissing, PlatformMissing.
+            ContentMissing, ContentCorrupt, PlatformMissing.
         """
-        raw = self.blobs.get(image.digest)
+        top, raw = self.manifest(image.digest), self.blobs.get(image.digest)
         if raw is None:
             raise content_missing(image.name, image.digest)
         whole = Descriptor(image.media_type, image.digest, len(raw))
-        if image.media_type not in INDEXES:
+        if whole.is_index == bool(top.blobs):
+            raise ContentCorrupt(f"{image.name} is said to be {image.media_type}, and {image.digest} is something else")
+        if not whole.is_index:
             if asked and not image.is_for(asked):
                 raise PlatformMissing(
                     f"{image.name} is for {image.platforms}, not for {asked}", hint="leave --platform out"
                 )
             return Choice(whole)
-        there = [child for child in self.manifest(image.digest).children if child.digest in self.visible]
-        if not asked and (partial_index or len(there) == len(self.manifest(image.digest).children)):
+        there = [child for child in top.children if child.digest in self.visible]
+        if not asked and (partial_index or len(there) == len(top.children)):
             return Choice(whole)
         wanted = asked or host
-        child = self.manifest(image.digest).child_for(wanted)
+        child = top.child_for(wanted)
         if child is None or child not in there:
             raise PlatformMissing(
                 f"{image.name} has no content for {wanted} on this host",

@@ -1,20 +1,23 @@
 """How an image's blobs come to a host: what it has, how they are taken in, held and named. Pure.
 
-Blob by blob, into ``content ingest`` to ctr 1.6, as an archive of its own from 1.7 on; what arrived stays. The image's
-top blob comes first and holds all others by labels of ours before they are there, so that no collection takes them; the
-name is an index-only archive. Measured on 1.0.3 to 2.1.9.
+Blob by blob, into ``content ingest`` to ctr 1.6, as an archive of its own from 1.7 on; what arrived stays. A root of
+our own holds them all before they are there, so that no collection takes them; the name is an index-only archive.
+Measured on 1.0.3 to 2.1.9.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from tasks.ctr import checks, naming, room, shell
-from tasks.ctr.commands import GC_ROOT, Ctr
-from tasks.ctr.health import OURS, our_labels
+from tasks.ctr.commands import Ctr
+from tasks.ctr.health import OURS
 from tasks.ctr.naming import Naming, Place
 from tasks.ctr.probe import Settings
+from tasks.ctr.root import Root, expired_ingests, expired_labels
 from tasks.ctr.shell import Script
 from tasks.oci import layout
 from tasks.oci.descriptor import Descriptor
@@ -22,7 +25,6 @@ from tasks.oci.reference import is_digest
 
 NAMED = b"named\n"  # said to a hold whose images all have their names
 PINNED = "io.cri-containerd.pinned=pinned"
-_TRIES = 50  # to label a blob before a collection takes it; the first does, unless images are removed all the time
 # ctr hands containerd a MiB at a time: the next is gathered meanwhile, rather than by 64 KiB, a pipe's, afterwards.
 # (A ctr that fails is seen with the next MiB, or the end.)
 _GATHER = "dd ibs=64k obs=1024k 2>/dev/null"
@@ -41,14 +43,14 @@ class Store:
     Attributes:
         here: what the namespace sees.
         elsewhere: what other namespaces see, which is linked rather than sent.
-        rooted: what somebody else labelled as a root of garbage collection here.
-        ours: labels of ours by digest, which a run that was killed has left.
+        labels: by digest, keys of labels that expired runs of ours have left here.
+        ingests: what they have left unfinished here.
     """
 
     here: frozenset[str] = frozenset()
     elsewhere: frozenset[str] = frozenset()
-    rooted: frozenset[str] = frozenset()
-    ours: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ingests: tuple[str, ...] = ()
 
 
 def questions(settings: Settings, namespace: str, names: Iterable[str]) -> dict[str, str]:
@@ -57,36 +59,36 @@ def questions(settings: Settings, namespace: str, names: Iterable[str]) -> dict[
     snapshotter = ("--snapshotter", settings.snapshotter) if settings.snapshotter else ()
     filters = [f'name=="{name}"' for name in names]
     check = shell.join(["--namespace", namespace, "images", "check", *snapshotter, *filters])
-    return {"store": _STORE, "check": ask + check if filters else ":", "room": room.question(settings)}
+    active = shell.join(["--namespace", namespace, "content", "active"])
+    steps = {"store": _STORE, "active": ask + active, "check": ask + check if filters else ":"}
+    return {**steps, "room": room.question(settings)}
 
 
-# Labels only of blobs that are labelled as roots or by us: there may be ten thousand others.
+# Labels only of blobs that are labelled by us: there may be ten thousand others.
 _STORE = f"""ready && $ctr --address "$address" namespaces ls -q | while read -r ns; do
   echo "namespace $ns"
   $ctr --address "$address" --namespace "$ns" content ls </dev/null | sed -n \\
-    -e '/gc[.]root=/{{' -e p -e d -e '}}' -e '/[.]{OURS}[.]/{{' -e p -e d -e '}}' \\
+    -e '/[=.]{OURS}[.]/{{' -e p -e d -e '}}' \\
     -e 's/^\\([a-z0-9]*:[0-9a-f]*\\)[[:space:]].*/\\1/p'
 done"""
 
 
-def parse_store(text: str, namespace: str) -> Store:
-    """Parses the answer to ``store``."""
+def parse_store(store: str, active: str, namespace: str, now: datetime) -> Store:
+    """Parses the answers to ``store`` and ``active``."""
     found: dict[str, set[str]] = {}
-    rooted: set[str] = set()
-    ours: dict[str, tuple[str, ...]] = {}
+    labels: dict[str, tuple[str, ...]] = {}
     there = ""
-    for line in text.splitlines():
+    for line in store.splitlines():
         words = line.split()
         if line.startswith("namespace "):
             there = words[1]
         elif words and is_digest(words[0]):
             found.setdefault(there, set()).add(words[0])
-            if there == namespace and len(words) > 1:
-                keys = our_labels(line)
-                ours |= {words[0]: tuple(keys)} if keys else {}
-                rooted |= {words[0]} if f"{GC_ROOT}=" in line and GC_ROOT not in keys else set()
+            if there == namespace and len(words) > 1 and (keys := expired_labels(words[-1], now)):
+                labels[words[0]] = keys
     others = [digests for name, digests in found.items() if name != namespace]
-    return Store(frozenset(found.get(namespace, ())), frozenset[str]().union(*others), frozenset(rooted), ours)
+    ingests = expired_ingests(active.splitlines(), now)
+    return Store(frozenset(found.get(namespace, ())), frozenset[str]().union(*others), labels, ingests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,31 +113,47 @@ def to_send(loads: Iterable[Load], store: Store) -> list[Descriptor]:
 def hold(place: Place, loads: Sequence[Load], store: Store) -> Script:
     """Takes in the documents, links what other namespaces have, and holds it all until stdin ends or says `NAMED`.
 
-    Steps: ``plant-N`` for each image, then ``wait``. The clean-up takes our labels off, also those of a run that was
-    killed, and ends what was not ingested to its end: with an empty regular file it is committed as it is, and goes
-    with the next collection like anything that nothing names.
+    Steps: ``plant-N`` for each image, then ``wait``. The clean-up takes our labels off, also those of runs that have
+    expired, and ends what was not ingested to its end: with an empty regular file it is committed as it is, and goes
+    with the next collection like anything that nothing names. Another run's are left alone.
     """
-    steps = {f"plant-{number}": _plant(place, load, store) for number, load in enumerate(loads)}
+    roots = [_root(place, load, number) for number, load in enumerate(loads)]
+    steps = {
+        f"plant-{number}": _plant(place, load, root, store)
+        for number, (load, root) in enumerate(zip(loads, roots, strict=True))
+    }
+    prologue = 'empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'
+    return Script({**steps, "wait": "read -r named"}, prologue, cleanup=_let_go(place, roots, store))
+
+
+def _root(place: Place, load: Load, number: int) -> Root:
+    return Root(place.ctr, place.namespace, place.owner, tuple(blob.digest for blob in load.blobs), number)
+
+
+def _plant(place: Place, load: Load, root: Root, store: Store) -> str:
+    chain = " &&\n".join([root.plant(), *filter(None, (_take(place, blob, load, store) for blob in load.blobs))])
+    return f"{{ {chain}; }} </dev/null"
+
+
+def _let_go(place: Place, roots: Sequence[Root], store: Store) -> str:
+    """What arrived for an image that has no name is not collected at once: another run may go on from there."""
+    ctr, namespace = place.ctr.bounded, place.namespace
     # The end of an import, also of one that broke, brings a collection: it must find what arrived still labelled.
     pause = '[ -n "$named" ] || sleep 3' if place.ctr.capabilities.local else ":"
-    ask = f"roots=$({place.ctr.rooted(place.namespace, place.owner)} 2>/dev/null)"
-    roots = f"{ask} || {{ sleep 3; {ask}; }} || return"  # a containerd that is down costs ten seconds a question
-    cleanup = [pause, roots, *(_release(place, load, store) for load in loads), _finish_ingests(place)]
-    prologue = 'empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'
-    return Script({**steps, "wait": "read -r named"}, prologue, cleanup="\n".join(cleanup))
-
-
-def _plant(place: Place, load: Load, store: Store) -> str:
-    ctr, namespace = place.ctr, place.namespace
-    top, *others = load.blobs
-    held = [blob.digest for blob in others]
-    keep = f"{ctr.keep(namespace, top.digest, place.owner, held, root=top.digest not in store.rooted)} >/dev/null"
-    first = _take(place, top, load, store) or ":"
-    tries = " ".join(map(str, range(_TRIES)))
-    steps = [f"{{ kept=1; for n in {tries}; do {first} || break; {keep} && kept=0 && break; done; [ $kept = 0 ]; }}"]
-    steps += filter(None, (_take(place, blob, load, store) for blob in others))
-    chain = " &&\n".join(steps)
-    return f"{{ {chain}; }} </dev/null"
+    ask = f"{ctr.line(namespace, 'content', 'active')} >/dev/null 2>&1"
+    old = [ctr.label(namespace, digest, *(f"{key}=" for key in keys)) for digest, keys in store.labels.items()]
+    old += [_finish(place, shell.join([key])) for key in store.ingests]
+    lines = "\n".join
+    return f"""{pause}
+{ask} || {{ sleep 3; {ask}; }} || return  # a containerd that is down costs ten seconds a question
+{{ if [ -n "$named" ]; then
+{lines(root.remove() for root in roots)}
+else
+{lines(root.release() for root in roots)}
+{_finish_ingests(place)}
+fi
+{lines(old)}
+}} >/dev/null 2>&1"""
 
 
 def _take(place: Place, blob: Descriptor, load: Load, store: Store) -> str:
@@ -186,23 +204,18 @@ def ingest(place: Place, blob: Descriptor, attempt: int = 0) -> str:
 
 
 def _finish_ingests(place: Place) -> str:
-    """Of this run, and of those that were killed; what was just cut off, or is at work, is locked."""
-    active = place.ctr.line(place.namespace, "content", "active")
-    finish = place.ctr.line(place.namespace, "content", "ingest")
-    return f"""finish() {{ for key in $keys; do {finish} "$key" <&5; done; }}
-active() {{ keys=$({active} | sed -n "s/^\\($1[^[:space:]]*\\).*/\\1/p"); [ -n "$keys" ]; }}
-{{ for n in 1 2 3 4 5; do active {place.owner}- || break; [ $n = 1 ] || sleep 1; finish; done
-active {OURS}[.] && finish; }} >/dev/null 2>&1"""
+    """Of this run alone; what was just cut off, or is at work, is locked for a moment."""
+    active = place.ctr.bounded.line(place.namespace, "content", "active")
+    keys = f"keys=$({active} | sed -n 's/^\\({re.escape(place.owner)}-[^[:space:]]*\\).*/\\1/p')"
+    return f"""for n in 1 2 3 4 5; do
+  {keys}; [ -n "$keys" ] || break
+  [ $n = 1 ] || sleep 1
+  for key in $keys; do {_finish(place, '"$key"')}; done
+done"""
 
 
-def _release(place: Place, load: Load, store: Store) -> str:
-    """A root that somebody else set, or another run has claimed meanwhile, is theirs to take off."""
-    ctr, namespace, top = place.ctr, place.namespace, load.blobs[0].digest
-    held = [blob.digest for blob in load.blobs[1:]]
-    old = [f"{key}=" for key in store.ours.get(top, ()) if key != GC_ROOT]
-    off = ctr.release(namespace, top, place.owner, held, root=False)
-    off = f"{off} {shell.join(old)}" if old else off
-    return f'case "$roots" in *{top}*) {off} {GC_ROOT}=;; *) {off};; esac >/dev/null 2>&1'
+def _finish(place: Place, key: str) -> str:
+    return f"{place.ctr.bounded.line(place.namespace, 'content', 'ingest')} {key} <&5"
 
 
 def names(place: Place, namings: Sequence[Naming], *, pin: bool) -> Script:

@@ -11,13 +11,13 @@ from enum import StrEnum
 
 from tasks.ctr import shell
 from tasks.ctr.commands import CRI_MANAGED, GC_REF, Ctr
+from tasks.ctr.root import Root
 from tasks.ctr.shell import Script
 from tasks.oci.descriptor import Descriptor
 from tasks.oci.reference import Reference
 
 TAKEN = 75  # exit status of a step of ours whose name appeared meanwhile
 _PATIENCE = 100  # looks, a tenth of a second apart, until CRI must have labelled a new name; it takes about 0.04 s
-_TRIES = 50  # to label a blob before a collection takes it; the first does, unless images are removed all the time
 
 
 class Method(StrEnum):
@@ -41,7 +41,6 @@ class Place:
         content_root: the content store's directory.
         owner: the run's id; labels, ingests and names of ours carry it.
         managed: whether CRI must take notice of a name.
-        rooted: digests that somebody else labelled as roots of garbage collection here; theirs is left alone.
     """
 
     ctr: Ctr
@@ -50,7 +49,6 @@ class Place:
     content_root: str
     owner: str
     managed: bool
-    rooted: frozenset[str] = frozenset()
 
     @property
     def crosses(self) -> bool:
@@ -199,27 +197,17 @@ statuses=$( {{ {{ {export}; echo $? >&3; }} | {{ {imported} >&4; echo $? >&3; }}
 def link(place: Place, naming: Naming) -> tuple[str, str]:
     """Makes blobs of another namespace visible here without moving a byte (1.1 on; 1.0 reads its own file).
 
-    The first blob is labelled as a root of garbage collection that holds all others, before they are there: a
-    collection in between, which anybody's `images rm` causes, takes none of them.
+    A root of our own holds them all before they are there: a collection in between, which anybody's `images rm`
+    causes, takes none of them.
 
     Returns:
-        The step, and the clean-up that takes our labels off again.
+        The step, and the clean-up that removes the root again.
     """
-    ctr, namespace, top = place.ctr, place.namespace, naming.blobs[0].digest
-    root = top not in place.rooted
-    held = [blob.digest for blob in naming.blobs[1:]]
-    keep = f"{ctr.keep(namespace, top, place.owner, held, root=root)} >/dev/null"
-    ingests = [ingest_link(place, blob) for blob in naming.blobs]
-    empty = ['empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'] if ctr.capabilities.link else []
-    # A collection may come between the first blob and its label; then it is to be linked again.
-    tries = " ".join(map(str, range(_TRIES)))
-    first = f"{{ kept=1; for n in {tries}; do {ingests[0]} || break; {keep} && kept=0 && break; done; [ $kept = 0 ]; }}"
-    steps = " &&\n".join([*empty, first, *ingests[1:]])
-    # A root that another run has claimed meanwhile is that run's to take off.
-    ours = f"{ctr.rooted(namespace, place.owner)} | grep -q {shell.join([top])}" if root else "false"
-    off = ctr.release(namespace, top, place.owner, held, root=True)
-    off_refs = ctr.release(namespace, top, place.owner, held, root=False)
-    return f"linked=1; {{ {steps}; }} && linked=0", f"if {ours}; then {off}; else {off_refs}; fi >/dev/null 2>&1"
+    held = tuple(blob.digest for blob in naming.blobs)
+    root = Root(place.ctr, place.namespace, place.owner, held, naming.number)
+    empty = ['empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'] if place.ctr.capabilities.link else []
+    steps = " &&\n".join([*empty, root.plant(), *(ingest_link(place, blob) for blob in naming.blobs)])
+    return f"linked=1; {{ {steps}; }} && linked=0", f"{root.remove()} >/dev/null 2>&1"
 
 
 def ingest_link(place: Place, blob: Descriptor) -> str:

@@ -10,15 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.ctr import refusals, transfer
+from tasks.ctr.content import checked
 from tasks.ctr.failures import failure
 from tasks.ctr.probe import Facts
 from tasks.ctr.progress import Progress
 from tasks.ctr.shell import Answer, Script
 from tasks.ctr.transfer import Route
-from tasks.errors import FerryError, HostError
+from tasks.errors import ContentCorrupt, ContentMissing, FerryError, HostError
 from tasks.fleet import credentials
 from tasks.oci.descriptor import Descriptor, Manifest, Platform
-from tasks.oci.reference import Reference
+from tasks.oci.reference import Reference, is_digest
 from tasks.oci.registry import Login, Registry, Seen
 from tasks.ssh.forward import SeenError
 from tasks.ssh.registry import Client
@@ -172,11 +173,14 @@ class Carrier:
                 manifests = (top, *(self._manifest(child.digest) for child in children))
                 blobs = {blob.digest: blob for each in manifests for blob in each.blobs}
                 return list(blobs.values()) if all(0 <= blob.size < _LARGEST for blob in blobs.values()) else None
-        except (SeenError, ValueError, TypeError, AttributeError, RecursionError):  # what it says may be anything
+        except (SeenError, ContentMissing, ContentCorrupt, ValueError, TypeError, AttributeError, RecursionError):
             return None
 
     def _manifest(self, reference: str) -> Manifest:
-        return Manifest.parse(self._client.read(self.reference.path, reference))
+        raw = self._client.read(self.reference.path, reference)
+        if is_digest(reference):
+            checked(reference, Answer(0, raw, ""), str(self.registry))
+        return Manifest.parse(raw)
 
     def carry(self, script: Callable[[str | None], Script], step: str, sizes: Mapping[str, int]) -> dict[str, Answer]:
         """Runs ctr's push or pull, answering its prompt, until it is done or the registry stops.

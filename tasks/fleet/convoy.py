@@ -60,13 +60,15 @@ def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Generator
         holder: the host or file that they come from.
 
     Raises:
-        ContentCorrupt: behind the last one, where digest or size is another.
+        ContentCorrupt: behind the last one, where digest or size is another; before the first one that is too much.
     """
     algorithm = blob.digest.partition(":")[0]
     digest, size = hashlib.new(algorithm), 0
     for chunk in chunks:
         digest.update(chunk)
         size += len(chunk)
+        if size > blob.size:
+            break
         yield chunk
     found = f"{algorithm}:{digest.hexdigest()}"
     if (found, size) != (blob.digest, blob.size):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from tasks.ctr import checks, delivery, room
 from tasks.ctr.checks import Check
@@ -35,14 +37,16 @@ from tasks.errors import (
     SourceLost,
     VerifyFailed,
 )
+from tasks.fleet import look
 from tasks.fleet.convoy import Convoy, Source
 from tasks.fleet.crew import Fleet
 from tasks.fleet.outcome import Result, Status
 from tasks.fleet.parcels import Delivered, DeliveryResult, Order, Parcel, cargo
 from tasks.fleet.undo import take_back
-from tasks.oci.descriptor import Descriptor
+from tasks.oci.descriptor import INDEXES, MANIFESTS, Descriptor
 from tasks.ssh.host import Host
 
+_FINAL = (ContentCorrupt, ContentMissing, SourceLost)  # errors that another attempt does not mend
 _DAY = 86400  # seconds that a host holds what arrived, at most
 _STEP = 1 << 20  # bytes between two words about progress
 _KUBELETS = "k8s.io"
@@ -97,6 +101,22 @@ class Plan:
         """Whether there is something to do, and nothing against it so far."""
         return self.error is None and self.report.status is Status.CHANGED
 
+    @property
+    def ready(self) -> bool:
+        """Whether nothing has gone wrong with it so far."""
+        return self.open and not self.again
+
+    def stop(self, error: FerryError) -> None:
+        """It goes no further now; what may pass is tried once more."""
+        if isinstance(error, _FINAL):
+            self.fail(error)
+        else:
+            self.again = error
+
+    def noted(self, note: str) -> None:
+        """Says more of it."""
+        self.report.note = "; ".join(filter(None, (self.report.note, note)))
+
     def unchanged(self, note: str) -> None:
         """Nothing is to be done."""
         self.report.status, self.report.method, self.report.note = Status.UNCHANGED, "", note
@@ -113,7 +133,8 @@ class Job:
     def __init__(self, host: Host, order: Order, source: Source, convoy: Convoy) -> None:
         self.host, self.order, self.source, self.convoy = host, order, source, convoy
         self.namespace = order.namespace or host.target.ctr.namespace
-        self.store = Store()
+        self.store, self.content = Store(), order.content
+        self.token = secrets.token_hex(2)  # one machine may be several hosts of a run
         self.room: Room | None = None
         self.notices: tuple[str, ...] = ()
         self.sent = self.total = 0
@@ -148,17 +169,18 @@ class Job:
             raise facts
         self.facts: Facts = facts
         self.here: Listing = facts.listings[self.namespace]
-        self.store = delivery.parse_store(required(answers["store"], "content ls").text, self.namespace)
+        store, active = (required(answers[step], step).text for step in ("store", "active"))
+        self.store = delivery.parse_store(store, active, self.namespace, datetime.now(UTC))
         self.room = room.parse(answers["room"].text)
         self.place = Place(
             facts.ctr,
             namespace=self.namespace,
             from_namespace=self.namespace,
             content_root=facts.content_root,
-            owner=f"ctr-ferry.{self.host.run_id}.{next(self.looks)}",
+            owner=f"ctr-ferry.{self.host.run_id}.{self.token}.{next(self.looks)}",
             managed=self.namespace == _KUBELETS and facts.cri,
-            rooted=self.store.rooted,
         )
+        self.content = self._known()
         return checks.parse_checks(answers["check"].text)
 
     def _plan(self, parcel: Parcel, checked: dict[str, Check]) -> Plan:
@@ -175,7 +197,7 @@ class Job:
         """Settles what the name shall point at, and what must be there; or why not."""
         self._refuse_pin()
         image, order, facts = plan.parcel.image, self.order, self.facts
-        content = self._content()
+        content = self.content
         choice = content.choose(
             image, order.platform, facts.platform, partial_index=facts.ctr.capabilities.partial_index
         )
@@ -192,12 +214,21 @@ class Job:
         elif existing and existing.digest != choice.target.digest and not order.force:
             raise exists(plan.report.dst, self.namespace, existing.digest, choice.target.digest)
         elif not order.unpack and not facts.ctr.capabilities.no_unpack:
-            plan.report.note = "; ".join(filter(None, (plan.report.note, f"ctr {facts.client} always unpacks")))
+            plan.noted(f"ctr {facts.client} always unpacks")
 
-    def _content(self) -> Content:
-        """What the source has, and what is here."""
-        content = self.order.content
-        return replace(content, visible=content.visible | self.store.here | self.store.elsewhere)
+    def _known(self) -> Content:
+        """What the source has, and what is here.
+
+        A manifest that the source lacks and this host has is read here; one that cannot be read is as good as absent.
+        """
+        given, here, elsewhere = self.order.content, self.store.here, self.store.elsewhere
+        tops = [given.manifest(p.image.digest) for p in self.order.parcels if p.image.digest not in given.bad]
+        listed = {child.digest for top in tops for child in top.children if child.media_type in INDEXES | MANIFESTS}
+        unread = listed - given.blobs.keys() - given.bad.keys()
+        own = Content()
+        look.fetch(self.host, self.facts, self.namespace, sorted(unread & here), read=own)
+        there = (here | elsewhere) - (unread - own.blobs.keys())
+        return replace(given, visible=given.visible | there, blobs={**given.blobs, **own.blobs})
 
     def _is_whole(self, plan: Plan, check: Check) -> bool:
         """A name may be what an import that failed has left."""
@@ -252,7 +283,7 @@ class Job:
 
     def _to_unpack(self, todo: Sequence[Plan]) -> list[Descriptor]:
         """The layers that containerd has yet to unpack; those that are here already mostly are."""
-        content, platform = self._content(), self.order.platform or self.facts.platform
+        content, platform = self.content, self.order.platform or self.facts.platform
         own = [plan.target for plan in todo if plan.target and self.order.unpack and not self._is_foreign(plan)]
         layers = {blob.digest: blob for target in own for blob in content.needed(target, platform)}
         return [blob for digest, blob in layers.items() if digest not in self.store.here]
@@ -264,13 +295,17 @@ class Job:
         """
         for plan in todo:
             plan.again = None
-        wanted = delivery.to_send([plan.load for plan in todo if plan.load], self.store)
-        self.total += sum(blob.size for blob in wanted)
         with self._holding(todo) as planted:
-            failed = self._fetch(wanted)
             for number, plan in enumerate(todo):
-                self._settle(plan, planted[f"plant-{number}"], failed)
-            if ready := [plan for plan in todo if plan.open and not plan.again]:
+                if not planted[f"plant-{number}"].ok:
+                    plan.stop(failure(planted[f"plant-{number}"], plan.parcel.image.name))
+            held = [plan for plan in todo if plan.ready]
+            wanted = delivery.to_send([plan.load for plan in held if plan.load], self.store)
+            self.total += sum(blob.size for blob in wanted)
+            failed = self._fetch(wanted)
+            for plan in held:
+                self._settle(plan, failed)
+            if ready := [plan for plan in held if plan.ready]:
                 self._name(ready)
             if once_more and (again := [plan for plan in todo if plan.again]):
                 self._once_more(again)
@@ -310,8 +345,12 @@ class Job:
             with contextlib.suppress(FerryError), self.host.lost_connection():
                 hold.let_go()
             raise
-        with self.host.lost_connection():
-            hold.let_go(b"" if any(plan.error or plan.again for plan in todo) else delivery.NAMED)
+        try:
+            with self.host.lost_connection():
+                hold.let_go(b"" if any(plan.error or plan.again for plan in todo) else delivery.NAMED)
+        except FerryError as error:  # what is named and verified stays so
+            for plan in todo:
+                plan.noted(f"what held its blobs there did not end as it should ({error.message}): look with doctor")
 
     def _sink(self, blob: Descriptor) -> _Ingest:
         return _Ingest(self, blob)
@@ -323,17 +362,12 @@ class Job:
         if before // _STEP != self.sent // _STEP or self.sent >= self.total:
             self.host.moved(self.sent, self.total)
 
-    def _settle(self, plan: Plan, planted: Answer, failed: dict[str, FerryError]) -> None:
+    def _settle(self, plan: Plan, failed: dict[str, FerryError]) -> None:
         """Whether all of an image's blobs have come."""
         assert plan.load  # noqa: S101
         errors = [failed[blob.digest] for blob in plan.load.blobs if blob.digest in failed]
-        if not planted.ok:
-            errors.append(failure(planted, plan.parcel.image.name))
-        final = [error for error in errors if isinstance(error, ContentCorrupt | ContentMissing | SourceLost)]
-        if final:
-            plan.fail(final[0])
-        elif errors:
-            plan.again = errors[0]
+        if errors:
+            plan.stop(next((error for error in errors if isinstance(error, _FINAL)), errors[0]))
 
     def _name(self, ready: Sequence[Plan]) -> None:
         """Names all in one remote command, looks in the same at what came of it, and takes back what failed."""
@@ -369,7 +403,7 @@ class Job:
     def _naming(self, plan: Plan) -> Naming:
         assert plan.target and plan.load  # noqa: S101
         target, brought = plan.target, frozenset(blob.digest for blob in plan.load.blobs)
-        content = replace(self._content(), visible=brought)
+        content = replace(self.content, visible=brought)
         whole = content.below(target).keys() <= brought
         return Naming(
             Method.BLOBS,

@@ -7,14 +7,18 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tasks.ctr.content import Content
+from tasks.ctr.failures import required
 from tasks.ctr.images import Listing, parse_digests
 from tasks.ctr.missing import explain
 from tasks.ctr.probe import Facts
 from tasks.ctr.shell import Answer, Script
 from tasks.errors import GarbledAnswer, ImageNotFound
+from tasks.oci.descriptor import INDEXES, MANIFESTS
 
 if TYPE_CHECKING:
     from tasks.ssh.host import Host
+
+_DOCUMENTS = INDEXES | MANIFESTS  # to containerd, what an index lists besides is a blob like a layer
 
 
 def content(
@@ -29,12 +33,15 @@ def content(
 
     Returns:
         The content, and the answers to the further steps.
+
+    Raises:
+        FerryError: the host does not say what the namespace sees.
     """
     read = Content()
-    answers = _fetch(
+    answers = fetch(
         host, facts, namespace, tops, read=read, more={"visible": facts.ctr.digests(namespace), **(more or {})}
     )
-    read.visible = parse_digests(answers["visible"].text.splitlines())
+    read.see(parse_digests(required(answers["visible"], "content ls").text.splitlines()))
     if deep:
         deepen(host, facts, namespace, read)
     return read, answers
@@ -42,22 +49,28 @@ def content(
 
 def deepen(host: Host, facts: Facts, namespace: str, read: Content) -> None:
     """Reads the manifests of all indexes that were read, in one remote command, where there are any."""
-    children = [child.digest for top in list(read.blobs) for child in read.manifest(top).children]
-    there = [digest for digest in children if digest in read.visible]
-    _fetch(host, facts, namespace, there, read=read, more={})
+    children = [child for top in list(read.blobs) for child in read.manifest(top).children]
+    there = [child.digest for child in children if child.digest in read.visible and child.media_type in _DOCUMENTS]
+    fetch(host, facts, namespace, there, read=read)
 
 
-def _fetch(
-    host: Host, facts: Facts, namespace: str, digests: Iterable[str], *, read: Content, more: Mapping[str, str]
+def fetch(
+    host: Host,
+    facts: Facts,
+    namespace: str,
+    digests: Iterable[str],
+    *,
+    read: Content,
+    more: Mapping[str, str] | None = None,
 ) -> dict[str, Answer]:
+    """Reads manifests by digest into ``read``, each checked; ``more`` as above."""
     wanted = [digest for digest in dict.fromkeys(digests) if digest not in read.blobs]
-    gets = {f"get-{n}": facts.ctr.content(namespace, digest) for n, digest in enumerate(wanted)}
-    if not (gets or more):
+    steps = {f"get-{n}": facts.ctr.document(namespace, digest) for n, digest in enumerate(wanted)} | dict(more or {})
+    if not steps:
         return {}
-    answers = host.ask(Script({**gets, **more}), limit=host.target.limits.probe)
+    answers = host.ask(Script(steps), limit=host.target.limits.probe)
     for number, digest in enumerate(wanted):
-        if answers[f"get-{number}"].ok:
-            read.blobs[digest] = answers[f"get-{number}"].stdout
+        read.take(digest, answers[f"get-{number}"], host.name)
     return answers
 
 

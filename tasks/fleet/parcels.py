@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tasks.ctr.content import Content
 from tasks.ctr.images import Image
-from tasks.errors import ContentMissing
+from tasks.errors import ContentMissing, MethodUnsupported
 from tasks.fleet.outcome import Status, error_lines
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference
@@ -143,7 +143,10 @@ def cargo(content: Content, image: Image, target: Descriptor, platform: Platform
 
     Raises:
         ContentMissing: with the digests that are nowhere.
+        MethodUnsupported: an index lists another one.
     """
+    if nested := [c.digest for c in content.manifest(target.digest).children if c.is_index]:
+        raise MethodUnsupported(f"{image.name} is an index of indexes", said="\n".join(nested), hint="use --platform")
     needed = content.below(target).values() if every else content.needed(target, platform)
     if absent := [blob.digest for blob in needed if blob.digest not in content.visible]:
         raise ContentMissing(

@@ -91,6 +91,8 @@ def _cargo(image: Image, target: Descriptor, content: Content, platform: Platfor
     try:
         return parcels.cargo(content, image, target, platform, every=every)
     except ContentMissing as error:
+        if error in content.bad.values():
+            raise
         raise content_missing(image.name, error.said) from error
 
 

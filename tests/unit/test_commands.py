@@ -40,12 +40,13 @@ NASTY = "a'b\"c $(touch /tmp/x) `id` \n;|&<>*?[x]{y}~!\\"
     [
         ("images", (NASTY,)),
         ("content", (NASTY,)),
+        ("document", (NASTY,)),
         ("tag", (NASTY, NASTY)),
         ("export_stdout", (NASTY,)),
         ("ingest", (NASTY, 1, NASTY)),
         ("label", (NASTY, NASTY)),
         ("relabel", (NASTY, NASTY)),
-        ("rooted", (NASTY,)),
+        ("rooted_by", (NASTY,)),
         ("keep", (NASTY, NASTY)),
         ("release", (NASTY, NASTY, [NASTY])),
         ("remove", (NASTY,)),
@@ -62,8 +63,9 @@ def test_no_word_of_a_user_or_a_host_reaches_the_shell_unquoted(method: str, arg
 BUILDERS = {
     "images": ("r.example/a:1",),
     "content": (DIGEST,),
+    "document": (DIGEST,),
     "digests": (),
-    "rooted": (),
+    "rooted_by": ("program",),
     "label": (DIGEST, "key=value"),
     "relabel": ("r.example/a:1", "key="),
     "tag": ("r.example/a:1", "r.example/b:1"),
@@ -85,7 +87,8 @@ def test_every_builder_of_a_command_line_is_tested() -> None:
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_flags_come_before_positionals_on_every_version(version: str, builder: str) -> None:
     more = {"force": True} if builder == "tag" else {}
-    command = words(getattr(ctr(version), builder)("k8s.io", *BUILDERS[builder], **more))[2:]
+    line, _, _ = getattr(ctr(version), builder)("k8s.io", *BUILDERS[builder], **more).partition(" | ")
+    command = words(line)[2:]
     takes_value = {"--expected-digest", "--expected-size", "--oci-name", "--oci-ref-name"}
     while command and command[0].startswith("-") and command[0] != "-":
         command = command[2 if command[0] in takes_value else 1 :]
@@ -150,8 +153,13 @@ def test_labels_that_keep_blobs_are_put_on_and_taken_off() -> None:
     ]
     taken = words(one.release("k8s.io", DIGEST, "run", ["x", "y"]))
     assert taken == [word if word in label else f"{word.partition('=')[0]}=" for word in put]
-    assert "gc.root" not in one.keep("k8s.io", DIGEST, "run", ["x"], root=False)
-    assert "gc.root" not in one.release("k8s.io", DIGEST, "run", ["x"], root=False)
-    assert words(one.rooted("k8s.io")) == ["content", "ls", "-q", 'labels."containerd.io/gc.root"']
-    assert words(one.rooted("k8s.io", "run")) == ["content", "ls", "-q", 'labels."containerd.io/gc.root"=="run"']
     assert words(one.label("k8s.io", DIGEST, "a=1", "b=")) == [*label, "a=1", "b="]
+
+
+def test_a_command_of_a_clean_up_ends_by_itself() -> None:
+    line = shlex.split(ctr("1.2.6").bounded.line("k8s.io", "content", "active"))
+    assert line == [*START[:2], "--timeout", "60s", *START[2:], "content", "active"]
+
+
+def test_a_manifest_is_cut_off_where_it_is_larger_than_any_can_be() -> None:
+    assert ctr("1.2.6").document("k8s.io", DIGEST).endswith(f"content get {DIGEST} | head -c {(4 << 20) + 1}")

@@ -9,7 +9,9 @@ import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
@@ -17,7 +19,7 @@ import pytest
 
 from tasks import copy
 from tasks.copy import Request, Stock, Wish
-from tasks.ctr import delivery
+from tasks.ctr import delivery, root
 from tasks.ctr.commands import Ctr
 from tasks.ctr.content import Content
 from tasks.ctr.delivery import Load, Store
@@ -25,6 +27,7 @@ from tasks.ctr.images import Image, Listing
 from tasks.ctr.naming import Place
 from tasks.ctr.probe import Settings
 from tasks.ctr.room import Room, Space
+from tasks.ctr.root import Root
 from tasks.ctr.version import Capabilities, Version
 from tasks.errors import (
     BadReference,
@@ -242,25 +245,33 @@ PLACE = Place(CTR, "k8s.io", "k8s.io", "/var/content", "ctr-ferry.20261124T00000
 LOAD = Load((Two.top, Two.amd, blob(4), blob(6)), Two.documents)
 
 
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+OLD, YOUNG = "ctr-ferry.20261121T000000Z-copy-12ab.1f.1", "ctr-ferry.20261123T000000Z-copy-12ab.1f.1"
+
+
 class TestStore:
-    def test_what_each_namespace_has_and_whose_labels_are_told_apart(self) -> None:
-        ours = "containerd.io/gc.root=ctr-ferry.old,containerd.io/gc.ref.content.ctr-ferry.old.0=sha256:00"
+    def test_what_each_namespace_has_and_what_expired_runs_have_left_are_told_apart(self) -> None:
+        def held(owner: str) -> str:
+            return f"containerd.io/gc.root={owner},containerd.io/gc.ref.content.{owner}.0=sha256:00"
+
         text = "\n".join(
             [
                 "namespace default",
                 digest(9),
-                f"{digest(8)} 1MB 2 days containerd.io/gc.root=theirs",
+                f"{digest(8)} 1MB 2 days {held(OLD)}",
                 "namespace k8s.io",
                 digest(4),
-                f"{digest(1)}  491B   2 minutes  {ours}",
-                f"{digest(2)} 1.049 MB 3 hours containerd.io/gc.root=2024-01-01T00:00:00Z",
+                f"{digest(1)}  491B   2 minutes  a=b,{held(OLD)}",
+                f"{digest(2)} 1.049 MB 3 hours {held(YOUNG)}",
+                f"{digest(3)} 1B 3 hours containerd.io/gc.root=2024-01-01T00:00:00Z,x={OLD}",
             ]
         )
-        store = delivery.parse_store(text, "k8s.io")
-        assert store.here == {digest(1), digest(2), digest(4)}
+        active = f"REF SIZE AGE\n{OLD}-0f-0 1MB 2 days\n{YOUNG}-0f-0 1MB 1 day\ntheirs 1B 9 days\nctr-ferry.x 1B 9 days"
+        store = delivery.parse_store(text, active, "k8s.io", NOW)
+        assert store.here == {digest(1), digest(2), digest(3), digest(4)}
         assert store.elsewhere == {digest(8), digest(9)}
-        assert store.rooted == {digest(2)}
-        assert store.ours == {digest(1): ("containerd.io/gc.root", "containerd.io/gc.ref.content.ctr-ferry.old.0")}
+        assert store.labels == {digest(1): ("containerd.io/gc.root", f"containerd.io/gc.ref.content.{OLD}.0")}
+        assert store.ingests == (f"{OLD}-0f-0",)
 
     def test_only_what_is_nowhere_goes_over_the_wire_and_documents_never(self) -> None:
         store = Store(here=frozenset({digest(4)}), elsewhere=frozenset({digest(9)}))
@@ -288,26 +299,88 @@ class TestStore:
         assert said.stdout.splitlines() == ["namespace k8s.io", digest(4), rows[1]]
 
 
+class Held:
+    """A hold that runs against a ctr which writes down what it is told."""
+
+    def __init__(self, folder: Path, active: str = "") -> None:
+        self.folder, fake = folder, folder / "ctr"
+        (folder / "active").write_text(active)
+        fake.write_text(
+            f"""#!/bin/sh
+here={folder}
+echo "$*" | sed 's/.*--namespace k8s.io //' >>$here/log
+case "$*" in
+*active*) cat $here/active;;
+*ingest*) cat >/dev/null; for key; do :; done; sed -i "/^$key/d" $here/active;;
+*label*=ctr-ferry*) [ ! -e $here/unlabelled ] || {{ echo "ctr: no label" >&2; exit 1; }};;
+esac
+"""
+        )
+        fake.chmod(0o755)
+        self.place = replace(PLACE, ctr=replace(CTR, argv=(str(fake),)))
+
+    def run(self, said: bytes, *loads: Load, store: Store = Store()) -> tuple[dict[str, bool], list[str]]:  # noqa: B008
+        """Which images are held, and what ctr was told after the end of stdin."""
+        script = delivery.hold(self.place, loads or (LOAD,), store)
+        script = replace(script, steps={**script.steps, "wait": "echo waits >>" + f"{self.folder}/log; read -r named"})
+        done = subprocess.run(["sh", "-c", script.render("M")], input=said, capture_output=True, check=False)
+        answers = script.read("M", done.stdout, done.stderr)
+        log = (self.folder / "log").read_text().splitlines()
+        return {n: a.ok for n, a in answers.items() if n != "wait"}, log[log.index("waits") + 1 :]
+
+
+ROOT = Root(CTR, "k8s.io", PLACE.owner, tuple(each.digest for each in LOAD.blobs))
+
+
 class TestTheHold:
-    def test_the_top_blob_is_labelled_as_holding_all_others_before_they_are_taken(self) -> None:
+    def test_a_root_of_the_runs_own_holds_all_blobs_before_they_are_taken(self) -> None:
         plant = delivery.hold(PLACE, [LOAD], Store()).steps["plant-0"]
-        label = plant.index("content label")
-        assert plant.index(f"--expected-digest {digest(1)}") < label < plant.index(f"--expected-digest {digest(2)}")
-        assert all(f".{n}={digest(held)}" in plant[label:] for n, held in enumerate((2, 4, 6)))
-        assert plant.count("content ingest") == 2  # the documents; what is to be sent comes later
+        label = plant.index(f"content label {ROOT.digest} containerd.io/gc.root={PLACE.owner} ")
+        assert plant.index(f"--expected-digest {ROOT.digest}") < label < plant.index(f"--expected-digest {digest(1)}")
+        assert all(f".{n}={digest(held)}" in plant[label:] for n, held in enumerate((1, 2, 4, 6)))
+        assert plant.count("content label") == 1  # nobody else's blob gets one
+        assert plant.count("content ingest") == 1 + 2  # the documents; what is to be sent comes later
 
     def test_what_another_namespace_has_is_linked(self) -> None:
         plant = delivery.hold(PLACE, [LOAD], Store(elsewhere=frozenset({digest(4), digest(6)}))).steps["plant-0"]
         assert plant.count("<&5") == 2
 
-    def test_a_root_that_is_somebody_elses_is_left_alone(self) -> None:
-        script = delivery.hold(PLACE, [LOAD], Store(rooted=frozenset({digest(1)})))
-        assert "gc.root=" not in script.steps["plant-0"]
+    def test_each_image_has_a_root_of_its_own(self) -> None:
+        steps = delivery.hold(PLACE, [LOAD, LOAD], Store()).steps
+        assert ROOT.digest in steps["plant-0"] and ROOT.digest not in steps["plant-1"]
 
-    def test_labels_that_a_killed_run_left_go_with_ours(self) -> None:
+    def test_when_all_is_named_the_root_goes_and_nothing_else_is_touched(self, tmp_path: Path) -> None:
+        theirs = f"{PLACE.owner[:-1]}x-0f-0 1MB 1 day\n"
+        planted, told = Held(tmp_path, theirs).run(delivery.NAMED)
+        assert planted == {"plant-0": True}
+        assert told == ["content active", f"content rm {ROOT.digest}"]
+        assert (tmp_path / "active").read_text() == theirs
+
+    def test_when_it_breaks_off_the_labels_go_and_the_runs_own_ingests_end(self, tmp_path: Path) -> None:
+        mine, other = f"{PLACE.owner}-0f-0", "ctr-ferry.20261124T000000Z-copy-ffff.1f.1-0f-0"
+        held = Held(tmp_path, f"REF SIZE\n{mine} 1MB\n{other} 1MB\n")
+        _, told = held.run(b"")
+        off = [f"containerd.io/gc.ref.content.{PLACE.owner}.{n}=" for n in range(4)]
+        assert told[1] == " ".join(["content label", ROOT.digest, "containerd.io/gc.root=", *off])
+        assert [line for line in told if "ingest" in line] == [f"content ingest {mine}"]
+        assert other in (tmp_path / "active").read_text()
+
+    def test_what_expired_runs_have_left_goes_with_it(self, tmp_path: Path) -> None:
         old = "containerd.io/gc.ref.content.ctr-ferry.old.0"
-        script = delivery.hold(PLACE, [LOAD], Store(ours={digest(1): ("containerd.io/gc.root", old)}))
-        assert f"{old}=" in script.cleanup
+        store = Store(labels={digest(1): ("containerd.io/gc.root", old)}, ingests=(f"{OLD}-0f-0",))
+        _, told = Held(tmp_path).run(delivery.NAMED, store=store)
+        assert f"content label {digest(1)} containerd.io/gc.root= {old}=" in told
+        assert f"content ingest {OLD}-0f-0" in told
+
+    def test_a_root_that_takes_no_label_is_told_and_nothing_is_taken_in(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(root, "_TRIES", 2)
+        held = Held(tmp_path)
+        (tmp_path / "unlabelled").touch()
+        planted, _ = held.run(b"")
+        assert planted == {"plant-0": False}
+        assert digest(1) not in "".join(w for w in (tmp_path / "log").read_text().splitlines() if "ingest" in w)
 
     def test_a_transfer_has_as_much_time_as_its_size_needs(self) -> None:
         assert delivery.time_for(0, 60) == 60

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from letters import unhashed  # noqa: F401
 from records import VERSIONS, record
 
 from tasks import check as check_command
@@ -86,7 +87,7 @@ class FakeHost:
         if words[-3:] == ["content", "ls", "-q"]:
             return Answer(0, "\n".join(self.blobs).encode(), "")
         if "get" in words:
-            data = self.blobs.get(words[-1])
+            data = self.blobs.get(words[words.index("get") + 1])
             return Answer(0 if data else 1, data or b"", "" if data else "not found")
         here = held[words[words.index("--namespace") + 1]]
         if "check" not in words:

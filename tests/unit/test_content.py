@@ -1,0 +1,212 @@
+"""What is read by a digest is what the digest says, or an error that names who has it; never an empty manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tasks.copy import Request, Stock, Wish, _source
+from tasks.ctr.commands import MOST_DOCUMENT, Ctr
+from tasks.ctr.content import Content
+from tasks.ctr.images import Image, Listing
+from tasks.ctr.probe import Facts
+from tasks.ctr.shell import Answer, Script
+from tasks.ctr.version import Capabilities, Version
+from tasks.errors import CommandFailed, ContentCorrupt, ContentMissing, DaemonUnreachable, FerryError, MethodUnsupported
+from tasks.fleet import look, saving
+from tasks.fleet.parcels import Parcel
+from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, Platform
+from tasks.oci.reference import Reference
+from tasks.ssh.host import Host
+
+AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64")
+NAME = "r.example/app:1"
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def listed(kind: str, data: bytes, platform: Platform | None = None) -> dict[str, Any]:
+    where = {"platform": {"os": platform.os, "architecture": platform.architecture}} if platform else {}
+    return {"mediaType": kind, "digest": digest(data), "size": len(data), **where}
+
+
+def manifest(*blobs: bytes) -> bytes:
+    config, *layers = (listed("blob", each) for each in blobs)
+    return json.dumps({"config": config, "layers": layers}).encode()
+
+
+BLOBS = [b"config of amd64", b"layer of amd64", b"config of arm64", b"layer of arm64"]
+AMD64, ARM64 = manifest(*BLOBS[:2]), manifest(*BLOBS[2:])
+INDEX = json.dumps({"manifests": [listed(OCI_MANIFEST, AMD64, AMD), listed(OCI_MANIFEST, ARM64, ARM)]}).encode()
+IMAGE = Image(NAME, OCI_INDEX, digest(INDEX), "1 KiB", "linux/amd64,linux/arm64", frozenset())
+ALL = {digest(data): data for data in (INDEX, AMD64, ARM64, *BLOBS)}
+CTR = Ctr(("ctr",), "/run/c.sock", Capabilities.of_version(cast(Version, Version.parse("1.6.20"))))
+FACTS = cast(Facts, SimpleNamespace(ctr=CTR, platform=AMD))
+DOWN = 'ctr: failed to dial "/run/c.sock": dial unix /run/c.sock: connect: connection refused\n'
+
+
+@dataclass
+class Store:
+    """A host that gives what it has, but some of it wrongly."""
+
+    has: Mapping[str, bytes] = field(default_factory=lambda: dict(ALL))
+    wrong: Mapping[str, Answer] = field(default_factory=dict)
+    listing: Answer | None = None
+    name: str = "node7"
+    target: Any = field(default_factory=lambda: SimpleNamespace(limits=SimpleNamespace(probe=1)))
+    asked: int = 0
+
+    def ask(self, script: Script, **_: object) -> dict[str, Answer]:
+        self.asked += 1
+        return {name: self._answer(text) for name, text in script.steps.items()}
+
+    def _answer(self, text: str) -> Answer:
+        if " get " not in text:
+            return self.listing or Answer(0, "\n".join(self.has).encode(), "")
+        wanted = next(word for word in text.split() if word.startswith("sha256:"))
+        if wanted in self.wrong:
+            return self.wrong[wanted]
+        known = wanted in self.has  # the exit status is that of `head`
+        return Answer(0, self.has.get(wanted, b""), "" if known else f"ctr: content digest {wanted}: not found\n")
+
+
+def read(store: Store, *, deep: bool = True) -> Content:
+    return look.content(cast(Host, store), FACTS, "k8s.io", [IMAGE.digest], deep=deep)[0]
+
+
+def save(store: Store, wanted: Platform | None = None, *, every: bool = False) -> saving.Plan:
+    return saving.plan([IMAGE], read(store), AMD, wanted, every=every)
+
+
+WRONG: list[tuple[str, Callable[[bytes], Answer], type[FerryError], str]] = [
+    ("nothing", lambda _: Answer(0, b"", "ctr: content digest: not found\n"), ContentMissing, "not found"),
+    ("nothing, and no word", lambda _: Answer(0, b"", ""), ContentMissing, "no reason"),
+    (
+        "the half, and why",
+        lambda d: Answer(0, d[:9], "ctr: read: input/output error\n"),
+        ContentMissing,
+        "input/output",
+    ),
+    ("a failure", lambda d: Answer(137, d[:9], ""), ContentMissing, "no reason"),
+    ("the half", lambda d: Answer(0, d[:9], 'level=warning msg="DEPRECATION"\n'), ContentCorrupt, "9 bytes"),
+    ("another byte", lambda d: Answer(0, d.replace(b'"', b' "', 1), ""), ContentCorrupt, "sha256:"),
+    ("another manifest", lambda _: Answer(0, AMD64, ""), ContentCorrupt, digest(AMD64)),
+    ("too much", lambda d: Answer(0, d.ljust(MOST_DOCUMENT + 1), ""), ContentCorrupt, "more than 4194304"),
+    ("no containerd", lambda _: Answer(0, b"", DOWN), DaemonUnreachable, "refused"),
+]
+
+
+@pytest.mark.parametrize(("gives", "kind", "said"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG])
+@pytest.mark.parametrize("every", [True, False])
+def test_an_archive_is_never_written_without_a_platform_whose_manifest_cannot_be_read(
+    gives: Callable[[bytes], Answer], kind: type[FerryError], said: str, every: bool
+) -> None:
+    store = Store(wrong={digest(ARM64): gives(ARM64)})
+    with pytest.raises(kind) as raised:
+        save(store, every=every)
+    assert said in raised.value.said
+    if kind is not DaemonUnreachable:
+        assert digest(ARM64) in raised.value.message and "node7" in raised.value.message
+    assert {blob.digest for blob in save(store, AMD).blobs} == {digest(data) for data in (AMD64, *BLOBS[:2])}
+
+
+@pytest.mark.parametrize(("gives", "kind"), [(w[1], w[2]) for w in WRONG], ids=[w[0] for w in WRONG])
+def test_nothing_is_made_of_an_image_whose_own_manifest_cannot_be_read(
+    gives: Callable[[bytes], Answer], kind: type[FerryError]
+) -> None:
+    content = read(Store(wrong={IMAGE.digest: gives(INDEX)}))
+    for act in (
+        lambda: content.choose(IMAGE, None, AMD, partial_index=True),
+        lambda: content.below(Descriptor(OCI_INDEX, IMAGE.digest, 0)),
+        lambda: content.needed(Descriptor(OCI_INDEX, IMAGE.digest, 0), AMD),
+        lambda: content.cargo(Descriptor(OCI_INDEX, IMAGE.digest, 0)),
+    ):
+        with pytest.raises(kind):
+            act()
+
+
+def test_a_manifest_that_is_not_there_is_absent_and_no_error() -> None:
+    store = Store({d: data for d, data in ALL.items() if data not in (ARM64, *BLOBS[2:])})
+    assert read(store).bad == {}
+    assert save(store).images[0].platforms == ("linux/amd64",)
+    with pytest.raises(ContentMissing) as raised:
+        save(store, every=True)
+    assert raised.value.said == digest(ARM64)
+
+
+def test_an_image_whose_manifest_is_not_there_has_not_all_of_its_content() -> None:
+    content = read(Store({}))
+    assert content.bad == {}
+    with pytest.raises(ContentMissing, match="named on this host"):
+        content.choose(IMAGE, None, AMD, partial_index=True)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'"x"', b"[" * 100_000, b'{"manifests": 5}', b'{"config": 1}'])
+def test_what_cannot_be_parsed_is_no_manifest(raw: bytes) -> None:
+    content = Content()
+    content.take(digest(raw), Answer(0, raw, ""), "node7")
+    with pytest.raises((ContentCorrupt, ContentMissing), match="node7"):
+        content.manifest(digest(raw))
+
+
+def test_what_is_said_to_be_an_index_must_be_one() -> None:
+    for kind, data in ((OCI_INDEX, AMD64), (OCI_MANIFEST, INDEX)):
+        content = Content(frozenset(ALL), {digest(data): data})
+        with pytest.raises(ContentCorrupt, match="something else"):
+            content.choose(Image(NAME, kind, digest(data), "", "-", frozenset()), None, AMD, partial_index=True)
+
+
+def test_a_listing_that_failed_is_no_empty_namespace() -> None:
+    for said, kind in ((DOWN, DaemonUnreachable), ("ctr: odd\n", CommandFailed)):
+        with pytest.raises(kind):
+            read(Store(listing=Answer(1, b"", said)))
+
+
+def test_what_an_index_lists_besides_manifests_is_a_blob_like_a_layer() -> None:
+    index = json.dumps({"manifests": [listed(OCI_MANIFEST, AMD64, AMD), listed("application/x", b"note")]}).encode()
+    image = Image(NAME, OCI_INDEX, digest(index), "", "linux/amd64", frozenset())
+    store = Store({digest(data): data for data in (index, AMD64, *BLOBS, b"note")})
+    content = look.content(cast(Host, store), FACTS, "k8s.io", [image.digest], deep=True)[0]
+    assert digest(b"note") in {blob.digest for blob in saving.plan([image], content, AMD, every=True).blobs}
+
+
+def test_an_index_of_indexes_is_refused_rather_than_taken_for_whole() -> None:
+    outer = json.dumps({"manifests": [listed(OCI_INDEX, INDEX)]}).encode()
+    image = Image(NAME, OCI_INDEX, digest(outer), "", "-", frozenset())
+    store = Store(ALL | {digest(outer): outer})
+    content = look.content(cast(Host, store), FACTS, "k8s.io", [image.digest], deep=True)[0]
+    with pytest.raises(MethodUnsupported, match="index of indexes"):
+        saving.plan([image], content, AMD)
+
+
+class TestSeveralSources:
+    WISH = Wish(NAME)
+
+    def stock(self, name: str, **wrong: Any) -> Stock:
+        store = Store(name=name, wrong={digest(ARM64): wrong["arm"]} if wrong else {})
+        return Stock(cast(Host, store), FACTS, Listing("k8s.io", (IMAGE,)), read(store), {self.WISH: (IMAGE,)})
+
+    def test_what_one_of_them_has_in_order_is_in_order(self) -> None:
+        half, whole = self.stock("half", arm=Answer(0, b"x", "")), self.stock("whole")
+        for stocks in ([half, whole], [whole, half]):
+            merged = Content.merged(stock.content for stock in stocks)
+            assert merged.bad == {} and merged.manifest(digest(ARM64)) == Manifest.parse(ARM64)
+
+    def test_one_that_cannot_read_a_manifest_has_not_all(self) -> None:
+        half, every = self.stock("half", arm=Answer(0, b"x", "")), Request(("any",), (self.WISH,), every=True)
+        assert not half.has_whole(IMAGE, every) and self.stock("whole").has_whole(IMAGE, every)
+        assert half.has_whole(IMAGE, Request(("any",), (self.WISH,)))
+
+    def test_one_image_that_cannot_be_read_leaves_the_others_their_sources(self) -> None:
+        bad = self.stock("a", arm=Answer(0, b"x", ""))
+        parcels = [Parcel(IMAGE, Reference.parse(NAME))]
+        source = _source([bad, self.stock("b")], parcels, bad.content)
+        assert source.name == "a, b"
