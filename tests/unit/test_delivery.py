@@ -1,0 +1,187 @@
+"""One host's part of a copy, on a host that only answers: when something is sent, and what is told of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from test_content import ALL, AMD64, ARM64, BLOBS, IMAGE, INDEX, NAME, digest
+from test_retag_plan import FakeHost, table
+
+from tasks.ctr import delivery
+from tasks.ctr.content import Content
+from tasks.ctr.probe import Facts, Settings
+from tasks.ctr.shell import Answer, Script
+from tasks.errors import CommandFailed, ConnectionLost, FerryError
+from tasks.fleet.convoy import Convoy
+from tasks.fleet.delivery import Job
+from tasks.fleet.outcome import Status
+from tasks.fleet.parcels import DeliveryResult, Order, Parcel
+from tasks.oci.descriptor import Descriptor
+from tasks.oci.reference import Reference
+from tasks.ssh.host import Host
+
+OK, NO = Answer(0, b"", ""), Answer(1, b"", "ctr: no space for a label\n")
+WITHOUT_ARM = {d: data for d, data in ALL.items() if data not in (ARM64, *BLOBS[2:])}
+
+
+@dataclass
+class Hold:
+    """A hold whose first steps end as told."""
+
+    planted: Answer
+    error: FerryError | None
+    script: Script
+    words: list[bytes] = field(default_factory=list)
+
+    def begun(self, _: float) -> dict[str, Answer]:
+        return {name: self.planted for name in self.script.steps if name != "wait"}
+
+    def let_go(self, word: bytes = b"") -> None:
+        self.words.append(word)
+        if self.error:
+            raise self.error
+
+
+class Yard(FakeHost):
+    """A destination."""
+
+    def __init__(
+        self,
+        *planted: Answer,
+        has: Mapping[str, bytes] | None = None,
+        error: FerryError | None = None,
+        version: str = "1.6.20",
+    ) -> None:
+        super().__init__([], version=version, blobs=dict(has or {}))
+        self.target = SimpleNamespace(ctr=Settings(), limits=SimpleNamespace(probe=1, command=1))
+        self.planted, self.error = iter([*planted, OK, OK]), error
+        self.holds: list[Hold] = []
+        self.uploads = 0
+        self.moved = lambda *_: None
+
+    def survey(self, namespaces: Sequence[str], _: Mapping[str, str]) -> tuple[Facts, dict[str, Answer]]:
+        store = "\n".join(["namespace k8s.io", *self.blobs])
+        return self.facts(namespaces), {"store": Answer(0, store.encode(), ""), "active": OK, "check": OK}
+
+    @contextlib.contextmanager
+    def lost_connection(self) -> Iterator[None]:
+        yield
+
+    def hold(self, script: Script, *, limit: int) -> Hold:
+        assert limit
+        self.holds.append(Hold(next(self.planted), self.error, script))
+        return self.holds[-1]
+
+    def upload(self, _: Script, *, limit: int) -> Any:
+        assert limit
+        self.uploads += 1
+        return SimpleNamespace(write=lambda _: True, end=lambda: {"ingest": OK}, cut=lambda: None)
+
+    def _answer(self, name: str, text: str) -> Answer:
+        row = f"{NAME} {IMAGE.media_type} {IMAGE.digest}"
+        known = {
+            "verify": table(IMAGE),
+            "check": Answer(0, f"{row} complete (4/4) 1.0 MiB/1.0 MiB true".encode(), ""),
+            "there": Answer(0, "\n".join(ALL).encode(), ""),
+        }
+        return known.get(name) or super()._answer(name, text)
+
+
+class Shelf:
+    """A source."""
+
+    name, lanes = "shelf", 1
+
+    def __init__(self) -> None:
+        self.read_from: list[str] = []
+
+    def holder(self, _: Descriptor) -> str:
+        return self.name
+
+    def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
+        for blob in wanted:
+            self.read_from.append(blob.digest)
+            yield blob, iter([ALL[blob.digest]])
+
+
+def order(has: Mapping[str, bytes] = ALL, **options: Any) -> Order:
+    documents = {digest(data): data for data in (INDEX, AMD64, ARM64) if digest(data) in has}
+    return Order((Parcel(IMAGE, Reference.parse(NAME)),), Content(frozenset(has), documents), **options)
+
+
+def bring(yard: Yard, what: Order, shelf: Shelf) -> DeliveryResult:
+    return Job(cast(Host, yard), what, shelf, Convoy([yard.name], shelf)).run()
+
+
+def test_an_image_is_held_brought_and_let_go() -> None:
+    yard, shelf = Yard(), Shelf()
+    result = bring(yard, order(), shelf)
+    assert result.status is Status.CHANGED and result.images[0].note == ""
+    assert sorted(shelf.read_from) == sorted(map(digest, BLOBS))
+    assert [hold.words for hold in yard.holds] == [[delivery.NAMED]]
+
+
+def test_what_cannot_be_held_is_told_before_a_blob_is_sent() -> None:
+    yard, shelf = Yard(NO, NO), Shelf()
+    with pytest.raises(CommandFailed) as raised:
+        bring(yard, order(), shelf)
+    assert "no space for a label" in raised.value.said
+    assert (yard.uploads, shelf.read_from) == (0, [])
+    assert [hold.words for hold in yard.holds] == [[b""], [b""]]  # tried once more, and let go each time
+
+
+def test_what_can_be_held_the_second_time_comes_then() -> None:
+    yard, shelf = Yard(NO), Shelf()
+    assert bring(yard, order(), shelf).status is Status.CHANGED
+    assert len(shelf.read_from) == len(set(shelf.read_from)) == len(BLOBS)
+
+
+@pytest.mark.parametrize("error", [ConnectionLost("silent"), CommandFailed("ended by a signal")])
+def test_a_hold_that_does_not_end_well_after_all_is_verified_is_a_note(error: FerryError) -> None:
+    result = bring(Yard(error=error), order(), Shelf())
+    assert (result.status, result.images[0].status) == (Status.CHANGED, Status.CHANGED)
+    assert error.message in result.images[0].note and "doctor" in result.images[0].note
+
+
+def test_what_failed_before_that_is_told_and_not_the_hold() -> None:
+    with pytest.raises(CommandFailed, match="on r[.]example"):
+        bring(Yard(NO, NO, error=ConnectionLost("silent")), order(), Shelf())
+
+
+def test_two_jobs_never_have_an_owner_in_common() -> None:
+    yards = [Yard(), Yard()]  # one machine under two names, with the same run
+    for yard in yards:
+        bring(yard, order(), Shelf())
+    first, second = (yard.holds[0].script.steps["plant-0"] for yard in yards)
+    assert first != second
+
+
+class TestManifestsThatTheSourceLacks:
+    def job(self, yard: Yard, **options: Any) -> DeliveryResult:
+        return bring(yard, order(WITHOUT_ARM, **options), Shelf())
+
+    def test_are_read_here_so_that_all_platforms_means_all(self) -> None:
+        here = {digest(ARM64): ARM64}
+        with pytest.raises(FerryError) as raised:
+            self.job(Yard(has=here), every=True)
+        assert raised.value.kind == "content-missing"
+        assert raised.value.said.splitlines() == [digest(data) for data in BLOBS[2:]]
+        whole = Yard(has=here | {digest(data): data for data in BLOBS[2:]})
+        assert self.job(whole, every=True).status is Status.CHANGED
+
+    def test_are_named_as_whole_only_if_they_are(self) -> None:
+        here = {digest(ARM64): ARM64}
+        for has, whole in ((here, False), (here | {digest(data): data for data in BLOBS[2:]}, True)):
+            yard = Yard(has=has)
+            self.job(yard)
+            assert ("--all-platforms" in yard.scripts[-1].steps["name-0"]) is whole
+
+    def test_are_absent_where_they_cannot_be_read(self) -> None:
+        yard = Yard(has={digest(ARM64): b"damaged"})
+        assert self.job(yard).status is Status.CHANGED
+        assert f"={digest(ARM64)}" not in yard.holds[0].script.steps["plant-0"]
