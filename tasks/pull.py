@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tasks.ctr import checks, naming, room
+from tasks.ctr import checks, naming, rollback, room
 from tasks.ctr.content import Content
 from tasks.ctr.failures import content_missing, required
 from tasks.ctr.images import Image, Listing, parse_digests
 from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.probe import Facts
+from tasks.ctr.rollback import Given, Records
 from tasks.ctr.shell import Answer, Script
-from tasks.ctr.verdict import judge
+from tasks.ctr.verdict import is_taken, judge, labels_gone, numbers, unproved
 from tasks.errors import (
     DiskFull,
     Drift,
@@ -58,6 +59,7 @@ class PullResult:
 
     Attributes:
         digest: what the name points at.
+        previous_digest: what it pointed at before it was, or would be, moved; empty where it is new.
         bytes: of all blobs that the platforms asked for need; None where they were not read.
         seconds: that ctr took.
         method: pull, or stage (through a name of its own, where a name was moved); empty where nothing was to be done.
@@ -76,6 +78,7 @@ class PullResult:
     verified: str = "digest"
     reason: str = ""
     notices: tuple[str, ...] = ()
+    previous_digest: str = ""
 
     def given(self) -> list[tuple[str, str, str]]:
         """The name with its digest."""
@@ -85,7 +88,8 @@ class PullResult:
         """The name, its digest, and what is to be known."""
         from tasks.fleet.carry import told
 
-        return told(f"{self.reference} in {self.namespace}", self)
+        name, *below = told(f"{self.reference} in {self.namespace}", self)
+        return [name, *below[:1], *([f"  replaces {self.previous_digest}"] if self.previous_digest else []), *below[1:]]
 
 
 def parse(
@@ -155,6 +159,8 @@ class Job:
         self.carrier = Carrier(host, self.facts, request.reference)
         self.there = There(None)
         self.notices: tuple[str, ...] = ()
+        self.previous = ""
+        self.taken = False
 
     def run(self) -> PullResult:
         """Looks at both ends, pulls where they differ, and looks at what came.
@@ -168,11 +174,10 @@ class Job:
         self._refuse_moved_tag()
         if self.existing and self.existing.digest == self.wanted and (found := self._whole()):
             return found
-        if moves := self.existing is not None and self.existing.digest != self.wanted:
+        if self.existing and self.moves:
             self._refuse_to_replace()
-        # A tag can move while it is pulled; what a name here points at then stays, if its digest comes by another.
-        mends = self.existing and self.wanted and self.request.reference.tag and self.facts.ctr.capabilities.tag
-        method = "stage" if moves or mends else "pull"
+            self.previous = self.existing.digest
+        method = "stage" if self.moves else "pull"
         size = self._make_sure_it_fits()
         if self.host.dry_run:
             return self._result(self.wanted or "", Status.CHANGED, method, size=size)
@@ -205,6 +210,11 @@ class Job:
         return room.judge(self.room, sum(blob.size for blob in blobs), room.growth(blobs))
 
     @property
+    def moves(self) -> bool:
+        """Whether the name points elsewhere so far."""
+        return self.existing is not None and self.existing.digest != self.wanted
+
+    @property
     def wanted(self) -> str | None:
         """The digest that the name shall have; None where neither user nor registry told."""
         return self.request.digest or self.request.reference.digest or self.there.digest
@@ -227,13 +237,20 @@ class Job:
                 said=f"there    {self.existing.digest}\nregistry {self.wanted or self.there.unknown}",
                 hint="add --force to let the name point at what comes",
             )
-        partial = self.there.target and self.there.target.is_index and not self.facts.ctr.capabilities.partial_index
-        if self.wanted is None or not (self.facts.ctr.capabilities.tag or (self.there.target and not partial)):
+        target, able = self.there.target, self.facts.ctr.capabilities
+        partial = target and target.is_index and not able.partial_index
+        if target is None or partial or (self._only and not able.import_platform):
             raise MethodUnsupported(
                 f"{self.name} cannot be moved on this host without losing what it was, should the pull fail",
                 said=self.there.unknown or f"ctr {self.facts.client} cannot name an index with absent platforms",
                 hint="take the name away first, with remove",
             )
+
+    @property
+    def _only(self) -> Platform | None:
+        """The one platform of an index that comes, where it is not the host's."""
+        target, platform = self.there.target, self.request.platform
+        return platform if target and target.is_index and platform != self.facts.platform else None
 
     def _whole(self) -> PullResult | None:
         """The result where the host has it all already."""
@@ -291,51 +308,82 @@ class Job:
         return None
 
     def _pull(self, method: str) -> PullResult:
-        stage = replace(self.request.reference, tag=None, digest=self.wanted)
         began = time.monotonic()
-        answers = self.carrier.carry(lambda terminal: self._script(method, stage, terminal), "pull", {})
+        answers = self.carrier.carry(self._script, "pull", {})
         seconds = time.monotonic() - began
+        was = naming.was(self._place, answers).get(self.name)
         now = Listing.parse(self.namespace, required(answers["verify"], "verify").text).get(self.name)
         content = Content(parse_digests(answers["visible"].text.splitlines()))
         if now and self.wanted == now.digest:
             content.take(now.digest, answers["top"], self.host.name)
             if self._deep:
                 look.deepen(self.host, self.facts, self.namespace, content)
-        if error := self._judge(now, content, answers):
-            self._take_back(now, stage, method)
+        kept = bool(numbers(answers["kept"]))
+        error = self._judge(now, content, answers)
+        if error and now and kept and not self.existing:
+            take_back(self.host, self.facts.ctr, self.before, [self.name], {now.digest})
+        if error := error or (None if kept or self.taken else unproved(self.name)):
             raise error
         assert now  # noqa: S101
         size = self._size(now, content)
+        self.notices = tuple(filter(None, [labels_gone(self.existing, now)]))
+        self.previous = was.digest if was and was.digest != now.digest else ""
+        if self.taken:
+            self.notices = ("somebody else gave that name meanwhile, with this digest",)
+            return self._result(now.digest, Status.UNCHANGED, "", seconds=seconds, size=size)
         return self._result(now.digest, Status.CHANGED, method, seconds=seconds, size=size)
 
-    def _script(self, method: str, stage: Reference, terminal: str | None) -> Script:
+    @property
+    def _stage(self) -> Reference | None:
+        """A name of this run alone, for the digest, which no tag that moves and nobody else who pulls gets at.
+
+        The name follows when it is whole. None where that cannot be: then the name itself is pulled.
+        """
+        able = self.facts.ctr.capabilities.tag or self.moves
+        if not (self.wanted and self.request.reference.tag and able):
+            return None
+        return replace(self.request.reference, tag=self._place.owner, digest=self.wanted)
+
+    def _script(self, terminal: str | None) -> Script:
         from tasks.ctr import transfer
 
-        ctr, namespace, request = self.facts.ctr, self.namespace, self.request
-        cleanups = [self.carrier.route.cleanup]
+        ctr, namespace, request, place, stage = self.facts.ctr, self.namespace, self.request, self._place, self._stage
         pulled = transfer.pull(
             ctr,
             namespace,
             self.carrier.route,
-            str(stage) if method == "stage" else self.name,
+            str(stage or self.name),
             platform=request.platform,
             all_platforms=request.all_platforms,
             terminal=terminal,
         )
-        if method == "stage":
-            pulled = f"{{ {pulled}; }} && {self._move(stage)}"
-            if not self.before.get(str(stage)):
-                cleanups.append(f"{ctr.remove(namespace, str(stage))} >/dev/null 2>&1")
+        there = ctr.line(namespace, "images", "ls", "-q", f'name=="{self.name}"')
+        first = "staged_0=1" if stage else f'[ -n "$({there})" ] || began_0=1'
+        was = f"was=$({ctr.images(namespace, self.name)})\n" if self.moves else ""
+        last = f" && {self._follow(stage)}" if stage else ""
+        moment = "" if ctr.capabilities.tag else f"{naming.MOMENT}\n"
+        given, records = self._given(stage), Records(ctr, namespace) if place.managed else None
+        undo = rollback.undo(ctr, namespace, [given], records, managed=place.managed)
         return Script(
             {
-                "pull": pulled,
-                "verify": naming.verify(self._place, [self.name]),
-                "check": checks.command(ctr, namespace, self.name),
+                "pull": f"{was}{first}\n{{ {pulled}; }}{last}\nnamed_0=$?; (exit $named_0)",
+                **({"was": "printf '%s\\n' \"$was\""} if self.moves else {}),
+                "verify": moment + naming.verify(place, filter(None, (self.name, given.stage))),
+                "check": naming.check(place, self.name),
+                "kept": rollback.kept([given], managed=place.managed),
                 "top": ctr.document(namespace, self.wanted) if self.wanted else "false",
                 "visible": ctr.digests(namespace),
             },
-            cleanup="\n".join(filter(None, cleanups)),
+            records.before if records else "",
+            cleanup=f"{undo}\n{self.carrier.route.cleanup}",
         )
+
+    def _given(self, stage: Reference | None) -> Given:
+        """What the pull gives; without a stage, kubelet may pull the same image by the same name meanwhile."""
+        whole = not self._deep
+        shared = checks.command(self.facts.ctr, self.namespace, self.name) if whole and not stage else ""
+        name = str(stage or "")
+        return Given(0, self.name, self.wanted, name, complete=whole, unpacked=whole, shared=shared)
 
     @property
     def _place(self) -> Place:
@@ -343,16 +391,30 @@ class Job:
         owner = f"ctr-ferry.{self.host.run_id}"
         return Place(self.facts.ctr, self.namespace, self.namespace, self.facts.content_root, owner, managed)
 
-    def _move(self, stage: Reference) -> str:
-        """The name follows the one that was pulled, which is whole by then."""
-        ctr = self.facts.ctr
-        if ctr.capabilities.tag:
-            return ctr.tag(self.namespace, str(stage), self.name, force=True)
-        named = Naming(Method.INDEX, str(stage), self.request.reference, self.there.target, replaces=True, whole=True)
-        return naming.by_index(self._place, named)
+    def _follow(self, stage: Reference) -> str:
+        """The name follows the one that was pulled, which is whole by then; one that is right already stays."""
+        place, target, platform = self._place, self.there.target, self.request.platform
+        if self.existing and not self.moves:
+            return ":"
+        named = Naming(Method.TAG, str(stage), self.request.reference, digest=self.wanted)
+        if not self.moves:
+            return naming.by_tag(place, named, self.namespace, str(stage))
+        assert target  # noqa: S101
+        every = self.request.all_platforms
+        named = replace(
+            named,
+            method=Method.INDEX,
+            target=target,
+            replaces=True,
+            whole=every,
+            foreign=platform not in (None, self.facts.platform) and not target.is_index,
+            only=self._only,
+        )
+        steps = [naming.keep_children(place, target.digest)] if target.is_index and not every else []
+        return " &&\n".join([*steps, naming.by_index(place, named)])
 
     def _judge(self, now: Image | None, content: Content, answers: Mapping[str, Answer]) -> FerryError | None:
-        if not answers["pull"].ok:
+        if not answers["pull"].ok and not is_taken(answers["pull"], self.name):
             return self.carrier.failure(answers["pull"])
         verdict = judge(
             self.name,
@@ -362,15 +424,11 @@ class Job:
             namespace=self.namespace,
             managed=self._place.managed,
             tolerant=False,
+            fresh=self.existing is None and self._stage is not None,
         )
+        if not verdict.ours:
+            self.taken = verdict.error is None
         return verdict.error or (self._lacks(now, content, answers["check"]) if now else None)
-
-    def _take_back(self, now: Image | None, stage: Reference, method: str) -> None:
-        """What a pull that failed has made; a name that was there before is as it was."""
-        names = [self.name] if now and not self.existing else []
-        digests = {digest for digest in (now and now.digest, self.wanted) if digest}
-        if names or (method == "stage" and not self.before.get(str(stage))):
-            take_back(self.host, self.facts.ctr, self.before, names, digests)
 
     def _result(
         self,
@@ -393,6 +451,7 @@ class Job:
             "unverified" if self.there.unknown else "digest",
             self.there.unknown,
             self.notices,
+            self.previous,
         )
 
 

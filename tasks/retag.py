@@ -16,13 +16,12 @@ from tasks.ctr.failures import content_missing, required
 from tasks.ctr.images import Image, Listing, parse_digests
 from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.probe import Facts
-from tasks.ctr.verdict import exists, judge
+from tasks.ctr.verdict import exists, judge, numbers, tell_moved, unproved
 from tasks.errors import FerryError, MethodUnsupported, ReferenceExists, SomeFailed, UsageError
 from tasks.fleet import look, options
 from tasks.fleet.command import per_host
 from tasks.fleet.outcome import Status, error_lines
 from tasks.fleet.pairs import Pair, moved_to, read_map, refuse_same
-from tasks.fleet.undo import take_back
 from tasks.oci.descriptor import Descriptor, Platform
 from tasks.oci.reference import Reference, is_digest, parse_domain
 
@@ -112,6 +111,7 @@ class Retag:
 
     Attributes:
         digest: what the new name points at; ``src_digest`` differs where only the platform's manifest can be named.
+        previous_digest: what the name pointed at before it was, or would be, moved; empty where it is new.
         method: how it was, or would be, named; empty where nothing is to be done.
         note: what a person should know of it.
         error: why it could not be done.
@@ -121,6 +121,7 @@ class Retag:
     dst: str
     digest: str = ""
     src_digest: str = ""
+    previous_digest: str = ""
     method: str = ""
     status: Status = Status.UNCHANGED
     note: str = ""
@@ -160,6 +161,8 @@ def _image_lines(image: Retag, result: RetagResult) -> Iterator[str]:
     yield f"{image.src} -> {image.dst}{where}{how}{state}"
     if image.digest:
         yield f"  {image.digest}"
+    if image.previous_digest:
+        yield f"  replaces {image.previous_digest}"
     if image.note:
         yield f"  {image.note}"
     if image.error:
@@ -188,9 +191,15 @@ class Plan:
         """Whether one platform's manifest of an index gets the name."""
         return self.report.digest != self.source.digest
 
+    @property
+    def moves(self) -> bool:
+        """Whether the name points elsewhere so far."""
+        return self.existing is not None and self.existing.digest != self.report.digest
+
     def unchanged(self, note: str) -> None:
         """Nothing is to be done."""
         self.report.status, self.report.method, self.report.note = Status.UNCHANGED, "", note
+        self.report.previous_digest = ""
 
     def fail(self, error: FerryError) -> None:
         """It cannot be, or was not, done."""
@@ -273,6 +282,7 @@ class Job:
 
     def _needs_content(self, plan: Plan) -> bool:
         by_tag = self.request.method in (Method.AUTO, Method.TAG) and self.facts.ctr.capabilities.tag
+        by_tag = by_tag and not (plan.moves and self.request.force)
         return plan.open and (self.place.crosses or not by_tag or bool(self.request.platform))
 
     def _second_look(self) -> None:
@@ -282,7 +292,8 @@ class Job:
             return
         ctr, there, crosses = self.facts.ctr, self.place.namespace, self.place.crosses
         more = {"there": ctr.digests(there)} if crosses else {}
-        deep = crosses or self.request.method in (Method.INDEX, Method.ARCHIVE)
+        moves = self.request.force and any(plan.moves for plan in self.plans if plan.open)
+        deep = crosses or moves or self.request.method in (Method.INDEX, Method.ARCHIVE)
         self.content, answers = look.content(
             self.host, self.facts, self.place.from_namespace, tops, deep=deep, more=more
         )
@@ -300,6 +311,7 @@ class Job:
                 raise exists(plan.report.dst, self.there.namespace, plan.existing.digest, plan.report.digest)
             else:
                 plan.report.method = self._method(plan)
+                plan.report.previous_digest = plan.existing.digest if plan.existing and plan.moves else ""
                 plan.report.note = "; ".join(filter(None, (plan.report.note, self._cost(plan))))
         except FerryError as error:
             plan.fail(error)
@@ -324,11 +336,12 @@ class Job:
         return all(blob.digest in self.visible_there for blob in needed)
 
     def _method(self, plan: Plan) -> Method:
+        """A name that exists is never moved by tag, which deletes it first; import moves it in one go."""
         method, has_tag = self.request.method, self.facts.ctr.capabilities.tag
         if method is Method.AUTO:
             if self.place.crosses:
                 return Method.LINK
-            return Method.TAG if has_tag and not plan.part else Method.INDEX
+            return Method.TAG if has_tag and not plan.part and not plan.moves else Method.INDEX
         if method is Method.TAG and not has_tag:
             raise MethodUnsupported(f"ctr {self.facts.client} has no `images tag`", hint="leave --method out")
         if method is not Method.INDEX and plan.part:
@@ -336,7 +349,7 @@ class Job:
                 f"--method {method} cannot name one platform's manifest of an index",
                 hint="leave --method out, or use --method index",
             )
-        return method
+        return Method.INDEX if method is Method.TAG and plan.moves else method
 
     def _whole(self, plan: Plan) -> bool:
         return plan.target is not None and self.content.below(plan.target).keys() <= self.content.visible
@@ -366,14 +379,16 @@ class Job:
             rest=self.content.rest(target, self.facts.platform) if target and target.is_index and not whole else {},
             source_stays=namesake is not None or source == plan.report.dst,
             may_stream=namesake is None or namesake.digest == plan.source.digest,
+            digest=plan.report.digest,
+            source_digest=plan.source.digest,
         )
 
     def _act(self, todo: Sequence[Plan]) -> None:
-        """Gives all names in one remote command, looks again in the same, and takes back what failed."""
+        """Gives all names in one remote command, which looks again and takes back what it cannot prove."""
         namings = [self._naming(plan) for plan in todo]
         answers = self.host.ask(naming.script(self.place, namings))
         now = Listing.parse(self.there.namespace, required(answers["verify"], "verify").text)
-        ours: list[Plan] = []
+        was, kept = naming.was(self.place, answers), numbers(answers["kept"])
         for number, plan in enumerate(todo):
             if plan.report.method == Method.LINK and not answers[f"link-{number}"].ok:
                 plan.report.method = Method.STREAM
@@ -386,16 +401,16 @@ class Job:
                 namespace=now.namespace,
                 managed=self.place.managed,
                 tolerant=self.facts.ctr.capabilities.oci_name and namings[number].foreign,
+                fresh=plan.existing is None,
             )
             if verdict.error:
                 plan.fail(verdict.error)
-                ours += [plan] if verdict.ours and not plan.existing else []
             elif not verdict.ours:
                 plan.unchanged("somebody else gave that name meanwhile, with this digest")
-        failed = [plan for plan in todo if plan.error and (plan in ours or plan.existing)]
-        if failed:
-            names, digests = [plan.report.dst for plan in ours], {plan.report.digest for plan in failed}
-            take_back(self.host, self.facts.ctr, self.there, names, digests)
+            elif number not in kept:
+                plan.fail(unproved(plan.report.dst))
+            elif plan.existing:
+                tell_moved(plan.report, was.get(plan.report.dst), now.get(plan.report.dst))
 
     def _result(self) -> RetagResult:
         for plan in self.plans:

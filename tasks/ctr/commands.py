@@ -13,6 +13,7 @@ GC_REF = "containerd.io/gc.ref.content"
 CRI_MANAGED = "io.cri-containerd.image=managed"
 MOST_DOCUMENT = 4 << 20  # bytes of a manifest or index; registries take no larger one (distribution-spec)
 _BOUND = "60s"  # for a command of a clean-up: a blob that somebody else is writing would be waited for without end
+PINNED = "io.cri-containerd.pinned=pinned"  # keeps kubelet from removing an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,9 @@ class Ctr:
         """``images label``: sets ``key=value`` on a name, takes off ``key=``."""
         return self.line(namespace, "images", "label", name, *labels)
 
-    def tag(self, namespace: str, source: str, target: str, *, force: bool) -> str:
-        """``images tag`` (1.3 on)."""
-        flags = (*self._local, *(("--force",) if force else ()))
-        return self.line(namespace, "images", "tag", *flags, source, target)
+    def tag(self, namespace: str, source: str, target: str) -> str:
+        """``images tag`` (1.3 on), which fails where the name exists; ``--force`` would delete it, then create it."""
+        return self.line(namespace, "images", "tag", *self._local, source, target)
 
     def import_stdin(self, namespace: str, *flags: str, oci_name: str | None = None) -> str:
         """``images import -``; to 1.1 with the repository apart."""

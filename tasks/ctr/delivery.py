@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from tasks.ctr import checks, naming, room, shell
+from tasks.ctr import naming, room, shell
 from tasks.ctr.commands import Ctr
 from tasks.ctr.health import OURS
 from tasks.ctr.naming import Naming, Place
@@ -24,7 +24,6 @@ from tasks.oci.descriptor import Descriptor
 from tasks.oci.reference import is_digest
 
 NAMED = b"named\n"  # said to a hold whose images all have their names
-PINNED = "io.cri-containerd.pinned=pinned"
 # ctr hands containerd a MiB at a time: the next is gathered meanwhile, rather than by 64 KiB, a pipe's, afterwards.
 # (A ctr that fails is seen with the next MiB, or the end.)
 _GATHER = "dd ibs=64k obs=1024k 2>/dev/null"
@@ -218,24 +217,10 @@ def _finish(place: Place, key: str) -> str:
     return f"{place.ctr.bounded.line(place.namespace, 'content', 'ingest')} {key} <&5"
 
 
-def names(place: Place, namings: Sequence[Naming], *, pin: bool) -> Script:
-    """Gives all names, and looks at what came of it: ``name-N``, ``verify``, ``check`` and ``there``.
-
-    Args:
-        pin: whether CRI's label that keeps kubelet from removing an image is set as well.
-    """
+def names(place: Place, namings: Sequence[Naming]) -> Script:
+    """Gives all names, and looks at what came of it: `naming.script`, and what the namespace sees then, ``there``."""
     script = naming.script(place, namings)
-    wanted = [str(each.name) for each in namings]
-    steps = dict(script.steps)
-    verify = steps.pop("verify")
-    if pin:
-        steps |= {
-            f"pin-{n}": place.ctr.line(place.namespace, "images", "label", name, PINNED)
-            for n, name in enumerate(wanted)
-        }
-    steps |= {"verify": verify, "check": checks.command(place.ctr, place.namespace, *wanted)}
-    steps["there"] = place.ctr.digests(place.namespace)
-    return Script(steps, script.prologue, script.cleanup)
+    return replace(script, steps={**script.steps, "there": place.ctr.digests(place.namespace)})
 
 
 def read(ctr: Ctr, namespace: str, content_root: str, blob: Descriptor) -> str:

@@ -58,7 +58,7 @@ def failure(answer: Answer, name: str) -> FerryError:
     return CommandFailed(
         f"ctr failed with exit status {answer.exit} on {name}",
         said=said or shell.tail(answer.text),
-        hint="run that host's ctr by hand to see more; nothing was left half done",
+        hint="run that host's ctr by hand to see more",
     )
 
 

@@ -61,6 +61,7 @@ class Capabilities:
         piped: push and pull run without a terminal; 1.0's panic there, push no index and know no platforms (1.1).
         skip_verify: ``--skip-verify`` does something (1.3).
         push_platform: push has ``--platform`` (1.4).
+        import_platform: import has ``--platform`` (1.5).
         tells_layers: push tells how far each layer has come; 1.6 and 1.7 tell only manifest and config.
     """
 
@@ -73,6 +74,7 @@ class Capabilities:
     piped: bool
     skip_verify: bool
     push_platform: bool
+    import_platform: bool
     tells_layers: bool
 
     @classmethod
@@ -88,6 +90,7 @@ class Capabilities:
             piped=version.at_least(1, 1),
             skip_verify=version.at_least(1, 3),
             push_platform=version.at_least(1, 4),
+            import_platform=version.at_least(1, 5),
             tells_layers=version.at_least(2, 0) or not version.at_least(1, 6),
         )
 
@@ -100,6 +103,7 @@ class Capabilities:
         """
         tag = re.search(r"^\s+tag\s", text, re.MULTILINE) is not None
         oci_name = "--oci-name" in text
+        platform = tag and re.search(r"--platform \w", text) is not None  # of import
         return cls(
             tag=tag,
             local=tag and "--local" in text,
@@ -109,6 +113,7 @@ class Capabilities:
             link=True,
             piped=not oci_name,
             skip_verify=tag,
-            push_platform=tag and re.search(r"--platform \w", text) is not None,  # of import, since 1.5
+            push_platform=platform,
+            import_platform=platform,
             tells_layers=False,
         )

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from tasks.ctr import checks, delivery, room
+from tasks.ctr import checks, delivery, naming, room
 from tasks.ctr.checks import Check
+from tasks.ctr.commands import PINNED
 from tasks.ctr.content import Content
 from tasks.ctr.delivery import Load, Store
 from tasks.ctr.failures import failure, required
@@ -24,7 +25,7 @@ from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.probe import Facts
 from tasks.ctr.room import Room
 from tasks.ctr.shell import Answer, Script
-from tasks.ctr.verdict import exists, judge
+from tasks.ctr.verdict import exists, judge, numbers, tell_moved, unproved
 from tasks.ctr.version import Version
 from tasks.errors import (
     ContentCorrupt,
@@ -120,6 +121,7 @@ class Plan:
     def unchanged(self, note: str) -> None:
         """Nothing is to be done."""
         self.report.status, self.report.method, self.report.note = Status.UNCHANGED, "", note
+        self.report.previous_digest = ""
 
     def fail(self, error: FerryError) -> None:
         """It cannot be, or was not, done."""
@@ -213,7 +215,8 @@ class Job:
             plan.unchanged(f"same (platform manifest of index {image.digest})" if part else "it is there already")
         elif existing and existing.digest != choice.target.digest and not order.force:
             raise exists(plan.report.dst, self.namespace, existing.digest, choice.target.digest)
-        elif not order.unpack and not facts.ctr.capabilities.no_unpack:
+        plan.report.previous_digest = existing.digest if existing and existing.digest != choice.target.digest else ""
+        if plan.open and not order.unpack and not facts.ctr.capabilities.no_unpack:
             plan.noted(f"ctr {facts.client} always unpacks")
 
     def _known(self) -> Content:
@@ -234,7 +237,7 @@ class Job:
         """A name may be what an import that failed has left."""
         assert plan.load  # noqa: S101
         there = all(blob.digest in self.store.here for blob in plan.load.blobs)
-        pinned = not self.order.pin or (plan.existing is not None and delivery.PINNED in plan.existing.labels)
+        pinned = not self.order.pin or (plan.existing is not None and PINNED in plan.existing.labels)
         unpacked = check.unpacked or not self.order.unpack
         return there and pinned and (self._is_foreign(plan) or (check.complete and unpacked))
 
@@ -370,14 +373,14 @@ class Job:
             plan.stop(next((error for error in errors if isinstance(error, _FINAL)), errors[0]))
 
     def _name(self, ready: Sequence[Plan]) -> None:
-        """Names all in one remote command, looks in the same at what came of it, and takes back what failed."""
+        """Names all in one remote command, which looks at what came of it and takes back what it cannot prove."""
         namings = [self._naming(plan) for plan in ready]
-        answers = self.host.ask(delivery.names(self.place, namings, pin=self.order.pin))
+        answers = self.host.ask(delivery.names(self.place, namings))
         now = Listing.parse(self.namespace, required(answers["verify"], "verify").text)
         there = parse_digests(answers["there"].text.splitlines())
-        checked = checks.parse_checks(answers["check"].text)
-        wrong, ours = [], []
-        for number, (plan, naming) in enumerate(zip(ready, namings, strict=True)):
+        checked = checks.parse_checks(answers["check"].text) if "check" in answers else {}
+        was, kept, vanished = naming.was(self.place, answers), numbers(answers["kept"]), []
+        for number, (plan, given) in enumerate(zip(ready, namings, strict=True)):
             verdict = judge(
                 plan.report.dst,
                 plan.report.digest,
@@ -385,20 +388,22 @@ class Job:
                 now.get(plan.report.dst),
                 namespace=self.namespace,
                 managed=self.place.managed,
-                tolerant=self.facts.ctr.capabilities.oci_name and naming.foreign,
+                tolerant=self.facts.ctr.capabilities.oci_name and given.foreign,
+                fresh=plan.existing is None,
             )
-            error = verdict.error or self._verify(plan, there, checked, answers.get(f"pin-{number}"))
-            if error:
-                plan.again = error
-                wrong.append(plan)
-                ours += [plan.report.dst] if verdict.ours and not plan.existing else []
-                continue
-            plan.done = True
-            if not verdict.ours:
+            plan.again = verdict.error or self._verify(plan, there, checked, answers.get(f"pin-{number}"))
+            if plan.again:
+                vanished += [plan] if number in kept and verdict.ours and not plan.existing else []
+            elif not verdict.ours:
                 plan.unchanged("somebody else gave that name meanwhile, with this digest")
-        if wrong:
-            digests = {plan.report.digest for plan in wrong}
-            take_back(self.host, self.facts.ctr, self.here, ours, digests)
+            elif number not in kept:
+                plan.again = unproved(plan.report.dst)
+            elif plan.existing:
+                tell_moved(plan.report, was.get(plan.report.dst), now.get(plan.report.dst))
+            plan.done = plan.again is None
+        if vanished:
+            names, digests = [plan.report.dst for plan in vanished], {plan.report.digest for plan in vanished}
+            take_back(self.host, self.facts.ctr, self.here, names, digests)
 
     def _naming(self, plan: Plan) -> Naming:
         assert plan.target and plan.load  # noqa: S101
@@ -415,6 +420,8 @@ class Job:
             foreign=self._is_foreign(plan),
             rest=content.rest(target, self.facts.platform) if target.is_index and not whole else {},
             unpack=self.order.unpack,
+            complete=not self._is_foreign(plan),
+            pin=self.order.pin,
         )
 
     def _verify(

@@ -55,6 +55,7 @@ class Delivered:
     Attributes:
         src, dst: its name at the source, and here.
         digest: what the name points at; ``src_digest`` differs where only the platform's manifest can be named.
+        previous_digest: what the name pointed at before it was, or would be, moved; empty where it is new.
         method: blobs, link, or index where nothing had to come; empty where nothing is to be done.
         blobs_sent, bytes_sent: what went, or would go, over the wire.
         blobs_saved, bytes_saved: what was here already.
@@ -64,6 +65,7 @@ class Delivered:
     dst: str
     digest: str = ""
     src_digest: str = ""
+    previous_digest: str = ""
     method: str = ""
     status: Status = Status.UNCHANGED
     blobs_sent: int = 0
@@ -115,6 +117,8 @@ def _image_lines(image: Delivered, result: DeliveryResult) -> Iterator[str]:
     yield f"{result.source}: {image.src} -> {image.dst} in {result.namespace}{how}{state}"
     if image.digest:
         yield f"  {image.digest}"
+    if image.previous_digest:
+        yield f"  replaces {image.previous_digest}"
     if image.method:
         sent, saved = _count(image.blobs_sent, image.bytes_sent), _count(image.blobs_saved, image.bytes_saved)
         yield f"  {sent} over the wire, {saved} here already"

@@ -53,8 +53,7 @@ NASTY = "a'b\"c $(touch /tmp/x) `id` \n;|&<>*?[x]{y}~!\\"
     ],
 )
 def test_no_word_of_a_user_or_a_host_reaches_the_shell_unquoted(method: str, arguments: tuple[object, ...]) -> None:
-    more = {"force": True} if method == "tag" else {}
-    line = getattr(ctr("2.1.9"), method)(NASTY, *arguments, **more)
+    line = getattr(ctr("2.1.9"), method)(NASTY, *arguments)
     split = shlex.split(line)
     assert split[5] == NASTY  # the namespace
     assert sum(NASTY in word for word in split) >= 2
@@ -86,8 +85,7 @@ def test_every_builder_of_a_command_line_is_tested() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_flags_come_before_positionals_on_every_version(version: str, builder: str) -> None:
-    more = {"force": True} if builder == "tag" else {}
-    line, _, _ = getattr(ctr(version), builder)("k8s.io", *BUILDERS[builder], **more).partition(" | ")
+    line, _, _ = getattr(ctr(version), builder)("k8s.io", *BUILDERS[builder]).partition(" | ")
     command = words(line)[2:]
     takes_value = {"--expected-digest", "--expected-size", "--oci-name", "--oci-ref-name"}
     while command and command[0].startswith("-") and command[0] != "-":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -125,6 +126,11 @@ def pushed(host: Host, *, ref: str = REF, **options: Any) -> push.PushResult:
 
 def pulled(host: Host, *, ref: str = REF, **options: Any) -> pull.PullResult:
     return pull.Job(host, pull.parse(ref=ref, **options)).run()  # type: ignore[arg-type]
+
+
+def stage(host: Host, digest: str) -> str:
+    """The name of ours that is pulled first."""
+    return f"r.example:5000/app:ctr-ferry.{host.run_id}@{digest}"
 
 
 def index_host(*, absent: tuple[str, ...] = (OTHER,), **more: Any) -> Host:
@@ -541,7 +547,8 @@ class TestPull:
         host = Host([image(REF, A)], answers=partly | {"after": table()})
         with pytest.raises(errors.ContentMissing):
             pulled(host)
-        assert f"r.example:5000/app@{A}" in host.texts["pull"]  # a tag that moves now takes no name along
+        assert stage(host, A) in host.texts["pull"]  # a tag that moves now takes no name along
+        assert " tag " not in host.texts["pull"] and " import " not in host.texts["pull"]
 
     def test_a_name_by_digest_is_mended_under_that_name(self, sell: Sell) -> None:
         sell(A)
@@ -580,12 +587,35 @@ class TestPull:
         assert f"r.example:5000/app@{A}" in caught.value.hint
         assert not host.scripts
 
-    def test_a_tag_that_moves_meanwhile_is_taken_back(self, sell: Sell) -> None:
+    @pytest.mark.parametrize("version", ["1.3.0", "1.6.20", "2.1.9"])
+    def test_a_tag_that_moves_meanwhile_has_no_say(self, sell: Sell, version: str) -> None:
         sell(A)
-        host = Host([], answers=here(image(REF, B)) | {"after": table()})
-        with pytest.raises(errors.VerifyFailed):
+        host = Host([], version=version, answers=here(image(REF, A)))
+        assert pulled(host).method == "pull"
+        (script,) = [script for script in host.scripts if "pull" in script.steps]
+        assert re.findall(r" images pull (?:--\S+ )*(\S+);", script.steps["pull"]) == [stage(host, A)]
+        assert re.search(rf" images tag (--local )?{re.escape(stage(host, A))} {REF} ", script.steps["pull"])
+        assert stage(host, A) in script.cleanup
+
+    def test_where_the_name_itself_is_pulled_another_digest_is_told(self, sell: Sell) -> None:
+        sell(A)
+        host = Host([], version="1.2.6", answers=here(image(REF, B), kept=Answer(0, b"", "")))
+        with pytest.raises(errors.VerifyFailed, match="another digest"):
             pulled(host, digest=A)
-        assert f"images rm {REF}" in host.texts["rm-0"]
+
+    @pytest.mark.parametrize("exit_", [Answer(75, b"", ""), Answer(1, b"", f'ctr: image "{REF}": already exists')])
+    def test_who_was_first_meanwhile_is_told(self, sell: Sell, exit_: Answer) -> None:
+        sell(A)
+        nothing = Answer(0, b"", "")
+        same = pulled(Host([], answers=here(image(REF, A), pull=exit_, kept=nothing)))
+        assert (same.status, same.method) == (Status.UNCHANGED, "") and "somebody else" in same.notices[0]
+        with pytest.raises(errors.ReferenceExists):
+            pulled(Host([], answers=here(image(REF, B), pull=exit_, kept=nothing)))
+
+    def test_what_the_host_did_not_find_right_has_not_been_done(self, sell: Sell) -> None:
+        sell(A)
+        with pytest.raises(errors.VerifyFailed, match="taken away again"):
+            pulled(Host([], answers=here(image(REF, A), kept=Answer(0, b"", ""))))
 
     def test_a_name_that_points_elsewhere_stays_without_force(self, sell: Sell) -> None:
         sell(A)
@@ -596,21 +626,35 @@ class TestPull:
 
     def test_with_force_it_follows_at_the_very_end(self, sell: Sell) -> None:
         sell(A)
-        host = Host([image(REF, B)], answers=here(image(REF, A)))
-        assert pulled(host, force=True).method == "stage"
+        host = Host([image(REF, B, "pinned=yes")], answers=here(image(REF, A)))
+        result = pulled(host, force=True)
+        assert (result.method, result.previous_digest) == ("stage", B)
+        assert f"  replaces {B}" in result.lines() and "pinned=yes" in result.notices[0]
         (script,) = [script for script in host.scripts if "pull" in script.steps]
-        stage = f"r.example:5000/app@{A}"
         first, second = script.steps["pull"].split(" && ")
-        assert stage in first and REF not in first
-        assert f"images tag --force {stage} {REF}" in second
-        assert f"images rm {stage}" in script.cleanup
+        assert f" images pull --plain-http {stage(host, A)}" in first
+        assert " images import " in second and " tag " not in second
+        assert stage(host, A) in script.cleanup
 
-    def test_a_stage_that_was_there_before_stays(self, sell: Sell) -> None:
-        sell(A)
-        stage = image(f"r.example:5000/app@{A}", A)
-        host = Host([image(REF, B), stage], answers=here(image(REF, A)))
+    def test_an_index_that_moves_a_name_keeps_what_is_there_of_other_platforms(self, sell: Sell) -> None:
+        sell(B)
+        index = image(REF, B, media_type=OCI_INDEX)
+        host = Host([image(REF, A)], blobs={B: INDEX}, answers=here(index))
         pulled(host, force=True)
-        assert not any("images rm" in script.cleanup for script in host.scripts)
+        step = host.texts["pull"]
+        assert "gc.ref.content.rest" in step and "--all-platforms" not in step
+        assert step.index("gc.ref.content.rest") < step.index(" import ")
+
+    def test_another_platform_moves_a_name_where_import_can_name_it(self, sell: Sell) -> None:
+        sell(B)
+        index = image(REF, B, media_type=OCI_INDEX)
+        told = here(index, visible=Answer(0, "\n".join((B, CHILD, OTHER, CONFIG)).encode(), ""))
+        blobs = {B: INDEX, CHILD: MANIFEST, OTHER: MANIFEST}
+        host = Host([image(REF, A)], blobs=blobs, answers=told)
+        pulled(host, force=True, platform="linux/arm64")
+        assert "import --platform linux/arm64 --no-unpack" in host.texts["pull"]
+        with pytest.raises(errors.MethodUnsupported):
+            pulled(Host([image(REF, A)], version="1.4.13", answers=told), force=True, platform="linux/arm64")
 
     def test_a_failure_then_leaves_the_name_as_it_was(self, sell: Sell) -> None:
         sell(A)
@@ -644,6 +688,11 @@ class TestPull:
         sell(A)
         with pytest.raises(errors.MethodUnsupported):
             pulled(Host([], version="1.0.3"), platform="linux/arm64")
+
+    def test_it_is_refused_to_move_what_is_not_known(self, sell: Sell) -> None:
+        sell(Seen.NOT_CHECKED)
+        with pytest.raises(errors.MethodUnsupported, match="cannot be moved"):
+            pulled(Host([image(REF, B)]), digest=A, force=True)
 
     def test_names_are_pulled_in_their_full_form(self, sell: Sell) -> None:
         sell(A)
