@@ -118,6 +118,12 @@ def undo(ctr: Ctr, namespace: str, given: Sequence[Given], records: Records | No
         *(f'[ -z "$staged_{each.number}" ] || set -- "$@" {shell.join([each.stage])}' for each in given if each.stage),
         f'[ $# = 0 ] || again {ctr.line(namespace, "images", "rm")} "$@" >/dev/null',
     ]
+    # A name of ours may have brought a record although the wanted one was never given.
+    lines += [
+        f'[ -n "$kept_{each.number}" ] || [ -z "$staged_{each.number}" ] || taken="$taken {each.digest}"'
+        for each in given
+        if each.stage
+    ]
     return "\n".join([*lines, records.take if records else ""])
 
 
@@ -126,7 +132,7 @@ def _unproved(each: Given) -> str:
 
 
 def _take(each: Given) -> str:
-    """Marks the name for removal; only what is there with the script's own digest."""
+    """Marks the name for removal; only what is there with the script's own digest, if any is known."""
     found = _is_in("rows", _row(each.name, each.digest))
     whole = ""
     if each.shared:
@@ -137,7 +143,7 @@ def _take(each: Given) -> str:
         or f"""$(printf '%s\\n' "$rows" | sed -n 's/^{_bre(each.name)} .* \\(sha256:[0-9a-f]*\\) .*/\\1/p')"""
     )
     name = shell.join([each.name])
-    return f'if {_unproved(each)} && {found}{whole}; then set -- "$@" {name}; taken="$taken {digest}"; fi'
+    return f'if {_unproved(each)} && {found}{whole}; then taken="$taken {digest}"; set -- "$@" {name}; fi'
 
 
 def _is_in(variable: str, pattern: str) -> str:
