@@ -326,10 +326,10 @@ class Job:
             raise error
         assert now  # noqa: S101
         size = self._size(now, content)
-        self.notices = tuple(filter(None, [labels_gone(self.existing, now)]))
+        self.notices += tuple(filter(None, [labels_gone(self.existing, now)]))
         self.previous = was.digest if was and was.digest != now.digest else ""
         if self.taken:
-            self.notices = ("somebody else gave that name meanwhile, with this digest",)
+            self.notices += ("somebody else gave that name meanwhile, with this digest",)
             return self._result(now.digest, Status.UNCHANGED, "", seconds=seconds, size=size)
         return self._result(now.digest, Status.CHANGED, method, seconds=seconds, size=size)
 

@@ -106,16 +106,13 @@ def test_local_is_used_where_it_is_known(
     version: str, tag: list[str], imported: list[str], exported: list[str]
 ) -> None:
     one = ctr(version)
-    assert words(one.tag("k8s.io", "a:1", "b:1", force=False)) == ["images", *tag, "a:1", "b:1"]
+    assert words(one.tag("k8s.io", "a:1", "b:1")) == ["images", *tag, "a:1", "b:1"]
     assert words(one.import_stdin("k8s.io")) == ["images", *imported]
     assert words(one.export_stdout("k8s.io", "a:1")) == ["images", *exported]
 
 
-def test_force_is_given_only_where_it_is_asked_for() -> None:
-    assert "--force" not in ctr("2.1.9").tag("k8s.io", "a:1", "b:1", force=False)
-    assert words(ctr("2.1.9").tag("k8s.io", "a:1", "b:1", force=True)) == [
-        "images", "tag", "--local", "--force", "a:1", "b:1",
-    ]  # fmt: skip
+def test_no_tag_is_forced_since_that_deletes_the_name_first() -> None:
+    assert words(ctr("2.1.9").tag("k8s.io", "a:1", "b:1")) == ["images", "tag", "--local", "a:1", "b:1"]
 
 
 def test_old_imports_and_exports_name_the_repository_and_the_ref() -> None:

@@ -66,7 +66,7 @@ class Yard(FakeHost):
 
     def survey(self, namespaces: Sequence[str], _: Mapping[str, str]) -> tuple[Facts, dict[str, Answer]]:
         store = "\n".join(["namespace k8s.io", *self.blobs])
-        return self.facts(namespaces), {"store": Answer(0, store.encode(), ""), "active": OK, "check": OK}
+        return self.facts(namespaces), {"store": Answer(0, store.encode(), ""), "active": OK, "check": OK, "room": OK}
 
     @contextlib.contextmanager
     def lost_connection(self) -> Iterator[None]:
