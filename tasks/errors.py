@@ -26,6 +26,7 @@
         ├── DaemonUnreachable       daemon-unreachable
         ├── PermissionDenied        permission-denied
         ├── GarbledAnswer           garbled-answer
+        │   └── AnswerTooLarge        answer-too-large: the host says more than is taken in
         ├── RemoteTimeout           timeout
         ├── ImageNotFound           image-not-found
         ├── ReferenceExists         reference-exists
@@ -233,6 +234,12 @@ class GarbledAnswer(HostError):
     """The answer does not have the shape that this ctr's version gives."""
 
     kind = "garbled-answer"
+
+
+class AnswerTooLarge(GarbledAnswer):
+    """The host printed more than one question, or the answers of all hosts together, may hold."""
+
+    kind = "answer-too-large"
 
 
 class RemoteTimeout(HostError):

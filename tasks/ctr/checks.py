@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 
 from tasks.ctr.commands import Ctr
-from tasks.oci.reference import is_digest
+from tasks.ctr.images import split_row
+from tasks.text import shown
 
-_STATUS = re.compile(r"(complete|incomplete|unavailable|error)(?: \([^)]*\))?")
+_STATUS = re.compile(r"(complete|incomplete|unavailable|error)(?: \([^)]{0,40}\))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,8 @@ def parse_checks(text: str) -> dict[str, Check]:
     A name that has a digest in it is left out as well: another one must not get its state.
     """
     found = {}
-    for line in text.splitlines():
-        words = line.split()
-        digests = [i for i, word in enumerate(words) if is_digest(word) and i >= 2]
-        if len(digests) != 1 or not (status := _STATUS.match(" ".join(words[digests[0] + 1 :]))):
-            continue
-        at = digests[0]
-        found[" ".join(words[: at - 1])] = Check(status[1] == "complete", words[-1] == "true", status[0])
+    for line in text.split("\n"):
+        row = split_row(line)
+        if row and (status := _STATUS.match(" ".join(row[3]))):
+            found[row[0]] = Check(status[1] == "complete", row[3][-1] == "true", shown(status[0]))
     return found

@@ -77,16 +77,16 @@ def parse_store(store: str, active: str, namespace: str, now: datetime) -> Store
     found: dict[str, set[str]] = {}
     labels: dict[str, tuple[str, ...]] = {}
     there = ""
-    for line in store.splitlines():
+    for line in store.split("\n"):
         words = line.split()
         if line.startswith("namespace "):
-            there = words[1]
+            there = line.partition(" ")[2]
         elif words and is_digest(words[0]):
             found.setdefault(there, set()).add(words[0])
             if there == namespace and len(words) > 1 and (keys := expired_labels(words[-1], now)):
                 labels[words[0]] = keys
     others = [digests for name, digests in found.items() if name != namespace]
-    ingests = expired_ingests(active.splitlines(), now)
+    ingests = expired_ingests(active.split("\n"), now)
     return Store(frozenset(found.get(namespace, ())), frozenset[str]().union(*others), labels, ingests)
 
 

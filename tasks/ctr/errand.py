@@ -14,10 +14,12 @@ from tasks.ctr.shell import Answer
 from tasks.oci.registry import Seen, headers
 
 TYPED = 4000  # bytes of a line that a terminal holds
+_HEAD = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3}) ?([^\r\n]*)\r?\n((?:[^\r\n]+\r?\n)*)\r?\n?")
 _END = "\x04"  # of what a terminal is typed
 _NO_TOOL = 127
 _NOBODY = "/proc/self/task"  # a folder without a single file, on every host
 LONG_HEAD = "a head of more than 64 KiB"
+_MOST_HEAD = 1 << 16  # bytes of an answer's status line and headers, as http.client takes them
 _HEADS = 5  # a proxy's and the registry's, with some to spare
 # curl's exit statuses (curl(1)); 51 and 60 are about certificates.
 _CURL = {5: Seen.UNRESOLVED, 6: Seen.UNRESOLVED, 7: Seen.REFUSED, 28: Seen.NO_ANSWER, 52: Seen.NO_ANSWER}
@@ -83,27 +85,24 @@ def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | Seen:
     """Status, reason, headers (names in lower case) and body of the answer; or why there is none."""
     tool, _, data = answer.stdout.partition(b"\n")
     if tool == b"wget":  # its head is on stderr, each line indented
-        head = "\n".join(line[2:] for line in answer.stderr.splitlines() if line.startswith("  "))
+        head = "\n".join(line[2:] for line in answer.stderr.split("\n") if line.startswith("  "))
         data = head.encode() + b"\n\n" + data
     for _ in range(_HEADS):
-        if not (match := _HEAD.match(data)):
+        if not (match := _HEAD.match(data[:_MOST_HEAD])):
             break
         body = data[match.end() :]
         if body.startswith(b"HTTP/"):  # that was the proxy's
             data = body
             continue
-        lines = [line.partition(":") for line in match[3].decode("latin-1").splitlines()]
+        lines = [line.partition(":") for line in match[3].decode("latin-1").split("\n")]
         fields = headers((name.strip(), value.strip()) for name, _, value in lines)
         return Seen.NO_REGISTRY if fields is None else (int(match[1]), match[2].decode("latin-1"), fields, body)
     return _why(answer)
 
 
-_HEAD = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3}) ?([^\r\n]*)\r?\n((?:[^\r\n]+\r?\n)*)\r?\n?")
-
-
 def last_words(answer: Answer) -> str:
     """What the tool said; of curl not its advice."""
-    found = re.search(r"curl: \(\d+\).*", answer.stderr)
+    found = re.search(r"curl: \(\d{1,3}\).{0,400}", answer.stderr)
     return found[0] if found else shell.tail(answer.stderr, lines=1)
 
 

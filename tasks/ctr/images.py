@@ -11,7 +11,13 @@ from fnmatch import fnmatchcase
 from tasks.ctr.commands import CRI_MANAGED
 from tasks.errors import BadReference, GarbledAnswer
 from tasks.oci.descriptor import Platform
-from tasks.oci.reference import Reference, is_digest
+from tasks.oci.reference import DIGEST, Reference, is_digest
+from tasks.text import shown_name
+
+_DIGEST_CELL = re.compile(rf"(?<= )(?:{DIGEST})(?= |$)")
+_TWO_WORDS = re.compile(r" *[^ ]+ +[^ ]+")
+_PLATFORM = re.compile(r"[^/]+/[^/]+(?:/[^/]+)?")
+_MOST_COMPARED = 2000  # names that are looked at for one that is alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,7 @@ class Image:
 
     Attributes:
         media_type: of the target; ``digest`` is the target's digest.
+        name: exactly as it is, with whatever characters; `shown_name` is for people.
         size: as ctr prints it, of the host's platform alone; only to be shown.
         platforms: all that the index names, though their content may be absent.
     """
@@ -43,7 +50,7 @@ class Image:
     @property
     def listed(self) -> tuple[Platform, ...]:
         """The platforms that ctr lists."""
-        return tuple(Platform.parse(each) for each in self.platforms.split(",") if each.count("/") in (1, 2))
+        return tuple(Platform.parse(each) for each in self.platforms.split(",") if _PLATFORM.fullmatch(each))
 
     @property
     def ordinary(self) -> bool:
@@ -65,24 +72,28 @@ def parse_images(text: str) -> tuple[Image, ...]:
 
 
 def _parse_row(line: str, column: int) -> Image:
-    """Names and labels may have spaces and digests in them; then the target is the digest in its column."""
-    cells = list(re.finditer(r"\S+", line))
-    words = [cell[0] for cell in cells]
-    digests = [i for i, word in enumerate(words) if is_digest(word) and i >= 2]
-    if len(digests) > 1:
-        digests = [i for i in digests if cells[i].start() == column]
-    if len(digests) != 1 or len(words) < digests[0] + 5:
+    row = split_row(line, column)
+    if row is None or len(row[3]) < 4:
         raise GarbledAnswer("a row of `ctr images ls` has another shape", said=f"the row {line[:200]!r}")
-    at = digests[0]
-    number, unit, platforms, *labels = words[at + 1 :]
-    return Image(
-        line[: cells[at - 2].end()],
-        words[at - 1],
-        words[at],
-        f"{number} {unit}",
-        platforms,
-        frozenset(" ".join(labels).split(",")) - {"-"},
-    )
+    name, media_type, digest, (number, unit, platforms, *labels) = row
+    held = frozenset(" ".join(labels).split(",")) - {"-"}
+    return Image(name, media_type, digest, f"{shown_name(number)} {shown_name(unit)}", shown_name(platforms), held)
+
+
+def split_row(line: str, column: int | None = None) -> tuple[str, str, str, list[str]] | None:
+    """Name, type, digest, and the words behind it, of a row of a table of images; None for another shape.
+
+    Names and labels may have spaces and digests in them; then the target is the digest in its column. Words end at
+    spaces alone: of Unicode's others a name may have any, and two names that differ in them are two.
+    """
+    first = _TWO_WORDS.match(line)
+    found = list(_DIGEST_CELL.finditer(line, first.end())) if first else []
+    if len(found) > 1:
+        found = [digest for digest in found if digest.start() == column]
+    if len(found) != 1:
+        return None
+    name, _, media_type = line[: found[0].start()].rstrip(" ").rpartition(" ")
+    return name.rstrip(" "), media_type, found[0][0], [word for word in line[found[0].end() :].split(" ") if word]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +154,7 @@ class Listing:
 
     def close_to(self, wanted: str, most: int = 3) -> list[str]:
         """Names that a user may have meant: the same repository name first, then alike ones."""
-        names = [image.name for image in self.images if image.ordinary]
+        names = [image.name for image in self.images if image.ordinary][:_MOST_COMPARED]
         last = _last_component(wanted)
         same = [name for name in names if last and _last_component(name) == last]
         alike = difflib.get_close_matches(wanted, names, n=most, cutoff=0.75)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.ctr import shell
 from tasks.ctr.commands import Ctr
@@ -12,7 +12,7 @@ from tasks.ctr.failures import daemon_trouble, required
 from tasks.ctr.images import Listing
 from tasks.ctr.shell import Answer, Script
 from tasks.ctr.version import Capabilities, Version
-from tasks.errors import CtrNotFound, DaemonUnreachable, GarbledAnswer, PermissionDenied
+from tasks.errors import AnswerTooLarge, CtrNotFound, DaemonUnreachable, GarbledAnswer, PermissionDenied
 from tasks.oci.descriptor import Platform
 
 # Where distributions keep a ctr that PATH does not show; each line is a whole command.
@@ -40,7 +40,8 @@ _SOCKETS = (
     "/run/docker/containerd/containerd.sock",
 )
 _OWN_SOCKET = {"k3s": _SOCKETS[1], "rke2": _SOCKETS[1], "k0s": _SOCKETS[2], "microk8s": _SOCKETS[3]}
-_IMPORT = re.compile(r"^\s+import\s", re.MULTILINE)  # what the help of every ctr's images lists
+_IMPORT = re.compile(r"^[ \t]+import[ \t]", re.MULTILINE)  # what the help of every ctr's images lists
+_MOST_NAMESPACES = 1000  # of one containerd; each is one more question
 DEFAULT_ROOT, _CONTENT = "/var/lib/containerd", "io.containerd.content.v1.content"
 
 
@@ -163,30 +164,46 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
         else Capabilities.of_version(version)
     )
     sockets = _lines(answers["sockets"])
-    address = sockets.pop().partition(" ")[2]
+    address = sockets.pop().partition(" ")[2] if sockets else ""
     _require_daemon(settings, sockets, address, user, answers)
     if version is None and not _IMPORT.search(answers["help"].text):
         raise CtrNotFound(
             f"{command!r} is no ctr", said=shell.tail(printed), hint="mend ctr_command for this host in the inventory"
         )
-    server = re.search(r"^Server:\n\s+Version:\s*(\S+)", answers["version"].text, re.MULTILINE)
+    server = _server(answers["version"].text)
     plugins = _parse_plugins(answers["plugins"].text)
     return Facts(
         user=user,
         sudo=sudo not in ("", "sudo="),
         ctr=Ctr(tuple(command.split()), address, capabilities, settings.snapshotter),
-        client=version.text if version else printed.strip(),
-        server=server[1] if server else "",
+        client=version.text if version else shell.tail(printed, lines=1),
+        server=server,
         sockets=tuple(line.partition(" ")[2] for line in sockets),
-        namespaces=tuple(_lines(answers["namespaces"])),
+        namespaces=_namespaces(answers["namespaces"]),
         listings={
             namespace: Listing.parse(namespace, required(answers[f"images-{number}"], f"namespace {namespace}").text)
             for number, namespace in enumerate(namespaces)
         },
-        cri=_labels_names(server[1] if server else "") and any(plugin.is_cri and plugin.ok for plugin in plugins),
+        cri=_labels_names(server) and any(plugin.is_cri and plugin.ok for plugin in plugins),
         content_root=_content_root(settings, plugins),
         platform=Platform.of_machine(machine),
     )
+
+
+def _namespaces(answer: Answer) -> tuple[str, ...]:
+    found = tuple(_lines(answer))
+    if len(found) > _MOST_NAMESPACES:
+        raise AnswerTooLarge(
+            f"containerd there has {len(found)} namespaces, more than the {_MOST_NAMESPACES} that are looked at",
+            hint="look at them by hand: ctr namespaces ls",
+        )
+    return found
+
+
+def _server(text: str) -> str:
+    """The daemon's version, of ``ctr version``: the first one below ``Server:``."""
+    below = text.partition("Server:\n")[2].split("\n", 1)[0].split()
+    return shell.tail(below[1]) if len(below) > 1 and below[0] == "Version:" else ""
 
 
 def _labels_names(server: str) -> bool:
@@ -206,11 +223,11 @@ def content_root(root: str) -> str:
 
 
 def _lines(answer: Answer) -> list[str]:
-    return [line.strip() for line in answer.text.splitlines() if line.strip()]
+    return [line.strip() for line in answer.text.split("\n") if line.strip()]
 
 
 def _ctr(settings: Settings, answer: Answer) -> tuple[str, str]:
-    lines = answer.text.splitlines()
+    lines = answer.text.split("\n")
     command = lines[0].strip() if lines else ""
     if not command:
         where = settings.command or "PATH, the usual places, k3s, RKE2, k0s or microk8s"
@@ -264,16 +281,16 @@ class _Plugin:
 
 def _parse_plugins(text: str) -> list[_Plugin]:
     """Parses ``plugins ls -d``: a block of ``Key: value`` a plugin, exports indented below ``Exports:``."""
-    plugins = []
-    for block in re.split(r"^Type:", text, flags=re.MULTILINE)[1:]:
-        identity = re.search(r"^ID:\s+(\S+)", block, re.MULTILINE)
-        root = re.search(r"^\s+root\s+(\S+)", block, re.MULTILINE)
-        plugins.append(
-            _Plugin(
-                block.split(None, 1)[0],
-                identity[1] if identity else "",
-                root[1] if root else "",
-                re.search(r"^Error:", block, re.MULTILINE) is None,
-            )
-        )
+    plugins: list[_Plugin] = []
+    for line in text.split("\n"):
+        key, _, value = line.partition(":")
+        words = line.split(None, 2)
+        if key == "Type":
+            plugins.append(_Plugin(value.strip(), "", "", True))
+        elif plugins and key == "ID":
+            plugins[-1] = replace(plugins[-1], id=value.strip())
+        elif plugins and key == "Error":
+            plugins[-1] = replace(plugins[-1], ok=False)
+        elif plugins and not plugins[-1].root and line[:1].isspace() and words[:1] == ["root"] != words:
+            plugins[-1] = replace(plugins[-1], root=words[1])
     return plugins

@@ -11,19 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _ESCAPE = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\r")
-_BAR = re.compile(
-    rb"\W*(?P<name>\S.*?):?\s+(?P<state>[a-z]+)\s+"
-    rb"\|[+-]*\|\s*(?:(?P<done>[\d.]+ ?\w*)/(?P<total>[\d.]+ ?\w*))?\s*"
-)
-_FOOT = re.compile(rb"\s*(?:.*\t)?elapsed: .*total: .*")
-_TREE = re.compile(rb"\W*(?P<name>[^\t]+)\t(?P<state>[a-z ]+)\t?|application/vnd\.\S+ sha256:[0-9a-f]{64}\t?")  # 2.x
-_METER = re.compile(rb"ferry-read: (\d+)")  # transfer's own
+_STATE, _STATES = re.compile(rb"[a-z]+"), re.compile(rb"[a-z ]+")
+_AMOUNT = re.compile(rb"([0-9.]{1,20}) ?([KMGT]?)i?B?")  # ``1.5 MiB``, or ``1.5 Mi`` where its column is narrow
+_BLOB = re.compile(rb"application/vnd\.\S+ sha256:[0-9a-f]{64}\t?")  # 2.x
+_METER = re.compile(rb"ferry-read: ([0-9]{1,18})")  # transfer's own
+_DRAWN = bytes(
+    set(range(256)) - set(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
+)  # before a name
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|\((?P<short>[0-9a-f]{12})\)")
-_UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_UNITS = {b"": 1, b"K": 1 << 10, b"M": 1 << 20, b"G": 1 << 30, b"T": 1 << 40}
 _DONE = ("done", "complete", "exists", "committing")
 _MOVING = 1 << 10  # bytes a second; Go's runtime wakes itself through a pipe, some bytes each time
 _PROMPT = re.compile(rb"^Password: ", re.MULTILINE)  # on stdout, without a newline: what comes next is on its line
 _LONGEST = 1 << 12  # bytes of a line that may still become one of progress
+_MOST_ITEMS = 10_000  # that are told of; an image has a hundred layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,40 +94,69 @@ class Progress:
         return b"" if self._is_progress(rest) else rest
 
     def _is_progress(self, line: bytes) -> bool:
+        if len(line) > _LONGEST:
+            return False
         bare = _ESCAPE.sub(b"", line)
         if meter := _METER.fullmatch(bare):
             before, self._sampled = self._sampled, int(meter[1])
             self.read = self._sampled if self._sampled - before >= _MOVING else self.read
             return True
-        if bar := _BAR.fullmatch(bare):
-            done, total = (bar[name].decode() if bar[name] else None for name in ("done", "total"))
-            self._take(bar["name"].decode("utf-8", "replace"), bar["state"].decode(), done, total)
+        if bar := _bar(bare):
+            self._take(*bar)
             return True
         if bare.startswith(b"unpacking "):
             self.unpacking = True
-        tree = _TREE.fullmatch(bare)
-        if tree and tree["state"] == b"already exists":
-            self._take(tree["name"].decode("utf-8", "replace"), "exists", None, None)
-        return bool(tree or _FOOT.fullmatch(bare)) or (bare == b"" and line != b"")
+        tree = _tree(bare)
+        if tree and tree[1] == "already exists":
+            self._take(tree[0], "exists")
+        return bool(tree or _BLOB.fullmatch(bare) or _is_foot(bare)) or (bare == b"" and line != b"")
 
-    def _take(self, name: str, state: str, done: str | None, total: str | None) -> None:
+    def _take(self, name: str, state: str, done: int = 0, total: int | None = None) -> None:
         if state in ("resolving", "resolved"):  # the name itself
             return
         found = _DIGEST.search(name)
         key = name if not found else self._short.get(found["short"], name) if found["short"] else found[0]
         before = self.items.get(key)
-        size = self._sizes.get(key) or (_bytes(total) if total else before.total if before else None)
-        part = min(_bytes(done), size or _bytes(done)) if done else 0
+        if not before and len(self.items) >= _MOST_ITEMS:
+            return
+        size = self._sizes.get(key) or (total if total is not None else before.total if before else None)
+        part = min(done, size or done)
         finished = state in _DONE and size is not None
         self.items[key] = Item(state, size if finished and size else part, size)
 
 
-def _bytes(text: str) -> int:
-    """A size as ctr prints it: ``1.5 MiB``, or ``1.5 Mi`` where its column is narrow."""
-    match = re.fullmatch(r"([\d.]+) ?([KMGT]?)i?B?", text)
-    if not match:
-        return 0
+def _bar(line: bytes) -> tuple[str, str, int, int | None] | None:
+    """Name, state, bytes so far and in all of ``NAME: STATE |++--| 1.0 MiB/2.0 MiB``, where the line is such a one."""
+    head, _, rest = line.partition(b"|")
+    bar, end, amounts = rest.partition(b"|")
+    told = head.rsplit(None, 1)
+    if not (end and not bar.strip(b"+-") and head[-1:].isspace() and len(told) == 2 and _STATE.fullmatch(told[1])):
+        return None
+    name = told[0].lstrip(_DRAWN).removesuffix(b":")
+    done, both, total = amounts.strip().partition(b"/")
+    if not name or (done and not (both and _AMOUNT.fullmatch(done) and _AMOUNT.fullmatch(total))):
+        return None
+    return _text(name), told[1].decode(), _bytes(done), _bytes(total) if both else None
+
+
+def _tree(line: bytes) -> tuple[str, str] | None:
+    """Name and state of 2.x's ``└──NAME<tab>STATE<tab>``."""
+    name, tab, state = line.lstrip(_DRAWN).removesuffix(b"\t").partition(b"\t")
+    return (_text(name), state.decode()) if tab and name and _STATES.fullmatch(state) else None
+
+
+def _is_foot(line: bytes) -> bool:
+    before, found, behind = line.partition(b"elapsed: ")
+    return bool(found) and b"total: " in behind and (not before.strip() or before.endswith(b"\t"))
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _bytes(text: bytes) -> int:
+    match = _AMOUNT.fullmatch(text)
     try:
-        return int(float(match[1]) * _UNITS[f"{match[2]}iB" if match[2] else ""])
+        return int(float(match[1]) * _UNITS[match[2]]) if match else 0
     except ValueError:
         return 0

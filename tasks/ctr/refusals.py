@@ -36,19 +36,20 @@ _WORDS = (
     (Seen.NO_TLS, r"server gave HTTP response to HTTPS client"),
     (Seen.DENIED, r"insufficient_scope|\b403 Forbidden|denied: requested access"),
     (Seen.UNAUTHORIZED, r"\b401 Unauthorized|no basic auth credentials|authorization failed"),
-    (Seen.FAILED, r"(?:status|response)[^\"\n]*: (?:5\d\d|429)\b|\b(?:5\d\d|429) [A-Z][a-z]+|toomanyrequests"),
-    (Seen.FAILED, r"quota [^\"\n]*exceeded|exceed\w* [^\"\n]*(?:quota|upper limit)"),
+    (Seen.FAILED, r"(?:status|response)[^\"\n]{0,1000}: (?:5\d\d|429)\b|\b(?:5\d\d|429) [A-Z][a-z]+|toomanyrequests"),
+    (Seen.FAILED, r"quota [^\"\n]{0,1000}exceeded|exceed\w{0,8} [^\"\n]{0,1000}(?:quota|upper limit)"),
     # docker-registry rewrites its links in place: of several hosts that push the same blobs at once, one may see none.
-    (Seen.FAILED, r'failed commit on ref "[^"]*": unexpected [^\n]*\b400 Bad Request'),
+    (Seen.FAILED, r'failed commit on ref "[^"]{0,1000}": unexpected [^\n]{0,1000}\b400 Bad Request'),
     # In this race ctr loses what the registry said of the manifest; the next try tells it.
     (Seen.FAILED, r"io: read/write on closed pipe"),
     (Seen.NOT_FOUND, r"\b404 Not Found|(?<!\")(?:: |\w )not found$|repository does not exist"),
     (Seen.BROKEN_OFF, r"\bEOF\b|connection reset|broken pipe|closed network connection|server closed idle|GOAWAY"),
     (Seen.BROKEN_OFF, r"failed size validation"),  # to 1.5: what came of a layer was too short
 )
-_LOCAL = re.compile(r'image "[^"]*": not found|content digest sha256:\w+: not found|no match for platform')
+_LOCAL = re.compile(r'image "[^"]{0,1000}": not found|content digest sha256:\w{1,200}: not found|no match for platform')
 _INCOMPLETE = "missing in your target registry"  # of an index, which ctr 1.0 pushes without its other platforms
 _WANTS_TLS = re.compile(r"\b400 Bad Request")
+_MOST = 1 << 14  # characters of them that are looked at; the cause is the last
 
 
 def meaning(stderr: str, registry: Registry) -> Seen | None:
@@ -64,7 +65,7 @@ def meaning(stderr: str, registry: Registry) -> Seen | None:
 def _last_words(stderr: str) -> str:
     """ctr's own error; 1.5 to 1.7 log what went wrong with other hosts before it."""
     _, found, said = stderr.rpartition("ctr: ")
-    return said.strip() if found else shell.tail(stderr)
+    return said.strip()[-_MOST:] if found else shell.tail(stderr)
 
 
 _KINDS: dict[Seen, type[RegistryError]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from tasks.ctr.probe import Settings
 from tasks.errors import DiskFull
 from tasks.oci.descriptor import Descriptor
 
+_NUMBER = re.compile(r"-?[0-9]{1,15}")  # KiB
 _GROWTH = 3  # times its size that a compressed layer takes when it is unpacked; two to four are usual
 
 
@@ -66,7 +68,7 @@ def _row(words: list[str]) -> Space | None:
     """Device and mount point may have spaces: the sizes are the three numbers before a percentage."""
     for place in range(4, len(words)):
         numbers = words[place - 3 : place]
-        if words[place].endswith("%") and all(n.lstrip("-").isdecimal() for n in numbers) and int(numbers[0]):
+        if words[place].endswith("%") and all(_NUMBER.fullmatch(n) for n in numbers) and int(numbers[0]):
             size, used, available = (int(n) << 10 for n in numbers)
             return Space(size, max(0, size - used), max(0, available), shell.printable(" ".join(words[place + 1 :])))
     return None

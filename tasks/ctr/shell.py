@@ -152,6 +152,7 @@ def _frames(boundary: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
 
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_MOST_SAID = 1 << 16  # characters that the last lines are looked for in
 _LOG_LINE = re.compile(r'time="[^"]*" level=(?:trace|debug|info|warning) ')
 
 
@@ -162,6 +163,6 @@ def printable(line: str) -> str:
 
 def tail(text: str, lines: int = 6, width: int = 400) -> str:
     """The last lines of what a host said, escape sequences and log noise taken out, ready to be shown."""
-    kept = [line for line in map(printable, text.splitlines()) if line]
+    kept = [line for line in map(printable, text[-_MOST_SAID:].splitlines()) if line]
     kept = [line for line in kept if not _LOG_LINE.match(line)] or kept
     return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in kept[-lines:])

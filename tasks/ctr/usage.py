@@ -6,16 +6,16 @@ snapshot still tells what it stands on: the content store's labels lead from an 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tasks.ctr.commands import Ctr
 from tasks.ctr.images import Listing
+from tasks.errors import AnswerTooLarge
 from tasks.oci.reference import is_digest
 
-_CONTENT = re.compile(r"containerd\.io/gc\.ref\.content[^=,]*=(sha256:[0-9a-f]{64})")
-_SNAPSHOT = re.compile(r"containerd\.io/gc\.ref\.snapshot\.[^=,]+=(sha256:[0-9a-f]{64})")
+_CONTENT, _SNAPSHOT = "containerd.io/gc.ref.content", "containerd.io/gc.ref.snapshot."
+_MOST_STEPS = 3_000_000  # from blob to blob, for all images; a thousand images of ten layers take 20,000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +46,36 @@ def questions(ctr: Ctr, namespace: str) -> dict[str, str]:
 
 def parse_containers(text: str) -> tuple[Container, ...]:
     """Parses ``containers ls``: CONTAINER IMAGE RUNTIME, ``-`` for no image."""
-    rows = [line.split() for line in text.splitlines()[1:]]
+    rows = [line.split() for line in text.split("\n")[1:]]
     return tuple(Container(row[0], row[1]) for row in rows if len(row) > 1)
 
 
 def parse_parents(text: str) -> dict[str, str]:
     """Parses ``snapshots ls``: KEY PARENT KIND, to parent by key; a base has none and is left out."""
-    rows = [line.split() for line in text.splitlines()[1:]]
+    rows = [line.split() for line in text.split("\n")[1:]]
     return {row[0]: row[1] for row in rows if len(row) == 3}
 
 
 def parse_blobs(text: str) -> dict[str, Blob]:
     """Parses ``content ls`` for its labels alone; sizes and ages have one word or two."""
     found = {}
-    for line in text.splitlines():
-        digest = line.split(None, 1)[0] if line.strip() else ""
-        if is_digest(digest):
-            found[digest] = Blob(frozenset(_CONTENT.findall(line)), frozenset(_SNAPSHOT.findall(line)))
+    for line in text.split("\n"):
+        words = line.split(None, 1)
+        if words and is_digest(words[0]):
+            found[words[0]] = Blob(*_held(words[-1]))
     return found
+
+
+def _held(row: str) -> tuple[frozenset[str], frozenset[str]]:
+    """What the labels at a row's end hold: content, and snapshots."""
+    content, snapshots = set(), set()
+    for label in row.split(","):
+        key, _, value = label.partition("=")
+        key = key.split()[-1] if key.strip() else ""
+        if is_digest(held := value.strip()):
+            content |= {held} if key.startswith(_CONTENT) else set()
+            snapshots |= {held} if key.startswith(_SNAPSHOT) else set()
+    return frozenset(content), frozenset(snapshots)
 
 
 def used(
@@ -73,27 +85,37 @@ def used(
 
     A container's own snapshot has its id as its key: so CRI, ctr and nerdctl name it. Where its name's image does
     not have that snapshot, every image that has it counts.
+
+    Raises:
+        AnswerTooLarge: the labels lead on and on.
     """
-    snapshots = {digest: _snapshots(digest, blobs) for digest in {image.digest for image in listing.images}}
+    named = {image.name: image.digest for image in reversed(listing.images)}
+    on = _images_by_snapshot(set(named.values()), blobs)
     found: dict[str, list[str]] = {}
     for container in containers:
-        image, parent = listing.get(container.image), parents.get(container.id)
-        digests = {image.digest} if image else set()
-        if parent and not any(parent in snapshots[digest] for digest in digests):
-            digests |= {digest for digest, names in snapshots.items() if parent in names}
-        for digest in digests:
-            found.setdefault(digest, []).append(container.id)
+        digest, having = named.get(container.image), on.get(parents.get(container.id, ""), set())
+        for each in having if digest is None else {digest} if digest in having else {digest} | having:
+            found.setdefault(each, []).append(container.id)
     return found
 
 
-def _snapshots(digest: str, blobs: Mapping[str, Blob]) -> set[str]:
-    """What was unpacked of a target: its own snapshots, and those of all that its labels lead to."""
-    found: set[str] = set()
-    seen, left = {digest}, [digest]
-    while left:
-        if blob := blobs.get(left.pop()):
-            found |= blob.snapshots
-            new = blob.content - seen
-            seen |= new
-            left += new
+def _images_by_snapshot(digests: Iterable[str], blobs: Mapping[str, Blob]) -> dict[str, set[str]]:
+    """The targets by what was unpacked of them: their own snapshots, and those of all that their labels lead to."""
+    found: dict[str, set[str]] = {}
+    steps = 0
+    for digest in digests:
+        seen, left = {digest}, [digest]
+        while left:
+            if blob := blobs.get(left.pop()):
+                for snapshot in blob.snapshots:
+                    found.setdefault(snapshot, set()).add(digest)
+                new = blob.content - seen
+                seen |= new
+                left += new
+                steps += 1 + len(blob.content) + len(blob.snapshots)
+            if steps > _MOST_STEPS:
+                raise AnswerTooLarge(
+                    "the labels of the content there lead from blob to blob without an end in sight",
+                    hint="look at them by hand: ctr content ls",
+                )
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?P<rest>\S*)")
+_VERSION = re.compile(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?(?P<rest>\S{0,200})", re.ASCII)
 _PRERELEASE = re.compile(r"-(?:alpha|beta|rc)\b", re.IGNORECASE)
 
 
@@ -101,7 +101,7 @@ class Capabilities:
         Args:
             text: ``images --help``, ``images tag --help`` and ``images import --help``, one after the other.
         """
-        tag = re.search(r"^\s+tag\s", text, re.MULTILINE) is not None
+        tag = re.search(r"^[ \t]+tag[ \t]", text, re.MULTILINE) is not None
         oci_name = "--oci-name" in text
         platform = tag and re.search(r"--platform \w", text) is not None  # of import
         return cls(

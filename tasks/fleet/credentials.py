@@ -154,7 +154,7 @@ def _ask(helper: str, key: str, file: Path) -> Login | None:
     try:
         answer = _object(json.loads(done.stdout))
         username, password = str(answer["Username"]), Secret(str(answer["Secret"]))
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise UsageError(f"{named}, whose answer is no login", hint=f"try: echo {key} | {program} get") from error
     if username == "<token>":
         raise UsageError(f"{named}, which has an identity token, which ctr cannot be given", hint="use a password")

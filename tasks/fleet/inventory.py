@@ -264,6 +264,8 @@ def _compose(file: Path) -> yaml.Node | None:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise BadInventory(f"{file}{line}: not YAML: {problem}") from error
+    except RecursionError as error:
+        raise BadInventory(f"{file} is nested too deeply") from error
     return node
 
 
@@ -305,6 +307,8 @@ def _vars(node: yaml.Node, what: str, file: Path) -> Vars:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise BadInventory(f"{file}:{mark.line + 1 if mark else '?'}: {getattr(error, 'problem', error)}") from error
+    except ValueError as error:  # a number of thousands of digits, a date that is none
+        raise BadInventory(f"{_where(file, node)}: {what}: {error}") from error
     finally:
         loader.dispose()
 

@@ -198,7 +198,7 @@ class Run:
         """From its run.json; None where that cannot be read."""
         try:
             return cls(json.loads(file.read_text(encoding="utf-8")), file.parent)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     @property

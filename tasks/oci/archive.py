@@ -11,6 +11,8 @@ import json
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import islice
 from typing import IO, Any
 
 from tasks.errors import BadArchive, BadReference
@@ -64,11 +66,16 @@ class Archive:
     documents: Mapping[str, bytes]
     extents: Mapping[str, Extent]
     made: Mapping[str, bytes] = field(default_factory=dict)
+    _parsed: dict[str, Manifest] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def digests(self) -> frozenset[str]:
         """Every blob that is there."""
         return frozenset(self.extents) | frozenset(self.made)
+
+    def has(self, digest: str) -> bool:
+        """Whether a blob is there."""
+        return digest in self.extents or digest in self.made
 
     def size(self, digest: str) -> int:
         """A blob's length in bytes."""
@@ -76,7 +83,9 @@ class Archive:
 
     def manifest(self, digest: str) -> Manifest:
         """The manifest or index of this digest; an empty one where it is not there."""
-        return Manifest.parse(self.documents[digest]) if digest in self.documents else Manifest()
+        if digest not in self._parsed:
+            self._parsed[digest] = Manifest.parse(self.documents[digest]) if digest in self.documents else Manifest()
+        return self._parsed[digest]
 
     def platform(self, manifest: Descriptor) -> Platform | None:
         """What a manifest is for, by its index or its config; None where neither says."""
@@ -96,7 +105,7 @@ class Archive:
     def absent(self, manifest: Descriptor) -> list[str]:
         """What a manifest needs and the archive lacks, itself included."""
         needed = [manifest, *self.manifest(manifest.digest).blobs]
-        return [blob.digest for blob in needed if blob.digest not in self.digests]
+        return [blob.digest for blob in needed if not self.has(blob.digest)]
 
 
 def read(file: IO[bytes]) -> Archive:
@@ -256,17 +265,20 @@ def _of_docker(files: _Files, part: Callable[[Extent], _Part]) -> Archive:
     documents: dict[str, bytes] = {}
     extents: dict[str, Extent] = {}
     made: dict[str, bytes] = {}
+    plain = cache(lambda extent: _plain_digest(part(extent)))  # images share layers
     for each in _list(_json(files.document("manifest.json"), "manifest.json"), "manifest.json"):
         if not isinstance(each, dict):
             raise BadArchive("manifest.json lists something that is no image")
         name = str(each.get("Config", ""))
         config, document = files.named(name), files.document(name)
         layers = [files.named(str(layer)) for layer in _list(each.get("Layers"), "the layers in manifest.json")]
-        _check_layers(name, config, _diff_ids(document), layers, part)
+        _check_layers(name, config, _diff_ids(document), layers, plain)
         manifest = _docker_manifest(config, layers)
         target = Descriptor(DOCKER_MANIFEST, f"sha256:{hashlib.sha256(manifest).hexdigest()}", len(manifest))
         extents |= {file.digest: file.extent for file in (config, *layers)}
         made[target.digest] = manifest
+        if sum(map(len, made.values())) > _MOST_KEPT:
+            raise BadArchive(f"its images have more than {_MOST_KEPT >> 20} MiB of manifests")
         documents |= {target.digest: manifest, config.digest: document}
         tags = [str(tag) for tag in _list(each.get("RepoTags") or [], "the tags in manifest.json")]
         entries += [Entry(_full(tag, target), target) for tag in tags] or [Entry("", target)]
@@ -279,16 +291,24 @@ def _diff_ids(config: bytes) -> list[str]:
 
 
 def _check_layers(
-    name: str, config: _File, diff_ids: list[str], layers: list[_File], part: Callable[[Extent], _Part]
+    name: str,
+    config: _File,
+    diff_ids: list[str],
+    layers: list[_File],
+    plain: Callable[[Extent], str],
 ) -> None:
-    """Its name has the config's digest, and the config has those of the uncompressed layers."""
+    """Its name has the config's digest, and the config has those of the uncompressed layers.
+
+    Args:
+        plain: a compressed layer's digest without its compression.
+    """
     claimed = posixpath.basename(name).removesuffix(".json")
     if is_digest(f"sha256:{claimed}") and f"sha256:{claimed}" != config.digest:
         raise BadArchive("a config is not what its name says", said=f"{name}\n{config.digest}")
     if len(diff_ids) != len(layers):
         raise BadArchive(f"an image has {len(layers)} layers, and its config {len(diff_ids)}", said=name)
     for diff_id, layer in zip(diff_ids, layers, strict=True):
-        is_it = _plain_digest(part(layer.extent)) if layer.packed else layer.digest
+        is_it = plain(layer.extent) if layer.packed else layer.digest
         if diff_id != is_it:
             raise BadArchive(
                 "a layer is not the one that its image's config means",
@@ -345,6 +365,7 @@ def _checked(archive: Archive) -> Archive:
     if not archive.entries:
         raise BadArchive("it has no image", hint=_CUT)
     named: dict[str, str] = {}
+    whole: dict[tuple[str, bool], bool] = {}
     for entry in archive.entries:
         if entry.name and named.setdefault(entry.name, entry.target.digest) != entry.target.digest:
             raise BadArchive(
@@ -352,34 +373,49 @@ def _checked(archive: Archive) -> Archive:
                 said=f"{named[entry.name]}\n{entry.target.digest}",
                 hint="save them under names of their own",
             )
-        _check_image(archive, entry.target)
+        _check_image(archive, entry.target, whole)
     return archive
 
 
-def _check_image(archive: Archive, target: Descriptor) -> None:
-    """An index may lack platforms, as one that was pulled does, but not all of them."""
-    _check_document(archive, target, INDEXES | MANIFESTS)
-    manifests = archive.manifests(target)
-    there = [manifest for manifest in manifests if manifest.digest in archive.digests]
-    for manifest in there:
-        _check_document(archive, manifest, MANIFESTS)
-        for blob in archive.manifest(manifest.digest).blobs:
-            _check_size(archive, blob)
-    if not any(not archive.absent(manifest) for manifest in there):
-        missing = [digest for manifest in manifests for digest in archive.absent(manifest)]
+def _check_image(archive: Archive, target: Descriptor, whole: dict[tuple[str, bool], bool]) -> None:
+    """An index may lack platforms, as one that was pulled does, but not all of them.
+
+    Args:
+        whole: what was looked at before: an archive may name one document a thousand times.
+    """
+    if not _is_whole(archive, target, INDEXES | MANIFESTS, whole):
+        missing = (digest for manifest in archive.manifests(target) for digest in archive.absent(manifest))
         raise BadArchive(
             "an image is not whole: blobs that it needs are not in the archive",
-            said="\n".join(missing[:10]),
+            said="\n".join(islice(missing, 10)),
             hint=_CUT,
         )
 
 
-def _check_document(archive: Archive, descriptor: Descriptor, types: Collection[str]) -> None:
+def _is_whole(
+    archive: Archive, target: Descriptor, types: Collection[str], whole: dict[tuple[str, bool], bool]
+) -> bool:
+    _check_type(archive, target, types)
+    key = target.digest, target.is_index
+    if key not in whole:
+        _check_document(archive, target)
+        for blob in archive.manifest(target.digest).blobs:
+            _check_size(archive, blob)
+        there = [each for each in archive.manifest(target.digest).children if archive.has(each.digest)]
+        parts = [_is_whole(archive, each, MANIFESTS, whole) for each in there]
+        whole[key] = any(parts) if target.is_index else not archive.absent(target)
+    return whole[key]
+
+
+def _check_type(archive: Archive, descriptor: Descriptor, types: Collection[str]) -> None:
     _check_size(archive, descriptor)
     if descriptor.media_type not in types:
         raise BadArchive(
             f"{descriptor.digest} is of type {descriptor.media_type[:200]!r}, which is no image that containerd takes"
         )
+
+
+def _check_document(archive: Archive, descriptor: Descriptor) -> None:
     if descriptor.digest not in archive.documents:
         raise BadArchive(f"{descriptor.digest} is no JSON of {_MOST_JSON >> 20} MiB at most, as a manifest is")
     _object(archive.documents[descriptor.digest], descriptor.digest)
@@ -394,7 +430,7 @@ def _check_document(archive: Archive, descriptor: Descriptor, types: Collection[
 
 
 def _check_size(archive: Archive, descriptor: Descriptor) -> None:
-    if descriptor.digest in archive.digests and archive.size(descriptor.digest) != descriptor.size:
+    if archive.has(descriptor.digest) and archive.size(descriptor.digest) != descriptor.size:
         raise BadArchive(
             f"the size of {descriptor.digest} is not the one that it is said to have",
             said=f"said {descriptor.size}\nis   {archive.size(descriptor.digest)}",

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.text import shown_name
+
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -27,6 +29,8 @@ _MACHINES = {
     "loongarch64": ("loong64", ""),
 }
 _DEFAULT_VARIANTS = {("arm64", "v8"), ("amd64", "v1"), ("arm", "v7")}
+MOST = (1 << 63) - 1  # bytes that a size may tell: Go's int64, as image-spec has it
+_LONGEST = 256  # characters of a media type, of a digest, or of a part of a platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,13 @@ class Platform:
 
     @classmethod
     def of_json(cls, data: dict[str, Any]) -> Platform:
-        """The ``platform`` object of an index's descriptor."""
-        return cls(
-            str(data.get("os", "")), str(data.get("architecture", "")), str(data.get("variant", "") or "")
-        )._plain()
+        """The ``platform`` object of an index's descriptor; what is no visible ASCII in it is escaped.
+
+        Raises:
+            ValueError: a part of it is no text, or a long one.
+        """
+        parts = (data.get("os"), data.get("architecture"), data.get("variant"))
+        return cls(*(shown_name(_word(part or "")) for part in parts))._plain()
 
     def takes(self, other: Platform) -> bool:
         """Whether containerd takes what is for the other one in its stead (its `platforms.Only`); variants aside."""
@@ -91,18 +98,18 @@ class Descriptor:
         """A descriptor object of an index or manifest.
 
         Raises:
-            ValueError: where digest or size are absent.
+            ValueError: where digest or size are absent, or anything is not what it is said to be.
         """
         try:
             platform = data.get("platform")
             return cls(
-                str(data.get("mediaType", "")),
-                str(data["digest"]),
-                int(data["size"]),
+                _word(data.get("mediaType") or ""),
+                _word(data["digest"]),
+                _size(data["size"]),
                 Platform.of_json(platform) if platform else None,
             )
-        except (KeyError, TypeError, AttributeError, OverflowError) as error:  # JSON knows Infinity
-            raise ValueError(f"not a descriptor: {data!r}") from error
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"not a descriptor: {ascii(data)[:_LONGEST]}") from error
 
     @property
     def is_index(self) -> bool:
@@ -129,16 +136,36 @@ class Manifest:
         Raises:
             ValueError: where it is neither.
         """
-        data = json.loads(raw)
+        try:
+            data = json.loads(raw)
+        except RecursionError as error:
+            raise ValueError("its JSON is nested too deeply") from error
         if not isinstance(data, dict):
             raise ValueError("neither a manifest nor an index")
         if "manifests" in data:
-            return cls(children=tuple(Descriptor.of_json(d) for d in data["manifests"] or ()))
+            return cls(children=tuple(Descriptor.of_json(d) for d in _list(data["manifests"])))
         if "config" in data:
-            layers = data.get("layers") or ()
-            return cls(blobs=tuple(Descriptor.of_json(d) for d in (data["config"], *layers)))
+            return cls(blobs=tuple(Descriptor.of_json(d) for d in (data["config"], *_list(data.get("layers")))))
         raise ValueError("neither a manifest nor an index")
 
     def child_for(self, platform: Platform) -> Descriptor | None:
         """The index's manifest for exactly this platform, the first where several claim it."""
         return next((child for child in self.children if child.platform == platform), None)
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise ValueError("no text, or a long one")
+    return value
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= MOST:
+        raise ValueError(f"a size is an integer from 0 to {MOST}")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value or [], list):
+        raise ValueError("what should be a list is none")
+    return value or []

@@ -17,7 +17,9 @@ _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]{{
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
+DIGEST = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
+_DIGEST = re.compile(DIGEST)
+_LONGEST = 1024  # characters of a text that may be a reference: a name, a tag and a digest have 520 at most
 
 
 def is_digest(text: str) -> bool:
@@ -112,6 +114,10 @@ def parse_domain(text: str) -> str:
 def _refuse_what_people_paste(text: str) -> None:
     if not text:
         raise BadReference("an image reference is empty", hint="give one such as registry.example/app:1")
+    if len(text) > _LONGEST:
+        raise BadReference(
+            f"{text[:80]!r}… is no image reference: it has {len(text)} characters", hint="the longest have about 500"
+        )
     if "://" in text:
         raise _bad(text, "it has a scheme", f"leave out {text.split('://', 1)[0]}://")
     if any(c.isspace() or not c.isprintable() for c in text):

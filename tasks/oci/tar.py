@@ -27,8 +27,11 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
 _MOST_HEADER = 1 << 16  # bytes of a long name or of pax records
+_MOST_DIGITS = 8  # of a record's length, and the blank behind
 _MOST_SIZE = 1 << 50  # bytes of one file
 _MOST_MEMBERS = 100_000
+_MOST_NAMES = 32 << 20  # characters of all names and links; those of blobs have 77
+_KEYS = ("path", "linkpath", "size", "GNU.sparse.major")  # of pax records: what a member is made of
 _MOST_BEHIND = 16 << 20  # bytes behind the end; tar fills up to a record, of 10 KiB unless told otherwise
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError)
@@ -129,6 +132,7 @@ def members(stream: Stream) -> Iterator[Member]:
         BadArchive: no tar, cut off, or with names and links that lead out of it.
     """
     named: dict[str, str] = {}
+    names = 0
     for _ in range(_MOST_MEMBERS):
         info = _header(stream)
         if info is None:
@@ -147,6 +151,9 @@ def members(stream: Stream) -> Iterator[Member]:
         else:
             data = _size(named.get("size"), data)
             if member := _member(info, named, start, data):
+                names += len(member.name) + len(member.link)
+                if names > _MOST_NAMES:
+                    raise BadArchive("its members have longer names than those of any image")
                 yield member
             named = {}
         stream.skip_to(start + _round_up(data))
@@ -178,13 +185,15 @@ def _more(stream: Stream, size: int) -> bytes:
 def _pax(records: bytes) -> dict[str, str]:
     """``LENGTH key=value`` lines, where the length counts all of its line (POSIX pax, extended header)."""
     found = {}
-    while records:
-        length, _, _ = records.partition(b" ")
-        if not length.isdigit() or not len(length) < int(length) <= len(records):
+    at = 0
+    while at < len(records):
+        length, _, _ = records[at : at + _MOST_DIGITS].partition(b" ")
+        if not length.isdigit() or not len(length) < int(length) <= len(records) - at:
             raise BadArchive("a header of its tar has broken records")
-        key, _, value = records[len(length) + 1 : int(length)].rstrip(b"\n").partition(b"=")
-        found[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
-        records = records[int(length) :]
+        key, _, value = records[at + len(length) + 1 : at + int(length)].rstrip(b"\n").partition(b"=")
+        if (name := key.decode("utf-8", "replace")) in _KEYS:
+            found[name] = value.decode("utf-8", "replace")
+        at += int(length)
     return found
 
 

@@ -17,7 +17,7 @@ from tasks import errors
 ROOT = Path(__file__).parents[2]
 TASKS = ROOT / "tasks"
 ROOMS = ["commands", "fleet", "ssh", "ctr", "oci", "ground"]  # each may import what stands right of it, and itself
-GROUND = {"errors", "secrets"}
+GROUND = {"errors", "secrets", "text"}
 WIRE = {"fabric", "paramiko"}
 FABRICS_OWN_CLASSES = {"fleet/executor.py", "fleet/command.py", "fleet/roster.py"}
 FILES = sorted(TASKS.rglob("*.py"))

@@ -1,0 +1,43 @@
+"""How text that others wrote is shown: names, labels, and the words of hosts, registries and archives. Pure.
+
+A terminal obeys control characters, and shows nothing, or something else, of several others. Data keeps such text
+exactly as it is, so that a name can be looked up and removed; whatever a person reads comes through here.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Unicode calls them letters or marks, and they show nothing: fillers, joiners, variation selectors.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+def shown(text: str) -> str:
+    r"""The text with all that is no visible character escaped, such as ``\u202e``; line breaks and tabs stay.
+
+    That is: C0 and C1 controls, marks that turn the direction of writing, what has no width, Unicode's own line
+    breaks, halves of surrogate pairs.
+    """
+    return "\n".join(line if line.isascii() and line.isprintable() else _line(line) for line in text.split("\n"))
+
+
+def _line(line: str) -> str:
+    visible = "".join(c if c.isprintable() or c == "\t" else _escaped(c) for c in line)
+    return _UNSEEN.sub(lambda found: _escaped(found[0]), visible)
+
+
+def shown_name(name: str) -> str:
+    r"""A name as one word of ASCII, in which no two names look alike: all else is escaped, the backslash is doubled.
+
+    References are ASCII by their grammar; containerd takes any text for a name.
+    """
+    if name.isascii() and name.isprintable() and " " not in name and "\\" not in name:
+        return name
+    return "".join(r"\\" if c == "\\" else c if "!" <= c <= "~" else _escaped(c) for c in name)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 1 << 8 else f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
