@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from tasks.ctr import shell
 from tasks.ctr.images import Listing
-from tasks.ctr.probe import Facts
+from tasks.ctr.probe import MOST_NAMESPACES, Facts
 from tasks.ctr.shell import Script
 from tasks.errors import FerryError, GarbledAnswer, NothingFound, UsageError
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.outcome import Result, Status, Table, names
 from tasks.fleet.pairs import Pair
+from tasks.text import shown_name
 
 if TYPE_CHECKING:
     from tasks.fleet.crew import Fleet
@@ -64,7 +65,9 @@ class FindResult:
 
     def lines(self) -> list[str]:
         """A line a place."""
-        return [f"{p.name} {p.digest} in {p.namespace} at {p.socket} {p.note}".rstrip() for p in self.places]
+        return [
+            f"{shown_name(p.name)} {p.digest} in {p.namespace} at {p.socket} {p.note}".rstrip() for p in self.places
+        ]
 
 
 def parse(*, match: str | None = None) -> Request:
@@ -93,7 +96,9 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
         hints.append("try: on the host, `ctr images export` at that socket, then `ctr images import` at kubelet's")
     return Table(
         ("REFERENCE", "DIGEST", "NAMESPACE", "SOCKET", "HOSTS", "NOTE"),
-        tuple((p.name, p.digest, p.namespace, p.socket, names(hosts[p], every=True), p.note) for p in listed),
+        tuple(
+            (shown_name(p.name), p.digest, p.namespace, p.socket, names(hosts[p], every=True), p.note) for p in listed
+        ),
         (*notes, *dict.fromkeys(hints)),
     )
 
@@ -146,7 +151,7 @@ def _look(host: Host, match: str) -> FindResult:
         answers = host.ask(Script(asked), limit=limit)
         for number, socket in enumerate(others):
             answer = answers[f"on-{number}"]
-            where += [(socket, word) for word in answer.text.split()] if answer.ok else []
+            where += [(socket, word) for word in answer.text.split()[:MOST_NAMESPACES]] if answer.ok else []
             unread += [] if answer.ok else [f"{socket}: {shell.tail(answer.stderr, lines=1)}"]
     steps = {f"in-{n}": replace(facts.ctr, address=at[0]).images(at[1]) for n, at in enumerate(where)}
     listings = host.ask(Script(steps), limit=limit) if steps else {}

@@ -14,6 +14,7 @@ from tasks.errors import FerryError, UsageError
 from tasks.fleet import options
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.outcome import Result, Status, Table, names
+from tasks.text import shown_name
 
 if TYPE_CHECKING:
     from tasks.fleet.crew import Fleet
@@ -56,7 +57,7 @@ class ImagesResult:
 
     def lines(self) -> list[str]:
         """A line an image."""
-        return [f"{row.namespace} {row.name} {row.digest} {row.check}" for row in self.images]
+        return [f"{row.namespace} {shown_name(row.name)} {row.digest} {row.check}" for row in self.images]
 
 
 def parse(
@@ -86,9 +87,9 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     listed, looked = sorted(hosts), any(isinstance(answer, ImagesResult) for answer in answers.values())
     return Table(
         ("REFERENCE", "NAMESPACE", "DIGEST", "SIZE", "PLATFORMS", "COMPLETE", "HOSTS"),
-        tuple((*cells, names(hosts[cells])) for cells in listed),
+        tuple((shown_name(name), *cells, names(hosts[name, *cells])) for name, *cells in listed),
         ("no such images",) if looked and not listed else (),
-        apart=tuple((*cells, host) for cells in listed for host in hosts[cells]),
+        apart=tuple((shown_name(name), *cells, host) for name, *cells in listed for host in hosts[name, *cells]),
     )
 
 

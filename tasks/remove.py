@@ -20,6 +20,7 @@ from tasks.fleet import options
 from tasks.fleet.command import fleet_wide
 from tasks.fleet.outcome import Result, Status, error_lines, names
 from tasks.oci.reference import Reference, is_digest
+from tasks.text import shown_name
 
 if TYPE_CHECKING:
     from tasks.fleet.crew import Fleet
@@ -104,9 +105,9 @@ class RemoveResult:
 
 
 def _name_lines(removed: Removed, *, several: bool) -> Iterator[str]:
-    yield f"{removed.name} {removed.digest}".rstrip() + (f"  {removed.status}" if several else "")
+    yield f"{shown_name(removed.name)} {removed.digest}".rstrip() + (f"  {removed.status}" if several else "")
     for record in removed.records:
-        yield f"  and CRI's record {record}"
+        yield f"  and CRI's record {shown_name(record)}"
     if removed.note:
         yield f"  {removed.note}"
     if removed.error and several:
@@ -191,7 +192,7 @@ def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request)
     for host in fleet:
         if not host.failed:
             fleet.answers[host.name] = NotStarted("nothing was removed", hint="say yes, or add --yes")
-    shown = "\n".join(f"{name} on {names(on, every=True)}" for name, on in hosts.items())
+    shown = "\n".join(f"{shown_name(name)} on {names(on, every=True)}" for name, on in hosts.items())
     what = "1 name" if len(hosts) == 1 else f"{len(hosts)} names"
     if fleet.at_terminal:
         if fleet.confirm(f"{shown}\nRemove {what} from {names(going, every=True)}?"):
@@ -238,7 +239,7 @@ def _decide(made: Plan, wanted: Wanted, last: frozenset[str], *, force: bool) ->
         removed = Removed(image.name, image.digest, Status.CHANGED)
         made.names.append(removed)
         if image.digest not in last:
-            removed.note = f"its image stays, as {removal.left(made.here, image.digest, wanted)[0]}"
+            removed.note = f"its image stays, as {shown_name(removal.left(made.here, image.digest, wanted)[0])}"
             continue
         users = made.users.get(image.digest, [])
         if users and not force:
@@ -253,7 +254,7 @@ def _decide(made: Plan, wanted: Wanted, last: frozenset[str], *, force: bool) ->
 
 def _in_use(image: Image, namespace: str, users: Sequence[str]) -> InUse:
     return InUse(
-        f"a container uses the image of {image.name}, which would have no name left in namespace {namespace}",
+        f"a container uses the image of {shown_name(image.name)}, which would have no name left in {namespace}",
         said="\n".join(f"container {user}" for user in users[:5]),
         hint="remove the container first, or add --force",
     )
@@ -298,7 +299,7 @@ def _remove(host: Host, made: Plan) -> None:
             error = failure(answers["remove"], left[0])
         else:
             error = VerifyFailed(
-                f"ctr reports success, but {left[0]} is there",
+                f"ctr reports success, but {shown_name(left[0])} is there",
                 said=shell.tail(answers["remove"].stderr),
                 hint="somebody else may give that name again; look at it, and run it again",
             )

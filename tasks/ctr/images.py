@@ -7,14 +7,15 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from sys import intern
 
 from tasks.ctr.commands import CRI_MANAGED
 from tasks.errors import BadReference, GarbledAnswer
 from tasks.oci.descriptor import Platform
-from tasks.oci.reference import DIGEST, Reference, is_digest
+from tasks.oci.reference import Reference, is_digest
 from tasks.text import shown_name
 
-_DIGEST_CELL = re.compile(rf"(?<= )(?:{DIGEST})(?= |$)")
+_DIGEST_CELL = re.compile(r" (sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128}))(?= |$)")  # as is_digest
 _TWO_WORDS = re.compile(r" *[^ ]+ +[^ ]+")
 _PLATFORM = re.compile(r"[^/]+/[^/]+(?:/[^/]+)?")
 _MOST_COMPARED = 2000  # names that are looked at for one that is alike
@@ -68,16 +69,27 @@ def parse_images(text: str) -> tuple[Image, ...]:
     header, *lines = text.removesuffix("\n").split("\n")  # an empty namespace has its header, too
     if header.split() != ["REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"]:
         raise GarbledAnswer("`ctr images ls` did not print its table", said=f"it printed {header[:200]!r}")
-    return tuple(_parse_row(line, header.index("DIGEST")) for line in lines)
+    labels: dict[str, frozenset[str]] = {}
+    return tuple(_parse_row(line, header.index("DIGEST"), labels) for line in lines)
 
 
-def _parse_row(line: str, column: int) -> Image:
+def _parse_row(line: str, column: int, alike: dict[str, frozenset[str]]) -> Image:
+    """What many rows have in common is kept once: a host may have a hundred thousand."""
     row = split_row(line, column)
     if row is None or len(row[3]) < 4:
         raise GarbledAnswer("a row of `ctr images ls` has another shape", said=f"the row {line[:200]!r}")
     name, media_type, digest, (number, unit, platforms, *labels) = row
-    held = frozenset(" ".join(labels).split(",")) - {"-"}
-    return Image(name, media_type, digest, f"{shown_name(number)} {shown_name(unit)}", shown_name(platforms), held)
+    text = " ".join(labels)
+    if text not in alike:
+        alike[text] = frozenset(text.split(",")) - {"-"}
+    return Image(
+        name,
+        intern(media_type),
+        digest,
+        f"{shown_name(number)} {shown_name(unit)}",
+        intern(shown_name(platforms)),
+        alike[text],
+    )
 
 
 def split_row(line: str, column: int | None = None) -> tuple[str, str, str, list[str]] | None:
@@ -89,11 +101,11 @@ def split_row(line: str, column: int | None = None) -> tuple[str, str, str, list
     first = _TWO_WORDS.match(line)
     found = list(_DIGEST_CELL.finditer(line, first.end())) if first else []
     if len(found) > 1:
-        found = [digest for digest in found if digest.start() == column]
+        found = [digest for digest in found if digest.start(1) == column]
     if len(found) != 1:
         return None
     name, _, media_type = line[: found[0].start()].rstrip(" ").rpartition(" ")
-    return name.rstrip(" "), media_type, found[0][0], [word for word in line[found[0].end() :].split(" ") if word]
+    return name.rstrip(" "), media_type, found[0][1], [word for word in line[found[0].end() :].split(" ") if word]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tasks.ctr.images import Listing
+from tasks.text import shown_name
 
 
 def explain(wanted: str, here: Listing, others: Sequence[Listing], sockets: Sequence[str]) -> str:
@@ -21,7 +22,7 @@ def explain(wanted: str, here: Listing, others: Sequence[Listing], sockets: Sequ
         )
     close = [(name, listing.namespace) for listing in (here, *others) for name in listing.close_to(wanted)]
     if close:
-        return "close names: " + ", ".join(f"{name} in {namespace}" for name, namespace in close[:3])
+        return "close names: " + ", ".join(f"{shown_name(name)} in {namespace}" for name, namespace in close[:3])
     if len(sockets) > 1:
         return f"this host has several containerds ({', '.join(sockets)}); name another with ctr_address"
     return f"look at what is there: ctr -n {here.namespace} images ls"

@@ -41,7 +41,7 @@ _SOCKETS = (
 )
 _OWN_SOCKET = {"k3s": _SOCKETS[1], "rke2": _SOCKETS[1], "k0s": _SOCKETS[2], "microk8s": _SOCKETS[3]}
 _IMPORT = re.compile(r"^[ \t]+import[ \t]", re.MULTILINE)  # what the help of every ctr's images lists
-_MOST_NAMESPACES = 1000  # of one containerd; each is one more question
+MOST_NAMESPACES = 1000  # of one containerd; each is one more question
 DEFAULT_ROOT, _CONTENT = "/var/lib/containerd", "io.containerd.content.v1.content"
 
 
@@ -192,9 +192,9 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
 
 def _namespaces(answer: Answer) -> tuple[str, ...]:
     found = tuple(_lines(answer))
-    if len(found) > _MOST_NAMESPACES:
+    if len(found) > MOST_NAMESPACES:
         raise AnswerTooLarge(
-            f"containerd there has {len(found)} namespaces, more than the {_MOST_NAMESPACES} that are looked at",
+            f"containerd there has {len(found)} namespaces, more than the {MOST_NAMESPACES} that are looked at",
             hint="look at them by hand: ctr namespaces ls",
         )
     return found

@@ -17,8 +17,8 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from typing import Protocol
 
 from tasks.errors import ContentCorrupt, FerryError, SourceLost
-from tasks.fleet.crew import unforeseen
 from tasks.fleet.member import LeftError, Member, Pipe, QueuedPipe, Sink
+from tasks.fleet.outcome import unforeseen
 from tasks.oci.descriptor import Descriptor
 
 _ALONE, _AGAIN = 3, 1  # hosts served alone at a time: that left the others, and that lack something in the end

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
-from tasks.errors import FerryError, InternalError, Interrupted, NotStarted
+from tasks.errors import FerryError, Interrupted, NotStarted
 from tasks.fleet.command import CommonOptions
-from tasks.fleet.outcome import Result, as_dry_run
+from tasks.fleet.outcome import Result, as_dry_run, unforeseen
 from tasks.ssh.host import Host
+from tasks.text import shown
 
 _LAST_WORDS = 1.0  # seconds that hosts get to say that they were cut off
 _AWAKE = 0.5  # seconds after which the main thread looks whether it was interrupted
@@ -237,7 +236,7 @@ class Fleet:
     def confirm(self, question: str) -> bool:
         """Asks the operator once, at the control terminal; any answer but yes is no."""
         with self._watch.paused():
-            print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+            print(f"{shown(question)} [y/N] ", end="", file=sys.stderr, flush=True)
             return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def _enough_failed(self) -> bool:
@@ -294,14 +293,4 @@ def interrupted() -> Interrupted:
     return Interrupted(
         "the run was interrupted while this host was at work",
         hint="run it again: it looks first what is true (`run` does not: look yourself how far its command came)",
-    )
-
-
-def unforeseen(error: Exception) -> InternalError:
-    """The error that a fault of ours becomes."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return InternalError(
-        f"{type(error).__name__}: {error}",
-        said=f"at {Path(place.filename).name}:{place.lineno} in {place.name}",
-        hint="this is a fault of ctr-ferry: report it with the command line and this message",
     )

@@ -22,14 +22,14 @@ from typing import Any
 import fabric
 from invoke.exceptions import Exit
 
-from tasks.errors import FerryError, NotStarted, UsageError
+from tasks.errors import FerryError, InternalError, NotStarted, UsageError
 from tasks.fleet import live, record, show
 from tasks.fleet.agreement import disagreements
 from tasks.fleet.command import Command, CommonOptions, Kind
 from tasks.fleet.config import PROJECT, FleetConfig, limits
 from tasks.fleet.crew import Answer, Fleet, Terminated, Watch
 from tasks.fleet.desk import Desk
-from tasks.fleet.outcome import Outcome, Status, View, as_dry_run, exit_code
+from tasks.fleet.outcome import Outcome, Status, Table, View, as_dry_run, exit_code, unforeseen
 from tasks.fleet.roster import Roster, inventory_file
 from tasks.ssh.host import Host
 from tasks.ssh.target import Target
@@ -78,6 +78,12 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         except (KeyboardInterrupt, Terminated) as cut:
             show.note("interrupted before any host was touched")
             return _code_of(cut)
+        except Exit:
+            raise
+        except Exception as error:  # noqa: BLE001  (shown, with where it happened)
+            fault = unforeseen(error)
+            show.failure(fault, as_json=as_json)
+            return fault.exit_code
 
     def _run(self, calls: Sequence[Any]) -> int:
         _refuse_hosts_given_twice(sys.argv[1:])
@@ -232,12 +238,17 @@ def _on_fleet(
             answers, code = fleet.answers, _code_of(cut)
         except FerryError as error:
             answers, failure = error.result if isinstance(error.result, dict) else fleet.answers, error
+        except Exception as error:  # noqa: BLE001  (shown, with where it happened)
+            answers, failure = fleet.answers, unforeseen(error)
         finally:
             fleet.end()
-    outcomes = [_outcome(name, fleet, answers) for name in hosts]
+    ends = {name: _outcome(name, fleet, answers).checked() for name in hosts}
+    answers = {name: ends[name].error or answer for name, answer in answers.items()}
+    table, faults = _tabulated(command, answers) if not code else (None, {})
+    ends |= {name: Outcome.of(name, ends[name].seconds, fault) for name, fault in faults.items()}
+    outcomes = list(ends.values())
     warnings = disagreements(outcomes)
     kept.outcomes(outcomes, [warning.to_json() for warning in warnings])
-    table = command.tabulate(answers) if command.tabulate and not code else None
     ended = show.Done(
         command.name,
         line.arguments,
@@ -250,6 +261,24 @@ def _on_fleet(
     if not line.common.json:
         show.table(ended)
     return ended, code or (failure.exit_code if failure else 0)
+
+
+def _tabulated(command: Command, answers: dict[str, Answer]) -> tuple[Table | None, dict[str, InternalError]]:
+    """The table, and by host what kept its answer out of it."""
+    if not command.tabulate:
+        return None, {}
+    try:
+        return command.tabulate(answers), {}
+    except Exception as all_of_them:  # noqa: BLE001  (one host's answer may be the matter)
+        faults: dict[str, InternalError] = {}
+        for host, answer in answers.items():
+            try:
+                command.tabulate({host: answer})
+            except Exception as error:  # noqa: BLE001
+                faults[host] = unforeseen(error)
+        if not faults:  # together alone
+            return None, dict.fromkeys(answers, unforeseen(all_of_them))
+        return command.tabulate(answers | faults), faults
 
 
 def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer]) -> Outcome:

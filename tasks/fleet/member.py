@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from tasks.errors import DaemonUnreachable, DiskFull, FerryError, Unreachable
-from tasks.fleet.crew import unforeseen
+from tasks.fleet.outcome import unforeseen
 from tasks.oci.descriptor import Descriptor
 
 _QUEUE = 4 << 20  # bytes that wait for one host, in all lanes together

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from tasks.errors import FerryError, NotStarted, Unreachable
+from tasks.errors import FerryError, InternalError, NotStarted, Unreachable
 
+_MOST_OF_A_FAULT = 400  # characters; Python puts into it what it could not read
 _FEW = 3  # hosts that are named; more are counted
 
 
@@ -86,6 +90,16 @@ class Outcome:
         status = Status.SKIPPED if isinstance(answer, NotStarted) else status
         return cls(host, status, seconds, answer.result, answer)
 
+    def checked(self) -> Outcome:
+        """Itself, where it can be shown and recorded; else the host's failure: its answer is the matter of no other."""
+        try:
+            if self.result is not None:
+                self.result.lines()
+            json.dumps(self.to_json(), default=str)
+        except Exception as error:  # noqa: BLE001  (shown, with where it happened)
+            return Outcome(self.host, Status.FAILED, self.seconds, error=unforeseen(error))
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """The shape that ``--json`` and run.json have."""
         document: dict[str, Any] = {"host": self.host, "status": self.status, "seconds": round(self.seconds, 3)}
@@ -115,10 +129,20 @@ def as_dry_run(told: _Told) -> _Told:
     return changed
 
 
+def unforeseen(error: Exception) -> InternalError:
+    """The error that a fault of ours becomes."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return InternalError(
+        f"{type(error).__name__}: {str(error)[:_MOST_OF_A_FAULT]}",
+        said=f"at {Path(place.filename).name}:{place.lineno} in {place.name}",
+        hint="this is a fault of ctr-ferry: report it with the command line and this message",
+    )
+
+
 def error_lines(error: Mapping[str, str]) -> list[str]:
     """An error's three parts, as a person reads them; ``error`` in the shape that it has in ``--json``."""
     lines = [f"{error['kind']}: {error['message']}"]
-    lines += [f"  said: {line}" for line in error["said"].splitlines()]
+    lines += [f"  said: {line}" for line in error["said"].split("\n") if error["said"]]
     return lines + ([f"  try: {error['hint']}"] if error["hint"] else [])
 
 

@@ -25,6 +25,7 @@ from tasks.errors import UsageError
 from tasks.fleet.crew import Answer, Watch
 from tasks.fleet.outcome import Outcome, Status, names
 from tasks.ssh.exchange import Transcript
+from tasks.text import shown
 
 _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
 _LONG = 0.01  # seconds; where writing run.json takes longer, it
@@ -122,7 +123,7 @@ class Record:
 
         def replace() -> None:
             part = self.folder / "run.json.part"
-            part.write_text(text, encoding="utf-8")
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
             part.replace(self.folder / "run.json")
 
         self._write(replace)
@@ -143,7 +144,7 @@ class Record:
 def _kept(outcome: Outcome) -> str:
     """An outcome with what a person read of it."""
     lines = outcome.result.lines() if outcome.result is not None else []
-    return json.dumps({**outcome.to_json(), "lines": lines}, default=str, ensure_ascii=False)
+    return json.dumps({**outcome.to_json(), "lines": lines}, default=str)
 
 
 def _now() -> str:
@@ -159,9 +160,8 @@ def _started(pid: int) -> str | None:
 
 
 def _shown(stream: bytes) -> str:
-    text = stream[:_MOST_OF_A_STREAM].decode("utf-8", "backslashreplace")
-    clean = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
     rest = len(stream) - _MOST_OF_A_STREAM
+    clean = shown(stream[:_MOST_OF_A_STREAM].decode("utf-8", "backslashreplace"))
     end = f"\n… {rest} bytes more\n" if rest > 0 else ""
     return f"{clean.rstrip(chr(10))}\n{end}" if clean else end
 
@@ -286,8 +286,9 @@ class Kept:
 
     def done(self, host: str, seconds: float, answer: Answer) -> None:
         """Work on a host has ended; a fleet command may still judge it otherwise when all have."""
-        self._record.outcome(Outcome.of(host, seconds, answer))
-        self._show.done(host, seconds, answer)
+        outcome = Outcome.of(host, seconds, answer).checked()
+        self._record.outcome(outcome)
+        self._show.done(host, seconds, outcome.error or answer)
 
 
 class Runs:

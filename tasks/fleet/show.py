@@ -20,6 +20,7 @@ from rich.text import Text
 from tasks.errors import FerryError
 from tasks.fleet.agreement import Disagreement
 from tasks.fleet.outcome import Outcome, Status, Table, View, error_lines, names
+from tasks.text import shown
 
 _COLOURS = {
     Status.CHANGED: "yellow",
@@ -32,6 +33,7 @@ _COLOURS = {
 }
 _RIGHT = "TIME"  # the column that is set to the right
 _LEAST = 16  # characters of a column that is folded
+_MOST_FOLDED = 2000  # rows that are fitted to a terminal; more take minutes, and nobody reads them there
 _DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
 _lost: list[OSError] = []
 
@@ -112,7 +114,9 @@ def _draw(table: Table) -> None:
 
 
 def _print(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
-    _say(_folded(columns, rows) if sys.stdout.isatty() else _plain(columns, rows))
+    safe = [[cell if isinstance(cell, Text) else shown(cell) for cell in row] for row in rows]
+    folds = sys.stdout.isatty() and len(rows) <= _MOST_FOLDED
+    put(sys.stdout, _folded(columns, safe) if folds else _plain(columns, safe))
 
 
 def _plain(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
@@ -125,7 +129,7 @@ def _plain(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
             cell.rjust(width) if name == _RIGHT else cell.ljust(width)
             for name, cell, width in zip(columns, first, widths, strict=False)
         )
-        top, *below = last.splitlines() or [""]
+        top, *below = last.split("\n")
         lines += [f"{head}  {top}".rstrip(), *(f"{' ' * len(head)}  {line}".rstrip() for line in below)]
     return "\n".join(lines)
 
@@ -146,7 +150,7 @@ def _folded(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     out = io.StringIO()
     Console(file=out, force_terminal=True, width=max(terminal, sum(least) + 2 * len(least))).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    return "\n".join(line.rstrip() for line in out.getvalue().removesuffix("\n").split("\n"))
 
 
 def _shortened(cell: str | Text) -> str | Text:
@@ -181,15 +185,16 @@ def failure(error: FerryError, *, as_json: bool) -> None:
 
 def note(text: str) -> None:
     """A line on stderr."""
-    put(sys.stderr, text)
+    put(sys.stderr, shown(text))
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    _say(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    """In ASCII: scripts get every name exactly as it is, and a terminal nothing that it obeys."""
+    put(sys.stdout, json.dumps(document, indent=2, default=str).replace("\x7f", "\\u007f"))
 
 
 def _say(text: str) -> None:
-    put(sys.stdout, text)
+    put(sys.stdout, shown(text))
 
 
 def put(stream: TextIO, text: str) -> None:
@@ -212,7 +217,9 @@ def unwritten() -> bool:
 
 
 def open_streams() -> None:
-    """A stream that was closed before we began leads nowhere."""
+    """A stream that was closed before we began leads nowhere; what the locale cannot write is escaped."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -12,10 +12,9 @@ from typing import Protocol
 
 import paramiko
 
-from tasks.errors import GarbledAnswer
+from tasks.errors import AnswerTooLarge
 
 _CHUNK = 1 << 17
-_MOST_OUTPUT = 64 << 20  # bytes of one command's stdout; a listing of 10,000 images has about 3 MiB
 _MOST_STDERR = 4 << 20
 _LINGER = 5.0  # seconds of silence after which a command that has exited is no longer waited for
 
@@ -72,13 +71,23 @@ class Exchange:
         limit: seconds until it must have ended.
         idle: seconds without a byte after which the host counts as gone.
         listener: hears stdout as it comes.
+        hold: told how much of stdout is kept; raises where that is too much.
 
     Attributes:
         stdout, stderr: what came.
         exit: the exit status; None unless it exited.
     """
 
-    def __init__(self, channel: paramiko.Channel, limit: float, idle: float, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        channel: paramiko.Channel,
+        limit: float,
+        idle: float,
+        listener: Listener | None = None,
+        *,
+        hold: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._hold = hold
         self._channel = channel
         self._listener = listener
         self._deadline = time.monotonic() + limit
@@ -174,7 +183,7 @@ class Exchange:
         while self._channel.recv_ready():
             data = self._channel.recv(_CHUNK)
             self.stdout += self._listener.hear(data) if self._listener else data
-        _refuse_more(self.stdout, _MOST_OUTPUT)
+            self._hold(len(self.stdout))  # at once: it may come faster than it is read
         self.drain_stderr()
 
     def drain_stderr(self) -> None:
@@ -182,9 +191,6 @@ class Exchange:
         while self._channel.recv_stderr_ready():
             self.stderr += self._channel.recv_stderr(_CHUNK)
             self._heard = time.monotonic()
-        _refuse_more(self.stderr, _MOST_STDERR)
-
-
-def _refuse_more(stream: bytearray, most: int) -> None:
-    if len(stream) > most:
-        raise GarbledAnswer(f"the host printed more than {most >> 20} MiB", hint="look at it by hand with ssh")
+            if len(self.stderr) > _MOST_STDERR:
+                what = f"the host printed more than {_MOST_STDERR >> 20} MiB of errors"
+                raise AnswerTooLarge(what, hint="look at it by hand with ssh")

@@ -36,6 +36,7 @@ from tasks.ssh.connect import Proxy, connect_kwargs, expand, typed_errors
 from tasks.ssh.exchange import End, Exchange, Listener, Sudo, Transcript
 from tasks.ssh.keys import KnownKeys, host_name, known_keys
 from tasks.ssh.login import UnansweredError
+from tasks.ssh.room import ROOM
 from tasks.ssh.stream import PACKET, READ, WINDOW, Download, Hold, Stream, Upload
 from tasks.ssh.target import Target
 from tasks.ssh.terminal import Terminal, hold
@@ -138,6 +139,7 @@ class Host(Connection):  # type: ignore[misc]
             moved: to be told of every progress in moving bytes.
         """
         self._set(dry_run=dry_run, moved=moved)
+        ROOM.leave(self.name)
 
     def open(self) -> None:
         """Connects, with the host's key checked.
@@ -227,7 +229,7 @@ class Host(Connection):  # type: ignore[misc]
         text = guard.render(script, boundary, limit)
         self._set(asked=self.asked + 1)
         with self.lost_connection(), contextlib.closing(self._session()) as channel:
-            exchange = Exchange(channel, limit, self.target.limits.idle, listener)
+            exchange = Exchange(channel, limit, self.target.limits.idle, listener, hold=partial(ROOM.hold, self.name))
             self._launch(exchange, text, rights_check)
             began = time.monotonic()
             try:
@@ -270,7 +272,7 @@ class Host(Connection):  # type: ignore[misc]
         self._set(asked=self.asked + 1)
         with self.lost_connection():
             channel = self._session()
-            exchange = Exchange(channel, limit, self.target.limits.idle)
+            exchange = Exchange(channel, limit, self.target.limits.idle, hold=partial(ROOM.hold, self.name))
             self._launch(exchange, text, None)
             channel.settimeout(self.target.limits.idle)
         began = time.monotonic()
