@@ -73,6 +73,25 @@ class TestImages:
         told = {name: (run.image(name)["complete"], run.image(name)["check"]) for name in stage.nodes}
         assert told == dict.fromkeys(stage.nodes, (False, "incomplete (2/3)"))
 
+    def test_a_name_that_would_pass_for_another_is_told_apart_and_can_be_removed(
+        self, fab: Fab, stage: Stage, node3: Node, built: dict[str, BuiltImage]
+    ) -> None:
+        app = stage.name()
+        stage.seed(built["plain"], app, nodes=[node3])
+        disguised = [f"{app}\x1b[8m-old\x1b[0m", f"{app}\u200b", f"{app}\u202eold", f"{app}\\u200b", f"{app}\u2028"]
+        for name in disguised:
+            node3.real_ctr("images", "tag", app, name)
+        words = ("-H", "node3", "images", "--match", f"*{stage.token}*")
+        shown = fab(*words).out
+        assert shown.isascii() and "\x1b" not in shown
+        for text in (r"\x1b[8m-old", r":1\u200b", r"\u202eold", r":1\\u200b", r":1\u2028"):
+            assert shown.count(text) == 1
+        names = {row["name"] for row in fab(*words, "--json").images("node3")}
+        assert names == {app, *disguised}
+        for name in disguised:
+            assert fab("-H", "node3", "remove", "--match", name.replace("[", "[[]"), "--yes").exit == 0
+        assert {row["name"] for row in fab(*words, "--json").images("node3")} == {app}
+
     def test_all_namespaces(self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]) -> None:
         app, namespace = stage.name(), stage.namespace()
         stage.seed(built["plain"], app)
