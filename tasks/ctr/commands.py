@@ -64,10 +64,6 @@ class Ctr:
         """``content ls -q``: the digests that this namespace sees."""
         return self.line(namespace, "content", "ls", "-q")
 
-    def rooted_by(self, namespace: str, program: str) -> str:
-        """``content ls -q`` of the blobs that runs of a program labelled as roots of garbage collection."""
-        return self.line(namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"~="^{program}[.]"')
-
     def label(self, namespace: str, digest: str, *labels: str) -> str:
         """``content label``: sets ``key=value``, takes off ``key=``."""
         return self.line(namespace, "content", "label", digest, *labels)

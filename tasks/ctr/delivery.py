@@ -64,9 +64,11 @@ def questions(settings: Settings, namespace: str, names: Iterable[str]) -> dict[
 
 
 # Labels only of blobs that are labelled by us: there may be ten thousand others.
+# A label may have a line break: what does not begin as a row does is nothing.
 _STORE = f"""ready && $ctr --address "$address" namespaces ls -q | while read -r ns; do
   echo "namespace $ns"
   $ctr --address "$address" --namespace "$ns" content ls </dev/null | sed -n \\
+    -e '/^[a-z0-9]*:[0-9a-f]*[[:space:]]/!d' \\
     -e '/[=.]{OURS}[.]/{{' -e p -e d -e '}}' \\
     -e 's/^\\([a-z0-9]*:[0-9a-f]*\\)[[:space:]].*/\\1/p'
 done"""

@@ -168,7 +168,8 @@ def clean(ctr: Ctr, settings: Settings, held: Iterable[Held], files: Sequence[st
     steps: dict[str, str] = {}
     empty = 'empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'
     for each in held:
-        lines = [f"roots=$({ctr.rooted_by(each.namespace, OURS)})"] if each.labels else []
+        rooted = ctr.line(each.namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"~="^{OURS}[.]"')
+        lines = [f"roots=$({rooted})"] if each.labels else []
         lines += [_unlabel(ctr, each.namespace, digest, keys) for digest, keys in each.labels.items()]
         lines += [empty] if each.ingests else []
         lines += [ctr.line(each.namespace, "content", "ingest", key) + " <&5" for key in each.ingests]

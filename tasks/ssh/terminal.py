@@ -2,6 +2,8 @@
 
 The program itself runs under the guard, as everything does, its output apart from its errors; of the terminal it has
 its stdin alone. What we type there passes no command line, environment or file. The terminal ends with its channel.
+
+Others may write to a terminal (write(1)): its name counts only behind a word that we typed, which nobody else knows.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import paramiko
 from tasks.errors import MethodUnsupported
 
 _MOST = 1 << 16  # bytes that a login may print before the device's name
-_DEVICE = r"(/dev/[\w/.-]+)"
+_DEVICE = r"(/dev/[A-Za-z0-9]+(?:/[A-Za-z0-9]+)?)"
 
 
 class Terminal:
@@ -47,7 +49,7 @@ def hold(channel: paramiko.Channel, limit: int, patience: float) -> Iterator[Ter
     Raises:
         MethodUnsupported: sshd gives none.
     """
-    mark = f"ferry-{secrets.token_hex(8)}"
+    mark, word = secrets.token_hex(8), secrets.token_hex(16)
     with contextlib.closing(channel):
         try:
             channel.get_pty(term="dumb")
@@ -57,16 +59,19 @@ def hold(channel: paramiko.Channel, limit: int, patience: float) -> Iterator[Ter
                 hint="set PermitTTY yes for that user, or use a registry without a login",
             ) from error
         # `sleep` becomes the session's leader: it ends when the channel does, since sshd then hangs up.
-        channel.exec_command(f"exec /bin/sh -c 'stty -echo; echo {mark}; tty; exec sleep {limit}'")
-        yield Terminal(channel, _device(channel, mark, patience))
+        asked = f'stty -echo; echo {mark}; IFS= read -r word; echo "$word $(tty)"; exec sleep {limit}'
+        channel.exec_command(f"exec /bin/sh -c '{asked}'")
+        channel.settimeout(patience)
+        _heard(channel, rf"^{mark}\r*\n")  # from here on nothing is echoed
+        channel.sendall(f"{word}\n".encode())
+        yield Terminal(channel, _heard(channel, rf"^{word} {_DEVICE}\r*\n")[1].decode())
 
 
-def _device(channel: paramiko.Channel, mark: str, patience: float) -> str:
-    channel.settimeout(patience)
+def _heard(channel: paramiko.Channel, line: str) -> re.Match[bytes]:
     said = b""
-    while not (found := re.search(rf"^{mark}\r*\n{_DEVICE}\r*\n".encode(), said, re.MULTILINE)):
+    while not (found := re.search(line.encode(), said, re.MULTILINE)):
         data = channel.recv(_MOST)
         said += data
         if not data or len(said) > _MOST:
             raise MethodUnsupported("the host has no `tty`, so that no password can be typed there")
-    return found[1].decode()
+    return found

@@ -281,6 +281,8 @@ class TestStore:
         rows = [
             f"{digest(4)}\t1MB\t2 days\tcontainerd.io/distribution.source.x=y",
             f"{digest(1)}\t1B\t1 s\ta.ctr-ferry.z=1",
+            "namespace moby containerd.io/gc.root=x",  # behind a line break in a label
+            f"name {digest(6)} a.ctr-ferry.z=1",
         ]
         fake = tmp_path / "ctr"
         fake.write_text(
