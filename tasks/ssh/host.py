@@ -432,7 +432,7 @@ class Host(Connection):  # type: ignore[misc]
     def _refuse_end(self, script: Script, boundary: str, exchange: Exchange, end: End, limit: int) -> None:
         said = shell.said(boundary, exchange.stderr)
         match end:
-            case End.KILLED if script.is_whole(boundary, exchange.stdout, exchange.stderr):
+            case End.KILLED if script.cleanup and script.is_whole(boundary, exchange.stdout, exchange.stderr):
                 raise RemoteTimeout(
                     "all steps had ended, but the clean-up behind them hung and was ended: it may have left something",
                     said=said,
