@@ -84,10 +84,12 @@ find "${{TMPDIR:-/tmp}}" -maxdepth 1 -type f -links 1 \\( -user "$1" -o -user "$
 _FILES = f"( {_OUR_FILES} 2>/dev/null ) || :"
 
 # A run that is at work has a shell here whose command line begins as our bootstrap does. The doctor has one, too.
-# Both its user ids must be root's or the login's: anybody starts a program of root's with words of his own.
+# Both its user ids must be root's or the login's, since anybody starts a program of root's with words of his own; or
+# it belongs to the group of containerd's socket.
 _AT_WORK = 's/^\\(echo ferry-[0-9a-f]*-ready >&2; \\)\\{0,1\\}until . "$l" = \\(ferry-[0-9a-f]\\{16\\}\\) .*/\\2/p'
 _SESSIONS = f"""( owners=
 for uid in 0 {_MINE}; do owners="$owners -e ^Uid:[[:space:]]*$uid[[:space:]][[:space:]]*$uid[[:space:]]"; done
+group=$(stat -c %g "$address") && owners="$owners -e ^Groups:.*[[:space:]]$group[[:space:]]"
 shells=$(set +f; grep -l '^Name:[[:space:]]*sh$' /proc/[0-9]*/status)
 set -f
 for status in $(grep -l $owners $shells /dev/null); do tr '\\0' '\\n' <"${{status%status}}cmdline"; done

@@ -275,7 +275,7 @@ def tools(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
         return ["env", f"TMPDIR={tmp_path}", "/bin/sh"]
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("sh", "find", "grep", "sed", "sort", "tr", "id", "rm", "cat"):
+    for name in ("sh", "find", "grep", "sed", "sort", "tr", "id", "rm", "cat", "stat"):
         (folder / name).symlink_to(str(BUSYBOX))
     return ["env", f"TMPDIR={tmp_path}", f"PATH={folder}", str(folder / "sh")]
 
@@ -316,7 +316,7 @@ class TestWhatOthersPlant:
         assert not ours.exists() and swapped.is_symlink()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of others")
-    def test_a_run_at_work_is_ours_by_form_and_owner(self, tools: list[str]) -> None:
+    def test_a_run_at_work_is_ours_by_form_and_owner(self, tools: list[str], tmp_path: Path) -> None:
         def start(line: str, *argv: str, **more: Any) -> subprocess.Popen[bytes]:
             return subprocess.Popen([*(argv or ("/bin/sh", "-c")), line], stdin=subprocess.PIPE, **more)
 
@@ -329,7 +329,7 @@ class TestWhatOthersPlant:
             start(f"echo {ready}-ready >&2; {line(2)}", stderr=subprocess.DEVNULL),
             start(line(3), "/bin/sh", "-c", 'eval "$0"'),
             start(line(4), user=NOBODY),
-            start(line(5), user=NOBODY),
+            start(line(5), user=NOBODY, group=NOBODY, extra_groups=[4321]),
             start("sleep 60", "/bin/sh", "-c", "read -r l; :", "ferry-0000aaaa00000006"),
         ]
         try:
@@ -338,6 +338,9 @@ class TestWhatOthersPlant:
             assert count != health._SESSIONS
             assert run(tools, count) == "3\n"
             assert run(["env", f"SUDO_UID={NOBODY}", *tools], count) == "5\n"
+            (tmp_path / "sock").touch()
+            os.chown(tmp_path / "sock", 0, 4321)
+            assert run(tools, f"address={tmp_path}/sock\n{count}") == "4\n"
         finally:
             for process in started:
                 process.kill()
