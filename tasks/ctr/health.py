@@ -127,7 +127,7 @@ class Held:
 def parse_held(text: str) -> list[Held]:
     """Parses the answer to ``held``."""
     found: list[Held] = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not at what else Python takes for a line break
         word, _, rest = line.partition(" ")
         if word == "namespace":
             found.append(Held(rest))
@@ -158,7 +158,7 @@ def our_labels(row: str) -> list[str]:
 
 def parse_files(text: str) -> list[str]:
     """Parses the answer to ``files``; what no run of ours can have named is somebody else's."""
-    return [line for line in text.splitlines() if _FILE.fullmatch(line)]
+    return [line for line in text.split("\n") if _FILE.fullmatch(line)]
 
 
 def clean(ctr: Ctr, settings: Settings, held: Iterable[Held], files: Sequence[str]) -> Script:

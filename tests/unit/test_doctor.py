@@ -353,6 +353,11 @@ class TestWhatOthersPlant:
         for label in (f"containerd.io/gc.root={RUN};x", f"containerd.io/gc.ref.content.{RUN}/0={D}"):
             assert health.our_labels(f"{D} 1B 2 days {label}") == []
 
+    @pytest.mark.parametrize("mark", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+    def test_a_row_goes_to_its_line_feed(self, mark: str) -> None:
+        row = f"a{mark}namespace b{mark}name ctr-ferry.invalid/x:0{mark}ingest ctr-ferry.x"
+        assert health.parse_held(f"namespace a\nodd {row}\nblob {row}\n") == [Held("a", odd=[row])]
+
     def test_a_root_goes_only_where_containerd_says_that_it_is_ours(self, tmp_path: Path) -> None:
         """A label with a line break makes a row that speaks of another blob."""
         victim, log = f"sha256:{'c' * 64}", tmp_path / "log"
