@@ -55,8 +55,8 @@ def uploads(market: Market, registry: Registry, repository: str = "app") -> list
 
 
 def logins(registry: Registry) -> list[str]:
-    """Return the requests that a registry has answered to somebody."""
-    return [line for line in registry.server.requests() if f" {registry.username} [" in line]
+    """Return the requests that a registry which wants a login has let in."""
+    return [line for line in registry.server.requests() if '" 401 ' not in line]
 
 
 class TestEveryNode:
@@ -311,6 +311,22 @@ class TestALoginFromDocker:
         assert run.exit == 0, run.out
         assert market.there(registry, goal) == plain.target.digest
         assert not (tmp_path / "asked").exists()
+
+
+class TestALoginThatOnlyAPushNeeds:
+    def test_is_given_once_ctr_was_refused_as_nobody(self, market: Market, tmp_path: Path, node: Node) -> None:
+        registry, name = market.registries.flaky, market.name(market.registries.flaky, tag=node.name)
+        image = build(tmp_path, layers=(1000,), seed=secrets.randbits(32))
+        market.stage.seed(image, name, nodes=[node])
+        inventory = market.described(registry, username="pusher", password_env="LAB_PASSWORD_PUSHER")
+        fault = {"methods": ("POST",), "headers": {"WWW-Authenticate": 'Basic realm="writers"'}}
+        with market.registries.failing("401 Unauthorized", 1, **fault) as answered:
+            run = market.push([node.name], "--ref", name, inventory=inventory)
+            assert answered() == 1
+        assert run.statuses == {node.name: "changed"}, run.out
+        assert market.there(registry, name) == image.target.digest
+        lines = [line for file in _record(market.fab) for line in file.read_text().splitlines()]
+        assert ["--user pusher" in line for line in lines if " images push " in line] == [False, True]
 
 
 class TestACertificateThatOnlyTheNodeBelieves:
