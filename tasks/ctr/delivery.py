@@ -123,8 +123,9 @@ def hold(place: Place, loads: Sequence[Load], store: Store) -> Script:
         f"plant-{number}": _plant(place, load, root, store)
         for number, (load, root) in enumerate(zip(loads, roots, strict=True))
     }
-    prologue = 'empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'
-    return Script({**steps, "wait": "read -r named"}, prologue, cleanup=_let_go(place, roots, store))
+    open_empty, remove_empty = naming.empty_file(place.owner)
+    cleanup = f"{_let_go(place, roots, store)}\n{remove_empty}"
+    return Script({**steps, "wait": "read -r named"}, open_empty, cleanup=cleanup)
 
 
 def _root(place: Place, load: Load, number: int) -> Root:

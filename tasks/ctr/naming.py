@@ -309,9 +309,20 @@ def link(place: Place, naming: Naming) -> tuple[str, str]:
     """
     held = tuple(blob.digest for blob in naming.blobs)
     root = Root(place.ctr, place.namespace, place.owner, held, naming.number)
-    empty = ['empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'] if place.ctr.capabilities.link else []
+    open_empty, remove_empty = empty_file(place.owner)
+    empty = [open_empty] if place.ctr.capabilities.link else []
     steps = " &&\n".join([*empty, root.plant(), *(ingest_link(place, blob) for blob in naming.blobs)])
-    return f"linked=1; {{ {steps}; }} && linked=0", f"{root.remove()} >/dev/null 2>&1"
+    return f"linked=1; {{ {steps}; }} && linked=0", f"{remove_empty}\n{root.remove()} >/dev/null 2>&1"
+
+
+def empty_file(owner: str) -> tuple[str, str]:
+    """Opens an empty regular file as descriptor 5; the file has the run's id in its name, and is removed at once.
+
+    Returns:
+        The step, and the clean-up where the step was cut off in the middle.
+    """
+    file = f'"${{TMPDIR:-/tmp}}"/{shell.join([owner])}.empty'
+    return f'empty=$(mktemp {file}.XXXXXX) && exec 5<"$empty" && rm -f "$empty"', f"rm -f {file}.*"
 
 
 def ingest_link(place: Place, blob: Descriptor) -> str:
@@ -358,5 +369,6 @@ printf '%s\\n' "$rows"; (exit $listed)"""
 
 
 def was(place: Place, answers: Mapping[str, Answer]) -> Listing:
-    """The names that were to be moved, as they were right before."""
-    return Listing.parse(place.namespace, answers["was"].text) if "was" in answers else Listing(place.namespace, ())
+    """The names that were to be moved, as they were right before; none where that could not be seen."""
+    said = answers["was"].text if "was" in answers and answers["was"].ok else ""
+    return Listing.parse(place.namespace, said) if said.strip() else Listing(place.namespace, ())

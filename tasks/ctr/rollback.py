@@ -14,7 +14,7 @@ from tasks.ctr import shell
 from tasks.ctr.commands import CRI_MANAGED, Ctr
 
 _PATIENCE = 100  # looks, a tenth of a second apart, until CRI must have labelled a new name; it takes about 0.04 s
-_HASTE = 20  # such looks where the script was cut off: the guard lets a clean-up run for ten seconds
+HASTE = 20  # such looks where the script was cut off: the guard lets a clean-up run for ten seconds
 DIGEST = r"sha256:[0-9a-f]\{64\}"  # as a basic regular expression
 # The guard sends TERM once a second while a clean-up runs; it may hit any command, so each is tried again.
 _AGAIN = 'again() { "$@" 2>/dev/null || "$@" 2>/dev/null || "$@" 2>/dev/null; }'
@@ -105,7 +105,7 @@ def undo(ctr: Ctr, namespace: str, given: Sequence[Given], records: Records | No
     """
     names = dict.fromkeys(name for each in given for name in (each.name, each.stage) if name)
     doubts = [f"{_unproved(each)} && undo=1" for each in given]
-    hasty = watch(ctr, namespace, names, managed=managed, patience=_HASTE)
+    hasty = watch(ctr, namespace, names, managed=managed, patience=HASTE)
     lines = [
         _AGAIN,
         '[ -n "$listed" ] || undo=1',

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.ctr import naming, shell
+from tasks.ctr import naming, rollback, shell
 from tasks.ctr.commands import CRI_MANAGED, Ctr
 from tasks.ctr.naming import Method, Naming, Place
 from tasks.ctr.version import Version
@@ -102,6 +102,9 @@ def stage(place: Place, image: str, name: Reference, child: Descriptor, *, forei
     named = Naming(Method.INDEX, image, name, child, replaces=True, foreign=foreign)
     cleanup = f"{ctr.remove(namespace, str(name))} >/dev/null 2>&1"
     if place.managed:
+        # CRI gives a name anew that goes while it labels it.
+        labelled = rollback.watch(ctr, namespace, [str(name)], managed=True, patience=rollback.HASTE)
+        cleanup = f"{{ {labelled}\n}} 2>/dev/null\n{cleanup}"
         label, _, _ = CRI_MANAGED.partition("=")
         again = f"{ctr.relabel(namespace, image, f'{label}=')} >/dev/null 2>&1"
         cleanup += f"\n{again} && {{ {naming.verify(place, [image])}; }} >/dev/null 2>&1"

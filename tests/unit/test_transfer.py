@@ -162,9 +162,9 @@ def test_a_stage_goes_whatever_happens_and_cri_gets_its_record_back() -> None:
     place = Place(ctr("1.2.6"), "k8s.io", "k8s.io", "/root", "ctr-ferry.run", managed=True)
     step, cleanup = transfer.stage(place, "r/a:1", stage, child, foreign=False)
     assert "ctr-ferry.invalid/ctr-ferry.run:0" in step
-    gone, touched = cleanup.splitlines()[:2]
-    assert "images rm ctr-ferry.invalid/ctr-ferry.run:0" in gone
-    assert "images label r/a:1 io.cri-containerd.image=" in touched
+    seen, gone = "grep -c io.cri-containerd.image=managed", "images rm ctr-ferry.invalid/ctr-ferry.run:0"
+    touched = "images label r/a:1 io.cri-containerd.image="
+    assert cleanup.index(seen) < cleanup.index(gone) < cleanup.index(touched)
     unwatched = Place(ctr("1.2.6"), "n", "n", "/root", "ctr-ferry.run", managed=False)
     assert "label" not in transfer.stage(unwatched, "r/a:1", stage, child, foreign=False)[1]
 
