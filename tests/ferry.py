@@ -27,6 +27,7 @@ from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, seed_image
 
 CRI_LABEL = "io.cri-containerd.image=managed"
+PINS = ("team=a", "io.cri-containerd.pinned=pinned")  # labels that others set on a name
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 5) -> bool:

@@ -24,7 +24,7 @@ from tasks.retag import Job, RetagResult, parse
 from tasks.ssh.host import Host
 from tasks.ssh.target import Limits, Trust
 
-CUTS, ROUNDS = 10, 6
+CUTS, ROUNDS = 8, 5
 RUNS = itertools.count(1)
 
 

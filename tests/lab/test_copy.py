@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ferry import Fab, Run, Stage, counting, eventually, has_cri, leftovers, names_of, processes, release
+from ferry import PINS, Fab, Run, Stage, counting, eventually, has_cri, leftovers, names_of, processes, release
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
@@ -196,8 +196,12 @@ class TestNames:
         run = copy(fab, names_of(targets), *words)
         assert (run.exit, set(run.statuses.values())) == (1, {"reference-exists"})
         assert all(stage.records(target)[stage.name()].digest == old.target.digest for target in targets)
-        assert copy(fab, names_of(targets), *words, "--force").exit == 0
+        stage.on_each(lambda node: node.real_ctr("images", "label", stage.name(), *PINS), targets)
+        run = copy(fab, names_of(targets), *words, "--force")
+        assert run.exit == 0
         for target in targets:
+            assert run.image(target.name)["previous_digest"] == old.target.digest
+            assert set(PINS) <= set(stage.records(target)[stage.name()].labels.split(",")), target
             assert stage.records(target)[stage.name()].digest == new.target.digest
             assert leftovers(target) == []
 

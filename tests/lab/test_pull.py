@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ferry import Stage, eventually, has_cri, leftovers, names_of, processes, release
+from ferry import PINS, Stage, eventually, has_cri, leftovers, names_of, processes, release
 from market import Market, in_repository
 
 from lab.fleet import Fleet
@@ -142,9 +142,12 @@ class TestATag:
         assert (run.exit, run.statuses) == (1, dict.fromkeys(market.nodes, "reference-exists"))
         found = stage.on_each(lambda node: stage.records(node)[name].digest)
         assert found == dict.fromkeys(market.nodes, old.target.digest)
+        stage.on_each(lambda node: node.real_ctr("images", "label", name, *PINS))
         run = market.pull(market.nodes, "--ref", name, "--force")
         assert (run.exit, run.statuses) == (0, dict.fromkeys(market.nodes, "changed")), run.out
+        assert {outcome["result"]["previous_digest"] for outcome in run.outcomes.values()} == {old.target.digest}
         records = stage.on_each(stage.records)
+        assert all(set(PINS) <= set(found[name].labels.split(",")) for found in records.values()), records
         assert {node: {n: r.digest for n, r in found.items()} for node, found in records.items()} == {
             node: {name: new.target.digest} for node in market.nodes
         }

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 import pytest
-from ferry import Fab, Stage, counting, has_cri, names_of
+from ferry import PINS, Fab, Stage, counting, has_cri, names_of
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
@@ -134,9 +134,12 @@ class TestTheDestination:
         src, dst = stage.name(), stage.name(registry="new.example")
         stage.seed(image, src)
         stage.seed(other, dst)
+        stage.on_each(lambda node: node.real_ctr("images", "label", dst, *PINS))
         run = fab.retag(stage.nodes, "--src", src, "--dst", dst, "--method", method, "--force")
         assert (run.exit, run.statuses) == (0, dict.fromkeys(stage.nodes, "changed"))
         for node in stage.nodes.values():
+            assert run.image(node.name)["previous_digest"] == other.target.digest
+            assert set(PINS) <= set(stage.records(node)[dst].labels.split(",")), node
             assert stage.records(node)[dst].digest == image.target.digest
             assert stage.records(node)[dst].managed == has_cri(node)
             assert stage.records(node)[src].digest == image.target.digest
