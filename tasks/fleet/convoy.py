@@ -83,9 +83,9 @@ class _Round:
     """The blobs that some members lack, read once each: first what most of them want, and of that the largest."""
 
     def __init__(
-        self, source: Source, members: Collection[Member], lanes: int, may_leave: Callable[[bool], bool]
+        self, source: Source, members: Collection[Member], lanes: int, leave: Callable[[Member], None]
     ) -> None:
-        self._source, self._members, self._lanes, self._may_leave = source, list(members), lanes, may_leave
+        self._source, self._members, self._lanes, self._leave = source, list(members), lanes, leave
         takers = Counter(digest for member in members for digest in member.wanted)
         blobs = {digest: blob for member in members for digest, blob in member.wanted.items()}
         self._in_order = iter(sorted(blobs.values(), key=lambda blob: (-takers[blob.digest], -blob.size)))
@@ -183,9 +183,11 @@ class _Round:
     def _blame(self, member: Member, since: float, now: float) -> None:
         """Counts what others lost by a member; too much, and it leaves, if it may."""
         member.held_up(since, now)
-        too_long = member.held > max(_PATIENCE, (now - self._began) / 2)
-        if too_long and not member.lost and self._may_leave(member.is_stuck):
-            member.lose(LeftError("it is slower than the others"))
+        if self._too_long(member, now):
+            self._leave(member)
+
+    def _too_long(self, member: Member, now: float) -> bool:
+        return member.held > max(_PATIENCE, (now - self._began) / 2)
 
 
 class Convoy:
@@ -199,7 +201,7 @@ class Convoy:
         self._source = source
         self._awaited = set(hosts)
         self._members: list[Member] = []
-        self._lock = threading.Lock()
+        self._lock, self._leaving = threading.Lock(), threading.Lock()
         self._alone, self._again = threading.Semaphore(_ALONE), threading.Semaphore(_AGAIN)
 
     def deliver(
@@ -225,13 +227,15 @@ class Convoy:
     def _serve(self, member: Member, turn: threading.Semaphore) -> dict[str, FerryError]:
         """Alone, by one lane, so that the others still get their blobs."""
         with turn:
-            _Round(self._source, [member], 1, lambda _: False).start()
+            _Round(self._source, [member], 1, lambda _: None).start()
             rest = member.wait()
         return member.failed | {blob.digest: LeftError("it was left alone") for blob in rest}
 
-    def _may_leave(self, stuck: bool) -> bool:
+    def _leave(self, member: Member) -> None:
         """One that still moves leaves only to be served at once: waiting for its turn, it would be worse off."""
-        return stuck or sum(member.is_apart for member in self._members) < _ALONE
+        with self._leaving:  # two lanes may see the last free place
+            if not member.lost and (member.is_stuck or sum(each.is_apart for each in self._members) < _ALONE):
+                member.lose(LeftError("it is slower than the others"))
 
     def gone(self, host: str) -> None:
         """A host wants nothing, or nothing any more."""
@@ -245,5 +249,5 @@ class Convoy:
             self._members += [member] if member else []
             complete = not self._awaited
         if complete and self._members:
-            _Round(self._source, self._members, self._source.lanes, self._may_leave).start()
+            _Round(self._source, self._members, self._source.lanes, self._leave).start()
         return True

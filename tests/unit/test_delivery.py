@@ -149,7 +149,7 @@ def test_a_hold_that_does_not_end_well_after_all_is_verified_is_a_note(error: Fe
 
 
 def test_what_failed_before_that_is_told_and_not_the_hold() -> None:
-    with pytest.raises(CommandFailed, match=r"on r[.]example"):
+    with pytest.raises(CommandFailed, match=f"on {NAME}"):
         bring(Yard(NO, NO, error=ConnectionLost("silent")), order(), Shelf())
 
 
