@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,15 @@ class Middle:
         assert sessions
         signal_all(sessions, signal.SIGKILL)
 
+    def again(self) -> subprocess.Popen[str]:
+        """Start the same copy once more, and wait until it is in the middle, too."""
+        self.source.exec(["rm", f"/home/{self.user}/stalled"])
+        words = self._words(f"{self.user}@{self.source.name}")
+        second = self.fab.start("-H", ",".join(names_of(self.targets)), "copy", "--json", *words)
+        assert eventually(self.begun, 30), second.communicate(timeout=60)
+        assert all(len(roots(target)) == 2 for target in self.targets)
+        return second
+
     def go_on(self) -> None:
         """Let the source give the rest."""
         self.source.exec(["touch", f"/home/{self.user}/go"])
@@ -109,6 +119,12 @@ def signal_all(pids: list[int], number: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def roots(node: Node) -> list[str]:
+    """Return the blobs that runs of ours have labelled as roots."""
+    lines = node.real_ctr("content", "ls").stdout.decode().splitlines()
+    return [line.split()[0] for line in lines if "containerd.io/gc.root=ctr-ferry" in line]
 
 
 def seen(node: Node) -> set[str]:
@@ -156,6 +172,49 @@ def test_a_cut_off_fab_leaves_nothing_and_the_next_goes_on_on_every_version(
         assert set(run.statuses.values()) == {"interrupted"}
     middle.leaves_nothing()
     middle.succeeds_again(*middle.targets)
+
+
+@pytest.mark.parametrize(("number", "cut"), [(signal.SIGINT, "second"), (signal.SIGKILL, "first")])
+def test_two_runs_that_bring_one_image_to_one_host_leave_each_other_alone(
+    begin: Begin, tmp_path: Path, number: int, cut: str
+) -> None:
+    middle = begin("node3", "node1", "node2", "node4", "node5")
+    bystander = build(tmp_path / "bystander", layers=(1000,), seed=secrets.randbits(32))
+    middle.stage.seed(bystander, middle.stage.name("bystander"), nodes=middle.targets)
+    second = middle.again()
+    first = middle.process
+    ended, middle.process = (first, second) if cut == "first" else (second, first)
+    ended.send_signal(number)
+    ended.communicate(timeout=90)
+    for target in middle.targets:
+        assert eventually(lambda n=target: len(roots(n)) == 1, 25), roots(target)  # type: ignore[misc]
+        target.real_ctr("images", "rm", "--sync", middle.stage.name("bystander"))
+        assert middle.image.layers[NATIVE][0] in seen(target), "what the other run has brought is still held"
+    middle.go_on()
+    run = middle.ended()
+    assert run.statuses == dict.fromkeys(names_of(middle.targets), "changed"), run.out
+    assert all(middle.stage.hello(target, middle.name) == "hello" for target in middle.targets)
+    middle.leaves_nothing(named=tuple(names_of(middle.targets)))
+
+
+def test_another_runs_upload_that_is_stalled_is_not_waited_for(begin: Begin, stage: Stage, tmp_path: Path) -> None:
+    middle = begin("node4", "node1", "node2", "node3")
+    other = build(tmp_path / "other", layers=(1000, 2000), cmd=("/bin/echo", "other"), seed=secrets.randbits(32))
+    stage.seed(other, stage.name("other"), nodes=[stage.nodes["node5"]])
+    there = {target.name: processes(target).keys() for target in middle.targets}
+    run = middle.fab(
+        "-H", ",".join(names_of(middle.targets)), "copy", "--json", "--from", "node5", "--ref", stage.name("other")
+    )
+    assert run.statuses == dict.fromkeys(names_of(middle.targets), "changed"), run.out
+    for target in middle.targets:
+        assert not run.image(target.name)["note"]
+        assert eventually(lambda n=target: processes(n).keys() <= there[n.name], 25), processes(target)  # type: ignore[misc]
+        assert stage.hello(target, stage.name("other")) == "other"
+    middle.go_on()
+    first = middle.ended()
+    assert first.statuses == dict.fromkeys(names_of(middle.targets), "changed"), first.out
+    assert all(stage.hello(target, middle.name) == "hello" for target in middle.targets)
+    assert [leftovers(target) for target in middle.targets] == [[]] * 3
 
 
 def test_a_source_that_dies_is_told_and_the_next_run_goes_on(begin: Begin) -> None:
