@@ -17,7 +17,6 @@ from tasks.ctr.rollback import Given, Records
 from tasks.ctr.shell import Answer, Script
 from tasks.ctr.verdict import is_taken, judge, labels_gone, numbers, unproved
 from tasks.errors import (
-    DiskFull,
     Drift,
     FerryError,
     HostError,
@@ -178,36 +177,12 @@ class Job:
             self._refuse_to_replace()
             self.previous = self.existing.digest
         method = "stage" if self.moves else "pull"
-        size = self._make_sure_it_fits()
+        every = self.request.all_platforms
+        platform = None if every else self.request.platform or self.facts.platform
+        size, self.notices = self.carrier.weigh(self.room, platform)
         if self.host.dry_run:
             return self._result(self.wanted or "", Status.CHANGED, method, size=size)
         return self._pull(method)
-
-    def _make_sure_it_fits(self) -> int | None:
-        """Refuses what surely does not fit, before anything is pulled; tells what may not, and all of it in a dry run.
-
-        Returns:
-            Bytes of all that the registry has of it; None where it did not tell.
-        """
-        platform = None if self.request.all_platforms else self.request.platform or self.facts.platform
-        blobs = self.carrier.contents(platform) if self.room or self.host.dry_run else None
-        if blobs is None:
-            return None
-        found = self._judge_room(blobs)
-        if found:  # by what is not on the host yet: that is asked only where it matters
-            ctr, namespaces = self.facts.ctr, self.facts.namespaces
-            answers = self.host.ask(Script({f"has-{n}": ctr.digests(each) for n, each in enumerate(namespaces)}))
-            has = parse_digests(line for answer in answers.values() for line in answer.text.splitlines())
-            found = self._judge_room([blob for blob in blobs if blob.digest not in has])
-        if isinstance(found, DiskFull):
-            raise found
-        size = sum(blob.size for blob in blobs)
-        dry = (f"would move up to {size} bytes; {room.needs(self.room, size, room.growth(blobs))}",)
-        self.notices = (*((found,) if found else ()), *(dry if self.host.dry_run else ()))
-        return size
-
-    def _judge_room(self, blobs: Sequence[Descriptor]) -> DiskFull | str:
-        return room.judge(self.room, sum(blob.size for blob in blobs), room.growth(blobs))
 
     @property
     def moves(self) -> bool:

@@ -95,7 +95,7 @@ def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | Seen:
             data = body
             continue
         lines = [line.partition(":") for line in match[3].decode("latin-1").split("\n")]
-        fields = headers((name.strip(), value.strip()) for name, _, value in lines)
+        fields = headers((name.strip(), value.strip()) for name, _, value in lines if name)
         return Seen.NO_REGISTRY if fields is None else (int(match[1]), match[2].decode("latin-1"), fields, body)
     return _why(answer)
 

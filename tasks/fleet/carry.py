@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.ctr import refusals, transfer
+from tasks.ctr import refusals, room, transfer
 from tasks.ctr.content import checked
 from tasks.ctr.failures import failure
+from tasks.ctr.images import parse_digests
 from tasks.ctr.probe import Facts
 from tasks.ctr.progress import Progress
+from tasks.ctr.room import Room
 from tasks.ctr.shell import Answer, Script
 from tasks.ctr.transfer import Route
-from tasks.errors import ContentCorrupt, ContentMissing, FerryError, HostError
+from tasks.errors import ContentCorrupt, ContentMissing, DiskFull, FerryError, HostError
 from tasks.fleet import credentials
 from tasks.oci.descriptor import Descriptor, Manifest, Platform
 from tasks.oci.reference import Reference, is_digest
@@ -164,8 +166,32 @@ class Carrier:
         found = self._client.present(self.reference.path, blobs)
         return None if found is None else sum(blobs[digest] for digest in found)
 
-    def contents(self, platform: Platform | None) -> list[Descriptor] | None:
-        """The blobs that the reference stands for, of one platform or of all; None where that cannot be known."""
+    def weigh(self, there: Room | None, platform: Platform | None) -> tuple[int | None, tuple[str, ...]]:
+        """Bytes of all that the reference stands for, and what is to be said of the host's room for it.
+
+        Args:
+            there: where containerd writes.
+            platform: the one that comes; None is all of them.
+
+        Raises:
+            DiskFull: it surely does not fit.
+        """
+        blobs = self._contents(platform) if there or self.host.dry_run else None
+        if blobs is None:
+            return None, ()
+        found = _judge(there, blobs)
+        if found:  # what is on the host already matters now, and is asked for only then
+            ctr, namespaces = self.facts.ctr, self.facts.namespaces
+            answers = self.host.ask(Script({f"has-{n}": ctr.digests(each) for n, each in enumerate(namespaces)}))
+            has = parse_digests(line for answer in answers.values() for line in answer.text.splitlines())
+            found = _judge(there, [blob for blob in blobs if blob.digest not in has])
+        if isinstance(found, DiskFull):
+            raise found
+        size = sum(blob.size for blob in blobs)
+        would = f"would move up to {size} bytes; {room.needs(there, size, room.growth(blobs))}"
+        return size, tuple(filter(None, (found, would if self.host.dry_run else "")))
+
+    def _contents(self, platform: Platform | None) -> list[Descriptor] | None:
         try:
             with self._client.connected():
                 top = self._manifest(str(self.reference.digest or self.reference.tag))
@@ -252,6 +278,10 @@ class Carrier:
 
     def _error(self, seen: Seen, said: str) -> HostError:
         return refusals.error(seen, str(self.reference), said, login=bool(self._login))
+
+
+def _judge(there: Room | None, blobs: Collection[Descriptor]) -> DiskFull | str:
+    return room.judge(there, sum(blob.size for blob in blobs), room.growth(blobs))
 
 
 class _Talk:

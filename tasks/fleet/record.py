@@ -152,11 +152,12 @@ def _now() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process was started, in the kernel's words; None where there is none. Numbers of processes come again."""
+    """When a process was started, in the kernel's words; None where it has ended. Numbers of processes come again."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    return None if state == "Z" else fields[18]  # a zombie is only not yet buried
 
 
 def _shown(stream: bytes) -> str:

@@ -14,10 +14,11 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.ctr import checks, delivery, errand, failures, health, probe, refusals, shell, usage
+from tasks.ctr import checks, delivery, errand, failures, health, probe, refusals, room, shell, usage
 from tasks.ctr.images import Listing, parse_digests
 from tasks.ctr.progress import Progress
 from tasks.ctr.shell import Answer, Script
@@ -28,7 +29,7 @@ from tasks.fleet.inventory import Inventory
 from tasks.oci import archive, tar
 from tasks.oci.descriptor import Manifest
 from tasks.oci.reference import Reference, parse_domain
-from tasks.oci.registry import Registry
+from tasks.oci.registry import Challenge, Registry
 from tasks.text import shown, shown_name
 
 SIZE = 1 << 20
@@ -188,7 +189,11 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "wget": lambda data: errand.read(Answer(0, b"wget\n" + data, text_of(data))),
     "what is held": lambda data: health.parse_held(f"namespace a\n{text_of(data)}\nblob {text_of(data)}"),
     "files of ours": lambda data: health.parse_files(f"/{text_of(data)}"),
-    "a store": lambda data: delivery.parse_store(f"namespace a\n{text_of(data)}", "a"),
+    "a store": lambda data: delivery.parse_store(
+        f"namespace a\n{text_of(data)}", text_of(data), "a", datetime.now(UTC)
+    ),
+    "free space": lambda data: room.parse(text_of(data)),
+    "a challenge": lambda data: Challenge.parse(text_of(data)),
     "a version": lambda data: Version.parse(text_of(data)),
     "ctr's help": lambda data: Capabilities.of_help(text_of(data)),
     "a manifest": Manifest.parse,

@@ -491,7 +491,7 @@ def test_a_manifest_that_is_none_weighs_nothing(sell: Sell, manifest: bytes) -> 
     market, host = sell(A), Host([])
     market.manifest = manifest
     carrier = carry.Carrier(host, host.facts(["k8s.io"]), Reference.parse(REF))  # type: ignore[arg-type]
-    assert carrier.contents(None) is None
+    assert carrier._contents(None) is None
 
 
 def here(*images: Any, check: str = "complete (3/3)", **more: Any) -> dict[str, Answer]:

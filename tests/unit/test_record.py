@@ -230,8 +230,11 @@ def test_a_run_is_running_then_ended(book: Book) -> None:
 
 def test_a_run_whose_process_is_gone_was_killed(book: Book) -> None:
     with subprocess.Popen(["true"]) as gone:
+        started = _started(gone.pid)
+        os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
+        data = {**book.record()._head, "pid": gone.pid, "pid_started": started}
+        assert Run(data, book.root).state == "killed"  # although its parent has not asked for its end yet
         gone.wait()
-    data = {**book.record()._head, "pid": gone.pid}
     assert Run(data, book.root).state == "killed"
     again = {**data, "pid": os.getpid(), "pid_started": "1"}  # the number is another process's now
     assert Run(again, book.root).state == "killed"
