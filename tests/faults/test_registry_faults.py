@@ -238,8 +238,14 @@ class TestAPull:
         with contextlib.ExitStack() as stack:
             for node in nodes:
                 stack.enter_context(small_disk(node, "24m"))
+            refused = market.pull(names_of(nodes), "--ref", name)
+            pulled = [line for line in registry.server.requests() if f"/{market.stage.token}/app/blobs/" in line]
+            for node in nodes:
+                node.exec(["mount", "-o", "remount,size=48m", node.root])  # the layers, but not once more unpacked
             run = market.pull(names_of(nodes), "--ref", name)
             records = [market.stage.records(node) for node in nodes]
+        assert (refused.exit, set(refused.statuses.values()), pulled) == (1, {"disk-full"}, [])
+        assert "bytes are needed, and" in refused.error["message"]
         assert (run.exit, set(run.statuses.values())) == (1, {"disk-full"}), run.out
         assert "no space left on device" in run.error["said"]
         assert records == [{} for _ in nodes]
