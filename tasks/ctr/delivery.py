@@ -152,8 +152,8 @@ def _let_go(place: Place, roots: Sequence[Root], store: Store) -> str:
 {lines(root.remove() for root in roots)}
 else
 {lines(root.release() for root in roots)}
-{_finish_ingests(place)}
 fi
+{_finish_ingests(place)}
 {lines(old)}
 }} >/dev/null 2>&1"""
 

@@ -351,11 +351,11 @@ class TestTheHold:
         steps = delivery.hold(PLACE, [LOAD, LOAD], Store()).steps
         assert ROOT.digest in steps["plant-0"] and ROOT.digest not in steps["plant-1"]
 
-    def test_when_all_is_named_the_root_goes_and_nothing_else_is_touched(self, tmp_path: Path) -> None:
+    def test_when_all_is_named_the_root_goes_and_nobody_elses_is_touched(self, tmp_path: Path) -> None:
         theirs = f"{PLACE.owner[:-1]}x-0f-0 1MB 1 day\n"
         planted, told = Held(tmp_path, theirs).run(delivery.NAMED)
         assert planted == {"plant-0": True}
-        assert told == ["content active", f"content rm {ROOT.digest}"]
+        assert told == ["content active", f"content rm {ROOT.digest}", "content active"]
         assert (tmp_path / "active").read_text() == theirs
 
     def test_when_it_breaks_off_the_labels_go_and_the_runs_own_ingests_end(self, tmp_path: Path) -> None:
@@ -366,6 +366,11 @@ class TestTheHold:
         assert told[1] == " ".join(["content label", ROOT.digest, "containerd.io/gc.root=", *off])
         assert [line for line in told if "ingest" in line] == [f"content ingest {mine}"]
         assert other in (tmp_path / "active").read_text()
+
+    def test_what_a_first_attempt_left_unfinished_ends_though_the_second_went_well(self, tmp_path: Path) -> None:
+        mine = f"{PLACE.owner}-0f-0"
+        _, told = Held(tmp_path, f"{mine} 0B\n").run(delivery.NAMED)
+        assert f"content ingest {mine}" in told
 
     def test_what_expired_runs_have_left_goes_with_it(self, tmp_path: Path) -> None:
         old = "containerd.io/gc.ref.content.ctr-ferry.old.0"
