@@ -188,6 +188,7 @@ class Host(Connection):  # type: ignore[misc]
                         raise UnansweredError("one more key")
                 return
             except Unreachable as error:
+                self.client.close()  # else paramiko's thread goes on listening to that host
                 # The random share spreads hosts that were refused together.
                 pause = min(pause * random.uniform(1.0, 2.0), _LONGEST_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311
                 left -= isinstance(error.__cause__, _REFUSALS)

@@ -14,6 +14,7 @@ import paramiko
 from paramiko.buffered_pipe import PipeTimeout
 from paramiko.ssh_exception import BadAuthenticationType, IncompatiblePeer
 
+from tasks.ssh.bounds import Authentication, Packets, demand_few
 from tasks.ssh.login import Answers
 
 # Never offered: CBC, 3DES, MD5, MACs cut to 96 bits, and what rests on SHA-1's collisions or on 1024 bits. hmac-sha1
@@ -179,7 +180,13 @@ class Transport(paramiko.Transport):
         super().__init__(*args, **kwargs)
         rsa = {"rsa-sha2-512", "rsa-sha2-256"} if "ssh-rsa" in known_types else set()
         self._preferred_keys = tuple(sorted(self._preferred_keys, key=lambda name: name not in {*known_types, *rsa}))
+        self.packetizer.__class__ = Packets
         self._promptly("TCP_NODELAY")
+
+    def _parse_ext_info(self, msg: paramiko.Message) -> None:
+        demand_few(msg.get_int())
+        msg.rewind()
+        super()._parse_ext_info(msg)  # type: ignore[misc]
 
     def _really_parse_kex_init(self, m: paramiko.Message, *args: Any, **kwargs: Any) -> dict[str, Any]:
         self._theirs = super()._really_parse_kex_init(m, *args, **kwargs)  # type: ignore[misc]
@@ -216,6 +223,15 @@ class Transport(paramiko.Transport):
         if further and event is None:  # paramiko takes a part of the login for all of it
             self.auth_interactive_dumb(username)
         return []
+
+    def auth_interactive(self, username: str, handler: Any, submethods: str = "") -> list[str]:
+        """A login by questions and answers."""
+        if not self.is_active() or not self.initial_kex_done:
+            raise paramiko.SSHException("No existing session")
+        answered = threading.Event()
+        self.auth_handler = Authentication(self)
+        self.auth_handler.auth_interactive(username, handler, answered, submethods)
+        return list(self.auth_handler.wait_for_response(answered))
 
     def auth_interactive_dumb(self, username: str, handler: Any = None, submethods: str = "") -> list[str]:
         """What paramiko does where a key was not enough and there is no password: here no question is answered."""

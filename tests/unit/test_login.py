@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import socket
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,9 @@ import paramiko
 import pytest
 from sshd import Sshd, serving
 
-from tasks.errors import FerryError, LoginRefused, NoCommonAlgorithm
+from tasks.errors import FerryError, LoginRefused, NoCommonAlgorithm, Unreachable
 from tasks.secrets import Secret
+from tasks.ssh.bounds import Authentication
 from tasks.ssh.host import Host
 from tasks.ssh.target import Limits, Target, Trust
 from tasks.ssh.transport import Transport
@@ -193,3 +198,61 @@ class TestWhatIsOffered:
         assert isinstance(error, NoCommonAlgorithm) and not error.may_pass
         assert f"no {what} in common" in error.message and ours in error.hint
         assert error.said == f"it offers {', '.join(theirs)}".removesuffix("\x1b[2J")
+
+
+def listening() -> set[threading.Thread]:
+    """The threads that read what a host says."""
+    return {thread for thread in threading.enumerate() if isinstance(thread, paramiko.Transport)}
+
+
+class TestAHostThatSaysTooMuch:
+    """Before its key was checked: anyone may be there."""
+
+    @pytest.mark.parametrize(
+        ("says", "named"),
+        [
+            (b"SSH-2.0-x\r\n" + b"\x7f\xff\xff\xfc" + bytes(4), "a packet of 2147"),
+            (b"x" * 200_000, "no end"),
+            (b"SSH-2.0-\xff\xfe\r\n", ""),
+        ],
+    )
+    def test_is_left_at_once(self, login: Login, says: bytes, named: str) -> None:
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    kept.append(connection)
+                    connection.sendall(says + bytes(100_000))
+
+        kept: list[socket.socket] = []
+        before = listening()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=serve, daemon=True)
+            thread.start()
+            target = replace(login.target(Sshd(port=listener.getsockname()[1])), limits=Limits(connect=1, retries=0))
+            with pytest.raises(Unreachable) as refused:
+                login.open(target)
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+        for connection in kept:
+            connection.close()
+        assert named in refused.value.said
+        for left in listening() - before:
+            left.join(10)
+        assert listening() <= before
+
+    def test_makes_nobody_count(self) -> None:
+        ours, theirs = socket.socketpair()
+        message = paramiko.Message()
+        message.add_int(2**32 - 1)
+        with ours, theirs:
+            with pytest.raises(paramiko.SSHException, match="4294967295 things"):
+                Transport(ours)._parse_ext_info(paramiko.Message(message.asbytes()))
+            questions = paramiko.Message()
+            for text in ("title", "words", ""):
+                questions.add_string(text)
+            questions.add_int(2**32 - 1)
+            asking = Authentication(Transport(ours))
+            asking.auth_method = "keyboard-interactive"
+            with pytest.raises(paramiko.SSHException, match="4294967295 things"):
+                asking._parse_userauth_info_request(paramiko.Message(questions.asbytes()))
