@@ -184,7 +184,8 @@ class Host(Connection):  # type: ignore[misc]
             try:
                 with typed_errors(f"{self.user}@{self.host}:{self.port}", self.target, self.client):
                     super().open()
-                    if not self.transport.is_authenticated():  # paramiko takes a part of a login for all of it
+                    # paramiko takes a part of a login for all of it.
+                    if self.transport.is_active() and not self.transport.is_authenticated():
                         raise UnansweredError("one more key")
                 return
             except Unreachable as error:
