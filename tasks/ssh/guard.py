@@ -54,7 +54,7 @@ trap 'exit {BROKEN_OFF}' TERM INT HUP
 """
 # A clean-up goes on where the connection is gone: its deadline does not care whether anyone hears the beat.
 # USR1 ends it, which the shell itself never traps: a TERM right after the fork would get lost in some shells.
-# The first job is there so that `$!` is never somebody else's.
+# The first job is there so that `$!` is never somebody else's. The clean-up itself may return.
 _CLEANUP_DEADLINE = """trap '' TERM
 kill $leash $deadline 2>/dev/null
 ( : & trap 'kill -s KILL $! 2>/dev/null; exit' USR1; trap '' PIPE; n=0
@@ -62,7 +62,10 @@ kill $leash $deadline 2>/dev/null
     sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); %(beat)s >&2
   done
   stop ) </dev/null >/dev/null & deadline=$!
+tidy() {
 %(cleanup)s
+}
+tidy
 kill -s USR1 $deadline 2>/dev/null
 """
 _END = """
