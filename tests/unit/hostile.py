@@ -33,6 +33,7 @@ from tasks.oci.registry import Challenge, Registry
 from tasks.text import shown, shown_name
 
 SIZE = 1 << 20
+NOW = datetime.now(UTC)
 CPU = 20  # seconds of the processor for one parser and all texts; each takes a fraction of one, and hours if quadratic
 DIGEST = f"sha256:{'a' * 64}"
 HEADER = "REF TYPE DIGEST SIZE PLATFORMS LABELS\n"
