@@ -39,6 +39,7 @@ DIGEST = f"sha256:{'a' * 64}"
 HEADER = "REF TYPE DIGEST SIZE PLATFORMS LABELS\n"
 HTTPS = Registry("r.example")
 WHOLE = {"blanks", "line breaks", "quotes", "lists", "digits", "one line", "NULs", "no UTF-8"}  # in all of SIZE
+WHOLE |= {"labels", "statuses", "quotas", "excesses", "refs", "images", "columns"}  # long ones: fewer of them
 UNITS = {
     "blanks": b" ",
     "tabs": b"\t",
@@ -210,8 +211,8 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "docker's config": docker_config,
     "a checksum": lambda data: in_a_file(data, sum_of, "x.sha256"),
     "a map": lambda data: in_a_file(data, pairs.read_map),
-    "an inventory": lambda data: in_a_file(data[: SIZE // 16], Inventory),  # PyYAML is slow, but linear
-    "a variable": lambda data: in_a_file(b"all:\n  vars:\n    a: " + data[: SIZE // 16], Inventory),
+    "an inventory": lambda data: in_a_file(data[: SIZE // 32], Inventory),  # PyYAML is slow, but linear
+    "a variable": lambda data: in_a_file(b"all:\n  vars:\n    a: " + data[: SIZE // 32], Inventory),
 }
 
 

@@ -12,6 +12,7 @@ from hostile import CPU, PARSERS, WORST
 
 ROOT = Path(__file__).parents[2]
 ENDS = {"understood", "no manifest", "bad-reference", "bad-archive", "bad-arguments", "bad-inventory"}
+pytestmark = pytest.mark.timeout(3600)  # the processor's seconds are what counts, however busy the machine is
 ENDS |= {"garbled-answer", "answer-too-large", "command-failed"}
 
 

@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from tasks.fleet.record import Record
 from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Manifest, Platform
 from tasks.remove import Removed, RemoveResult, Request, _ask
 from tasks.ssh import room
+from tasks.ssh.exchange import Exchange
 from tasks.text import shown, shown_name
 
 ROOT = Path(__file__).parents[2]
@@ -335,6 +337,19 @@ class TestRoom:
         here.hold("a", room.MOST)
         with pytest.raises(errors.AnswerTooLarge, match="b printed more than 16 MiB"):
             here.hold("b", room.MOST + 1)
+
+    def test_is_asked_for_as_an_answer_comes(self) -> None:
+        class Endless:
+            def recv_ready(self) -> bool:
+                return True
+
+            def recv(self, size: int) -> bytes:
+                return bytes(size)
+
+        exchange = Exchange(cast(Any, Endless()), 1, 1, hold=partial(room.Room().hold, "a"))
+        with pytest.raises(errors.AnswerTooLarge, match="a printed more"):
+            exchange._drain()
+        assert len(exchange.stdout) < room.MOST + (1 << 20)
 
     def test_of_all_is_bounded_but_never_for_a_host_that_says_little(self) -> None:
         here = room.Room(most=room.MOST)
