@@ -92,9 +92,13 @@ def used(
     named = {image.name: image.digest for image in reversed(listing.images)}
     on = _images_by_snapshot(set(named.values()), blobs)
     found: dict[str, list[str]] = {}
+    steps = 0
     for container in containers:
         digest, having = named.get(container.image), on.get(parents.get(container.id, ""), set())
-        for each in having if digest is None else {digest} if digest in having else {digest} | having:
+        using = having if digest is None else {digest} if digest in having else {digest} | having
+        steps += len(using)
+        _refuse_more(steps)
+        for each in using:
             found.setdefault(each, []).append(container.id)
     return found
 
@@ -113,9 +117,13 @@ def _images_by_snapshot(digests: Iterable[str], blobs: Mapping[str, Blob]) -> di
                 seen |= new
                 left += new
                 steps += 1 + len(blob.content) + len(blob.snapshots)
-            if steps > _MOST_STEPS:
-                raise AnswerTooLarge(
-                    "the labels of the content there lead from blob to blob without an end in sight",
-                    hint="look at them by hand: ctr content ls",
-                )
+            _refuse_more(steps)
     return found
+
+
+def _refuse_more(steps: int) -> None:
+    if steps > _MOST_STEPS:
+        raise AnswerTooLarge(
+            "containers, snapshots and content there hold one another without an end in sight",
+            hint="look at them by hand: ctr containers ls, ctr snapshots ls, ctr content ls",
+        )

@@ -276,9 +276,10 @@ def _tabulated(command: Command, answers: dict[str, Answer]) -> tuple[Table | No
                 command.tabulate({host: answer})
             except Exception as error:  # noqa: BLE001
                 faults[host] = unforeseen(error)
-        if not faults:  # together alone
+        try:
+            return command.tabulate(answers | faults), faults
+        except Exception:  # noqa: BLE001  (together alone)
             return None, dict.fromkeys(answers, unforeseen(all_of_them))
-        return command.tabulate(answers | faults), faults
 
 
 def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer]) -> Outcome:

@@ -142,7 +142,7 @@ def unforeseen(error: Exception) -> InternalError:
 def error_lines(error: Mapping[str, str]) -> list[str]:
     """An error's three parts, as a person reads them; ``error`` in the shape that it has in ``--json``."""
     lines = [f"{error['kind']}: {error['message']}"]
-    lines += [f"  said: {line}" for line in error["said"].split("\n") if error["said"]]
+    lines += [f"  said: {line}" for line in error["said"].splitlines()]
     return lines + ([f"  try: {error['hint']}"] if error["hint"] else [])
 
 

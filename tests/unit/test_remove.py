@@ -307,6 +307,18 @@ esac
         assert evil in (tmp_path / "removed").read_text()
 
 
+def test_containers_and_blobs_that_hold_one_another_endlessly_are_refused() -> None:
+    many = [f"sha256:{number:064x}" for number in range(3000)]
+    here = Listing("k8s.io", tuple(image(f"r/app:{number}", digest) for number, digest in enumerate(many)))
+    ring = {digest: Blob(frozenset({many[number - 1]}), frozenset()) for number, digest in enumerate(many)}
+    with pytest.raises(errors.AnswerTooLarge):
+        usage.used(here, (), {}, ring)
+    one = {digest: Blob(frozenset(), frozenset({LAYERS})) for digest in many}
+    containers = [Container(f"c{number}", "-") for number in range(3000)]
+    with pytest.raises(errors.AnswerTooLarge):
+        usage.used(here, containers, {each.id: LAYERS for each in containers}, one)
+
+
 class TestUsage:
     def test_tables(self) -> None:
         text = (
