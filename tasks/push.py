@@ -163,7 +163,7 @@ class Job:
         return target if target.tag else target.with_tag((own and own.tag) or "latest")
 
     def look(self, *, alone: bool) -> PushResult:
-        """Looks at the image and at the registry; what would be done.
+        """Looks at the image and at the registry.
 
         Args:
             alone: whether nobody else pushes before this one does, so that it need not look again.
@@ -180,7 +180,8 @@ class Job:
             all_platforms=self.request.all_platforms,
         )
         self.there = self.carrier.look(self.cargo.sizes if alone else None)
-        return self._decide() or self._result(Status.CHANGED, self._method())
+        self._decide()
+        return self._result(Status.OK, "")  # so that a run that is cut off now tells of no change
 
     def run(self, *, alone: bool) -> PushResult:
         """Pushes where the registry has something else, and asks it again.
@@ -352,7 +353,9 @@ def push(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 
 def _of(answer: Result | FerryError) -> PushResult:
-    """What a host has pushed: one that failed is asked nothing more."""
+    """What a host has pushed; one that has not is asked nothing more."""
+    if isinstance(answer, FerryError):
+        raise answer
     assert isinstance(answer, PushResult)  # noqa: S101
     return answer
 

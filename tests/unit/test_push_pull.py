@@ -120,7 +120,7 @@ def sell(monkeypatch: pytest.MonkeyPatch) -> Sell:
 
 def pushed(host: Host, *, ref: str = REF, **options: Any) -> push.PushResult:
     job = push.Job(host, push.parse(ref=ref, **options))  # type: ignore[arg-type]
-    job.look(alone=True)
+    assert job.look(alone=True).status is Status.OK
     return job.run(alone=True)
 
 
