@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from letters import unhashed  # noqa: F401
 from test_retag_plan import CHILD, CONFIG, INDEX, MANAGED, MANIFEST, OTHER, A, B, FakeHost, image, table
+from test_rollback import put_ctr, run_cut
 
 from tasks import errors, pull, push
 from tasks.ctr.shell import Answer, Script
@@ -131,6 +132,12 @@ def pulled(host: Host, *, ref: str = REF, **options: Any) -> pull.PullResult:
 def stage(host: Host, digest: str) -> str:
     """The name of ours that is pulled first."""
     return f"r.example:5000/app:ctr-ferry.{host.run_id}@{digest}"
+
+
+def cut(script: Script, folder: Path, **env: str) -> list[str]:
+    """Run a script with a ctr that keeps names; return those that are left, and their digests."""
+    run_cut(script, **{**env, "PATH": f"{folder}:/usr/bin:/bin"})
+    return [" ".join(row.split()[:2]) for row in (folder / "names").read_text().splitlines()]
 
 
 def index_host(*, absent: tuple[str, ...] = (OTHER,), **more: Any) -> Host:
@@ -596,6 +603,45 @@ class TestPull:
         assert re.findall(r" images pull (?:--\S+ )*(\S+);", script.steps["pull"]) == [stage(host, A)]
         assert re.search(rf" images tag (--local )?{re.escape(stage(host, A))} {REF} ", script.steps["pull"])
         assert stage(host, A) in script.cleanup
+
+    @pytest.mark.parametrize(
+        ("verb", "when"), [("pull", "after"), ("tag", "before"), ("tag", "after"), ("check", "after")]
+    )
+    def test_that_is_cut_off_takes_its_names_back(self, sell: Sell, verb: str, when: str, tmp_path: Path) -> None:
+        sell(A)
+        script = self.script(Host([], answers=here(image(REF, A))), tmp_path)
+        assert cut(script, tmp_path, CUT=verb, CUT_AT=when, UNPACKED="false") == []
+
+    def test_that_fails_takes_its_names_back(self, sell: Sell, tmp_path: Path) -> None:
+        sell(A)
+        script = self.script(Host([], answers=here(image(REF, A))), tmp_path)
+        assert cut(script, tmp_path, UNPACKED="false") == []
+        assert cut(script, tmp_path) == [f"{REF} {A}"]
+
+    @pytest.mark.parametrize(("whole", "left"), [("true", [f"{REF} {A}"]), ("false", [])])
+    def test_of_a_name_itself_that_is_cut_off_leaves_what_is_whole_by_then(
+        self, sell: Sell, whole: str, left: list[str], tmp_path: Path
+    ) -> None:
+        sell(A)
+        script = self.script(Host([], version="1.2.6", answers=here(image(REF, A))), tmp_path)
+        assert cut(script, tmp_path, CUT="pull", CUT_AT="after", PULLED=A, UNPACKED=whole) == left
+        (tmp_path / "cut").unlink()
+        assert cut(script, tmp_path, CUT="pull", CUT_AT="before", OTHER=f"{REF} {B} -") == [f"{REF} {B}"]
+
+    def test_that_moves_a_name_never_loses_it(self, sell: Sell, tmp_path: Path) -> None:
+        sell(A)
+        script = self.script(Host([image(REF, B)], answers=here(image(REF, A))), tmp_path, force=True)
+        for verb, when in (("pull", "after"), ("import", "before"), ("import", "between"), ("import", "after")):
+            (tmp_path / "cut").unlink(missing_ok=True)
+            (tmp_path / "names").write_text(f"{REF} {B} own=1\n")
+            (name,) = cut(script, tmp_path, CUT=verb, CUT_AT=when)
+            assert name in (f"{REF} {A}", f"{REF} {B}")
+
+    def script(self, host: Host, folder: Path, **options: Any) -> Script:
+        """What would pull there."""
+        put_ctr(folder)
+        pulled(host, **options)
+        return next(script for script in host.scripts if "pull" in script.steps)
 
     def test_where_the_name_itself_is_pulled_another_digest_is_told(self, sell: Sell) -> None:
         sell(A)

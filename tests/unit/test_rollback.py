@@ -14,7 +14,7 @@ from records import record
 from tasks.ctr import naming
 from tasks.ctr.commands import CRI_MANAGED, Ctr
 from tasks.ctr.naming import TAKEN, Method, Naming, Place
-from tasks.ctr.shell import Answer
+from tasks.ctr.shell import Answer, Script
 from tasks.ctr.verdict import numbers
 from tasks.ctr.version import Capabilities, Version
 from tasks.oci.descriptor import OCI_MANIFEST, Descriptor
@@ -80,6 +80,9 @@ case $verb in
     moment between
     [ -z "$TWO" ] || { put "$name" "$TWO"; echo "ctr: image \"$name\": already exists" >&2; exit 1; }
     put "$name" "$(echo "$index" | sed -n 's/.*"digest": *"\([^"]*\)".*/\1/p')";;
+  "images pull")
+    for name in "$@"; do :; done
+    case $name in *@*) put "$name" "${name#*@}";; *) put "$name" "$PULLED";; esac;;
   "images rm") for name in "$@"; do drop "$name"; done;;
   "images check")
     echo "REF TYPE DIGEST STATUS SIZE UNPACKED"
@@ -91,13 +94,30 @@ exit $status
 """
 
 
+def put_ctr(folder: Path) -> None:
+    """Puts that ctr into a folder."""
+    (folder / "ctr").write_text(CTR)
+    (folder / "ctr").chmod(0o755)
+
+
+def run_cut(script: Script, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script as the guard does: with a TERM, its clean-up runs, and the exit status is 143."""
+    return subprocess.run(
+        ["/bin/sh"],
+        input=f"MAIN=$$; export MAIN; trap 'exit 143' TERM\n{script.render('MARK')}",
+        env={"PATH": "/usr/bin:/bin", **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 class Host:
     """A folder with that ctr."""
 
     def __init__(self, folder: Path, version: str, *, cri: bool = False) -> None:
         self.folder, self.cri = folder, cri
-        (folder / "ctr").write_text(CTR)
-        (folder / "ctr").chmod(0o755)
+        put_ctr(folder)
         parsed = Version.parse(record(version, "--version").stdout)
         assert parsed
         ctr = Ctr((str(folder / "ctr"),), "/x.sock", Capabilities.of_version(parsed))
@@ -110,14 +130,7 @@ class Host:
     def act(self, *namings: Naming, place: Place | None = None, **env: str) -> dict[str, Answer]:
         """Runs a whole script, clean-up included; no answers where it was cut off."""
         script = naming.script(place or self.place, namings)
-        done = subprocess.run(
-            ["/bin/sh"],
-            input=f"MAIN=$$; export MAIN; trap 'exit 143' TERM\n{script.render('MARK')}",
-            env={"PATH": "/usr/bin:/bin", **({"CRI": CONFIG} if self.cri else {}), **env},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_cut(script, **({"CRI": CONFIG} if self.cri else {}), **env)
         assert (done.returncode == 143) == ("CUT" in env and "UNCUT" not in env), done.stderr
         return {} if done.returncode == 143 else script.read("MARK", done.stdout.encode(), done.stderr.encode())
 
