@@ -163,7 +163,7 @@ class Content:
             raise content_missing(image.name, image.digest)
         whole = Descriptor(image.media_type, image.digest, len(raw))
         if whole.is_index == bool(top.blobs):
-            raise ContentCorrupt(f"{image.name} is said to be {image.media_type}, and {image.digest} is something else")
+            raise _corrupt(f"{image.name} is said to be {image.media_type}, and {image.digest} is something else", "")
         if not whole.is_index:
             if asked and not image.is_for(asked):
                 raise PlatformMissing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -20,10 +21,13 @@ from tasks.ctr.shell import Answer, Script
 from tasks.ctr.version import Capabilities, Version
 from tasks.errors import CommandFailed, ContentCorrupt, ContentMissing, DaemonUnreachable, FerryError, MethodUnsupported
 from tasks.fleet import look, saving
+from tasks.fleet.carry import Carrier
 from tasks.fleet.parcels import Parcel
 from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, Platform
 from tasks.oci.reference import Reference
+from tasks.oci.registry import Registry
 from tasks.ssh.host import Host
+from tasks.ssh.registry import Client
 
 AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64")
 NAME = "r.example/app:1"
@@ -210,3 +214,14 @@ class TestSeveralSources:
         parcels = [Parcel(IMAGE, Reference.parse(NAME))]
         source = _source([bad, self.stock("b")], parcels, bad.content)
         assert source.name == "a, b"
+
+
+@pytest.mark.parametrize(("arm", "size"), [(ARM64, sum(map(len, BLOBS))), (AMD64, None), (b"", None), (b"{}", None)])
+def test_a_registrys_manifest_counts_only_where_it_is_what_its_digest_says(arm: bytes, size: int | None) -> None:
+    bodies = {"1": INDEX, digest(AMD64): AMD64, digest(ARM64): arm}
+    carrier = Carrier.__new__(Carrier)
+    carrier.reference, carrier.registry = Reference.parse(NAME), Registry("r.example")
+    client = SimpleNamespace(connected=contextlib.nullcontext, read=lambda _, reference: bodies[reference])
+    carrier._client = cast(Client, client)
+    assert carrier.weigh(None) == size
+    assert carrier.weigh(AMD) == sum(map(len, BLOBS[:2]))
