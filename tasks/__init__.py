@@ -2,7 +2,7 @@
 
 import sys
 
-from tasks.secrets import keep_out_of_log
+from ctr_ferry.secrets import keep_out_of_log
 
 # Invoke turns it on for every `fab`, which then compiled all commands anew each time.
 sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)

@@ -7,20 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tasks.ctr import checks
-from tasks.ctr.content import Content
-from tasks.ctr.failures import content_missing, failure
-from tasks.ctr.images import Image
-from tasks.errors import Drift, FerryError, NotUnpacked, PlatformMissing, UsageError
-from tasks.fleet import look, options
-from tasks.fleet.command import fleet_wide
-from tasks.fleet.outcome import Result, Status, Table, names
-from tasks.oci.descriptor import Descriptor, Platform
-from tasks.oci.reference import Reference, is_digest
+from ctr_ferry.ctr import checks
+from ctr_ferry.ctr.failures import content_missing, failure
+from ctr_ferry.ctr.listing import Image
+from ctr_ferry.errors import Drift, FerryError, NotUnpacked, PlatformMissing, UsageError
+from ctr_ferry.images import inspect
+from ctr_ferry.images.content import Content
+from ctr_ferry.oci.descriptor import Descriptor, Platform
+from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.report.outcome import Result, Status, Table, names
+from ctr_ferry.run import options
+from ctr_ferry.run.command import fleet_wide
 
 if TYPE_CHECKING:
-    from tasks.fleet.crew import Fleet
-    from tasks.ssh.host import Host
+    from ctr_ferry.run.scheduler import Fleet
+    from ctr_ferry.ssh.host import Host
 
 PART = "same (platform manifest)"
 UNDECIDED = "no majority"
@@ -132,10 +133,10 @@ def _look(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) -> 
     here = facts.listings[namespace]
     image = here.find(request.ref)
     if image is None:
-        raise look.not_found(host, facts, here, [request.ref])[0]
+        raise inspect.not_found(host, facts, here, [request.ref])[0]
     tops = [image.digest, *([request.digest] if request.digest else [])]
     more = {"check": checks.command(facts.ctr, namespace, image.name)}
-    content, answers = look.content(host, facts, namespace, tops, deep=False, more=more)
+    content, answers = inspect.content(host, facts, namespace, tops, deep=False, more=more)
     state = checks.parse_checks(answers["check"].text).get(image.name)
     if state is None:
         raise failure(answers["check"], image.name)
@@ -144,7 +145,7 @@ def _look(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) -> 
         if children := content.manifest(top).children:
             indexes[top] = tuple(child.digest for child in children)
     if not state.complete:
-        look.deepen(host, facts, namespace, content)
+        inspect.deepen(host, facts, namespace, content)
     return CheckResult(
         image.name,
         namespace,

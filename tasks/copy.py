@@ -8,22 +8,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.ctr.content import Content
-from tasks.ctr.images import Image, Listing
-from tasks.ctr.probe import Facts
-from tasks.errors import BadReference, Drift, FerryError, HostError, ImageNotFound, SourceLost, Unreachable, UsageError
-from tasks.fleet import look, options
-from tasks.fleet.command import fleet_wide
-from tasks.fleet.outcome import Result
-from tasks.fleet.pairs import read_map
-from tasks.fleet.parcels import Order, Parcel
-from tasks.oci.descriptor import INDEXES, Descriptor, Platform
-from tasks.oci.reference import Reference, is_digest
+from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.errors import (
+    BadReference,
+    Drift,
+    FerryError,
+    HostError,
+    ImageNotFound,
+    SourceLost,
+    Unreachable,
+    UsageError,
+)
+from ctr_ferry.images import inspect
+from ctr_ferry.images.content import Content
+from ctr_ferry.images.mappings import read_map
+from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
+from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.report.outcome import Result
+from ctr_ferry.run import options
+from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.transfer.copy_request import Order, Parcel
 
 if TYPE_CHECKING:
-    from tasks.fleet.convoy import Source
-    from tasks.fleet.crew import Fleet
-    from tasks.ssh.host import Host
+    from ctr_ferry.run.scheduler import Fleet
+    from ctr_ferry.ssh.host import Host
+    from ctr_ferry.transfer.fan_out import Source
 
 ANY = "any"
 
@@ -173,7 +183,7 @@ def copy(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
         for host in fleet:
             host.mark_failed()
         return dict.fromkeys(fleet.hosts, error)
-    from tasks.fleet.delivery import deliver
+    from ctr_ferry.transfer.copy import deliver
 
     return deliver(fleet, order, source)
 
@@ -210,7 +220,7 @@ def _look(host: Host, request: Request) -> Stock:
     listing = facts.listings[namespace]
     found = {wish: images for wish in request.wishes if (images := _fitting(wish, listing))}
     tops = [image.digest for images in found.values() for image in images]
-    content, _ = look.content(host, facts, namespace, tops, deep=True)
+    content, _ = inspect.content(host, facts, namespace, tops, deep=True)
     return Stock(host, facts, listing, content, found)
 
 
@@ -272,7 +282,7 @@ def _not_found(wish: Wish, stocks: Sequence[Stock], troubles: Mapping[str, Ferry
         where = ", ".join(stock.host.name for stock in stocks[:5])
         return ImageNotFound(f"no source has an image {wish.ref} ({where})", said=said, hint="fab -H all find --match")
     (stock,) = stocks
-    (error,) = look.not_found(stock.host, stock.facts, stock.listing, [wish.ref])
+    (error,) = inspect.not_found(stock.host, stock.facts, stock.listing, [wish.ref])
     return _of_source(stock.host.name, error)
 
 
@@ -313,7 +323,7 @@ def _used(stocks: Sequence[Stock], images: Sequence[Image], request: Request) ->
 
 
 def _source(used: Sequence[Stock], parcels: Iterable[Parcel], content: Content) -> Source:
-    from tasks.fleet.sources import HostSource, Sources
+    from ctr_ferry.transfer.sources import HostSource, Sources
 
     sources = {stock.host.name: HostSource(stock.host, stock.facts, stock.listing.namespace) for stock in used}
     if len(sources) == 1:

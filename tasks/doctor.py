@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING
 
-from tasks.ctr import health
-from tasks.ctr.failures import failure
-from tasks.ctr.health import Finding, Health, Visit
-from tasks.ctr.probe import Facts
-from tasks.errors import FerryError, PermissionDenied, Unhealthy, Unreachable
-from tasks.fleet.command import per_host
-from tasks.fleet.outcome import Result, Status, Table, names
-from tasks.oci.registry import REMEDIES, Seen
+from ctr_ferry.ctr import health
+from ctr_ferry.ctr.failures import failure
+from ctr_ferry.ctr.health import Finding, Health, Visit
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.errors import FerryError, PermissionDenied, Unhealthy, Unreachable
+from ctr_ferry.oci.registry import REMEDIES, Seen
+from ctr_ferry.report.outcome import Result, Status, Table, names
+from ctr_ferry.run.command import per_host
 
 if TYPE_CHECKING:
-    from tasks.ssh.host import Host
-    from tasks.ssh.registry import Sight
+    from ctr_ferry.registry.client import Sight
+    from ctr_ferry.ssh.host import Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 )
 def doctor(host: Host, request: Request) -> DoctorResult:
     """Look at all that could be wrong on a host, its registries included, and say what to do about it."""
-    from tasks.ssh import registry
+    from ctr_ferry.registry import client
 
     visit = _visit(host)
     if isinstance(visit, Finding):
@@ -108,7 +108,7 @@ def doctor(host: Host, request: Request) -> DoctorResult:
         found, cleaned = health.findings(visit), ""
         if request.clean:
             found, cleaned = _clean(host, visit, found)
-    found += [_registry(sight) for sight in registry.look(host, host.target.registries)]
+    found += [_registry(sight) for sight in client.look(host, host.target.registries)]
     status = Status.CHANGED if cleaned else Status.OK
     result = DoctorResult(tuple(found), cleaned, status, everything=request.all)
     if ill := [finding.what for finding in found if finding.health is Health.FAIL]:

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tasks.ctr import shell
-from tasks.ctr.images import Listing
-from tasks.ctr.probe import MOST_NAMESPACES, Facts
-from tasks.ctr.shell import Script
-from tasks.errors import FerryError, GarbledAnswer, NothingFound, UsageError
-from tasks.fleet.command import fleet_wide
-from tasks.fleet.outcome import Result, Status, Table, names
-from tasks.fleet.pairs import Pair
-from tasks.text import shown_name
+from ctr_ferry import shell
+from ctr_ferry.ctr.listing import Listing
+from ctr_ferry.ctr.probe import MOST_NAMESPACES, Facts
+from ctr_ferry.errors import FerryError, GarbledAnswer, NothingFound, UsageError
+from ctr_ferry.images.mappings import Pair
+from ctr_ferry.report.outcome import Result, Status, Table, names
+from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.shell import Script
+from ctr_ferry.text import shown_name
 
 if TYPE_CHECKING:
-    from tasks.fleet.crew import Fleet
-    from tasks.ssh.host import Host
+    from ctr_ferry.run.scheduler import Fleet
+    from ctr_ferry.ssh.host import Host
 
 _KUBELETS = "k8s.io"
 _ELSEWHERE, _UNREAD = "kubelet reads another containerd", "kubelet does not read this namespace"

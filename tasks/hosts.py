@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import BadInventory
-from tasks.fleet.command import at_desk
-from tasks.fleet.outcome import Table, View
+from ctr_ferry.errors import BadInventory
+from ctr_ferry.report.outcome import Table, View
+from ctr_ferry.run.command import at_desk
 
 if TYPE_CHECKING:
-    from tasks.fleet.desk import Desk
-    from tasks.ssh.target import Target
+    from ctr_ferry.run.control_machine import Desk
+    from ctr_ferry.ssh.target import Target
 
 if TYPE_CHECKING:  # what reads inventories is no part of a listing
-    from tasks.fleet.roster import Roster
+    from ctr_ferry.inventory.selector import Roster
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.ctr import checks
-from tasks.ctr.failures import failure, required
-from tasks.ctr.images import Listing
-from tasks.ctr.shell import Answer, Script
-from tasks.errors import FerryError, UsageError
-from tasks.fleet import options
-from tasks.fleet.command import fleet_wide
-from tasks.fleet.outcome import Result, Status, Table, names
-from tasks.text import shown_name
+from ctr_ferry.ctr import checks
+from ctr_ferry.ctr.failures import failure, required
+from ctr_ferry.ctr.listing import Listing
+from ctr_ferry.errors import FerryError, UsageError
+from ctr_ferry.report.outcome import Result, Status, Table, names
+from ctr_ferry.run import options
+from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.shell import Answer, Script
+from ctr_ferry.text import shown_name
 
 if TYPE_CHECKING:
-    from tasks.fleet.crew import Fleet
-    from tasks.ssh.host import Host
+    from ctr_ferry.run.scheduler import Fleet
+    from ctr_ferry.ssh.host import Host
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,19 +10,20 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.ctr.content import Content
-from tasks.ctr.images import Image
-from tasks.errors import BadArchive, FerryError, SourceLost, UsageError
-from tasks.fleet import checksum, options
-from tasks.fleet.command import fleet_wide
-from tasks.fleet.outcome import Result
-from tasks.fleet.parcels import Order, Parcel
-from tasks.oci.descriptor import Descriptor, Platform
-from tasks.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.ctr.listing import Image
+from ctr_ferry.errors import BadArchive, FerryError, SourceLost, UsageError
+from ctr_ferry.images.content import Content
+from ctr_ferry.oci.descriptor import Descriptor, Platform
+from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.report.outcome import Result
+from ctr_ferry.run import options
+from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.transfer import checksum
+from ctr_ferry.transfer.copy_request import Order, Parcel
 
 if TYPE_CHECKING:
-    from tasks.fleet.crew import Fleet
-    from tasks.oci.archive import Archive, Entry
+    from ctr_ferry.oci.archive import Archive, Entry
+    from ctr_ferry.run.scheduler import Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class ArchiveSource:
         Raises:
             BadArchive, SourceLost: the file is not what it was, or cannot be read any more.
         """
-        from tasks.oci import archive
+        from ctr_ferry.oci import archive
 
         blobs = {blob.digest: blob for blob in wanted}
         with self._readable(), self._file.open("rb") as opened:
@@ -136,7 +137,7 @@ def _content(archive: Archive) -> Content:
 
 def _read(file: Path) -> Archive:
     """Reads the archive; first of all its check sum, where there is one beside it."""
-    from tasks.oci import archive
+    from ctr_ferry.oci import archive
 
     try:
         with file.open("rb") as opened:
@@ -240,6 +241,6 @@ def _listed(found: Archive, entry: Entry) -> Image:
 )
 def load(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Take an archive's images to hosts; each gets only the blobs that it lacks, checked before they leave."""
-    from tasks.fleet.delivery import deliver
+    from ctr_ferry.transfer.copy import deliver
 
     return deliver(fleet, request.order, ArchiveSource(request.file, request.archive))

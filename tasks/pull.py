@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tasks.ctr import checks, naming, rollback, room
-from tasks.ctr.content import Content
-from tasks.ctr.failures import content_missing, required
-from tasks.ctr.images import Image, Listing, parse_digests
-from tasks.ctr.naming import Method, Naming, Place
-from tasks.ctr.probe import Facts
-from tasks.ctr.rollback import Given, Records
-from tasks.ctr.shell import Answer, Script
-from tasks.ctr.verdict import is_taken, judge, labels_gone, numbers, unproved
-from tasks.errors import (
+from ctr_ferry.ctr import checks, free_space, naming, roll_back
+from ctr_ferry.ctr.failures import content_missing, required
+from ctr_ferry.ctr.listing import Image, Listing, parse_digests
+from ctr_ferry.ctr.naming import Method, Naming, Place
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.ctr.roll_back import Given, Records
+from ctr_ferry.ctr.verdict import is_taken, judge, labels_gone, numbers, unproved
+from ctr_ferry.errors import (
     Drift,
     FerryError,
     HostError,
@@ -26,16 +24,20 @@ from tasks.errors import (
     ReferenceExists,
     UsageError,
 )
-from tasks.fleet import credentials, look, options
-from tasks.fleet.command import per_host
-from tasks.fleet.outcome import Status
-from tasks.fleet.undo import take_back
-from tasks.oci.descriptor import INDEXES, Descriptor, Platform
-from tasks.oci.reference import Reference, is_digest
+from ctr_ferry.images import inspect
+from ctr_ferry.images.content import Content
+from ctr_ferry.images.roll_back import take_back
+from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
+from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.registry import credentials
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.run import options
+from ctr_ferry.run.command import per_host
+from ctr_ferry.shell import Answer, Script
 
 if TYPE_CHECKING:
-    from tasks.ssh.host import Host
-    from tasks.ssh.target import Target
+    from ctr_ferry.ssh.host import Host
+    from ctr_ferry.ssh.target import Target
 
 ALREADY = "it is there already, with the registry's digest, whole and unpacked"
 
@@ -85,7 +87,7 @@ class PullResult:
 
     def lines(self) -> list[str]:
         """The name, its digest, and what is to be known."""
-        from tasks.fleet.carry import told
+        from ctr_ferry.registry.push_pull import told
 
         name, *below = told(f"{self.reference} in {self.namespace}", self)
         return [name, *below[:1], *([f"  replaces {self.previous_digest}"] if self.previous_digest else []), *below[1:]]
@@ -139,15 +141,15 @@ class Job:
     """One image on its way to one host."""
 
     def __init__(self, host: Host, request: Request) -> None:
-        from tasks.fleet.carry import Carrier, There
+        from ctr_ferry.registry.push_pull import Carrier, There
 
         self.host, self.request, self.name = host, request, str(request.reference)
         self.namespace = request.namespace or host.target.ctr.namespace
-        facts, answers = host.survey((self.namespace,), {"room": room.question(host.target.ctr)})
+        facts, answers = host.survey((self.namespace,), {"room": free_space.question(host.target.ctr)})
         if isinstance(facts, HostError):
             raise facts
         self.facts: Facts = facts
-        self.room = room.parse(answers["room"].text)
+        self.room = free_space.parse(answers["room"].text)
         self.before: Listing = self.facts.listings[self.namespace]
         self.existing: Image | None = self.before.get(self.name)
         if (request.platform or request.all_platforms) and not self.facts.ctr.capabilities.piped:
@@ -231,7 +233,7 @@ class Job:
         """The result where the host has it all already."""
         check = checks.command(self.facts.ctr, self.namespace, self.name)
         tops = [str(self.wanted)]
-        content, answers = look.content(
+        content, answers = inspect.content(
             self.host, self.facts, self.namespace, tops, deep=self._deep, more={"check": check}
         )
         image = self.existing
@@ -292,7 +294,7 @@ class Job:
         if now and self.wanted == now.digest:
             content.take(now.digest, answers["top"], self.host.name)
             if self._deep:
-                look.deepen(self.host, self.facts, self.namespace, content)
+                inspect.deepen(self.host, self.facts, self.namespace, content)
         kept = bool(numbers(answers["kept"]))
         error = self._judge(now, content, answers)
         if error and now and kept and not self.existing:
@@ -320,10 +322,10 @@ class Job:
         return replace(self.request.reference, tag=self._place.owner, digest=self.wanted)
 
     def _script(self, terminal: str | None) -> Script:
-        from tasks.ctr import transfer
+        from ctr_ferry.ctr import push_pull
 
         ctr, namespace, request, place, stage = self.facts.ctr, self.namespace, self.request, self._place, self._stage
-        pulled = transfer.pull(
+        pulled = push_pull.pull(
             ctr,
             namespace,
             self.carrier.route,
@@ -338,14 +340,14 @@ class Job:
         last = f" && {self._follow(stage)}" if stage else ""
         moment = "" if ctr.capabilities.tag else f"{naming.MOMENT}\n"
         given, records = self._given(stage), Records(ctr, namespace) if place.managed else None
-        undo = rollback.undo(ctr, namespace, [given], records, managed=place.managed)
+        undo = roll_back.undo(ctr, namespace, [given], records, managed=place.managed)
         return Script(
             {
                 "pull": f"{was}{first}\n{{ {pulled}; }}{last}\nnamed_0=$?; (exit $named_0)",
                 **({"was": "printf '%s\\n' \"$was\""} if self.moves else {}),
                 "verify": moment + naming.verify(place, filter(None, (self.name, given.stage))),
                 "check": naming.check(place, self.name),
-                "kept": rollback.kept([given], managed=place.managed),
+                "kept": roll_back.kept([given], managed=place.managed),
                 "top": ctr.document(namespace, self.wanted) if self.wanted else "false",
                 "visible": ctr.digests(namespace),
             },

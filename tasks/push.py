@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.ctr.images import Image
-from tasks.ctr.naming import Place
-from tasks.ctr.probe import Facts
-from tasks.ctr.shell import Script
-from tasks.errors import (
+from ctr_ferry.ctr.listing import Image
+from ctr_ferry.ctr.naming import Place
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.errors import (
     Drift,
     FerryError,
     MethodUnsupported,
@@ -23,18 +22,21 @@ from tasks.errors import (
     UsageError,
     VerifyFailed,
 )
-from tasks.fleet import credentials, look, options
-from tasks.fleet.cargo import Cargo, choose
-from tasks.fleet.command import fleet_wide
-from tasks.fleet.outcome import Result, Status, names
-from tasks.oci.descriptor import Descriptor, Platform
-from tasks.oci.reference import Reference, is_digest
+from ctr_ferry.images import inspect
+from ctr_ferry.oci.descriptor import Descriptor, Platform
+from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.registry import credentials
+from ctr_ferry.registry.push_content import Cargo, choose
+from ctr_ferry.report.outcome import Result, Status, names
+from ctr_ferry.run import options
+from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.shell import Script
 
 if TYPE_CHECKING:
-    from tasks.fleet.carry import There
-    from tasks.fleet.crew import Fleet
-    from tasks.ssh.host import Host
-    from tasks.ssh.target import Target
+    from ctr_ferry.registry.push_pull import There
+    from ctr_ferry.run.scheduler import Fleet
+    from ctr_ferry.ssh.host import Host
+    from ctr_ferry.ssh.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class PushResult:
 
     def lines(self) -> list[str]:
         """The name, its digest, and what is to be known."""
-        from tasks.fleet.carry import told
+        from ctr_ferry.registry.push_pull import told
 
         replaced = [f"  replaces {self.previous_digest}"] if self.previous_digest else []
         return told(f"{self.source} -> {self.reference}", self) + replaced
@@ -142,7 +144,7 @@ class Job:
     """One image of one host on its way."""
 
     def __init__(self, host: Host, request: Request) -> None:
-        from tasks.fleet.carry import Carrier
+        from ctr_ferry.registry.push_pull import Carrier
 
         self.host, self.request = host, request
         self.namespace = request.namespace or host.target.ctr.namespace
@@ -150,7 +152,7 @@ class Job:
         here = self.facts.listings[self.namespace]
         found = here.find(request.ref)
         if not found:
-            raise look.not_found(host, self.facts, here, [request.ref])[0]
+            raise inspect.not_found(host, self.facts, here, [request.ref])[0]
         self.image: Image = found
         self.carrier = Carrier(host, self.facts, self._target())
 
@@ -262,17 +264,17 @@ class Job:
         )
 
     def _script(self, cargo: Cargo, method: str, terminal: str | None) -> Script:
-        from tasks.ctr import transfer
+        from ctr_ferry.ctr import push_pull
 
         route, remote, local, before, cleanup = self.carrier.route, str(self.carrier.reference), self.image.name, "", ""
         if method == "stage":
             stage = Reference("ctr-ferry.invalid", route.owner.lower(), "0")
             foreign = cargo.part != self.facts.platform
-            step, cleanup = transfer.stage(self._place, local, stage, cargo.target, foreign=foreign)
+            step, cleanup = push_pull.stage(self._place, local, stage, cargo.target, foreign=foreign)
             before, local = f"{{ {step}; }} >/dev/null && ", str(stage)
         by_flag = cargo.part if method == "platform" else None
         names = (remote, local)
-        push = transfer.push(self.facts.ctr, self.namespace, route, names, platform=by_flag, terminal=terminal)
+        push = push_pull.push(self.facts.ctr, self.namespace, route, names, platform=by_flag, terminal=terminal)
         return Script({"push": before + push}, cleanup="\n".join(filter(None, (route.cleanup, cleanup))))
 
     @property

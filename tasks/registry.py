@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.errors import FerryError, RegistryError, UsageError
-from tasks.fleet import credentials
-from tasks.fleet.command import per_host
-from tasks.fleet.outcome import Result, Status, Table, names
-from tasks.oci.registry import REMEDIES, Registry, Seen
+from ctr_ferry.errors import FerryError, RegistryError, UsageError
+from ctr_ferry.oci.registry import REMEDIES, Registry, Seen
+from ctr_ferry.registry import credentials
+from ctr_ferry.report.outcome import Result, Status, Table, names
+from ctr_ferry.run.command import per_host
 
 if TYPE_CHECKING:
-    from tasks.ssh.host import Host
-    from tasks.ssh.registry import Sight
-    from tasks.ssh.target import Target
+    from ctr_ferry.registry.client import Sight
+    from ctr_ferry.ssh.host import Host
+    from ctr_ferry.ssh.target import Target
 
 _WELL = (Seen.OPEN, Seen.LOGIN)
 _UNSURE = (Seen.NOT_CHECKED, Seen.NO_TIME)
@@ -126,7 +126,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 )
 def registry(host: Host, request: Request) -> RegistryResult:
     """Look at the inventory's registries as each host sees them: name, connection, TLS, login, time."""
-    from tasks.ssh.registry import look
+    from ctr_ferry.registry.client import look
 
     sights = look(host, _chosen(host.target, request), credentials.login, errands=True)
     result = RegistryResult(tuple(RegistrySight.of(sight) for sight in sights))

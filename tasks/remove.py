@@ -9,22 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tasks.ctr import removal, shell
-from tasks.ctr.failures import failure, required
-from tasks.ctr.images import Image, Listing
-from tasks.ctr.probe import Facts
-from tasks.ctr.removal import Wanted
-from tasks.ctr.shell import Script
-from tasks.errors import FerryError, InUse, NotStarted, SomeFailed, UsageError, VerifyFailed
-from tasks.fleet import options
-from tasks.fleet.command import fleet_wide
-from tasks.fleet.outcome import Result, Status, error_lines, names
-from tasks.oci.reference import Reference, is_digest
-from tasks.text import shown_name
+from ctr_ferry import shell
+from ctr_ferry.ctr import remove as ctr_remove
+from ctr_ferry.ctr.failures import failure, required
+from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.ctr.remove import Wanted
+from ctr_ferry.errors import FerryError, InUse, NotStarted, SomeFailed, UsageError, VerifyFailed
+from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.report.outcome import Result, Status, error_lines, names
+from ctr_ferry.run import options
+from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.shell import Script
+from ctr_ferry.text import shown_name
 
 if TYPE_CHECKING:
-    from tasks.fleet.crew import Fleet
-    from tasks.ssh.host import Host
+    from ctr_ferry.run.scheduler import Fleet
+    from ctr_ferry.ssh.host import Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +216,11 @@ def plan(host: Host, request: Request) -> Plan:
     namespace = request.namespace or host.target.ctr.namespace
     facts = host.facts((namespace,))
     here = facts.listings[namespace]
-    wanted = removal.of_match(here, request.match) if request.match else removal.of_names(here, request.refs)
+    wanted = ctr_remove.of_match(here, request.match) if request.match else ctr_remove.of_names(here, request.refs)
     made = Plan(facts, here, [Removed(name, note="it is not there") for name in wanted.absent])
-    last = removal.last_names(here, wanted)
+    last = ctr_remove.last_names(here, wanted)
     if last:
-        from tasks.ctr import usage
+        from ctr_ferry.ctr import usage
 
         answers = host.ask(Script(usage.questions(facts.ctr, namespace)), limit=host.target.limits.probe)
         made.users = usage.used(
@@ -239,14 +240,14 @@ def _decide(made: Plan, wanted: Wanted, last: frozenset[str], *, force: bool) ->
         removed = Removed(image.name, image.digest, Status.CHANGED)
         made.names.append(removed)
         if image.digest not in last:
-            removed.note = f"its image stays, as {shown_name(removal.left(made.here, image.digest, wanted)[0])}"
+            removed.note = f"its image stays, as {shown_name(ctr_remove.left(made.here, image.digest, wanted)[0])}"
             continue
         users = made.users.get(image.digest, [])
         if users and not force:
             made.fail(removed, _in_use(image, made.here.namespace, users))
             continue
         if image is next(i for i in reversed(wanted.images) if i.digest == image.digest):
-            records = removal.records(made.here, image.digest, wanted)
+            records = ctr_remove.records(made.here, image.digest, wanted)
             removed.records = () if users else records
             if users and records:
                 removed.note = f"CRI's record of it stays, as long as a container uses it: {', '.join(users[:3])}"
@@ -283,13 +284,13 @@ def act(host: Host, made: Plan) -> RemoveResult:
 def _remove(host: Host, made: Plan) -> None:
     going = made.going
     everything = [each.name for each in going] + [record for each in going for record in each.records]
-    answers = host.ask(removal.script(made.facts.ctr, made.here.namespace, everything, made.guarded))
+    answers = host.ask(ctr_remove.script(made.facts.ctr, made.here.namespace, everything, made.guarded))
     after = Listing.parse(made.here.namespace, required(answers["after"], "after").text)
     for each in going:
         left = [name for name in (each.name, *each.records) if after.get(name)]
         if not left:
             continue
-        if answers["remove"].exit == removal.TAKEN_UP:
+        if answers["remove"].exit == ctr_remove.TAKEN_UP:
             error: FerryError = InUse(
                 f"a container came to use what was to go in namespace {made.here.namespace}; nothing was removed",
                 said=shell.tail(answers["remove"].stderr),

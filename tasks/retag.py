@@ -10,23 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.ctr import naming, shell
-from tasks.ctr.content import Content
-from tasks.ctr.failures import content_missing, required
-from tasks.ctr.images import Image, Listing, parse_digests
-from tasks.ctr.naming import Method, Naming, Place
-from tasks.ctr.probe import Facts
-from tasks.ctr.verdict import exists, judge, numbers, tell_moved, unproved
-from tasks.errors import FerryError, MethodUnsupported, ReferenceExists, SomeFailed, UsageError
-from tasks.fleet import look, options
-from tasks.fleet.command import per_host
-from tasks.fleet.outcome import Status, error_lines
-from tasks.fleet.pairs import Pair, moved_to, read_map, refuse_same
-from tasks.oci.descriptor import Descriptor, Platform
-from tasks.oci.reference import Reference, is_digest, parse_domain
+from ctr_ferry import shell
+from ctr_ferry.ctr import naming
+from ctr_ferry.ctr.failures import content_missing, required
+from ctr_ferry.ctr.listing import Image, Listing, parse_digests
+from ctr_ferry.ctr.naming import Method, Naming, Place
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.ctr.verdict import exists, judge, numbers, tell_moved, unproved
+from ctr_ferry.errors import FerryError, MethodUnsupported, ReferenceExists, SomeFailed, UsageError
+from ctr_ferry.images import inspect
+from ctr_ferry.images.content import Content
+from ctr_ferry.images.mappings import Pair, moved_to, read_map, refuse_same
+from ctr_ferry.oci.descriptor import Descriptor, Platform
+from ctr_ferry.oci.reference import Reference, is_digest, parse_domain
+from ctr_ferry.report.outcome import Status, error_lines
+from ctr_ferry.run import options
+from ctr_ferry.run.command import per_host
 
 if TYPE_CHECKING:
-    from tasks.ssh.host import Host
+    from ctr_ferry.ssh.host import Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +296,7 @@ class Job:
         more = {"there": ctr.digests(there)} if crosses else {}
         moves = self.request.force and any(plan.moves for plan in self.plans if plan.open)
         deep = crosses or moves or self.request.method in (Method.INDEX, Method.ARCHIVE)
-        self.content, answers = look.content(
+        self.content, answers = inspect.content(
             self.host, self.facts, self.place.from_namespace, tops, deep=deep, more=more
         )
         if crosses:
@@ -418,7 +420,7 @@ class Job:
                 plan.fail(plan.twin.error)
         errors = [plan.error for plan in self.plans if plan.error]
         not_found = (
-            look.not_found(self.host, self.facts, self.here, [m.src for m in self.missing]) if self.missing else []
+            inspect.not_found(self.host, self.facts, self.here, [m.src for m in self.missing]) if self.missing else []
         )
         for report, error in zip(self.missing, not_found, strict=True):
             report.error = error.to_json()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.ctr import shell
-from tasks.ctr.shell import Answer, Script, printable
-from tasks.errors import CommandFailed, ConnectionLost, RemoteTimeout, UsageError
-from tasks.fleet.command import per_host
-from tasks.fleet.outcome import Status
+from ctr_ferry import shell
+from ctr_ferry.errors import CommandFailed, ConnectionLost, RemoteTimeout, UsageError
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.run.command import per_host
+from ctr_ferry.shell import Answer, Script, printable
 
 if TYPE_CHECKING:
-    from tasks.ssh.host import Host
+    from ctr_ferry.ssh.host import Host
 
 _MOST = 128 << 10  # bytes
 

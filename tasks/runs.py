@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import UsageError
-from tasks.fleet.command import at_desk
-from tasks.fleet.outcome import Status, Table, View
+from ctr_ferry.errors import UsageError
+from ctr_ferry.report.outcome import Status, Table, View
+from ctr_ferry.run.command import at_desk
 
 if TYPE_CHECKING:
-    from tasks.fleet.desk import Desk
-    from tasks.fleet.record import Run
+    from ctr_ferry.report.record import Run
+    from ctr_ferry.run.control_machine import Desk
 
 
 @dataclass(frozen=True, slots=True)

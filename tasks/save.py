@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.ctr.images import Image, Listing
-from tasks.ctr.probe import Facts
-from tasks.errors import (
+from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.errors import (
     CannotWrite,
     FerryError,
     ImageNotFound,
@@ -17,16 +17,17 @@ from tasks.errors import (
     SourceLost,
     UsageError,
 )
-from tasks.fleet import look, options
-from tasks.fleet.command import fleet_wide
-from tasks.fleet.outcome import Result, Status
-from tasks.oci.descriptor import Platform
-from tasks.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.images import inspect
+from ctr_ferry.oci.descriptor import Platform
+from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.report.outcome import Result, Status
+from ctr_ferry.run import options
+from ctr_ferry.run.command import fleet_wide
 
 if TYPE_CHECKING:
-    from tasks.fleet.crew import Fleet
-    from tasks.fleet.saving import SavedImage
-    from tasks.ssh.host import Host
+    from ctr_ferry.run.scheduler import Fleet
+    from ctr_ferry.ssh.host import Host
+    from ctr_ferry.transfer.archive_writer import SavedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def _not_found(host: Host, facts: Facts, here: Listing, ref: str) -> ImageNotFou
     if is_glob(ref):
         hint = "a glob fits whole names, such as '*/app:*'"
         return ImageNotFound(f"no image of namespace {here.namespace} fits {ref}", hint=hint)
-    return look.not_found(host, facts, here, [ref])[0]
+    return inspect.not_found(host, facts, here, [ref])[0]
 
 
 def _save(host: Host, request: Request) -> SaveResult:
@@ -140,21 +141,21 @@ def _save(host: Host, request: Request) -> SaveResult:
     Raises:
         FerryError.
     """
-    from tasks.fleet import saving
-    from tasks.fleet.convoy import checked
-    from tasks.fleet.sources import HostSource
+    from ctr_ferry.transfer import archive_writer
+    from ctr_ferry.transfer.fan_out import checked
+    from ctr_ferry.transfer.sources import HostSource
 
     namespace = request.namespace or host.target.ctr.namespace
     facts = host.facts((namespace,))
     here = facts.listings[namespace]
     images = _images(host, facts, here, request.refs)
-    content, _ = look.content(host, facts, namespace, [image.digest for image in images], deep=True)
-    planned = saving.plan(images, content, facts.platform, request.platform, every=request.all_platforms)
+    content, _ = inspect.content(host, facts, namespace, [image.digest for image in images], deep=True)
+    planned = archive_writer.plan(images, content, facts.platform, request.platform, every=request.all_platforms)
     file = request.file(host.name)
     result = SaveResult(namespace, str(file), Status.CHANGED, planned.size, "", planned.images)
     if file.exists() and not request.force:
-        if saving.holds(file, planned):
-            sha256 = "" if host.dry_run else saving.known(file)
+        if archive_writer.holds(file, planned):
+            sha256 = "" if host.dry_run else archive_writer.known(file)
             return replace(result, status=Status.UNCHANGED, sha256=sha256)
         raise CannotWrite(f"{file} exists, and has something else", hint="choose another --out, or add --force")
     if host.dry_run:
@@ -162,7 +163,7 @@ def _save(host: Host, request: Request) -> SaveResult:
     read = HostSource(host, facts, namespace).read(planned.blobs)
     blobs = ((blob, checked(blob, chunks, host.name)) for blob, chunks in read)
     try:
-        return replace(result, sha256=saving.write(planned, file, blobs, host.moved))
+        return replace(result, sha256=archive_writer.write(planned, file, blobs, host.moved))
     except SourceLost as error:  # the source is the host itself
         raise (error.__cause__ if isinstance(error.__cause__, FerryError) else error) from None
 

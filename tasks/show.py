@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import UsageError
-from tasks.fleet.command import at_desk
-from tasks.fleet.outcome import View, error_lines
+from ctr_ferry.errors import UsageError
+from ctr_ferry.report.outcome import View, error_lines
+from ctr_ferry.run.command import at_desk
 
 if TYPE_CHECKING:
-    from tasks.fleet.desk import Desk
-    from tasks.fleet.record import Run
+    from ctr_ferry.report.record import Run
+    from ctr_ferry.run.control_machine import Desk
 
 
 @dataclass(frozen=True, slots=True)

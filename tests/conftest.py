@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ferry import Fab, Stage
 from forkserver import ForkServer
-from market import Market
+from registry_scene import Market
 
 from lab import debian
 from lab.fleet import STATE, Fleet, Node

@@ -14,15 +14,15 @@ import pytest
 from fabric import Config
 from ferry import Stage, eventually, has_cri, leftovers, processes, release
 
+from ctr_ferry.errors import FerryError, ReferenceExists
+from ctr_ferry.inventory.selector import Roster
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh.host import Host
+from ctr_ferry.ssh.target import Limits, Trust
 from lab.fleet import Fleet, Node
 from lab.images import BuiltImage, build
-from tasks.ctr.shell import Answer, Script
-from tasks.errors import FerryError, ReferenceExists
-from tasks.fleet.outcome import Status
-from tasks.fleet.roster import Roster
 from tasks.retag import Job, RetagResult, parse
-from tasks.ssh.host import Host
-from tasks.ssh.target import Limits, Trust
 
 CUTS, ROUNDS = 8, 5
 RUNS = itertools.count(1)

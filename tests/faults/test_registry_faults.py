@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ferry import Run, eventually, key_without_forwarding, leftovers, names_of, processes
-from market import Market, in_repository
+from registry_scene import Market, in_repository
 
 from lab.fleet import Node
 from lab.images import NATIVE, BuiltImage, build

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ferry import PINS, Stage, eventually, has_cri, leftovers, names_of, processes, release
-from market import Market, in_repository
+from registry_scene import Market, in_repository
 
 from lab.fleet import Fleet
 from lab.images import NATIVE, BuiltImage, build

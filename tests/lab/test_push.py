@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 from ferry import Fab, Stage, eventually, key_without_forwarding, leftovers, processes, release
-from market import Market, in_repository
+from registry_scene import Market, in_repository
 
+from ctr_ferry.ctr import push_pull
+from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.oci import registry as oci
 from lab.certificates import Authority
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
 from lab.registries import DEMO_NODES, Registry
-from tasks.ctr import transfer
-from tasks.ctr.commands import Ctr
-from tasks.ctr.version import Capabilities, Version
-from tasks.oci import registry as oci
 
 OTHER = "linux/arm64" if NATIVE != "linux/arm64" else "linux/amd64"
 USERS = ("ops", "ops2")
@@ -367,8 +367,8 @@ class TestACertificateThatOnlyTheNodeBelieves:
         said = {}
         with _believing(node, registries.folder / "ca.pem"):
             for alone in (False, True):
-                route = transfer.Route(described, authorities=other, alone=alone, owner="ctr-ferry.test")
-                line = transfer.pull(ctr, market.stage.namespace(), route, name)
+                route = push_pull.Route(described, authorities=other, alone=alone, owner="ctr-ferry.test")
+                line = push_pull.pull(ctr, market.stage.namespace(), route, name)
                 said[alone] = node.exec(["sh", "-c", f"{line}\nwait; {route.cleanup}"], check=False).stderr.decode()
         assert ["x509" in said[alone] for alone in (False, True)] == [False, True], said
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from market import Market
+from registry_scene import Market
 
 from lab.registries import DEMO_NODES
 

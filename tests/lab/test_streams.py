@@ -15,14 +15,14 @@ import pytest
 from fabric import Config
 from ferry import eventually, processes
 
+from ctr_ferry.errors import ConnectionLost, RemoteTimeout
+from ctr_ferry.inventory.selector import Roster
+from ctr_ferry.shell import Script
+from ctr_ferry.ssh import guard
+from ctr_ferry.ssh.host import Host
+from ctr_ferry.ssh.target import Limits, Trust
+from ctr_ferry.ssh.transport import Transport
 from lab.fleet import Fleet, Node
-from tasks.ctr.shell import Script
-from tasks.errors import ConnectionLost, RemoteTimeout
-from tasks.fleet.roster import Roster
-from tasks.ssh import guard
-from tasks.ssh.host import Host
-from tasks.ssh.target import Limits, Trust
-from tasks.ssh.transport import Transport
 
 DATA = bytes(range(256)) * 4096
 

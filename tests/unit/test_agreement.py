@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from tasks import errors
-from tasks.fleet import show
-from tasks.fleet.agreement import disagreements
-from tasks.fleet.outcome import Outcome, Status
-from tasks.fleet.parcels import Delivered, DeliveryResult
-from tasks.fleet.record import Record, Runs
+from ctr_ferry import errors
+from ctr_ferry.report import render
+from ctr_ferry.report.agreement import disagreements
+from ctr_ferry.report.outcome import Outcome, Status
+from ctr_ferry.report.record import Record, Runs
+from ctr_ferry.transfer.copy_request import Delivered, DeliveryResult
 from tasks.pull import PullResult
 from tasks.push import PushResult
 from tasks.retag import Retag, RetagResult
@@ -76,13 +76,13 @@ def test_every_command_that_gives_names_tells_them() -> None:
 def test_it_is_told_to_people_scripts_and_the_record(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     outcomes = [retagged("a", A), retagged("b", B)]
     warnings = disagreements(outcomes)
-    done = show.Done("retag", {}, outcomes, warnings=warnings)
-    show.table(done)
+    done = render.Done("retag", {}, outcomes, warnings=warnings)
+    render.table(done)
     assert capsys.readouterr().err.splitlines() == warnings[0].lines()
     expected = [
         {"kind": "digests-differ", "message": warnings[0].message, "name": REF, "digests": {A: ["a"], B: ["b"]}}
     ]
-    show.document([done, show.Done("retag", {}, outcomes[:1])], 0)
+    render.document([done, render.Done("retag", {}, outcomes[:1])], 0)
     assert [c["warnings"] for c in json.loads(capsys.readouterr().out)["commands"]] == [expected, []]
     record = Record(tmp_path, "20261124T031500Z-retag-1f2e", {"hosts": ["a", "b"]}, print)
     record.command("retag", {}, dry_run=True)

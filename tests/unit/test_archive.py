@@ -29,9 +29,9 @@ from archives import (
     tarred,
 )
 
-from tasks.errors import BadArchive
-from tasks.oci import archive, tar
-from tasks.oci.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+from ctr_ferry.errors import BadArchive
+from ctr_ferry.oci import archive, tar
+from ctr_ferry.oci.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -8,8 +8,8 @@ import shlex
 import pytest
 from records import VERSIONS, record
 
-from tasks.ctr.commands import Ctr
-from tasks.ctr.version import Capabilities, Version
+from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.version import Capabilities, Version
 
 DIGEST = "sha256:" + "ab" * 32
 START = ["k3s", "ctr", "--address", "/run/my sock", "--namespace", "k8s.io"]

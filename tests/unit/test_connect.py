@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tasks.ssh.connect import Proxy, expand
+from ctr_ferry.ssh.connect import Proxy, expand
 
 
 @pytest.mark.parametrize(

@@ -12,22 +12,30 @@ from typing import Any, cast
 
 import pytest
 
+from ctr_ferry.ctr.commands import MOST_DOCUMENT, Ctr
+from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.errors import (
+    CommandFailed,
+    ContentCorrupt,
+    ContentMissing,
+    DaemonUnreachable,
+    FerryError,
+    MethodUnsupported,
+)
+from ctr_ferry.images import inspect
+from ctr_ferry.images.content import Content
+from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, Platform
+from ctr_ferry.oci.reference import Reference
+from ctr_ferry.oci.registry import Registry
+from ctr_ferry.registry.client import Client
+from ctr_ferry.registry.push_pull import Carrier
+from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh.host import Host
+from ctr_ferry.transfer import archive_writer
+from ctr_ferry.transfer.copy_request import Parcel
 from tasks.copy import Request, Stock, Wish, _source
-from tasks.ctr.commands import MOST_DOCUMENT, Ctr
-from tasks.ctr.content import Content
-from tasks.ctr.images import Image, Listing
-from tasks.ctr.probe import Facts
-from tasks.ctr.shell import Answer, Script
-from tasks.ctr.version import Capabilities, Version
-from tasks.errors import CommandFailed, ContentCorrupt, ContentMissing, DaemonUnreachable, FerryError, MethodUnsupported
-from tasks.fleet import look, saving
-from tasks.fleet.carry import Carrier
-from tasks.fleet.parcels import Parcel
-from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, Platform
-from tasks.oci.reference import Reference
-from tasks.oci.registry import Registry
-from tasks.ssh.host import Host
-from tasks.ssh.registry import Client
 
 AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64")
 NAME = "r.example/app:1"
@@ -83,11 +91,11 @@ class Store:
 
 
 def read(store: Store, *, deep: bool = True) -> Content:
-    return look.content(cast(Host, store), FACTS, "k8s.io", [IMAGE.digest], deep=deep)[0]
+    return inspect.content(cast(Host, store), FACTS, "k8s.io", [IMAGE.digest], deep=deep)[0]
 
 
-def save(store: Store, wanted: Platform | None = None, *, every: bool = False) -> saving.Plan:
-    return saving.plan([IMAGE], read(store), AMD, wanted, every=every)
+def save(store: Store, wanted: Platform | None = None, *, every: bool = False) -> archive_writer.Plan:
+    return archive_writer.plan([IMAGE], read(store), AMD, wanted, every=every)
 
 
 WRONG: list[tuple[str, Callable[[bytes], Answer], type[FerryError], str]] = [
@@ -178,17 +186,17 @@ def test_what_an_index_lists_besides_manifests_is_a_blob_like_a_layer() -> None:
     index = json.dumps({"manifests": [listed(OCI_MANIFEST, AMD64, AMD), listed("application/x", b"note")]}).encode()
     image = Image(NAME, OCI_INDEX, digest(index), "", "linux/amd64", frozenset())
     store = Store({digest(data): data for data in (index, AMD64, *BLOBS, b"note")})
-    content = look.content(cast(Host, store), FACTS, "k8s.io", [image.digest], deep=True)[0]
-    assert digest(b"note") in {blob.digest for blob in saving.plan([image], content, AMD, every=True).blobs}
+    content = inspect.content(cast(Host, store), FACTS, "k8s.io", [image.digest], deep=True)[0]
+    assert digest(b"note") in {blob.digest for blob in archive_writer.plan([image], content, AMD, every=True).blobs}
 
 
 def test_an_index_of_indexes_is_refused_rather_than_taken_for_whole() -> None:
     outer = json.dumps({"manifests": [listed(OCI_INDEX, INDEX)]}).encode()
     image = Image(NAME, OCI_INDEX, digest(outer), "", "-", frozenset())
     store = Store(ALL | {digest(outer): outer})
-    content = look.content(cast(Host, store), FACTS, "k8s.io", [image.digest], deep=True)[0]
+    content = inspect.content(cast(Host, store), FACTS, "k8s.io", [image.digest], deep=True)[0]
     with pytest.raises(MethodUnsupported, match="index of indexes"):
-        saving.plan([image], content, AMD)
+        archive_writer.plan([image], content, AMD)
 
 
 class TestSeveralSources:

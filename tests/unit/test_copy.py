@@ -17,19 +17,16 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
-from tasks import copy
-from tasks.copy import Request, Stock, Wish
-from tasks.ctr import delivery, root
-from tasks.ctr.commands import Ctr
-from tasks.ctr.content import Content
-from tasks.ctr.delivery import Load, Store
-from tasks.ctr.images import Image, Listing
-from tasks.ctr.naming import Place
-from tasks.ctr.probe import Settings
-from tasks.ctr.room import Room, Space
-from tasks.ctr.root import Root
-from tasks.ctr.version import Capabilities, Version
-from tasks.errors import (
+from ctr_ferry.ctr import gc_root, ingest
+from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.free_space import Room, Space
+from ctr_ferry.ctr.gc_root import Root
+from ctr_ferry.ctr.ingest import Load, Store
+from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.naming import Place
+from ctr_ferry.ctr.probe import Settings
+from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.errors import (
     BadReference,
     CommandFailed,
     ContentCorrupt,
@@ -44,13 +41,16 @@ from tasks.errors import (
     UsageError,
     VerifyFailed,
 )
-from tasks.fleet.delivery import Job, Plan
-from tasks.fleet.outcome import Status
-from tasks.fleet.parcels import Delivered, Parcel, cargo
-from tasks.fleet.sources import Sources
-from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
-from tasks.oci.reference import Reference
-from tasks.ssh.host import Host
+from ctr_ferry.images.content import Content
+from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+from ctr_ferry.oci.reference import Reference
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.ssh.host import Host
+from ctr_ferry.transfer.copy import Job, Plan
+from ctr_ferry.transfer.copy_request import Delivered, Parcel, cargo
+from ctr_ferry.transfer.sources import Sources
+from tasks import copy
+from tasks.copy import Request, Stock, Wish
 
 AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64")
 
@@ -267,7 +267,7 @@ class TestStore:
             ]
         )
         active = f"REF SIZE AGE\n{OLD}-0f-0 1MB 2 days\n{YOUNG}-0f-0 1MB 1 day\ntheirs 1B 9 days\nctr-ferry.x 1B 9 days"
-        store = delivery.parse_store(text, active, "k8s.io", NOW)
+        store = ingest.parse_store(text, active, "k8s.io", NOW)
         assert store.here == {digest(1), digest(2), digest(3), digest(4)}
         assert store.elsewhere == {digest(8), digest(9)}
         assert store.labels == {digest(1): ("containerd.io/gc.root", f"containerd.io/gc.ref.content.{OLD}.0")}
@@ -275,7 +275,7 @@ class TestStore:
 
     def test_only_what_is_nowhere_goes_over_the_wire_and_documents_never(self) -> None:
         store = Store(here=frozenset({digest(4)}), elsewhere=frozenset({digest(9)}))
-        assert delivery.to_send([LOAD, LOAD], store) == [blob(6)]
+        assert ingest.to_send([LOAD, LOAD], store) == [blob(6)]
 
     def test_the_question_reduces_thousands_of_rows_to_digests(self, tmp_path: Any) -> None:
         rows = [
@@ -289,7 +289,7 @@ class TestStore:
             '#!/bin/sh\ncase "$*" in *namespaces*) echo k8s.io;; *) printf "DIGEST\\tSIZE\\n%s\\n" "$ROWS";; esac\n'
         )
         fake.chmod(0o755)
-        step = delivery.questions(Settings(), "k8s.io", [])["store"]
+        step = ingest.questions(Settings(), "k8s.io", [])["store"]
         sh = f"ready() {{ :; }}; ctr={fake}; address=/s\n{step}"
         said = subprocess.run(
             ["sh", "-c", sh],
@@ -323,7 +323,7 @@ esac
 
     def run(self, said: bytes, *loads: Load, store: Store = Store()) -> tuple[dict[str, bool], list[str]]:  # noqa: B008
         """Which images are held, and what ctr was told after the end of stdin."""
-        script = delivery.hold(self.place, loads or (LOAD,), store)
+        script = ingest.hold(self.place, loads or (LOAD,), store)
         script = replace(script, steps={**script.steps, "wait": "echo waits >>" + f"{self.folder}/log; read -r named"})
         done = subprocess.run(["sh", "-c", script.render("M")], input=said, capture_output=True, check=False)
         answers = script.read("M", done.stdout, done.stderr)
@@ -336,7 +336,7 @@ ROOT = Root(CTR, "k8s.io", PLACE.owner, tuple(each.digest for each in LOAD.blobs
 
 class TestTheHold:
     def test_a_root_of_the_runs_own_holds_all_blobs_before_they_are_taken(self) -> None:
-        plant = delivery.hold(PLACE, [LOAD], Store()).steps["plant-0"]
+        plant = ingest.hold(PLACE, [LOAD], Store()).steps["plant-0"]
         label = plant.index(f"content label {ROOT.digest} containerd.io/gc.root={PLACE.owner} ")
         assert plant.index(f"--expected-digest {ROOT.digest}") < label < plant.index(f"--expected-digest {digest(1)}")
         assert all(f".{n}={digest(held)}" in plant[label:] for n, held in enumerate((1, 2, 4, 6)))
@@ -344,16 +344,16 @@ class TestTheHold:
         assert plant.count("content ingest") == 1 + 2  # the documents; what is to be sent comes later
 
     def test_what_another_namespace_has_is_linked(self) -> None:
-        plant = delivery.hold(PLACE, [LOAD], Store(elsewhere=frozenset({digest(4), digest(6)}))).steps["plant-0"]
+        plant = ingest.hold(PLACE, [LOAD], Store(elsewhere=frozenset({digest(4), digest(6)}))).steps["plant-0"]
         assert plant.count("<&5") == 2
 
     def test_each_image_has_a_root_of_its_own(self) -> None:
-        steps = delivery.hold(PLACE, [LOAD, LOAD], Store()).steps
+        steps = ingest.hold(PLACE, [LOAD, LOAD], Store()).steps
         assert ROOT.digest in steps["plant-0"] and ROOT.digest not in steps["plant-1"]
 
     def test_when_all_is_named_the_root_goes_and_nobody_elses_is_touched(self, tmp_path: Path) -> None:
         theirs = f"{PLACE.owner[:-1]}x-0f-0 1MB 1 day\n"
-        planted, told = Held(tmp_path, theirs).run(delivery.NAMED)
+        planted, told = Held(tmp_path, theirs).run(ingest.NAMED)
         assert planted == {"plant-0": True}
         assert told == ["content active", f"content rm {ROOT.digest}", "content active"]
         assert (tmp_path / "active").read_text() == theirs
@@ -369,20 +369,20 @@ class TestTheHold:
 
     def test_what_a_first_attempt_left_unfinished_ends_though_the_second_went_well(self, tmp_path: Path) -> None:
         mine = f"{PLACE.owner}-0f-0"
-        _, told = Held(tmp_path, f"{mine} 0B\n").run(delivery.NAMED)
+        _, told = Held(tmp_path, f"{mine} 0B\n").run(ingest.NAMED)
         assert f"content ingest {mine}" in told
 
     def test_what_expired_runs_have_left_goes_with_it(self, tmp_path: Path) -> None:
         old = "containerd.io/gc.ref.content.ctr-ferry.old.0"
         store = Store(labels={digest(1): ("containerd.io/gc.root", old)}, ingests=(f"{OLD}-0f-0",))
-        _, told = Held(tmp_path).run(delivery.NAMED, store=store)
+        _, told = Held(tmp_path).run(ingest.NAMED, store=store)
         assert f"content label {digest(1)} containerd.io/gc.root= {old}=" in told
         assert f"content ingest {OLD}-0f-0" in told
 
     def test_a_root_that_takes_no_label_is_told_and_nothing_is_taken_in(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(root, "_TRIES", 2)
+        monkeypatch.setattr(gc_root, "_TRIES", 2)
         held = Held(tmp_path)
         (tmp_path / "unlabelled").touch()
         planted, _ = held.run(b"")
@@ -390,13 +390,13 @@ class TestTheHold:
         assert digest(1) not in "".join(w for w in (tmp_path / "log").read_text().splitlines() if "ingest" in w)
 
     def test_a_transfer_has_as_much_time_as_its_size_needs(self) -> None:
-        assert delivery.time_for(0, 60) == 60
-        assert delivery.time_for(64 << 30, 60) > 86400
+        assert ingest.time_for(0, 60) == 60
+        assert ingest.time_for(64 << 30, 60) > 86400
 
 
 class TestTheIntake:
     def test_to_1_6_the_daemon_is_told_what_to_expect(self) -> None:
-        intake = delivery.intake(PLACE, blob(6), 3)
+        intake = ingest.intake(PLACE, blob(6), 3)
         assert f"--expected-digest {digest(6)} --expected-size 60" in intake.step
         assert intake.step.endswith("-3") and intake.head == intake.tail == b""
 
@@ -404,7 +404,7 @@ class TestTheIntake:
         modern = replace(CTR, capabilities=Capabilities.of_version(cast(Version, Version.parse("1.7.24"))))
         data = b"x" * 1000
         layer = Descriptor("layer", f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
-        intake = delivery.intake(replace(PLACE, ctr=modern), layer, 0)
+        intake = ingest.intake(replace(PLACE, ctr=modern), layer, 0)
         with tarfile.open(fileobj=io.BytesIO(intake.head + data + intake.tail)) as archive:
             assert archive.getnames() == ["oci-layout", f"blobs/{layer.digest.replace(':', '/')}", "index.json"]
             assert archive.extractfile(archive.getmembers()[1]).read() == data  # type: ignore[union-attr]
@@ -419,7 +419,7 @@ class TestTheIntake:
             f'#!/bin/sh\ncase "$*" in *import*) cat >/dev/null; echo no image >&2; exit 1;; *) {shown};; esac\n'
         )
         fake.chmod(0o755)
-        step = delivery.intake(replace(PLACE, ctr=replace(modern, argv=(str(fake),))), blob(6), 0).step
+        step = ingest.intake(replace(PLACE, ctr=replace(modern, argv=(str(fake),))), blob(6), 0).step
         done = subprocess.run(["sh", "-c", step], input=b"data", capture_output=True, check=False)
         assert (done.returncode == 0, done.stderr) == (there, b"" if there else b"no image\n")
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import UsageError
-from tasks.fleet import credentials
-from tasks.fleet.credentials import login
-from tasks.oci.registry import Registry
+from ctr_ferry.errors import UsageError
+from ctr_ferry.oci.registry import Registry
+from ctr_ferry.registry import credentials
+from ctr_ferry.registry.credentials import login
 
 NAME = "r.example:5000"
 

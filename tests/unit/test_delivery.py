@@ -12,18 +12,18 @@ import pytest
 from test_content import ALL, AMD64, ARM64, BLOBS, IMAGE, INDEX, NAME, digest
 from test_retag_plan import FakeHost, table
 
-from tasks.ctr import delivery
-from tasks.ctr.content import Content
-from tasks.ctr.probe import Facts, Settings
-from tasks.ctr.shell import Answer, Script
-from tasks.errors import CommandFailed, ConnectionLost, FerryError
-from tasks.fleet.convoy import Convoy
-from tasks.fleet.delivery import Job
-from tasks.fleet.outcome import Status
-from tasks.fleet.parcels import DeliveryResult, Order, Parcel
-from tasks.oci.descriptor import Descriptor
-from tasks.oci.reference import Reference
-from tasks.ssh.host import Host
+from ctr_ferry.ctr import ingest
+from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.errors import CommandFailed, ConnectionLost, FerryError
+from ctr_ferry.images.content import Content
+from ctr_ferry.oci.descriptor import Descriptor
+from ctr_ferry.oci.reference import Reference
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh.host import Host
+from ctr_ferry.transfer.copy import Job
+from ctr_ferry.transfer.copy_request import DeliveryResult, Order, Parcel
+from ctr_ferry.transfer.fan_out import Convoy
 
 OK, NO = Answer(0, b"", ""), Answer(1, b"", "ctr: no space for a label\n")
 WITHOUT_ARM = {d: data for d, data in ALL.items() if data not in (ARM64, *BLOBS[2:])}
@@ -123,7 +123,7 @@ def test_an_image_is_held_brought_and_let_go() -> None:
     result = bring(yard, order(), shelf)
     assert result.status is Status.CHANGED and result.images[0].note == ""
     assert sorted(shelf.read_from) == sorted(map(digest, BLOBS))
-    assert [hold.words for hold in yard.holds] == [[delivery.NAMED]]
+    assert [hold.words for hold in yard.holds] == [[ingest.NAMED]]
 
 
 def test_what_cannot_be_held_is_told_before_a_blob_is_sent() -> None:

@@ -20,22 +20,22 @@ from typing import Any
 import paramiko
 import pytest
 
+from ctr_ferry import errors
+from ctr_ferry.ctr import health
+from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.health import Finding, Health, Held, Visit
+from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.oci.descriptor import Platform
+from ctr_ferry.oci.registry import Registry, Seen
+from ctr_ferry.registry import client as registries
+from ctr_ferry.registry.http import context
+from ctr_ferry.report.outcome import Outcome, Status
+from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh import guard
+from ctr_ferry.ssh.target import Target
 from tasks import doctor as doctor_command
-from tasks import errors
-from tasks.ctr import health
-from tasks.ctr.commands import Ctr
-from tasks.ctr.health import Finding, Health, Held, Visit
-from tasks.ctr.probe import Facts, Settings
-from tasks.ctr.shell import Answer, Script
-from tasks.ctr.version import Capabilities, Version
 from tasks.doctor import DoctorResult, Request, tabulate
-from tasks.fleet.outcome import Outcome, Status
-from tasks.oci.descriptor import Platform
-from tasks.oci.registry import Registry, Seen
-from tasks.ssh import guard
-from tasks.ssh import registry as registries
-from tasks.ssh.request import context
-from tasks.ssh.target import Target
 
 D = f"sha256:{'a' * 64}"
 RUN = "ctr-ferry.20260101T000000Z-retag-dead"

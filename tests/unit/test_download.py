@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from tasks.ctr import shell
-from tasks.ctr.shell import Script
-from tasks.errors import ContentCorrupt
-from tasks.ssh.exchange import End
-from tasks.ssh.stream import READ, Download
+from ctr_ferry import shell
+from ctr_ferry.errors import ContentCorrupt
+from ctr_ferry.shell import Script
+from ctr_ferry.ssh.exchange import End
+from ctr_ferry.ssh.stream import READ, Download
 
 BOUNDARY = "ferry-000102030405060708090a0b0c0d0e0f"
 ENDED = f"\n{BOUNDARY} end 0\n".encode()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from records import RECORDS, VERSIONS, Record, record
 
-from tasks import errors
-from tasks.ctr.failures import daemon_trouble, failure, required
-from tasks.ctr.shell import Answer
+from ctr_ferry import errors
+from ctr_ferry.ctr.failures import daemon_trouble, failure, required
+from ctr_ferry.shell import Answer
 
 DOWN = [
     "version, socket does not exist",

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.ctr.shell import Answer, Script
-from tasks.errors import GarbledAnswer
-from tasks.ssh import guard
+from ctr_ferry.errors import GarbledAnswer
+from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh import guard
 
 CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # of the rehearsal fleet, where it was up once
 BUSYBOX = shutil.which("busybox") or next(map(str, CACHE.glob("trees/*/machine/usr/bin/busybox")), None)

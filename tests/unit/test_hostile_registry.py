@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from test_registry_client import ANN, DIGEST, REGISTRY, Request, World, reply
 
-from tasks.ctr import errand
-from tasks.ctr.shell import Answer
-from tasks.oci.registry import Challenge, Seen, headers
-from tasks.ssh import registry, request
-from tasks.ssh.forward import SeenError
+from ctr_ferry.oci.registry import Challenge, Seen, headers
+from ctr_ferry.registry import client, curl, http
+from ctr_ferry.shell import Answer
+from ctr_ferry.ssh.forward import SeenError
 
 MIB = 1 << 20
 PATIENCE = 60  # seconds, so many times what it takes: only what never ends takes longer
@@ -61,7 +60,7 @@ def filled(text: str, size: int = MIB) -> str:
 @pytest.mark.parametrize("bounded", [True, False])
 def test_challenges_are_read_in_one_pass(monkeypatch: pytest.MonkeyPatch, *, bounded: bool) -> None:
     if not bounded:
-        monkeypatch.setattr("tasks.oci.registry._LONGEST", MIB)
+        monkeypatch.setattr("ctr_ferry.oci.registry._LONGEST", MIB)
 
     def read() -> None:
         for text in TEXTS:
@@ -95,7 +94,7 @@ def met(answer: str, *, token: str = "") -> list[Seen]:
         except SeenError as error:
             seen.append(error.seen)
             assert len(error.said) < 1000
-        (sight,) = registry.look(world.host, [REGISTRY], lambda _: ANN)
+        (sight,) = client.look(world.host, [REGISTRY], lambda _: ANN)
         assert len(sight.auth) < 100 and len(sight.said) < 1000
         return [*seen, sight.seen]
     finally:
@@ -138,8 +137,8 @@ TOKENS: dict[str, str] = {
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registries get a second rather than ten."""
-    monkeypatch.setattr(registry, "_LIMIT", 1.0)
-    monkeypatch.setitem(registry.Client.__init__.__kwdefaults__, "limit", 1.0)
+    monkeypatch.setattr(client, "_LIMIT", 1.0)
+    monkeypatch.setitem(client.Client.__init__.__kwdefaults__, "limit", 1.0)
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -172,17 +171,17 @@ def test_what_a_tool_says_is_read_in_one_pass() -> None:
     def read() -> None:
         for text in texts:
             said = f"HTTP/1.1 200 OK\n{filled(text)}"
-            errand.read(Answer(0, f"curl\n{said}".encode(), ""))
+            curl.read(Answer(0, f"curl\n{said}".encode(), ""))
             answer = Answer(60, b"wget\n", filled(text))
-            errand.read(answer)
-            assert len(errand.last_words(answer)) <= MIB + 20
+            curl.read(answer)
+            assert len(curl.last_words(answer)) <= MIB + 20
 
     ended(read)
 
 
 def test_a_tool_that_says_too_much_is_ended() -> None:
-    bounded = request._Bounded()
-    assert bounded.hear(b"x" * request.MOST) + bounded.end() == b"x" * request.MOST
+    bounded = http._Bounded()
+    assert bounded.hear(b"x" * http.MOST) + bounded.end() == b"x" * http.MOST
     with pytest.raises(SeenError) as caught:
         bounded.hear(b"x" * MIB)
     assert caught.value.seen is Seen.NO_REGISTRY

@@ -23,7 +23,7 @@ def ends() -> dict[str, dict[str, str]]:
     Each parser is a process of its own with a limit of its processor's seconds, not of the clock's: an expression
     whose work grows with the square of a text holds the interpreter for hours, and hears no signal but the last.
     """
-    path = f"{ROOT}:{ROOT / 'tests' / 'unit'}"
+    path = f"{ROOT}:{ROOT / 'tests' / 'support'}"
     command = [sys.executable, "-m", "hostile"]
     done = subprocess.run(command, env={"PYTHONPATH": path}, capture_output=True, text=True, check=False)
     found: dict[str, dict[str, str]] = {name: {} for name in PARSERS}

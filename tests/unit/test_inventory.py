@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import BadInventory
-from tasks.fleet.inventory import Inventory, Opaque, expand
+from ctr_ferry.errors import BadInventory
+from ctr_ferry.inventory.ansible import Inventory, Opaque, expand
 
 
 class Folder:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tasks.fleet.inventory import Inventory
+from ctr_ferry.inventory.ansible import Inventory
 
 CASES = Path(__file__).parents[1] / "data" / "inventories"
 ANSIBLE = shutil.which("ansible-inventory", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")

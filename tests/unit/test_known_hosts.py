@@ -10,10 +10,10 @@ import paramiko
 import pytest
 from sshd import Sshd, serving
 
-from tasks.errors import FerryError, HostKeyChanged, HostKeyUnknown
-from tasks.ssh.host import Host
-from tasks.ssh.keys import has_authority, known_keys
-from tasks.ssh.target import Limits, Target, Trust
+from ctr_ferry.errors import FerryError, HostKeyChanged, HostKeyUnknown
+from ctr_ferry.ssh.host import Host
+from ctr_ferry.ssh.keys import has_authority, known_keys
+from ctr_ferry.ssh.target import Limits, Target, Trust
 
 P256, OTHER = paramiko.ECDSAKey.generate(), paramiko.ECDSAKey.generate()
 P384 = paramiko.ECDSAKey.generate(bits=384)

@@ -13,19 +13,19 @@ import pytest
 from letters import unhashed  # noqa: F401
 from records import VERSIONS, record
 
+from ctr_ferry import errors
+from ctr_ferry.ctr.checks import parse_checks
+from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
+from ctr_ferry.report import render
+from ctr_ferry.report.outcome import Outcome
+from ctr_ferry.shell import Answer, Script
 from tasks import check as check_command
-from tasks import errors
 from tasks import find as find_command
 from tasks import images as images_command
-from tasks.ctr.checks import parse_checks
-from tasks.ctr.commands import Ctr
-from tasks.ctr.images import Image, Listing
-from tasks.ctr.probe import Facts, Settings
-from tasks.ctr.shell import Answer, Script
-from tasks.ctr.version import Capabilities, Version
-from tasks.fleet import show
-from tasks.fleet.outcome import Outcome
-from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
 
 A, B, CONFIG, C = (f"sha256:{letter * 64}" for letter in "abcd")
 APP = "old.example/app:1"
@@ -173,7 +173,7 @@ def test_csv_has_a_line_for_each_host(capsys: pytest.CaptureFixture[str]) -> Non
     held = {"k8s.io": [image()]}
     answers = images(FakeFleet(a=FakeHost(held), b=FakeHost(held), c=errors.ConnectTimeout("dead")))
     outcomes = [Outcome.of(name, 0.0, answer) for name, answer in answers.items()]
-    show.table(show.Done("images", {"csv": True}, outcomes, table=images_command.tabulate(answers)))
+    render.table(render.Done("images", {"csv": True}, outcomes, table=images_command.tabulate(answers)))
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         "reference,namespace,digest,size,platforms,complete,hosts",

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from archives import NAME, Image, digest, index_of, layout, path, tarred
 
-from tasks.errors import BadArchive, BadReference, SourceLost, UsageError
+from ctr_ferry.errors import BadArchive, BadReference, SourceLost, UsageError
+from ctr_ferry.oci.descriptor import Descriptor, Platform
 from tasks.load import ArchiveSource, Request, parse
-from tasks.oci.descriptor import Descriptor, Platform
 
 IMAGE = Image()
 ARM = Image(layers=(tarred({"etc/arm": b"arm"}),), platform={"os": "linux", "architecture": "arm64"})

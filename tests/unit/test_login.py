@@ -16,12 +16,12 @@ import paramiko
 import pytest
 from sshd import Sshd, serving
 
-from tasks.errors import FerryError, LoginRefused, NoCommonAlgorithm, Unreachable
-from tasks.secrets import Secret
-from tasks.ssh.bounds import Authentication
-from tasks.ssh.host import Host
-from tasks.ssh.target import Limits, Target, Trust
-from tasks.ssh.transport import Transport
+from ctr_ferry.errors import FerryError, LoginRefused, NoCommonAlgorithm, Unreachable
+from ctr_ferry.secrets import Secret
+from ctr_ferry.ssh.bounds import Authentication
+from ctr_ferry.ssh.host import Host
+from ctr_ferry.ssh.target import Limits, Target, Trust
+from ctr_ferry.ssh.transport import Transport
 
 PASSWORD = "opensesame"
 LINE = "the next host of a list\n"

@@ -15,14 +15,14 @@ from typing import cast
 import pytest
 from records import VERSIONS, record
 
-from tasks.ctr import naming, rollback, root
-from tasks.ctr.commands import Ctr
-from tasks.ctr.naming import TAKEN, Method, Naming, Place
-from tasks.ctr.root import Root
-from tasks.ctr.shell import Answer
-from tasks.ctr.version import Capabilities, Version
-from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
-from tasks.oci.reference import Reference
+from ctr_ferry.ctr import gc_root, naming, roll_back
+from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.gc_root import Root
+from ctr_ferry.ctr.naming import TAKEN, Method, Naming, Place
+from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+from ctr_ferry.oci.reference import Reference
+from ctr_ferry.shell import Answer
 
 DIGEST = "sha256:" + "ab" * 32
 OTHER = "sha256:" + "cd" * 32
@@ -438,7 +438,7 @@ def test_a_root_that_a_collection_took_before_its_label_is_planted_again(fake: F
 
 
 def test_linking_gives_up_where_no_label_is_taken_on(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(root, "_TRIES", 3)
+    monkeypatch.setattr(gc_root, "_TRIES", 3)
     step, _ = link(fake, "1.2.6", TARGET, LAYER)
     assert fake.run(step, fail="label").returncode != 0
     assert [call[3] for call in fake.calls] == ["ingest", "label"] * 3
@@ -495,7 +495,7 @@ def test_verifying_waits_for_nothing_where_no_name_is_there(fake: Fake) -> None:
 
 
 def test_verifying_gives_up_waiting_in_the_end(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollback, "_PATIENCE", 2)
+    monkeypatch.setattr(roll_back, "_PATIENCE", 2)
     listing(fake, row("-"))
     done = fake.run(naming.verify(fake.place("1.2.6", managed=True), [WANTED]))
     assert row("-") in done.stdout and len(fake.calls) == 3

@@ -8,8 +8,8 @@ import tarfile
 
 import pytest
 
-from tasks.oci import layout
-from tasks.oci.descriptor import (
+from ctr_ferry.oci import layout
+from ctr_ferry.oci.descriptor import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
     OCI_INDEX,

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from records import VERSIONS, record
 
-from tasks import errors
-from tasks.ctr import probe
-from tasks.ctr.probe import Facts, Settings
-from tasks.ctr.shell import Answer
-from tasks.oci.descriptor import Platform
+from ctr_ferry import errors
+from ctr_ferry.ctr import probe
+from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.oci.descriptor import Platform
+from ctr_ferry.shell import Answer
 
 MARK = "ferry-0123456789abcdef"
 PLUGINS = """Type:          io.containerd.content.v1

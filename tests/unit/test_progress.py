@@ -6,7 +6,7 @@ import pytest
 from records import Record
 from transfers import TRANSFERS
 
-from tasks.ctr.progress import Progress
+from ctr_ferry.ctr.progress import Progress
 
 OK = [record for record in TRANSFERS if record.stdout and record.exit == 0]
 TYPED = [record for record in TRANSFERS if "typed at the prompt" in record.case]

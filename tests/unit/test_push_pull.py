@@ -16,17 +16,17 @@ from letters import unhashed  # noqa: F401
 from test_retag_plan import CHILD, CONFIG, INDEX, MANAGED, MANIFEST, OTHER, A, B, FakeHost, image, table
 from test_rollback import put_ctr, run_cut
 
-from tasks import errors, pull, push
-from tasks.ctr.shell import Answer, Script
-from tasks.fleet import carry, credentials
-from tasks.fleet.outcome import Status
-from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
-from tasks.oci.reference import Reference
-from tasks.oci.registry import Login, Registry, Seen
-from tasks.secrets import Secret
-from tasks.ssh import request
-from tasks.ssh.forward import SeenError
-from tasks.ssh.target import Limits
+from ctr_ferry import errors
+from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+from ctr_ferry.oci.reference import Reference
+from ctr_ferry.oci.registry import Login, Registry, Seen
+from ctr_ferry.registry import credentials, http, push_pull
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.secrets import Secret
+from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh.forward import SeenError
+from ctr_ferry.ssh.target import Limits
+from tasks import pull, push
 
 REF = "r.example:5000/app:1"
 MIB = 1 << 20
@@ -112,7 +112,7 @@ def sell(monkeypatch: pytest.MonkeyPatch) -> Sell:
 
     def sell(*answers: str | Seen | None, login: Login | None = None, unasked: Login | None = None) -> Market:
         market = Market(*answers, login=login)
-        monkeypatch.setattr(carry, "Client", lambda *_: market)
+        monkeypatch.setattr(push_pull, "Client", lambda *_: market)
         monkeypatch.setattr(credentials, "login", lambda _: login or unasked)
         return market
 
@@ -430,7 +430,7 @@ class TestTheTalk:
     def test_ctr_believes_whom_we_believe_once_a_password_goes_along(
         self, sell: Sell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ca_file: bool
     ) -> None:
-        monkeypatch.setattr(request, "_of_this_machine", lambda: b"MACHINE")
+        monkeypatch.setattr(http, "_of_this_machine", lambda: b"MACHINE")
         (tmp_path / "ca").write_text("OURS")
         registry = Registry("r.example:5000", ca_file=str(tmp_path / "ca") if ca_file else None)
         unknown = Answer(1, b"", "ctr: x509: certificate signed by unknown authority\n")
@@ -473,7 +473,7 @@ class TestTheTalk:
         self, sell: Sell, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         clock = iter(range(1000))
-        monkeypatch.setattr(carry, "time", SimpleNamespace(monotonic=lambda: next(clock), time=time.time))
+        monkeypatch.setattr(push_pull, "time", SimpleNamespace(monotonic=lambda: next(clock), time=time.time))
         host = Host([image(REF, A)], answers={"push": OK})
         bar = f"layer-{A}: uploading |++--|  1.0 KiB/2.0 KiB\n".encode()
         for well in ([bar, b"unpacking linux/amd64\n", *[b""] * 20], [b"\nferry end 0\n", *[b""] * 20]):
@@ -497,7 +497,7 @@ class TestTheTalk:
 def test_a_manifest_that_is_none_weighs_nothing(sell: Sell, manifest: bytes) -> None:
     market, host = sell(A), Host([])
     market.manifest = manifest
-    carrier = carry.Carrier(host, host.facts(["k8s.io"]), Reference.parse(REF))  # type: ignore[arg-type]
+    carrier = push_pull.Carrier(host, host.facts(["k8s.io"]), Reference.parse(REF))  # type: ignore[arg-type]
     assert carrier._contents(None) is None
 
 

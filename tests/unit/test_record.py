@@ -15,13 +15,13 @@ from typing import Any, cast
 
 import pytest
 
-from tasks import errors
-from tasks.fleet.live import Quiet
-from tasks.fleet.outcome import Outcome, Status
-from tasks.fleet.record import Kept, Record, Run, Runs, _started, log_name, new_run_id, prune
+from ctr_ferry import errors
+from ctr_ferry.report.live import Quiet
+from ctr_ferry.report.outcome import Outcome, Status
+from ctr_ferry.report.record import Kept, Record, Run, Runs, _started, log_name, new_run_id, prune
+from ctr_ferry.secrets import Secret
+from ctr_ferry.ssh.exchange import Transcript
 from tasks.runs import runs as runs_command
-from tasks.secrets import Secret
-from tasks.ssh.exchange import Transcript
 
 ID = "20261124T031500Z-retag-1f2e"
 

@@ -7,8 +7,8 @@ import json
 import pytest
 from records import DATA
 
-from tasks.errors import BadReference
-from tasks.oci.reference import Reference, is_digest, parse_domain
+from ctr_ferry.errors import BadReference
+from ctr_ferry.oci.reference import Reference, is_digest, parse_domain
 
 CASES = [json.loads(line) for line in (DATA / "references.jsonl").read_text().splitlines()]
 DIGEST = "sha256:" + "ab" * 32

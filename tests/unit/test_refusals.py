@@ -6,10 +6,10 @@ import pytest
 from records import Record
 from transfers import TRANSFERS, said
 
-from tasks import errors
-from tasks.ctr import refusals
-from tasks.ctr.refusals import meaning
-from tasks.oci.registry import Registry, Seen
+from ctr_ferry import errors
+from ctr_ferry.oci.registry import Registry, Seen
+from ctr_ferry.registry import refusals
+from ctr_ferry.registry.refusals import meaning
 
 FAILED = [record for record in TRANSFERS if record.exit == 1]
 HTTP, HTTPS = Registry("r.example:5000", scheme="http"), Registry("r.example:5000")

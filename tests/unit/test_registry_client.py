@@ -16,18 +16,17 @@ from typing import Any
 import paramiko
 import pytest
 
-from tasks.ctr import errand
-from tasks.ctr.shell import Answer, Script
-from tasks.errors import ConnectionLost
-from tasks.oci.descriptor import OCI_INDEX
-from tasks.oci.registry import Challenge, Login, Registry, Seen
-from tasks.secrets import Secret
-from tasks.ssh import registry
-from tasks.ssh.forward import SeenError
-from tasks.ssh.host import Host
-from tasks.ssh.registry import Client
-from tasks.ssh.request import Reply
-from tasks.ssh.target import Target
+from ctr_ferry.errors import ConnectionLost
+from ctr_ferry.oci.descriptor import OCI_INDEX
+from ctr_ferry.oci.registry import Challenge, Login, Registry, Seen
+from ctr_ferry.registry import client, curl
+from ctr_ferry.registry.client import Client
+from ctr_ferry.registry.http import Reply
+from ctr_ferry.secrets import Secret
+from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh.forward import SeenError
+from ctr_ferry.ssh.host import Host
+from ctr_ferry.ssh.target import Target
 
 DIGEST = f"sha256:{'d' * 64}"
 REGISTRY = Registry("r.example:5000", scheme="http")
@@ -318,9 +317,9 @@ def test_a_token_that_is_none_is_refused(world: Make, token: str) -> None:
 
 
 def test_what_curl_is_typed_is_one_word_of_its_configuration() -> None:
-    assert errand.typed("Bearer a.b-c=").startswith('header = "Authorization: Bearer a.b-c="\n')
+    assert curl.typed("Bearer a.b-c=").startswith('header = "Authorization: Bearer a.b-c="\n')
     with pytest.raises(ValueError, match="login header"):
-        errand.typed('Bearer x"\noutput = "/etc/x')
+        curl.typed('Bearer x"\noutput = "/etc/x')
 
 
 @pytest.mark.parametrize("place", ["http://s.example:x/", "http://[s/", "ftp://s.example/", "http://s.example:0/"])
@@ -397,7 +396,7 @@ def test_blobs_are_asked_for_on_one_connection(world: Make) -> None:
 
 def test_blobs_are_asked_for_in_bounded_time(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 20))
-    monkeypatch.setattr(registry, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     assert world(lambda _: reply("200 OK")).client().present("x", [f"sha256:{n}" for n in range(20)]) is None
 
 
@@ -411,7 +410,7 @@ class TestAHostThatForwardsNothing:
         answers = [b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=r\r\n\r\n", FOUND.encode()]
         made.errand = lambda _: Answer(0, b"curl\n" + answers.pop(0), "")
         assert made.client(ANN).find("a", "1")
-        assert made.typed == [errand.typed(BASIC)]
+        assert made.typed == [curl.typed(BASIC)]
         first, second = made.scripts
         assert "--config" not in first and "wget" in first
         assert "--config /dev/pts/9" in second and "wget" not in second
@@ -441,14 +440,14 @@ class TestAHostThatForwardsNothing:
     ],
 )  # fmt: skip
 def test_a_tools_failure_is_understood(answer: Answer, seen: Seen) -> None:
-    assert errand.read(answer) is seen
+    assert curl.read(answer) is seen
 
 
 def test_what_a_tool_fetched_is_read() -> None:
     through_proxy = b"curl\nHTTP/1.1 200 Connection established\r\n\r\nHTTP/2 404 \r\nX: y\r\n\r\nbody"
-    assert errand.read(Answer(0, through_proxy, "")) == (404, "", {"x": "y"}, b"body")
+    assert curl.read(Answer(0, through_proxy, "")) == (404, "", {"x": "y"}, b"body")
     by_wget = Answer(8, b"wget\n", "  HTTP/1.1 401 Unauthorized\n  Www-Authenticate: Basic realm=r\nwget: error\n")
-    assert errand.read(by_wget) == (401, "Unauthorized", {"www-authenticate": "Basic realm=r"}, b"")
+    assert curl.read(by_wget) == (401, "Unauthorized", {"www-authenticate": "Basic realm=r"}, b"")
 
 
 @pytest.mark.parametrize(

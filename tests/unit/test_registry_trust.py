@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from test_registry_client import ANN, BASIC, DIGEST, FOUND, Request, World, reply
 
+from ctr_ferry.oci.registry import Registry, Seen
+from ctr_ferry.registry import http
+from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh.forward import SeenError
 from lab.certificates import Authority
-from tasks.ctr.shell import Answer, Script
-from tasks.oci.registry import Registry, Seen
-from tasks.ssh import request
-from tasks.ssh.forward import SeenError
 
 WANTS_BASIC = reply("401 Unauthorized", 'WWW-Authenticate: Basic realm="r"')
 WANTS_TOKEN = reply("401 Unauthorized", 'WWW-Authenticate: Bearer realm="https://t.example/token",service="r"')
@@ -186,7 +186,7 @@ class TestAHostThatAsksByItself:
     def test_believes_this_machine_where_there_is_no_ca_file(
         self, trust: Trust, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(request, "_of_this_machine", lambda: b"our bundle")
+        monkeypatch.setattr(http, "_of_this_machine", lambda: b"our bundle")
         made = World(lambda _: "", forwards=False)
         answers = [*[WANTS_BASIC] * 2, FOUND]
         made.errand = lambda _: Answer(0, b"curl\n" + answers.pop(0).encode(), "")

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from tasks import errors
+from ctr_ferry import errors
+from ctr_ferry.ctr import remove as ctr_remove
+from ctr_ferry.ctr import usage
+from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
+from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.ctr.usage import Blob, Container
+from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.oci.descriptor import OCI_MANIFEST, Platform
+from ctr_ferry.report.outcome import Status, as_dry_run
+from ctr_ferry.shell import Answer, Script
 from tasks import remove as remove_command
-from tasks.ctr import removal, usage
-from tasks.ctr.commands import CRI_MANAGED, Ctr
-from tasks.ctr.images import Image, Listing
-from tasks.ctr.probe import Facts, Settings
-from tasks.ctr.shell import Answer, Script
-from tasks.ctr.usage import Blob, Container
-from tasks.ctr.version import Capabilities, Version
-from tasks.fleet.outcome import Status, as_dry_run
-from tasks.oci.descriptor import OCI_MANIFEST, Platform
 from tasks.remove import RemoveResult, act, parse, plan
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
@@ -258,7 +259,7 @@ class TestWhatTheHostSaysAfterwards:
         assert act(host, made).status is Status.CHANGED  # type: ignore[arg-type]
 
     def test_a_container_that_came_meanwhile_is_in_use(self) -> None:
-        taken = Answer(removal.TAKEN_UP, b"", f"container c9 uses {ONE}")
+        taken = Answer(ctr_remove.TAKEN_UP, b"", f"container c9 uses {ONE}")
         host = FakeHost([image(ONE)], answers={"remove": taken})
         with pytest.raises(errors.InUse) as caught:
             run(host, ref=[ONE])
@@ -279,7 +280,9 @@ esac
         ctr.chmod(0o755)
         version = Version.parse("1.6.20")
         assert version
-        made = removal.script(Ctr((str(ctr),), "/x.sock", Capabilities.of_version(version)), "k8s.io", names, guarded)
+        made = ctr_remove.script(
+            Ctr((str(ctr),), "/x.sock", Capabilities.of_version(version)), "k8s.io", names, guarded
+        )
         done = subprocess.run(["/bin/sh", "-c", made.render(MARK)], capture_output=True, check=False, timeout=20)
         return made.read(MARK, done.stdout, done.stderr)["remove"]
 
@@ -294,7 +297,7 @@ esac
         assert ("--sync" in first, "--sync" in second) == (False, True)
         assert second.endswith("n699")
 
-    @pytest.mark.parametrize(("used", "exit"), [(ONE, removal.TAKEN_UP), (TWO, 0), (f"{ONE}x", 0)])
+    @pytest.mark.parametrize(("used", "exit"), [(ONE, ctr_remove.TAKEN_UP), (TWO, 0), (f"{ONE}x", 0)])
     def test_stops_where_a_container_came_to_use_what_was_free(self, tmp_path: Path, used: str, exit: int) -> None:
         answer = self.remove(tmp_path, [ONE], [ONE, CONFIG], containers=f"c9 {used} r\\n")
         assert answer.exit == exit

@@ -17,14 +17,14 @@ import pytest
 from invoke.parser import Parser, ParserContext
 
 import fabfile
-from tasks import errors
-from tasks.ctr.health import Finding, Health
+from ctr_ferry import errors
+from ctr_ferry.ctr.health import Finding, Health
+from ctr_ferry.images.mappings import Pair, read_map, refuse_same
+from ctr_ferry.report import render
+from ctr_ferry.report.outcome import Outcome, Result, Status, Table, as_dry_run, exit_code
+from ctr_ferry.run.command import CommonOptions, Kind, at_desk, per_host
+from ctr_ferry.secrets import Secret
 from tasks.doctor import DoctorResult
-from tasks.fleet import show
-from tasks.fleet.command import CommonOptions, Kind, at_desk, per_host
-from tasks.fleet.outcome import Outcome, Result, Status, Table, as_dry_run, exit_code
-from tasks.fleet.pairs import Pair, read_map, refuse_same
-from tasks.secrets import Secret
 
 CLONE = Path(__file__).resolve().parents[2]
 DIGEST = "sha256:" + "ab" * 32
@@ -266,7 +266,7 @@ def test_the_table_has_a_line_a_host_and_no_colours_where_nobody_looks(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", force) if force else None
     monkeypatch.setenv("COLUMNS", "20")
-    show.table(show.Done("retag", {}, OUTCOMES, dry_run=False))
+    render.table(render.Done("retag", {}, OUTCOMES, dry_run=False))
     out, err = capsys.readouterr()
     assert err == "" and "\x1b" not in out
     assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")] == [
@@ -300,7 +300,7 @@ def test_a_dry_run_says_would_change_wherever_it_says_changed(capsys: pytest.Cap
     ]
     assert several.word == "changed"  # text of others stays
     assert exit_code(outcomes[:1]) == 0
-    show.table(show.Done("retag", {}, outcomes, dry_run=True))
+    render.table(render.Done("retag", {}, outcomes, dry_run=True))
     assert [line.split()[1:2] for line in capsys.readouterr().out.splitlines() if line.startswith("one")] == [
         ["would-change"]
     ]
@@ -313,8 +313,8 @@ def test_of_all_images_the_one_that_was_changed_counts() -> None:
 
 
 def test_json_is_one_document_with_every_command_and_host(capsys: pytest.CaptureFixture[str]) -> None:
-    done = show.Done("retag", {"src": "é", "file": Path("x")}, OUTCOMES, dry_run=False)
-    show.document([done, done], 1)
+    done = render.Done("retag", {"src": "é", "file": Path("x")}, OUTCOMES, dry_run=False)
+    render.document([done, done], 1)
     document = json.loads(capsys.readouterr().out)
     assert document["exit"] == 1
     first, second = document["commands"]
@@ -331,11 +331,11 @@ def test_json_is_one_document_with_every_command_and_host(capsys: pytest.Capture
 
 def test_an_error_before_any_host_is_on_stderr_and_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:
     error = errors.UnknownHost("no such host", said="a\nb", hint="try another")
-    show.failure(error, as_json=False)
+    render.failure(error, as_json=False)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == ["unknown-host: no such host", "  said: a", "  said: b", "  try: try another"]
-    show.failure(error, as_json=True)
+    render.failure(error, as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert document["exit"] == 2 and document["commands"] == []
     assert document["error"]["kind"] == "unknown-host"
@@ -350,7 +350,7 @@ def test_a_secret_never_shows(capsys: pytest.CaptureFixture[str]) -> None:
     shown.append(str(error.value))
     did = Did(Status.OK, secret)
     shown += [repr(did), str(dataclasses.asdict(did))]
-    show.document([show.Done("x", {"password": secret}, [Outcome.of("n", 0.0, did)], dry_run=False)], 0)
+    render.document([render.Done("x", {"password": secret}, [Outcome.of("n", 0.0, did)], dry_run=False)], 0)
     shown.append(capsys.readouterr().out)
     assert not [text for text in shown if "hunter2" in text]
     assert all("***" in text for text in shown[:6])
@@ -403,7 +403,7 @@ def test_a_terminals_table_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
-    show.table(show.Done("find", {}, [], table=table))
+    render.table(render.Done("find", {}, [], table=table))
     shown = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
     assert {*columns, name, DIGEST[:19], "k8s.io", "h39"} <= set(shown.replace(",", " ").split())
     assert DIGEST not in shown
@@ -411,7 +411,7 @@ def test_a_terminals_table_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_hosts_that_failed_are_all_named(capsys: pytest.CaptureFixture[str]) -> None:
     hosts = [f"h{n}" for n in range(9)]
-    show.table(show.Done("run", {}, [Outcome.of(host, 1.0, errors.Unreachable("no")) for host in hosts]))
+    render.table(render.Done("run", {}, [Outcome.of(host, 1.0, errors.Unreachable("no")) for host in hosts]))
     assert capsys.readouterr().out.splitlines()[1].startswith(", ".join(hosts))
 
 
@@ -426,5 +426,5 @@ def test_what_a_table_told_is_not_said_again_but_the_record_has_it(capsys: pytes
     result = DoctorResult((Finding("clock", Health.FAIL, "90 s ahead", "set it"),))
     assert result.lines() == ["fail clock: 90 s ahead (set it)"]
     outcome = Outcome.of("h1", 1.0, errors.CommandFailed("one finding is bad", result=result))
-    show.table(show.Done("doctor", {}, [outcome], table=Table(("FINDING",), (("clock: 90 s ahead",),))))
+    render.table(render.Done("doctor", {}, [outcome], table=Table(("FINDING",), (("clock: 90 s ahead",),))))
     assert capsys.readouterr().out.count("90 s ahead") == 1

@@ -13,15 +13,15 @@ import pytest
 from letters import unhashed  # noqa: F401
 from records import record
 
-from tasks import errors
-from tasks.ctr.commands import Ctr
-from tasks.ctr.content import Content
-from tasks.ctr.images import Image, Listing
-from tasks.ctr.probe import Facts, Settings
-from tasks.ctr.shell import Answer, Script
-from tasks.ctr.version import Capabilities, Version
-from tasks.fleet.outcome import Status
-from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+from ctr_ferry import errors
+from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.images.content import Content
+from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.shell import Answer, Script
 from tasks.retag import Job, Method, RetagResult, parse
 
 A, B, CHILD, OTHER = (f"sha256:{letter * 64}" for letter in "abcd")

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from archives import NAME, REF, Image, digest, index_of, layout, path, tarred
 
-from tasks import errors
-from tasks.ctr.content import Content
-from tasks.ctr.images import Image as Listed
-from tasks.errors import CannotWrite, UsageError
-from tasks.fleet import checksum, files, saving
-from tasks.fleet.saving import Plan
-from tasks.oci import archive
-from tasks.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+from ctr_ferry import errors
+from ctr_ferry.ctr.listing import Image as Listed
+from ctr_ferry.errors import CannotWrite, UsageError
+from ctr_ferry.images.content import Content
+from ctr_ferry.oci import archive
+from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+from ctr_ferry.transfer import archive_writer, checksum, new_file
+from ctr_ferry.transfer.archive_writer import Plan
 from tasks.save import parse
 
 IMAGE = Image()
@@ -44,7 +44,7 @@ def content(*absent: bytes) -> Content:
 
 def planned(*images: Listed, absent: Iterable[bytes] = (), **options: object) -> Plan:
     request = parse(ref=["x"], out="x.tar", **options)  # type: ignore[arg-type]
-    return saving.plan(images, content(*absent), HOST, request.platform, every=request.all_platforms)
+    return archive_writer.plan(images, content(*absent), HOST, request.platform, every=request.all_platforms)
 
 
 def blobs_of(made: Plan) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
@@ -54,14 +54,14 @@ def blobs_of(made: Plan) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
 
 
 def write(made: Plan, file: Path) -> str:
-    return saving.write(made, file, blobs_of(made), lambda *_: None)
+    return archive_writer.write(made, file, blobs_of(made), lambda *_: None)
 
 
 class TestThePlan:
     def test_has_all_of_an_image_of_one_platform(self) -> None:
         made = planned(SINGLE)
         assert {blob.digest for blob in made.blobs} == {digest(blob) for blob in IMAGE.blobs.values()}
-        assert made.images == (saving.SavedImage(FULL, digest(IMAGE.manifest), ("linux/amd64",)),)
+        assert made.images == (archive_writer.SavedImage(FULL, digest(IMAGE.manifest), ("linux/amd64",)),)
 
     def test_has_what_is_there_of_an_index_and_the_other_manifests(self) -> None:
         made = planned(MULTI, absent=ARM.layers)
@@ -73,7 +73,7 @@ class TestThePlan:
     def test_has_one_platforms_manifest_where_asked(self) -> None:
         one = planned(MULTI, platform="linux/arm64", absent=IMAGE.layers)
         assert {b.digest for b in one.blobs} == {digest(b) for b in ARM.blobs.values()}
-        assert one.images == (saving.SavedImage(BOTH, digest(ARM.manifest), ("linux/arm64",)),)
+        assert one.images == (archive_writer.SavedImage(BOTH, digest(ARM.manifest), ("linux/arm64",)),)
         (docker,) = json.loads(one.documents["manifest.json"])
         assert docker["Config"] == path(ARM.config)
 
@@ -140,7 +140,7 @@ class TestTheArchive:
 
         made = planned(SINGLE)
         with pytest.raises(errors.ConnectionLost):
-            saving.write(made, file, broken(made), lambda *_: None)
+            archive_writer.write(made, file, broken(made), lambda *_: None)
         assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a.tar", "before")]
         write(made, file)
         assert file.stat().st_size == made.size
@@ -153,13 +153,13 @@ class TestTheArchive:
                 write(made, tmp_path / "a.tar")
             yield from blobs_of(made)
 
-        saving.write(made, tmp_path / "a.tar", in_between(), lambda *_: None)
+        archive_writer.write(made, tmp_path / "a.tar", in_between(), lambda *_: None)
         assert (tmp_path / "a.tar").stat().st_size == made.size
 
     def test_is_written_to_no_link_and_no_file_that_somebody_planted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(files.secrets, "token_hex", lambda _: "0123456789abcdef")  # even by a name that is known
+        monkeypatch.setattr(new_file.secrets, "token_hex", lambda _: "0123456789abcdef")  # even by a name that is known
         victim, folder = tmp_path / "victim", tmp_path / "shared"
         victim.write_text("precious")
         folder.mkdir()
@@ -226,7 +226,7 @@ class TestTheArchive:
 
     def test_tells_how_far_it_has_come(self, tmp_path: Path) -> None:
         made, told = planned(SINGLE), []
-        saving.write(made, tmp_path / "a.tar", blobs_of(made), lambda done, total: told.append((done, total)))
+        archive_writer.write(made, tmp_path / "a.tar", blobs_of(made), lambda done, total: told.append((done, total)))
         assert [done for done, _ in told] == sorted(done for done, _ in told)
         assert {total for _, total in told} == {made.size}
         assert told[-1][0] == made.size - 1024
@@ -263,9 +263,9 @@ def test_an_archive_that_lost_its_check_sum_gets_it_again(tmp_path: Path) -> Non
     beside = tmp_path / "a.tar.sha256"
     told = beside.read_text()
     beside.unlink()  # as by a run that was killed between the two
-    assert saving.known(file) == sha256
+    assert archive_writer.known(file) == sha256
     assert beside.read_text() == told
-    assert saving.known(file) == sha256
+    assert archive_writer.known(file) == sha256
 
 
 @pytest.mark.parametrize("beside", [b"", b"\xff\xfe", b"%s  other.tar\n" % (b"a" * 64)])
@@ -273,7 +273,7 @@ def test_what_tells_of_something_else_is_neither_believed_nor_replaced(tmp_path:
     file = tmp_path / "a.tar"
     sha256 = write(planned(SINGLE), file)
     checksum.beside(file).write_bytes(beside)
-    assert saving.known(file) == sha256
+    assert archive_writer.known(file) == sha256
     assert checksum.beside(file).read_bytes() == beside
 
 
@@ -287,7 +287,7 @@ def test_a_check_sum_that_cannot_be_written_is_told_all_the_same(
     sha256 = write(planned(SINGLE), file)
     checksum.beside(file).unlink()
     monkeypatch.setattr(checksum, "write", refuse)
-    assert saving.known(file) == sha256
+    assert archive_writer.known(file) == sha256
 
 
 def test_the_check_sum_of_an_archive_that_was_replaced_meanwhile_is_not_written(
@@ -303,19 +303,19 @@ def test_the_check_sum_of_an_archive_that_was_replaced_meanwhile_is_not_written(
         (tmp_path / "new").rename(file)
         return real(*words)
 
-    monkeypatch.setattr(saving.hashlib, "file_digest", slow)
-    saving.known(file)
+    monkeypatch.setattr(archive_writer.hashlib, "file_digest", slow)
+    archive_writer.known(file)
     assert not checksum.beside(file).exists()
 
 
 def test_an_archive_that_has_it_all_is_known_again(tmp_path: Path) -> None:
     file = tmp_path / "a.tar"
     write(planned(SINGLE), file)
-    assert saving.holds(file, planned(SINGLE))
-    assert not saving.holds(file, planned(MULTI))
+    assert archive_writer.holds(file, planned(SINGLE))
+    assert not archive_writer.holds(file, planned(MULTI))
     os.mkfifo(tmp_path / "pipe")
-    assert not saving.holds(tmp_path / "pipe", planned(SINGLE))
+    assert not archive_writer.holds(tmp_path / "pipe", planned(SINGLE))
     file.write_bytes(tarred(layout(IMAGE.blobs, IMAGE.entry(**{NAME: "r.example/other:1"}))))
-    assert not saving.holds(file, planned(SINGLE))
+    assert not archive_writer.holds(file, planned(SINGLE))
     file.write_text("no archive")
-    assert not saving.holds(file, planned(SINGLE))
+    assert not archive_writer.holds(file, planned(SINGLE))

@@ -14,7 +14,7 @@ import fabric
 import pytest
 from invoke.util import debug
 
-from tasks.secrets import Secret, redact
+from ctr_ferry.secrets import Secret, redact
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.ctr import shell
-from tasks.ctr.shell import Script
-from tasks.errors import GarbledAnswer
+from ctr_ferry import shell
+from ctr_ferry.errors import GarbledAnswer
+from ctr_ferry.shell import Script
 
 CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # of the rehearsal fleet, where it was up once
 CACHED_BUSYBOX = sorted(CACHE.glob("trees/*/machine/usr/bin/busybox"))

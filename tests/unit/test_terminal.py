@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from tasks.errors import MethodUnsupported
-from tasks.ssh import terminal
+from ctr_ferry.errors import MethodUnsupported
+from ctr_ferry.ssh import terminal
 
 FORGED = "/dev/pts/9"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tasks import errors
-from tasks.ctr.commands import CRI_MANAGED
-from tasks.ctr.images import Image, Listing
-from tasks.ctr.naming import TAKEN
-from tasks.ctr.shell import Answer
-from tasks.ctr.verdict import Verdict, exists, judge, records_left
-from tasks.oci.descriptor import OCI_MANIFEST
+from ctr_ferry import errors
+from ctr_ferry.ctr.commands import CRI_MANAGED
+from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.naming import TAKEN
+from ctr_ferry.ctr.verdict import Verdict, exists, judge, records_left
+from ctr_ferry.oci.descriptor import OCI_MANIFEST
+from ctr_ferry.shell import Answer
 
 A, B, CONFIG, OTHER = (f"sha256:{letter * 64}" for letter in "abcd")
 NAME = "new.example/app:1"

@@ -8,7 +8,7 @@ import json
 import pytest
 from records import DATA, VERSIONS, record
 
-from tasks.ctr.version import Capabilities, Version
+from ctr_ferry.ctr.version import Capabilities, Version
 
 EXPECTED = json.loads((DATA / "capabilities.json").read_text())
 

@@ -1,0 +1,1 @@
+"""The library under the commands: one room per idea; imports point downwards only (see ARCHITECTURE.md)."""

@@ -1,0 +1,47 @@
+"""What ``ctr images check`` says: whether an image's content is there, and whether it is unpacked. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.listing import split_row
+from ctr_ferry.text import shown
+
+_STATUS = re.compile(r"(complete|incomplete|unavailable|error)(?: \([^)]{0,40}\))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One image, as far as the host's own platform goes.
+
+    Attributes:
+        status: ctr's words, such as ``incomplete (2/5)``.
+    """
+
+    complete: bool
+    unpacked: bool
+    status: str
+
+
+UNKNOWN = Check(False, False, "unknown")
+
+
+def command(ctr: Ctr, namespace: str, *names: str) -> str:
+    """``images check`` of a whole namespace, or of exactly these names, as sh text."""
+    snapshotter = ("--snapshotter", ctr.snapshotter) if ctr.snapshotter else ()
+    return ctr.line(namespace, "images", "check", *snapshotter, *(f'name=="{name}"' for name in names))
+
+
+def parse_checks(text: str) -> dict[str, Check]:
+    """Parses ``images check`` by name: REF TYPE DIGEST STATUS SIZE UNPACKED; lines of another shape are left out.
+
+    A name that has a digest in it is left out as well: another one must not get its state.
+    """
+    found = {}
+    for line in text.split("\n"):
+        row = split_row(line)
+        if row and (status := _STATUS.match(" ".join(row[3]))):
+            found[row[0]] = Check(status[1] == "complete", row[3][-1] == "true", shown(status[0]))
+    return found

@@ -1,0 +1,115 @@
+"""How much room a host has where containerd writes, and whether what is to come fits there. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ctr_ferry import shell
+from ctr_ferry.ctr import probe
+from ctr_ferry.ctr.probe import Settings
+from ctr_ferry.errors import DiskFull
+from ctr_ferry.oci.descriptor import Descriptor
+
+_NUMBER = re.compile(r"-?[0-9]{1,15}")  # KiB
+_GROWTH = 3  # times its size that a compressed layer takes when it is unpacked; two to four are usual
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One file system, in bytes.
+
+    Attributes:
+        size: of all of it.
+        free: what root may use, as containerd is.
+        available: what everybody may use.
+    """
+
+    size: int
+    free: int
+    available: int
+    mount: str
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where containerd keeps blobs, and where it unpacks them; mostly one file system."""
+
+    blobs: Space
+    unpacked: Space
+
+    @property
+    def is_one(self) -> bool:
+        """Whether both are on one file system."""
+        return self.blobs.mount == self.unpacked.mount
+
+
+def question(settings: Settings) -> str:
+    """``df`` of the content store and of containerd's root, to follow the probe (it uses its ``ctr`` and ``ready``)."""
+    known = shell.join([probe.content_root(settings.root)]) if settings.root else ""
+    asked = (
+        'ready && $ctr --address "$address" plugins ls -d | '
+        "sed -n '/^Type: *io.containerd.content.v1/,/^Type: *io.containerd.[^c]/"
+        "s/^  *root  *\\(\\/.*\\)/\\1/p' | sed -n 1p"
+    )
+    return f"""dir={known or f"$({asked})"}
+[ -n "$dir" ] || dir={probe.DEFAULT_ROOT}
+while [ -n "$dir" ] && [ ! -e "$dir" ]; do dir=${{dir%/*}}; done
+df -Pk "${{dir:-/}}" "${{dir%/*}}/" """
+
+
+def parse(text: str) -> Room | None:
+    """Parses the answer; None where df tells no sizes."""
+    rows = [space for line in text.splitlines() if (space := _row(line.split()))]
+    return Room(rows[0], rows[-1]) if rows else None
+
+
+def _row(words: list[str]) -> Space | None:
+    """Device and mount point may have spaces: the sizes are the three numbers before a percentage."""
+    for place in range(4, len(words)):
+        numbers = words[place - 3 : place]
+        if words[place].endswith("%") and all(_NUMBER.fullmatch(n) for n in numbers) and int(numbers[0]):
+            size, used, available = (int(n) << 10 for n in numbers)
+            return Space(size, max(0, size - used), max(0, available), shell.printable(" ".join(words[place + 1 :])))
+    return None
+
+
+def growth(layers: Iterable[Descriptor]) -> int:
+    """Bytes that layers take once more when they are unpacked, about; configs and manifests take none."""
+    found = [blob for blob in layers if "layer" in blob.media_type or "diff.tar" in blob.media_type]
+    return sum(blob.size * (_GROWTH if blob.media_type.endswith(("gzip", "zstd")) else 1) for blob in found)
+
+
+def judge(room: Room | None, coming: int, unpacked: int) -> DiskFull | str:
+    """What is to be said of so many bytes that come, and so many that unpacking takes; nothing where all is well.
+
+    Returns:
+        The error where what comes surely does not fit; a warning where all of it may not.
+    """
+    if room is None or not coming + unpacked:
+        return ""
+    blobs, snapshots = room.blobs, room.unpacked
+    if coming > blobs.free:
+        return DiskFull(
+            f"what is to come does not fit: {coming} bytes are needed, and {blobs.free} are free on {blobs.mount}; "
+            "nothing was sent",
+            hint=f"make room there (`df -h {blobs.mount}` on that host), then run it again",
+        )
+    if coming + (unpacked if room.is_one else 0) > blobs.available:
+        needed = _needs(coming, unpacked if room.is_one else 0)
+        return f"it may not fit: {needed} are needed, and {blobs.available} are free on {blobs.mount}"
+    if not room.is_one and unpacked > snapshots.available:
+        needed = f"about {unpacked} bytes"
+        return f"it may not fit unpacked: {needed} are needed, and {snapshots.available} are free on {snapshots.mount}"
+    return ""
+
+
+def needs(room: Room | None, coming: int, unpacked: int) -> str:
+    """What a dry run tells."""
+    there = f"{room.blobs.available} are free on {room.blobs.mount}" if room else "what is free is not known"
+    return f"{_needs(coming, unpacked)} are needed, and {there}"
+
+
+def _needs(coming: int, unpacked: int) -> str:
+    return f"{coming} bytes" + (f", and about {unpacked} more when unpacked" if unpacked else "")

@@ -1,0 +1,296 @@
+"""One question that tells what a host has: its ctr, its containerd, what we may do there, what it holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ctr_ferry import shell
+from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.failures import daemon_trouble, required
+from ctr_ferry.ctr.listing import Listing
+from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.errors import AnswerTooLarge, CtrNotFound, DaemonUnreachable, GarbledAnswer, PermissionDenied
+from ctr_ferry.oci.descriptor import Platform
+from ctr_ferry.shell import Answer, Script
+
+# Where distributions keep a ctr that PATH does not show; each line is a whole command.
+_PLACES = (
+    "ctr",
+    "/usr/local/bin/ctr",
+    "/usr/bin/ctr",
+    "/usr/local/sbin/ctr",
+    "/opt/containerd/bin/ctr",
+    "/opt/bin/ctr",
+    "k3s ctr",
+    "/usr/local/bin/k3s ctr",
+    "/opt/bin/k3s ctr",
+    "/var/lib/rancher/rke2/bin/ctr",
+    "k0s ctr",
+    "/usr/local/bin/k0s ctr",
+    "microk8s ctr",
+    "/snap/bin/microk8s ctr",
+)
+_SOCKETS = (
+    "/run/containerd/containerd.sock",
+    "/run/k3s/containerd/containerd.sock",
+    "/run/k0s/containerd.sock",
+    "/var/snap/microk8s/common/run/containerd.sock",
+    "/run/docker/containerd/containerd.sock",
+)
+_OWN_SOCKET = {"k3s": _SOCKETS[1], "rke2": _SOCKETS[1], "k0s": _SOCKETS[2], "microk8s": _SOCKETS[3]}
+_IMPORT = re.compile(r"^[ \t]+import[ \t]", re.MULTILINE)  # what the help of every ctr's images lists
+MOST_NAMESPACES = 1000  # of one containerd; each is one more question
+DEFAULT_ROOT, _CONTENT = "/var/lib/containerd", "io.containerd.content.v1.content"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the inventory says of a host's ctr; None is found out.
+
+    Attributes:
+        command: ``ctr_command``, such as ``k3s ctr`` or a path.
+        address: ``ctr_address``, the socket.
+        namespace: ``ctr_namespace``, where commands work unless told otherwise.
+        root: ``ctr_root``, containerd's root directory.
+        snapshotter: ``ctr_snapshotter``, where import unpacks to.
+    """
+
+    command: str | None = None
+    address: str | None = None
+    namespace: str = "k8s.io"
+    root: str | None = None
+    snapshotter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the probe found.
+
+    Attributes:
+        user: who ran it: the login user, or root through sudo.
+        ctr: ready to build command lines.
+        client, server: versions as printed; the server's may be empty.
+        sockets: every containerd socket that was seen.
+        namespaces: all of this containerd's.
+        listings: images of the namespaces that were asked for.
+        cri: whether CRI's plugin runs and labels names in k8s.io, as it does since 1.2.
+        content_root: the content store's directory.
+        platform: of the host.
+    """
+
+    user: str
+    sudo: bool
+    ctr: Ctr
+    client: str
+    server: str
+    sockets: tuple[str, ...]
+    namespaces: tuple[str, ...]
+    listings: Mapping[str, Listing]
+    cri: bool
+    content_root: str
+    platform: Platform
+
+
+def script(settings: Settings, namespaces: Sequence[str]) -> Script:
+    """The probe: finds ctr and socket in sh, then asks ctr, also for the images of these namespaces.
+
+    The first question that containerd does not answer is the last.
+    """
+    ask = 'ready && $ctr --address "$address"'
+    steps = {
+        "host": 'id -un; uname -m; echo "sudo=${SUDO_USER-}"',
+        "ctr": 'echo "$ctr"; echo "$version"',
+        "help": "case $version in *-beta*|*-alpha*|*-rc*) ;; *[0-9].[0-9]*) ! : ;; esac && "
+        'for c in "" tag import; do $ctr images $c --help; done 2>&1',
+        "sockets": 'seen_sockets; echo "use $address"',
+        "namespaces": f"{ask} namespaces ls -q || {{ dead=1; false; }}",
+        "version": f"{ask} version",
+        "plugins": f"{ask} plugins ls -d",
+    }
+    for number, namespace in enumerate(namespaces):
+        listing = shell.join(("--namespace", namespace, "images", "ls"))
+        steps[f"images-{number}"] = f"{ask} {listing}"
+    return Script(steps, prologue=_find(settings))
+
+
+def _find(settings: Settings) -> str:
+    places = [settings.command] if settings.command else _PLACES
+    sockets = [settings.address] if settings.address else _SOCKETS
+    own = "" if settings.address else " ".join(f"*{k}*) own={shell.join([s])};;" for k, s in _OWN_SOCKET.items())
+    return f"""
+LC_ALL=C; export LC_ALL; set -f
+find_ctr() {{
+  for place in {shell.join(places)}; do
+    command -v "${{place%% *}}" >/dev/null 2>&1 && {{ ctr=$place; return; }}
+  done
+}}
+seen_sockets() {{
+  for s in {shell.join(sockets)}; do
+    [ -S "$s" ] || continue
+    if [ -r "$s" ] && [ -w "$s" ]; then echo "open $s"; else echo "closed $s"; fi
+  done
+}}
+find_address() {{
+  case "$ctr" in {own or "*) ;;"} esac
+  for s in "$own" {shell.join(sockets)}; do [ -S "$s" ] && {{ address=$s; return; }}; done
+}}
+ready() {{ [ -z "$dead" ] && [ -n "$ctr" ] && [ -r "$address" ] && [ -w "$address" ]; }}
+ctr=; own=; address=; dead=; version=; find_ctr; find_address
+[ -z "$ctr" ] || version=$($ctr --version 2>/dev/null)
+"""
+
+
+def rights_check(settings: Settings) -> str:
+    """A sh test, without quotes of its own, that fails where no socket is open to the login user."""
+    sockets = [settings.address] if settings.address else _SOCKETS
+    return " || ".join(f"[ -w {shell.join([socket])} ]" for socket in sockets)
+
+
+def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, Answer]) -> Facts:
+    """Reads the probe's answers.
+
+    Raises:
+        CtrNotFound, DaemonUnreachable, PermissionDenied: what the host lacks.
+        GarbledAnswer: where ctr's table has another shape.
+    """
+    user, machine, sudo = (*_lines(answers["host"]), "", "", "")[:3]
+    command, printed = _ctr(settings, answers["ctr"])
+    version = Version.parse(printed)
+    capabilities = (
+        Capabilities.of_help(answers["help"].text)
+        if version is None or (version.prerelease and answers["help"].text)
+        else Capabilities.of_version(version)
+    )
+    sockets = _lines(answers["sockets"])
+    address = sockets.pop().partition(" ")[2] if sockets else ""
+    _require_daemon(settings, sockets, address, user, answers)
+    if version is None and not _IMPORT.search(answers["help"].text):
+        raise CtrNotFound(
+            f"{command!r} is no ctr", said=shell.tail(printed), hint="mend ctr_command for this host in the inventory"
+        )
+    server = _server(answers["version"].text)
+    plugins = _parse_plugins(answers["plugins"].text)
+    return Facts(
+        user=user,
+        sudo=sudo not in ("", "sudo="),
+        ctr=Ctr(tuple(command.split()), address, capabilities, settings.snapshotter),
+        client=version.text if version else shell.tail(printed, lines=1),
+        server=server,
+        sockets=tuple(line.partition(" ")[2] for line in sockets),
+        namespaces=_namespaces(answers["namespaces"]),
+        listings={
+            namespace: Listing.parse(namespace, required(answers[f"images-{number}"], f"namespace {namespace}").text)
+            for number, namespace in enumerate(namespaces)
+        },
+        cri=_labels_names(server) and any(plugin.is_cri and plugin.ok for plugin in plugins),
+        content_root=_content_root(settings, plugins),
+        platform=Platform.of_machine(machine),
+    )
+
+
+def _namespaces(answer: Answer) -> tuple[str, ...]:
+    found = tuple(_lines(answer))
+    if len(found) > MOST_NAMESPACES:
+        raise AnswerTooLarge(
+            f"containerd there has {len(found)} namespaces, more than the {MOST_NAMESPACES} that are looked at",
+            hint="look at them by hand: ctr namespaces ls",
+        )
+    return found
+
+
+def _server(text: str) -> str:
+    """The daemon's version, of ``ctr version``: the first one below ``Server:``."""
+    below = text.partition("Server:\n")[2].split("\n", 1)[0].split()
+    return shell.tail(below[1]) if len(below) > 1 and below[0] == "Version:" else ""
+
+
+def _labels_names(server: str) -> bool:
+    version = Version.parse(server)
+    return version is None or version.at_least(1, 2)
+
+
+def _content_root(settings: Settings, plugins: Sequence[_Plugin]) -> str:
+    if settings.root:
+        return content_root(settings.root)
+    return next((p.root for p in plugins if p.is_content and p.root), content_root(DEFAULT_ROOT))
+
+
+def content_root(root: str) -> str:
+    """The content store's directory in a containerd's root directory."""
+    return f"{root}/{_CONTENT}"
+
+
+def _lines(answer: Answer) -> list[str]:
+    return [line.strip() for line in answer.text.split("\n") if line.strip()]
+
+
+def _ctr(settings: Settings, answer: Answer) -> tuple[str, str]:
+    lines = answer.text.split("\n")
+    command = lines[0].strip() if lines else ""
+    if not command:
+        where = settings.command or "PATH, the usual places, k3s, RKE2, k0s or microk8s"
+        raise CtrNotFound(
+            f"no ctr found ({where})",
+            hint="set ctr_command for this host in the inventory, to a path or to something like 'k3s ctr'",
+        )
+    if command not in ([settings.command.strip()] if settings.command else _PLACES):
+        raise GarbledAnswer(f"the host names a ctr that it was not asked for: {shell.printable(command)[:200]!r}")
+    return command, "\n".join(lines[1:])
+
+
+def _require_daemon(
+    settings: Settings, sockets: list[str], address: str, user: str, answers: Mapping[str, Answer]
+) -> None:
+    if not address:
+        raise DaemonUnreachable(
+            f"no containerd socket ({settings.address or ', '.join(_SOCKETS)})",
+            hint="start containerd on that host, or set ctr_address in the inventory",
+        )
+    if f"open {address}" not in sockets:
+        raise PermissionDenied(
+            f"{user or 'the login user'} may not use {address}, and sudo asks for a password or is not allowed",
+            hint="set ansible_become: true and give sudo's password with fab --prompt-for-sudo-password or "
+            "FABRIC_SUDO_PASSWORD, or log in as root",
+        )
+    if not answers["namespaces"].ok:
+        raise daemon_trouble(answers["namespaces"].stderr) or DaemonUnreachable(
+            f"containerd at {address} does not answer",
+            said=shell.tail(answers["namespaces"].stderr),
+            hint="look at `systemctl status containerd` on that host",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plugin:
+    type: str
+    id: str
+    root: str
+    ok: bool
+
+    @property
+    def is_cri(self) -> bool:
+        """1.x: one grpc plugin ``cri``; 2.x besides it ``io.containerd.cri.v1`` with images and runtime."""
+        return (self.type, self.id) in {("io.containerd.grpc.v1", "cri"), ("io.containerd.cri.v1", "images")}
+
+    @property
+    def is_content(self) -> bool:
+        return self.type == "io.containerd.content.v1"
+
+
+def _parse_plugins(text: str) -> list[_Plugin]:
+    """Parses ``plugins ls -d``: a block of ``Key: value`` a plugin, exports indented below ``Exports:``."""
+    plugins: list[_Plugin] = []
+    for line in text.split("\n"):
+        key, _, value = line.partition(":")
+        words = line.split(None, 2)
+        if key == "Type":
+            plugins.append(_Plugin(value.strip(), "", "", True))
+        elif plugins and key == "ID":
+            plugins[-1] = replace(plugins[-1], id=value.strip())
+        elif plugins and key == "Error":
+            plugins[-1] = replace(plugins[-1], ok=False)
+        elif plugins and not plugins[-1].root and line[:1].isspace() and words[:1] == ["root"] != words:
+            plugins[-1] = replace(plugins[-1], root=words[1])
+    return plugins

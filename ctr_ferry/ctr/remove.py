@@ -1,0 +1,123 @@
+"""Which names go when names are taken away, and how. Pure.
+
+In ``k8s.io`` CRI keeps records of its own beside the names that people give: ``sha256:<config>``, and of what it
+pulled itself ``repository@digest``. They would hold the content for ever, so they go with the last name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ctr_ferry import shell
+from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.errors import BadReference
+from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.shell import Script
+
+TAKEN_UP = 75  # exit status of the step where a container came to use an image meanwhile
+_AT_ONCE = 500  # names that one command line takes
+_KUBELETS = "k8s.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The images whose names are to go, and the names that are not there."""
+
+    images: tuple[Image, ...]
+    absent: tuple[str, ...] = ()
+
+
+def of_match(here: Listing, glob: str) -> Wanted:
+    """The names that a glob fits."""
+    return Wanted(here.match(glob))
+
+
+def of_names(here: Listing, refs: Iterable[str]) -> Wanted:
+    """The images of exactly these names, in short or full form; a digest means every name of it."""
+    images: dict[str, Image] = {}
+    absent = []
+    for ref in refs:
+        found = _by_digest(here, ref) if is_digest(ref) else _by_name(here, ref)
+        images |= {image.name: image for image in found}
+        absent += [] if found else [ref]
+    return Wanted(tuple(images.values()), tuple(absent))
+
+
+def _by_digest(here: Listing, digest: str) -> list[Image]:
+    """CRI's record alone only where it has outlived every name."""
+    record = here.get(digest)
+    target = record.digest if record else digest
+    alike = [image for image in here.images if image.digest == target]
+    return [image for image in alike if image.ordinary] or alike
+
+
+def _by_name(here: Listing, ref: str) -> list[Image]:
+    """Never another name of the same content, as a look-up by ``repository@digest`` would find."""
+    if exact := here.get(ref):
+        return [exact]
+    reference = Reference.parse(ref)
+    if reference.digest:
+        alike = [image for image in here.images if image.digest == reference.digest]
+        return [image for image in alike if _repository(image) == reference.repository]
+    found = here.find(ref)
+    return [found] if found else []
+
+
+def left(here: Listing, digest: str, wanted: Wanted) -> list[str]:
+    """The names that people gave an image and that stay, CRI's own aside."""
+    going = {image.name for image in wanted.images} | set(_pulled(here, digest, wanted))
+    return [i.name for i in here.images if i.digest == digest and i.ordinary and i.name not in going]
+
+
+def last_names(here: Listing, wanted: Wanted) -> frozenset[str]:
+    """The digests that no name is left for."""
+    return frozenset(i.digest for i in wanted.images if not left(here, i.digest, wanted))
+
+
+def _pulled(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
+    """CRI's ``repository@digest``, where a tag of that repository is among the names that go."""
+    if here.namespace != _KUBELETS:
+        return ()
+    names = {image.name for image in wanted.images}
+    alike = [image for image in wanted.images if image.digest == digest]
+    pulled = {f"{_repository(image)}@{digest}" for image in alike if "@" not in image.name}
+    return tuple(i.name for i in here.images if i.name in pulled and i.managed and i.name not in names)
+
+
+def records(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
+    """CRI's own records of an image whose last name goes."""
+    if here.namespace != _KUBELETS:
+        return ()
+    names = {image.name for image in wanted.images}
+    own = [i.name for i in here.images if i.digest == digest and not i.ordinary and i.name not in names]
+    return (*_pulled(here, digest, wanted), *own)
+
+
+def _repository(image: Image) -> str | None:
+    try:
+        return Reference.parse(image.name).repository if not is_digest(image.name) else None
+    except BadReference:
+        return None
+
+
+def script(ctr: Ctr, namespace: str, names: Sequence[str], guarded: Sequence[str]) -> Script:
+    """Removes the names in their order, waits for the collection, and lists what is there (``remove``, ``after``).
+
+    Args:
+        guarded: names that no container used; does one now, nothing is removed.
+    """
+    parts = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
+    steps = [ctr.remove(namespace, *part, sync=part is parts[-1]) for part in parts]
+    removing = "; ".join([*(f"{step} || failed=$?" for step in steps), "(exit $failed)"])
+    if guarded:
+        patterns = "|".join(shell.join([name]) for name in guarded)
+        seen = (
+            f'while read -r id image _; do case "$image" in {patterns}) echo "container $id uses $image";; esac; done'
+        )
+        listed = f"{ctr.line(namespace, 'containers', 'ls')} | {seen}"
+        removing = (
+            f'users=$({listed})\nif [ -n "$users" ]; then echo "$users" >&2; (exit {TAKEN_UP}); else {removing}; fi'
+        )
+    return Script({"remove": f"failed=0\n{removing}", "after": ctr.images(namespace)})

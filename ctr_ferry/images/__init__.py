@@ -1,0 +1,1 @@
+"""One host's images: what is there, and how it is named and rolled back."""

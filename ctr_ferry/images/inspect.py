@@ -1,0 +1,99 @@
+"""What several commands ask one host before they act: its content, and where a missing image is instead."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from ctr_ferry.ctr.failures import required
+from ctr_ferry.ctr.listing import Listing, parse_digests
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.errors import GarbledAnswer, ImageNotFound
+from ctr_ferry.images.content import Content
+from ctr_ferry.images.missing import explain
+from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
+from ctr_ferry.shell import Answer, Script
+
+if TYPE_CHECKING:
+    from ctr_ferry.ssh.host import Host
+
+_DOCUMENTS = INDEXES | MANIFESTS  # to containerd, what an index lists besides is a blob like a layer
+
+
+def content(
+    host: Host, facts: Facts, namespace: str, tops: Iterable[str], *, deep: bool, more: Mapping[str, str] | None = None
+) -> tuple[Content, dict[str, Answer]]:
+    """Reads manifests and what the namespace sees, in one remote command, or two where indexes are read deeply.
+
+    Args:
+        tops: digests of the images' targets.
+        deep: whether the manifests of indexes are read as well.
+        more: further steps to ask in the first command.
+
+    Returns:
+        The content, and the answers to the further steps.
+
+    Raises:
+        FerryError: the host does not say what the namespace sees.
+    """
+    read = Content()
+    answers = fetch(
+        host, facts, namespace, tops, read=read, more={"visible": facts.ctr.digests(namespace), **(more or {})}
+    )
+    read.see(parse_digests(required(answers["visible"], "content ls").text.splitlines()))
+    if deep:
+        deepen(host, facts, namespace, read)
+    return read, answers
+
+
+def deepen(host: Host, facts: Facts, namespace: str, read: Content) -> None:
+    """Reads the manifests of all indexes that were read, in one remote command, where there are any."""
+    children = [child for top in list(read.blobs) for child in read.manifest(top).children]
+    there = [child.digest for child in children if child.digest in read.visible and child.media_type in _DOCUMENTS]
+    fetch(host, facts, namespace, there, read=read)
+
+
+def fetch(
+    host: Host,
+    facts: Facts,
+    namespace: str,
+    digests: Iterable[str],
+    *,
+    read: Content,
+    more: Mapping[str, str] | None = None,
+) -> dict[str, Answer]:
+    """Reads manifests by digest into ``read``, each checked; ``more`` as above."""
+    wanted = [digest for digest in dict.fromkeys(digests) if digest not in read.blobs]
+    steps = {f"get-{n}": facts.ctr.document(namespace, digest) for n, digest in enumerate(wanted)} | dict(more or {})
+    if not steps:
+        return {}
+    answers = host.ask(Script(steps), limit=host.target.limits.probe)
+    for number, digest in enumerate(wanted):
+        read.take(digest, answers[f"get-{number}"], host.name)
+    return answers
+
+
+def others(host: Host, facts: Facts, namespace: str) -> list[Listing]:
+    """The images of every other namespace of this containerd that can be read, in one remote command."""
+    names = [name for name in facts.namespaces if name != namespace]
+    if not names:
+        return []
+    script = Script({f"in-{n}": facts.ctr.images(name) for n, name in enumerate(names)})
+    answers = host.ask(script, limit=host.target.limits.probe)
+    found = []
+    for number, name in enumerate(names):
+        with contextlib.suppress(GarbledAnswer):
+            found.append(Listing.parse(name, answers[f"in-{number}"].text))
+    return found
+
+
+def not_found(host: Host, facts: Facts, here: Listing, wanted: Iterable[str]) -> list[ImageNotFound]:
+    """One error for each missing image, which says where it is instead."""
+    elsewhere = others(host, facts, here.namespace)
+    return [
+        ImageNotFound(
+            f"no image {name} in namespace {here.namespace}", hint=explain(name, here, elsewhere, facts.sockets)
+        )
+        for name in wanted
+    ]

@@ -1,0 +1,1 @@
+"""The Ansible inventory, and which hosts -H means."""

@@ -1,0 +1,308 @@
+"""What the inventory says of one host, validated: Ansible's connection variables and our own ``ctr_…``."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ctr_ferry.ctr.probe import Settings
+from ctr_ferry.errors import BadInventory, BadReference
+from ctr_ferry.inventory.ansible import Opaque, Var, Vars
+from ctr_ferry.oci import registry
+from ctr_ferry.oci.reference import parse_domain
+from ctr_ferry.secrets import Secret
+from ctr_ferry.ssh.target import Limits, Target, Trust
+
+_Path = Annotated[str, Field(pattern=r"^/[\w./@+-]+$")]
+_Words = Annotated[str, Field(pattern=r"^[\w./@+ -]+$")]
+_Proxy = Annotated[str, Field(pattern=r"^http://(?:[\w.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}/?$")]  # without a password
+_Namespace = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$", max_length=76)]
+
+
+def _text(value: Any) -> Any:
+    """YAML reads 12345 and 1.2 as numbers where a name or password is meant."""
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+_Text = Annotated[str, BeforeValidator(_text)]
+
+
+def _domain(name: str) -> str:
+    """As references are written in full: `index.docker.io` is `docker.io`."""
+    try:
+        domain = parse_domain(name)
+    except BadReference as error:
+        raise ValueError(f"{error.message}; {error.hint}") from error
+    _, colon, port = domain.rpartition(":")
+    if colon and not port.endswith("]") and not 0 < int(port) < 1 << 16:
+        raise ValueError(f"{name} has no port from 1 to 65535")
+    return {"index.docker.io": "docker.io"}.get(domain, domain)
+
+
+def _once(value: Any) -> Any:
+    if isinstance(value, dict) and {"docker.io", "index.docker.io"} <= value.keys():
+        raise ValueError("docker.io and index.docker.io are one registry; leave one of them out")
+    return value
+
+
+_Domain = Annotated[str, AfterValidator(_domain)]
+
+
+class Registry(BaseModel):
+    """One registry of ``ctr_registries``."""
+
+    model_config = ConfigDict(extra="forbid")
+    scheme: Literal["http", "https"] = "https"
+    ca_file: str | None = None
+    skip_verify: bool = False
+    username: _Text | None = None
+    password_env: str | None = None
+
+
+class HostVars(BaseModel):
+    """The variables that we read; all others are Ansible's business and left alone."""
+
+    model_config = ConfigDict(extra="ignore", arbitrary_types_allowed=True)
+    ansible_connection: str = "ssh"
+    ansible_host: _Text | Opaque | None = None
+    ansible_port: int | Opaque | None = Field(default=None)
+    ansible_user: _Text | Opaque | None = None
+    ansible_password: _Text | Opaque | None = None
+    ansible_ssh_private_key_file: str | Opaque | None = None
+    ansible_become: bool | Opaque = False
+    ansible_become_method: str | Opaque = "sudo"
+    ansible_become_user: _Text | Opaque = "root"
+    ansible_become_password: _Text | Opaque | None = None
+    ansible_ssh_args: str | Opaque = ""
+    ansible_ssh_common_args: str | Opaque = ""
+    ansible_ssh_extra_args: str | Opaque = ""
+    ctr_command: _Words | None = None
+    ctr_address: _Path | None = None
+    ctr_namespace: _Namespace = "k8s.io"
+    ctr_root: _Path | None = None
+    ctr_snapshotter: _Namespace | None = None
+    ctr_registries: Annotated[dict[_Domain, Registry], BeforeValidator(_once)] = Field(default_factory=dict)
+    ctr_proxy: _Proxy | None = None
+
+
+_SSH_ARGS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")  # in the order of Ansible's argv
+
+# Ansible's older spellings, and what they mean.
+_ALIASES = {
+    "ansible_ssh_host": "ansible_host",
+    "ansible_ssh_port": "ansible_port",
+    "ansible_ssh_user": "ansible_user",
+    "ansible_ssh_pass": "ansible_password",
+    "ansible_ssh_password": "ansible_password",
+    "ansible_private_key_file": "ansible_ssh_private_key_file",
+    "ansible_become_pass": "ansible_become_password",
+}
+
+
+def validate(host: str, variables: Vars) -> HostVars:
+    """Checks one host's merged variables.
+
+    Raises:
+        BadInventory: with file, line and, for a misspelt ``ctr_…``, the nearest right name.
+    """
+    ours = [name for name in HostVars.model_fields if name.startswith("ctr_")]
+    for name, var in variables.items():
+        if name.startswith("ctr_") and name not in ours:
+            near = difflib.get_close_matches(name, ours, n=1)
+            raise BadInventory(
+                f"{var.where}: unknown variable {name!r}",
+                hint=f"did you mean {near[0]!r}?" if near else f"ours are {', '.join(ours)}",
+            )
+    known: dict[str, Var] = {}
+    for name, var in variables.items():
+        known.setdefault(_ALIASES[name], var) if name in _ALIASES else known.update({name: var})
+    try:
+        return HostVars(**{n: v.value for n, v in known.items() if n in HostVars.model_fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("is-instance", "function")))
+        has_login = "pass" in path or "@" in str(first["input"])  # as in http://user:password@proxy
+        shown = isinstance(first["input"], (str, int, float)) and not has_login
+        raise BadInventory(
+            f"{known[name].where}: {path} of host {host!r} is wrong: {first['msg']}",
+            hint=f"it is {first['input']!r}" if shown else "",
+        ) from None
+
+
+def target(
+    name: str, variables: Vars, folder: Path, trust: Trust, limits: Limits, *, encrypted: Sequence[str] = ()
+) -> tuple[Target, list[str]]:
+    """One host's connection, from its merged variables.
+
+    Args:
+        folder: what relative paths are relative to, the inventory's own.
+        encrypted: files that may say more of it, and that only Ansible can read.
+
+    Returns:
+        The target, and notes about what is not honoured, the same words for every host.
+
+    Raises:
+        BadInventory: also for a template or a vault where the connection needs its value; passwords may come from
+            elsewhere, so those are noted.
+    """
+    host = validate(name, variables)
+    if host.ansible_connection not in ("ssh", "paramiko", "paramiko_ssh", "smart"):
+        raise BadInventory(
+            f"{variables['ansible_connection'].where}: host {name!r} has ansible_connection "
+            f"{host.ansible_connection!r}",
+            hint="ctr-ferry goes over ssh alone; for this machine itself give it an address and sshd",
+        )
+
+    def plain(variable: str) -> Any:
+        value = getattr(host, variable)
+        if isinstance(value, Opaque):
+            raise BadInventory(
+                f"{variable} of host {name!r} is a template or a vault, which only Ansible can read",
+                hint="give it in the inventory in plain words",
+            )
+        return value
+
+    options, notes = _SshOptions(), _unread_passwords(host) + _unread_files(host, name, encrypted)
+    for variable in _SSH_ARGS:
+        notes += _read_ssh_options(options, str(plain(variable)), folder, f"{variable} of host {name!r}")
+    if plain("ansible_become"):
+        _refuse_other_users(name, str(plain("ansible_become_method")), str(plain("ansible_become_user")))
+    trust = _trust(options, trust, name)
+    key = plain("ansible_ssh_private_key_file")
+    made = Target(
+        name=name,
+        address=plain("ansible_host") or name,
+        port=plain("ansible_port"),
+        user=plain("ansible_user"),
+        key_file=folder / Path(key).expanduser() if key else None,
+        password=_secret(host.ansible_password),
+        become=plain("ansible_become"),
+        become_password=_secret(host.ansible_become_password),
+        trust=trust,
+        limits=limits,
+        ctr=Settings(host.ctr_command, host.ctr_address, host.ctr_namespace, host.ctr_root, host.ctr_snapshotter),
+        registries=tuple(_registry(name, given, folder) for name, given in host.ctr_registries.items()),
+        proxy=host.ctr_proxy.rstrip("/") if host.ctr_proxy else None,
+    )
+    return _behind(made, options), notes
+
+
+def _registry(name: str, given: Registry, folder: Path) -> registry.Registry:
+    ca_file = str(folder / Path(given.ca_file).expanduser()) if given.ca_file else None
+    return registry.Registry(name, given.scheme, ca_file, given.skip_verify, given.username, given.password_env)
+
+
+def _secret(value: str | Opaque | None) -> Secret | None:
+    return Secret(value) if value and not isinstance(value, Opaque) else None
+
+
+def _unread_passwords(host: HostVars) -> list[str]:
+    """Notes about passwords that only Ansible can read; the environment or a prompt may have them."""
+    instead = {
+        "ansible_password": "--prompt-for-login-password",
+        "ansible_become_password": "FABRIC_SUDO_PASSWORD or --prompt-for-sudo-password",
+    }
+    return [
+        f"{variable} is a template or a vault, which only Ansible can read: where one is asked for, give it with {way}"
+        for variable, way in instead.items()
+        if isinstance(getattr(host, variable), Opaque)
+    ]
+
+
+def _unread_files(host: HostVars, name: str, files: Sequence[str]) -> list[str]:
+    """Notes about files that only Ansible can read; where they may say who logs in and by which way, they do not do."""
+    if not files:
+        return []
+    said = host.model_fields_set
+    missing = [] if "ansible_user" in said else ["ansible_user"]
+    missing += [] if said.intersection(_SSH_ARGS) else ["ansible_ssh_common_args"]
+    are = f"{', '.join(files)} {'is' if len(files) == 1 else 'are'} encrypted"
+    if missing:
+        raise BadInventory(
+            f"{are}, and may have another user for host {name!r}, or a jump host before it",
+            hint=f"say {' and '.join(missing)} in plain words ('' for a way without a jump host), "
+            "or encrypt single values: ansible-vault encrypt_string",
+        )
+    return [f"{are}: what it says of the host (user, jump host, become) is not known"]
+
+
+def _refuse_other_users(host: str, method: str, user: str) -> None:
+    """What Ansible would do as somebody else must not be done as root."""
+    if method.rpartition(".")[2] != "sudo":
+        raise BadInventory(
+            f"host {host!r} has ansible_become_method {method!r}", hint="ctr-ferry becomes root through sudo alone"
+        )
+    if user != "root":
+        raise BadInventory(
+            f"host {host!r} has ansible_become_user {user!r}",
+            hint="ctr-ferry becomes root alone, whom containerd obeys; set it to root for this host",
+        )
+
+
+def _behind(made: Target, options: _SshOptions) -> Target:
+    if options.proxy_command.lower() not in ("", "none"):
+        return replace(made, gateway=options.proxy_command)
+    return made.behind(options.jump) if options.jump.lower() not in ("", "none") else made
+
+
+def _trust(options: _SshOptions, trust: Trust, host: str) -> Trust:
+    files = options.known_hosts or trust.known_hosts
+    accept_new = trust.accept_new if options.accept_new is None else options.accept_new
+    if accept_new and files[0].exists() and not files[0].is_file():
+        raise BadInventory(
+            f"host {host!r} takes down new host keys in {files[0]}, which keeps nothing",
+            hint="name a real file with UserKnownHostsFile; host keys are always checked",
+        )
+    return Trust(files, accept_new)
+
+
+@dataclass(slots=True)
+class _SshOptions:
+    jump: str = ""
+    proxy_command: str = ""
+    known_hosts: tuple[Path, ...] = ()
+    accept_new: bool | None = None
+
+
+def _read_ssh_options(found: _SshOptions, text: str, folder: Path, where: str) -> list[str]:
+    """Takes in what one variable says; as with OpenSSH, the first word on an option counts.
+
+    Returns:
+        Notes about what is not honoured.
+    """
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("-J", dest="jump")
+    parser.add_argument("-o", dest="options", action="append", default=[])
+    try:
+        known, unknown = parser.parse_known_args(shlex.split(text))
+    except (argparse.ArgumentError, ValueError) as error:
+        raise BadInventory(f"{where} cannot be read: {error}") from error
+    found.jump = found.jump or known.jump or ""
+    notes = []
+    for option in known.options:
+        name, *rest = re.split(r"\s*=\s*|\s+", option.strip(), maxsplit=1)
+        value = "".join(rest)
+        match name.strip().lower(), value.strip():
+            case "proxyjump", value:
+                found.jump = found.jump or value
+            case "proxycommand", value:
+                found.proxy_command = found.proxy_command or value
+            case "userknownhostsfile", value:
+                files = tuple(folder / Path(word).expanduser() for word in value.split())
+                found.known_hosts = found.known_hosts or files
+            case "stricthostkeychecking", "accept-new" | "yes" | "ask" as value:
+                found.accept_new = value == "accept-new" if found.accept_new is None else found.accept_new
+            case "stricthostkeychecking", value:
+                notes.append(f"StrictHostKeyChecking={value} is not obeyed: host keys are always checked")
+            case _:
+                notes.append(f"ssh option {option!r} is not honoured")
+    return notes + [f"ssh option {word!r} is not honoured" for word in unknown]

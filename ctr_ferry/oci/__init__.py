@@ -1,0 +1,1 @@
+"""Pure values: references, descriptors, manifests, archives, registries."""

@@ -1,0 +1,473 @@
+"""Image archives: OCI layouts in a tar (image-spec, image-layout.md), and what ``docker save`` writes.
+
+`read` looks at every byte once: what lies where, whether each blob is what its name says, and which images there
+are. `blobs` then goes through the archive again, for the blobs that are wanted, in the order in which they lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import islice
+from typing import IO, Any
+
+from ctr_ferry.errors import BadArchive, BadReference
+from ctr_ferry.oci import tar
+from ctr_ferry.oci.descriptor import DOCKER_MANIFEST, INDEXES, MANIFESTS, Descriptor, Manifest, Platform
+from ctr_ferry.oci.layout import NAME, REF_NAME
+from ctr_ferry.oci.reference import Reference, is_digest
+
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+
+_MOST_JSON = 4 << 20  # bytes of one document; registries take no larger manifest (distribution-spec)
+_MOST_KEPT = 64 << 20  # bytes of all documents
+_MOST_LINKS = 16
+_BLOBS = "blobs/sha256/"
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An image of an archive under one of its names.
+
+    Attributes:
+        name: in its full form; empty where the archive gives it none.
+    """
+
+    name: str
+    target: Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where a file's bytes lie in the decompressed tar."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """What an archive has.
+
+    Attributes:
+        entries: every image under every name, in the archive's order.
+        documents: indexes, manifests and configs by digest.
+        extents: where each blob lies, by digest.
+        made: manifests that the archive lacks and that were made of what it says, by digest.
+    """
+
+    entries: tuple[Entry, ...]
+    documents: Mapping[str, bytes]
+    extents: Mapping[str, Extent]
+    made: Mapping[str, bytes] = field(default_factory=dict)
+    _parsed: dict[str, Manifest] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Every blob that is there."""
+        return frozenset(self.extents) | frozenset(self.made)
+
+    def has(self, digest: str) -> bool:
+        """Whether a blob is there."""
+        return digest in self.extents or digest in self.made
+
+    def size(self, digest: str) -> int:
+        """A blob's length in bytes."""
+        return len(self.made[digest]) if digest in self.made else self.extents[digest].size
+
+    def manifest(self, digest: str) -> Manifest:
+        """The manifest or index of this digest; an empty one where it is not there."""
+        if digest not in self._parsed:
+            self._parsed[digest] = Manifest.parse(self.documents[digest]) if digest in self.documents else Manifest()
+        return self._parsed[digest]
+
+    def platform(self, manifest: Descriptor) -> Platform | None:
+        """What a manifest is for, by its index or its config; None where neither says."""
+        if manifest.platform:
+            return manifest.platform
+        try:
+            config = self.manifest(manifest.digest).blobs[0]
+            document = json.loads(self.documents[config.digest])
+            return Platform.of_json(document) if document["architecture"] else None
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
+            return None
+
+    def manifests(self, target: Descriptor) -> tuple[Descriptor, ...]:
+        """The manifests of an index, or the target itself."""
+        return self.manifest(target.digest).children if target.is_index else (target,)
+
+    def absent(self, manifest: Descriptor) -> list[str]:
+        """What a manifest needs and the archive lacks, itself included."""
+        needed = [manifest, *self.manifest(manifest.digest).blobs]
+        return [blob.digest for blob in needed if not self.has(blob.digest)]
+
+
+def read(file: IO[bytes]) -> Archive:
+    """Reads all of an archive and checks it: every blob's digest and size, and that every image is whole.
+
+    Args:
+        file: seekable; plain, or compressed with gzip or zstd, as its first bytes say.
+
+    Raises:
+        BadArchive.
+    """
+    stream = tar.Stream(file)
+    files = _Files()
+    for member in tar.members(stream):
+        files.add(member, stream)
+    if "index.json" in files:
+        return _checked(_of_layout(files))
+    if "manifest.json" in files:
+        return _checked(_of_docker(files, lambda extent: _Part(file, extent)))
+    raise BadArchive(
+        "it has neither an index.json nor a manifest.json",
+        hint="it is no image archive, or was cut off when it was saved: save it again",
+    )
+
+
+def blobs(file: IO[bytes], archive: Archive, wanted: Collection[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The wanted blobs, each with its bytes, in the order in which they lie in the archive.
+
+    The bytes are as they are now; whoever takes them hashes them.
+    """
+    for digest in archive.made.keys() & wanted:
+        yield digest, iter((archive.made[digest],))
+    stream = tar.Stream(file)
+    there = [digest for digest in archive.extents if digest in wanted]
+    for digest in sorted(there, key=lambda digest: archive.extents[digest].offset):
+        extent = archive.extents[digest]
+        stream.skip_to(extent.offset)
+        yield digest, stream.chunks(extent.size)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    digest: str
+    extent: Extent
+    document: bytes | None  # where it may be JSON
+    packed: bool = False
+
+
+class _Files:
+    """The files of a tar by name, links resolved."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, _File] = {}
+        self._links: dict[str, str] = {}
+        self._kept = 0
+
+    def add(self, member: tar.Member, stream: tar.Stream) -> None:
+        """Takes in a member, its bytes read from the stream.
+
+        Raises:
+            BadArchive: a blob that is not what its name says, or a name that stands for two things.
+        """
+        if member.link:
+            self._links[member.name] = member.link
+            return
+        file = self._read(member, stream)
+        if member.name.startswith(_BLOBS) and f"sha256:{member.name.removeprefix(_BLOBS)}" != file.digest:
+            raise BadArchive(
+                "a blob is not what its name says",
+                said=f"its name is {member.name}\nits digest is {file.digest}",
+                hint="the archive was damaged or changed: copy or save it again",
+            )
+        if self._files.setdefault(member.name, file).digest != file.digest:
+            raise BadArchive(f"it has {member.name!r} twice, with different content")
+
+    def _read(self, member: tar.Member, stream: tar.Stream) -> _File:
+        sha, head, kept = hashlib.sha256(), b"", []
+        for chunk in stream.chunks(member.size):
+            sha.update(chunk)
+            head = head or chunk[:64]
+            if member.size <= _MOST_JSON and head.lstrip()[:1] in (b"{", b"["):
+                kept.append(chunk)
+        self._kept += sum(map(len, kept))
+        if self._kept > _MOST_KEPT:
+            raise BadArchive(f"its manifests and configs have more than {_MOST_KEPT >> 20} MiB")
+        document = b"".join(kept) if kept else None
+        extent = Extent(member.offset, member.size)
+        return _File(f"sha256:{sha.hexdigest()}", extent, document, head.startswith(_GZIP))
+
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def _find(self, name: str) -> _File | None:
+        for _ in range(_MOST_LINKS):
+            if name not in self._links:
+                return self._files.get(name)
+            name = self._links[name]
+        raise BadArchive(f"the links of {name!r} have no end")
+
+    def named(self, name: str) -> _File:
+        """The file that manifest.json calls so."""
+        plain = posixpath.normpath(name)
+        if found := self._find(plain):
+            return found
+        raise BadArchive(f"manifest.json names {name[:200]!r}, which is not in the archive", hint=_CUT)
+
+    def document(self, name: str) -> bytes:
+        """A document's bytes."""
+        file = self.named(name)
+        if file.document is None:
+            raise BadArchive(f"{name} is no JSON of {_MOST_JSON >> 20} MiB at most")
+        return file.document
+
+    @property
+    def blobs(self) -> dict[str, _File]:
+        """The files below blobs/ by digest."""
+        return {file.digest: file for name, file in self._files.items() if name.startswith(_BLOBS)}
+
+
+def _of_layout(files: _Files) -> Archive:
+    found = files.blobs
+    index = _object(files.document("index.json"), "index.json")
+    documents = {digest: file.document for digest, file in found.items() if file.document is not None}
+    extents = {digest: file.extent for digest, file in found.items()}
+    entries = []
+    for each in _list(index.get("manifests"), "the manifests of index.json"):
+        target = _descriptor(each, "index.json")
+        if target.digest not in found:
+            raise BadArchive("index.json names a blob that is not in the archive", said=target.digest, hint=_CUT)
+        entries.append(Entry(_name_of(each.get("annotations") or {}, target), target))
+    return Archive(tuple(entries), documents, extents)
+
+
+def _name_of(annotations: Any, target: Descriptor) -> str:
+    """The image's full name, as containerd reads it from 1.3 on; a tag alone is no name."""
+    if not isinstance(annotations, dict):
+        raise BadArchive("index.json has annotations that are none")
+    name, ref = (str(annotations.get(key) or "") for key in (NAME, REF_NAME))
+    text = name or (ref if set(ref) & set(":/") else "")
+    return "" if is_digest(text) or not text else _full(text, target)
+
+
+def _full(text: str, target: Descriptor) -> str:
+    try:
+        reference = Reference.parse(text)
+    except BadReference as error:
+        raise BadArchive(f"it names an image {text[:200]!r}, which is no reference", said=error.message) from error
+    if reference.digest and reference.digest != target.digest:
+        raise BadArchive(f"it gives the name {text} to another digest", said=target.digest)
+    if reference.digest:  # nothing looks an image up so, and no tool gives such a name
+        return str(replace(reference, digest=None)) if reference.tag else ""
+    return str(reference if reference.tag else reference.with_tag("latest"))
+
+
+def _of_docker(files: _Files, part: Callable[[Extent], _Part]) -> Archive:
+    entries: list[Entry] = []
+    documents: dict[str, bytes] = {}
+    extents: dict[str, Extent] = {}
+    made: dict[str, bytes] = {}
+    plain = cache(lambda extent: _plain_digest(part(extent)))  # images share layers
+    for each in _list(_json(files.document("manifest.json"), "manifest.json"), "manifest.json"):
+        if not isinstance(each, dict):
+            raise BadArchive("manifest.json lists something that is no image")
+        name = str(each.get("Config", ""))
+        config, document = files.named(name), files.document(name)
+        layers = [files.named(str(layer)) for layer in _list(each.get("Layers"), "the layers in manifest.json")]
+        _check_layers(name, config, _diff_ids(document), layers, plain)
+        manifest = _docker_manifest(config, layers)
+        target = Descriptor(DOCKER_MANIFEST, f"sha256:{hashlib.sha256(manifest).hexdigest()}", len(manifest))
+        extents |= {file.digest: file.extent for file in (config, *layers)}
+        made[target.digest] = manifest
+        if sum(map(len, made.values())) > _MOST_KEPT:
+            raise BadArchive(f"its images have more than {_MOST_KEPT >> 20} MiB of manifests")
+        documents |= {target.digest: manifest, config.digest: document}
+        tags = [str(tag) for tag in _list(each.get("RepoTags") or [], "the tags in manifest.json")]
+        entries += [Entry(_full(tag, target), target) for tag in tags] or [Entry("", target)]
+    return Archive(tuple(entries), documents, extents, made)
+
+
+def _diff_ids(config: bytes) -> list[str]:
+    root = _object(config, "a config").get("rootfs")
+    return [str(each) for each in _list(root.get("diff_ids") or [] if isinstance(root, dict) else None, "diff_ids")]
+
+
+def _check_layers(
+    name: str,
+    config: _File,
+    diff_ids: list[str],
+    layers: list[_File],
+    plain: Callable[[Extent], str],
+) -> None:
+    """Its name has the config's digest, and the config has those of the uncompressed layers.
+
+    Args:
+        plain: a compressed layer's digest without its compression.
+    """
+    claimed = posixpath.basename(name).removesuffix(".json")
+    if is_digest(f"sha256:{claimed}") and f"sha256:{claimed}" != config.digest:
+        raise BadArchive("a config is not what its name says", said=f"{name}\n{config.digest}")
+    if len(diff_ids) != len(layers):
+        raise BadArchive(f"an image has {len(layers)} layers, and its config {len(diff_ids)}", said=name)
+    for diff_id, layer in zip(diff_ids, layers, strict=True):
+        is_it = plain(layer.extent) if layer.packed else layer.digest
+        if diff_id != is_it:
+            raise BadArchive(
+                "a layer is not the one that its image's config means",
+                said=f"config {diff_id}\nlayer  {is_it}",
+                hint="the archive was damaged or changed: copy or save it again",
+            )
+
+
+def _docker_manifest(config: _File, layers: Iterable[_File]) -> bytes:
+    """What containerd 1.4 to 2.1 make of such an archive, byte for byte: both give an image the same digest.
+
+    (Where containerd has a layer in compressed form already, it takes that, and the digest is another.)
+    """
+
+    def descriptor(media_type: str, file: _File) -> dict[str, object]:
+        return {"mediaType": media_type, "digest": file.digest, "size": file.extent.size}
+
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": DOCKER_MANIFEST,
+        "config": descriptor(DOCKER_CONFIG, config),
+        "layers": [descriptor(DOCKER_LAYER + (".gzip" if layer.packed else ""), layer) for layer in layers],
+    }
+    return json.dumps(manifest, separators=(",", ":")).encode()
+
+
+class _Part:
+    """One file of the archive, to be read from its start."""
+
+    def __init__(self, file: IO[bytes], extent: Extent) -> None:
+        self._stream = tar.Stream(file)
+        self._stream.skip_to(extent.offset)
+        self._end = extent.offset + extent.size
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, at most so many."""
+        left = self._end - self._stream.at
+        return self._stream.take(left if size < 0 else min(size, left))
+
+
+def _plain_digest(part: _Part) -> str:
+    sha = hashlib.sha256()
+    stream = tar.unpacked(part, _GZIP + bytes(2))
+    try:
+        while chunk := stream.read(1 << 20):
+            sha.update(chunk)
+    except tar.BROKEN as error:
+        raise BadArchive("a compressed layer is broken", said=str(error)) from error
+    return f"sha256:{sha.hexdigest()}"
+
+
+def _checked(archive: Archive) -> Archive:
+    """Refuses images that cannot be used, and names that mean two of them."""
+    if not archive.entries:
+        raise BadArchive("it has no image", hint=_CUT)
+    named: dict[str, str] = {}
+    whole: dict[tuple[str, bool], bool] = {}
+    for entry in archive.entries:
+        if entry.name and named.setdefault(entry.name, entry.target.digest) != entry.target.digest:
+            raise BadArchive(
+                f"it has two images under the name {entry.name}",
+                said=f"{named[entry.name]}\n{entry.target.digest}",
+                hint="save them under names of their own",
+            )
+        _check_image(archive, entry.target, whole)
+    return archive
+
+
+def _check_image(archive: Archive, target: Descriptor, whole: dict[tuple[str, bool], bool]) -> None:
+    """An index may lack platforms, as one that was pulled does, but not all of them.
+
+    Args:
+        whole: what was looked at before: an archive may name one document a thousand times.
+    """
+    if not _is_whole(archive, target, INDEXES | MANIFESTS, whole):
+        missing = (digest for manifest in archive.manifests(target) for digest in archive.absent(manifest))
+        raise BadArchive(
+            "an image is not whole: blobs that it needs are not in the archive",
+            said="\n".join(islice(missing, 10)),
+            hint=_CUT,
+        )
+
+
+def _is_whole(
+    archive: Archive, target: Descriptor, types: Collection[str], whole: dict[tuple[str, bool], bool]
+) -> bool:
+    _check_type(archive, target, types)
+    key = target.digest, target.is_index
+    if key not in whole:
+        _check_document(archive, target)
+        for blob in archive.manifest(target.digest).blobs:
+            _check_size(archive, blob)
+        there = [each for each in archive.manifest(target.digest).children if archive.has(each.digest)]
+        parts = [_is_whole(archive, each, MANIFESTS, whole) for each in there]
+        whole[key] = any(parts) if target.is_index else not archive.absent(target)
+    return whole[key]
+
+
+def _check_type(archive: Archive, descriptor: Descriptor, types: Collection[str]) -> None:
+    _check_size(archive, descriptor)
+    if descriptor.media_type not in types:
+        raise BadArchive(
+            f"{descriptor.digest} is of type {descriptor.media_type[:200]!r}, which is no image that containerd takes"
+        )
+
+
+def _check_document(archive: Archive, descriptor: Descriptor) -> None:
+    if descriptor.digest not in archive.documents:
+        raise BadArchive(f"{descriptor.digest} is no JSON of {_MOST_JSON >> 20} MiB at most, as a manifest is")
+    _object(archive.documents[descriptor.digest], descriptor.digest)
+    try:
+        parsed = archive.manifest(descriptor.digest)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BadArchive(f"{descriptor.digest} is no manifest", said=str(error)[:400]) from error
+    if bool(parsed.blobs) == descriptor.is_index:
+        raise BadArchive(f"{descriptor.digest} is not of the type that it is said to be", said=descriptor.media_type)
+    for each in (*parsed.children, *parsed.blobs):
+        _check_descriptor(each, descriptor.digest)
+
+
+def _check_size(archive: Archive, descriptor: Descriptor) -> None:
+    if archive.has(descriptor.digest) and archive.size(descriptor.digest) != descriptor.size:
+        raise BadArchive(
+            f"the size of {descriptor.digest} is not the one that it is said to have",
+            said=f"said {descriptor.size}\nis   {archive.size(descriptor.digest)}",
+        )
+
+
+def _check_descriptor(descriptor: Descriptor, where: str) -> Descriptor:
+    if not is_digest(descriptor.digest) or descriptor.size < 0:
+        raise BadArchive(f"{where} names something that is no blob: {descriptor.digest[:200]!r}")
+    return descriptor
+
+
+def _descriptor(data: Any, where: str) -> Descriptor:
+    try:
+        return _check_descriptor(Descriptor.of_json(data), where)
+    except ValueError as error:
+        raise BadArchive(f"{where} lists something that is no descriptor", said=str(error)[:400]) from error
+
+
+def _json(raw: bytes, what: str) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BadArchive(f"{what} is broken JSON", said=str(error)) from error
+
+
+def _object(raw: bytes, what: str) -> dict[str, Any]:
+    data = _json(raw, what)
+    if not isinstance(data, dict):
+        raise BadArchive(f"{what} is no JSON object")
+    return data
+
+
+def _list(data: Any, what: str) -> list[Any]:
+    if not isinstance(data, list):
+        raise BadArchive(f"{what}: not a list")
+    return data
+
+
+_CUT = "the archive was cut off or put together wrongly: save it again"

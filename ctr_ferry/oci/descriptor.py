@@ -1,0 +1,171 @@
+"""Descriptors, platforms and what manifests and indexes say (OCI image-spec 1.1, docker schema 2)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ctr_ferry.text import shown_name
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
+MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+
+# `uname -m` against Go's GOARCH and variant (containerd platforms/database.go).
+_MACHINES = {
+    "x86_64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "i686": ("386", ""),
+    "i386": ("386", ""),
+    "ppc64le": ("ppc64le", ""),
+    "s390x": ("s390x", ""),
+    "riscv64": ("riscv64", ""),
+    "loongarch64": ("loong64", ""),
+}
+_DEFAULT_VARIANTS = {("arm64", "v8"), ("amd64", "v1"), ("arm", "v7")}
+MOST = (1 << 63) - 1  # bytes that a size may tell: Go's int64, as image-spec has it
+_LONGEST = 256  # characters of a media type, of a digest, or of a part of a platform
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """``os/architecture[/variant]``; arm64/v8, amd64/v1 and arm/v7 are their architecture's plain form."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """Parses ``linux/amd64`` or ``linux/arm/v7``.
+
+        Raises:
+            ValueError: where it has not two or three non-empty parts.
+        """
+        parts = text.strip().lower().split("/")
+        if len(parts) not in (2, 3) or not all(parts):
+            raise ValueError(f"{text!r} is no platform: give os/architecture, such as linux/amd64")
+        return cls(*parts)._plain()
+
+    @classmethod
+    def of_machine(cls, machine: str) -> Platform:
+        """The platform of a Linux host whose ``uname -m`` says ``machine``."""
+        architecture, variant = _MACHINES.get(machine, (machine, ""))
+        return cls("linux", architecture, variant)._plain()
+
+    @classmethod
+    def of_json(cls, data: dict[str, Any]) -> Platform:
+        """The ``platform`` object of an index's descriptor; what is no visible ASCII in it is escaped.
+
+        Raises:
+            ValueError: a part of it is no text, or a long one.
+        """
+        parts = (data.get("os"), data.get("architecture"), data.get("variant"))
+        return cls(*(shown_name(_word(part or "")) for part in parts))._plain()
+
+    def takes(self, other: Platform) -> bool:
+        """Whether containerd takes what is for the other one in its stead (its `platforms.Only`); variants aside."""
+        instead = {("arm64", "arm"), ("amd64", "386")}
+        same = self.architecture == other.architecture
+        return self.os == other.os and (same or (self.architecture, other.architecture) in instead)
+
+    def _plain(self) -> Platform:
+        if (self.architecture, self.variant) in _DEFAULT_VARIANTS:
+            return Platform(self.os, self.architecture)
+        return self
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What points at a blob: media type, digest, and its exact length in bytes."""
+
+    media_type: str
+    digest: str
+    size: int
+    platform: Platform | None = None
+
+    @classmethod
+    def of_json(cls, data: dict[str, Any]) -> Descriptor:
+        """A descriptor object of an index or manifest.
+
+        Raises:
+            ValueError: where digest or size are absent, or anything is not what it is said to be.
+        """
+        try:
+            platform = data.get("platform")
+            return cls(
+                _word(data.get("mediaType") or ""),
+                _word(data["digest"]),
+                _size(data["size"]),
+                Platform.of_json(platform) if platform else None,
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"not a descriptor: {ascii(data)[:_LONGEST]}") from error
+
+    @property
+    def is_index(self) -> bool:
+        """Whether the blob lists manifests rather than being one."""
+        return self.media_type in INDEXES
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What one manifest or index blob points at.
+
+    Attributes:
+        children: manifests of an index, in its order; empty for a manifest.
+        blobs: config and layers of a manifest, in its order; empty for an index.
+    """
+
+    children: tuple[Descriptor, ...] = ()
+    blobs: tuple[Descriptor, ...] = ()
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Manifest:
+        """Reads a manifest or index blob.
+
+        Raises:
+            ValueError: where it is neither.
+        """
+        try:
+            data = json.loads(raw)
+        except RecursionError as error:
+            raise ValueError("its JSON is nested too deeply") from error
+        if not isinstance(data, dict):
+            raise ValueError("neither a manifest nor an index")
+        if "manifests" in data:
+            return cls(children=tuple(Descriptor.of_json(d) for d in _list(data["manifests"])))
+        if "config" in data:
+            return cls(blobs=tuple(Descriptor.of_json(d) for d in (data["config"], *_list(data.get("layers")))))
+        raise ValueError("neither a manifest nor an index")
+
+    def child_for(self, platform: Platform) -> Descriptor | None:
+        """The index's manifest for exactly this platform, the first where several claim it."""
+        return next((child for child in self.children if child.platform == platform), None)
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise ValueError("no text, or a long one")
+    return value
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= MOST:
+        raise ValueError(f"a size is an integer from 0 to {MOST}")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value or [], list):
+        raise ValueError("what should be a list is none")
+    return value or []

@@ -1,0 +1,257 @@
+"""Tar streams, plain or compressed: read front to back in bounded memory, written piece by piece.
+
+An archive comes from anywhere. `tarfile` would take a header's word for the length of a name and read all of it,
+take an archive that was cut off between two members for a whole one, and keep every member.
+"""
+
+from __future__ import annotations
+
+import gzip
+import posixpath
+import sys
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Protocol
+
+from ctr_ferry.errors import BadArchive
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+
+_BLOCK = tarfile.BLOCKSIZE
+_CHUNK = 1 << 20
+_MOST_HEADER = 1 << 16  # bytes of a long name or of pax records
+_MOST_DIGITS = 8  # of a record's length, and the blank behind
+_MOST_SIZE = 1 << 50  # bytes of one file
+_MOST_MEMBERS = 100_000
+_MOST_NAMES = 32 << 20  # characters of all names and links; those of blobs have 77
+_KEYS = ("path", "linkpath", "size", "GNU.sparse.major")  # of pax records: what a member is made of
+_MOST_BEHIND = 16 << 20  # bytes behind the end; tar fills up to a record, of 10 KiB unless told otherwise
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError)
+
+
+class Readable(Protocol):
+    """Anything that bytes can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, at most so many; none at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file or a link of a tar.
+
+    Attributes:
+        name: where it is in the archive, never outside of it; without ``./``.
+        offset: of its first byte in the decompressed tar.
+        size: in bytes.
+        link: the name that it stands for; empty for a file.
+    """
+
+    name: str
+    offset: int
+    size: int
+    link: str = ""
+
+
+class Stream:
+    """The bytes of a file from its start on, decompressed where its first bytes say that they are compressed.
+
+    Attributes:
+        at: how many were read or skipped.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        file.seek(0)
+        head = file.read(len(_ZSTD))
+        file.seek(0)
+        self._file = unpacked(file, head)
+        self._plain = file if self._file is file else None
+        self.at = 0
+
+    def take(self, most: int) -> bytes:
+        """The next bytes, at most so many; none at the end.
+
+        Raises:
+            BadArchive: where what was compressed is broken or cut off.
+        """
+        try:
+            data = self._file.read(most)
+        except BROKEN as error:
+            if "too much memory" in str(error):  # zstd's own limit, as its command has it
+                raise BadArchive(
+                    "it is compressed so that reading takes more than 128 MiB of memory",
+                    said=str(error),
+                    hint="compress it with a window of 128 MiB at most, as zstd does without --ultra --long=28 or more",
+                ) from error
+            raise BadArchive("it is compressed, and broken or cut off", said=str(error), hint=_AGAIN) from error
+        self.at += len(data)
+        return data
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The next ``size`` bytes, some at a time.
+
+        Raises:
+            BadArchive: where there are fewer.
+        """
+        while size:
+            data = self.take(min(size, _CHUNK))
+            if not data:
+                raise BadArchive("it is cut off", said=f"it ends after {self.at} bytes", hint=_AGAIN)
+            size -= len(data)
+            yield data
+
+    def skip_to(self, offset: int) -> None:
+        """Goes on to an offset that lies ahead."""
+        if self._plain:
+            self.at = self._plain.seek(offset)
+        for _ in self.chunks(offset - self.at):
+            pass
+
+
+def unpacked(file: Readable, head: bytes) -> Readable:
+    """The file's bytes decompressed, where its first four bytes are gzip's or zstd's; else the file itself."""
+    if head.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=file)  # type: ignore[call-overload,no-any-return]
+    if head == _ZSTD:
+        return zstd.ZstdFile(file)  # type: ignore[call-overload,no-any-return]
+    return file
+
+
+def members(stream: Stream) -> Iterator[Member]:
+    """Every file and link, in order; of a file, the bytes that the caller leaves are skipped.
+
+    Raises:
+        BadArchive: no tar, cut off, or with names and links that lead out of it.
+    """
+    named: dict[str, str] = {}
+    names = 0
+    for _ in range(_MOST_MEMBERS):
+        info = _header(stream)
+        if info is None:
+            _end(stream)
+            return
+        data = info.size if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES else 0
+        start = stream.at
+        if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+            key = "path" if info.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
+            named.setdefault(key, _more(stream, info.size).partition(b"\0")[0].decode("utf-8", "replace"))
+            data = info.size
+        elif info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE):
+            records = _pax(_more(stream, info.size))
+            named |= {} if info.type == tarfile.XGLTYPE else records
+            data = info.size
+        else:
+            data = _size(named.get("size"), data)
+            if member := _member(info, named, start, data):
+                names += len(member.name) + len(member.link)
+                if names > _MOST_NAMES:
+                    raise BadArchive("its members have longer names than those of any image")
+                yield member
+            named = {}
+        stream.skip_to(start + _round_up(data))
+    raise BadArchive(f"it has more than {_MOST_MEMBERS} members, which no image has")
+
+
+def _header(stream: Stream) -> tarfile.TarInfo | None:
+    """The next header; None for the block of zeros that ends a tar."""
+    first = stream.at == 0
+    block = b"".join(stream.chunks(_BLOCK)) if not first else stream.take(_BLOCK)
+    if first and not block:
+        raise BadArchive("it is empty", hint=_AGAIN)
+    if len(block) == _BLOCK and not any(block):
+        return None
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "replace")
+    except tarfile.HeaderError as error:
+        if first:
+            raise BadArchive("it is no tar, neither plain nor compressed with gzip or zstd", said=str(error)) from error
+        raise BadArchive(f"its tar is broken at byte {stream.at - _BLOCK}", said=str(error), hint=_AGAIN) from error
+
+
+def _more(stream: Stream, size: int) -> bytes:
+    if not 0 <= size <= _MOST_HEADER:
+        raise BadArchive(f"a header of its tar claims {size} bytes, more than a name or its records can have")
+    return b"".join(stream.chunks(size))
+
+
+def _pax(records: bytes) -> dict[str, str]:
+    """``LENGTH key=value`` lines, where the length counts all of its line (POSIX pax, extended header)."""
+    found = {}
+    at = 0
+    while at < len(records):
+        length, _, _ = records[at : at + _MOST_DIGITS].partition(b" ")
+        if not length.isdigit() or not len(length) < int(length) <= len(records) - at:
+            raise BadArchive("a header of its tar has broken records")
+        key, _, value = records[at + len(length) + 1 : at + int(length)].rstrip(b"\n").partition(b"=")
+        if (name := key.decode("utf-8", "replace")) in _KEYS:
+            found[name] = value.decode("utf-8", "replace")
+        at += int(length)
+    return found
+
+
+def _size(told: str | None, size: int) -> int:
+    if told is not None and not (told.isascii() and told.isdigit() and len(told) < 20):
+        raise BadArchive(f"a header of its tar claims a size of {told[:40]!r}")
+    size = int(told) if told is not None else size
+    if not 0 <= size <= _MOST_SIZE:
+        raise BadArchive(f"a header of its tar claims a size of {size} bytes")
+    return size
+
+
+def _member(info: tarfile.TarInfo, named: dict[str, str], offset: int, size: int) -> Member | None:
+    """None for what is neither a file nor a link: nothing is ever made of it."""
+    name = named.get("path", info.name)
+    if info.issym() or info.islnk():
+        target = named.get("linkpath", info.linkname)
+        from_here = posixpath.join(posixpath.dirname(name), target) if info.issym() else target
+        return Member(_inside(name), offset, 0, _inside(from_here, f"{name} -> {target}"))
+    if info.issparse() or "GNU.sparse.major" in named:
+        raise BadArchive(f"{name[:200]!r} is a sparse file, which images do not have")
+    return Member(_inside(name), offset, size) if info.isreg() else None
+
+
+def _inside(path: str, shown: str = "") -> str:
+    plain = posixpath.normpath(path)
+    climbs = ".." in path.split("/") if not shown else plain.split("/")[0] == ".."
+    if plain.startswith("/") or climbs:
+        raise BadArchive(
+            f"{(shown or path)[:200]!r} leads out of the archive",
+            hint="no tool that saves images writes that; do not trust where it came from",
+        )
+    return plain
+
+
+def _end(stream: Stream) -> None:
+    """Reads on behind the end of the tar, so that a compressed one's check sum counts."""
+    most = stream.at + _MOST_BEHIND
+    while stream.take(_CHUNK):
+        if stream.at > most:
+            raise BadArchive(f"it goes on for more than {_MOST_BEHIND >> 20} MiB behind its end")
+
+
+def header(name: str, size: int) -> bytes:
+    """A file's header: mode 0644, no owner and no time, so that the same content gives the same bytes."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    # ustar has no room for 8 GiB; GNU's form of large numbers is read by Go, Python and every tar.
+    return info.tobuf(tarfile.USTAR_FORMAT if size < 8 << 30 else tarfile.GNU_FORMAT)
+
+
+def padding(size: int) -> bytes:
+    """What fills a file of this size up to whole blocks."""
+    return bytes(_round_up(size) - size)
+
+
+def _round_up(length: int) -> int:
+    return -(-length // _BLOCK) * _BLOCK
+
+
+_AGAIN = "copy or save it again"

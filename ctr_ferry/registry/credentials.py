@@ -1,0 +1,161 @@
+"""Who we are to a registry: the inventory's ``username`` and ``password_env``, else Docker's config and its helpers.
+
+All of it is on the control machine. What the inventory names must be there before any host is touched; Docker's config
+is read once a registry wants a login.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from ctr_ferry.ctr.push_pull import can_be_typed
+from ctr_ferry.errors import UsageError
+from ctr_ferry.oci.registry import Login, Registry
+from ctr_ferry.secrets import Secret
+
+_DOCKER_HUB = "https://index.docker.io/v1/"  # docker.io's key in Docker's config
+_PATIENCE = 30  # seconds for a credential helper
+_NOTHING = "credentials not found"  # what helpers say (docker-credential-helpers, credentials/error.go)
+
+
+_reading = Lock()  # hosts ask at once, and a helper is run once
+
+
+def check(registries: Iterable[Registry]) -> None:
+    """Finds out whether the logins that the inventory names are there.
+
+    Raises:
+        UsageError: as `login`.
+    """
+    for registry in registries:
+        if registry.username or registry.password_env:
+            login(registry)
+
+
+def login(registry: Registry) -> Login | None:
+    """Who to be to a registry, where it asks; None is nobody. Found out once.
+
+    Raises:
+        UsageError: what was named is not there, or cannot be read.
+    """
+    with _reading:
+        found = _found(registry)
+    if isinstance(found, UsageError):
+        raise UsageError(found.message, said=found.said, hint=found.hint)
+    return found
+
+
+@cache
+def _found(registry: Registry) -> Login | UsageError | None:
+    try:
+        return _login(registry)
+    except UsageError as error:
+        return error
+
+
+def _login(registry: Registry) -> Login | None:
+    found = _named(registry) if registry.password_env else _of_docker(registry)
+    if registry.username and (found is None or found.username != registry.username):
+        raise UsageError(
+            f"registry {registry.name} has the username {registry.username}, and nothing has a password for it",
+            hint="name the environment variable that has it with password_env, or use docker login",
+        )
+    if found and (":" in found.username or not can_be_typed(found.password.reveal())):
+        raise UsageError(
+            f"the login for registry {registry.name} cannot be typed at ctr's prompt",
+            hint="a user name has no ':', a password no control characters",
+        )
+    return found
+
+
+def _named(registry: Registry) -> Login:
+    password = os.environ.get(str(registry.password_env))
+    if not registry.username:
+        raise UsageError(f"registry {registry.name} has password_env and no username", hint="add its username")
+    if not password:
+        raise UsageError(
+            f"the environment has no {registry.password_env}, the password for registry {registry.name}",
+            hint=f"read -rs {registry.password_env} && export {registry.password_env}",
+        )
+    return Login(registry.username, Secret(password))
+
+
+def _of_docker(registry: Registry) -> Login | None:
+    file = Path(os.environ.get("DOCKER_CONFIG") or "~/.docker").expanduser() / "config.json"
+    try:
+        config = _object(json.loads(file.read_text(encoding="utf-8")))
+        helpers, entries = _object(config.get("credHelpers", {})), _object(config.get("auths", {}))
+        keys = _keys(registry)
+        entry = _object(next((entries[key] for key in keys if entries.get(key)), {}))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{file} cannot be read: {error}", hint="mend it, or set DOCKER_CONFIG") from error
+    if helper := next((helpers[key] for key in keys if key in helpers), config.get("credsStore")):
+        return next((found for key in keys if (found := _ask(str(helper), key, file))), None)
+    return _entry(entry, registry, file)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("an object is expected")
+    return value
+
+
+def _keys(registry: Registry) -> list[str]:
+    if registry.name == "docker.io":
+        return [_DOCKER_HUB, "index.docker.io", "docker.io"]
+    return [registry.name, f"https://{registry.name}", f"https://{registry.name}/v1/", f"http://{registry.name}"]
+
+
+def _entry(entry: Mapping[str, Any], registry: Registry, file: Path) -> Login | None:
+    if entry.get("identitytoken"):
+        raise UsageError(
+            f"{file} has an identity token for {registry.name}, which ctr cannot be given",
+            hint="give username and password_env in ctr_registries",
+        )
+    if entry.get("username") and entry.get("password"):
+        return Login(str(entry["username"]), Secret(str(entry["password"])))
+    if not entry.get("auth"):
+        return None
+    try:
+        name, colon, password = base64.b64decode(str(entry["auth"]), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        name = colon = password = ""
+    if not colon:
+        raise UsageError(f"{file}: the auth of {registry.name} is no base64 of user:password", hint="docker login anew")
+    return Login(name, Secret(password.rstrip("\0")))
+
+
+def _ask(helper: str, key: str, file: Path) -> Login | None:
+    """One question to ``docker-credential-HELPER get``, which runs here, on the control machine."""
+    program = f"docker-credential-{helper}"
+    named = f"{file} names {program} for {key}"
+    try:
+        done = subprocess.run([program, "get"], input=key.encode(), capture_output=True, timeout=_PATIENCE, check=False)
+    except FileNotFoundError as error:
+        raise UsageError(f"{named}, which is not there", hint="install it, or take it out of that file") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"{named}, which does not answer", said=type(error).__name__, hint="run it by hand") from error
+    if done.returncode:
+        said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
+        if _NOTHING in said:
+            return None
+        raise UsageError(f"{named}, which fails", said=said[:400], hint=f"try: echo {key} | {program} get")
+    try:
+        answer = _object(json.loads(done.stdout))
+        username, password = str(answer["Username"]), Secret(str(answer["Secret"]))
+    except (ValueError, KeyError, RecursionError) as error:
+        raise UsageError(f"{named}, whose answer is no login", hint=f"try: echo {key} | {program} get") from error
+    if username == "<token>":
+        raise UsageError(f"{named}, which has an identity token, which ctr cannot be given", hint="use a password")
+    return Login(username, password) if username else None

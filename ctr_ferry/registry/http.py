@@ -1,0 +1,319 @@
+"""HTTP to a registry through a host: its connections, TLS and certificates, and the host's own errand instead."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import ssl
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from ctr_ferry.ctr import push_pull
+from ctr_ferry.errors import FerryError
+from ctr_ferry.oci.registry import Challenge, Registry, Seen
+from ctr_ferry.oci.registry import headers as headers_of
+from ctr_ferry.registry import curl
+from ctr_ferry.shell import Script
+from ctr_ferry.ssh import forward
+from ctr_ferry.ssh.forward import SeenError
+from ctr_ferry.ssh.host import Host
+
+MOST = 4 << 20  # bytes of a body; distribution takes no longer manifest
+_MOST_OF_AN_ERRAND = MOST + (128 << 10)  # with its heads and our frames
+_ERRAND = 60  # seconds for a question that the host asks by itself
+_NOT_FOR_A_LOGIN = ", here and in ca_file; the host's own CAs do not count where a login goes along"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer; header names are in lower case.
+
+    Attributes:
+        last: whether nothing more can be asked on its connection.
+    """
+
+    status: int
+    reason: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    last: bool = True
+
+    @property
+    def challenge(self) -> Challenge:
+        """What it wants of us."""
+        return Challenge.parse(self.headers.get("www-authenticate", ""))
+
+
+class Requests:
+    """What one registry, and whoever it sends us to, is asked through one host; a connection is used again.
+
+    Args:
+        limit: seconds for each answer.
+        errands: whether the host asks by itself where sshd forwards no connections.
+
+    Raises:
+        SeenError: its ca_file cannot be read.
+    """
+
+    def __init__(self, host: Host, registry: Registry, *, limit: float, errands: bool) -> None:
+        self._host, self._registry, self._limit = host, registry, limit
+        self._proxy = None if registry.local else _address(host.target.proxy)
+        self._tls = context(registry)
+        self._logs_in = self._asked_all = self._host_counted = False
+        self._kept: tuple[str, forward.Wire] | None = None
+        self._forwards, self._errands = True, errands
+
+    def hang_up(self) -> None:
+        """Closes the connection that is kept."""
+        if self._kept:
+            self._kept[1].hang_up()
+        self._kept = None
+
+    def log_in(self) -> bool:
+        """From now on a login goes along: nobody's word on the host counts for a certificate any longer.
+
+        Returns:
+            Whether it counted so far, so that what was heard until now is not to be acted on.
+        """
+        counted, self._logs_in = self._host_counted, True
+        if counted:
+            self.hang_up()
+            self._tls, self._asked_all, self._host_counted = context(self._registry), False, False
+        return counted
+
+    def ask(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
+        """One answer. A certificate that ca_file does not know may be known here; or on the host, where ctr looks.
+
+        Raises:
+            SeenError, Unreachable.
+        """
+        while True:
+            try:
+                return self._once(method, url, headers)
+            except SeenError as error:
+                if error.seen is Seen.UNKNOWN_CA and self._believe_more():
+                    continue
+                if error.seen is Seen.UNKNOWN_CA and self._logs_in:
+                    raise SeenError(error.seen, f"{error.said}{_NOT_FOR_A_LOGIN}") from error
+                raise
+
+    def _believe_more(self) -> bool:
+        """Also this machine's CAs, and where no login goes along the host's; False where that is nobody new."""
+        if self._registry.skip_verify or self._asked_all:
+            return False
+        self._asked_all = True
+        self._tls.load_default_certs()
+        self._host_counted = not self._logs_in  # some of its certificates may count even where not all can be read
+        found = self._host_counted and self._believe_host()
+        return found or bool(self._registry.ca_file) or self._registry.scheme == "http"
+
+    def _believe_host(self) -> bool:
+        try:
+            answer = self._host.ask(Script({"bundle": push_pull.SYSTEM_BUNDLE}), limit=self._host.target.limits.probe)
+            self._tls.load_verify_locations(cadata=answer["bundle"].text)
+        except (FerryError, ValueError, ssl.SSLError):
+            return False
+        return True
+
+    def _once(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
+        parts = parts_of(url)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        # A proxy is told the whole address; inside TLS it is told nothing but the host.
+        target = url if self._proxy and parts.scheme == "http" else path
+        if not self._forwards:
+            return self._by_errand(method, url, headers)
+        try:
+            with forward.told(self._limit):
+                reply = _exchange(self._wire(parts), method, target, {"Host": parts.netloc, **headers})
+        except SeenError as error:
+            self.hang_up()
+            if self._host.is_lost:
+                with self._host.lost_connection():
+                    raise EOFError(error.said) from error
+            if error.seen is not Seen.NOT_CHECKED or not self._errands:
+                raise
+            self._forwards = False
+            return self._by_errand(method, url, headers)
+        except BaseException:
+            self.hang_up()
+            raise
+        if reply.last:
+            self.hang_up()
+        return reply
+
+    def _by_errand(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
+        """The host asks by itself, where sshd forwards no connections."""
+        authorization = headers.get("Authorization", "")
+        pems, owner = self._authorities(url), f"ctr-ferry.{self._host.run_id}"
+        line = curl.typed(authorization)
+        if len(line) > curl.TYPED:
+            raise SeenError(Seen.NOT_CHECKED, "a token that is too long for a terminal")
+        with self._host.terminal(_ERRAND) if authorization else nullcontext() as terminal:
+            question = curl.ask(
+                method,
+                url,
+                {name: value for name, value in headers.items() if name != "Authorization"},
+                insecure=self._registry.skip_verify,
+                proxy=self._host.target.proxy if self._proxy else None,
+                seconds=round(self._limit),
+                terminal=terminal.device if terminal else None,
+                authorities=bool(pems),
+                alone=self._logs_in,
+            )
+            bring = f"{push_pull.bring(pems, owner, alone=self._logs_in)} && " if pems else ""
+            script = Script({"ask": f"{bring}{{ {question}\n}}"}, cleanup=push_pull.TAKE_AWAY if pems else "")
+            if terminal:
+                terminal.type(line)
+            # It may be a token.
+            answer = self._host.ask(script, limit=_ERRAND, secret=True, listener=_Bounded())["ask"]
+        found = curl.read(answer)
+        if isinstance(found, Seen):
+            raise SeenError(found, curl.last_words(answer))
+        return Reply(*found)
+
+    def _authorities(self, url: str) -> bytes:
+        """Whom the host's own tool is to believe: besides the host's bundle, or alone where a login goes along."""
+        if self._registry.skip_verify or not url.startswith("https:"):
+            return b""
+        if self._logs_in:
+            return own_authorities(self._registry, system=self._asked_all)
+        self._host_counted = True
+        return authorities(self._registry)
+
+    def _wire(self, parts: SplitResult) -> forward.Wire:
+        """The connection that is there, or another one."""
+        deadline, origin = time.monotonic() + self._limit, f"{parts.scheme}://{parts.netloc}"
+        if self._kept and self._kept[0] == origin:
+            self._kept[1].until(deadline)
+            return self._kept[1]
+        self.hang_up()
+        secure, name = parts.scheme == "https", str(parts.hostname)
+        port = parts.port or (443 if secure else 80)
+        wire = forward.connect(self._host, self._proxy or (name, port), deadline)
+        self._kept = origin, wire
+        if self._proxy and secure:
+            self._tunnel(wire, f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
+        if secure:
+            wire.secure(self._tls, name)
+        return wire
+
+    def _tunnel(self, wire: forward.Wire, there: str) -> None:
+        reply = _exchange(wire, "CONNECT", there, {"Host": there})
+        if reply.status != 200:
+            raise SeenError(Seen.NO_ANSWER, f"the proxy says {reply.status} {reply.reason[:80]}")
+
+
+def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, str]) -> Reply:
+    """One request and its answer, spoken by http.client over a connection that is not its own."""
+    request = http.client.HTTPConnection("unused")
+    request.sock = wire
+    try:
+        request.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in {"User-Agent": "ctr-ferry", **headers}.items():
+            request.putheader(name, value)
+        request.endheaders()
+        response = http.client.HTTPResponse(wire, method=method)  # type: ignore[arg-type]
+        response.begin()
+        body = b"" if method == "CONNECT" else response.read(MOST)
+    except http.client.RemoteDisconnected as error:
+        raise SeenError(Seen.NO_ANSWER) from error
+    except http.client.BadStatusLine as error:
+        raise SeenError(Seen.NO_REGISTRY, str(error.args[0]).strip()[:80]) from error
+    except http.client.HTTPException as error:
+        raise SeenError(Seen.NO_REGISTRY, error) from error
+    found = headers_of(response.getheaders())
+    if found is None:
+        raise SeenError(Seen.NO_REGISTRY, curl.LONG_HEAD)
+    return Reply(response.status, response.reason, found, body, response.will_close or len(body) == MOST)
+
+
+class _Bounded:
+    """Hears an errand, and ends it where the registry says more than anybody has to."""
+
+    def __init__(self) -> None:
+        self._heard = 0
+
+    def hear(self, data: bytes) -> bytes:
+        """Takes in what came; all of it is kept."""
+        self._heard += len(data)
+        if self._heard > _MOST_OF_AN_ERRAND:
+            raise SeenError(Seen.NO_REGISTRY, f"an answer of more than {MOST >> 20} MiB")
+        return data
+
+    def end(self) -> bytes:
+        """Nothing is held back."""
+        return b""
+
+
+def authorities(registry: Registry) -> bytes:
+    """The certificate of whoever signed the registry's, PEM, where it is to be checked by it."""
+    if registry.scheme == "http" or registry.skip_verify or not registry.ca_file:
+        return b""
+    return Path(registry.ca_file).read_bytes()
+
+
+def own_authorities(registry: Registry, *, system: bool) -> bytes:
+    """The certificates, PEM, of whom we ourselves believe: ca_file, without one or with ``system`` this machine's.
+
+    A password goes nowhere else, whatever a host's own bundle says.
+    """
+    pems = authorities(registry)
+    return pems if pems and not system else pems + b"\n" + _of_this_machine()
+
+
+@cache
+def _of_this_machine() -> bytes:
+    bundle = ssl.get_default_verify_paths().cafile
+    found = [Path(file) for file in (bundle, *push_pull.BUNDLES) if file and Path(file).is_file()]
+    return found[0].read_bytes() if found else b""
+
+
+def context(registry: Registry) -> ssl.SSLContext:
+    """Whose certificates are believed at first; only where that does not do, more (`Requests.ask`).
+
+    (Reading all certificates of a system takes 50 ms.)
+
+    Raises:
+        SeenError: its ca_file cannot be read.
+    """
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if registry.skip_verify:
+        made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+    elif registry.ca_file and registry.scheme == "https":
+        try:
+            made.load_verify_locations(registry.ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise SeenError(Seen.CA_FILE, f"{registry.ca_file}: {error.strerror or error}") from error
+    elif registry.scheme == "https":
+        made.load_default_certs()
+    return made
+
+
+_NAME = re.compile(r"[0-9A-Za-z_-]{1,63}(?:\.[0-9A-Za-z_-]{1,63})*\.?|[0-9A-Fa-f:.]+(?:%[0-9A-Za-z]+)?")
+_WRITTEN = re.compile(r"[!-~]{1,8192}")
+
+
+def parts_of(url: str) -> SplitResult:
+    """An address taken apart; it may be one that a registry sent us to.
+
+    Raises:
+        SeenError: it is none of http or https.
+    """
+    try:
+        parts = urlsplit(url)
+        named = _NAME.fullmatch(parts.hostname or "") and not parts.username
+        if parts.scheme in ("http", "https") and named and parts.port != 0 and _WRITTEN.fullmatch(url):
+            return parts
+    except ValueError:  # of brackets, or of the port
+        pass
+    raise SeenError(Seen.NO_REGISTRY, f"it sends to {url[:80]}")
+
+
+def _address(proxy: str | None) -> tuple[str, int] | None:
+    parts = urlsplit(proxy or "")
+    return (parts.hostname, parts.port) if parts.hostname and parts.port else None

@@ -1,0 +1,1 @@
+"""What one run did: outcomes, tables, progress and the record."""

@@ -1,0 +1,65 @@
+"""Whether all hosts of a command gave one name to one image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from ctr_ferry.report.outcome import Outcome, names
+
+
+@runtime_checkable
+class Gives(Protocol):
+    """A result of a command that gives names to images."""
+
+    def given(self) -> list[tuple[str, str, str]]:
+        """Each name with its digest, and the digest of the index that this may be a platform's manifest of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """One name that is now several images, each on some of the hosts.
+
+    Attributes:
+        digests: to the hosts that have it, most hosts first.
+    """
+
+    name: str
+    digests: dict[str, list[str]]
+
+    @property
+    def message(self) -> str:
+        """One sentence."""
+        return f"{len(self.digests)} digests under this name: {self.name}"
+
+    def lines(self) -> list[str]:
+        """What a person reads of it."""
+        told = [f"  {digest} on {names(hosts, every=True)}" for digest, hosts in self.digests.items()]
+        return [f"warning: {self.message}", *told]
+
+    def to_json(self) -> dict[str, Any]:
+        """The shape that it has in ``--json`` and run.json."""
+        return {"kind": "digests-differ", "message": self.message, "name": self.name, "digests": self.digests}
+
+
+def disagreements(outcomes: Iterable[Outcome]) -> list[Disagreement]:
+    """The names that were given to different images; an index and its platforms' manifests are one."""
+    holders: dict[str, dict[str, list[str]]] = {}
+    kin: dict[str, list[set[str]]] = {}
+    for outcome in outcomes:
+        for name, digest, source in outcome.result.given() if isinstance(outcome.result, Gives) else ():
+            if digest:
+                holders.setdefault(name, {}).setdefault(digest, []).append(outcome.host)
+                kin[name] = _joined(kin.get(name, []), {digest, source or digest})
+    return [
+        Disagreement(name, dict(sorted(holders[name].items(), key=lambda each: -len(each[1]))))
+        for name, images in kin.items()
+        if len(images) > 1
+    ]
+
+
+def _joined(groups: list[set[str]], more: set[str]) -> list[set[str]]:
+    """The groups with one more; those that share something with it are one."""
+    apart = [group for group in groups if not group & more]
+    return [*apart, more.union(*(group for group in groups if group & more))]

@@ -1,0 +1,154 @@
+"""How a run goes on, on stderr: a line for each busy host on a terminal, a line for each finished one elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+from rich.console import Console, RenderableType
+from rich.filesize import decimal
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from ctr_ferry.report.outcome import Outcome
+from ctr_ferry.report.render import put
+from ctr_ferry.run.scheduler import Answer
+
+_REFRESHES = 4  # a second
+
+
+class Quiet:
+    """For one host, whose result says it all."""
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def busy(self, host: str) -> None:
+        """Nothing to show."""
+
+    def moved(self, host: str, done: int, total: int | None) -> None:
+        """Nothing to show."""
+
+    def rest(self, host: str) -> None:
+        """Nothing to show."""
+
+    def done(self, host: str, seconds: float, answer: Answer) -> None:
+        """Nothing to show."""
+
+    def paused(self) -> AbstractContextManager[object]:
+        """Nothing that could be in the way."""
+        return nullcontext()
+
+
+class Lines(Quiet):
+    """One line a finished host."""
+
+    def done(self, host: str, seconds: float, answer: Answer) -> None:
+        """Prints it, in one write, so that lines of several threads never mix."""
+        put(sys.stderr, f"{host}: {Outcome.of(host, seconds, answer).status} ({seconds:.1f} s)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bytes:
+    """How far a host's bytes have come; None for a total that nobody knows."""
+
+    done: int
+    total: int | None
+    since: float
+
+    @classmethod
+    def all(cls, each: Collection[_Bytes]) -> _Bytes:
+        totals = [one.total for one in each if one.total is not None]
+        since = min((one.since for one in each), default=0.0)
+        return cls(sum(one.done for one in each), sum(totals) if len(totals) == len(each) else None, since)
+
+    def cells(self, now: float) -> tuple[RenderableType, ...]:
+        """Bar, bytes, rate and time left; no cells where nothing moves."""
+        if not self.done and not self.total:
+            return ()
+        rate = self.done / max(now - self.since, 0.1)
+        size = decimal(self.done) + (f" of {decimal(self.total)}" if self.total else "")
+        left = f"{(self.total - self.done) / rate:.0f} s left" if self.total and rate else ""
+        bar = ProgressBar(total=self.total, completed=self.done, width=20) if self.total else ""
+        return bar, size, f"{decimal(int(rate))}/s", left
+
+
+class Busy(Quiet):
+    """The busy hosts, each with its time, and how many are done; gone when the command ends."""
+
+    def __init__(self, command: str, total: int, console: Console) -> None:
+        self._command, self._total, self._console = command, total, console
+        self._since: dict[str, float] = {}
+        self._moved: dict[str, _Bytes] = {}
+        self._done = 0
+        self._lock = threading.Lock()
+        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=_REFRESHES, transient=True)
+
+    def __enter__(self) -> Busy:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def busy(self, host: str) -> None:
+        """A line more."""
+        with self._lock:
+            self._since[host] = time.monotonic()
+
+    def moved(self, host: str, done: int, total: int | None) -> None:
+        """Its line tells the bytes, their rate, and the time left where the total is known."""
+        with self._lock:
+            first = self._moved.get(host)
+            self._moved[host] = _Bytes(done, total, first.since if first else time.monotonic())
+
+    def rest(self, host: str) -> None:
+        """A line less."""
+        with self._lock:
+            self._since.pop(host, None)
+
+    def done(self, host: str, seconds: float, answer: Answer) -> None:  # noqa: ARG002
+        """A line less, and a host more that is done."""
+        with self._lock:
+            self._since.pop(host, None)
+            self._moved.pop(host, None)
+            self._done += 1
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Gone from the terminal for a while."""
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
+
+    def _draw(self) -> Table:
+        with self._lock:
+            busy, done, moved = dict(self._since), self._done, dict(self._moved)
+        rows = Table.grid(padding=(0, 2))
+        room = max(1, self._console.size.height - 2)
+        now = time.monotonic()
+        for host, since in list(busy.items())[:room]:
+            rows.add_row(
+                host, self._command, f"{now - since:.0f} s", *(moved[host].cells(now) if host in moved else ())
+            )
+        rows.add_row(
+            f"{done} of {self._total} done", f"{len(busy)} at work", "", *_Bytes.all(moved.values()).cells(now)
+        )
+        return rows
+
+
+def watch(command: str, hosts: int) -> Quiet:
+    """What fits: nothing for one host, a live display on a terminal, plain lines elsewhere."""
+    if sys.stderr.isatty():
+        return Busy(command, hosts, Console(stderr=True))
+    return Lines() if hosts > 1 else Quiet()

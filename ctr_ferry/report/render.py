@@ -1,0 +1,225 @@
+"""All that people and scripts see: a table on stdout, or one JSON document; notes and errors on stderr."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import rich.table
+from rich.console import Console
+from rich.text import Text
+
+from ctr_ferry.errors import FerryError
+from ctr_ferry.report.agreement import Disagreement
+from ctr_ferry.report.outcome import Outcome, Status, Table, View, error_lines, names
+from ctr_ferry.text import shown
+
+_COLOURS = {
+    Status.CHANGED: "yellow",
+    Status.WOULD_CHANGE: "cyan",
+    Status.UNCHANGED: "green",
+    Status.OK: "green",
+    Status.FAILED: "bold red",
+    Status.UNREACHABLE: "bold red",
+    Status.SKIPPED: "dim",
+}
+_RIGHT = "TIME"  # the column that is set to the right
+_LEAST = 16  # characters of a column that is folded
+_MOST_FOLDED = 2000  # rows that are fitted to a terminal; more take minutes, and nobody reads them there
+_DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
+_lost: list[OSError] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One command of a run: what it did on every host, or what a command at the desk returned.
+
+    Attributes:
+        table: what is read instead of a row a host.
+        failure: why the command as a whole failed.
+        warnings: names that are now different images on different hosts.
+    """
+
+    command: str
+    arguments: dict[str, Any]
+    outcomes: list[Outcome]
+    dry_run: bool = False
+    table: Table | None = None
+    failure: FerryError | None = None
+    view: View | None = None
+    warnings: Sequence[Disagreement] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The shape that it has in ``--json``."""
+        document: dict[str, Any] = {"command": self.command, "arguments": self.arguments}
+        if self.view:
+            return document | {"result": self.view.data}
+        document |= {"dry_run": self.dry_run, "outcomes": [outcome.to_json() for outcome in self.outcomes]}
+        document["warnings"] = [warning.to_json() for warning in self.warnings]
+        return document | ({"error": self.failure.to_json()} if self.failure else {})
+
+
+def table(done: Done) -> None:
+    """What a person reads of a command, on stdout; warnings, and why it failed as a whole, on stderr."""
+    if done.view:
+        _draw(done.view.table) if done.view.table else _say(done.view.text)
+    elif done.table and done.arguments.get("csv"):
+        _csv(done.table)
+        for outcome in done.outcomes:
+            for line in error_lines(outcome.error.to_json()) if outcome.error else ():
+                note(f"{outcome.host}: {line}")
+    elif done.table:
+        _draw(done.table)
+        troubled = [o for o in done.outcomes if o.error]
+        if troubled:
+            if done.table.rows or done.table.notes:
+                _say("")
+            _rows(done, troubled, results=False)
+    else:
+        _rows(done, done.outcomes)
+    for warning in done.warnings:
+        note("\n".join(warning.lines()))
+    if done.failure:
+        for line in error_lines(done.failure.to_json()):
+            note(line)
+
+
+def _rows(done: Done, outcomes: list[Outcome], *, results: bool = True) -> None:
+    """One row a host, with its result (a table may have told that) and error; equal ones share a row."""
+    alike: dict[tuple[str, ...], list[Outcome]] = {}
+    for outcome in outcomes:
+        said = (str(outcome.status), *_lines(outcome, result=results))
+        alike.setdefault(said, []).append(outcome)
+    rows = []
+    for (status, *lines), group in alike.items():
+        seconds = f"{max(o.seconds for o in group):.1f} s"
+        hosts = names((o.host for o in group), every=group[0].error is not None)
+        rows.append((hosts, Text(status, style=_COLOURS[group[0].status]), seconds, "\n".join(lines)))
+    _print(("HOST", "STATUS", "TIME", done.command.upper()), rows)
+
+
+def _draw(table: Table) -> None:
+    if table.rows:
+        _print(table.columns, table.rows)
+    for line in table.notes:
+        _say(line)
+
+
+def _print(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
+    safe = [[cell if isinstance(cell, Text) else shown(cell) for cell in row] for row in rows]
+    folds = sys.stdout.isatty() and len(rows) <= _MOST_FOLDED
+    put(sys.stdout, _folded(columns, safe) if folds else _plain(columns, safe))
+
+
+def _plain(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
+    """A line stays a line, for grep; only the last cell of a row may have several."""
+    cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[:-1]]
+    lines = []
+    for *first, last in cells:
+        head = "  ".join(
+            cell.rjust(width) if name == _RIGHT else cell.ljust(width)
+            for name, cell, width in zip(columns, first, widths, strict=False)
+        )
+        top, *below = last.split("\n")
+        lines += [f"{head}  {top}".rstrip(), *(f"{' ' * len(head)}  {line}".rstrip() for line in below)]
+    return "\n".join(lines)
+
+
+def _folded(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
+    """For a terminal: what has spaces is folded; if still too wide, digests get short; nothing is ever cropped."""
+    widths = [max(len(str(cell)) for cell in column) for column in zip(columns, *rows, strict=True)]
+    prose = [any(" " in str(row[n]) or "\n" in str(row[n]) for row in rows) for n in range(len(columns))]
+    least = [min(width, _LEAST) if folds else width for width, folds in zip(widths, prose, strict=True)]
+    terminal = Console().width
+    if sum(least) + 2 * len(least) > terminal and any(_DIGEST.search(str(cell)) for row in rows for cell in row):
+        return _folded(columns, [[_shortened(cell) for cell in row] for row in rows])
+    table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, folds, width in zip(columns, prose, least, strict=True):
+        right: Literal["right", "left"] = "right" if name == _RIGHT else "left"
+        table.add_column(name, no_wrap=not folds, min_width=width, overflow="fold", justify=right)
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    out = io.StringIO()
+    Console(file=out, force_terminal=True, width=max(terminal, sum(least) + 2 * len(least))).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().removesuffix("\n").split("\n"))
+
+
+def _shortened(cell: str | Text) -> str | Text:
+    return _DIGEST.sub(r"\1", cell) if isinstance(cell, str) else cell
+
+
+def _csv(table: Table) -> None:
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(column.lower() for column in table.columns)
+    lines.writerows(table.apart or table.rows)
+    _say(text.getvalue().removesuffix("\n"))
+
+
+def _lines(outcome: Outcome, *, result: bool) -> list[str]:
+    lines = list(outcome.result.lines()) if result and outcome.result is not None else []
+    return lines + (error_lines(outcome.error.to_json()) if outcome.error else [])
+
+
+def document(done: Iterable[Done], code: int) -> None:
+    """The one JSON document of an invocation, on stdout."""
+    _print_json({"exit": code, "commands": [each.to_json() for each in done]})
+
+
+def failure(error: FerryError, *, as_json: bool) -> None:
+    """An error before any host was touched."""
+    for line in error_lines(error.to_json()):
+        note(line)
+    if as_json:
+        _print_json({"exit": error.exit_code, "commands": [], "error": error.to_json()})
+
+
+def note(text: str) -> None:
+    """A line on stderr."""
+    put(sys.stderr, shown(text))
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    """In ASCII: scripts get every name exactly as it is, and a terminal nothing that it obeys."""
+    put(sys.stdout, json.dumps(document, indent=2, default=str).replace("\x7f", "\\u007f"))
+
+
+def _say(text: str) -> None:
+    put(sys.stdout, shown(text))
+
+
+def put(stream: TextIO, text: str) -> None:
+    """Writes a text and a newline, at once. That nobody reads it any more is no reason to stop work on hosts."""
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except OSError as error:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            _lost.append(error)
+            note(f"stdout cannot be written to: {error.strerror}")
+
+
+def unwritten() -> bool:
+    """Whether something of stdout was lost, other than by a reader that had enough of it."""
+    return bool(_lost)
+
+
+def open_streams() -> None:
+    """A stream that was closed before we began leads nowhere; what the locale cannot write is escaped."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

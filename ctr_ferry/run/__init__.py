@@ -1,0 +1,1 @@
+"""One invocation: how commands are declared, read and run on all hosts."""

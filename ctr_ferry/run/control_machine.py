@@ -1,0 +1,25 @@
+"""What a command gets that connects to no host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ctr_ferry.report.record import Runs
+
+if TYPE_CHECKING:  # what reads inventories is no part of a listing
+    from ctr_ferry.inventory.selector import Roster
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The control machine's own knowledge.
+
+    Attributes:
+        patterns: of ``-H``; may be empty.
+        runs: the records of past runs.
+    """
+
+    roster: Roster
+    patterns: tuple[str, ...]
+    runs: Runs

@@ -1,0 +1,316 @@
+"""What stock ``fab`` runs instead of its own executor (``tasks.executor_class`` in fabric.yaml).
+
+It reads all of the command line before it touches a host, runs each command, collects outcomes, keeps the record,
+and never lets a task that needs hosts fall through to the control machine.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from itertools import takewhile
+from types import FrameType
+from typing import Any
+
+import fabric
+from invoke.exceptions import Exit
+
+from ctr_ferry.errors import FerryError, InternalError, NotStarted, UsageError
+from ctr_ferry.inventory.selector import Roster, inventory_file
+from ctr_ferry.report import live, record, render
+from ctr_ferry.report.agreement import disagreements
+from ctr_ferry.report.outcome import Outcome, Status, Table, View, as_dry_run, exit_code, unforeseen
+from ctr_ferry.run.command import Command, CommonOptions, Kind
+from ctr_ferry.run.control_machine import Desk
+from ctr_ferry.run.scheduler import Answer, Fleet, Terminated, Watch
+from ctr_ferry.run.settings import PROJECT, FleetConfig, limits
+from ctr_ferry.ssh.host import Host
+from ctr_ferry.ssh.target import Target
+
+_INTERRUPTED, _TERMINATED = 130, 143
+_Cut = KeyboardInterrupt | Terminated
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One command of the command line, its options read."""
+
+    command: Command
+    arguments: dict[str, Any]
+    common: CommonOptions
+    request: Any
+
+
+class FleetExecutor(fabric.Executor):  # type: ignore[misc]
+    """Fabric's executor with an inventory, parallel hosts, outcomes and a record."""
+
+    def execute(self, *tasks: Any) -> Any:
+        """Invoke's entry: runs the whole command line; ends by raising Exit with the exit status."""
+        render.open_streams()
+        calls = self.normalize(tasks)
+        ours = [isinstance(call.task, Command) for call in calls]
+        if not any(ours):
+            return super().execute(*tasks)
+        if not all(ours):
+            raise Exit("commands of ctr-ferry and tasks of your own cannot share one line", code=2)
+        code = self._guarded(calls)
+        if code in (_INTERRUPTED, _TERMINATED) and threading.active_count() > 1:
+            os._exit(code)  # a thread may still wait for a connection; nothing that it would do then is wanted
+        if code:
+            raise Exit(code=code)
+        return {}
+
+    def _guarded(self, calls: Sequence[Any]) -> int:
+        as_json = any(call.kwargs.get("json") for call in calls)
+        try:
+            with _sigterm_raises():
+                return self._run(calls)
+        except FerryError as error:
+            render.failure(error, as_json=as_json)
+            return error.exit_code
+        except (KeyboardInterrupt, Terminated) as cut:
+            render.note("interrupted before any host was touched")
+            return _code_of(cut)
+        except Exit:
+            raise
+        except Exception as error:  # noqa: BLE001  (shown, with where it happened)
+            fault = unforeseen(error)
+            render.failure(fault, as_json=as_json)
+            return fault.exit_code
+
+    def _run(self, calls: Sequence[Any]) -> int:
+        _refuse_hosts_given_twice(sys.argv[1:])
+        self._load_environment()
+        dry, as_json = bool(self.config.run.dry), any(call.kwargs.get("json") for call in calls)
+        lines = [_read(call, dry=dry, as_json=as_json) for call in calls]
+        config = FleetConfig.of(self.config)
+        runs = record.Runs(config.runs_folder)
+        roster = self._roster(config, runs)
+        patterns = tuple(word for word in (self.core[0].args.hosts.value or "").split(",") if word.strip())
+        desk = Desk(roster, patterns, runs)
+        done: list[render.Done] = []
+        if all(line.command.kind is Kind.DESK for line in lines):
+            for line in lines:
+                done.append(_at_desk(line, desk))
+            return _report(done, lines, 0)
+        return self._on_hosts(lines, config, desk, done)
+
+    def _select(self, roster: Roster, patterns: Sequence[str]) -> list[Target]:
+        """The targets of patterns; what is to be known of them is said, each thing once."""
+        known = set(roster.notes)
+        targets = roster.select(patterns)
+        for note in roster.notes:
+            if note not in known:
+                render.note(note)
+        return targets
+
+    def _load_environment(self) -> None:
+        try:
+            self.config.load_shell_env()
+        except ValueError as error:
+            wrong = [n for n, v in os.environ.items() if n.startswith("FABRIC_") and repr(v) in str(error)]
+            raise UsageError(f"{' or '.join(wrong) or 'a FABRIC_… variable'} has a wrong type: {error}") from error
+
+    def _roster(self, config: FleetConfig, runs: record.Runs) -> Roster:
+        ssh_config = self.config.base_ssh_config
+        aliases = {name for name in ssh_config.get_hostnames() if not set("*?!") & set(name)}
+        file = inventory_file(config.inventory, PROJECT)
+        return Roster(file, config.trust, limits(self.config), aliases.__contains__, runs.past)
+
+    def _on_hosts(self, lines: Sequence[Line], config: FleetConfig, desk: Desk, done: list[render.Done]) -> int:
+        first = next(line.command for line in lines if line.command.kind is not Kind.DESK)
+        if not desk.patterns:
+            hint = f"fab -H HOST[,HOST…] {first.name} …; groups, globs and !exclusions will do"
+            raise UsageError(f"{first.name} needs hosts", hint=hint)
+        targets = self._select(desk.roster, desk.patterns)
+        for line in lines:
+            if line.command.before:
+                line.command.before(line.request, targets)
+        run_id = record.new_run_id(first.name)
+        kept = record.Record(desk.runs.root, run_id, _head(lines, [t.name for t in targets]), render.note)
+        base = self.config.clone()  # ssh_config is read again into its source; the clones of the clone are apart
+
+        def host(target: Target) -> Host:
+            return Host(target, base.clone(), run_id=run_id, log=kept.exchange)
+
+        def crew(watch: Watch) -> Fleet:
+            return Fleet(hosts, config.workers, watch, lambda pattern: map(host, self._select(desk.roster, [pattern])))
+
+        hosts = {target.name: host(target) for target in targets}
+        code = 1  # of a fault of ours
+        try:
+            for number, line in enumerate(lines):
+                if line.command.kind is Kind.DESK:
+                    done.append(_at_desk_as_well(line, desk))
+                    continue
+                ended, code = _on_fleet(line, hosts, crew, kept, last=number == len(lines) - 1)
+                done.append(ended)
+                if code in (_INTERRUPTED, _TERMINATED):
+                    break
+            code = _report(done, lines, code)
+        except (KeyboardInterrupt, Terminated) as cut:
+            code = _report(done, lines, _code_of(cut))
+        finally:
+            for host in hosts.values():
+                host.close_quietly()
+            kept.end(code)
+            record.prune(desk.runs.root, config.keep_runs)
+        return code
+
+
+def _refuse_hosts_given_twice(words: Sequence[str]) -> None:
+    """Before and behind a command's name, Invoke takes ``-H`` twice, and of both the last alone."""
+    given = [word for word in takewhile(lambda word: word != "--", words) if word.startswith(("-H", "--hosts"))]
+    if len(given) > 1:
+        raise UsageError("-H is given twice", hint="name all hosts in one: -H HOST,HOST")
+
+
+def _read(call: Any, *, dry: bool, as_json: bool) -> Line:
+    """One document is all of stdout: --json on one command is --json on all."""
+    common, request = call.task.read(call.kwargs)
+    arguments = {name.rstrip("_"): value for name, value in call.kwargs.items()}  # --as is a word of Python's
+    return Line(call.task, arguments, replace(common, dry_run=common.dry_run or dry, json=as_json), request)
+
+
+def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:
+    versions = {name: version(name) for name in ("fabric", "invoke", "paramiko")}
+    return {
+        "commands_asked": [line.command.name for line in lines],
+        "asked": [
+            {"command": each.command.name, "dry_run": each.common.dry_run, "looks": each.command.looks(each.request)}
+            for each in lines
+            if each.command.kind is not Kind.DESK
+        ],
+        "hosts": hosts,
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
+def _at_desk(line: Line, desk: Desk) -> render.Done:
+    view: View = line.command.body(desk, line.request)
+    ended = render.Done(line.command.name, line.arguments, [], view=view)
+    if not line.common.json:
+        render.table(ended)
+    return ended
+
+
+def _at_desk_as_well(line: Line, desk: Desk) -> render.Done:
+    """On a line that other commands have worked on hosts in, so that its error is one of several."""
+    try:
+        return _at_desk(line, desk)
+    except FerryError as error:
+        ended = render.Done(line.command.name, line.arguments, [], failure=error)
+        if not line.common.json:
+            render.table(ended)
+        return ended
+
+
+def _on_fleet(
+    line: Line, hosts: dict[str, Host], crew: Callable[[Watch], Fleet], kept: record.Record, *, last: bool
+) -> tuple[render.Done, int]:
+    """Runs one command on all hosts.
+
+    Args:
+        crew: makes the fleet.
+
+    Returns:
+        What was done, and 130 or 143 where the run was cut short.
+    """
+    command = line.command
+    kept.command(command.name, line.arguments, dry_run=line.common.dry_run)
+    code, failure = 0, None
+    with live.watch(command.name, len(hosts)) as watch:
+        fleet = crew(record.Kept(watch, kept))
+        fleet.begin(line.common, last=last)
+        try:
+            if command.kind is Kind.HOST:
+                answers = fleet.each(lambda host: command.body(host, line.request))
+            else:
+                answers = command.body(fleet, line.request)
+        except (KeyboardInterrupt, Terminated) as cut:
+            answers, code = fleet.answers, _code_of(cut)
+        except FerryError as error:
+            answers, failure = error.result if isinstance(error.result, dict) else fleet.answers, error
+        except Exception as error:  # noqa: BLE001  (shown, with where it happened)
+            answers, failure = fleet.answers, unforeseen(error)
+        finally:
+            fleet.end()
+    ends = {name: _outcome(name, fleet, answers).checked() for name in hosts}
+    answers = {name: ends[name].error or answer for name, answer in answers.items()}
+    table, faults = _tabulated(command, answers) if not code else (None, {})
+    ends |= {name: Outcome.of(name, ends[name].seconds, fault) for name, fault in faults.items()}
+    outcomes = list(ends.values())
+    warnings = disagreements(outcomes)
+    kept.outcomes(outcomes, [warning.to_json() for warning in warnings])
+    ended = render.Done(
+        command.name,
+        line.arguments,
+        outcomes,
+        dry_run=line.common.dry_run,
+        table=table,
+        failure=failure,
+        warnings=warnings,
+    )
+    if not line.common.json:
+        render.table(ended)
+    return ended, code or (failure.exit_code if failure else 0)
+
+
+def _tabulated(command: Command, answers: dict[str, Answer]) -> tuple[Table | None, dict[str, InternalError]]:
+    """The table, and by host what kept its answer out of it."""
+    if not command.tabulate:
+        return None, {}
+    try:
+        return command.tabulate(answers), {}
+    except Exception as all_of_them:  # noqa: BLE001  (one host's answer may be the matter)
+        faults: dict[str, InternalError] = {}
+        for host, answer in answers.items():
+            try:
+                command.tabulate({host: answer})
+            except Exception as error:  # noqa: BLE001
+                faults[host] = unforeseen(error)
+        try:
+            return command.tabulate(answers | faults), faults
+        except Exception:  # noqa: BLE001  (together alone)
+            return None, dict.fromkeys(answers, unforeseen(all_of_them))
+
+
+def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer]) -> Outcome:
+    answer = answers.get(name) or NotStarted("an earlier command of this line failed here")
+    answer = as_dry_run(answer) if fleet.dry_run else answer  # also what a fleet command made of its hosts' answers
+    return Outcome.of(name, fleet.seconds.get(name, 0.0), answer)
+
+
+def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int) -> int:
+    cut = code in (_INTERRUPTED, _TERMINATED)
+    if not cut:
+        failures = [each.failure.exit_code for each in done if each.failure]
+        started = any(o.status is not Status.SKIPPED for each in done for o in each.outcomes)
+        code = min(max(failures, default=0), 1 if started else 2)  # 2: looked, and then did not start
+        code = code or exit_code(o for each in done for o in each.outcomes)
+    if any(line.common.json for line in lines):
+        render.document(done, code)
+    return code or int(render.unwritten())
+
+
+def _code_of(cut: BaseException) -> int:
+    return _INTERRUPTED if isinstance(cut, KeyboardInterrupt) else _TERMINATED
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def handler(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,182 @@
+"""Host keys: what known_hosts says decides. (Fabric by itself accepts any key.)"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+
+import paramiko
+from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+
+from ctr_ferry.errors import HostKeyUnknown
+from ctr_ferry.ssh.target import Trust
+
+_READ, _APPEND = threading.Lock(), threading.Lock()
+
+
+def host_name(address: str, port: int) -> str:
+    """A host as known_hosts calls it."""
+    return address if port == paramiko.config.SSH_PORT else f"[{address}]:{port}"
+
+
+def known_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
+    """The keys that known_hosts files have for a host and do not revoke; of one type there may be several.
+
+    Raises:
+        HostKeyUnknown: a file cannot be read.
+    """
+    revoked = revoked_keys(host, files)
+    return [key for key in _keys(host, files, "") if key not in revoked]
+
+
+def revoked_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
+    """The keys that known_hosts files mark as ``@revoked`` for a host (sshd(8)): never to be accepted."""
+    return list(_keys(host, files, "@revoked"))
+
+
+def has_authority(host: str, files: Sequence[Path]) -> bool:
+    """Whether a ``@cert-authority`` line fits a host: paramiko reads no host certificates."""
+    return any(_lines(host, file, "@cert-authority") for file in files)
+
+
+def _keys(host: str, files: Sequence[Path], marker: str) -> Iterator[paramiko.PKey]:
+    for file in files:
+        for line in _lines(host, file, marker):
+            try:
+                entry = HostKeyEntry.from_line(line)
+            except (paramiko.SSHException, InvalidHostKey):  # a key of which only its line is broken is none
+                continue
+            if entry:
+                yield entry.key
+
+
+def _lines(host: str, file: Path, marker: str) -> list[str]:
+    try:
+        state = file.stat()
+        with _READ:
+            lines = _read(file, state.st_mtime_ns, state.st_size).get(marker, _Lines())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HostKeyUnknown(
+            f"{file} cannot be read",
+            said=error.strerror or "",
+            hint="host keys are checked against it: make it readable",
+        ) from error
+    return lines.plain.get(host, []) + [line for names, line in lines.others if _fits(host, names)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Lines by host name; apart, those whose names are hashed or patterns."""
+
+    plain: dict[str, list[str]] = field(default_factory=dict)
+    others: list[tuple[list[str], str]] = field(default_factory=list)
+
+
+@lru_cache(maxsize=16)
+def _read(file: Path, mtime: int, size: int) -> dict[str, _Lines]:  # noqa: ARG001
+    """A file's lines by marker, read once for all hosts: paramiko compares each line with all before it, for each."""
+    found: dict[str, _Lines] = {}
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        marker, _, rest = line.strip().partition(" ") if line.startswith("@") else ("", "", line)
+        first, *key = rest.split(None, 1) or ["#"]
+        if first.startswith("#") or not key:
+            continue
+        names, lines = first.split(","), found.setdefault(marker, _Lines())
+        if any(name.startswith("|") or set("*?!") & set(name) for name in names):
+            lines.others.append((names, f"- {key[0].strip()}"))
+        else:
+            for name in names:
+                lines.plain.setdefault(name, []).append(f"- {key[0].strip()}")
+    return found
+
+
+def _fits(host: str, names: Sequence[str]) -> bool:
+    if any(name.startswith("!") and _is(host, name[1:]) for name in names):
+        return False
+    return any(_is(host, name) for name in names if not name.startswith("!"))
+
+
+def _is(host: str, name: str) -> bool:
+    if name.startswith("|1|"):
+        try:
+            return paramiko.HostKeys.hash_host(host, name) == name
+        except (ValueError, AssertionError, IndexError):
+            return False
+    return fnmatchcase(host, name.replace("[", "[[]"))
+
+
+class KnownKeys(paramiko.MissingHostKeyPolicy):
+    """Believes every key that known_hosts has for a host, and no other.
+
+    paramiko, asked to look itself, looks at the first key of each type, and asks for the first of the types alone.
+    """
+
+    def __init__(self, trust: Trust) -> None:
+        self._files, self._accept_new = trust.known_hosts, trust.accept_new
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
+        """Called by paramiko with the key that a host has sent.
+
+        Raises:
+            BadHostKeyException, RevokedKeyError, UnknownKeyError.
+        """
+        if key in revoked_keys(hostname, self._files):
+            raise RevokedKeyError(hostname, key)
+        known = known_keys(hostname, self._files)
+        if known and key not in known:
+            raise paramiko.BadHostKeyException(hostname, key, known[0])
+        if not known and not self._accept_new:
+            raise UnknownKeyError(hostname, key, by_authority=has_authority(hostname, self._files))
+        if not known:
+            _write_down(self._files[0], hostname, key)
+
+
+def _write_down(file: Path, hostname: str, key: paramiko.PKey) -> None:
+    """Appends one line under a lock; paramiko's own saving rewrites the whole file and loses lines in parallel.
+
+    What another connection wrote down in the meantime counts: the same key is not written twice, another is refused.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _APPEND, file.open("a+b") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        if known := known_keys(hostname, [file]):
+            if key not in known:
+                raise paramiko.BadHostKeyException(hostname, key, known[0])
+            return
+        opened.seek(max(0, opened.seek(0, os.SEEK_END) - 1))
+        unfinished = opened.read(1) not in (b"\n", b"")
+        line = f"{hostname} {key.get_name()} {key.get_base64()}\n"
+        opened.write(b"\n" * unfinished + line.encode())
+
+
+class RevokedKeyError(paramiko.SSHException):
+    """known_hosts says never to believe this key."""
+
+    def __init__(self, hostname: str, key: paramiko.PKey) -> None:
+        super().__init__(f"a key of {hostname} is revoked")
+        self.fingerprint = fingerprint(key)
+
+
+class UnknownKeyError(paramiko.SSHException):
+    """known_hosts has no line for this host.
+
+    Attributes:
+        by_authority: whether it has an authority that may vouch for it.
+    """
+
+    def __init__(self, hostname: str, key: paramiko.PKey, *, by_authority: bool) -> None:
+        super().__init__(f"no key of {hostname} in known_hosts")
+        self.fingerprint, self.by_authority = fingerprint(key), by_authority
+
+
+def fingerprint(key: paramiko.PKey) -> str:
+    """A key as a person compares it: its type and SHA256."""
+    return f"{key.get_name()} {key.fingerprint}"

@@ -1,0 +1,1 @@
+"""Blobs from sources to hosts."""

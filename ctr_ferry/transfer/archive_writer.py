@@ -1,0 +1,211 @@
+"""What `save` writes: the plan of an archive from what a host has, and the file on the control machine.
+
+Each blob is streamed into a new file beside it while it is checked; then that takes the archive's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+from ctr_ferry.ctr.failures import content_missing
+from ctr_ferry.ctr.listing import Image
+from ctr_ferry.errors import BadArchive, CannotWrite, ContentMissing
+from ctr_ferry.images.content import Content
+from ctr_ferry.oci import archive, layout, tar
+from ctr_ferry.oci.descriptor import Descriptor, Platform
+from ctr_ferry.oci.layout import Saved
+from ctr_ferry.ssh.host import Moved
+from ctr_ferry.transfer import checksum, copy_request, new_file
+
+
+@dataclass(frozen=True, slots=True)
+class SavedImage:
+    """An image that is in the archive.
+
+    Attributes:
+        platforms: whose content is there; empty where the image does not say.
+    """
+
+    name: str
+    digest: str
+    platforms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one archive is to have.
+
+    Attributes:
+        blobs: each once, in the order in which they are written.
+    """
+
+    images: tuple[SavedImage, ...]
+    documents: Mapping[str, bytes]
+    blobs: tuple[Descriptor, ...]
+
+    @property
+    def size(self) -> int:
+        """Of the archive, in bytes."""
+        sizes = [len(document) for document in self.documents.values()] + [blob.size for blob in self.blobs]
+        return sum(len(tar.header("", size)) + size + len(tar.padding(size)) for size in sizes) + len(tar.END)
+
+
+def plan(
+    images: Iterable[Image], content: Content, host: Platform, wanted: Platform | None = None, *, every: bool = False
+) -> Plan:
+    """Chooses the blobs.
+
+    Args:
+        host: the host's platform.
+        wanted: the platform whose manifest is saved; None is all that are there.
+        every: whether all platforms must be there.
+        content: what the host has of the images, indexes read deeply.
+
+    Raises:
+        ContentMissing, PlatformMissing.
+    """
+    saved: list[SavedImage] = []
+    listed: list[Saved] = []
+    blobs: dict[str, Descriptor] = {}
+    for image in images:
+        target = content.choose(image, wanted, host, partial_index=True).target
+        cargo = {blob.digest: blob for blob in _cargo(image, target, content, wanted or host, every=every)}
+        manifests = _whole(content, target, cargo.keys())
+        first = next((each for each in manifests if each.platform == host), manifests[0])
+        listed.append(Saved(image.name, target, content.manifest(first.digest)))
+        platforms = [str(each.platform) for each in manifests if each.platform] or image.platforms.split(",")
+        saved.append(SavedImage(image.name, target.digest, tuple(p for p in platforms if p != "-")))
+        blobs |= cargo
+    ordered = tuple(blobs[digest] for digest in sorted(blobs))
+    return Plan(tuple(saved), layout.documents(listed), ordered)
+
+
+def _cargo(image: Image, target: Descriptor, content: Content, platform: Platform, *, every: bool) -> list[Descriptor]:
+    try:
+        return copy_request.cargo(content, image, target, platform, every=every)
+    except ContentMissing as error:
+        if error in content.bad.values():
+            raise
+        raise content_missing(image.name, error.said) from error
+
+
+def _whole(content: Content, target: Descriptor, there: Collection[str]) -> list[Descriptor]:
+    """The target, or those of an index's manifests, with all that they point at."""
+    manifests = content.manifest(target.digest).children if target.is_index else (target,)
+    return [m for m in manifests if {m.digest, *(b.digest for b in content.manifest(m.digest).blobs)} <= set(there)]
+
+
+class _Writer:
+    """The archive while it is written; hashes what goes into it."""
+
+    def __init__(self, file: Path, part: IO[bytes]) -> None:
+        self._file, self._part = file, part
+        self._sha = hashlib.sha256()
+
+    def member(self, name: str, size: int, chunks: Iterable[bytes]) -> Iterator[int]:
+        """Writes a file of the archive.
+
+        Yields:
+            The length of every piece, once it is written.
+        """
+        for data in chain([tar.header(name, size)], chunks, [tar.padding(size)]):
+            yield self.write(data)
+
+    def write(self, data: bytes) -> int:
+        """Writes bytes.
+
+        Raises:
+            CannotWrite.
+        """
+        with new_file.trouble(self._file):
+            self._part.write(data)
+        self._sha.update(data)
+        return len(data)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, in hex."""
+        return self._sha.hexdigest()
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[_Writer]:
+    """What takes the file's place if all goes well, and is gone if not.
+
+    Raises:
+        CannotWrite.
+    """
+    with new_file.trouble(file):
+        file.parent.mkdir(exist_ok=True)
+    with new_file.replacing(file) as part:
+        yield _Writer(file, part)
+
+
+def holds(file: Path, plan: Plan) -> bool:
+    """Whether an archive has exactly what is to be saved."""
+    if not file.is_file():  # to open a pipe would wait for whoever writes to it
+        return False
+    try:
+        with file.open("rb") as opened:
+            there = archive.read(opened)
+    except (BadArchive, OSError):
+        return False
+    names = {(entry.name, entry.target.digest) for entry in there.entries}
+    return names == {(i.name, i.digest) for i in plan.images} and there.digests == {b.digest for b in plan.blobs}
+
+
+def known(file: Path) -> str:
+    """The SHA-256 of an archive that is whole, in hex; told beside it again, where a killed run had no time to.
+
+    What is beside it and tells of something else stays: it may be somebody's.
+
+    Raises:
+        CannotWrite: the archive cannot be read any more.
+    """
+    with new_file.trouble(file), file.open("rb") as opened:
+        with suppress(BadArchive):
+            if told := checksum.told(file):
+                return told
+        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        # Another run may have written another archive meanwhile, with its own.
+        mine = os.path.samestat(file.stat(), os.fstat(opened.fileno()))
+    if mine and not checksum.beside(file).exists():
+        with suppress(OSError, CannotWrite):  # a folder that may only be read
+            checksum.write(file, sha256)
+    return sha256
+
+
+def write(planned: Plan, file: Path, blobs: Iterable[tuple[Descriptor, Iterable[bytes]]], moved: Moved) -> str:
+    """Writes the archive and, beside it, its SHA-256 as sha256sum does.
+
+    Args:
+        blobs: the plan's, in its order, each with its bytes.
+        moved: told of every piece.
+
+    Returns:
+        The SHA-256, in hex.
+
+    Raises:
+        CannotWrite: or what ``blobs`` raises; then nothing is left.
+    """
+    done = 0
+    with _replacing(file) as writer:
+        for name, document in planned.documents.items():
+            done += sum(writer.member(name, len(document), [document]))
+        for blob, chunks in blobs:
+            for length in writer.member(layout.blob_path(blob.digest), blob.size, chunks):
+                done += length
+                moved(done, planned.size)
+        writer.write(tar.END)
+        with new_file.trouble(file):
+            checksum.beside(file).unlink(missing_ok=True)  # or it would tell of the archive that was there before
+    with new_file.trouble(checksum.beside(file)):
+        checksum.write(file, writer.sha256)
+    return writer.sha256

@@ -1,0 +1,98 @@
+"""New files on the control machine, in folders where others may write as well."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from ctr_ferry.errors import CannotWrite
+
+
+@contextmanager
+def trouble(file: Path) -> Iterator[None]:
+    """Turns what the control machine's disk refuses into CannotWrite."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(
+            f"{file} cannot be written on the control machine",
+            said=error.strerror or str(error),
+            hint="make room there, or choose another --out",
+        ) from error
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[IO[bytes]]:
+    """A new file beside another, whose place it takes once it is on the disk; it is gone if something goes wrong.
+
+    Nobody can know its name, and it is made exclusively: no link or file that somebody planted is written to.
+
+    Raises:
+        CannotWrite: also where another run is writing the same file.
+    """
+    with trouble(file):
+        part = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
+        opened = part.open("xb")
+    with opened:
+        try:
+            with trouble(file):
+                _refuse_others(file, part, opened)
+            yield opened
+            with trouble(file):
+                opened.flush()
+                os.fsync(opened.fileno())
+                opened.close()  # some disks tell only now that they are full
+                part.rename(file)
+                _sync_folder(file.parent)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            with suppress(OSError):  # a full disk refuses once more what is still to be written
+                opened.close()
+            raise
+
+
+def _refuse_others(file: Path, part: Path, opened: IO[bytes]) -> None:
+    """Locks the part. Of other parts of ours, one that is locked is being written; the others were left behind."""
+    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    form = re.compile(rf"{re.escape(file.name)}\.[0-9a-f]{{16}}\.part")
+    others = [other for other in file.parent.iterdir() if form.fullmatch(other.name) and other != part]
+    if not part.exists() or any(_is_at_work(other) for other in others):
+        raise CannotWrite(f"another run is writing {file}", hint="wait until it has ended")
+
+
+def _is_at_work(other: Path) -> bool:
+    """Whether a run of this user writes it; takes it away where that was killed."""
+    try:
+        descriptor = os.open(other, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # a link, or somebody else's, or gone
+        return False
+    try:
+        seen = os.fstat(descriptor)
+        if stat.S_ISREG(seen.st_mode) and seen.st_uid == os.geteuid():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            other.unlink(missing_ok=True)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _sync_folder(folder: Path) -> None:
+    """Has the new name itself on the disk, too, where the file system can do that."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,126 @@
+"""Hosts as sources of blobs: read once, straight from the content store, each blob from a host that has it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+
+from ctr_ferry.ctr import ingest
+from ctr_ferry.ctr.failures import failure
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.errors import CommandFailed, ContentMissing, FerryError, SourceLost, Unreachable
+from ctr_ferry.oci.descriptor import Descriptor
+from ctr_ferry.ssh.host import Host
+
+_LANES = 2  # while containerd writes one blob to disk, the next is on its way
+_SIGNAL = 128  # exit statuses above it tell of a signal
+_SESSIONS = 6  # downloads at a time: the lanes, and hosts served alone; sshd lets ten sessions run (MaxSessions)
+
+
+class HostSource:
+    """One namespace of one host; what `Convoy` calls a source."""
+
+    lanes = _LANES
+
+    def __init__(self, host: Host, facts: Facts, namespace: str) -> None:
+        self.name = host.name
+        self._host, self._facts, self._namespace = host, facts, namespace
+        self._sessions = threading.Semaphore(_SESSIONS)
+        self._lost: FerryError | None = None
+
+    def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
+        """Each blob in the order wanted, with its bytes."""
+        for blob in wanted:
+            yield blob, self.chunks(blob)
+
+    def holder(self, blob: Descriptor) -> str:  # noqa: ARG002
+        """The host."""
+        return self.name
+
+    def chunks(self, blob: Descriptor) -> Iterator[bytes]:
+        """One blob's bytes.
+
+        Raises:
+            ContentMissing: the host does not have it, or not all of it.
+            CommandFailed, RemoteTimeout: it stopped giving it; another attempt may go well.
+            SourceLost: the host cannot be asked any more.
+        """
+        if self._lost:
+            raise self._lost
+        with self._sessions:
+            try:
+                yield from self._chunks(blob)
+            except Unreachable as error:
+                self._lost = SourceLost(
+                    f"the source {self.name} was lost in the middle",
+                    said=": ".join(filter(None, (error.message, error.said))),
+                    hint="run the same command again: what has arrived stays until containerd's next collection",
+                )
+                raise self._lost from error
+
+    def _chunks(self, blob: Descriptor) -> Iterator[bytes]:
+        facts, host = self._facts, self._host
+        step = ingest.read(facts.ctr, self._namespace, facts.content_root, blob)
+        download = host.download(step, limit=ingest.time_for(blob.size, host.target.limits.command))
+        came = 0
+        with host.lost_connection():
+            for chunk in download.chunks(blob.size):
+                came += len(chunk)
+                yield chunk
+        if download.answer and not download.answer.ok:
+            error = failure(download.answer, f"blob {blob.digest}")
+            if download.answer.exit > _SIGNAL:
+                raise CommandFailed(
+                    f"{self.name} was giving blob {blob.digest} when a signal ended that",
+                    said=error.said,
+                    hint="look at that host's log: it may lack memory",
+                )
+            raise ContentMissing(
+                f"{self.name} does not give blob {blob.digest}",
+                said=error.said,
+                hint="the image was removed or damaged there meanwhile: look at it with check, or name another source",
+            )
+
+
+class Sources:
+    """Several hosts as one source: each blob from the first that has it and gives it.
+
+    Args:
+        holders: by digest, who has a blob, the first choice first.
+    """
+
+    lanes = _LANES
+
+    def __init__(self, sources: Sequence[HostSource], holders: Mapping[str, Sequence[HostSource]]) -> None:
+        self.name = ", ".join(source.name for source in sources)
+        self._holders = {digest: list(hosts) for digest, hosts in holders.items()}
+        self._gives: dict[str, str] = {}
+
+    def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
+        """Each blob in the order wanted, with its bytes."""
+        for blob in wanted:
+            yield blob, self._chunks(blob)
+
+    def holder(self, blob: Descriptor) -> str:
+        """The host that gave it, else the one that is asked first."""
+        first = next((each.name for each in self._holders.get(blob.digest, ())), self.name)
+        return self._gives.get(blob.digest, first)
+
+    def _chunks(self, blob: Descriptor) -> Iterator[bytes]:
+        """From the next host where one gives nothing at all; one that broke off in the middle is not asked again."""
+        holders = self._holders.get(blob.digest, [])
+        for holder in list(holders):
+            started = False
+            self._gives[blob.digest] = holder.name
+            try:
+                for chunk in holder.chunks(blob):
+                    started = started or bool(chunk)
+                    yield chunk
+                return
+            except (ContentMissing, SourceLost):
+                with suppress(ValueError):  # another lane was faster
+                    holders.remove(holder)
+                if not holders or started:
+                    raise
+        raise ContentMissing(f"no source has blob {blob.digest}", hint="name further hosts with --from")

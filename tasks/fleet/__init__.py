@@ -1,1 +1,0 @@
-"""Many hosts: inventory, executor, outcomes, and what is shown of them."""

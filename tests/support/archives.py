@@ -1,0 +1,133 @@
+"""Small archives of every kind, good and bad, made byte by byte."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctr_ferry.oci import tar
+from ctr_ferry.oci.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+
+REF = "org.opencontainers.image.ref.name"
+NAME = "io.containerd.image.name"
+
+
+def digest(data: bytes) -> str:
+    """Return the digest of a blob."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def path(data: bytes) -> str:
+    """Return where a blob lies in a layout."""
+    return f"blobs/{digest(data).replace(':', '/')}"
+
+
+def as_json(document: Any) -> bytes:
+    """Return the document's bytes."""
+    return json.dumps(document).encode()
+
+
+def tarred(files: Mapping[str, bytes] | list[tuple[str, bytes]], *, end: bytes = tar.END) -> bytes:
+    """Return a tar of files, in their order."""
+    pairs = files.items() if isinstance(files, Mapping) else files
+    return b"".join(tar.header(name, len(data)) + data + tar.padding(len(data)) for name, data in pairs) + end
+
+
+def linked(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> bytes:
+    """Return a member that is a link."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@dataclass
+class Image:
+    """An image of one platform, its layers plain tars."""
+
+    layers: tuple[bytes, ...] = (tarred({"etc/a": b"a"}), tarred({"etc/b": b"b" * 3000}))
+    platform: dict[str, str] = field(default_factory=lambda: {"os": "linux", "architecture": "amd64"})
+    packed: bool = False
+
+    @property
+    def config(self) -> bytes:
+        """The config."""
+        return as_json({**self.platform, "rootfs": {"type": "layers", "diff_ids": [digest(d) for d in self.layers]}})
+
+    @property
+    def stored(self) -> list[bytes]:
+        """The layers as blobs."""
+        return [gzip.compress(layer, mtime=0) if self.packed else layer for layer in self.layers]
+
+    @property
+    def manifest(self) -> bytes:
+        """The manifest, OCI's."""
+        kind = "application/vnd.oci.image.layer.v1.tar" + ("+gzip" if self.packed else "")
+        return as_json(
+            {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": described(self.config, "application/vnd.oci.image.config.v1+json"),
+                "layers": [described(layer, kind) for layer in self.stored],
+            }
+        )
+
+    @property
+    def blobs(self) -> dict[str, bytes]:
+        """All files below blobs/."""
+        return {path(blob): blob for blob in (self.config, *self.stored, self.manifest)}
+
+    def entry(self, **annotations: str) -> dict[str, Any]:
+        """Return the image's entry in an index."""
+        return {**described(self.manifest, OCI_MANIFEST), "annotations": annotations}
+
+    def layout(self, **annotations: str) -> dict[str, bytes]:
+        """Return the files of an OCI layout."""
+        return layout(self.blobs, self.entry(**annotations))
+
+    def saved(self, *tags: str) -> dict[str, bytes]:
+        """Return the files of what docker saved before it wrote layouts, and the links between them."""
+        config = f"{digest(self.config)[7:]}.json"
+        layers = {f"layer{n}/layer.tar": layer for n, layer in enumerate(self.stored)}
+        listed = [{"Config": config, "RepoTags": list(tags) or None, "Layers": list(layers)}]
+        return {config: self.config, **layers, "manifest.json": as_json(listed)}
+
+    @property
+    def docker_manifest(self) -> bytes:
+        """What containerd makes of `saved`."""
+        layer = "application/vnd.docker.image.rootfs.diff.tar" + (".gzip" if self.packed else "")
+        document = {
+            "schemaVersion": 2,
+            "mediaType": DOCKER_MANIFEST,
+            "config": described(self.config, "application/vnd.docker.container.image.v1+json"),
+            "layers": [described(each, layer) for each in self.stored],
+        }
+        return json.dumps(document, separators=(",", ":")).encode()
+
+
+def described(blob: bytes, media_type: str) -> dict[str, Any]:
+    """Return a blob's descriptor."""
+    return {"mediaType": media_type, "digest": digest(blob), "size": len(blob)}
+
+
+def layout(blobs: Mapping[str, bytes], *entries: Any) -> dict[str, bytes]:
+    """Return the files of an OCI layout."""
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(entries)}
+    return {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', **blobs, "index.json": as_json(index)}
+
+
+def index_of(*images: Image) -> tuple[bytes, dict[str, Any]]:
+    """Return an index over several platforms, and its entry in index.json, with a name."""
+    children = [{**described(i.manifest, OCI_MANIFEST), "platform": i.platform} for i in images]
+    raw = as_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children})
+    return raw, {**described(raw, OCI_INDEX), "annotations": {NAME: "r.example/both:1"}}
+
+
+def opened(data: bytes) -> io.BytesIO:
+    """Return a file of these bytes."""
+    return io.BytesIO(data)

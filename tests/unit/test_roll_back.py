@@ -1,0 +1,315 @@
+"""What a script that is cut off leaves: run in sh with a ctr that keeps names, and that is ended while it works."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from records import record
+
+from ctr_ferry.ctr import naming
+from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
+from ctr_ferry.ctr.naming import TAKEN, Method, Naming, Place
+from ctr_ferry.ctr.verdict import numbers
+from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.oci.descriptor import OCI_MANIFEST, Descriptor
+from ctr_ferry.oci.reference import Reference
+from ctr_ferry.shell import Answer, Script
+
+A, B, CONFIG, OLDER = (f"sha256:{letter * 64}" for letter in "abcd")
+OLD, NEW = "old.example/app:1", "new.example/a.b/app:2"
+TARGET = Descriptor(OCI_MANIFEST, A, 1234)
+RUN = "ctr-ferry.20260101T000000Z-abcd"
+VERSIONS = ("1.1.8", "1.2.6", "1.6.20", "2.1.9")
+
+# A row of `names` is NAME DIGEST LABELS. CUT is a verb: the whole script is ended while ctr is at it, before it does
+# anything (CUT_AT=before), between its two steps (between), or after it (after). OTHER is a name's row that somebody
+# else writes at that moment.
+CTR = r"""#!/bin/sh
+here=${0%/*}; names=$here/names; touch "$names"
+[ "$1" = --address ] && shift 2; [ "$1" = --namespace ] && shift 2
+verb="$1 $2"; shift 2
+echo "$verb $*" >> "$here/log"
+moment() {
+  [ "$CUT" = "${verb#* }" ] && [ "$CUT_AT" = "$1" ] && [ ! -e "$here/cut" ] || return 0
+  : > "$here/cut"
+  [ -z "$OTHER" ] || put $OTHER
+  [ -n "$UNCUT" ] || { kill -s TERM $MAIN; exit 143; }
+}
+row() { grep "^$1 " "$names"; }
+drop() { grep -v "^$1 " "$names" > "$names.new.$$"; mv "$names.new.$$" "$names"; }
+put() {  # NAME DIGEST LABELS; labels stay where the name is moved, as by import
+  labels=$(row "$1" | cut -d' ' -f3); drop "$1"; echo "$1 $2 ${labels:-${3:--}}" >> "$names"
+  [ -z "$CRI" ] || { drop "$1"; echo "$1 $2 io.cri-containerd.image=managed${labels:+,$labels}" >> "$names"
+    row "$CRI" >/dev/null || echo "$CRI $2 -" >> "$names"; }
+}
+list() {
+  quiet=; [ "$1" != -q ] || { quiet=1; shift; }
+  [ -n "$quiet" ] || echo "REF TYPE DIGEST SIZE PLATFORMS LABELS"
+  while read -r name digest labels; do
+    fits=; [ $# != 0 ] || fits=1
+    for filter in "$@"; do
+      wanted=$(echo "$filter" | sed -n 's/^name=="\([^"]*\)".*/\1/p')
+      target=$(echo "$filter" | sed -n 's/.*target.digest=="*\(sha256:[0-9a-f]*\).*/\1/p')
+      case $filter in 'name~="^sha256:"') case $name in sha256:*) fits=1;; esac; continue;; esac
+      { [ -z "$wanted" ] || [ "$wanted" = "$name" ]; } && { [ -z "$target" ] || [ "$target" = "$digest" ]; } && fits=1
+    done
+    [ -n "$fits" ] || continue
+    [ -n "$quiet" ] && echo "$name" || echo "$name a/manifest $digest 3.0 MiB linux/amd64 $labels"
+  done < "$names"
+}
+moment before
+case $verb in
+  "images ls") list "$@";;
+  "images tag")
+    force=; while case $1 in --force) force=1;; --local) ;; *) false;; esac do shift; done
+    digest=$(row "$1" | cut -d' ' -f2)
+    [ -n "$digest" ] || { echo "ctr: image \"$1\": not found" >&2; exit 1; }
+    if row "$2" >/dev/null; then
+      [ -n "$force" ] || { echo "ctr: image \"$2\": already exists" >&2; exit 1; }
+      drop "$2"
+    fi
+    moment between; put "$2" "$digest";;
+  "images import")
+    index=$(tr -d '\000'); name=$(echo "$index" | sed -n 's/.*image.name": *"\([^"]*\)".*/\1/p')
+    [ -n "$name" ] || exit 0
+    moment between
+    [ -z "$TWO" ] || { put "$name" "$TWO"; echo "ctr: image \"$name\": already exists" >&2; exit 1; }
+    put "$name" "$(echo "$index" | sed -n 's/.*"digest": *"\([^"]*\)".*/\1/p')";;
+  "images pull")
+    for name in "$@"; do :; done
+    case $name in *@*) put "$name" "${name#*@}";; *) put "$name" "$PULLED";; esac;;
+  "images rm") for name in "$@"; do drop "$name"; done;;
+  "images check")
+    echo "REF TYPE DIGEST STATUS SIZE UNPACKED"
+    list "$@" | sed -n "s/ 3.0 MiB .*/ ${STATUS:-complete (2\/2)} 1.0 MiB\/1.0 MiB ${UNPACKED:-true}/p";;
+esac
+status=$?
+moment after
+exit $status
+"""
+
+
+def put_ctr(folder: Path) -> None:
+    """Puts that ctr into a folder."""
+    (folder / "ctr").write_text(CTR)
+    (folder / "ctr").chmod(0o755)
+
+
+def run_cut(script: Script, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script as the guard does: with a TERM, its clean-up runs, and the exit status is 143."""
+    return subprocess.run(
+        ["/bin/sh"],
+        input=f"MAIN=$$; export MAIN; trap 'exit 143' TERM\n{script.render('MARK')}",
+        env={"PATH": "/usr/bin:/bin", **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class Host:
+    """A folder with that ctr."""
+
+    def __init__(self, folder: Path, version: str, *, cri: bool = False) -> None:
+        self.folder, self.cri = folder, cri
+        put_ctr(folder)
+        parsed = Version.parse(record(version, "--version").stdout)
+        assert parsed
+        ctr = Ctr((str(folder / "ctr"),), "/x.sock", Capabilities.of_version(parsed))
+        self.place = Place(ctr, "k8s.io", "k8s.io", "/root", RUN, cri)
+
+    def has(self, **names: str) -> None:
+        """Begins with these: a label of somebody else is on each."""
+        (self.folder / "names").write_text("".join(f"{name} {digest} own=1\n" for name, digest in names.items()))
+
+    def act(self, *namings: Naming, place: Place | None = None, **env: str) -> dict[str, Answer]:
+        """Runs a whole script, clean-up included; no answers where it was cut off."""
+        script = naming.script(place or self.place, namings)
+        done = run_cut(script, **({"CRI": CONFIG} if self.cri else {}), **env)
+        assert (done.returncode == 143) == ("CUT" in env and "UNCUT" not in env), done.stderr
+        return {} if done.returncode == 143 else script.read("MARK", done.stdout.encode(), done.stderr.encode())
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Digest by name."""
+        rows = (self.folder / "names").read_text().splitlines()
+        assert len({row.split()[0] for row in rows}) == len(rows)
+        return {row.split()[0]: row.split()[1] for row in rows}
+
+    @property
+    def labels(self) -> str:
+        """Of the new name."""
+        return next(row.split()[2] for row in (self.folder / "names").read_text().splitlines() if row.startswith(NEW))
+
+
+@pytest.fixture(autouse=True)
+def no_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "MOMENT", ":")
+
+
+def asked(method: Method, *, replaces: bool = False) -> Naming:
+    return Naming(
+        method,
+        OLD,
+        Reference.parse(NEW),
+        None if method is Method.TAG else TARGET,
+        replaces=replaces,
+        digest=A,
+        complete=method is Method.BLOBS,
+        unpack=method is Method.BLOBS,
+    )
+
+
+NEWEST = [("2.1.9", method) for method in (Method.TAG, Method.INDEX, Method.BLOBS, Method.ARCHIVE)]
+EVERY = [*NEWEST, ("1.6.20", Method.BLOBS), ("1.2.6", Method.INDEX), ("1.2.6", Method.BLOBS), ("1.1.8", Method.INDEX)]
+
+
+@pytest.mark.parametrize(("version", "method"), EVERY)
+@pytest.mark.parametrize("cri", [False, True])
+def test_a_name_that_proved_right_stays_and_nothing_else(
+    version: str, method: Method, cri: bool, tmp_path: Path
+) -> None:
+    host = Host(tmp_path, version, cri=cri)
+    host.has(**{OLD: A})
+    answers = host.act(asked(method))
+    assert answers["name-0"].ok and numbers(answers["kept"]) == {0}
+    assert {name: digest for name, digest in host.names.items() if name != CONFIG} == {OLD: A, NEW: A}
+
+
+MOMENTS = [("import", "between"), ("import", "after"), ("tag", "before"), ("tag", "after"), ("check", "after")]
+
+
+def comes(version: str, method: Method, verb: str) -> bool:
+    """Whether such a script does it."""
+    has_tag = version >= "1.3"
+    return {"tag": has_tag, "import": method is not Method.TAG, "check": method is Method.BLOBS}[verb]
+
+
+CUTS = [(*each, *moment) for each in EVERY for moment in MOMENTS if comes(*each, moment[0])]
+
+
+@pytest.mark.parametrize(("version", "method", "verb", "when"), CUTS)
+def test_a_script_that_is_cut_off_takes_back_what_it_gave(
+    version: str, method: Method, verb: str, when: str, tmp_path: Path
+) -> None:
+    host = Host(tmp_path, version, cri=True)
+    host.has(**{OLD: A})
+    host.act(asked(method), CUT=verb, CUT_AT=when)
+    assert {name: digest for name, digest in host.names.items() if name != CONFIG} == {OLD: A}
+
+
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+@pytest.mark.parametrize("version", ["1.2.6", "2.1.9"])
+@pytest.mark.parametrize("method", [Method.INDEX, Method.BLOBS])
+def test_a_name_that_is_moved_is_there_at_every_moment_with_the_old_or_the_new_digest(
+    version: str, method: Method, when: str, tmp_path: Path
+) -> None:
+    host = Host(tmp_path, version)
+    host.has(**{OLD: A, NEW: B})
+    assert " tag " not in naming.script(host.place, [asked(method, replaces=True)]).steps["name-0"]
+    host.act(asked(method, replaces=True), CUT="import", CUT_AT=when)
+    assert host.names.keys() == {OLD, NEW} and host.names[NEW] in (A, B)
+    assert host.labels == "own=1"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_moved_name_keeps_the_labels_of_others_and_says_what_it_was(version: str, tmp_path: Path) -> None:
+    host = Host(tmp_path, version)
+    host.has(**{OLD: A, NEW: B})
+    answers = host.act(asked(Method.INDEX, replaces=True))
+    assert (host.names[NEW], host.labels) == (A, "own=1")
+    before = naming.was(host.place, answers).get(NEW)
+    assert before and before.digest == B
+
+
+@pytest.mark.parametrize("theirs", [A, B], ids=["the same", "another"])
+@pytest.mark.parametrize(
+    ("verb", "method"), [("tag", each) for _, each in NEWEST] + [("import", each) for _, each in NEWEST[1:]]
+)
+def test_a_name_that_somebody_else_gives_right_before_us_stays_theirs(
+    method: Method, verb: str, theirs: str, tmp_path: Path
+) -> None:
+    host = Host(tmp_path, "2.1.9")
+    host.has(**{OLD: A})
+    answers = host.act(asked(method), CUT=verb, CUT_AT="before", OTHER=f"{NEW} {theirs} -", UNCUT="1")
+    said = answers["name-0"]
+    assert said.exit == TAKEN or f'"{NEW}": already exists' in said.stderr
+    assert numbers(answers["kept"]) == frozenset()
+    assert host.names == {OLD: A, NEW: theirs}
+
+
+@pytest.mark.parametrize("theirs", [A, B], ids=["the same", "another"])
+@pytest.mark.parametrize("version", ["1.1.8", "1.2.6"])
+def test_to_1_2_of_two_that_create_a_name_at_once_the_one_that_is_told_so_leaves_it(
+    version: str, theirs: str, tmp_path: Path
+) -> None:
+    host = Host(tmp_path, version)
+    host.has(**{OLD: A})
+    answers = host.act(asked(Method.INDEX), TWO=theirs)
+    assert f'"{NEW}": already exists' in answers["name-0"].stderr
+    assert host.names == {OLD: A, NEW: theirs}
+
+
+@pytest.mark.parametrize(("version", "method"), EVERY)
+def test_what_somebody_else_sets_while_a_script_is_cut_off_is_not_taken(
+    version: str, method: Method, tmp_path: Path
+) -> None:
+    verb = "tag" if version >= "1.3" else "import"
+    host = Host(tmp_path, version)
+    host.has(**{OLD: A})
+    host.act(asked(method), CUT=verb, CUT_AT="after", OTHER=f"{NEW} {B} -")
+    assert host.names == {OLD: A, NEW: B}
+
+
+@pytest.mark.parametrize("version", ["1.2.6", "2.1.9"])
+@pytest.mark.parametrize("state", [{"STATUS": "incomplete (1\\/2)"}, {"UNPACKED": "false"}])
+def test_what_is_not_whole_or_not_unpacked_is_taken_away_again(
+    version: str, state: dict[str, str], tmp_path: Path
+) -> None:
+    host = Host(tmp_path, version)
+    host.has(**{OLD: A})
+    answers = host.act(asked(Method.BLOBS), **state)
+    assert answers["name-0"].ok and numbers(answers["kept"]) == frozenset()
+    assert host.names == {OLD: A}
+    foreign = replace(asked(Method.BLOBS), complete=False)
+    assert numbers(host.act(foreign, **state)["kept"]) == {0}
+
+
+@pytest.mark.parametrize("cut", [{}, {"CUT": "check", "CUT_AT": "after"}, {"CUT": "import", "CUT_AT": "after"}])
+@pytest.mark.parametrize("version", ["1.2.6", "2.1.9"])
+def test_cris_record_goes_with_the_name_that_brought_it(version: str, cut: dict[str, str], tmp_path: Path) -> None:
+    host = Host(tmp_path, version, cri=True)
+    host.has()
+    host.act(asked(Method.BLOBS), STATUS="incomplete (1\\/2)", **cut)
+    assert host.names == {}
+
+
+@pytest.mark.parametrize("others", [{OLD: A}, {CONFIG: OLDER}, {CONFIG: A}], ids=["named", "other target", "before"])
+def test_cris_record_stays_where_a_name_needs_it_or_it_was_there_before(others: dict[str, str], tmp_path: Path) -> None:
+    host = Host(tmp_path, "1.6.20", cri=True)
+    host.has(**others)
+    host.act(asked(Method.BLOBS), STATUS="incomplete (1\\/2)")
+    assert NEW not in host.names and CONFIG in host.names
+
+
+def test_each_name_of_a_script_is_judged_alone(tmp_path: Path) -> None:
+    host = Host(tmp_path, "1.6.20")
+    host.has(**{OLD: A})
+    second = replace(asked(Method.TAG), name=Reference.parse("new.example/other:1"), source="gone.example/app:1")
+    third = replace(asked(Method.TAG), name=Reference.parse("new.example/third:1"))
+    answers = host.act(asked(Method.TAG), second, third)
+    assert numbers(answers["kept"]) == {0, 2}
+    assert host.names == {OLD: A, NEW: A, "new.example/third:1": A}
+
+
+def test_a_names_dots_and_brackets_stand_for_themselves(tmp_path: Path) -> None:
+    host = Host(tmp_path, "1.6.20")
+    host.has(**{OLD: A, "newXexample/aXb/app:2": A})
+    host.act(asked(Method.TAG), CUT="tag", CUT_AT="before")
+    assert "newXexample/aXb/app:2" in host.names
+    assert CRI_MANAGED not in re.findall(r"\S+", "".join(host.names))

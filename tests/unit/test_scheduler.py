@@ -1,0 +1,311 @@
+"""How work runs on many hosts: side by side, in batches, within limits, and cut short."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from ctr_ferry import errors
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.run.command import CommonOptions
+from ctr_ferry.run.executor import _outcome as outcome_of
+from ctr_ferry.run.scheduler import Answer, Fleet, Terminated
+from ctr_ferry.ssh.host import Host
+
+
+@dataclass(frozen=True)
+class Did:
+    what: object = None
+    status: Status = Status.OK
+
+    def lines(self) -> list[str]:
+        return []
+
+
+@dataclass
+class Machine:
+    """As much of a host as a fleet touches."""
+
+    name: str
+    asked: int = 0
+    failed: bool = False
+    dry_run: bool = False
+    closed: int = 0
+    cut: threading.Event = field(default_factory=threading.Event)
+
+    def begin(self, *, dry_run: bool, moved: Callable[[int, int | None], None]) -> None:
+        self.dry_run, self.moved = dry_run, moved
+
+    def mark_failed(self) -> None:
+        self.failed = True
+
+    @property
+    def abandoned(self) -> bool:
+        return self.cut.is_set()
+
+    def abandon(self) -> None:
+        self.cut.set()
+
+    def close_quietly(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class Seen:
+    """Watches."""
+
+    begun: list[str] = field(default_factory=list)
+    ended: dict[str, Answer] = field(default_factory=dict)
+    on_busy: Callable[[str], None] = lambda _: None
+    bytes: tuple[str, int, int | None] | None = None
+
+    def busy(self, host: str) -> None:
+        self.begun.append(host)
+        self.on_busy(host)
+
+    def moved(self, host: str, done: int, total: int | None) -> None:
+        self.bytes = (host, done, total)
+
+    def rest(self, host: str) -> None:
+        pass
+
+    def done(self, host: str, seconds: float, answer: Answer) -> None:
+        assert seconds >= 0
+        self.ended[host] = answer
+
+
+class Crew:
+    """A fleet of machines a, b, c…"""
+
+    def __init__(self, count: int, workers: int = 32) -> None:
+        self.machines = {name: Machine(name) for name in "abcdefghijklmnopqrstuvwxyz"[:count]}
+        self.seen = Seen()
+        self.fleet = Fleet(cast(dict[str, Host], self.machines), workers, cast(Any, self.seen))
+
+    def each(
+        self, work: Callable[[Any], Any], *, last: bool = True, close: bool = True, **options: Any
+    ) -> dict[str, Answer]:
+        self.fleet.begin(CommonOptions(**options), last=last)
+        return self.fleet.each(work, close=close)
+
+
+class AtOnce:
+    """Work that notes how many do it at once."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self.lock = threading.Lock()
+
+    def __call__(self, host: Machine) -> Did:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.02)
+        with self.lock:
+            self.now -= 1
+        return Did(host.name)
+
+
+def kinds(answers: dict[str, Answer]) -> dict[str, str]:
+    return {name: a.kind if isinstance(a, errors.FerryError) else "ok" for name, a in answers.items()}
+
+
+def failing(*names: str, error: errors.FerryError | Exception | None = None) -> Callable[[Machine], Did]:
+    def work(host: Machine) -> Did:
+        host.asked += 1
+        if host.name in names:
+            raise error or errors.CommandFailed("no")
+        return Did(host.name)
+
+    return work
+
+
+def test_answers_come_in_the_order_of_the_hosts() -> None:
+    crew = Crew(5)
+
+    def work(host: Machine) -> Did:
+        time.sleep(0.02 * (ord("e") - ord(host.name)))
+        return Did(host.name)
+
+    assert [(name, cast(Did, a).what) for name, a in crew.each(work).items()] == [(n, n) for n in "abcde"]
+    assert list(crew.seen.ended) != list("abcde")
+
+
+@pytest.mark.parametrize(
+    ("workers", "options", "most"), [(32, {}, 9), (3, {}, 3), (32, {"serial": 2}, 2), (3, {"serial": 5}, 3)]
+)
+def test_so_many_work_at_once(workers: int, options: dict[str, int], most: int) -> None:
+    work = AtOnce()
+    assert len(Crew(9, workers).each(work, **options)) == 9
+    assert work.most <= most
+    assert work.most >= min(most, 2)
+
+
+def test_a_batch_begins_when_the_one_before_has_ended() -> None:
+    crew = Crew(5)
+    ended: list[str] = []
+
+    def work(host: Machine) -> Did:
+        assert len(ended) >= "abcde".index(host.name) // 2 * 2
+        time.sleep(0.02)
+        ended.append(host.name)
+        return Did()
+
+    assert set(kinds(crew.each(work, serial=2)).values()) == {"ok"}
+
+
+def test_an_error_of_one_host_is_its_answer_and_the_others_go_on() -> None:
+    crew = Crew(3)
+    assert kinds(crew.each(failing("b"))) == {"a": "ok", "b": "command-failed", "c": "ok"}
+    assert [m.failed for m in crew.machines.values()] == [False, True, False]
+
+
+def test_a_fault_of_ours_is_told_with_its_place_and_stops_nobody() -> None:
+    answers = Crew(2).each(failing("a", error=ZeroDivisionError("by zero")))
+    assert kinds(answers) == {"a": "internal-error", "b": "ok"}
+    told = cast(errors.InternalError, answers["a"])
+    assert "ZeroDivisionError: by zero" in told.message and "test_scheduler.py" in told.said
+
+
+def test_a_failed_host_has_no_part_in_later_commands() -> None:
+    crew = Crew(3)
+    crew.each(failing("b"), last=False)
+    assert list(crew.each(failing())) == ["a", "c"]
+    assert list(crew.fleet.answers) == ["a", "c"]
+
+
+def test_connections_are_kept_until_the_lines_last_work_but_for_failed_hosts() -> None:
+    crew = Crew(3)
+    closed = lambda: [m.closed for m in crew.machines.values()]  # noqa: E731
+    crew.each(failing("b"), last=False)
+    assert closed() == [0, 1, 0]
+    crew.each(failing(), close=False)
+    assert closed() == [0, 1, 0]
+    crew.fleet.each(cast(Any, failing()))
+    assert closed() == [1, 1, 1]
+
+
+def test_a_dry_run_is_known_to_every_host() -> None:
+    crew = Crew(2)
+    crew.each(failing(), dry_run=True)
+    assert all(m.dry_run for m in crew.machines.values())
+    crew.each(failing())
+    assert not any(m.dry_run for m in crew.machines.values())
+
+
+def test_bytes_that_a_host_tells_of_are_shown_as_its_own() -> None:
+    crew = Crew(2)
+    crew.each(failing())
+    crew.machines["b"].moved(3, 10)
+    assert crew.seen.bytes == ("b", 3, 10)
+
+
+@pytest.mark.parametrize(("limit", "failed"), [(1, 1), (3, 3), (0.2, 2), (0.25, 3), (0.01, 1), (1.0, 10)])
+def test_no_host_begins_once_enough_have_failed(limit: float, failed: int) -> None:
+    answers = kinds(Crew(10).each(failing(*"abcdefghij"), serial=1, limit_failures=limit))
+    assert list(answers.values()) == ["command-failed"] * failed + ["not-started"] * (10 - failed)
+
+
+def test_hosts_that_were_not_begun_do_not_count_as_failed() -> None:
+    crew = Crew(4)
+    crew.each(failing("a"), serial=1, limit_failures=1)
+    assert [m.failed for m in crew.machines.values()] == [True, False, False, False]
+
+
+def cut_short(crew: Crew, cut: type[BaseException], *, first: str, asked: bool = True, **options: Any) -> None:
+    """An interrupt reaches the main thread while host a is done, b is at work, and others wait."""
+    at_work = threading.Event()
+
+    def work(host: Machine) -> Did:
+        if host.name == first:
+            return Did()
+        host.asked += asked
+        at_work.set()
+        host.cut.wait(5)
+        raise errors.ConnectionLost("closed")
+
+    def interrupt(*_: object) -> Any:
+        at_work.wait(5)
+        raise cut
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(cut):
+        patch.setattr("ctr_ferry.run.scheduler.soon", interrupt)
+        crew.each(work, **options)
+
+
+@pytest.mark.parametrize("cut", [KeyboardInterrupt, Terminated])
+def test_an_interrupt_tells_who_was_done_who_was_cut_and_who_was_not_begun(cut: type[BaseException]) -> None:
+    crew = Crew(4, workers=1)
+    cut_short(crew, cut, first="a")
+    assert kinds(crew.fleet.answers) == {"a": "ok", "b": "interrupted", "c": "not-started", "d": "not-started"}
+    assert all(m.abandoned for m in crew.machines.values())
+
+
+def test_a_host_that_an_earlier_command_asked_was_not_begun_in_this_one() -> None:
+    crew = Crew(3, workers=1)
+    crew.each(failing(), last=False)
+    cut_short(crew, KeyboardInterrupt, first="a")
+    assert kinds(crew.fleet.answers) == {"a": "ok", "b": "interrupted", "c": "not-started"}
+
+
+def test_an_interrupt_waits_for_nobody_that_does_not_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctr_ferry.run.scheduler._LAST_WORDS", 0.05)
+    crew, released = Crew(2), threading.Event()
+
+    def work(host: Machine) -> Did:
+        host.asked += 1
+        released.wait(30)
+        return Did()
+
+    def interrupt(*_: object) -> Any:
+        while not all(m.asked for m in crew.machines.values()):
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ctr_ferry.run.scheduler.soon", interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            crew.each(work)
+        assert kinds(crew.fleet.answers) == {"a": "interrupted", "b": "interrupted"}
+    finally:
+        released.set()
+
+
+@dataclass(frozen=True)
+class Many:
+    images: tuple[Did, ...]
+    status: Status = Status.CHANGED
+
+    def lines(self) -> list[str]:
+        return [str(image.status) for image in self.images]
+
+
+def test_what_a_dry_run_gives_is_that_it_would_change() -> None:
+    crew = Crew(2)
+
+    def work(host: Machine) -> Many:
+        done = Many((Did(1, Status.CHANGED), Did(2, Status.UNCHANGED)))
+        if host.name == "b":
+            raise errors.SomeFailed("1 of 2", result=done)
+        return done
+
+    answers = crew.each(work, dry_run=True)
+    results = [answers["a"], cast(errors.FerryError, answers["b"]).result]
+    assert [(r.status, r.lines()) for r in results] == [(Status.WOULD_CHANGE, ["would-change", "unchanged"])] * 2
+    assert crew.seen.ended == answers == crew.fleet.answers
+    looked = crew.each(lambda _: Did(1, Status.CHANGED), dry_run=True, close=False)  # a plan that is to be acted on
+    assert {cast(Did, answer).status for answer in looked.values()} == {Status.CHANGED}
+    assert {cast(Did, a).status for a in crew.each(lambda _: Did(1, Status.CHANGED)).values()} == {Status.CHANGED}
+
+
+def test_what_a_fleet_command_makes_of_its_hosts_answers_is_no_change_in_a_dry_run_either() -> None:
+    crew = Crew(1)
+    made: dict[str, Answer] = {"a": Did(1, Status.CHANGED)}
+    for dry_run, status in ((True, Status.WOULD_CHANGE), (False, Status.CHANGED)):
+        crew.fleet.begin(CommonOptions(dry_run=dry_run), last=True)
+        assert outcome_of("a", crew.fleet, made).status is status

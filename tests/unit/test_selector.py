@@ -1,0 +1,318 @@
+"""Which hosts -H means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ctr_ferry.errors import BadInventory, FerryError, NoHosts, UnknownHost, UsageError
+from ctr_ferry.inventory.selector import Roster, inventory_file
+from ctr_ferry.report.record import Runs
+from ctr_ferry.run.control_machine import Desk
+from ctr_ferry.ssh.target import Limits, Target, Trust
+from tasks.hosts import hosts
+
+HOSTS = """
+all:
+  vars: {ansible_user: ops, ansible_port: 2222}
+  children:
+    web: {hosts: {web1: {ansible_host: 10.0.0.1}, web2: , web-old: }}
+    db: {hosts: {db1: , web1: }}
+    empty: {hosts: {}}
+    noted: {hosts: {odd: {ansible_ssh_common_args: -C}}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "hosts.yaml"
+    file.write_text(HOSTS)
+    return file
+
+
+def roster(file: Path, past: Any = None) -> Roster:
+    return Roster(file, Trust(), Limits(connect=3), {"bastion"}.__contains__, past)
+
+
+def names(file: Path, patterns: str) -> list[str]:
+    return [found.name for found in roster(file).select(patterns.split(","))]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "hosts"),
+    [
+        ("web1", ["web1"]),
+        ("web", ["web1", "web2", "web-old"]),
+        ("db", ["web1", "db1"]),
+        ("all", ["web1", "web2", "web-old", "db1", "odd"]),
+        ("web*", ["web1", "web2", "web-old"]),
+        ("web?", ["web1", "web2"]),
+        ("d*", ["web1", "db1"]),
+        ("db1,web1", ["db1", "web1"]),
+        ("web,db,web1", ["web1", "web2", "web-old", "db1"]),
+        ("web,!web1", ["web2", "web-old"]),
+        ("!web1,web", ["web2", "web-old"]),
+        ("all,!db", ["web2", "web-old", "odd"]),
+        ("web,!web-*", ["web1", "web2"]),
+        (" web1 , ,db1 ", ["web1", "db1"]),
+        ("10.9.9.9,web1,!10.9.9.9", ["web1"]),
+        ("root@web1,web2,!web1", ["web2"]),
+        ("web1:22,root@web1,web1,web2,!root@web1", ["web1:22", "web1", "web2"]),
+        ("10.9.9.9:22,web1,!10.9.9.9", ["web1"]),
+        ("web1,web2,!db1", ["web1", "web2"]),
+        ("web[12]", ["web1", "web2"]),
+        ("web[!2]", ["web1"]),
+    ],
+)
+def test_names_groups_globs_and_exclusions(file: Path, patterns: str, hosts: list[str]) -> None:
+    assert names(file, patterns) == hosts
+
+
+RANGES = "all: {hosts: {'node[1:12]': , 'rack[01:03]n[a:c]': , node01: , node3.x: }, children: {'g[1:2]': }}"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "hosts"),
+    [
+        ("node[1:3]", ["node1", "node2", "node3"]),
+        ("node[9:11]", ["node9", "node10", "node11"]),
+        ("node[1:7:3]", ["node1", "node4", "node7"]),
+        ("rack[01:02]n[a:b]", ["rack01na", "rack01nb", "rack02na", "rack02nb"]),
+        ("rack01n?,!rack01n[b:c]", ["rack01na"]),
+        ("rack0[1:2]n[!a]", ["rack01nb", "rack01nc", "rack02nb", "rack02nc"]),
+        ("node[3:3]*", ["node3", "node3.x"]),
+        ("root@node[1:2]:22", ["root@node1:22", "root@node2:22"]),
+        ("10.0.0.[8:11]", ["10.0.0.8", "10.0.0.9", "10.0.0.10", "10.0.0.11"]),
+        ("node[13]", ["node1", "node3"]),
+        ("[2001:db8::1]:22", ["[2001:db8::1]:22"]),
+        ("root@[fe80::1]", ["root@[fe80::1]"]),
+    ],
+)
+def test_a_range_means_what_it_means_in_the_inventory(file: Path, patterns: str, hosts: list[str]) -> None:
+    file.write_text(RANGES)
+    assert names(file, patterns) == hosts
+
+
+@pytest.mark.parametrize(
+    "word", ["node[1:]", "node[:3]", "node[3:1]", "node[1:3:0]", "node[1:c]", "node[1-3:5]", "node[-1:2]", "r@n[1:]"]
+)
+@pytest.mark.parametrize("sign", ["", "!"])
+def test_a_range_that_is_none_is_refused_rather_than_read_as_characters(file: Path, word: str, sign: str) -> None:
+    file.write_text(RANGES)
+    with pytest.raises(UsageError, match="range that is none") as refused:
+        names(file, f"node1,{sign}{word}")
+    assert "node[01:20]" in refused.value.hint
+
+
+def test_a_host_of_a_range_that_is_not_there_is_named(file: Path) -> None:
+    file.write_text(RANGES)
+    with pytest.raises(UnknownHost, match="'node13' is no host"):
+        names(file, "node[11:14]")
+
+
+def test_a_host_that_is_a_group_as_well_is_told(file: Path) -> None:
+    file.write_text("all: {hosts: {web: , a: }, children: {web: {hosts: {a: }}}}")
+    one = roster(file)
+    assert one.names(["web"]) == ["web"]
+    assert one.notes == [f"web is a host and a group of {file}: the host is taken"]
+
+
+class Past:
+    """Runs: what each pattern of the past means."""
+
+    def __init__(self, **hosts: list[str]) -> None:
+        self._hosts = hosts
+
+    def __call__(self, pattern: str) -> Any:
+        hosts = self._hosts[pattern.removeprefix("@")]
+        return SimpleNamespace(hosts=hosts, note=f"run x left {hosts}")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "hosts"),
+    [
+        ("@failed", ["web1", "web2"]),
+        ("@failed,!web1", ["web2"]),
+        ("web,!@failed", ["web-old"]),
+        ("web,!@unreachable", ["web1", "web2", "web-old"]),
+        ("@unreachable,@failed", ["web1", "web2"]),
+        ("db1,@unreachable", ["db1"]),
+    ],
+)
+def test_hosts_of_an_earlier_run_are_named_with_that_run(file: Path, patterns: str, hosts: list[str]) -> None:
+    one = roster(file, Past(failed=["web1", "web2"], unreachable=[]))
+    assert one.names(patterns.split(",")) == hosts
+    told = {word.lstrip("!") for word in patterns.split(",") if "@" in word}
+    assert {note.split(": run x left ")[0] for note in one.notes} == told
+
+
+@pytest.mark.parametrize("patterns", ["@unreachable", "@failed,!web1,!web2", "@failed,@unreachable,!web*"])
+def test_an_earlier_run_that_leaves_no_host_is_refused_and_named(file: Path, patterns: str) -> None:
+    one = roster(file, Past(failed=["web1", "web2"], unreachable=[]))
+    with pytest.raises(NoHosts, match="leaves no host") as refused:
+        one.names(patterns.split(","))
+    assert refused.value.exit_code == 2 and "run x left" in refused.value.said
+
+
+@pytest.mark.parametrize(
+    ("word", "address", "port", "user"),
+    [
+        ("web1", "10.0.0.1", 2222, "ops"),
+        ("root@web1", "10.0.0.1", 2222, "root"),
+        ("web1:22", "10.0.0.1", 22, "ops"),
+        ("root@web1:22", "10.0.0.1", 22, "root"),
+        ("10.1.1.1", "10.1.1.1", None, None),
+        ("10.1.1.1:22", "10.1.1.1", 22, None),
+        ("root@host", "host", None, "root"),
+        ("host:22", "host", 22, None),
+        ("host.example", "host.example", None, None),
+        ("2001:db8::1", "2001:db8::1", None, None),
+        ("bastion", "bastion", None, None),
+    ],
+)
+def test_a_host_may_be_given_with_user_and_port(
+    file: Path, word: str, address: str, port: int | None, user: str | None
+) -> None:
+    (found,) = roster(file).select([word])
+    assert (found.name, found.address, found.port, found.user) == (word, address, port, user)
+    assert found.limits == Limits(connect=3)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "kind", "words", "hint"),
+    [
+        ("web3", UnknownHost, "'web3' is no host or group", "web1"),
+        ("wbe", UnknownHost, "'wbe'", "web"),
+        ("zzz", UnknownHost, "'zzz'", "user@zzz"),
+        ("nothing*", UnknownHost, "fits no host and no group", ""),
+        ("empty", UsageError, "group 'empty' has no host", "hosts.yaml"),
+        ("web,!web", UsageError, "leaves no host", "at least one"),
+        ("!web1", UsageError, "leaves no host", "at least one"),
+        ("all,!web3", UnknownHost, "'web3' is no host or group", "web1"),
+        ("web,!root@web1", UnknownHost, "excludes no host", "web1, web2, web-old"),
+        ("web,!10.0.0.1", UnknownHost, "excludes no host", "web1, web2, web-old"),
+        ("web,10.0.0.[1:2],!10.0.0.[2:3]", UnknownHost, "-H !10.0.0.3 excludes no host", "leave it out"),
+        ("all,!nothing*", UnknownHost, "fits no host and no group", ""),
+    ],
+)
+def test_what_names_no_host_is_refused_with_the_nearest_names(
+    file: Path, patterns: str, kind: type[FerryError], words: str, hint: str
+) -> None:
+    with pytest.raises(kind) as refused:
+        names(file, patterns)
+    assert type(refused.value) is kind
+    assert words in refused.value.message and hint in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "patterns", ["10.1.1.1", "root@host", "host:22", "bastion", "host.example", "10.1.1.1,10.1.1.2,!10.1.1.2"]
+)
+def test_an_address_needs_no_inventory(tmp_path: Path, patterns: str) -> None:
+    found = roster(tmp_path / "nosuch.yaml").select(patterns.split(","))
+    assert [type(each) for each in found] == [Target]
+
+
+@pytest.mark.parametrize("patterns", ["web1", "all", "web*", "10.1.1.1,web1"])
+def test_a_name_needs_the_inventory(tmp_path: Path, patterns: str) -> None:
+    with pytest.raises(BadInventory, match="there is no inventory"):
+        roster(tmp_path / "nosuch.yaml").select(patterns.split(","))
+
+
+def test_what_is_wrong_with_one_host_does_not_keep_the_others_from_work(file: Path) -> None:
+    file.write_text(HOSTS.replace("web2: ", "web2: {ansible_connection: local}"))
+    assert names(file, "web1") == ["web1"]
+    with pytest.raises(BadInventory, match="'local'"):
+        names(file, "web")
+
+
+def test_what_is_wrong_with_an_excluded_host_keeps_no_other_from_work(file: Path) -> None:
+    file.write_text(HOSTS.replace("web2: ", "web2: {ansible_host: '{{ address }}'}"))
+    assert names(file, "web,!web2") == ["web1", "web-old"]
+    with pytest.raises(BadInventory, match="'web2' is a template"):
+        names(file, "web")
+
+
+def test_the_inventory_is_shown_although_one_host_cannot_be_worked_with(file: Path) -> None:
+    file.write_text(HOSTS.replace("web2: ", "web2: {ansible_host: '{{ address }}'}"))
+    view = hosts.body(Desk(roster(file), ("web",), Runs(file.parent)), hosts.parse())
+    assert [each["host"] for each in view.data["hosts"]] == ["web1", "web2", "web-old"]
+    assert ["error" in each for each in view.data["hosts"]] == [False, True, False]
+    assert view.data["hosts"][1]["error"]["kind"] == "bad-inventory"
+    assert view.table and "ansible_host of host 'web2' is a template" in view.table.notes[-1]
+
+
+def test_what_is_said_of_many_hosts_is_one_note(file: Path) -> None:
+    args = "{ansible_ssh_common_args: -o ControlMaster=auto -C}"
+    file.write_text(f"all: {{hosts: {{'n[001:300]': {args}, odd: {{ansible_ssh_common_args: -C}}}}}}")
+    one = roster(file)
+    one.select(["all"])
+    assert one.notes == [
+        "300 hosts: ssh option 'ControlMaster=auto' is not honoured",
+        "301 hosts: ssh option '-C' is not honoured",
+    ]
+
+
+def test_notes_are_kept_once(file: Path) -> None:
+    one = roster(file)
+    one.select(["odd", "all"])
+    assert len(one.notes) == 1 and one.notes[0].startswith("odd: ")
+
+
+def test_the_inventory_is_the_environments_then_the_configs_then_hosts_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CTR_FERRY_INVENTORY", raising=False)
+    assert inventory_file(None, tmp_path) == tmp_path / "hosts.yaml"
+    assert inventory_file("other.yaml", tmp_path) == tmp_path / "other.yaml"
+    assert inventory_file("/etc/x.yaml", tmp_path) == Path("/etc/x.yaml")
+    (tmp_path / "env.yaml").touch()
+    monkeypatch.setenv("CTR_FERRY_INVENTORY", str(tmp_path / "env.yaml"))
+    assert inventory_file("other.yaml", tmp_path) == tmp_path / "env.yaml"
+    monkeypatch.setenv("CTR_FERRY_INVENTORY", str(tmp_path / "nosuch.yaml"))
+    with pytest.raises(BadInventory, match="which is not there"):
+        inventory_file(None, tmp_path)
+
+
+VAULT = "$ANSIBLE_VAULT;1.1;AES256\n3132\n"
+
+
+class TestWhatIsEncrypted:
+    @pytest.fixture
+    def vaulted(self, file: Path) -> Path:
+        vault = file.parent / "host_vars/web2/vault.yml"
+        vault.parent.mkdir(parents=True)
+        vault.write_text(VAULT)
+        return file
+
+    @pytest.mark.parametrize(
+        ("plain", "missing"),
+        [
+            ("", "ansible_user and ansible_ssh_common_args"),
+            ("ansible_user: ops", "ansible_ssh_common_args"),
+            ("ansible_ssh_user: ops", "ansible_ssh_common_args"),
+            ("ansible_ssh_common_args: -J gate", "ansible_user"),
+            ("ansible_host: 10.0.0.2, ansible_port: 22", "ansible_user and ansible_ssh_common_args"),
+        ],
+    )
+    def test_refuses_its_host_where_user_and_way_are_not_said(self, vaulted: Path, plain: str, missing: str) -> None:
+        vaulted.write_text(f"all: {{hosts: {{web1: , web2: {{{plain}}}}}}}")
+        with pytest.raises(BadInventory, match=r"host_vars/web2/vault\.yml is encrypted") as bad:
+            roster(vaulted).select(["all"])
+        assert f"say {missing} " in bad.value.hint and "'web2'" in bad.value.message
+        assert names(vaulted, "web1") == ["web1"]  # the others' business it is not
+
+    @pytest.mark.parametrize("way", ["ansible_ssh_common_args: -J gate", "ansible_ssh_args: ''"])
+    def test_is_noted_where_they_are(self, vaulted: Path, way: str) -> None:
+        vaulted.write_text(f"all: {{hosts: {{web2: {{ansible_user: ops, {way}}}}}}}")
+        found = roster(vaulted)
+        assert found.select(["web2"])[0].user == "ops"
+        assert len(found.notes) == 1
+        assert found.notes[0].startswith("web2: host_vars/web2/vault.yml is encrypted: what it says of the host")
+
+    def test_shows_in_the_list_of_hosts(self, vaulted: Path) -> None:
+        vaulted.write_text("all: {hosts: {web1: , web2: }}")
+        view = hosts.body(Desk(roster(vaulted), (), Runs(vaulted.parent)), None)
+        assert [list(host)[-1] for host in view.data["hosts"]] == ["ctr", "error"]
