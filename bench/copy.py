@@ -182,8 +182,8 @@ class Bench:
     def _demand(self, nodes: Sequence[Node], image: str) -> None:
         wanted = (self.image if image == NAME else self.small).target.digest
         for node in nodes:
-            said = node.real_ctr("images", "check", f"name=={image}", namespace=NAMESPACE).stdout.decode()
-            assert wanted in said and "complete (" in said and "incomplete" not in said, said
+            detail = node.real_ctr("images", "check", f"name=={image}", namespace=NAMESPACE).stdout.decode()
+            assert wanted in detail and "complete (" in detail and "incomplete" not in detail, detail
 
 
 if __name__ == "__main__":

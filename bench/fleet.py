@@ -64,7 +64,7 @@ def main() -> None:
         },
         [
             f"{len(crowd.good)} hosts, {WIDTH} at once; all: and {len(DEAD)} dead, {len(HANGING)} that never answers.",
-            f"{FEW}: so many of the good ones. Stock fab goes one by one. All but {options.command} ask {QUESTION!r}.",
+            f"{FEW}: so many of the good ones. Plain fab goes one by one. All but {options.command} ask {QUESTION!r}.",
             "Hosts are addresses on loopback before one real sshd and containerd; clients share their processors.",
             f"Versions: pssh of Debian, {', '.join(TOOLS)}. Ansible without ControlPersist: each round connects.",
         ],

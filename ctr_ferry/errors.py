@@ -69,7 +69,7 @@ class FerryError(Exception):
 
     Args:
         message: what happened, in the user's terms, one sentence.
-        said: what the host or the library said, if anything.
+        detail: what the host or the library said, if anything.
         hint: what to do next, one sentence.
         result: what was done before it went wrong (SomeFailed), as the command's own result.
     """
@@ -77,16 +77,16 @@ class FerryError(Exception):
     kind: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, said: str = "", hint: str = "", result: Any = None) -> None:
+    def __init__(self, message: str, *, detail: str = "", hint: str = "", result: Any = None) -> None:
         super().__init__(message)
         self.message = message
-        self.said = said
+        self.detail = detail
         self.hint = hint
         self.result = result
 
     def to_json(self) -> dict[str, str]:
         """The shape that it has in ``--json``."""
-        return {"kind": self.kind, "message": self.message, "said": self.said, "hint": self.hint}
+        return {"kind": self.kind, "message": self.message, "said": self.detail, "hint": self.hint}
 
 
 class UsageError(FerryError):

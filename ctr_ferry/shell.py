@@ -115,7 +115,7 @@ def unframed(boundary: str, stream: bytes | bytearray) -> bytes:
     return frame.sub(lambda found: b"[%s]\n" % found[2] if found[1] == b"begin" else b"", bytes(stream))
 
 
-def said(boundary: str, stream: bytes | bytearray) -> str:
+def detail(boundary: str, stream: bytes | bytearray) -> str:
     """The last lines of what a host said besides the frames."""
     frame = re.compile(rf"^{boundary} .*\n?", re.MULTILINE)
     return tail(frame.sub("", stream.decode("utf-8", "backslashreplace")))
@@ -125,12 +125,12 @@ def _broken_off(name: str, boundary: str, stdout: bytes, stderr: bytes) -> Garbl
     if f"\n{boundary} ".encode() in stdout + stderr:
         return GarbledAnswer(
             f"the host's answer breaks off at {name!r}",
-            said=said(boundary, stderr),
+            detail=detail(boundary, stderr),
             hint="run it again; if it stays, look at the login shell's start-up files on that host",
         )
     return GarbledAnswer(
         "the login shell did not run what was asked of it",
-        said=said(boundary, stdout + b"\n" + stderr),  # nologin says so on stdout
+        detail=detail(boundary, stdout + b"\n" + stderr),  # nologin says so on stdout
         hint="log in there by hand: the account may be one that runs nothing, or a start-up file may end the shell",
     )
 

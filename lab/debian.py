@@ -217,8 +217,8 @@ class _Apt:
             check=False,
         )
         if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.startswith("E:")] or ["no reason given"]
-            raise Unavailable(f"{self.suite}: {said[0].removeprefix('E: ')}")
+            detail = [line for line in done.stderr.splitlines() if line.startswith("E:")] or ["no reason given"]
+            raise Unavailable(f"{self.suite}: {detail[0].removeprefix('E: ')}")
         return done.stdout
 
 

@@ -118,8 +118,8 @@ class Node:
         """
         done = subprocess.run(self.argv(argv, user=user), input=stdin, capture_output=True, check=False)
         if check and done.returncode:
-            said = done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()
-            raise LabError(f"{self.name}: {' '.join(argv)}: exit {done.returncode}: {said}")
+            detail = done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()
+            raise LabError(f"{self.name}: {' '.join(argv)}: exit {done.returncode}: {detail}")
         return done
 
     def ctr(

@@ -221,16 +221,16 @@ def _stream(
     """Pipe the archive into the node's import; raise LabError."""
     argv = node.argv(node.real_ctr_argv("images", "import", *flags, "-", namespace=namespace))
     with (
-        tempfile.TemporaryFile() as said,
-        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said) as ctr,
+        tempfile.TemporaryFile() as detail,
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=detail) as ctr,
     ):
         assert ctr.stdin
         with contextlib.suppress(BrokenPipeError):  # ctr's own words say why it stopped reading
             image.write_archive(ctr.stdin, names, blobs, bare_tags=bare_tags)
             ctr.stdin.close()
         if ctr.wait():
-            said.seek(0)
-            raise LabError(f"{node.name}: import of {names}: {said.read().decode(errors='replace').strip()}")
+            detail.seek(0)
+            raise LabError(f"{node.name}: import of {names}: {detail.read().decode(errors='replace').strip()}")
 
 
 def _split(name: str) -> tuple[str, str]:

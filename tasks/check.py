@@ -189,7 +189,7 @@ def _majority(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) 
 def _undecided(result: CheckResult, told: str) -> FerryError:
     error = Drift(
         f"{result.name} in namespace {result.namespace} has no digest that more than half of the hosts have",
-        said=told,
+        detail=told,
         hint="choose with --digest",
     )
     error.result = replace(result, verdict=UNDECIDED)
@@ -206,13 +206,13 @@ def _judge(
     if not (same or part):
         error = Drift(
             f"{result.name} in namespace {result.namespace} has another digest than expected",
-            said=f"here     {result.digest}\nexpected {expected}" + (f" (as on {holders})" if holders else ""),
+            detail=f"here     {result.digest}\nexpected {expected}" + (f" (as on {holders})" if holders else ""),
             hint="bring the right one here, or say which digest is right with --digest",
         )
     elif _foreign(result):
         error = PlatformMissing(
             f"{result.name} in namespace {result.namespace} has no content for this host's {result.platform}",
-            said=f"it is for {result.platforms}",
+            detail=f"it is for {result.platforms}",
             hint="pull or import one that is for this platform",
         )
     elif not result.complete:

@@ -28,7 +28,7 @@ from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.transfer.copy_request import Order, Parcel
+from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
@@ -39,7 +39,7 @@ ANY = "any"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ImageSelector:
     """What one ``--ref``, or one line of a map, asks for.
 
     Attributes:
@@ -65,7 +65,7 @@ class Request:
     """
 
     sources: tuple[str, ...]
-    wishes: tuple[Wish, ...]
+    selectors: tuple[ImageSelector, ...]
     namespace: str | None = None
     to_namespace: str | None = None
     platform: Platform | None = None
@@ -104,7 +104,7 @@ def parse(
     source = options.namespace(namespace)
     return Request(
         tuple(from_),
-        _wishes(tuple(ref or ()), as_, map),
+        _selectors(tuple(ref or ()), as_, map),
         namespace=source,
         to_namespace=options.namespace(to_namespace, "--to-namespace") or source,
         platform=options.platform(platform, every=all_platforms),
@@ -115,24 +115,24 @@ def parse(
     )
 
 
-def _wishes(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> tuple[Wish, ...]:
+def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> tuple[ImageSelector, ...]:
     if bool(refs) == bool(map_file):
         raise UsageError("copy needs one of: --ref REF, or --map FILE", hint="--ref may be repeated, and takes globs")
     if map_file:
         if as_:
             raise UsageError("--map and --as exclude each other", hint="the map's second column is the name")
-        return tuple(Wish(pair.src, pair.dst) for pair in read_map(Path(map_file), apart=True))
-    wishes = [Wish(ref, options.new_name(as_)) for ref in dict.fromkeys(refs)]
-    for wish in wishes:
-        if not (wish.is_glob or is_digest(wish.ref)):
-            Reference.parse(wish.ref)
-    if as_ and (len(wishes) > 1 or wishes[0].is_glob):
+        return tuple(ImageSelector(pair.src, pair.dst) for pair in read_map(Path(map_file), apart=True))
+    selectors = [ImageSelector(ref, options.new_name(as_)) for ref in dict.fromkeys(refs)]
+    for selector in selectors:
+        if not (selector.is_glob or is_digest(selector.ref)):
+            Reference.parse(selector.ref)
+    if as_ and (len(selectors) > 1 or selectors[0].is_glob):
         raise UsageError("--as is for one image", hint="name several apart with --map FILE")
-    return tuple(wishes)
+    return tuple(selectors)
 
 
 @dataclass(slots=True)
-class Stock:
+class SourceInventory:
     """What one possible source has.
 
     Attributes:
@@ -143,7 +143,7 @@ class Stock:
     facts: Facts
     listing: Listing
     content: Content
-    found: dict[Wish, tuple[Image, ...]] = field(default_factory=dict)
+    found: dict[ImageSelector, tuple[Image, ...]] = field(default_factory=dict)
 
     def has_whole(self, image: Image, request: Request) -> bool:
         """Whether all that is asked for of an image is here."""
@@ -176,7 +176,7 @@ class Stock:
 def copy(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Copy images from host to hosts over SSH: each blob is read once, and goes only where it is missing."""
     try:
-        order, source = _order(fleet, request)
+        copy_request, source = _copy_request(fleet, request)
     except UsageError:
         raise
     except FerryError as error:
@@ -185,23 +185,25 @@ def copy(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
         return dict.fromkeys(fleet.hosts, error)
     from ctr_ferry.transfer.copy import deliver
 
-    return deliver(fleet, order, source)
+    return deliver(fleet, copy_request, source)
 
 
-def _order(fleet: Fleet, request: Request) -> tuple[Order, Source]:
+def _copy_request(fleet: Fleet, request: Request) -> tuple[CopyRequest, Source]:
     """Looks at the possible sources, and settles what comes from where."""
     patterns = ["all"] if request.anywhere else request.sources
     looked = fleet.also(patterns, lambda host: _look(host, request))
-    stocks = [stock for stock in looked.values() if isinstance(stock, Stock)]
+    source_inventories = [
+        source_inventory for source_inventory in looked.values() if isinstance(source_inventory, SourceInventory)
+    ]
     troubles = {name: error for name, error in looked.items() if isinstance(error, FerryError)}
-    if not stocks:
+    if not source_inventories:
         raise _of_source(*next(iter(troubles.items())))
-    images = {wish: _resolve(wish, stocks, request, troubles) for wish in request.wishes}
-    parcels = tuple(_parcels(images))
-    used = _used(stocks, [parcel.image for parcel in parcels], request)
-    content = Content.merged(stock.content for stock in used)
-    order = Order(
-        parcels,
+    images = {selector: _resolve(selector, source_inventories, request, troubles) for selector in request.selectors}
+    image_copies = tuple(_image_copies(images))
+    used = _used(source_inventories, [image_copy.image for image_copy in image_copies], request)
+    content = Content.merged(source_inventory.content for source_inventory in used)
+    copy_request = CopyRequest(
+        image_copies,
         content,
         namespace=request.to_namespace,
         platform=request.platform,
@@ -210,35 +212,38 @@ def _order(fleet: Fleet, request: Request) -> tuple[Order, Source]:
         force=request.force,
         pin=request.pin,
     )
-    return order, _source(used, parcels, content)
+    return copy_request, _source(used, image_copies, content)
 
 
-def _look(host: Host, request: Request) -> Stock:
+def _look(host: Host, request: Request) -> SourceInventory:
     """One probe, the images' manifests, and those of indexes: three remote commands."""
     namespace = request.namespace or host.target.ctr.namespace
     facts = host.facts((namespace,))
     listing = facts.listings[namespace]
-    found = {wish: images for wish in request.wishes if (images := _fitting(wish, listing))}
+    found = {selector: images for selector in request.selectors if (images := _fitting(selector, listing))}
     tops = [image.digest for images in found.values() for image in images]
     content, _ = inspect.content(host, facts, namespace, tops, deep=True)
-    return Stock(host, facts, listing, content, found)
+    return SourceInventory(host, facts, listing, content, found)
 
 
-def _fitting(wish: Wish, listing: Listing) -> tuple[Image, ...]:
-    if wish.is_glob:
-        return listing.tagged(wish.ref)
-    image = listing.find(wish.ref)
+def _fitting(selector: ImageSelector, listing: Listing) -> tuple[Image, ...]:
+    if selector.is_glob:
+        return listing.tagged(selector.ref)
+    image = listing.find(selector.ref)
     return (image,) if image else ()
 
 
 def _of_source(name: str, error: FerryError) -> FerryError:
     """A source's trouble, said where a destination's outcome stands."""
     kind = SourceLost if isinstance(error, Unreachable) else type(error)
-    return kind(f"the source {name}: {error.message}", said=error.said, hint=error.hint)
+    return kind(f"the source {name}: {error.message}", detail=error.detail, hint=error.hint)
 
 
 def _resolve(
-    wish: Wish, stocks: Sequence[Stock], request: Request, troubles: Mapping[str, FerryError]
+    selector: ImageSelector,
+    source_inventories: Sequence[SourceInventory],
+    request: Request,
+    troubles: Mapping[str, FerryError],
 ) -> tuple[Image, ...]:
     """The images that a wish means: those of the first source that has them.
 
@@ -246,12 +251,12 @@ def _resolve(
         ImageNotFound: nobody has it.
         Drift: where any host will do, and they do not agree.
     """
-    named: dict[str, list[tuple[Stock, Image]]] = {}
-    for stock in stocks:
-        for image in stock.found.get(wish, ()):
-            named.setdefault(image.name if wish.is_glob else wish.ref, []).append((stock, image))
+    named: dict[str, list[tuple[SourceInventory, Image]]] = {}
+    for source_inventory in source_inventories:
+        for image in source_inventory.found.get(selector, ()):
+            named.setdefault(image.name if selector.is_glob else selector.ref, []).append((source_inventory, image))
     if not named:
-        raise _not_found(wish, stocks, troubles)
+        raise _not_found(selector, source_inventories, troubles)
     if not request.anywhere:
         return tuple(having[0][1] for having in named.values())
     tops = {name: _tops(having) for name, having in named.items()}
@@ -259,76 +264,95 @@ def _resolve(
         if len({image.digest for _, image in having}) > 1:
             raise Drift(
                 f"{name} is not the same image on all hosts",
-                said="\n".join(f"{stock.host.name} {image.digest}" for stock, image in having),
+                detail="\n".join(f"{source_inventory.host.name} {image.digest}" for source_inventory, image in having),
                 hint="say which one with --from HOST",
             )
     return tuple(having[0][1] for having in tops.values())
 
 
-def _tops(having: Sequence[tuple[Stock, Image]]) -> list[tuple[Stock, Image]]:
+def _tops(having: Sequence[tuple[SourceInventory, Image]]) -> list[tuple[SourceInventory, Image]]:
     """Without those who name one platform's manifest of an index that others name, as ctr 1.2 has to."""
     parts = {
         child.digest
-        for stock, image in having
-        if image.media_type in INDEXES and image.digest in stock.content.blobs
-        for child in stock.content.manifest(image.digest).children
+        for source_inventory, image in having
+        if image.media_type in INDEXES and image.digest in source_inventory.content.blobs
+        for child in source_inventory.content.manifest(image.digest).children
     }
     return [each for each in having if each[1].digest not in parts]
 
 
-def _not_found(wish: Wish, stocks: Sequence[Stock], troubles: Mapping[str, FerryError]) -> FerryError:
-    said = "\n".join(f"{name}: {error.message}" for name, error in troubles.items())
-    if len(stocks) > 1 or wish.is_glob:
-        where = ", ".join(stock.host.name for stock in stocks[:5])
-        return ImageNotFound(f"no source has an image {wish.ref} ({where})", said=said, hint="fab -H all find --match")
-    (stock,) = stocks
-    (error,) = inspect.not_found(stock.host, stock.facts, stock.listing, [wish.ref])
-    return _of_source(stock.host.name, error)
+def _not_found(
+    selector: ImageSelector, source_inventories: Sequence[SourceInventory], troubles: Mapping[str, FerryError]
+) -> FerryError:
+    detail = "\n".join(f"{name}: {error.message}" for name, error in troubles.items())
+    if len(source_inventories) > 1 or selector.is_glob:
+        where = ", ".join(source_inventory.host.name for source_inventory in source_inventories[:5])
+        return ImageNotFound(
+            f"no source has an image {selector.ref} ({where})", detail=detail, hint="fab -H all find --match"
+        )
+    (source_inventory,) = source_inventories
+    (error,) = inspect.not_found(
+        source_inventory.host, source_inventory.facts, source_inventory.listing, [selector.ref]
+    )
+    return _of_source(source_inventory.host.name, error)
 
 
-def _parcels(images: Mapping[Wish, Iterable[Image]]) -> Iterator[Parcel]:
+def _image_copies(images: Mapping[ImageSelector, Iterable[Image]]) -> Iterator[ImageCopy]:
     """Each image under the name that it gets.
 
     Raises:
         UsageError: where two would get one name, or one has no name that could be given.
     """
     taken: dict[str, str] = {}
-    for wish, found in images.items():
+    for selector, found in images.items():
         for image in found:
-            parcel = Parcel(image, _name(wish, image))
-            before = taken.setdefault(str(parcel.dst), image.digest)
+            image_copy = ImageCopy(image, _name(selector, image))
+            before = taken.setdefault(str(image_copy.dst), image.digest)
             if before != image.digest:
-                raise UsageError(f"two images would get the name {parcel.dst}", hint="name them apart with --map FILE")
-            yield parcel
+                raise UsageError(
+                    f"two images would get the name {image_copy.dst}", hint="name them apart with --map FILE"
+                )
+            yield image_copy
 
 
-def _name(wish: Wish, image: Image) -> Reference:
+def _name(selector: ImageSelector, image: Image) -> Reference:
     try:
         own = None if is_digest(image.name) else Reference.parse(image.name)
     except BadReference:
         own = None
-    if wish.dst:
-        return wish.dst if wish.dst.tag else wish.dst.with_tag((own and own.tag) or "latest")
+    if selector.dst:
+        return selector.dst if selector.dst.tag else selector.dst.with_tag((own and own.tag) or "latest")
     if not (own and own.tag) or own.digest:
         raise UsageError(f"{image.name} has no tag to be named by", hint="give a name with --as, or with --map")
     return own
 
 
-def _used(stocks: Sequence[Stock], images: Sequence[Image], request: Request) -> list[Stock]:
+def _used(
+    source_inventories: Sequence[SourceInventory], images: Sequence[Image], request: Request
+) -> list[SourceInventory]:
     """Where any host will do: the one that has all, or else all of them; as named otherwise."""
     if not request.anywhere:
-        return list(stocks)
-    whole = [stock for stock in stocks if all(stock.has_whole(image, request) for image in images)]
-    return whole[:1] or list(stocks)
+        return list(source_inventories)
+    whole = [
+        source_inventory
+        for source_inventory in source_inventories
+        if all(source_inventory.has_whole(image, request) for image in images)
+    ]
+    return whole[:1] or list(source_inventories)
 
 
-def _source(used: Sequence[Stock], parcels: Iterable[Parcel], content: Content) -> Source:
+def _source(used: Sequence[SourceInventory], image_copies: Iterable[ImageCopy], content: Content) -> Source:
     from ctr_ferry.transfer.sources import HostSource, Sources
 
-    sources = {stock.host.name: HostSource(stock.host, stock.facts, stock.listing.namespace) for stock in used}
+    sources = {
+        source_inventory.host.name: HostSource(
+            source_inventory.host, source_inventory.facts, source_inventory.listing.namespace
+        )
+        for source_inventory in used
+    }
     if len(sources) == 1:
         return next(iter(sources.values()))
-    tops = {parcel.image.digest: parcel.image.media_type for parcel in parcels}
+    tops = {image_copy.image.digest: image_copy.image.media_type for image_copy in image_copies}
     wanted: set[str] = set()
     for top, kind in tops.items():
         with suppress(HostError):  # what cannot be read is told of its image, by each host

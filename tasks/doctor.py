@@ -12,12 +12,12 @@ from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.health import Finding, Health, Visit
 from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.errors import FerryError, PermissionDenied, Unhealthy, Unreachable
-from ctr_ferry.oci.registry import REMEDIES, Seen
+from ctr_ferry.oci.registry import REMEDIES, RegistryState
 from ctr_ferry.report.outcome import Result, Status, Table, names
 from ctr_ferry.run.command import per_host
 
 if TYPE_CHECKING:
-    from ctr_ferry.registry.client import Sight
+    from ctr_ferry.registry.client import RegistryStatus
     from ctr_ferry.ssh.host import Host
 
 
@@ -108,7 +108,7 @@ def doctor(host: Host, request: Request) -> DoctorResult:
         found, cleaned = health.findings(visit), ""
         if request.clean:
             found, cleaned = _clean(host, visit, found)
-    found += [_registry(sight) for sight in client.look(host, host.target.registries)]
+    found += [_registry(registry_status) for registry_status in client.look(host, host.target.registries)]
     status = Status.CHANGED if cleaned else Status.OK
     result = DoctorResult(tuple(found), cleaned, status, everything=request.all)
     if ill := [finding.what for finding in found if finding.health is Health.FAIL]:
@@ -136,7 +136,7 @@ def _visit(host: Host) -> Visit | Finding:
         facts, answers = host.survey((), health.questions(host.target.ctr))
     except PermissionDenied as error:
         return Finding(
-            "sudo", Health.FAIL, f"{error.message} ({error.said})" if error.said else error.message, error.hint
+            "sudo", Health.FAIL, f"{error.message} ({error.detail})" if error.detail else error.message, error.hint
         )
     except Unreachable:
         raise
@@ -160,7 +160,7 @@ def _clean(host: Host, visit: Visit, found: list[Finding]) -> tuple[list[Finding
     answers = host.ask(health.clean(now.facts.ctr, host.target.ctr, now.held, now.files))
     still = health.left(health.parse_held(answers["held"].text), health.parse_files(answers["files"].text))
     if not answers["held"].ok or still:
-        failed = [failure(a, "leftovers").said for name, a in answers.items() if not a.ok]
+        failed = [failure(a, "leftovers").detail for name, a in answers.items() if not a.ok]
         todo = f"remove it by hand: {'; '.join(failed)}"
         return _with(found, Finding("leftovers", Health.FAIL, f"could not be removed: {still or now.left}", todo)), ""
     return _with(found, Finding("leftovers", Health.OK, f"removed {now.left}")), now.left
@@ -176,8 +176,17 @@ def _with(found: list[Finding], *others: Finding) -> list[Finding]:
     return [new.get(each.what, each) for each in found]
 
 
-def _registry(sight: Sight) -> Finding:
-    state = {Seen.OPEN: Health.OK, Seen.LOGIN: Health.OK, Seen.NOT_CHECKED: Health.WARN, Seen.NO_TIME: Health.WARN}
-    text = f"{sight.seen.value} ({sight.said})" if sight.said else sight.seen.value
-    what = f"registry {sight.registry.name}"
-    return Finding(what, state.get(sight.seen, Health.FAIL), text, REMEDIES.get(sight.seen, ""))
+def _registry(registry_status: RegistryStatus) -> Finding:
+    state = {
+        RegistryState.OPEN: Health.OK,
+        RegistryState.LOGIN: Health.OK,
+        RegistryState.NOT_CHECKED: Health.WARN,
+        RegistryState.NO_TIME: Health.WARN,
+    }
+    text = (
+        f"{registry_status.state.value} ({registry_status.detail})"
+        if registry_status.detail
+        else registry_status.state.value
+    )
+    what = f"registry {registry_status.registry.name}"
+    return Finding(what, state.get(registry_status.state, Health.FAIL), text, REMEDIES.get(registry_status.state, ""))

@@ -125,7 +125,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     if results and not any(isinstance(result, FindResult) and result.places for result in results):
         raise NothingFound(
             f"no image fits {request.match!r} on any host that answered",
-            said="\n".join(
+            detail="\n".join(
                 f"{host}: not read: {each}"
                 for host, answer in answers.items()
                 for each in (answer.unread if isinstance(answer, FindResult) else ())
@@ -164,7 +164,7 @@ def _look(host: Host, match: str) -> FindResult:
         try:
             found.append((socket, Listing.parse(namespace, answer.text)))
         except GarbledAnswer as error:
-            unread.append(f"{error.message} ({error.said}); {error.hint}")
+            unread.append(f"{error.message} ({error.detail}); {error.hint}")
     return FindResult(tuple(_places(facts, found, match)), tuple(unread))
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from ctr_ferry.errors import BadInventory
 from ctr_ferry.report.outcome import Table, View
-from ctr_ferry.run.command import at_desk
+from ctr_ferry.run.command import on_control_machine
 
 if TYPE_CHECKING:
-    from ctr_ferry.run.control_machine import Desk
+    from ctr_ferry.run.control_machine import ControlMachine
     from ctr_ferry.ssh.target import Target
 
 if TYPE_CHECKING:  # what reads inventories is no part of a listing
-    from ctr_ferry.inventory.selector import Roster
+    from ctr_ferry.inventory.selector import HostSelector
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +27,21 @@ def parse() -> Request:
     return Request()
 
 
-@at_desk(parse, help={})
-def hosts(desk: Desk, request: Request) -> View:  # noqa: ARG001
+@on_control_machine(parse, help={})
+def hosts(control_machine: ControlMachine, request: Request) -> View:  # noqa: ARG001
     """Show the inventory as ctr-ferry understands it: hosts, groups, how each is reached. Connects to nothing."""
-    roster = desk.roster
-    data = [_look(roster, name) for name in roster.names(desk.patterns or ("all",))]
+    selector = control_machine.selector
+    data = [_look(selector, name) for name in selector.names(control_machine.patterns or ("all",))]
     wrong = [f"{each['error']['kind']}: {each['error']['message']}" for each in data if "error" in each]
-    table = Table(("HOST", "ADDRESS", "GROUPS", "CTR", "GATEWAY"), tuple(map(_row, data)), (*roster.notes, *wrong))
-    return View({"inventory": str(roster.file), "hosts": data, "notes": roster.notes}, table)
+    table = Table(("HOST", "ADDRESS", "GROUPS", "CTR", "GATEWAY"), tuple(map(_row, data)), (*selector.notes, *wrong))
+    return View({"inventory": str(selector.file), "hosts": data, "notes": selector.notes}, table)
 
 
-def _look(roster: Roster, name: str) -> dict[str, Any]:
+def _look(selector: HostSelector, name: str) -> dict[str, Any]:
     """A host as data; one that cannot be worked with keeps no other from being shown."""
-    groups = roster.groups_of(name)
+    groups = selector.groups_of(name)
     try:
-        return _describe(roster.target(name), groups)
+        return _describe(selector.target(name), groups)
     except BadInventory as error:
         return {"host": name, "groups": groups, "error": error.to_json()}
 

@@ -135,6 +135,6 @@ def _rows(listing: Listing, match: str, answer: Answer) -> list[Row]:
     rows = []
     for image in listing.match(match):
         check = checked.get(image.name, checks.UNKNOWN)
-        said = check.complete, check.unpacked, check.status
-        rows.append(Row(image.name, listing.namespace, image.digest, image.size, image.platforms, *said))
+        detail = check.complete, check.unpacked, check.status
+        rows.append(Row(image.name, listing.namespace, image.digest, image.size, image.platforms, *detail))
     return rows

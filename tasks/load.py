@@ -19,7 +19,7 @@ from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.transfer import checksum
-from ctr_ferry.transfer.copy_request import Order, Parcel
+from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
 
 if TYPE_CHECKING:
     from ctr_ferry.oci.archive import Archive, Entry
@@ -31,12 +31,12 @@ class Request:
     """What the command line asks for, the archive read and checked before any host is touched.
 
     Attributes:
-        order: what is to be delivered, each image under the name that it gets.
+        copy_request: what is to be delivered, each image under the name that it gets.
     """
 
     file: Path
     archive: Archive
-    order: Order
+    copy_request: CopyRequest
 
 
 class ArchiveSource:
@@ -44,10 +44,10 @@ class ArchiveSource:
 
     Attributes:
         name: for messages.
-        lanes: how many may read at once.
+        readers: how many may read at once.
     """
 
-    lanes = 1
+    readers = 1
 
     def __init__(self, file: Path, found: Archive) -> None:
         self.name = str(file)
@@ -79,7 +79,7 @@ class ArchiveSource:
         try:
             yield
         except OSError as error:
-            raise SourceLost(f"{self.name} cannot be read any more", said=error.strerror or str(error)) from error
+            raise SourceLost(f"{self.name} cannot be read any more", detail=error.strerror or str(error)) from error
 
 
 def parse(
@@ -111,12 +111,12 @@ def parse(
     try:
         found = _read(file)
         images = _chosen(found.entries, ref or ())
-        parcels = _parcels(found, images, name)
+        image_copies = _image_copies(found, images, name)
         _check_platforms(found, images, wanted, every=all_platforms)
     except BadArchive as error:
-        raise BadArchive(f"{file}: {error.message}", said=error.said, hint=error.hint) from error
-    order = Order(
-        parcels,
+        raise BadArchive(f"{file}: {error.message}", detail=error.detail, hint=error.hint) from error
+    copy_request = CopyRequest(
+        image_copies,
         _content(found),
         where,
         wanted,
@@ -125,7 +125,7 @@ def parse(
         force=force,
         pin=pin,
     )
-    return Request(file, found, order)
+    return Request(file, found, copy_request)
 
 
 def _content(archive: Archive) -> Content:
@@ -146,7 +146,7 @@ def _read(file: Path) -> Archive:
                 if is_it != expected:
                     raise BadArchive(
                         f"it is not the file that {file.name}.sha256 tells of",
-                        said=f"told {expected}\nis   {is_it}",
+                        detail=f"told {expected}\nis   {is_it}",
                         hint="copy it again",
                     )
             return archive.read(opened)
@@ -163,7 +163,7 @@ def _chosen(entries: Sequence[Entry], refs: Sequence[str]) -> tuple[Entry, ...]:
         fit = [entry for entry in entries if _fits(entry, ref)]
         if not fit:
             names = ", ".join(dict.fromkeys(entry.name or entry.target.digest for entry in entries))
-            raise BadArchive(f"it has no image {ref}", said=f"it has {names}")
+            raise BadArchive(f"it has no image {ref}", detail=f"it has {names}")
         chosen |= dict.fromkeys(fit)
     return tuple(chosen)
 
@@ -177,7 +177,7 @@ def _fits(entry: Entry, ref: str) -> bool:
     return entry.name == str(reference if reference.tag or reference.digest else reference.with_tag("latest"))
 
 
-def _parcels(found: Archive, images: Sequence[Entry], name: Reference | None) -> tuple[Parcel, ...]:
+def _image_copies(found: Archive, images: Sequence[Entry], name: Reference | None) -> tuple[ImageCopy, ...]:
     """Each image under the name that it gets."""
     if name:
         targets = {entry.target for entry in images}
@@ -185,12 +185,12 @@ def _parcels(found: Archive, images: Sequence[Entry], name: Reference | None) ->
             raise UsageError(
                 f"--as is for one image, and there are {len(targets)}", hint="choose one of them with --ref"
             )
-        return (Parcel(_listed(found, images[0]), name if name.tag else name.with_tag("latest")),)
+        return (ImageCopy(_listed(found, images[0]), name if name.tag else name.with_tag("latest")),)
     if nameless := [entry.target.digest for entry in images if not entry.name]:
         raise BadArchive(
-            "it does not name its image", said="\n".join(nameless), hint="say what it is to be called with --as REF"
+            "it does not name its image", detail="\n".join(nameless), hint="say what it is to be called with --as REF"
         )
-    return tuple(Parcel(_listed(found, entry), Reference.parse(entry.name)) for entry in images)
+    return tuple(ImageCopy(_listed(found, entry), Reference.parse(entry.name)) for entry in images)
 
 
 def _check_platforms(found: Archive, images: Sequence[Entry], wanted: Platform | None, *, every: bool) -> None:
@@ -201,13 +201,13 @@ def _check_platforms(found: Archive, images: Sequence[Entry], wanted: Platform |
             manifests = tuple(each for each in manifests if found.platform(each) == wanted)
             if not manifests:
                 raise BadArchive(
-                    f"{entry.name or 'its image'} is not for {wanted}", said=", ".join(_platforms(found, entry))
+                    f"{entry.name or 'its image'} is not for {wanted}", detail=", ".join(_platforms(found, entry))
                 )
         absent = [digest for each in manifests for digest in found.absent(each)]
         if absent and (every or wanted):
             raise BadArchive(
                 f"{entry.name or 'its image'}: blobs of {wanted or 'some platforms'} are not in the archive",
-                said="\n".join(absent[:10]),
+                detail="\n".join(absent[:10]),
                 hint="it was saved without them: leave the option out, or save it with --all-platforms",
             )
 
@@ -243,4 +243,4 @@ def load(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Take an archive's images to hosts; each gets only the blobs that it lacks, checked before they leave."""
     from ctr_ferry.transfer.copy import deliver
 
-    return deliver(fleet, request.order, ArchiveSource(request.file, request.archive))
+    return deliver(fleet, request.copy_request, ArchiveSource(request.file, request.archive))

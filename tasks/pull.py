@@ -26,7 +26,7 @@ from ctr_ferry.errors import (
 )
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
-from ctr_ferry.images.roll_back import take_back
+from ctr_ferry.images.roll_back import remove_names
 from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.registry import credentials
@@ -141,7 +141,7 @@ class Job:
     """One image on its way to one host."""
 
     def __init__(self, host: Host, request: Request) -> None:
-        from ctr_ferry.registry.push_pull import Carrier, There
+        from ctr_ferry.registry.push_pull import RegistryTransfer, There
 
         self.host, self.request, self.name = host, request, str(request.reference)
         self.namespace = request.namespace or host.target.ctr.namespace
@@ -157,7 +157,7 @@ class Job:
                 f"ctr {self.facts.client} pulls the host's own platform alone",
                 hint="leave --platform and --all-platforms out",
             )
-        self.carrier = Carrier(host, self.facts, request.reference)
+        self.transfer = RegistryTransfer(host, self.facts, request.reference)
         self.there = There(None)
         self.notices: tuple[str, ...] = ()
         self.previous = ""
@@ -169,9 +169,9 @@ class Job:
         Raises:
             FerryError.
         """
-        self.there = self.carrier.look()
+        self.there = self.transfer.look()
         if not self.there.target and not self.there.unknown:
-            raise self.carrier.missing()
+            raise self.transfer.missing()
         self._refuse_moved_tag()
         if self.existing and self.existing.digest == self.wanted and (found := self._whole()):
             return found
@@ -181,7 +181,7 @@ class Job:
         method = "stage" if self.moves else "pull"
         every = self.request.all_platforms
         platform = None if every else self.request.platform or self.facts.platform
-        size, self.notices = self.carrier.weigh(self.room, platform)
+        size, self.notices = self.transfer.weigh(self.room, platform)
         if self.host.dry_run:
             return self._result(self.wanted or "", Status.CHANGED, method, size=size)
         return self._pull(method)
@@ -200,7 +200,7 @@ class Job:
         if self.request.digest and self.there.digest and self.there.digest != self.request.digest:
             raise Drift(
                 f"{self.name} points at another digest in the registry than it should",
-                said=f"there  {self.there.digest}\nwanted {self.request.digest}",
+                detail=f"there  {self.there.digest}\nwanted {self.request.digest}",
                 hint="find out who moved it; or pull by digest: --ref "
                 f"{self.request.reference.repository}@{self.request.digest}",
             )
@@ -211,7 +211,7 @@ class Job:
         if not self.request.force:
             raise ReferenceExists(
                 f"{self.name} exists in namespace {self.namespace} with another digest than the registry's",
-                said=f"there    {self.existing.digest}\nregistry {self.wanted or self.there.unknown}",
+                detail=f"there    {self.existing.digest}\nregistry {self.wanted or self.there.unknown}",
                 hint="add --force to let the name point at what comes",
             )
         target, able = self.there.target, self.facts.ctr.capabilities
@@ -219,7 +219,7 @@ class Job:
         if target is None or partial or (self._only and not able.import_platform):
             raise MethodUnsupported(
                 f"{self.name} cannot be moved on this host without losing what it was, should the pull fail",
-                said=self.there.unknown or f"ctr {self.facts.client} cannot name an index with absent platforms",
+                detail=self.there.unknown or f"ctr {self.facts.client} cannot name an index with absent platforms",
                 hint="take the name away first, with remove",
             )
 
@@ -286,7 +286,7 @@ class Job:
 
     def _pull(self, method: str) -> PullResult:
         began = time.monotonic()
-        answers = self.carrier.carry(self._script, "pull", {})
+        answers = self.transfer.run(self._script, "pull", {})
         seconds = time.monotonic() - began
         was = naming.was(self._place, answers).get(self.name)
         now = Listing.parse(self.namespace, required(answers["verify"], "verify").text).get(self.name)
@@ -298,7 +298,7 @@ class Job:
         kept = bool(numbers(answers["kept"]))
         error = self._judge(now, content, answers)
         if error and now and kept and not self.existing:
-            take_back(self.host, self.facts.ctr, self.before, [self.name], {now.digest})
+            remove_names(self.host, self.facts.ctr, self.before, [self.name], {now.digest})
         if error := error or (None if kept or self.taken else unproved(self.name)):
             raise error
         assert now  # noqa: S101
@@ -328,7 +328,7 @@ class Job:
         pulled = push_pull.pull(
             ctr,
             namespace,
-            self.carrier.route,
+            self.transfer.route,
             str(stage or self.name),
             platform=request.platform,
             all_platforms=request.all_platforms,
@@ -339,20 +339,20 @@ class Job:
         was = f"was=$({ctr.images(namespace, self.name)})\n" if self.moves else ""
         last = f" && {self._follow(stage)}" if stage else ""
         moment = "" if ctr.capabilities.tag else f"{naming.MOMENT}\n"
-        given, records = self._given(stage), Records(ctr, namespace) if place.managed else None
-        undo = roll_back.undo(ctr, namespace, [given], records, managed=place.managed)
+        given, records = self._given(stage), Records(ctr, namespace) if place.cri_managed else None
+        undo = roll_back.undo(ctr, namespace, [given], records, cri_managed=place.cri_managed)
         return Script(
             {
                 "pull": f"{was}{first}\n{{ {pulled}; }}{last}\nnamed_0=$?; (exit $named_0)",
                 **({"was": "printf '%s\\n' \"$was\""} if self.moves else {}),
                 "verify": moment + naming.verify(place, filter(None, (self.name, given.stage))),
                 "check": naming.check(place, self.name),
-                "kept": roll_back.kept([given], managed=place.managed),
+                "kept": roll_back.kept([given], cri_managed=place.cri_managed),
                 "top": ctr.document(namespace, self.wanted) if self.wanted else "false",
                 "visible": ctr.digests(namespace),
             },
             records.before if records else "",
-            cleanup=f"{undo}\n{self.carrier.route.cleanup}",
+            cleanup=f"{undo}\n{self.transfer.route.cleanup}",
         )
 
     def _given(self, stage: Reference | None) -> Given:
@@ -364,9 +364,9 @@ class Job:
 
     @property
     def _place(self) -> Place:
-        managed = self.namespace == "k8s.io" and self.facts.cri
+        cri_managed = self.namespace == "k8s.io" and self.facts.cri
         owner = f"ctr-ferry.{self.host.run_id}"
-        return Place(self.facts.ctr, self.namespace, self.namespace, self.facts.content_root, owner, managed)
+        return Place(self.facts.ctr, self.namespace, self.namespace, self.facts.content_root, owner, cri_managed)
 
     def _follow(self, stage: Reference) -> str:
         """The name follows the one that was pulled, which is whole by then; one that is right already stays."""
@@ -392,14 +392,14 @@ class Job:
 
     def _judge(self, now: Image | None, content: Content, answers: Mapping[str, Answer]) -> FerryError | None:
         if not answers["pull"].ok and not is_taken(answers["pull"], self.name):
-            return self.carrier.failure(answers["pull"])
+            return self.transfer.failure(answers["pull"])
         verdict = judge(
             self.name,
             self.wanted or (now.digest if now else ""),
             answers["pull"],
             now,
             namespace=self.namespace,
-            managed=self._place.managed,
+            cri_managed=self._place.cri_managed,
             tolerant=False,
             fresh=self.existing is None and self._stage is not None,
         )

@@ -26,7 +26,7 @@ from ctr_ferry.images import inspect
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.registry import credentials
-from ctr_ferry.registry.push_content import Cargo, choose
+from ctr_ferry.registry.push_content import PushContent, choose
 from ctr_ferry.report.outcome import Result, Status, names
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -144,7 +144,7 @@ class Job:
     """One image of one host on its way."""
 
     def __init__(self, host: Host, request: Request) -> None:
-        from ctr_ferry.registry.push_pull import Carrier
+        from ctr_ferry.registry.push_pull import RegistryTransfer
 
         self.host, self.request = host, request
         self.namespace = request.namespace or host.target.ctr.namespace
@@ -154,7 +154,7 @@ class Job:
         if not found:
             raise inspect.not_found(host, self.facts, here, [request.ref])[0]
         self.image: Image = found
-        self.carrier = Carrier(host, self.facts, self._target())
+        self.transfer = RegistryTransfer(host, self.facts, self._target())
 
     def _target(self) -> Reference:
         if not self.request.target and is_digest(self.image.name):
@@ -173,7 +173,7 @@ class Job:
         Raises:
             FerryError: also where the name there stands for something else.
         """
-        self.cargo = choose(
+        self.pushed = choose(
             self.host,
             self.facts,
             self.namespace,
@@ -181,7 +181,7 @@ class Job:
             self.request.platform,
             all_platforms=self.request.all_platforms,
         )
-        self.there = self.carrier.look(self.cargo.sizes if alone else None)
+        self.there = self.transfer.look(self.pushed.sizes if alone else None)
         self._decide()
         return self._result(Status.OK, "")  # so that a run that is cut off now tells of no change
 
@@ -192,13 +192,13 @@ class Job:
             FerryError.
         """
         if not alone and not self.host.dry_run:
-            self.there = self.carrier.look(self.cargo.sizes)
+            self.there = self.transfer.look(self.pushed.sizes)
         if done := self._decide():
             return done
         method = self._method()
         if self.host.dry_run:
-            return self._result(Status.CHANGED, method, notices=(self._would_move(self.cargo),))
-        return self._push(self.cargo, method, self.there)
+            return self._result(Status.CHANGED, method, notices=(self._would_move(self.pushed),))
+        return self._push(self.pushed, method, self.there)
 
     def verify(self, result: PushResult) -> PushResult:
         """Asks the registry once more, when all hosts are done.
@@ -207,7 +207,7 @@ class Job:
             FerryError: with the result.
         """
         try:
-            self._verify(self.carrier.look(), self.cargo)
+            self._verify(self.transfer.look(), self.pushed)
         except FerryError as error:
             error.result = result
             raise
@@ -220,74 +220,80 @@ class Job:
             ReferenceExists, MethodUnsupported: the name there is not to be moved.
         """
         there = self.there
-        if there.digest == self.cargo.target.digest:
+        if there.digest == self.pushed.target.digest:
             return self._result(Status.UNCHANGED, "", notices=("the registry has it already, with this digest",))
         if there.digest == self.image.digest and not self.request.platform:
-            self.cargo = Cargo(Descriptor(self.image.media_type, self.image.digest, 0))
+            self.pushed = PushContent(Descriptor(self.image.media_type, self.image.digest, 0))
             return self._result(Status.UNCHANGED, "", notices=("the registry has the whole index already",))
         if there.digest and not self.request.force:
             raise ReferenceExists(
-                f"{self.carrier.reference} exists in the registry with another digest",
-                said=f"there {there.digest}\nhere  {self.cargo.target.digest}",
+                f"{self.transfer.reference} exists in the registry with another digest",
+                detail=f"there {there.digest}\nhere  {self.pushed.target.digest}",
                 hint="push it under another name with --as, or add --force to let the name there point at this one",
             )
         if there.unknown and not self.request.force:
             raise MethodUnsupported(
-                f"it cannot be known whether {self.carrier.reference} is something else in the registry",
-                said=there.unknown,
+                f"it cannot be known whether {self.transfer.reference} is something else in the registry",
+                detail=there.unknown,
                 hint="let this host ask it, or add --force to push whatever the name there points at",
             )
         return None
 
     def _method(self) -> str:
-        if not self.cargo.part:
+        if not self.pushed.part:
             return "push"
         return "platform" if self.facts.ctr.capabilities.push_platform else "stage"
 
-    def _would_move(self, cargo: Cargo) -> str:
-        return f"would move up to {sum((cargo.sizes or {}).values())} bytes"
+    def _would_move(self, pushed: PushContent) -> str:
+        return f"would move up to {sum((pushed.sizes or {}).values())} bytes"
 
-    def _push(self, cargo: Cargo, method: str, before: There) -> PushResult:
+    def _push(self, pushed: PushContent, method: str, before: There) -> PushResult:
         def script(terminal: str | None) -> Script:
-            return self._script(cargo, method, terminal)
+            return self._script(pushed, method, terminal)
 
         began = time.monotonic()
-        answers = self.carrier.carry(script, "push", cargo.sizes or {})
+        answers = self.transfer.run(script, "push", pushed.sizes or {})
         seconds = time.monotonic() - began
         if not answers["push"].ok:
-            raise self.carrier.failure(answers["push"])
-        there = self.carrier.look()
-        self._verify(there, cargo)
+            raise self.transfer.failure(answers["push"])
+        there = self.transfer.look()
+        self._verify(there, pushed)
         notices = [f"{before.present} of its bytes were there already"] if before.present else []
         return self._result(
             Status.CHANGED, method, there, seconds=seconds, present=before.present, notices=tuple(notices)
         )
 
-    def _script(self, cargo: Cargo, method: str, terminal: str | None) -> Script:
+    def _script(self, pushed: PushContent, method: str, terminal: str | None) -> Script:
         from ctr_ferry.ctr import push_pull
 
-        route, remote, local, before, cleanup = self.carrier.route, str(self.carrier.reference), self.image.name, "", ""
+        route, remote, local, before, cleanup = (
+            self.transfer.route,
+            str(self.transfer.reference),
+            self.image.name,
+            "",
+            "",
+        )
         if method == "stage":
             stage = Reference("ctr-ferry.invalid", route.owner.lower(), "0")
-            foreign = cargo.part != self.facts.platform
-            step, cleanup = push_pull.stage(self._place, local, stage, cargo.target, foreign=foreign)
+            foreign = pushed.part != self.facts.platform
+            step, cleanup = push_pull.stage(self._place, local, stage, pushed.target, foreign=foreign)
             before, local = f"{{ {step}; }} >/dev/null && ", str(stage)
-        by_flag = cargo.part if method == "platform" else None
+        by_flag = pushed.part if method == "platform" else None
         names = (remote, local)
         push = push_pull.push(self.facts.ctr, self.namespace, route, names, platform=by_flag, terminal=terminal)
         return Script({"push": before + push}, cleanup="\n".join(filter(None, (route.cleanup, cleanup))))
 
     @property
     def _place(self) -> Place:
-        managed = self.namespace == "k8s.io" and self.facts.cri
-        owner, root = self.carrier.route.owner, self.facts.content_root
-        return Place(self.facts.ctr, self.namespace, self.namespace, root, owner, managed)
+        cri_managed = self.namespace == "k8s.io" and self.facts.cri
+        owner, root = self.transfer.route.owner, self.facts.content_root
+        return Place(self.facts.ctr, self.namespace, self.namespace, root, owner, cri_managed)
 
-    def _verify(self, there: There, cargo: Cargo) -> None:
-        if not there.unknown and there.digest != cargo.target.digest:
+    def _verify(self, there: There, pushed: PushContent) -> None:
+        if not there.unknown and there.digest != pushed.target.digest:
             raise VerifyFailed(
-                f"ctr reports success, but the registry has something else under {self.carrier.reference}",
-                said=f"there {there.digest or 'nothing'}\nwanted {cargo.target.digest}",
+                f"ctr reports success, but the registry has something else under {self.transfer.reference}",
+                detail=f"there {there.digest or 'nothing'}\nwanted {pushed.target.digest}",
                 hint="somebody else pushes to that name; look again, then run it again",
             )
 
@@ -301,22 +307,22 @@ class Job:
         present: int | None = None,
         notices: tuple[str, ...] = (),
     ) -> PushResult:
-        unknown, cargo = there.unknown if there else "", self.cargo
+        unknown, pushed = there.unknown if there else "", self.pushed
         return PushResult(
-            str(self.carrier.reference),
+            str(self.transfer.reference),
             self.image.name,
             self.namespace,
-            cargo.target.digest,
+            pushed.target.digest,
             self.image.digest,
             status,
             self.facts.client,
             method,
-            sum(cargo.sizes.values()) if cargo.sizes else None,
+            sum(pushed.sizes.values()) if pushed.sizes else None,
             present,
             round(seconds, 3),
             "unverified" if unknown else "digest",
             unknown,
-            (*cargo.notices, *notices),
+            (*pushed.notices, *notices),
             self.there.digest if status is Status.CHANGED else None,
         )
 
@@ -366,14 +372,14 @@ def _at_odds(jobs: Mapping[str, Job]) -> dict[str, Drift]:
     """The error of every host whose name in the registry another host would give another digest."""
     goals: dict[str, dict[str, list[str]]] = {}
     for host, job in jobs.items():
-        goals.setdefault(str(job.carrier.reference), {}).setdefault(job.cargo.target.digest, []).append(host)
+        goals.setdefault(str(job.transfer.reference), {}).setdefault(job.pushed.target.digest, []).append(host)
     errors = {}
     for reference, digests in goals.items():
-        said = "\n".join(f"{digest} on {names(hosts, every=True)}" for digest, hosts in digests.items())
+        detail = "\n".join(f"{digest} on {names(hosts, every=True)}" for digest, hosts in digests.items())
         for host in [each for hosts in digests.values() for each in hosts] if len(digests) > 1 else ():
             errors[host] = Drift(
                 f"{reference} would get {len(digests)} digests from these hosts; none was pushed",
-                said=said,
+                detail=detail,
                 hint="push it from one host, or from each under a name of its own with --as",
             )
     return errors

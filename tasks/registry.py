@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ctr_ferry.errors import FerryError, RegistryError, UsageError
-from ctr_ferry.oci.registry import REMEDIES, Registry, Seen
+from ctr_ferry.oci.registry import REMEDIES, Registry, RegistryState
 from ctr_ferry.registry import credentials
 from ctr_ferry.report.outcome import Result, Status, Table, names
 from ctr_ferry.run.command import per_host
 
 if TYPE_CHECKING:
-    from ctr_ferry.registry.client import Sight
+    from ctr_ferry.registry.client import RegistryStatus
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.ssh.target import Target
 
-_WELL = (Seen.OPEN, Seen.LOGIN)
-_UNSURE = (Seen.NOT_CHECKED, Seen.NO_TIME)
+_WELL = (RegistryState.OPEN, RegistryState.LOGIN)
+_UNSURE = (RegistryState.NOT_CHECKED, RegistryState.NO_TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrySight:
+class RegistryRow:
     """One registry from one host.
 
     Attributes:
@@ -49,16 +49,23 @@ class RegistrySight:
     todo: str
 
     @classmethod
-    def of(cls, sight: Sight) -> RegistrySight:
+    def of(cls, registry_status: RegistryStatus) -> RegistryRow:
         """From what was seen."""
-        seen, auth = sight.seen, sight.auth
-        health = "ok" if seen in _WELL else "warn" if seen in _UNSURE else "fail"
-        login = {Seen.OPEN: True, Seen.UNAUTHORIZED: False}.get(seen) if auth else None
-        text = f"{seen.value}, the login works" if login else seen.value
-        text += f" ({sight.said})" if sight.said else ""
-        seconds = round(sight.seconds, 3) if sight.seconds else None
+        state, auth = registry_status.state, registry_status.auth
+        health = "ok" if state in _WELL else "warn" if state in _UNSURE else "fail"
+        login = {RegistryState.OPEN: True, RegistryState.UNAUTHORIZED: False}.get(state) if auth else None
+        text = f"{state.value}, the login works" if login else state.value
+        text += f" ({registry_status.detail})" if registry_status.detail else ""
+        seconds = round(registry_status.seconds, 3) if registry_status.seconds else None
         return cls(
-            sight.registry.name, sight.registry.scheme, health, text, auth, login, seconds, REMEDIES.get(seen, "")
+            registry_status.registry.name,
+            registry_status.registry.scheme,
+            health,
+            text,
+            auth,
+            login,
+            seconds,
+            REMEDIES.get(state, ""),
         )
 
 
@@ -66,7 +73,7 @@ class RegistrySight:
 class RegistryResult:
     """One host's registries."""
 
-    registries: tuple[RegistrySight, ...]
+    registries: tuple[RegistryRow, ...]
 
     @property
     def status(self) -> Status:
@@ -109,10 +116,10 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
             key = (each.registry, each.health, each.text, each.auth or "-", each.todo)
             rows.setdefault(key, []).append((host, each.seconds))
     cells = []
-    for (registry, health, text, auth, todo), seen in rows.items():
-        slowest = max((seconds for _, seconds in seen if seconds), default=None)
+    for (registry, health, text, auth, todo), state in rows.items():
+        slowest = max((seconds for _, seconds in state if seconds), default=None)
         time = f"{slowest * 1000:.0f} ms" if slowest else "-"
-        cells.append((registry, names(host for host, _ in seen), health, auth, time, text, todo))
+        cells.append((registry, names(host for host, _ in state), health, auth, time, text, todo))
     columns = ("REGISTRY", "HOSTS", "STATUS", "AUTH", "ANSWER", "SEEN", "WHAT TO DO")
     return Table(columns, tuple(sorted(cells, key=lambda row: row[0])))
 
@@ -128,8 +135,8 @@ def registry(host: Host, request: Request) -> RegistryResult:
     """Look at the inventory's registries as each host sees them: name, connection, TLS, login, time."""
     from ctr_ferry.registry.client import look
 
-    sights = look(host, _chosen(host.target, request), credentials.login, errands=True)
-    result = RegistryResult(tuple(RegistrySight.of(sight) for sight in sights))
+    registry_statuses = look(host, _chosen(host.target, request), credentials.login, allow_curl=True)
+    result = RegistryResult(tuple(RegistryRow.of(registry_status) for registry_status in registry_statuses))
     if ill := [each.registry for each in result.registries if each.health == "fail"]:
         raise RegistryError(
             f"not to be worked with from here: {', '.join(ill)}", hint="do as the table says", result=result

@@ -201,7 +201,7 @@ def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request)
         refused = UsageError(f"{what} would be removed, and nothing was", hint="answer y, or add --yes")
     else:
         hint = "look at it, then add --yes"
-        refused = UsageError(f"{what} would be removed, and nothing was", said=shown, hint=hint)
+        refused = UsageError(f"{what} would be removed, and nothing was", detail=shown, hint=hint)
     for host in fleet:
         host.mark_failed()  # later commands of this line may stand on it
     raise refused
@@ -256,7 +256,7 @@ def _decide(made: Plan, wanted: Wanted, last: frozenset[str], *, force: bool) ->
 def _in_use(image: Image, namespace: str, users: Sequence[str]) -> InUse:
     return InUse(
         f"a container uses the image of {shown_name(image.name)}, which would have no name left in {namespace}",
-        said="\n".join(f"container {user}" for user in users[:5]),
+        detail="\n".join(f"container {user}" for user in users[:5]),
         hint="remove the container first, or add --force",
     )
 
@@ -293,7 +293,7 @@ def _remove(host: Host, made: Plan) -> None:
         if answers["remove"].exit == ctr_remove.TAKEN_UP:
             error: FerryError = InUse(
                 f"a container came to use what was to go in namespace {made.here.namespace}; nothing was removed",
-                said=shell.tail(answers["remove"].stderr),
+                detail=shell.tail(answers["remove"].stderr),
                 hint="look again, and run it again",
             )
         elif not answers["remove"].ok:
@@ -301,7 +301,7 @@ def _remove(host: Host, made: Plan) -> None:
         else:
             error = VerifyFailed(
                 f"ctr reports success, but {shown_name(left[0])} is there",
-                said=shell.tail(answers["remove"].stderr),
+                detail=shell.tail(answers["remove"].stderr),
                 hint="somebody else may give that name again; look at it, and run it again",
             )
         made.fail(each, error)

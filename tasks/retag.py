@@ -181,7 +181,7 @@ class Plan:
     existing: Image | None
     target: Descriptor | None = None
     error: FerryError | None = None
-    twin: Plan | None = None
+    duplicate_of: Plan | None = None
 
     @property
     def open(self) -> bool:
@@ -224,7 +224,7 @@ class Job:
             from_namespace=here,
             content_root=self.facts.content_root,
             owner=f"ctr-ferry.{host.run_id}",
-            managed=there == "k8s.io" and self.facts.cri,
+            cri_managed=there == "k8s.io" and self.facts.cri,
         )
         self.content = Content()
         self.visible_there: frozenset[str] = frozenset()
@@ -277,7 +277,7 @@ class Job:
             if others := [rival.source.name for rival in rivals if rival.source.digest != plan.source.digest]:
                 plan.fail(_collision(f"{plan.source.name} and {others[0]} would both become {plan.dst}"))
             elif any(self.plans.index(rival) < self.plans.index(plan) for rival in rivals) and plan.open:
-                plan.twin = rivals[0]
+                plan.duplicate_of = rivals[0]
                 plan.unchanged(f"the same image gets that name from {rivals[0].source.name}")
             elif plan.open and plan.report.dst in sources:
                 plan.fail(_collision(f"{plan.dst} is the source of another line"))
@@ -401,7 +401,7 @@ class Job:
                 answers[f"name-{number}"],
                 now.get(plan.report.dst),
                 namespace=now.namespace,
-                managed=self.place.managed,
+                cri_managed=self.place.cri_managed,
                 tolerant=self.facts.ctr.capabilities.oci_name and namings[number].foreign,
                 fresh=plan.existing is None,
             )
@@ -416,8 +416,8 @@ class Job:
 
     def _result(self) -> RetagResult:
         for plan in self.plans:
-            if plan.twin and plan.twin.error:
-                plan.fail(plan.twin.error)
+            if plan.duplicate_of and plan.duplicate_of.error:
+                plan.fail(plan.duplicate_of.error)
         errors = [plan.error for plan in self.plans if plan.error]
         not_found = (
             inspect.not_found(self.host, self.facts, self.here, [m.src for m in self.missing]) if self.missing else []

@@ -103,5 +103,5 @@ class Clip:
 
 def _require_ok(answer: Answer, otherwise: str) -> None:
     if not answer.ok:
-        said = "\n".join(part.rstrip() for part in (answer.text, answer.stderr) if part.strip())
-        raise CommandFailed(otherwise, said=said, result=RunResult(answer.exit, answer.text, answer.stderr))
+        detail = "\n".join(part.rstrip() for part in (answer.text, answer.stderr) if part.strip())
+        raise CommandFailed(otherwise, detail=detail, result=RunResult(answer.exit, answer.text, answer.stderr))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ctr_ferry.errors import UsageError
 from ctr_ferry.report.outcome import Status, Table, View
-from ctr_ferry.run.command import at_desk
+from ctr_ferry.run.command import on_control_machine
 
 if TYPE_CHECKING:
     from ctr_ferry.report.record import Run
-    from ctr_ferry.run.control_machine import Desk
+    from ctr_ferry.run.control_machine import ControlMachine
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ def parse(*, last: str | None = None) -> Request:
     return Request(int(last or 20))
 
 
-@at_desk(parse, help={"last": "How many, the newest ones (default 20)."})
-def runs(desk: Desk, request: Request) -> View:
+@on_control_machine(parse, help={"last": "How many, the newest ones (default 20)."})
+def runs(control_machine: ControlMachine, request: Request) -> View:
     """List past runs: when, which commands, how many hosts ended how. Their records are in runs/."""
-    found = desk.runs.all()[-request.last :]
+    found = control_machine.runs.all()[-request.last :]
     data = [_summary(run) for run in found]
     rows = tuple(
         (
@@ -50,7 +50,7 @@ def runs(desk: Desk, request: Request) -> View:
         )
         for each in data
     )
-    notes = () if rows else (f"there are no runs in {desk.runs.root}",)
+    notes = () if rows else (f"there are no runs in {control_machine.runs.root}",)
     return View(data, Table(("RUN", "COMMANDS", "HOSTS", "OUTCOMES", "TIME", "END"), rows, notes))
 
 

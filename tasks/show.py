@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ctr_ferry.errors import UsageError
 from ctr_ferry.report.outcome import View, error_lines
-from ctr_ferry.run.command import at_desk
+from ctr_ferry.run.command import on_control_machine
 
 if TYPE_CHECKING:
     from ctr_ferry.report.record import Run
-    from ctr_ferry.run.control_machine import Desk
+    from ctr_ferry.run.control_machine import ControlMachine
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def parse(*, run: str | None = None, host: str | None = None, log: bool = False)
     return Request(run or "last", host, log)
 
 
-@at_desk(
+@on_control_machine(
     parse,
     help={
         "run": "Its id, or a beginning or end of it that no other run has (default: the last run).",
@@ -37,9 +37,9 @@ def parse(*, run: str | None = None, host: str | None = None, log: bool = False)
         "log": "Every remote command with what it said.",
     },
 )
-def show(desk: Desk, request: Request) -> View:
+def show(control_machine: ControlMachine, request: Request) -> View:
     """Show one past run: what it did on every host; with --log every remote command, with --json run.json itself."""
-    run = desk.runs.find(request.run)
+    run = control_machine.runs.find(request.run)
     if request.host and request.host not in run.data["hosts"]:
         raise UsageError(f"run {run.id} had no host {request.host!r}", hint=f"it had {', '.join(run.data['hosts'])}")
     if request.log:

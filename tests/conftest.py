@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ferry import Fab, Stage
 from forkserver import ForkServer
-from registry_scene import Market
+from registry_scene import RegistryScene
 
 from lab import debian
 from lab.fleet import STATE, Fleet, Node
@@ -127,6 +127,6 @@ def few(fleet: Fleet) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def market(fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, tmp_path: Path) -> Market:
+def scene(fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, tmp_path: Path) -> RegistryScene:
     """This test among the nodes and the registries."""
-    return Market(fab, stage, fleet, registries, tmp_path)
+    return RegistryScene(fab, stage, fleet, registries, tmp_path)

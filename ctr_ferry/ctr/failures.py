@@ -25,39 +25,41 @@ _LOOK_AT_CONTAINERD = "look at `systemctl status containerd` on that host"
 def daemon_trouble(stderr: str) -> FerryError | None:
     """Tells the daemon's absence from other failures; registry trouble says ``dial tcp`` and is none."""
     socket = _SOCKET.search(stderr) is not None
-    said = shell.tail(stderr)
+    detail = shell.tail(stderr)
     if socket and "permission denied" in stderr:
         return PermissionDenied(
-            "the user may not use containerd's socket", said=said, hint="log in as root, or set ansible_become: true"
+            "the user may not use containerd's socket",
+            detail=detail,
+            hint="log in as root, or set ansible_become: true",
         )
     if (socket and ("dial" in stderr or "cannot access socket" in stderr)) or _GONE.search(stderr):
-        return DaemonUnreachable("containerd does not answer", said=said, hint=_LOOK_AT_CONTAINERD)
+        return DaemonUnreachable("containerd does not answer", detail=detail, hint=_LOOK_AT_CONTAINERD)
     return None
 
 
-def content_missing(name: str, said: str) -> ContentMissing:
+def content_missing(name: str, detail: str) -> ContentMissing:
     """The image is a name for content that is not all there."""
     return ContentMissing(
         f"{name} is named on this host, but not all of its content is there",
-        said=said,
+        detail=detail,
         hint="take it from a host that has it whole, or pull it again",
     )
 
 
 def failure(answer: Answer, name: str) -> FerryError:
     """The error that a ctr command about the image ``name`` ended with."""
-    said = shell.tail(answer.stderr)
+    detail = shell.tail(answer.stderr)
     if trouble := daemon_trouble(answer.stderr):
         return trouble
-    if "no match for platform" in said:
-        return PlatformMissing(f"{name} has nothing for that platform", said=said, hint="choose another --platform")
-    if "content digest" in said and "not found" in said:
-        return content_missing(name, said)
-    if "no space left on device" in said:
-        return DiskFull("the host's disk is full", said=said, hint="make room where containerd's root lies")
+    if "no match for platform" in detail:
+        return PlatformMissing(f"{name} has nothing for that platform", detail=detail, hint="choose another --platform")
+    if "content digest" in detail and "not found" in detail:
+        return content_missing(name, detail)
+    if "no space left on device" in detail:
+        return DiskFull("the host's disk is full", detail=detail, hint="make room where containerd's root lies")
     return CommandFailed(
         f"ctr failed with exit status {answer.exit} on {name}",
-        said=said or shell.tail(answer.text),
+        detail=detail or shell.tail(answer.text),
         hint="run that host's ctr by hand to see more",
     )
 

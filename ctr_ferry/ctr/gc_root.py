@@ -46,7 +46,7 @@ class Root:
         """The blob's digest."""
         return f"sha256:{hashlib.sha256(self.data).hexdigest()}"
 
-    def plant(self) -> str:
+    def prepare(self) -> str:
         """Sh text that takes in the blob and labels it; anew where a collection came in between."""
         key = f"{self.owner}-root-{self.number}"
         take = f"{shell.printf(self.data)} | {self.ctr.ingest(self.namespace, self.digest, len(self.data), key)}"

@@ -171,8 +171,8 @@ def clean(ctr: Ctr, settings: Settings, held: Iterable[Held], files: Sequence[st
     steps: dict[str, str] = {}
     empty = 'empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'
     for each in held:
-        rooted = ctr.line(each.namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"~="^{OURS}[.]"')
-        lines = [f"roots=$({rooted})"] if each.labels else []
+        gc_rooted = ctr.line(each.namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"~="^{OURS}[.]"')
+        lines = [f"roots=$({gc_rooted})"] if each.labels else []
         lines += [_unlabel(ctr, each.namespace, digest, keys) for digest, keys in each.labels.items()]
         lines += [empty] if each.ingests else []
         lines += [ctr.line(each.namespace, "content", "ingest", key) + " <&5" for key in each.ingests]
@@ -259,8 +259,8 @@ def findings(visit: Visit) -> list[Finding]:
 
 def _trouble(error: HostError) -> Finding:
     what = {CtrNotFound: "ctr", DaemonUnreachable: "socket"}.get(type(error), "answers")
-    said = f" ({shell.tail(error.said, lines=1)})" if error.said else ""
-    return Finding(what, Health.FAIL, f"{error.message}{said}", error.hint)
+    detail = f" ({shell.tail(error.detail, lines=1)})" if error.detail else ""
+    return Finding(what, Health.FAIL, f"{error.message}{detail}", error.hint)
 
 
 def _user(visit: Visit) -> Finding:

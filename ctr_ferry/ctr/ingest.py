@@ -115,13 +115,13 @@ def to_send(loads: Iterable[Load], store: Store) -> list[Descriptor]:
 def hold(place: Place, loads: Sequence[Load], store: Store) -> Script:
     """Takes in the documents, links what other namespaces have, and holds it all until stdin ends or says `NAMED`.
 
-    Steps: ``plant-N`` for each image, then ``wait``. The clean-up takes our labels off, also those of runs that have
+    Steps: ``prepare-N`` for each image, then ``wait``. The clean-up takes our labels off, also those of runs that have
     expired, and ends what was not ingested to its end: with an empty regular file it is committed as it is, and goes
     with the next collection like anything that nothing names. Another run's are left alone.
     """
     roots = [_root(place, load, number) for number, load in enumerate(loads)]
     steps = {
-        f"plant-{number}": _plant(place, load, root, store)
+        f"prepare-{number}": _prepare(place, load, root, store)
         for number, (load, root) in enumerate(zip(loads, roots, strict=True))
     }
     open_empty, remove_empty = naming.empty_file(place.owner)
@@ -133,8 +133,8 @@ def _root(place: Place, load: Load, number: int) -> Root:
     return Root(place.ctr, place.namespace, place.owner, tuple(blob.digest for blob in load.blobs), number)
 
 
-def _plant(place: Place, load: Load, root: Root, store: Store) -> str:
-    chain = " &&\n".join([root.plant(), *filter(None, (_take(place, blob, load, store) for blob in load.blobs))])
+def _prepare(place: Place, load: Load, root: Root, store: Store) -> str:
+    chain = " &&\n".join([root.prepare(), *filter(None, (_take(place, blob, load, store) for blob in load.blobs))])
     return f"{{ {chain}; }} </dev/null"
 
 

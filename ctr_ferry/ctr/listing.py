@@ -40,7 +40,7 @@ class Image:
     labels: frozenset[str]
 
     @property
-    def managed(self) -> bool:
+    def cri_managed(self) -> bool:
         """Whether CRI knows it, so that kubelet sees the name."""
         return CRI_MANAGED in self.labels
 
@@ -54,7 +54,7 @@ class Image:
         return tuple(Platform.parse(each) for each in self.platforms.split(",") if _PLATFORM.fullmatch(each))
 
     @property
-    def ordinary(self) -> bool:
+    def user_named(self) -> bool:
         """False for the ``sha256:<config>`` record that CRI keeps beside the names."""
         return not is_digest(self.name)
 
@@ -68,7 +68,7 @@ def parse_images(text: str) -> tuple[Image, ...]:
     """
     header, *lines = text.removesuffix("\n").split("\n")  # an empty namespace has its header, too
     if header.split() != ["REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"]:
-        raise GarbledAnswer("`ctr images ls` did not print its table", said=f"it printed {header[:200]!r}")
+        raise GarbledAnswer("`ctr images ls` did not print its table", detail=f"it printed {header[:200]!r}")
     labels: dict[str, frozenset[str]] = {}
     return tuple(_parse_row(line, header.index("DIGEST"), labels) for line in lines)
 
@@ -77,7 +77,7 @@ def _parse_row(line: str, column: int, alike: dict[str, frozenset[str]]) -> Imag
     """What many rows have in common is kept once: a host may have a hundred thousand."""
     row = split_row(line, column)
     if row is None or len(row[3]) < 4:
-        raise GarbledAnswer("a row of `ctr images ls` has another shape", said=f"the row {line[:200]!r}")
+        raise GarbledAnswer("a row of `ctr images ls` has another shape", detail=f"the row {line[:200]!r}")
     name, media_type, digest, (number, unit, platforms, *labels) = row
     text = " ".join(labels)
     if text not in alike:
@@ -127,7 +127,7 @@ class Listing:
         except GarbledAnswer as error:
             raise GarbledAnswer(
                 f"the images of namespace {namespace} cannot be read: {error.message}",
-                said=error.said,
+                detail=error.detail,
                 hint="a name or label there may have a line break: find it with "
                 f"`ctr -n {namespace} images ls | cat -A` and remove that name by hand",
             ) from error
@@ -150,15 +150,15 @@ class Listing:
             alike = sorted(self._by_digest(reference.digest), key=lambda i: not _same_repository(i, reference))
             return alike[0] if alike else None
         full = str(reference if reference.tag else reference.with_tag("latest"))
-        return self.get(full) or next((i for i in self.images if i.ordinary and _full_name(i) == full), None)
+        return self.get(full) or next((i for i in self.images if i.user_named and _full_name(i) == full), None)
 
     def _by_digest(self, digest: str) -> Iterator[Image]:
         alike = [image for image in self.images if image.digest == digest]
-        yield from sorted(alike, key=lambda image: not image.ordinary)
+        yield from sorted(alike, key=lambda image: not image.user_named)
 
     def match(self, glob: str) -> tuple[Image, ...]:
         """The ordinary images whose name the glob fits; a glob never names CRI's own records."""
-        return tuple(i for i in self.images if i.ordinary and fnmatchcase(i.name, glob))
+        return tuple(i for i in self.images if i.user_named and fnmatchcase(i.name, glob))
 
     def tagged(self, glob: str) -> tuple[Image, ...]:
         """Those of `match` that have a tag: kubelet's pull leaves ``repository@sha256:…``, too."""
@@ -166,7 +166,7 @@ class Listing:
 
     def close_to(self, wanted: str, most: int = 3) -> list[str]:
         """Names that a user may have meant: the same repository name first, then alike ones."""
-        names = [image.name for image in self.images if image.ordinary][:_MOST_COMPARED]
+        names = [image.name for image in self.images if image.user_named][:_MOST_COMPARED]
         last = _last_component(wanted)
         same = [name for name in names if last and _last_component(name) == last]
         alike = difflib.get_close_matches(wanted, names, n=most, cutoff=0.75)

@@ -44,7 +44,7 @@ class Place:
         from_namespace: where the sources are.
         content_root: the content store's directory.
         owner: the run's id; labels, ingests and names of ours carry it.
-        managed: whether CRI must take notice of a name.
+        cri_managed: whether CRI must take notice of a name.
     """
 
     ctr: Ctr
@@ -52,7 +52,7 @@ class Place:
     from_namespace: str
     content_root: str
     owner: str
-    managed: bool
+    cri_managed: bool
 
     @property
     def crosses(self) -> bool:
@@ -129,10 +129,10 @@ def script(place: Place, namings: Sequence[Naming]) -> Script:
     steps["verify"] = moment + verify(place, names)
     if whole := [str(naming.name) for naming in numbered if naming.complete]:
         steps["check"] = check(place, *whole)
-    steps["kept"] = roll_back.kept(given, managed=place.managed)
-    comes = place.managed and any(place.crosses or naming.method is Method.BLOBS for naming in numbered)
+    steps["kept"] = roll_back.kept(given, cri_managed=place.cri_managed)
+    comes = place.cri_managed and any(place.crosses or naming.method is Method.BLOBS for naming in numbered)
     records = Records(place.ctr, place.namespace) if comes else None
-    undo = roll_back.undo(place.ctr, place.namespace, given, records, managed=place.managed)
+    undo = roll_back.undo(place.ctr, place.namespace, given, records, cri_managed=place.cri_managed)
     return Script(steps, records.before if records else "", cleanup="\n".join(filter(None, [undo, *cleanups])))
 
 
@@ -312,7 +312,7 @@ def link(place: Place, naming: Naming) -> tuple[str, str]:
     root = Root(place.ctr, place.namespace, place.owner, held, naming.number)
     open_empty, remove_empty = empty_file(place.owner)
     empty = [open_empty] if place.ctr.capabilities.link else []
-    steps = " &&\n".join([*empty, root.plant(), *(ingest_link(place, blob) for blob in naming.blobs)])
+    steps = " &&\n".join([*empty, root.prepare(), *(ingest_link(place, blob) for blob in naming.blobs)])
     return f"linked=1; {{ {steps}; }} && linked=0", f"{remove_empty}\n{root.remove()} >/dev/null 2>&1"
 
 
@@ -364,12 +364,12 @@ done
 
 def verify(place: Place, names: Iterable[str]) -> str:
     """Lists the names as they now are; where CRI watches, once it has labelled all that are there, or time is up."""
-    look = roll_back.watch(place.ctr, place.namespace, names, managed=place.managed)
+    look = roll_back.watch(place.ctr, place.namespace, names, cri_managed=place.cri_managed)
     return f"""{look}
 printf '%s\\n' "$rows"; (exit $listed)"""
 
 
 def was(place: Place, answers: Mapping[str, Answer]) -> Listing:
     """The names that were to be moved, as they were right before; none where that could not be seen."""
-    said = answers["was"].text if "was" in answers and answers["was"].ok else ""
-    return Listing.parse(place.namespace, said) if said.strip() else Listing(place.namespace, ())
+    detail = answers["was"].text if "was" in answers and answers["was"].ok else ""
+    return Listing.parse(place.namespace, detail) if detail.strip() else Listing(place.namespace, ())

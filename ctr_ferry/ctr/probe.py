@@ -168,7 +168,7 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
     _require_daemon(settings, sockets, address, user, answers)
     if version is None and not _IMPORT.search(answers["help"].text):
         raise CtrNotFound(
-            f"{command!r} is no ctr", said=shell.tail(printed), hint="mend ctr_command for this host in the inventory"
+            f"{command!r} is no ctr", detail=shell.tail(printed), hint="mend ctr_command for this host in the inventory"
         )
     server = _server(answers["version"].text)
     plugins = _parse_plugins(answers["plugins"].text)
@@ -257,7 +257,7 @@ def _require_daemon(
     if not answers["namespaces"].ok:
         raise daemon_trouble(answers["namespaces"].stderr) or DaemonUnreachable(
             f"containerd at {address} does not answer",
-            said=shell.tail(answers["namespaces"].stderr),
+            detail=shell.tail(answers["namespaces"].stderr),
             hint="look at `systemctl status containerd` on that host",
         )
 

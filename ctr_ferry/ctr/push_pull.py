@@ -102,9 +102,9 @@ def stage(place: Place, image: str, name: Reference, child: Descriptor, *, forei
     ctr, namespace = place.ctr, place.namespace
     named = Naming(Method.INDEX, image, name, child, replaces=True, foreign=foreign)
     cleanup = f"{ctr.remove(namespace, str(name))} >/dev/null 2>&1"
-    if place.managed:
+    if place.cri_managed:
         # CRI gives a name anew that goes while it labels it.
-        labelled = roll_back.watch(ctr, namespace, [str(name)], managed=True, patience=roll_back.HASTE)
+        labelled = roll_back.watch(ctr, namespace, [str(name)], cri_managed=True, patience=roll_back.HASTE)
         cleanup = f"{{ {labelled}\n}} 2>/dev/null\n{cleanup}"
         label, _, _ = CRI_MANAGED.partition("=")
         again = f"{ctr.relabel(namespace, image, f'{label}=')} >/dev/null 2>&1"

@@ -50,7 +50,7 @@ def _by_digest(here: Listing, digest: str) -> list[Image]:
     record = here.get(digest)
     target = record.digest if record else digest
     alike = [image for image in here.images if image.digest == target]
-    return [image for image in alike if image.ordinary] or alike
+    return [image for image in alike if image.user_named] or alike
 
 
 def _by_name(here: Listing, ref: str) -> list[Image]:
@@ -68,7 +68,7 @@ def _by_name(here: Listing, ref: str) -> list[Image]:
 def left(here: Listing, digest: str, wanted: Wanted) -> list[str]:
     """The names that people gave an image and that stay, CRI's own aside."""
     going = {image.name for image in wanted.images} | set(_pulled(here, digest, wanted))
-    return [i.name for i in here.images if i.digest == digest and i.ordinary and i.name not in going]
+    return [i.name for i in here.images if i.digest == digest and i.user_named and i.name not in going]
 
 
 def last_names(here: Listing, wanted: Wanted) -> frozenset[str]:
@@ -83,7 +83,7 @@ def _pulled(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
     names = {image.name for image in wanted.images}
     alike = [image for image in wanted.images if image.digest == digest]
     pulled = {f"{_repository(image)}@{digest}" for image in alike if "@" not in image.name}
-    return tuple(i.name for i in here.images if i.name in pulled and i.managed and i.name not in names)
+    return tuple(i.name for i in here.images if i.name in pulled and i.cri_managed and i.name not in names)
 
 
 def records(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def records(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
     if here.namespace != _KUBELETS:
         return ()
     names = {image.name for image in wanted.images}
-    own = [i.name for i in here.images if i.digest == digest and not i.ordinary and i.name not in names]
+    own = [i.name for i in here.images if i.digest == digest and not i.user_named and i.name not in names]
     return (*_pulled(here, digest, wanted), *own)
 
 

@@ -72,10 +72,10 @@ class Records:
 done"""
 
 
-def watch(ctr: Ctr, namespace: str, names: Iterable[str], *, managed: bool, patience: int | None = None) -> str:
+def watch(ctr: Ctr, namespace: str, names: Iterable[str], *, cri_managed: bool, patience: int | None = None) -> str:
     """Puts the names' rows into ``$rows``, its exit status into ``$listed``; where CRI watches, once labelled."""
     listing = ctr.images(namespace, *names)
-    if not managed:
+    if not cri_managed:
         return f"rows=$({listing}); listed=$?"
     return f"""n=0
 while rows=$({listing}); listed=$?; [ $listed = 0 ] && [ $n -lt {patience or _PATIENCE} ]; do
@@ -86,26 +86,26 @@ while rows=$({listing}); listed=$?; [ $listed = 0 ] && [ $n -lt {patience or _PA
 done"""
 
 
-def kept(given: Sequence[Given], *, managed: bool) -> str:
+def kept(given: Sequence[Given], *, cri_managed: bool) -> str:
     """Says the numbers of the names that are as they must be, by what ``$rows`` and ``$checked`` say."""
     lines = []
     for each in given:
         tests = [] if each.tolerant else [f'[ "$named_{each.number}" = 0 ]']
-        tests.append(_is_in("rows", _row(each.name, each.digest, CRI_MANAGED if managed else "")))
+        tests.append(_is_in("rows", _row(each.name, each.digest, CRI_MANAGED if cri_managed else "")))
         tests += [_is_in("checked", _check(each))] if each.complete else []
         tests += [f'[ "$pinned_{each.number}" = 0 ]'] if each.pinned else []
         lines.append(f"{' && '.join(tests)} && kept_{each.number}=1 && echo {each.number}")
     return "\n".join([*lines, ":"])
 
 
-def undo(ctr: Ctr, namespace: str, given: Sequence[Given], records: Records | None, *, managed: bool) -> str:
+def undo(ctr: Ctr, namespace: str, given: Sequence[Given], records: Records | None, *, cri_managed: bool) -> str:
     """The clean-up: takes away what was begun and not proved, if it still is what the script gave; and our own names.
 
     CRI gives a name anew that goes while it labels it, so that the clean-up waits for the label, too.
     """
     names = dict.fromkeys(name for each in given for name in (each.name, each.stage) if name)
     doubts = [f"{_unproved(each)} && undo=1" for each in given]
-    hasty = watch(ctr, namespace, names, managed=managed, patience=HASTE)
+    hasty = watch(ctr, namespace, names, cri_managed=cri_managed, patience=HASTE)
     lines = [
         _AGAIN,
         '[ -n "$listed" ] || undo=1',

@@ -32,7 +32,7 @@ def exists(name: str, namespace: str, there: str, wanted: str) -> ReferenceExist
     """The name is taken by another digest."""
     return ReferenceExists(
         f"{name} exists in namespace {namespace} with another digest",
-        said=f"there {there}\nsource {wanted}",
+        detail=f"there {there}\nsource {wanted}",
         hint="add --force to let the name point at the source's digest",
     )
 
@@ -44,7 +44,7 @@ def judge(
     now: Image | None,
     *,
     namespace: str,
-    managed: bool,
+    cri_managed: bool,
     tolerant: bool,
     fresh: bool = False,
 ) -> Verdict:
@@ -54,7 +54,7 @@ def judge(
         digest: what the name must point at.
         answer: the naming step's.
         now: the name's record afterwards.
-        managed: whether CRI must have labelled it.
+        cri_managed: whether CRI must have labelled it.
         tolerant: whether a failure does not matter if the name is right (1.0 and 1.1 name an image of another
             platform, then fail to unpack it).
         fresh: whether nobody had the name before, so that who moved it since was another one that gave it, too.
@@ -65,16 +65,16 @@ def judge(
     if not answer.ok and not (tolerant and right):
         return Verdict(failure(answer, name), right)
     if now is None:
-        said = shell.tail(answer.stderr)
-        return Verdict(VerifyFailed(f"ctr reports success, but {name} is not there", said=said), False)
+        detail = shell.tail(answer.stderr)
+        return Verdict(VerifyFailed(f"ctr reports success, but {name} is not there", detail=detail), False)
     if not right:
         moved = VerifyFailed(
             f"{name} points at another digest than it should",
-            said=f"there {now.digest}\nwanted {digest}",
+            detail=f"there {now.digest}\nwanted {digest}",
             hint="somebody else uses that name; look again, then add --force if it is yours",
         )
         return Verdict(exists(name, namespace, now.digest, digest) if fresh else moved, False)
-    if managed and not now.managed:
+    if cri_managed and not now.cri_managed:
         return Verdict(
             VerifyFailed(
                 f"{name} was there, but CRI took no notice of it, so that kubelet would not see it",
@@ -130,6 +130,6 @@ def tell_moved(report: Moved, before: Image | None, now: Image | None) -> None:
 
 def records_left(digests: Iterable[str], before: Listing, after: Listing) -> list[str]:
     """CRI's own records of digests that have no ordinary name any more, and that were not there before us."""
-    named = {image.digest for image in after.images if image.ordinary}
+    named = {image.digest for image in after.images if image.user_named}
     gone = set(digests) - named
-    return [i.name for i in after.images if i.digest in gone and not i.ordinary and not before.get(i.name)]
+    return [i.name for i in after.images if i.digest in gone and not i.user_named and not before.get(i.name)]

@@ -43,7 +43,7 @@ def checked(digest: str, answer: Answer, holder: str) -> bytes:
     if found != digest and (not raw or not answer.ok or _FAILED.search(answer.stderr)):
         raise daemon_trouble(answer.stderr) or ContentMissing(
             f"{holder} does not give {what}",
-            said=shell.tail(answer.stderr) or "it gave nothing, and no reason",
+            detail=shell.tail(answer.stderr) or "it gave nothing, and no reason",
             hint="run it again; if it stays, bring the image there once more",
         )
     if found != digest:
@@ -56,8 +56,8 @@ def checked(digest: str, answer: Answer, holder: str) -> bytes:
     return raw
 
 
-def _corrupt(message: str, said: str) -> ContentCorrupt:
-    return ContentCorrupt(message, said=said, hint="bring the image there once more, or take it from another host")
+def _corrupt(message: str, detail: str) -> ContentCorrupt:
+    return ContentCorrupt(message, detail=detail, hint="bring the image there once more, or take it from another host")
 
 
 @dataclass(slots=True)
@@ -125,7 +125,7 @@ class Content:
             return list(self.below(target).values())
         return list(dict.fromkeys([target, child, *self.manifest(child.digest).blobs]))
 
-    def cargo(self, target: Descriptor) -> list[Descriptor]:
+    def blobs_to_copy(self, target: Descriptor) -> list[Descriptor]:
         """What there is of the target, itself first: of an index, the manifests that are there and all whole platforms.
 
         Manifests alone are tiny, and ctr 1.2 cannot name an index without them.
@@ -178,7 +178,7 @@ class Content:
         if child is None or child not in there:
             raise PlatformMissing(
                 f"{image.name} has no content for {wanted} on this host",
-                said=f"there: {', '.join(str(child.platform) for child in there) or 'none'}",
+                detail=f"there: {', '.join(str(child.platform) for child in there) or 'none'}",
                 hint="choose one that is there with --platform",
             )
         note = f"the manifest of {wanted} in index {image.digest}"

@@ -81,7 +81,7 @@ def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
     chained = [] if apart else _chained(pairs.values())
     wrong += [f"{file}: {name} is a source and a destination" for name in chained]
     if wrong:
-        raise UsageError(f"the map {file} has {len(wrong)} wrong lines", said="\n".join(wrong))
+        raise UsageError(f"the map {file} has {len(wrong)} wrong lines", detail="\n".join(wrong))
     if not pairs:
         raise UsageError(f"the map {file} names no image")
     return tuple(pairs.values())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
 
-def take_back(host: Host, ctr: Ctr, before: Listing, names: Sequence[str], digests: Iterable[str]) -> None:
+def remove_names(host: Host, ctr: Ctr, before: Listing, names: Sequence[str], digests: Iterable[str]) -> None:
     """Removes names that were not there before, and CRI's record of an image that came with them.
 
     Args:

@@ -222,9 +222,9 @@ def _unread_files(host: HostVars, name: str, files: Sequence[str]) -> list[str]:
     """Notes about files that only Ansible can read; where they may say who logs in and by which way, they do not do."""
     if not files:
         return []
-    said = host.model_fields_set
-    missing = [] if "ansible_user" in said else ["ansible_user"]
-    missing += [] if said.intersection(_SSH_ARGS) else ["ansible_ssh_common_args"]
+    detail = host.model_fields_set
+    missing = [] if "ansible_user" in detail else ["ansible_user"]
+    missing += [] if detail.intersection(_SSH_ARGS) else ["ansible_ssh_common_args"]
     are = f"{', '.join(files)} {'is' if len(files) == 1 else 'are'} encrypted"
     if missing:
         raise BadInventory(

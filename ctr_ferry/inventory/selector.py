@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _RANGE_LIKE = re.compile(r"\[[^]]*:[^]]*\]")  # no host's name has a colon, so that no character class needs one
 
 
-class Roster:
+class HostSelector:
     """Turns patterns into targets. The inventory is read only when a name needs it.
 
     Args:
@@ -106,7 +106,7 @@ class Roster:
         if not chosen and any(word.startswith("@") for word in asked):
             told = "\n".join(note for note in self._notes if note.startswith("@"))
             raise NoHosts(
-                f"-H {','.join(asked)} leaves no host", said=told, hint="fab show --run RUN tells what it did"
+                f"-H {','.join(asked)} leaves no host", detail=told, hint="fab show --run RUN tells what it did"
             )
         if not chosen:
             raise UsageError(f"-H {','.join(asked)} leaves no host", hint="name at least one host or group")

@@ -175,7 +175,7 @@ class _Files:
         if member.name.startswith(_BLOBS) and f"sha256:{member.name.removeprefix(_BLOBS)}" != file.digest:
             raise BadArchive(
                 "a blob is not what its name says",
-                said=f"its name is {member.name}\nits digest is {file.digest}",
+                detail=f"its name is {member.name}\nits digest is {file.digest}",
                 hint="the archive was damaged or changed: copy or save it again",
             )
         if self._files.setdefault(member.name, file).digest != file.digest:
@@ -234,7 +234,7 @@ def _of_layout(files: _Files) -> Archive:
     for each in _list(index.get("manifests"), "the manifests of index.json"):
         target = _descriptor(each, "index.json")
         if target.digest not in found:
-            raise BadArchive("index.json names a blob that is not in the archive", said=target.digest, hint=_CUT)
+            raise BadArchive("index.json names a blob that is not in the archive", detail=target.digest, hint=_CUT)
         entries.append(Entry(_name_of(each.get("annotations") or {}, target), target))
     return Archive(tuple(entries), documents, extents)
 
@@ -252,9 +252,9 @@ def _full(text: str, target: Descriptor) -> str:
     try:
         reference = Reference.parse(text)
     except BadReference as error:
-        raise BadArchive(f"it names an image {text[:200]!r}, which is no reference", said=error.message) from error
+        raise BadArchive(f"it names an image {text[:200]!r}, which is no reference", detail=error.message) from error
     if reference.digest and reference.digest != target.digest:
-        raise BadArchive(f"it gives the name {text} to another digest", said=target.digest)
+        raise BadArchive(f"it gives the name {text} to another digest", detail=target.digest)
     if reference.digest:  # nothing looks an image up so, and no tool gives such a name
         return str(replace(reference, digest=None)) if reference.tag else ""
     return str(reference if reference.tag else reference.with_tag("latest"))
@@ -304,15 +304,15 @@ def _check_layers(
     """
     claimed = posixpath.basename(name).removesuffix(".json")
     if is_digest(f"sha256:{claimed}") and f"sha256:{claimed}" != config.digest:
-        raise BadArchive("a config is not what its name says", said=f"{name}\n{config.digest}")
+        raise BadArchive("a config is not what its name says", detail=f"{name}\n{config.digest}")
     if len(diff_ids) != len(layers):
-        raise BadArchive(f"an image has {len(layers)} layers, and its config {len(diff_ids)}", said=name)
+        raise BadArchive(f"an image has {len(layers)} layers, and its config {len(diff_ids)}", detail=name)
     for diff_id, layer in zip(diff_ids, layers, strict=True):
         is_it = plain(layer.extent) if layer.packed else layer.digest
         if diff_id != is_it:
             raise BadArchive(
                 "a layer is not the one that its image's config means",
-                said=f"config {diff_id}\nlayer  {is_it}",
+                detail=f"config {diff_id}\nlayer  {is_it}",
                 hint="the archive was damaged or changed: copy or save it again",
             )
 
@@ -356,7 +356,7 @@ def _plain_digest(part: _Part) -> str:
         while chunk := stream.read(1 << 20):
             sha.update(chunk)
     except tar.BROKEN as error:
-        raise BadArchive("a compressed layer is broken", said=str(error)) from error
+        raise BadArchive("a compressed layer is broken", detail=str(error)) from error
     return f"sha256:{sha.hexdigest()}"
 
 
@@ -370,7 +370,7 @@ def _checked(archive: Archive) -> Archive:
         if entry.name and named.setdefault(entry.name, entry.target.digest) != entry.target.digest:
             raise BadArchive(
                 f"it has two images under the name {entry.name}",
-                said=f"{named[entry.name]}\n{entry.target.digest}",
+                detail=f"{named[entry.name]}\n{entry.target.digest}",
                 hint="save them under names of their own",
             )
         _check_image(archive, entry.target, whole)
@@ -387,7 +387,7 @@ def _check_image(archive: Archive, target: Descriptor, whole: dict[tuple[str, bo
         missing = (digest for manifest in archive.manifests(target) for digest in archive.absent(manifest))
         raise BadArchive(
             "an image is not whole: blobs that it needs are not in the archive",
-            said="\n".join(islice(missing, 10)),
+            detail="\n".join(islice(missing, 10)),
             hint=_CUT,
         )
 
@@ -422,9 +422,9 @@ def _check_document(archive: Archive, descriptor: Descriptor) -> None:
     try:
         parsed = archive.manifest(descriptor.digest)
     except (ValueError, TypeError, AttributeError) as error:
-        raise BadArchive(f"{descriptor.digest} is no manifest", said=str(error)[:400]) from error
+        raise BadArchive(f"{descriptor.digest} is no manifest", detail=str(error)[:400]) from error
     if bool(parsed.blobs) == descriptor.is_index:
-        raise BadArchive(f"{descriptor.digest} is not of the type that it is said to be", said=descriptor.media_type)
+        raise BadArchive(f"{descriptor.digest} is not of the type that it is said to be", detail=descriptor.media_type)
     for each in (*parsed.children, *parsed.blobs):
         _check_descriptor(each, descriptor.digest)
 
@@ -433,7 +433,7 @@ def _check_size(archive: Archive, descriptor: Descriptor) -> None:
     if archive.has(descriptor.digest) and archive.size(descriptor.digest) != descriptor.size:
         raise BadArchive(
             f"the size of {descriptor.digest} is not the one that it is said to have",
-            said=f"said {descriptor.size}\nis   {archive.size(descriptor.digest)}",
+            detail=f"said {descriptor.size}\nis   {archive.size(descriptor.digest)}",
         )
 
 
@@ -447,14 +447,14 @@ def _descriptor(data: Any, where: str) -> Descriptor:
     try:
         return _check_descriptor(Descriptor.of_json(data), where)
     except ValueError as error:
-        raise BadArchive(f"{where} lists something that is no descriptor", said=str(error)[:400]) from error
+        raise BadArchive(f"{where} lists something that is no descriptor", detail=str(error)[:400]) from error
 
 
 def _json(raw: bytes, what: str) -> Any:
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise BadArchive(f"{what} is broken JSON", said=str(error)) from error
+        raise BadArchive(f"{what} is broken JSON", detail=str(error)) from error
 
 
 def _object(raw: bytes, what: str) -> dict[str, Any]:

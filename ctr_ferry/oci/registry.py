@@ -68,7 +68,7 @@ class Login:
     password: Secret
 
 
-class Seen(Enum):
+class RegistryState(Enum):
     """What a registry's answer, or its silence, means."""
 
     OPEN = "reachable"
@@ -95,25 +95,25 @@ class Seen(Enum):
 
 
 REMEDIES = {
-    Seen.UNRESOLVED: "give the host a name server or a line of /etc/hosts that knows it",
-    Seen.REFUSED: "check that the registry runs, and its port",
-    Seen.NO_ANSWER: "check routes and firewalls between that host and the registry",
-    Seen.NO_TLS: "set scheme: http for it in ctr_registries, if plain http is what you want",
-    Seen.WANTS_TLS: "leave scheme: http for it out of ctr_registries",
-    Seen.UNKNOWN_CA: "name its CA's certificate with ca_file in ctr_registries",
-    Seen.EXPIRED: "have its certificate renewed",
-    Seen.NOT_YET: "check this machine's clock, then its certificate",
-    Seen.WRONG_NAME: "call it by a name that its certificate has",
-    Seen.TLS_FAILED: "look at it with openssl s_client",
-    Seen.CA_FILE: "mend ca_file in ctr_registries",
-    Seen.NO_REGISTRY: "check name, port and scheme in ctr_registries",
-    Seen.NO_TIME: "mend the registries that do not answer, and run it again",
-    Seen.NOT_CHECKED: "let sshd there forward (AllowTcpForwarding, PermitOpen), or look with curl on the host",
-    Seen.UNAUTHORIZED: "check username and password_env in ctr_registries, or ~/.docker/config.json",
-    Seen.DENIED: "ask whoever runs the registry for that right",
-    Seen.NOT_FOUND: "check repository and tag",
-    Seen.FAILED: "look at the registry's log; run it again later",
-    Seen.BROKEN_OFF: "run it again: what the registry has is not sent twice",
+    RegistryState.UNRESOLVED: "give the host a name server or a line of /etc/hosts that knows it",
+    RegistryState.REFUSED: "check that the registry runs, and its port",
+    RegistryState.NO_ANSWER: "check routes and firewalls between that host and the registry",
+    RegistryState.NO_TLS: "set scheme: http for it in ctr_registries, if plain http is what you want",
+    RegistryState.WANTS_TLS: "leave scheme: http for it out of ctr_registries",
+    RegistryState.UNKNOWN_CA: "name its CA's certificate with ca_file in ctr_registries",
+    RegistryState.EXPIRED: "have its certificate renewed",
+    RegistryState.NOT_YET: "check this machine's clock, then its certificate",
+    RegistryState.WRONG_NAME: "call it by a name that its certificate has",
+    RegistryState.TLS_FAILED: "look at it with openssl s_client",
+    RegistryState.CA_FILE: "mend ca_file in ctr_registries",
+    RegistryState.NO_REGISTRY: "check name, port and scheme in ctr_registries",
+    RegistryState.NO_TIME: "mend the registries that do not answer, and run it again",
+    RegistryState.NOT_CHECKED: "let sshd there forward (AllowTcpForwarding, PermitOpen), or look with curl on the host",
+    RegistryState.UNAUTHORIZED: "check username and password_env in ctr_registries, or ~/.docker/config.json",
+    RegistryState.DENIED: "ask whoever runs the registry for that right",
+    RegistryState.NOT_FOUND: "check repository and tag",
+    RegistryState.FAILED: "look at the registry's log; run it again later",
+    RegistryState.BROKEN_OFF: "run it again: what the registry has is not sent twice",
 }
 
 

@@ -88,10 +88,10 @@ class Stream:
             if "too much memory" in str(error):  # zstd's own limit, as its command has it
                 raise BadArchive(
                     "it is compressed so that reading takes more than 128 MiB of memory",
-                    said=str(error),
+                    detail=str(error),
                     hint="compress it with a window of 128 MiB at most, as zstd does without --ultra --long=28 or more",
                 ) from error
-            raise BadArchive("it is compressed, and broken or cut off", said=str(error), hint=_AGAIN) from error
+            raise BadArchive("it is compressed, and broken or cut off", detail=str(error), hint=_AGAIN) from error
         self.at += len(data)
         return data
 
@@ -104,7 +104,7 @@ class Stream:
         while size:
             data = self.take(min(size, _CHUNK))
             if not data:
-                raise BadArchive("it is cut off", said=f"it ends after {self.at} bytes", hint=_AGAIN)
+                raise BadArchive("it is cut off", detail=f"it ends after {self.at} bytes", hint=_AGAIN)
             size -= len(data)
             yield data
 
@@ -172,8 +172,10 @@ def _header(stream: Stream) -> tarfile.TarInfo | None:
         return tarfile.TarInfo.frombuf(block, "utf-8", "replace")
     except tarfile.HeaderError as error:
         if first:
-            raise BadArchive("it is no tar, neither plain nor compressed with gzip or zstd", said=str(error)) from error
-        raise BadArchive(f"its tar is broken at byte {stream.at - _BLOCK}", said=str(error), hint=_AGAIN) from error
+            raise BadArchive(
+                "it is no tar, neither plain nor compressed with gzip or zstd", detail=str(error)
+            ) from error
+        raise BadArchive(f"its tar is broken at byte {stream.at - _BLOCK}", detail=str(error), hint=_AGAIN) from error
 
 
 def _more(stream: Stream, size: int) -> bytes:

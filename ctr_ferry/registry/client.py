@@ -20,10 +20,10 @@ from urllib.parse import urlencode, urljoin
 
 from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS, Descriptor
 from ctr_ferry.oci.reference import is_digest
-from ctr_ferry.oci.registry import Challenge, Login, Registry, Seen
+from ctr_ferry.oci.registry import Challenge, Login, Registry, RegistryState
 from ctr_ferry.registry.http import MOST, Reply, Requests, parts_of
 from ctr_ferry.shell import printable
-from ctr_ferry.ssh.forward import SeenError
+from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.host import Host
 
 _LIMIT = 10.0  # seconds for one registry
@@ -39,18 +39,18 @@ _REDIRECTED = (301, 302, 303, 307, 308)
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class RegistryStatus:
     """A registry from one host.
 
     Attributes:
-        said: in the words of whoever said it.
+        detail: in the words of whoever said it.
         auth: what it wants a login with: Basic, Bearer, or empty.
         seconds: until its first answer.
     """
 
     registry: Registry
-    seen: Seen
-    said: str = ""
+    state: RegistryState
+    detail: str = ""
     auth: str = ""
     seconds: float = 0.0
 
@@ -60,30 +60,30 @@ def look(
     registries: Sequence[Registry],
     login: Callable[[Registry], Login | None] = lambda _: None,
     *,
-    errands: bool = False,
-) -> list[Sight]:
+    allow_curl: bool = False,
+) -> list[RegistryStatus]:
     """Asks each registry for its API, through the host, one after the other.
 
     Args:
         login: finds who to be, once a registry asks for it.
-        errands: whether the host asks by itself where sshd forwards no connections.
+        allow_curl: whether the host asks by itself where sshd forwards no connections.
     """
     deadline = time.monotonic() + _ALL
-    return [_look(host, registry, partial(login, registry), deadline, errands) for registry in registries]
+    return [_look(host, registry, partial(login, registry), deadline, allow_curl) for registry in registries]
 
 
-def _look(host: Host, registry: Registry, login: Who, deadline: float, errands: bool) -> Sight:
+def _look(host: Host, registry: Registry, login: Who, deadline: float, allow_curl: bool) -> RegistryStatus:
     began, auth = time.monotonic(), ""
     try:
         if began >= deadline:
-            raise SeenError(Seen.NO_TIME)
-        client = Client(host, registry, login, limit=min(_LIMIT, deadline - began), errands=errands)
+            raise RegistryStateError(RegistryState.NO_TIME)
+        client = Client(host, registry, login, limit=min(_LIMIT, deadline - began), allow_curl=allow_curl)
         with client.connected():
             first = client.ask("GET", "/v2/")
             seconds, auth = time.monotonic() - began, _scheme(first) if first.status == 401 else ""
             reply = client.logged_in("GET", "/v2/", first)
-    except SeenError as error:
-        return Sight(registry, error.seen, error.said, auth)
+    except RegistryStateError as error:
+        return RegistryStatus(registry, error.state, error.detail, auth)
     return replace(_judge(registry, reply, client.login), auth=auth, seconds=seconds)
 
 
@@ -91,17 +91,17 @@ def _scheme(reply: Reply) -> str:
     return printable(reply.challenge.scheme[:40])
 
 
-def _judge(registry: Registry, reply: Reply, login: Login | None) -> Sight:
+def _judge(registry: Registry, reply: Reply, login: Login | None) -> RegistryStatus:
     if reply.status == 200:
-        return Sight(registry, Seen.OPEN)
+        return RegistryStatus(registry, RegistryState.OPEN)
     if reply.status == 401:
-        return Sight(registry, Seen.UNAUTHORIZED if login else Seen.LOGIN, _scheme(reply))
-    said = f"{reply.status} {printable(reply.reason[:80])}"
+        return RegistryStatus(registry, RegistryState.UNAUTHORIZED if login else RegistryState.LOGIN, _scheme(reply))
+    detail = f"{reply.status} {printable(reply.reason[:80])}"
     if registry.scheme == "http" and reply.status == 400 and any(w in reply.body for w in _WANTS_TLS):
-        return Sight(registry, Seen.WANTS_TLS, said)
+        return RegistryStatus(registry, RegistryState.WANTS_TLS, detail)
     if reply.status >= 500 or reply.status == 429:
-        return Sight(registry, Seen.FAILED, said)
-    return Sight(registry, Seen.NO_REGISTRY, f"{said} at /v2/")
+        return RegistryStatus(registry, RegistryState.FAILED, detail)
+    return RegistryStatus(registry, RegistryState.NO_REGISTRY, f"{detail} at /v2/")
 
 
 _WANTS_TLS = (b"HTTPS server", b"HTTPS port")  # Go's and nginx's words
@@ -113,10 +113,10 @@ class Client:
     Args:
         who: finds who to be, once it wants a login.
         limit: seconds for each answer.
-        errands: whether the host asks by itself where sshd forwards no connections.
+        allow_curl: whether the host asks by itself where sshd forwards no connections.
 
     Raises:
-        SeenError: its ca_file cannot be read.
+        RegistryStateError: its ca_file cannot be read.
 
     Attributes:
         login: who we turned out to be; None is nobody so far.
@@ -129,11 +129,11 @@ class Client:
         who: Who = lambda: None,
         *,
         limit: float = _LIMIT,
-        errands: bool = True,
+        allow_curl: bool = True,
     ) -> None:
         self._registry, self._who = registry, who
         self.login: Login | None = None
-        self._requests = Requests(host, registry, limit=limit, errands=errands)
+        self._requests = Requests(host, registry, limit=limit, allow_curl=allow_curl)
         self._authorization = ""
 
     @contextlib.contextmanager
@@ -148,7 +148,7 @@ class Client:
         """What a tag (or digest) of a repository points at there, None where it has none.
 
         Raises:
-            SeenError: what kept it from being known; Unreachable.
+            RegistryStateError: what kept it from being known; Unreachable.
         """
         where = f"/v2/{path}/manifests/{reference}"
         reply = self._asked("HEAD", where)
@@ -157,7 +157,7 @@ class Client:
         if reply.status == 404:
             return None
         if reply.status != 200:
-            raise SeenError(self._seen(reply), f"{reply.status} {reply.reason[:80]}")
+            raise RegistryStateError(self._seen(reply), f"{reply.status} {reply.reason[:80]}")
         return _described(reply) or _describe(reply)
 
     def read(self, path: str, reference: str) -> bytes:
@@ -165,16 +165,16 @@ class Client:
         reply = self._asked("GET", f"/v2/{path}/manifests/{reference}")
         return reply.body if reply.status == 200 else b""
 
-    def _seen(self, reply: Reply) -> Seen:
+    def _seen(self, reply: Reply) -> RegistryState:
         if reply.status == 401:
             # A login that was let in, and lacks this right (distribution, spec/auth/token).
             lacks = reply.challenge.parameters.get("error") == "insufficient_scope"
             lacks = lacks or (self.login is not None and self._authorization.startswith("Bearer"))
-            return Seen.DENIED if lacks else Seen.UNAUTHORIZED
+            return RegistryState.DENIED if lacks else RegistryState.UNAUTHORIZED
         if reply.status == 400 and self._registry.scheme == "http":
-            return Seen.WANTS_TLS  # a manifest's address has nothing else that could be bad
-        return {403: Seen.DENIED, 429: Seen.FAILED}.get(
-            reply.status, Seen.FAILED if reply.status >= 500 else Seen.NO_REGISTRY
+            return RegistryState.WANTS_TLS  # a manifest's address has nothing else that could be bad
+        return {403: RegistryState.DENIED, 429: RegistryState.FAILED}.get(
+            reply.status, RegistryState.FAILED if reply.status >= 500 else RegistryState.NO_REGISTRY
         )
 
     def _asked(self, method: str, path: str) -> Reply:
@@ -189,8 +189,8 @@ class Client:
     def _as_nobody(self, method: str, path: str, reply: Reply) -> Reply:
         try:
             self._authorization = f"Bearer {self._token(reply.challenge)}"
-        except SeenError as error:
-            if error.seen is Seen.UNAUTHORIZED and self._who():
+        except RegistryStateError as error:
+            if error.state is RegistryState.UNAUTHORIZED and self._who():
                 return reply
             raise
         return self.ask(method, path)
@@ -199,7 +199,7 @@ class Client:
         """One answer, as whoever we are so far.
 
         Raises:
-            SeenError, Unreachable.
+            RegistryStateError, Unreachable.
         """
         return self._follow(method, self._registry.url + path, self._headers)
 
@@ -207,7 +207,7 @@ class Client:
         """The same answer, or where it wants a login and we have one, the one that the login gets.
 
         Raises:
-            SeenError, Unreachable, UsageError: what is wrong with the login.
+            RegistryStateError, Unreachable, UsageError: what is wrong with the login.
         """
         if reply.status != 401 and not self._authorization:
             return reply
@@ -240,17 +240,17 @@ class Client:
         url, named = f"{realm}{'&' if '?' in realm else '?'}{urlencode(asked)}", f"(token service {realm[:200]})"
         try:
             reply = self._follow("GET", url, headers)
-        except SeenError as error:
-            raise SeenError(error.seen, f"{error.said or error.seen.value} {named}") from error
+        except RegistryStateError as error:
+            raise RegistryStateError(error.state, f"{error.detail or error.state.value} {named}") from error
         if reply.status in (400, 401, 403):
-            raise SeenError(Seen.UNAUTHORIZED, f"{reply.status} {reply.reason[:80]} {named}")
+            raise RegistryStateError(RegistryState.UNAUTHORIZED, f"{reply.status} {reply.reason[:80]} {named}")
         answer = _object(reply.body)
         token = answer.get("token") or answer.get("access_token")
         if not token:
-            raise SeenError(Seen.FAILED, f"{reply.status} without a token {named}")
+            raise RegistryStateError(RegistryState.FAILED, f"{reply.status} without a token {named}")
         # curl would take a line break in it for more of its configuration
         if not isinstance(token, str) or len(token) > _LONGEST_TOKEN or not _TOKEN.fullmatch(token):
-            raise SeenError(Seen.FAILED, f"{reply.status} with a malformed token {named}")
+            raise RegistryStateError(RegistryState.FAILED, f"{reply.status} with a malformed token {named}")
         return token
 
     def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
@@ -264,7 +264,7 @@ class Client:
             url = _joined(url, reply.headers["location"])
             if parts_of(url)[:2] != origin:
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
-        raise SeenError(Seen.NO_REGISTRY, "it redirects in circles")
+        raise RegistryStateError(RegistryState.NO_REGISTRY, "it redirects in circles")
 
     def present(self, path: str, digests: Iterable[str]) -> frozenset[str] | None:
         """Which of these blobs a repository has; None where that cannot be known.
@@ -280,7 +280,7 @@ class Client:
                 if reply.status not in (200, 307, 404):
                     return None
                 found |= set() if reply.status == 404 else {digest}
-        except SeenError:
+        except RegistryStateError:
             return None
         return frozenset(found)
 
@@ -299,7 +299,7 @@ def _described(reply: Reply) -> Descriptor | None:
 
 def _describe(reply: Reply) -> Descriptor:
     if len(reply.body) >= MOST:
-        raise SeenError(Seen.NO_REGISTRY, f"a manifest of more than {MOST >> 20} MiB")
+        raise RegistryStateError(RegistryState.NO_REGISTRY, f"a manifest of more than {MOST >> 20} MiB")
     return Descriptor(_media_type(reply), f"sha256:{hashlib.sha256(reply.body).hexdigest()}", len(reply.body))
 
 
@@ -320,7 +320,7 @@ def _joined(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError as error:
-        raise SeenError(Seen.NO_REGISTRY, f"it sends to {location[:80]}") from error
+        raise RegistryStateError(RegistryState.NO_REGISTRY, f"it sends to {location[:80]}") from error
 
 
 def _basic(login: Login) -> str:

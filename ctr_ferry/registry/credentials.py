@@ -50,7 +50,7 @@ def login(registry: Registry) -> Login | None:
     with _reading:
         found = _found(registry)
     if isinstance(found, UsageError):
-        raise UsageError(found.message, said=found.said, hint=found.hint)
+        raise UsageError(found.message, detail=found.detail, hint=found.hint)
     return found
 
 
@@ -145,12 +145,14 @@ def _ask(helper: str, key: str, file: Path) -> Login | None:
     except FileNotFoundError as error:
         raise UsageError(f"{named}, which is not there", hint="install it, or take it out of that file") from error
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UsageError(f"{named}, which does not answer", said=type(error).__name__, hint="run it by hand") from error
+        raise UsageError(
+            f"{named}, which does not answer", detail=type(error).__name__, hint="run it by hand"
+        ) from error
     if done.returncode:
-        said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
-        if _NOTHING in said:
+        detail = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
+        if _NOTHING in detail:
             return None
-        raise UsageError(f"{named}, which fails", said=said[:400], hint=f"try: echo {key} | {program} get")
+        raise UsageError(f"{named}, which fails", detail=detail[:400], hint=f"try: echo {key} | {program} get")
     try:
         answer = _object(json.loads(done.stdout))
         username, password = str(answer["Username"]), Secret(str(answer["Secret"]))

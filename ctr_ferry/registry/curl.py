@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from ctr_ferry import shell
-from ctr_ferry.oci.registry import Seen, headers
+from ctr_ferry.oci.registry import RegistryState, headers
 from ctr_ferry.shell import Answer
 
 TYPED = 4000  # bytes of a line that a terminal holds
@@ -22,13 +22,19 @@ LONG_HEAD = "a head of more than 64 KiB"
 _MOST_HEAD = 1 << 16  # bytes of an answer's status line and headers, as http.client takes them
 _HEADS = 5  # a proxy's and the registry's, with some to spare
 # curl's exit statuses (curl(1)); 51 and 60 are about certificates.
-_CURL = {5: Seen.UNRESOLVED, 6: Seen.UNRESOLVED, 7: Seen.REFUSED, 28: Seen.NO_ANSWER, 52: Seen.NO_ANSWER}
-_CURL |= {56: Seen.NO_ANSWER, 77: Seen.CA_FILE}
+_CURL = {
+    5: RegistryState.UNRESOLVED,
+    6: RegistryState.UNRESOLVED,
+    7: RegistryState.REFUSED,
+    28: RegistryState.NO_ANSWER,
+    52: RegistryState.NO_ANSWER,
+}
+_CURL |= {56: RegistryState.NO_ANSWER, 77: RegistryState.CA_FILE}
 _CERTIFICATE = (
-    (Seen.EXPIRED, r"expired"),
-    (Seen.NOT_YET, r"not yet valid"),
-    (Seen.WRONG_NAME, r"subject name|host ?name|doesn't match|does not match"),
-    (Seen.UNKNOWN_CA, r"issuer|self.signed|unknown|not trusted|verify failed"),
+    (RegistryState.EXPIRED, r"expired"),
+    (RegistryState.NOT_YET, r"not yet valid"),
+    (RegistryState.WRONG_NAME, r"subject name|host ?name|doesn't match|does not match"),
+    (RegistryState.UNKNOWN_CA, r"issuer|self.signed|unknown|not trusted|verify failed"),
 )
 
 
@@ -81,7 +87,7 @@ def typed(authorization: str) -> str:
     return f'header = "Authorization: {authorization}"\n{_END}'
 
 
-def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | Seen:
+def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | RegistryState:
     """Status, reason, headers (names in lower case) and body of the answer; or why there is none."""
     tool, _, data = answer.stdout.partition(b"\n")
     if tool == b"wget":  # its head is on stderr, each line indented
@@ -96,7 +102,9 @@ def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | Seen:
             continue
         lines = [line.partition(":") for line in match[3].decode("latin-1").split("\n")]
         fields = headers((name.strip(), value.strip()) for name, _, value in lines if name)
-        return Seen.NO_REGISTRY if fields is None else (int(match[1]), match[2].decode("latin-1"), fields, body)
+        return (
+            RegistryState.NO_REGISTRY if fields is None else (int(match[1]), match[2].decode("latin-1"), fields, body)
+        )
     return _why(answer)
 
 
@@ -106,16 +114,16 @@ def last_words(answer: Answer) -> str:
     return found[0] if found else shell.tail(answer.stderr, lines=1)
 
 
-def _why(answer: Answer) -> Seen:
+def _why(answer: Answer) -> RegistryState:
     if answer.exit == _NO_TOOL:
-        return Seen.NOT_CHECKED
+        return RegistryState.NOT_CHECKED
     if "wrong version number" in answer.stderr or "WRONG_VERSION_NUMBER" in answer.stderr:
-        return Seen.NO_TLS
-    about = next((seen for seen, words in _CERTIFICATE if re.search(words, answer.stderr)), None)
+        return RegistryState.NO_TLS
+    about = next((state for state, words in _CERTIFICATE if re.search(words, answer.stderr)), None)
     if answer.exit in (35, 51, 60) or "certificate" in answer.stderr:
-        return about or Seen.TLS_FAILED
+        return about or RegistryState.TLS_FAILED
     if "nable to resolve" in answer.stderr or "bad address" in answer.stderr:
-        return Seen.UNRESOLVED
+        return RegistryState.UNRESOLVED
     if "onnection refused" in answer.stderr:
-        return Seen.REFUSED
-    return _CURL.get(answer.exit, Seen.NO_ANSWER)
+        return RegistryState.REFUSED
+    return _CURL.get(answer.exit, RegistryState.NO_ANSWER)

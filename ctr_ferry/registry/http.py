@@ -15,17 +15,17 @@ from urllib.parse import SplitResult, urlsplit
 
 from ctr_ferry.ctr import push_pull
 from ctr_ferry.errors import FerryError
-from ctr_ferry.oci.registry import Challenge, Registry, Seen
+from ctr_ferry.oci.registry import Challenge, Registry, RegistryState
 from ctr_ferry.oci.registry import headers as headers_of
 from ctr_ferry.registry import curl
 from ctr_ferry.shell import Script
 from ctr_ferry.ssh import forward
-from ctr_ferry.ssh.forward import SeenError
+from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.host import Host
 
 MOST = 4 << 20  # bytes of a body; distribution takes no longer manifest
-_MOST_OF_AN_ERRAND = MOST + (128 << 10)  # with its heads and our frames
-_ERRAND = 60  # seconds for a question that the host asks by itself
+_MOST_BY_CURL = MOST + (128 << 10)  # with its heads and our frames
+_CURL_LIMIT = 60  # seconds for a question that the host asks by itself
 _NOT_FOR_A_LOGIN = ", here and in ca_file; the host's own CAs do not count where a login goes along"
 
 
@@ -54,19 +54,19 @@ class Requests:
 
     Args:
         limit: seconds for each answer.
-        errands: whether the host asks by itself where sshd forwards no connections.
+        allow_curl: whether the host asks by itself where sshd forwards no connections.
 
     Raises:
-        SeenError: its ca_file cannot be read.
+        RegistryStateError: its ca_file cannot be read.
     """
 
-    def __init__(self, host: Host, registry: Registry, *, limit: float, errands: bool) -> None:
+    def __init__(self, host: Host, registry: Registry, *, limit: float, allow_curl: bool) -> None:
         self._host, self._registry, self._limit = host, registry, limit
         self._proxy = None if registry.local else _address(host.target.proxy)
         self._tls = context(registry)
         self._logs_in = self._asked_all = self._host_counted = False
         self._kept: tuple[str, forward.Wire] | None = None
-        self._forwards, self._errands = True, errands
+        self._forwards, self._allow_curl = True, allow_curl
 
     def hang_up(self) -> None:
         """Closes the connection that is kept."""
@@ -90,16 +90,16 @@ class Requests:
         """One answer. A certificate that ca_file does not know may be known here; or on the host, where ctr looks.
 
         Raises:
-            SeenError, Unreachable.
+            RegistryStateError, Unreachable.
         """
         while True:
             try:
                 return self._once(method, url, headers)
-            except SeenError as error:
-                if error.seen is Seen.UNKNOWN_CA and self._believe_more():
+            except RegistryStateError as error:
+                if error.state is RegistryState.UNKNOWN_CA and self._believe_more():
                     continue
-                if error.seen is Seen.UNKNOWN_CA and self._logs_in:
-                    raise SeenError(error.seen, f"{error.said}{_NOT_FOR_A_LOGIN}") from error
+                if error.state is RegistryState.UNKNOWN_CA and self._logs_in:
+                    raise RegistryStateError(error.state, f"{error.detail}{_NOT_FOR_A_LOGIN}") from error
                 raise
 
     def _believe_more(self) -> bool:
@@ -126,19 +126,19 @@ class Requests:
         # A proxy is told the whole address; inside TLS it is told nothing but the host.
         target = url if self._proxy and parts.scheme == "http" else path
         if not self._forwards:
-            return self._by_errand(method, url, headers)
+            return self._by_curl(method, url, headers)
         try:
             with forward.told(self._limit):
                 reply = _exchange(self._wire(parts), method, target, {"Host": parts.netloc, **headers})
-        except SeenError as error:
+        except RegistryStateError as error:
             self.hang_up()
             if self._host.is_lost:
                 with self._host.lost_connection():
-                    raise EOFError(error.said) from error
-            if error.seen is not Seen.NOT_CHECKED or not self._errands:
+                    raise EOFError(error.detail) from error
+            if error.state is not RegistryState.NOT_CHECKED or not self._allow_curl:
                 raise
             self._forwards = False
-            return self._by_errand(method, url, headers)
+            return self._by_curl(method, url, headers)
         except BaseException:
             self.hang_up()
             raise
@@ -146,14 +146,14 @@ class Requests:
             self.hang_up()
         return reply
 
-    def _by_errand(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
+    def _by_curl(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
         """The host asks by itself, where sshd forwards no connections."""
         authorization = headers.get("Authorization", "")
         pems, owner = self._authorities(url), f"ctr-ferry.{self._host.run_id}"
         line = curl.typed(authorization)
         if len(line) > curl.TYPED:
-            raise SeenError(Seen.NOT_CHECKED, "a token that is too long for a terminal")
-        with self._host.terminal(_ERRAND) if authorization else nullcontext() as terminal:
+            raise RegistryStateError(RegistryState.NOT_CHECKED, "a token that is too long for a terminal")
+        with self._host.terminal(_CURL_LIMIT) if authorization else nullcontext() as terminal:
             question = curl.ask(
                 method,
                 url,
@@ -170,10 +170,10 @@ class Requests:
             if terminal:
                 terminal.type(line)
             # It may be a token.
-            answer = self._host.ask(script, limit=_ERRAND, secret=True, listener=_Bounded())["ask"]
+            answer = self._host.ask(script, limit=_CURL_LIMIT, secret=True, listener=_Bounded())["ask"]
         found = curl.read(answer)
-        if isinstance(found, Seen):
-            raise SeenError(found, curl.last_words(answer))
+        if isinstance(found, RegistryState):
+            raise RegistryStateError(found, curl.last_words(answer))
         return Reply(*found)
 
     def _authorities(self, url: str) -> bytes:
@@ -205,7 +205,7 @@ class Requests:
     def _tunnel(self, wire: forward.Wire, there: str) -> None:
         reply = _exchange(wire, "CONNECT", there, {"Host": there})
         if reply.status != 200:
-            raise SeenError(Seen.NO_ANSWER, f"the proxy says {reply.status} {reply.reason[:80]}")
+            raise RegistryStateError(RegistryState.NO_ANSWER, f"the proxy says {reply.status} {reply.reason[:80]}")
 
 
 def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, str]) -> Reply:
@@ -221,14 +221,14 @@ def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, 
         response.begin()
         body = b"" if method == "CONNECT" else response.read(MOST)
     except http.client.RemoteDisconnected as error:
-        raise SeenError(Seen.NO_ANSWER) from error
+        raise RegistryStateError(RegistryState.NO_ANSWER) from error
     except http.client.BadStatusLine as error:
-        raise SeenError(Seen.NO_REGISTRY, str(error.args[0]).strip()[:80]) from error
+        raise RegistryStateError(RegistryState.NO_REGISTRY, str(error.args[0]).strip()[:80]) from error
     except http.client.HTTPException as error:
-        raise SeenError(Seen.NO_REGISTRY, error) from error
+        raise RegistryStateError(RegistryState.NO_REGISTRY, error) from error
     found = headers_of(response.getheaders())
     if found is None:
-        raise SeenError(Seen.NO_REGISTRY, curl.LONG_HEAD)
+        raise RegistryStateError(RegistryState.NO_REGISTRY, curl.LONG_HEAD)
     return Reply(response.status, response.reason, found, body, response.will_close or len(body) == MOST)
 
 
@@ -241,8 +241,8 @@ class _Bounded:
     def hear(self, data: bytes) -> bytes:
         """Takes in what came; all of it is kept."""
         self._heard += len(data)
-        if self._heard > _MOST_OF_AN_ERRAND:
-            raise SeenError(Seen.NO_REGISTRY, f"an answer of more than {MOST >> 20} MiB")
+        if self._heard > _MOST_BY_CURL:
+            raise RegistryStateError(RegistryState.NO_REGISTRY, f"an answer of more than {MOST >> 20} MiB")
         return data
 
     def end(self) -> bytes:
@@ -279,7 +279,7 @@ def context(registry: Registry) -> ssl.SSLContext:
     (Reading all certificates of a system takes 50 ms.)
 
     Raises:
-        SeenError: its ca_file cannot be read.
+        RegistryStateError: its ca_file cannot be read.
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if registry.skip_verify:
@@ -288,7 +288,7 @@ def context(registry: Registry) -> ssl.SSLContext:
         try:
             made.load_verify_locations(registry.ca_file)
         except OSError as error:  # ssl.SSLError is one
-            raise SeenError(Seen.CA_FILE, f"{registry.ca_file}: {error.strerror or error}") from error
+            raise RegistryStateError(RegistryState.CA_FILE, f"{registry.ca_file}: {error.strerror or error}") from error
     elif registry.scheme == "https":
         made.load_default_certs()
     return made
@@ -302,7 +302,7 @@ def parts_of(url: str) -> SplitResult:
     """An address taken apart; it may be one that a registry sent us to.
 
     Raises:
-        SeenError: it is none of http or https.
+        RegistryStateError: it is none of http or https.
     """
     try:
         parts = urlsplit(url)
@@ -311,7 +311,7 @@ def parts_of(url: str) -> SplitResult:
             return parts
     except ValueError:  # of brackets, or of the port
         pass
-    raise SeenError(Seen.NO_REGISTRY, f"it sends to {url[:80]}")
+    raise RegistryStateError(RegistryState.NO_REGISTRY, f"it sends to {url[:80]}")
 
 
 def _address(proxy: str | None) -> tuple[str, int] | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Cargo:
+class PushContent:
     """What of the image is pushed.
 
     Attributes:
@@ -36,7 +36,7 @@ class Cargo:
 
 def choose(
     host: Host, facts: Facts, namespace: str, image: Image, asked: Platform | None, *, all_platforms: bool
-) -> Cargo:
+) -> PushContent:
     """Decides what goes; an index, and what is asked for by platform, is read first.
 
     Args:
@@ -53,13 +53,13 @@ def choose(
                 f"{image.name} is for {image.platforms}, not for {asked}", hint="leave --platform out"
             )
         content = inspect.content(host, facts, namespace, [image.digest], deep=False)[0]
-        return Cargo(whole, sizes=_sizes(content, whole))
+        return PushContent(whole, sizes=_sizes(content, whole))
     content = inspect.content(host, facts, namespace, [image.digest], deep=True)[0]
     if image.digest not in content.blobs:
         raise content_missing(image.name, image.digest)
     absent = _absent(content, whole)
     if not asked and not absent and facts.ctr.capabilities.piped:
-        return Cargo(whole, sizes=_sizes(content, whole))
+        return PushContent(whole, sizes=_sizes(content, whole))
     if all_platforms:
         raise _insists(image, facts, absent)
     return _part(image, facts, content, asked)
@@ -83,7 +83,7 @@ def _insists(image: Image, facts: Facts, absent: Sequence[str]) -> PlatformMissi
     )
 
 
-def _part(image: Image, facts: Facts, content: Content, asked: Platform | None) -> Cargo:
+def _part(image: Image, facts: Facts, content: Content, asked: Platform | None) -> PushContent:
     index, platform, piped = image.digest, asked or facts.platform, facts.ctr.capabilities.piped
     if not piped and platform != facts.platform:
         raise MethodUnsupported(
@@ -95,7 +95,7 @@ def _part(image: Image, facts: Facts, content: Content, asked: Platform | None) 
         there = [str(c.platform) for c in content.manifest(index).children if c.digest in content.visible]
         raise PlatformMissing(
             f"{image.name} has no content for {platform} on this host",
-            said=f"there: {', '.join(there) or 'none'}",
+            detail=f"there: {', '.join(there) or 'none'}",
             hint="choose one that is there with --platform",
         )
     if absent := content.below(child).keys() - content.visible:
@@ -103,7 +103,7 @@ def _part(image: Image, facts: Facts, content: Content, asked: Platform | None) 
     notice = f"the manifest of {platform} in index {index}"
     if not asked:
         notice += ": other platforms of it are not all here" if piped else ""
-    return Cargo(child, platform, _sizes(content, child), (notice,))
+    return PushContent(child, platform, _sizes(content, child), (notice,))
 
 
 def _sizes(content: Content, target: Descriptor) -> dict[str, int]:

@@ -20,12 +20,12 @@ from ctr_ferry.errors import ContentCorrupt, ContentMissing, DiskFull, FerryErro
 from ctr_ferry.images.content import checked
 from ctr_ferry.oci.descriptor import Descriptor, Manifest, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.oci.registry import Login, Registry, Seen
+from ctr_ferry.oci.registry import Login, Registry, RegistryState
 from ctr_ferry.registry import credentials, refusals
 from ctr_ferry.registry.client import Client
 from ctr_ferry.registry.http import authorities, own_authorities
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.ssh.forward import SeenError
+from ctr_ferry.ssh.forward import RegistryStateError
 
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 _WORTH_ASKING = 8 << 20  # bytes
 # What is no reason not to try: ctr may do what we may not ask.
 _UNKNOWN = {
-    Seen.NOT_CHECKED: "sshd there forwards no connections, and the host has no curl or wget to ask with",
-    Seen.DENIED: "the registry does not let this login ask for it",
+    RegistryState.NOT_CHECKED: "sshd there forwards no connections, and the host has no curl or wget to ask with",
+    RegistryState.DENIED: "the registry does not let this login ask for it",
 }
-_FOR_A_LOGIN = (Seen.UNAUTHORIZED, Seen.DENIED)  # what nobody is told who might be somebody
+_FOR_A_LOGIN = (RegistryState.UNAUTHORIZED, RegistryState.DENIED)  # what nobody is told who might be somebody
 _TOO_MANY = "toomanyrequests"  # Docker Hub's word to nobody
 _LARGEST = 1 << 50  # bytes of a blob
 _MANY = 100  # platforms of an index that are weighed
 _PAUSES = (0.5, 1.0, 2.0)  # seconds, between the tries of a registry that fails by its own word
 
 
-class Carried(Protocol):
+class RegistryTransferResult(Protocol):
     """What push and pull tell of an image; see their results."""
 
     @property
@@ -72,11 +72,11 @@ class Carried(Protocol):
         """What a person should know of it."""
 
 
-def told(what: str, carried: Carried) -> list[str]:
+def told(what: str, result: RegistryTransferResult) -> list[str]:
     """The name, its digest, and what is to be known."""
-    how = f"  ({carried.method}, ctr {carried.ctr})" if carried.method else ""
-    unsure = f"unverified: {carried.reason}" if carried.verified != "digest" else ""
-    below = (carried.digest, unsure, *carried.notices)
+    how = f"  ({result.method}, ctr {result.ctr})" if result.method else ""
+    unsure = f"unverified: {result.reason}" if result.verified != "digest" else ""
+    below = (result.digest, unsure, *result.notices)
     return [f"{what}{how}", *(f"  {line}" for line in below if line)]
 
 
@@ -100,7 +100,7 @@ class There:
         return self.target.digest if self.target else None
 
 
-class Carrier:
+class RegistryTransfer:
     """A host, a registry and a reference in it.
 
     Raises:
@@ -115,8 +115,8 @@ class Carrier:
         self._system = not self.registry.ca_file
         try:
             self._client = Client(host, self.registry, partial(credentials.login, self.registry))
-        except SeenError as error:
-            raise self._error(error.seen, error.said) from error
+        except RegistryStateError as error:
+            raise self._error(error.state, error.detail) from error
         push_pull.refuse(facts.ctr, facts.client, self.route)
 
     @property
@@ -152,11 +152,11 @@ class Carrier:
                 with self._client.connected():
                     target = self._client.find(self.reference.path, str(self.reference.digest or self.reference.tag))
                     return There(target, present=self._present(blobs or {}))
-            except SeenError as error:
-                if unknown := _UNKNOWN.get(error.seen):
+            except RegistryStateError as error:
+                if unknown := _UNKNOWN.get(error.state):
                     return There(None, unknown)
-                if error.seen is not Seen.FAILED or pause is None:
-                    raise self._error(error.seen, error.said) from error
+                if error.state is not RegistryState.FAILED or pause is None:
+                    raise self._error(error.state, error.detail) from error
                 self.host.pause(pause)
         raise AssertionError("unreachable")
 
@@ -199,7 +199,15 @@ class Carrier:
                 manifests = (top, *(self._manifest(child.digest) for child in children))
                 blobs = {blob.digest: blob for each in manifests for blob in each.blobs}
                 return list(blobs.values()) if all(0 <= blob.size < _LARGEST for blob in blobs.values()) else None
-        except (SeenError, ContentMissing, ContentCorrupt, ValueError, TypeError, AttributeError, RecursionError):
+        except (
+            RegistryStateError,
+            ContentMissing,
+            ContentCorrupt,
+            ValueError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):
             return None
 
     def _manifest(self, reference: str) -> Manifest:
@@ -208,7 +216,7 @@ class Carrier:
             checked(reference, Answer(0, raw, ""), str(self.registry))
         return Manifest.parse(raw)
 
-    def carry(self, script: Callable[[str | None], Script], step: str, sizes: Mapping[str, int]) -> dict[str, Answer]:
+    def run(self, script: Callable[[str | None], Script], step: str, sizes: Mapping[str, int]) -> dict[str, Answer]:
         """Runs ctr's push or pull, answering its prompt, until it is done or the registry stops.
 
         A registry that fails by its own word is tried again a few times.
@@ -232,17 +240,17 @@ class Carrier:
             if self._may_do_better(answers[step]):
                 continue
             pause = next(pauses, None)
-            if pause is None or self.meaning(answers[step]) is not Seen.FAILED:
+            if pause is None or self.meaning(answers[step]) is not RegistryState.FAILED:
                 return answers
             self.host.pause(pause)
 
     def _may_do_better(self, answer: Answer) -> bool:
         """Whether a login changes what the registry said; or that this machine's CAs count besides ca_file."""
-        seen = self.meaning(answer)
-        if not self._login and (seen in _FOR_A_LOGIN or _TOO_MANY in answer.stderr):
+        state = self.meaning(answer)
+        if not self._login and (state in _FOR_A_LOGIN or _TOO_MANY in answer.stderr):
             self._by_ctr = credentials.login(self.registry)
             return self._by_ctr is not None
-        if seen is Seen.UNKNOWN_CA and self.route.alone and not self._system:
+        if state is RegistryState.UNKNOWN_CA and self.route.alone and not self._system:
             self._system = True  # a token service, or whoever keeps its blobs
             return True
         return False
@@ -254,30 +262,30 @@ class Carrier:
             talk = _Talk(self, progress, terminal, self._login)
             return self.host.ask(script(terminal.device if terminal else None), listener=talk)
 
-    def meaning(self, answer: Answer) -> Seen | None:
+    def meaning(self, answer: Answer) -> RegistryState | None:
         """What a push or pull says of the registry; None where it went well, or the registry is not why."""
         return None if answer.ok else refusals.meaning(answer.stderr, self.registry)
 
     def failure(self, answer: Answer) -> FerryError:
         """The error that a push or pull ended with."""
-        seen = self.meaning(answer)
+        state = self.meaning(answer)
         plain = failure(answer, str(self.reference))
-        return self._error(seen, plain.said) if seen else plain
+        return self._error(state, plain.detail) if state else plain
 
     def missing(self) -> HostError:
         """The error of a registry that has nothing under the reference."""
-        return self._error(Seen.NOT_FOUND, "")
+        return self._error(RegistryState.NOT_FOUND, "")
 
     def silent(self) -> HostError:
         """The error of a registry that stopped."""
-        return self._error(Seen.NO_ANSWER, f"no progress within {self.host.target.limits.registry} s")
+        return self._error(RegistryState.NO_ANSWER, f"no progress within {self.host.target.limits.registry} s")
 
     def asked_again(self) -> HostError:
         """The error of a login that ctr asks for twice."""
-        return self._error(Seen.UNAUTHORIZED, "ctr asked for the password again")
+        return self._error(RegistryState.UNAUTHORIZED, "ctr asked for the password again")
 
-    def _error(self, seen: Seen, said: str) -> HostError:
-        return refusals.error(seen, str(self.reference), said, login=bool(self._login))
+    def _error(self, state: RegistryState, detail: str) -> HostError:
+        return refusals.error(state, str(self.reference), detail, login=bool(self._login))
 
 
 def _judge(there: Room | None, blobs: Collection[Descriptor]) -> DiskFull | str:
@@ -287,8 +295,10 @@ def _judge(there: Room | None, blobs: Collection[Descriptor]) -> DiskFull | str:
 class _Talk:
     """Hears a push or pull: tells its progress, answers its prompt once, and knows when it has stopped."""
 
-    def __init__(self, carrier: Carrier, progress: Progress, terminal: Terminal | None, login: Login | None) -> None:
-        self._carrier, self._progress, self._terminal, self._login = carrier, progress, terminal, login
+    def __init__(
+        self, transfer: RegistryTransfer, progress: Progress, terminal: Terminal | None, login: Login | None
+    ) -> None:
+        self._transfer, self._progress, self._terminal, self._login = transfer, progress, terminal, login
         self._answered = self._over = False
         self._moved = time.monotonic()
         self._state: object = None
@@ -299,12 +309,12 @@ class _Talk:
         kept = progress.feed(data)
         if progress.prompts and self._terminal and self._login:
             if progress.prompts > 1:
-                raise self._carrier.asked_again()
+                raise self._transfer.asked_again()
             if not self._answered:
                 self._terminal.type(self._login.password.reveal())
                 self._answered = True
         if progress.items and data:
-            self._carrier.host.moved(progress.done, progress.total)
+            self._transfer.host.moved(progress.done, progress.total)
         self._over = self._over or b" end " in kept  # the first step's frame
         self._refuse_silence()
         return kept
@@ -317,5 +327,5 @@ class _Talk:
         now, state = time.monotonic(), (dict(self._progress.items), self._progress.read)
         if state != self._state or self._progress.unpacking or self._over:
             self._state, self._moved = state, now
-        elif now - self._moved > self._carrier.host.target.limits.registry:
-            raise self._carrier.silent()
+        elif now - self._moved > self._transfer.host.target.limits.registry:
+            raise self._transfer.silent()

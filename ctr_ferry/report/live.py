@@ -147,7 +147,7 @@ class Busy(Quiet):
         return rows
 
 
-def watch(command: str, hosts: int) -> Quiet:
+def observer(command: str, hosts: int) -> Quiet:
     """What fits: nothing for one host, a live display on a terminal, plain lines elsewhere."""
     if sys.stderr.isatty():
         return Busy(command, hosts, Console(stderr=True))

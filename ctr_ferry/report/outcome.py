@@ -134,7 +134,7 @@ def unforeseen(error: Exception) -> InternalError:
     place = traceback.extract_tb(error.__traceback__)[-1]
     return InternalError(
         f"{type(error).__name__}: {str(error)[:_MOST_OF_A_FAULT]}",
-        said=f"at {Path(place.filename).name}:{place.lineno} in {place.name}",
+        detail=f"at {Path(place.filename).name}:{place.lineno} in {place.name}",
         hint="this is a fault of ctr-ferry: report it with the command line and this message",
     )
 

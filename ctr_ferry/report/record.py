@@ -23,7 +23,7 @@ from typing import Any
 
 from ctr_ferry.errors import UsageError
 from ctr_ferry.report.outcome import Outcome, Status, names
-from ctr_ferry.run.scheduler import Answer, Watch
+from ctr_ferry.run.scheduler import Answer, Observer
 from ctr_ferry.ssh.exchange import Transcript
 from ctr_ferry.text import shown
 
@@ -259,14 +259,14 @@ class Run:
         return [host for host in self.data["hosts"] if host in found]
 
 
-class Kept:
+class RecordingObserver:
     """Watches a command: shows how it goes, and writes each host's outcome down as soon as it is known.
 
     Args:
         show: what shows it.
     """
 
-    def __init__(self, show: Watch, record: Record) -> None:
+    def __init__(self, show: Observer, record: Record) -> None:
         self._show, self._record = show, record
 
     def busy(self, host: str) -> None:

@@ -96,8 +96,8 @@ def _rows(done: Done, outcomes: list[Outcome], *, results: bool = True) -> None:
     """One row a host, with its result (a table may have told that) and error; equal ones share a row."""
     alike: dict[tuple[str, ...], list[Outcome]] = {}
     for outcome in outcomes:
-        said = (str(outcome.status), *_lines(outcome, result=results))
-        alike.setdefault(said, []).append(outcome)
+        detail = (str(outcome.status), *_lines(outcome, result=results))
+        alike.setdefault(detail, []).append(outcome)
     rows = []
     for (status, *lines), group in alike.items():
         seconds = f"{max(o.seconds for o in group):.1f} s"

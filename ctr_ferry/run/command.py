@@ -29,7 +29,7 @@ class Kind(Enum):
 
     HOST = "one host; runs on all of them at once"
     FLEET = "the whole fleet; runs once"
-    DESK = "the control machine alone; connects to nothing"
+    CONTROL_MACHINE = "the control machine alone; connects to nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Command(fabric.Task):  # type: ignore[misc]
     ) -> None:
         self.kind, self.parse, self.tabulate, self.before = kind, parse, tabulate, before
         self._looks = looks
-        self._common = _OUTPUT if kind is Kind.DESK else _OUTPUT | _RUN
+        self._common = _OUTPUT if kind is Kind.CONTROL_MACHINE else _OUTPUT | _RUN
         super().__init__(
             body,
             positional=list(positional),
@@ -171,6 +171,6 @@ def fleet_wide(parse: Callable[..., Any], **options: Any) -> Callable[[Callable[
     return lambda body: Command(body, kind=Kind.FLEET, parse=parse, **options)
 
 
-def at_desk(parse: Callable[..., Any], **options: Any) -> Callable[[Callable[..., Any]], Command]:
+def on_control_machine(parse: Callable[..., Any], **options: Any) -> Callable[[Callable[..., Any]], Command]:
     """Declares ``f(desk, request) -> View`` as a command that connects to no host."""
-    return lambda body: Command(body, kind=Kind.DESK, parse=parse, **options)
+    return lambda body: Command(body, kind=Kind.CONTROL_MACHINE, parse=parse, **options)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from ctr_ferry.report.record import Runs
 
 if TYPE_CHECKING:  # what reads inventories is no part of a listing
-    from ctr_ferry.inventory.selector import Roster
+    from ctr_ferry.inventory.selector import HostSelector
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class ControlMachine:
     """The control machine's own knowledge.
 
     Attributes:
@@ -20,6 +20,6 @@ class Desk:
         runs: the records of past runs.
     """
 
-    roster: Roster
+    selector: HostSelector
     patterns: tuple[str, ...]
     runs: Runs

@@ -23,13 +23,13 @@ import fabric
 from invoke.exceptions import Exit
 
 from ctr_ferry.errors import FerryError, InternalError, NotStarted, UsageError
-from ctr_ferry.inventory.selector import Roster, inventory_file
+from ctr_ferry.inventory.selector import HostSelector, inventory_file
 from ctr_ferry.report import live, record, render
 from ctr_ferry.report.agreement import disagreements
 from ctr_ferry.report.outcome import Outcome, Status, Table, View, as_dry_run, exit_code, unforeseen
 from ctr_ferry.run.command import Command, CommonOptions, Kind
-from ctr_ferry.run.control_machine import Desk
-from ctr_ferry.run.scheduler import Answer, Fleet, Terminated, Watch
+from ctr_ferry.run.control_machine import ControlMachine
+from ctr_ferry.run.scheduler import Answer, Fleet, Observer, Terminated
 from ctr_ferry.run.settings import PROJECT, FleetConfig, limits
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.target import Target
@@ -92,21 +92,21 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         lines = [_read(call, dry=dry, as_json=as_json) for call in calls]
         config = FleetConfig.of(self.config)
         runs = record.Runs(config.runs_folder)
-        roster = self._roster(config, runs)
+        selector = self._selector(config, runs)
         patterns = tuple(word for word in (self.core[0].args.hosts.value or "").split(",") if word.strip())
-        desk = Desk(roster, patterns, runs)
+        control_machine = ControlMachine(selector, patterns, runs)
         done: list[render.Done] = []
-        if all(line.command.kind is Kind.DESK for line in lines):
+        if all(line.command.kind is Kind.CONTROL_MACHINE for line in lines):
             for line in lines:
-                done.append(_at_desk(line, desk))
+                done.append(_on_control_machine(line, control_machine))
             return _report(done, lines, 0)
-        return self._on_hosts(lines, config, desk, done)
+        return self._on_hosts(lines, config, control_machine, done)
 
-    def _select(self, roster: Roster, patterns: Sequence[str]) -> list[Target]:
+    def _select(self, selector: HostSelector, patterns: Sequence[str]) -> list[Target]:
         """The targets of patterns; what is to be known of them is said, each thing once."""
-        known = set(roster.notes)
-        targets = roster.select(patterns)
-        for note in roster.notes:
+        known = set(selector.notes)
+        targets = selector.select(patterns)
+        for note in selector.notes:
             if note not in known:
                 render.note(note)
         return targets
@@ -118,37 +118,44 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             wrong = [n for n, v in os.environ.items() if n.startswith("FABRIC_") and repr(v) in str(error)]
             raise UsageError(f"{' or '.join(wrong) or 'a FABRIC_… variable'} has a wrong type: {error}") from error
 
-    def _roster(self, config: FleetConfig, runs: record.Runs) -> Roster:
+    def _selector(self, config: FleetConfig, runs: record.Runs) -> HostSelector:
         ssh_config = self.config.base_ssh_config
         aliases = {name for name in ssh_config.get_hostnames() if not set("*?!") & set(name)}
         file = inventory_file(config.inventory, PROJECT)
-        return Roster(file, config.trust, limits(self.config), aliases.__contains__, runs.past)
+        return HostSelector(file, config.trust, limits(self.config), aliases.__contains__, runs.past)
 
-    def _on_hosts(self, lines: Sequence[Line], config: FleetConfig, desk: Desk, done: list[render.Done]) -> int:
-        first = next(line.command for line in lines if line.command.kind is not Kind.DESK)
-        if not desk.patterns:
+    def _on_hosts(
+        self, lines: Sequence[Line], config: FleetConfig, control_machine: ControlMachine, done: list[render.Done]
+    ) -> int:
+        first = next(line.command for line in lines if line.command.kind is not Kind.CONTROL_MACHINE)
+        if not control_machine.patterns:
             hint = f"fab -H HOST[,HOST…] {first.name} …; groups, globs and !exclusions will do"
             raise UsageError(f"{first.name} needs hosts", hint=hint)
-        targets = self._select(desk.roster, desk.patterns)
+        targets = self._select(control_machine.selector, control_machine.patterns)
         for line in lines:
             if line.command.before:
                 line.command.before(line.request, targets)
         run_id = record.new_run_id(first.name)
-        kept = record.Record(desk.runs.root, run_id, _head(lines, [t.name for t in targets]), render.note)
+        kept = record.Record(control_machine.runs.root, run_id, _head(lines, [t.name for t in targets]), render.note)
         base = self.config.clone()  # ssh_config is read again into its source; the clones of the clone are apart
 
         def host(target: Target) -> Host:
             return Host(target, base.clone(), run_id=run_id, log=kept.exchange)
 
-        def crew(watch: Watch) -> Fleet:
-            return Fleet(hosts, config.workers, watch, lambda pattern: map(host, self._select(desk.roster, [pattern])))
+        def crew(observer: Observer) -> Fleet:
+            return Fleet(
+                hosts,
+                config.workers,
+                observer,
+                lambda pattern: map(host, self._select(control_machine.selector, [pattern])),
+            )
 
         hosts = {target.name: host(target) for target in targets}
         code = 1  # of a fault of ours
         try:
             for number, line in enumerate(lines):
-                if line.command.kind is Kind.DESK:
-                    done.append(_at_desk_as_well(line, desk))
+                if line.command.kind is Kind.CONTROL_MACHINE:
+                    done.append(_also_on_control_machine(line, control_machine))
                     continue
                 ended, code = _on_fleet(line, hosts, crew, kept, last=number == len(lines) - 1)
                 done.append(ended)
@@ -161,7 +168,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             for host in hosts.values():
                 host.close_quietly()
             kept.end(code)
-            record.prune(desk.runs.root, config.keep_runs)
+            record.prune(control_machine.runs.root, config.keep_runs)
         return code
 
 
@@ -186,25 +193,25 @@ def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:
         "asked": [
             {"command": each.command.name, "dry_run": each.common.dry_run, "looks": each.command.looks(each.request)}
             for each in lines
-            if each.command.kind is not Kind.DESK
+            if each.command.kind is not Kind.CONTROL_MACHINE
         ],
         "hosts": hosts,
         "versions": {"python": platform.python_version(), **versions},
     }
 
 
-def _at_desk(line: Line, desk: Desk) -> render.Done:
-    view: View = line.command.body(desk, line.request)
+def _on_control_machine(line: Line, control_machine: ControlMachine) -> render.Done:
+    view: View = line.command.body(control_machine, line.request)
     ended = render.Done(line.command.name, line.arguments, [], view=view)
     if not line.common.json:
         render.table(ended)
     return ended
 
 
-def _at_desk_as_well(line: Line, desk: Desk) -> render.Done:
+def _also_on_control_machine(line: Line, control_machine: ControlMachine) -> render.Done:
     """On a line that other commands have worked on hosts in, so that its error is one of several."""
     try:
-        return _at_desk(line, desk)
+        return _on_control_machine(line, control_machine)
     except FerryError as error:
         ended = render.Done(line.command.name, line.arguments, [], failure=error)
         if not line.common.json:
@@ -213,7 +220,7 @@ def _at_desk_as_well(line: Line, desk: Desk) -> render.Done:
 
 
 def _on_fleet(
-    line: Line, hosts: dict[str, Host], crew: Callable[[Watch], Fleet], kept: record.Record, *, last: bool
+    line: Line, hosts: dict[str, Host], crew: Callable[[Observer], Fleet], kept: record.Record, *, last: bool
 ) -> tuple[render.Done, int]:
     """Runs one command on all hosts.
 
@@ -226,8 +233,8 @@ def _on_fleet(
     command = line.command
     kept.command(command.name, line.arguments, dry_run=line.common.dry_run)
     code, failure = 0, None
-    with live.watch(command.name, len(hosts)) as watch:
-        fleet = crew(record.Kept(watch, kept))
+    with live.observer(command.name, len(hosts)) as observer:
+        fleet = crew(record.RecordingObserver(observer, kept))
         fleet.begin(line.common, last=last)
         try:
             if command.kind is Kind.HOST:

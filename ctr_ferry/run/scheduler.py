@@ -28,7 +28,7 @@ class Terminated(BaseException):
     """SIGTERM, as an exception in the main thread; like KeyboardInterrupt, no handler takes it by accident."""
 
 
-class Watch(Protocol):
+class Observer(Protocol):
     """Who wants to know how the work goes on."""
 
     def busy(self, host: str) -> None:
@@ -63,7 +63,7 @@ class Fleet:
     Args:
         hosts: by name, in the order of the command line.
         workers: how many are at work at once.
-        watch: told of every host.
+        observer: told of every host.
         further: what a pattern of the inventory means, as new hosts.
 
     Attributes:
@@ -75,14 +75,14 @@ class Fleet:
         self,
         hosts: Mapping[str, Host],
         workers: int,
-        watch: Watch,
+        observer: Observer,
         further: Callable[[str], Iterable[Host]] = lambda _: (),
     ) -> None:
         self.hosts = dict(hosts)
         self._further = further
         self._others: dict[str, Host] = {}
         self._workers = workers
-        self._watch = watch
+        self._observer = observer
         self._options = CommonOptions()
         self._last = True
         self._asked: dict[str, int] = {}  # by host, before the current command
@@ -99,7 +99,7 @@ class Fleet:
         self.answers, self.seconds = {}, {}
         self._asked = {name: host.asked for name, host in self.hosts.items()}
         for host in self.hosts.values():
-            host.begin(dry_run=options.dry_run, moved=partial(self._watch.moved, host.name))
+            host.begin(dry_run=options.dry_run, moved=partial(self._observer.moved, host.name))
 
     def each(self, work: Callable[[Host], Result], *, close: bool = True) -> dict[str, Answer]:
         """Runs ``work`` on every host that no command of this line has failed on.
@@ -206,7 +206,7 @@ class Fleet:
     def _work(self, host: Host, work: Callable[[Host], Result], last: bool) -> Answer:
         if self._enough_failed():
             return NotStarted("too many other hosts have failed", hint="mend them, or raise --limit-failures")
-        self._watch.busy(host.name)
+        self._observer.busy(host.name)
         start = time.monotonic()
         answer = _answer(host, work)
         seconds = time.monotonic() - start
@@ -218,9 +218,9 @@ class Fleet:
         if failed or (last and self._last):
             host.close_quietly()
         if failed or last:
-            self._watch.done(host.name, seconds, answer)
+            self._observer.done(host.name, seconds, answer)
         else:
-            self._watch.rest(host.name)
+            self._observer.rest(host.name)
         return answer
 
     @property
@@ -235,7 +235,7 @@ class Fleet:
 
     def confirm(self, question: str) -> bool:
         """Asks the operator once, at the control terminal; any answer but yes is no."""
-        with self._watch.paused():
+        with self._observer.paused():
             print(f"{shown(question)} [y/N] ", end="", file=sys.stderr, flush=True)
             return sys.stdin.readline().strip().lower() in ("y", "yes")
 

@@ -28,10 +28,10 @@ class Packets(Packetizer):
 
     def _read_timeout(self, timeout: float) -> bytes:
         """Some bytes of the greeting."""
-        self._greeted += len(said := super()._read_timeout(timeout))  # type: ignore[misc]
+        self._greeted += len(detail := super()._read_timeout(timeout))  # type: ignore[misc]
         if self._greeted > _GREETING:
             raise paramiko.SSHException(", which has no end")  # behind "Error reading SSH protocol banner"
-        return bytes(said)
+        return bytes(detail)
 
 
 class Authentication(AuthHandler):

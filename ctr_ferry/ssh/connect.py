@@ -61,12 +61,12 @@ class Proxy(paramiko.ProxyCommand):
 
     def recv(self, size: int) -> bytes:
         """paramiko's hook: some bytes of what the command says, none at its end."""
-        said = self.process.stdout.fileno()  # type: ignore[union-attr]  # paramiko opens it
+        detail = self.process.stdout.fileno()  # type: ignore[union-attr]  # paramiko opens it
         poll = select.poll()  # select() takes no file number above 1023
-        poll.register(said, select.POLLIN)
+        poll.register(detail, select.POLLIN)
         if not poll.poll(None if self.timeout is None else self.timeout * 1000):
             raise TimeoutError
-        return os.read(said, size)
+        return os.read(detail, size)
 
 
 @contextlib.contextmanager
@@ -88,39 +88,39 @@ def typed_errors(where: str, target: Target, client: paramiko.SSHClient) -> Iter
         take_out = f"ssh-keygen -f {quote(str(target.trust.known_hosts[0]))} -R {quote(error.hostname)}"
         raise HostKeyChanged(
             f"the host key of {where} is not the one in {files}",
-            said=f"it sent {fingerprint(error.key)}",
+            detail=f"it sent {fingerprint(error.key)}",
             hint=f"find out why; if the host was rebuilt, take its old lines out: {take_out}",
         ) from error
     except RevokedKeyError as error:
         raise HostKeyChanged(
             f"the host key of {where} is revoked in {files}",
-            said=f"it sent {error.fingerprint}",
+            detail=f"it sent {error.fingerprint}",
             hint="give the host a new key: whoever has the revoked one may pass for it",
         ) from error
     except UnknownKeyError as error:
         authority = "; a @cert-authority line is not enough, since host certificates are not read"
         raise HostKeyUnknown(
             f"{files} has no key for {where}",
-            said=f"it sent {error.fingerprint}",
+            detail=f"it sent {error.fingerprint}",
             hint="check that fingerprint and add the key there, or set fleet.host_keys: accept-new"
             + authority * error.by_authority,
         ) from error
     except UnansweredError as error:
         raise LoginRefused(
             f"{where} asks for what cannot be answered here",
-            said=tail(error.asked),
+            detail=tail(error.asked),
             hint="a password is answered with --prompt-for-login-password; where it is a code, let this user in with "
             "a key alone (AuthenticationMethods publickey in its sshd_config)",
         ) from error
     except NothingInCommonError as error:
         raise NoCommonAlgorithm(
             f"{where} has no {error.what} in common with us that are safe",
-            said=tail(f"it offers {error.theirs}"),
+            detail=tail(f"it offers {error.theirs}"),
             hint=f"let its sshd_config allow one of {error.ours}",
         ) from error
     except paramiko.AuthenticationException as error:
         raise LoginRefused(
-            f"{where} refuses the login", said=tail(str(error)), hint="check user and key: ssh -v to that host"
+            f"{where} refuses the login", detail=tail(str(error)), hint="check user and key: ssh -v to that host"
         ) from error
     except TimeoutError as error:
         raise ConnectTimeout(
@@ -131,17 +131,17 @@ def typed_errors(where: str, target: Target, client: paramiko.SSHClient) -> Iter
         if file := getattr(error, "filename", None):
             raise LoginRefused(
                 f"the key {file} for {where} cannot be read",
-                said=_reason(error),
+                detail=_reason(error),
                 hint="give another ansible_ssh_private_key_file, or none to use the agent and ~/.ssh",
             ) from error
         if isinstance(error, socket.gaierror):
             raise HostUnresolved(
                 f"the name of {where} does not resolve",
-                said=_reason(error),
+                detail=_reason(error),
                 hint="check ansible_host, or the name given",
             ) from error
         raise Unreachable(
-            f"no connection to {where}", said=_reason(error), hint="check that the host is up and sshd listens there"
+            f"no connection to {where}", detail=_reason(error), hint="check that the host is up and sshd listens there"
         ) from error
     except (paramiko.SSHException, UnicodeError) as error:  # paramiko takes what a host says for UTF-8
         # Which of its words paramiko has for a silent host depends on which of its threads is first.
@@ -151,7 +151,7 @@ def typed_errors(where: str, target: Target, client: paramiko.SSHClient) -> Iter
         # A key file that was refused is then read as one of another type, and that is what paramiko complains about.
         no_login = bool(transport and transport.is_active() and transport.initial_kex_done)
         raise (LoginRefused if no_login else kind)(
-            f"no SSH session with {where}", said=tail(str(error)), hint="try ssh -v to that host"
+            f"no SSH session with {where}", detail=tail(str(error)), hint="try ssh -v to that host"
         ) from error
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import paramiko
 
-from ctr_ferry.oci.registry import Seen
+from ctr_ferry.oci.registry import RegistryState
 from ctr_ferry.shell import printable
 
 if TYPE_CHECKING:
@@ -24,17 +24,22 @@ if TYPE_CHECKING:
 _CHUNK = 16 << 10  # bytes, TLS's largest record
 _MOST_SAID = 600  # characters of whoever said it
 _Result = TypeVar("_Result")
-_CERTIFICATES = {9: Seen.NOT_YET, 10: Seen.EXPIRED, 62: Seen.WRONG_NAME, 64: Seen.WRONG_NAME}
-_CERTIFICATES |= dict.fromkeys((18, 19, 20, 21), Seen.UNKNOWN_CA)  # X509_V_ERR_… of OpenSSL
+_CERTIFICATES = {
+    9: RegistryState.NOT_YET,
+    10: RegistryState.EXPIRED,
+    62: RegistryState.WRONG_NAME,
+    64: RegistryState.WRONG_NAME,
+}
+_CERTIFICATES |= dict.fromkeys((18, 19, 20, 21), RegistryState.UNKNOWN_CA)  # X509_V_ERR_… of OpenSSL
 _PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # what OpenSSL says of an answer without TLS
 
 
-class SeenError(Exception):
+class RegistryStateError(Exception):
     """No answer was had; what that means, and in the words of whoever said it."""
 
-    def __init__(self, seen: Seen, said: object = "") -> None:
-        super().__init__(seen)
-        self.seen, self.said = seen, printable(str(said)[:_MOST_SAID])
+    def __init__(self, state: RegistryState, detail: object = "") -> None:
+        super().__init__(state)
+        self.state, self.detail = state, printable(str(detail)[:_MOST_SAID])
 
 
 @contextlib.contextmanager
@@ -45,19 +50,21 @@ def told(limit: float) -> Iterator[None]:
         limit: seconds that there were for it, for the words.
 
     Raises:
-        SeenError.
+        RegistryStateError.
     """
     try:
         yield
     except ssl.SSLCertVerificationError as error:
-        raise SeenError(_CERTIFICATES.get(error.verify_code, Seen.TLS_FAILED), error.verify_message) from error
+        raise RegistryStateError(
+            _CERTIFICATES.get(error.verify_code, RegistryState.TLS_FAILED), error.verify_message
+        ) from error
     except ssl.SSLError as error:
-        seen = Seen.NO_TLS if error.reason in _PLAIN else Seen.TLS_FAILED
-        raise SeenError(seen, (error.reason or str(error)).lower()) from error
+        state = RegistryState.NO_TLS if error.reason in _PLAIN else RegistryState.TLS_FAILED
+        raise RegistryStateError(state, (error.reason or str(error)).lower()) from error
     except TimeoutError as error:
-        raise SeenError(Seen.NO_ANSWER, f"within {limit:.0f} s") from error
+        raise RegistryStateError(RegistryState.NO_ANSWER, f"within {limit:.0f} s") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
-        raise SeenError(Seen.NO_ANSWER, error) from error
+        raise RegistryStateError(RegistryState.NO_ANSWER, error) from error
 
 
 class _Reasons(logging.Handler):
@@ -79,7 +86,7 @@ def connect(host: Host, there: tuple[str, int], deadline: float) -> Wire:
         deadline: of the monotonic clock, for all that will happen on it.
 
     Raises:
-        SeenError: why there is none; Unreachable.
+        RegistryStateError: why there is none; Unreachable.
     """
     host.open()
     transport: paramiko.Transport = host.transport
@@ -91,18 +98,22 @@ def connect(host: Host, there: tuple[str, int], deadline: float) -> Wire:
         left = max(0.1, deadline - time.monotonic())
         return Wire(transport.open_channel("direct-tcpip", there, ("127.0.0.1", 0), timeout=left), deadline)
     except paramiko.ChannelException as error:
-        raise SeenError(_refusal(error.code, reasons.last), reasons.last.rpartition(": ")[0]) from error
+        raise RegistryStateError(_refusal(error.code, reasons.last), reasons.last.rpartition(": ")[0]) from error
     finally:
         transport.set_log_channel(before)
         logger.removeHandler(reasons)
 
 
-def _refusal(code: int, said: str) -> Seen:
+def _refusal(code: int, detail: str) -> RegistryState:
     if code != 2:  # SSH_OPEN_CONNECT_FAILED (RFC 4254); else it is prohibited, or unknown to that server
-        return Seen.NOT_CHECKED
-    if any(word in said for word in ("unknown host", "not known", "name resolution", "No address")):
-        return Seen.UNRESOLVED
-    return Seen.NO_ANSWER if "timed out" in said or "unreachable" in said or "No route" in said else Seen.REFUSED
+        return RegistryState.NOT_CHECKED
+    if any(word in detail for word in ("unknown host", "not known", "name resolution", "No address")):
+        return RegistryState.UNRESOLVED
+    return (
+        RegistryState.NO_ANSWER
+        if "timed out" in detail or "unreachable" in detail or "No route" in detail
+        else RegistryState.REFUSED
+    )
 
 
 class Wire:

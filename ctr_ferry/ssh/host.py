@@ -122,7 +122,7 @@ class Host(Connection):  # type: ignore[misc]
             except paramiko.ChannelException as error:
                 raise Unreachable(
                     f"gateway {self.gateway.name} of {self.name} has no way to {self.host}:{self.port}",
-                    said=tail(error.text),
+                    detail=tail(error.text),
                     hint="check that the host is up, the address as the gateway sees it, and its AllowTcpForwarding",
                 ) from error
         try:
@@ -130,7 +130,9 @@ class Host(Connection):  # type: ignore[misc]
             return Proxy(join(words))
         except (OSError, ValueError) as error:
             raise Unreachable(
-                f"the ProxyCommand of {self.name} cannot be run", said=tail(str(error)), hint=f"check {self.gateway!r}"
+                f"the ProxyCommand of {self.name} cannot be run",
+                detail=tail(str(error)),
+                hint=f"check {self.gateway!r}",
             ) from error
 
     def begin(self, *, dry_run: bool, moved: Moved) -> None:
@@ -171,7 +173,7 @@ class Host(Connection):  # type: ignore[misc]
             hint = error.hint
             if isinstance(error, LoginRefused):
                 hint += "; a gateway gets no password of the hosts behind it"
-            raise type(error)(f"gateway of {self.name}: {error.message}", said=error.said, hint=hint) from error
+            raise type(error)(f"gateway of {self.name}: {error.message}", detail=error.detail, hint=hint) from error
 
     def _connect_with_patience(self) -> None:
         """Tries again what may pass, within the time for one connection.
@@ -303,8 +305,8 @@ class Host(Connection):  # type: ignore[misc]
     ) -> None:
         if self._log:
             steps = "\n".join(f"{name}: {step}" for name, step in script.steps.items())
-            said = (b"", b"") if secret else (exchange.stdout, exchange.stderr)
-            stdout, stderr = (shell.unframed(boundary, stream) for stream in said)
+            detail = (b"", b"") if secret else (exchange.stdout, exchange.stderr)
+            stdout, stderr = (shell.unframed(boundary, stream) for stream in detail)
             self._log(self.name, Transcript(steps, exchange.exit, seconds, stdout, stderr))
 
     def _start(self, exchange: Exchange, boot: str, mark: str, rights_check: str | None) -> None:
@@ -429,24 +431,24 @@ class Host(Connection):  # type: ignore[misc]
             yield
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise ConnectionLost(
-                f"the connection to {self.name} broke", said=tail(str(error)), hint="run it again"
+                f"the connection to {self.name} broke", detail=tail(str(error)), hint="run it again"
             ) from error
 
     def _refuse_end(self, script: Script, boundary: str, exchange: Exchange, end: End, limit: int) -> None:
-        said = shell.said(boundary, exchange.stderr)
+        detail = shell.detail(boundary, exchange.stderr)
         match end:
             case End.KILLED if script.cleanup and script.is_whole(boundary, exchange.stdout, exchange.stderr):
                 raise RemoteTimeout(
                     "all steps had ended, but the clean-up behind them hung and was ended: it may have left something",
-                    said=said,
+                    detail=detail,
                     hint=f"look at containerd's log there, then: fab -H {self.name} doctor --clean",
                 )
             case End.KILLED:
-                raise _killed(said)
+                raise _killed(detail)
             case End.TIMED_OUT:
                 raise RemoteTimeout(
                     f"the remote command took longer than {limit} s and was ended",
-                    said=said,
+                    detail=detail,
                     hint="if the host is only slow, raise timeouts.command in fabric.yaml",
                 )
             case End.SILENT | End.LOST:
@@ -460,20 +462,20 @@ class Host(Connection):  # type: ignore[misc]
             return script.read(boundary, bytes(exchange.stdout), bytes(exchange.stderr))
         except GarbledAnswer as error:
             if exchange.exit == guard.BROKEN_OFF:
-                raise _killed(shell.said(boundary, exchange.stderr)) from None
-            if self._as_root and "sudo" in error.said:
+                raise _killed(shell.detail(boundary, exchange.stderr)) from None
+            if self._as_root and "sudo" in error.detail:
                 raise self._sudo_refused(exchange.stderr) from None
             raise
 
     def _sudo_refused(self, stderr: bytearray) -> PermissionDenied:
         return PermissionDenied(
             f"sudo does not let {self.user} through",
-            said=tail(stderr.decode("utf-8", "replace")),
+            detail=tail(stderr.decode("utf-8", "replace")),
             hint="give the right password with fab --prompt-for-sudo-password or FABRIC_SUDO_PASSWORD",
         )
 
 
-def _killed(said: str) -> CommandFailed:
+def _killed(detail: str) -> CommandFailed:
     return CommandFailed(
-        "the remote command was ended by a signal", said=said, hint="look at the host's log: it may lack memory"
+        "the remote command was ended by a signal", detail=detail, hint="look at the host's log: it may lack memory"
     )

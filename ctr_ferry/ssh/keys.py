@@ -66,7 +66,7 @@ def _lines(host: str, file: Path, marker: str) -> list[str]:
     except OSError as error:
         raise HostKeyUnknown(
             f"{file} cannot be read",
-            said=error.strerror or "",
+            detail=error.strerror or "",
             hint="host keys are checked against it: make it readable",
         ) from error
     return lines.plain.get(host, []) + [line for names, line in lines.others if _fits(host, names)]

@@ -15,7 +15,7 @@ from ctr_ferry import shell
 from ctr_ferry.errors import ContentCorrupt, GarbledAnswer, RemoteTimeout
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.exchange import End, Exchange
-from ctr_ferry.ssh.transport import Inbox
+from ctr_ferry.ssh.transport import ReceiveBuffer
 
 # Of what we receive: bytes on their way on a channel, and of one packet (ARCHITECTURE, Transport).
 WINDOW, PACKET = 4 << 20, 1 << 17
@@ -111,7 +111,7 @@ class Hold(Stream):
             exchange.wait(1.0)
         return done.read(self._boundary, bytes(exchange.stdout), bytes(exchange.stderr))
 
-    def let_go(self, word: bytes = b"") -> None:
+    def release(self, word: bytes = b"") -> None:
         """Ends it, and waits until it has cleaned up.
 
         Args:
@@ -135,8 +135,8 @@ class Download(Stream):
         Raises:
             ContentCorrupt: there is more than that; the command is ended.
         """
-        if isinstance(inbox := self._channel.in_buffer, Inbox):
-            inbox.low = _CHUNK // 2
+        if isinstance(receive_buffer := self._channel.in_buffer, ReceiveBuffer):
+            receive_buffer.low = _CHUNK // 2
         left, tail = size, b""
         try:
             for data in self._behind_begin():

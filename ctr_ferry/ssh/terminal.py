@@ -68,10 +68,10 @@ def hold(channel: paramiko.Channel, limit: int, patience: float) -> Iterator[Ter
 
 
 def _heard(channel: paramiko.Channel, line: str) -> re.Match[bytes]:
-    said = b""
-    while not (found := re.search(line.encode(), said, re.MULTILINE)):
+    detail = b""
+    while not (found := re.search(line.encode(), detail, re.MULTILINE)):
         data = channel.recv(_MOST)
-        said += data
-        if not data or len(said) > _MOST:
+        detail += data
+        if not data or len(detail) > _MOST:
             raise MethodUnsupported("the host has no `tty`, so that no password can be typed there")
     return found

@@ -29,7 +29,7 @@ _ASKED = {  # by our words: what paramiko reads of the host, and its name for wh
 _MOMENT = 0.01  # seconds that a read waits for more than a little
 
 
-class Inbox:
+class ReceiveBuffer:
     """What came on a channel, kept in the pieces in which it came.
 
     paramiko's own copies each byte three times, and moves all that waits at every read (ARCHITECTURE, Transport).
@@ -252,9 +252,9 @@ class Transport(paramiko.Transport):
     def open_session(
         self, window_size: int | None = None, max_packet_size: int | None = None, timeout: float | None = None
     ) -> paramiko.Channel:
-        """A session whose stdout comes into an `Inbox`; nothing has come before its command runs."""
+        """A session whose stdout comes into an `ReceiveBuffer`; nothing has come before its command runs."""
         channel = super().open_session(window_size, max_packet_size, timeout)
-        channel.in_buffer = Inbox()  # type: ignore[assignment]
+        channel.in_buffer = ReceiveBuffer()  # type: ignore[assignment]
         channel.__class__ = _Channel
         return channel
 

@@ -76,24 +76,28 @@ def plan(
     blobs: dict[str, Descriptor] = {}
     for image in images:
         target = content.choose(image, wanted, host, partial_index=True).target
-        cargo = {blob.digest: blob for blob in _cargo(image, target, content, wanted or host, every=every)}
-        manifests = _whole(content, target, cargo.keys())
+        blobs_to_copy = {
+            blob.digest: blob for blob in _blobs_to_copy(image, target, content, wanted or host, every=every)
+        }
+        manifests = _whole(content, target, blobs_to_copy.keys())
         first = next((each for each in manifests if each.platform == host), manifests[0])
         listed.append(Saved(image.name, target, content.manifest(first.digest)))
         platforms = [str(each.platform) for each in manifests if each.platform] or image.platforms.split(",")
         saved.append(SavedImage(image.name, target.digest, tuple(p for p in platforms if p != "-")))
-        blobs |= cargo
+        blobs |= blobs_to_copy
     ordered = tuple(blobs[digest] for digest in sorted(blobs))
     return Plan(tuple(saved), layout.documents(listed), ordered)
 
 
-def _cargo(image: Image, target: Descriptor, content: Content, platform: Platform, *, every: bool) -> list[Descriptor]:
+def _blobs_to_copy(
+    image: Image, target: Descriptor, content: Content, platform: Platform, *, every: bool
+) -> list[Descriptor]:
     try:
-        return copy_request.cargo(content, image, target, platform, every=every)
+        return copy_request.blobs_to_copy(content, image, target, platform, every=every)
     except ContentMissing as error:
         if error in content.bad.values():
             raise
-        raise content_missing(image.name, error.said) from error
+        raise content_missing(image.name, error.detail) from error
 
 
 def _whole(content: Content, target: Descriptor, there: Collection[str]) -> list[Descriptor]:

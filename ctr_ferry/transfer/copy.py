@@ -38,14 +38,14 @@ from ctr_ferry.errors import (
 )
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
-from ctr_ferry.images.roll_back import take_back
+from ctr_ferry.images.roll_back import remove_names
 from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS, Descriptor
 from ctr_ferry.report.outcome import Result, Status
 from ctr_ferry.run.scheduler import Fleet
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
-from ctr_ferry.transfer.copy_request import Delivered, DeliveryResult, Order, Parcel, cargo
-from ctr_ferry.transfer.fan_out import Convoy, Source
+from ctr_ferry.transfer.copy_request import CopyRequest, Delivered, DeliveryResult, ImageCopy, blobs_to_copy
+from ctr_ferry.transfer.fan_out import FanOut, Source
 
 _FINAL = (ContentCorrupt, ContentMissing, SourceLost)  # errors that another attempt does not mend
 _DAY = 86400  # seconds that a host holds what arrived, at most
@@ -53,29 +53,29 @@ _STEP = 1 << 20  # bytes between two words about progress
 _KUBELETS = "k8s.io"
 
 
-def deliver(fleet: Fleet, order: Order, source: Source) -> dict[str, Result | FerryError]:
+def deliver(fleet: Fleet, copy_request: CopyRequest, source: Source) -> dict[str, Result | FerryError]:
     """Delivers to every host of the fleet, in batches that are served together.
 
     Returns:
         By host a DeliveryResult, or why there is none.
     """
-    return dict(fleet.together(lambda hosts: _Batch(hosts, order, source)))
+    return dict(fleet.together(lambda hosts: _Batch(hosts, copy_request, source)))
 
 
 class _Batch:
     """Hosts that are served together; what `Fleet.together` wants."""
 
-    def __init__(self, hosts: Sequence[str], order: Order, source: Source) -> None:
-        self._order, self._source = order, source
-        self._convoy = Convoy(hosts, source)
+    def __init__(self, hosts: Sequence[str], copy_request: CopyRequest, source: Source) -> None:
+        self._copy_request, self._source = copy_request, source
+        self._fan_out = FanOut(hosts, source)
 
     def work(self, host: Host) -> Result:
         """All that is done on one host."""
-        return Job(host, self._order, self._source, self._convoy).run()
+        return Job(host, self._copy_request, self._source, self._fan_out).run()
 
     def gone(self, host: str) -> None:
         """Nobody waits for this one any more."""
-        self._convoy.gone(host)
+        self._fan_out.gone(host)
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class Plan:
     """
 
     report: Delivered
-    parcel: Parcel
+    image_copy: ImageCopy
     existing: Image | None
     target: Descriptor | None = None
     load: Load | None = None
@@ -132,10 +132,10 @@ class Plan:
 class Job:
     """One host's part: from the first look to the last."""
 
-    def __init__(self, host: Host, order: Order, source: Source, convoy: Convoy) -> None:
-        self.host, self.order, self.source, self.convoy = host, order, source, convoy
-        self.namespace = order.namespace or host.target.ctr.namespace
-        self.store, self.content = Store(), order.content
+    def __init__(self, host: Host, copy_request: CopyRequest, source: Source, fan_out: FanOut) -> None:
+        self.host, self.copy_request, self.source, self.fan_out = host, copy_request, source, fan_out
+        self.namespace = copy_request.namespace or host.target.ctr.namespace
+        self.store, self.content = Store(), copy_request.content
         self.token = secrets.token_hex(2)  # one machine may be several hosts of a run
         self.room: Room | None = None
         self.notices: tuple[str, ...] = ()
@@ -151,7 +151,7 @@ class Job:
             FerryError: the one image's own error, or SomeFailed with the result.
         """
         checked = self._look()
-        plans = [self._plan(parcel, checked) for parcel in self.order.parcels]
+        plans = [self._plan(image_copy, checked) for image_copy in self.copy_request.image_copies]
         self._account(plans)
         self._make_sure_it_fits([plan for plan in plans if plan.open])
         todo = [plan for plan in plans if plan.open]
@@ -164,7 +164,7 @@ class Job:
 
     def _look(self) -> dict[str, Check]:
         """One remote command."""
-        names = [str(parcel.dst) for parcel in self.order.parcels]
+        names = [str(image_copy.dst) for image_copy in self.copy_request.image_copies]
         questions = ingest.questions(self.host.target.ctr, self.namespace, names)
         facts, answers = self.host.survey((self.namespace,), questions)
         if isinstance(facts, HostError):
@@ -180,15 +180,15 @@ class Job:
             from_namespace=self.namespace,
             content_root=facts.content_root,
             owner=f"ctr-ferry.{self.host.run_id}.{self.token}.{next(self.looks)}",
-            managed=self.namespace == _KUBELETS and facts.cri,
+            cri_managed=self.namespace == _KUBELETS and facts.cri,
         )
         self.content = self._known()
         return checks.parse_checks(answers["check"].text)
 
-    def _plan(self, parcel: Parcel, checked: dict[str, Check]) -> Plan:
-        image, dst = parcel.image, str(parcel.dst)
+    def _plan(self, image_copy: ImageCopy, checked: dict[str, Check]) -> Plan:
+        image, dst = image_copy.image, str(image_copy.dst)
         report = Delivered(image.name, dst, image.digest, image.digest, status=Status.CHANGED)
-        plan = Plan(report, parcel, self.here.get(dst))
+        plan = Plan(report, image_copy, self.here.get(dst))
         try:
             self._decide(plan, checked.get(dst, checks.UNKNOWN))
         except FerryError as error:
@@ -198,25 +198,25 @@ class Job:
     def _decide(self, plan: Plan, check: Check) -> None:
         """Settles what the name shall point at, and what must be there; or why not."""
         self._refuse_pin()
-        image, order, facts = plan.parcel.image, self.order, self.facts
+        image, copy_request, facts = plan.image_copy.image, self.copy_request, self.facts
         content = self.content
         choice = content.choose(
-            image, order.platform, facts.platform, partial_index=facts.ctr.capabilities.partial_index
+            image, copy_request.platform, facts.platform, partial_index=facts.ctr.capabilities.partial_index
         )
         plan.target = choice.target
         plan.report.digest, plan.report.note = choice.target.digest, choice.note
-        platform = order.platform or facts.platform
-        blobs = cargo(content, image, choice.target, platform, every=order.every)
+        platform = copy_request.platform or facts.platform
+        blobs = blobs_to_copy(content, image, choice.target, platform, every=copy_request.every)
         documents = {blob.digest: content.blobs[blob.digest] for blob in blobs if blob.digest in content.blobs}
         plan.load = Load(tuple(blobs), documents)
         existing = plan.existing
         if existing and existing.digest == choice.target.digest and self._is_whole(plan, check):
             part = choice.target.digest != image.digest
             plan.unchanged(f"same (platform manifest of index {image.digest})" if part else "it is there already")
-        elif existing and existing.digest != choice.target.digest and not order.force:
+        elif existing and existing.digest != choice.target.digest and not copy_request.force:
             raise exists(plan.report.dst, self.namespace, existing.digest, choice.target.digest)
         plan.report.previous_digest = existing.digest if existing and existing.digest != choice.target.digest else ""
-        if plan.open and not order.unpack and not facts.ctr.capabilities.no_unpack:
+        if plan.open and not copy_request.unpack and not facts.ctr.capabilities.no_unpack:
             plan.noted(f"ctr {facts.client} always unpacks")
 
     def _known(self) -> Content:
@@ -224,8 +224,10 @@ class Job:
 
         A manifest that the source lacks and this host has is read here; one that cannot be read is as good as absent.
         """
-        given, here, elsewhere = self.order.content, self.store.here, self.store.elsewhere
-        tops = [given.manifest(p.image.digest) for p in self.order.parcels if p.image.digest not in given.bad]
+        given, here, elsewhere = self.copy_request.content, self.store.here, self.store.elsewhere
+        tops = [
+            given.manifest(p.image.digest) for p in self.copy_request.image_copies if p.image.digest not in given.bad
+        ]
         listed = {child.digest for top in tops for child in top.children if child.media_type in INDEXES | MANIFESTS}
         unread = listed - given.blobs.keys() - given.bad.keys()
         own = Content()
@@ -237,23 +239,23 @@ class Job:
         """A name may be what an import that failed has left."""
         assert plan.load  # noqa: S101
         there = all(blob.digest in self.store.here for blob in plan.load.blobs)
-        pinned = not self.order.pin or (plan.existing is not None and PINNED in plan.existing.labels)
-        unpacked = check.unpacked or not self.order.unpack
+        pinned = not self.copy_request.pin or (plan.existing is not None and PINNED in plan.existing.labels)
+        unpacked = check.unpacked or not self.copy_request.unpack
         return there and pinned and (self._is_foreign(plan) or (check.complete and unpacked))
 
     def _is_foreign(self, plan: Plan) -> bool:
         """Whether it is of another platform than the host's, so that containerd does not unpack it."""
         if plan.target and plan.target.platform:
             return plan.target.platform != self.facts.platform
-        image = plan.parcel.image
+        image = plan.image_copy.image
         return image.platforms == "-" or not image.is_for(self.facts.platform)
 
     def _refuse_pin(self) -> None:
         server = Version.parse(self.facts.server)
-        if self.order.pin and not (self.place.managed and server and server.at_least(1, 7)):
+        if self.copy_request.pin and not (self.place.cri_managed and server and server.at_least(1, 7)):
             raise MethodUnsupported(
                 f"containerd {self.facts.server} does not pin {self.namespace}'s images",
-                said="CRI heeds the label from containerd 1.7 on, in k8s.io alone",
+                detail="CRI heeds the label from containerd 1.7 on, in k8s.io alone",
                 hint="leave --pin out for this host",
             )
 
@@ -286,8 +288,8 @@ class Job:
 
     def _to_unpack(self, todo: Sequence[Plan]) -> list[Descriptor]:
         """The layers that containerd has yet to unpack; those that are here already mostly are."""
-        content, platform = self.content, self.order.platform or self.facts.platform
-        own = [plan.target for plan in todo if plan.target and self.order.unpack and not self._is_foreign(plan)]
+        content, platform = self.content, self.copy_request.platform or self.facts.platform
+        own = [plan.target for plan in todo if plan.target and self.copy_request.unpack and not self._is_foreign(plan)]
         layers = {blob.digest: blob for target in own for blob in content.needed(target, platform)}
         return [blob for digest, blob in layers.items() if digest not in self.store.here]
 
@@ -298,10 +300,10 @@ class Job:
         """
         for plan in todo:
             plan.again = None
-        with self._holding(todo) as planted:
+        with self._holding(todo) as prepared:
             for number, plan in enumerate(todo):
-                if not planted[f"plant-{number}"].ok:
-                    plan.stop(failure(planted[f"plant-{number}"], plan.parcel.image.name))
+                if not prepared[f"prepare-{number}"].ok:
+                    plan.stop(failure(prepared[f"prepare-{number}"], plan.image_copy.image.name))
             held = [plan for plan in todo if plan.ready]
             wanted = ingest.to_send([plan.load for plan in held if plan.load], self.store)
             self.total += sum(blob.size for blob in wanted)
@@ -328,11 +330,11 @@ class Job:
     def _fetch(self, wanted: Sequence[Descriptor]) -> dict[str, FerryError]:
         """By digest, why a blob did not come."""
         if not wanted:
-            self.convoy.gone(self.host.name)
+            self.fan_out.gone(self.host.name)
             return {}
         began = time.monotonic()
         try:
-            return self.convoy.deliver(self.host.name, wanted, self._sink)
+            return self.fan_out.deliver(self.host.name, wanted, self._sink)
         finally:
             self.seconds += time.monotonic() - began
 
@@ -342,15 +344,15 @@ class Job:
         hold = self.host.hold(ingest.hold(self.place, loads, self.store), limit=_DAY)
         try:
             with self.host.lost_connection():
-                planted = hold.begun(self.host.target.limits.command)
-            yield planted
+                prepared = hold.begun(self.host.target.limits.command)
+            yield prepared
         except BaseException:
             with contextlib.suppress(FerryError), self.host.lost_connection():
-                hold.let_go()
+                hold.release()
             raise
         try:
             with self.host.lost_connection():
-                hold.let_go(b"" if any(plan.error or plan.again for plan in todo) else ingest.NAMED)
+                hold.release(b"" if any(plan.error or plan.again for plan in todo) else ingest.NAMED)
         except FerryError as error:  # what is named and verified stays so
             for plan in todo:
                 plan.noted(f"what held its blobs there did not end as it should ({error.message}): look with doctor")
@@ -387,7 +389,7 @@ class Job:
                 answers[f"name-{number}"],
                 now.get(plan.report.dst),
                 namespace=self.namespace,
-                managed=self.place.managed,
+                cri_managed=self.place.cri_managed,
                 tolerant=self.facts.ctr.capabilities.oci_name and given.foreign,
                 fresh=plan.existing is None,
             )
@@ -403,7 +405,7 @@ class Job:
             plan.done = plan.again is None
         if vanished:
             names, digests = [plan.report.dst for plan in vanished], {plan.report.digest for plan in vanished}
-            take_back(self.host, self.facts.ctr, self.here, names, digests)
+            remove_names(self.host, self.facts.ctr, self.here, names, digests)
 
     def _naming(self, plan: Plan) -> Naming:
         assert plan.target and plan.load  # noqa: S101
@@ -412,16 +414,16 @@ class Job:
         whole = content.below(target).keys() <= brought
         return Naming(
             Method.BLOBS,
-            plan.parcel.image.name,
-            plan.parcel.dst,
+            plan.image_copy.image.name,
+            plan.image_copy.dst,
             target,
             replaces=plan.existing is not None,
             whole=whole,
             foreign=self._is_foreign(plan),
             rest=content.rest(target, self.facts.platform) if target.is_index and not whole else {},
-            unpack=self.order.unpack,
+            unpack=self.copy_request.unpack,
             complete=not self._is_foreign(plan),
-            pin=self.order.pin,
+            pin=self.copy_request.pin,
         )
 
     def _verify(
@@ -433,15 +435,15 @@ class Job:
         if absent := [blob.digest for blob in plan.load.blobs if blob.digest not in there]:
             return VerifyFailed(
                 f"{dst} is named, but blobs of it have vanished meanwhile",
-                said="\n".join(absent),
+                detail="\n".join(absent),
                 hint="run it again; something removes images on that host all the time",
             )
         check = checked.get(dst, checks.UNKNOWN)
-        unpacked = check.unpacked or not self.order.unpack
+        unpacked = check.unpacked or not self.copy_request.unpack
         if not self._is_foreign(plan) and not (check.complete and unpacked):
             return VerifyFailed(
                 f"{dst} is named, but containerd says that it is not whole or not unpacked",
-                said=f"{check.status}, {'unpacked' if check.unpacked else 'not unpacked'}",
+                detail=f"{check.status}, {'unpacked' if check.unpacked else 'not unpacked'}",
                 hint="look at containerd's log on that host",
             )
         return failure(pinned, dst) if pinned and not pinned.ok else None
@@ -470,7 +472,7 @@ class Job:
 
 
 class _Ingest:
-    """One blob on its way into a host's content store; what `Convoy` calls a sink."""
+    """One blob on its way into a host's content store; what `FanOut` calls a sink."""
 
     def __init__(self, job: Job, blob: Descriptor) -> None:
         self._job, self._blob = job, blob

@@ -14,7 +14,7 @@ from ctr_ferry.report.outcome import Status, error_lines
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class ImageCopy:
     """One image, to be delivered under one name.
 
     Attributes:
@@ -27,7 +27,7 @@ class Parcel:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class CopyRequest:
     """What is to be delivered, the same for every host.
 
     Attributes:
@@ -38,7 +38,7 @@ class Order:
         pin: whether kubelet is to keep it.
     """
 
-    parcels: tuple[Parcel, ...]
+    image_copies: tuple[ImageCopy, ...]
     content: Content
     namespace: str | None = None
     platform: Platform | None = None
@@ -138,7 +138,9 @@ def _bytes(size: int) -> str:
     return decimal(size)
 
 
-def cargo(content: Content, image: Image, target: Descriptor, platform: Platform, *, every: bool) -> list[Descriptor]:
+def blobs_to_copy(
+    content: Content, image: Image, target: Descriptor, platform: Platform, *, every: bool
+) -> list[Descriptor]:
     """The blobs of a target that are to be at the destination, the target first.
 
     Args:
@@ -150,12 +152,12 @@ def cargo(content: Content, image: Image, target: Descriptor, platform: Platform
         MethodUnsupported: an index lists another one.
     """
     if nested := [c.digest for c in content.manifest(target.digest).children if c.is_index]:
-        raise MethodUnsupported(f"{image.name} is an index of indexes", said="\n".join(nested), hint="use --platform")
+        raise MethodUnsupported(f"{image.name} is an index of indexes", detail="\n".join(nested), hint="use --platform")
     needed = content.below(target).values() if every else content.needed(target, platform)
     if absent := [blob.digest for blob in needed if blob.digest not in content.visible]:
         raise ContentMissing(
             f"the source has not all of {image.name}",
-            said="\n".join(absent),
+            detail="\n".join(absent),
             hint="take it from where it is whole; copy takes several --from, and --from any",
         )
-    return content.cargo(target)
+    return content.blobs_to_copy(target)

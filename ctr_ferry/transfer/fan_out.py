@@ -19,7 +19,7 @@ from typing import Protocol
 from ctr_ferry.errors import ContentCorrupt, FerryError, SourceLost
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.report.outcome import unforeseen
-from ctr_ferry.transfer.receiver import LeftError, Member, Pipe, QueuedPipe, Sink
+from ctr_ferry.transfer.receiver import LeftError, Pipe, QueuedPipe, Receiver, Sink
 
 _ALONE, _AGAIN = 3, 1  # hosts served alone at a time: that left the others, and that lack something in the end
 _PATIENCE = 10.0  # seconds that a host may hold up others, and half of the time so far, before it is served alone
@@ -32,11 +32,11 @@ class Source(Protocol):
 
     Attributes:
         name: for messages.
-        lanes: how many threads call `read` at once for a convoy; each host that is served alone is one more.
+        readers: how many threads call `read` at once for a convoy; each host that is served alone is one more.
     """
 
     name: str
-    lanes: int
+    readers: int
 
     def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
         """Each wanted blob once, with its bytes, in the source's own order.
@@ -74,7 +74,7 @@ def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Generator
     if (found, size) != (blob.digest, blob.size):
         raise ContentCorrupt(
             f"blob {blob.digest} as {holder} has it is not what its digest says",
-            said=f"{found}, {size} bytes; {blob.size} were expected",
+            detail=f"{found}, {size} bytes; {blob.size} were expected",
             hint="it is damaged there: bring it there once more, or name another source",
         )
 
@@ -83,11 +83,11 @@ class _Round:
     """The blobs that some members lack, read once each: first what most of them want, and of that the largest."""
 
     def __init__(
-        self, source: Source, members: Collection[Member], lanes: int, leave: Callable[[Member], None]
+        self, source: Source, receivers: Collection[Receiver], readers: int, leave: Callable[[Receiver], None]
     ) -> None:
-        self._source, self._members, self._lanes, self._leave = source, list(members), lanes, leave
-        takers = Counter(digest for member in members for digest in member.wanted)
-        blobs = {digest: blob for member in members for digest, blob in member.wanted.items()}
+        self._source, self._receivers, self._readers, self._leave = source, list(receivers), readers, leave
+        takers = Counter(digest for receiver in receivers for digest in receiver.wanted)
+        blobs = {digest: blob for receiver in receivers for digest, blob in receiver.wanted.items()}
         self._in_order = iter(sorted(blobs.values(), key=lambda blob: (-takers[blob.digest], -blob.size)))
         self._unread = dict(blobs)
         self._lock = threading.Lock()
@@ -95,10 +95,10 @@ class _Round:
 
     def start(self) -> None:
         """Reads in threads of its own."""
-        lanes = [threading.Thread(target=self._lane, name="lane", daemon=True) for _ in range(self._lanes)]
-        for lane in lanes:
-            lane.start()
-        threading.Thread(target=self._finish, args=(lanes,), name="round", daemon=True).start()
+        readers = [threading.Thread(target=self._reader, name="lane", daemon=True) for _ in range(self._readers)]
+        for reader in readers:
+            reader.start()
+        threading.Thread(target=self._finish, args=(readers,), name="round", daemon=True).start()
 
     def _wanted(self) -> Iterator[Descriptor]:
         while True:
@@ -108,7 +108,7 @@ class _Round:
                 return
             yield blob
 
-    def _lane(self) -> None:
+    def _reader(self) -> None:
         try:
             for blob, chunks in self._source.read(self._wanted()):
                 self._tee(blob, chunks)
@@ -117,9 +117,9 @@ class _Round:
         except Exception as error:  # noqa: BLE001  (shown, with where it happened)
             self._give_up(unforeseen(error))
 
-    def _finish(self, lanes: Sequence[threading.Thread]) -> None:
-        for lane in lanes:
-            lane.join()
+    def _finish(self, readers: Sequence[threading.Thread]) -> None:
+        for reader in readers:
+            reader.join()
         self._give_up(SourceLost(f"{self._source.name} did not give all blobs", hint="run it again"))
 
     def _give_up(self, error: FerryError) -> None:
@@ -127,17 +127,17 @@ class _Round:
         with self._lock:
             unread, self._unread = self._unread, {}
         for digest in unread:
-            for member in self._members:
-                if digest in member.wanted and not member.lost:
-                    member.settle(digest, error)
+            for receiver in self._receivers:
+                if digest in receiver.wanted and not receiver.lost:
+                    receiver.settle(digest, error)
 
     def _tee(self, blob: Descriptor, chunks: Iterable[bytes]) -> None:
         with self._lock:
             if not self._unread.pop(blob.digest, None):
                 return
-        takers = [m for m in self._members if blob.digest in m.wanted and not m.lost]
-        kind = Pipe if len(self._members) == 1 and blob.size > _LARGE else QueuedPipe
-        pipes = [kind(blob, member) for member in takers]
+        takers = [m for m in self._receivers if blob.digest in m.wanted and not m.lost]
+        kind = Pipe if len(self._receivers) == 1 and blob.size > _LARGE else QueuedPipe
+        pipes = [kind(blob, receiver) for receiver in takers]
         try:
             with contextlib.closing(checked(blob, chunks, self._source.holder(blob))) as passing:
                 self._pass_on(passing, pipes)
@@ -166,31 +166,31 @@ class _Round:
             since = time.monotonic()
             room = pipe.wait_for_room(_MOMENT)
             if (now := time.monotonic()) - since > _INSTANT:
-                slow = {pipe.member, *(other.member for other in pipes if other.member.full)}
+                slow = {pipe.receiver, *(other.receiver for other in pipes if other.receiver.full)}
                 lost = self._lost_by_others(slow, pipes, since, now)
-                for member in slow:
-                    self._blame(member, now - lost, now)
+                for receiver in slow:
+                    self._blame(receiver, now - lost, now)
         pipe.put(chunk)
 
-    def _lost_by_others(self, slow: Collection[Member], pipes: Iterable[Pipe], since: float, now: float) -> float:
+    def _lost_by_others(self, slow: Collection[Receiver], pipes: Iterable[Pipe], since: float, now: float) -> float:
         """The seconds that another could have used: for this blob, or for one that nobody reads yet."""
-        takers = {pipe.member for pipe in pipes}
+        takers = {pipe.receiver for pipe in pipes}
         with self._lock:
             unread = self._unread.keys()
-            others = [m for m in self._members if m not in slow and (m in takers or not unread.isdisjoint(m.wanted))]
-        return max((member.starved(since, now) for member in others), default=0.0)
+            others = [m for m in self._receivers if m not in slow and (m in takers or not unread.isdisjoint(m.wanted))]
+        return max((receiver.starved(since, now) for receiver in others), default=0.0)
 
-    def _blame(self, member: Member, since: float, now: float) -> None:
+    def _blame(self, receiver: Receiver, since: float, now: float) -> None:
         """Counts what others lost by a member; too much, and it leaves, if it may."""
-        member.held_up(since, now)
-        if self._too_long(member, now):
-            self._leave(member)
+        receiver.held_up(since, now)
+        if self._too_long(receiver, now):
+            self._leave(receiver)
 
-    def _too_long(self, member: Member, now: float) -> bool:
-        return member.held > max(_PATIENCE, (now - self._began) / 2)
+    def _too_long(self, receiver: Receiver, now: float) -> bool:
+        return receiver.held > max(_PATIENCE, (now - self._began) / 2)
 
 
-class Convoy:
+class FanOut:
     """Hosts that are served together. Every one of them must come, or be said to be gone.
 
     Args:
@@ -200,7 +200,7 @@ class Convoy:
     def __init__(self, hosts: Iterable[str], source: Source) -> None:
         self._source = source
         self._awaited = set(hosts)
-        self._members: list[Member] = []
+        self._receivers: list[Receiver] = []
         self._lock, self._leaving = threading.Lock(), threading.Lock()
         self._alone, self._again = threading.Semaphore(_ALONE), threading.Semaphore(_AGAIN)
 
@@ -215,39 +215,39 @@ class Convoy:
         Raises:
             FerryError: what ended the host.
         """
-        member = Member(wanted, sink)
-        if not self._join(host, member):
-            return self._serve(member, self._again)
+        receiver = Receiver(wanted, sink)
+        if not self._join(host, receiver):
+            return self._serve(receiver, self._again)
         try:
-            rest = member.wait()
-            return member.failed | (self._serve(Member(rest, sink), self._alone) if rest else {})
+            rest = receiver.wait()
+            return receiver.failed | (self._serve(Receiver(rest, sink), self._alone) if rest else {})
         finally:
-            member.over = True
+            receiver.over = True
 
-    def _serve(self, member: Member, turn: threading.Semaphore) -> dict[str, FerryError]:
+    def _serve(self, receiver: Receiver, turn: threading.Semaphore) -> dict[str, FerryError]:
         """Alone, by one lane, so that the others still get their blobs."""
         with turn:
-            _Round(self._source, [member], 1, lambda _: None).start()
-            rest = member.wait()
-        return member.failed | {blob.digest: LeftError("it was left alone") for blob in rest}
+            _Round(self._source, [receiver], 1, lambda _: None).start()
+            rest = receiver.wait()
+        return receiver.failed | {blob.digest: LeftError("it was left alone") for blob in rest}
 
-    def _leave(self, member: Member) -> None:
+    def _leave(self, receiver: Receiver) -> None:
         """One that still moves leaves only to be served at once: waiting for its turn, it would be worse off."""
         with self._leaving:  # two lanes may see the last free place
-            if not member.lost and (member.is_stuck or sum(each.is_apart for each in self._members) < _ALONE):
-                member.lose(LeftError("it is slower than the others"))
+            if not receiver.lost and (receiver.is_stuck or sum(each.is_apart for each in self._receivers) < _ALONE):
+                receiver.lose(LeftError("it is slower than the others"))
 
     def gone(self, host: str) -> None:
         """A host wants nothing, or nothing any more."""
         self._join(host, None)
 
-    def _join(self, host: str, member: Member | None) -> bool:
+    def _join(self, host: str, receiver: Receiver | None) -> bool:
         with self._lock:
             if host not in self._awaited:
                 return False
             self._awaited.remove(host)
-            self._members += [member] if member else []
+            self._receivers += [receiver] if receiver else []
             complete = not self._awaited
-        if complete and self._members:
-            _Round(self._source, self._members, self._source.lanes, self._leave).start()
+        if complete and self._receivers:
+            _Round(self._source, self._receivers, self._source.readers, self._leave).start()
         return True

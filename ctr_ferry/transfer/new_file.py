@@ -24,7 +24,7 @@ def trouble(file: Path) -> Iterator[None]:
     except OSError as error:
         raise CannotWrite(
             f"{file} cannot be written on the control machine",
-            said=error.strerror or str(error),
+            detail=error.strerror or str(error),
             hint="make room there, or choose another --out",
         ) from error
 

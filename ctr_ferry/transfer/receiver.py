@@ -40,7 +40,7 @@ class LeftError(FerryError):
     """A slow host has left the others: what was on its way is sent again, to it alone."""
 
 
-class Member:
+class Receiver:
     """One host of a convoy, and the blobs that it is still to get.
 
     Attributes:
@@ -163,12 +163,12 @@ class Pipe:
         over: whether it takes no more.
     """
 
-    def __init__(self, blob: Descriptor, member: Member) -> None:
-        self.blob, self.member = blob, member
+    def __init__(self, blob: Descriptor, receiver: Receiver) -> None:
+        self.blob, self.receiver = blob, receiver
         self.over = False
         self._error: FerryError | None = None
         self._sink: Sink | None = None
-        member.begun(self)
+        receiver.begun(self)
 
     def put(self, chunk: bytes | None) -> None:
         """A chunk more; an empty one sees whether the host is there, and None is the end."""
@@ -198,9 +198,9 @@ class Pipe:
 
     def _pour(self, chunk: bytes | None) -> bool:
         """Whether more is to come."""
-        if error := self._error or self.member.lost:
+        if error := self._error or self.receiver.lost:
             raise error
-        self._sink = self._sink or self.member.sink(self.blob)
+        self._sink = self._sink or self.receiver.sink(self.blob)
         if chunk is not None and self._sink.write(chunk):
             return True
         self._sink.end()
@@ -208,16 +208,16 @@ class Pipe:
 
     def _end(self, error: FerryError | None) -> None:
         self.over = True
-        self.member.ended(self, error)
+        self.receiver.ended(self, error)
 
 
 class QueuedPipe(Pipe):
     """One whose bytes wait for a thread of its own, so that nobody waits for another's host."""
 
-    def __init__(self, blob: Descriptor, member: Member) -> None:
+    def __init__(self, blob: Descriptor, receiver: Receiver) -> None:
         self._chunks: deque[bytes | None] = deque()
         self._ready = threading.Condition()
-        super().__init__(blob, member)
+        super().__init__(blob, receiver)
         try:
             threading.Thread(target=self._run, name="pipe", daemon=True).start()
         except RuntimeError as error:  # there are too many already
@@ -226,15 +226,15 @@ class QueuedPipe(Pipe):
     def put(self, chunk: bytes | None) -> None:
         """The same, at once; the caller has waited for room."""
         with self._ready:
-            if self.over or self._error or self.member.lost:
+            if self.over or self._error or self.receiver.lost:
                 return  # a write that is stuck may keep the thread for long
             self._chunks.append(chunk)
             self._ready.notify()
-        self.member.queued(len(chunk or b""))
+        self.receiver.queued(len(chunk or b""))
 
     def wait_for_room(self, seconds: float) -> bool:
         """The same, in the queue of its host."""
-        return self.member.wait_for_room(seconds)
+        return self.receiver.wait_for_room(seconds)
 
     def fail(self, error: FerryError) -> None:
         """The same; the thread sees it at once, unless it is writing."""
@@ -243,12 +243,12 @@ class QueuedPipe(Pipe):
             self._ready.notify()
 
     def _run(self) -> None:
-        with self.member.slots:
+        with self.receiver.slots:
             super().put(b"")  # begins on the host while the source does
             while not self.over:
                 chunk = self._next()
                 super().put(chunk)
-                self.member.queued(-len(chunk or b""))
+                self.receiver.queued(-len(chunk or b""))
 
     def _next(self) -> bytes | None:
         with self._ready:
@@ -260,5 +260,5 @@ class QueuedPipe(Pipe):
             self.over = True
             waiting = sum(len(chunk or b"") for chunk in self._chunks)
             self._chunks.clear()
-        self.member.queued(-waiting)
+        self.receiver.queued(-waiting)
         super()._end(error)

@@ -13,15 +13,15 @@ from ctr_ferry.errors import CommandFailed, ContentMissing, FerryError, SourceLo
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.ssh.host import Host
 
-_LANES = 2  # while containerd writes one blob to disk, the next is on its way
+_READERS = 2  # while containerd writes one blob to disk, the next is on its way
 _SIGNAL = 128  # exit statuses above it tell of a signal
 _SESSIONS = 6  # downloads at a time: the lanes, and hosts served alone; sshd lets ten sessions run (MaxSessions)
 
 
 class HostSource:
-    """One namespace of one host; what `Convoy` calls a source."""
+    """One namespace of one host; what `FanOut` calls a source."""
 
-    lanes = _LANES
+    readers = _READERS
 
     def __init__(self, host: Host, facts: Facts, namespace: str) -> None:
         self.name = host.name
@@ -54,7 +54,7 @@ class HostSource:
             except Unreachable as error:
                 self._lost = SourceLost(
                     f"the source {self.name} was lost in the middle",
-                    said=": ".join(filter(None, (error.message, error.said))),
+                    detail=": ".join(filter(None, (error.message, error.detail))),
                     hint="run the same command again: what has arrived stays until containerd's next collection",
                 )
                 raise self._lost from error
@@ -73,12 +73,12 @@ class HostSource:
             if download.answer.exit > _SIGNAL:
                 raise CommandFailed(
                     f"{self.name} was giving blob {blob.digest} when a signal ended that",
-                    said=error.said,
+                    detail=error.detail,
                     hint="look at that host's log: it may lack memory",
                 )
             raise ContentMissing(
                 f"{self.name} does not give blob {blob.digest}",
-                said=error.said,
+                detail=error.detail,
                 hint="the image was removed or damaged there meanwhile: look at it with check, or name another source",
             )
 
@@ -90,7 +90,7 @@ class Sources:
         holders: by digest, who has a blob, the first choice first.
     """
 
-    lanes = _LANES
+    readers = _READERS
 
     def __init__(self, sources: Sequence[HostSource], holders: Mapping[str, Sequence[HostSource]]) -> None:
         self.name = ", ".join(source.name for source in sources)

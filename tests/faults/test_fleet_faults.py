@@ -141,14 +141,14 @@ def test_a_host_that_dies_in_the_middle_is_told_and_the_others_go_on(working: Wo
 def test_an_sshd_that_refuses_half_the_connections_is_got_through_to(
     fab: Fab, fleet: Fleet, node3: Node, tmp_path: Path
 ) -> None:
-    with second_sshd(node3, 2223, "1:50:40") as said:
+    with second_sshd(node3, 2223, "1:50:40") as detail:
         options = f"-o UserKnownHostsFile={tmp_path}/known_hosts -o StrictHostKeyChecking=accept-new"
         host = {"ansible_host": node3.address, "ansible_port": 2223, "ansible_ssh_common_args": options}
         hosts = {f"m{number:02}": host for number in range(24)}
         run = Runs(write_inventory(tmp_path / "hosts.yaml", fleet, hosts), tmp_path, fab.server)(
             "-H", "all", "run", "--json", "true"
         )
-        refused = said().count("drop connection")
+        refused = detail().count("drop connection")
     assert run.statuses == dict.fromkeys(hosts, "ok")
     assert run.exit == 0
     assert refused > 0, "nothing was refused: this test shows nothing"
@@ -168,10 +168,10 @@ def second_sshd(node: Node, port: int, startups: str) -> Iterator[Callable[[], s
     with subprocess.Popen(node.argv(argv), stderr=subprocess.DEVNULL) as entered:
         mine = f"sshd: {' '.join(argv)}"
         try:
-            assert eventually(lambda: any(said.startswith(mine) for said in _daemons(node).values()), 10)
+            assert eventually(lambda: any(detail.startswith(mine) for detail in _daemons(node).values()), 10)
             yield log
         finally:
-            found = [pid for pid, said in _daemons(node).items() if said.startswith(mine)]
+            found = [pid for pid, detail in _daemons(node).items() if detail.startswith(mine)]
             subprocess.run(["kill", *map(str, found)], check=True)
             entered.wait()
             node.exec(["rm", "-f", "/tmp/second-sshd", "/tmp/second-sshd.log"])
@@ -183,9 +183,9 @@ def _daemons(node: Node) -> dict[int, str]:
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            said = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            if "[listener]" in said and (folder / "ns/pid").readlink() == space:
-                found[int(folder.name)] = said
+            detail = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            if "[listener]" in detail and (folder / "ns/pid").readlink() == space:
+                found[int(folder.name)] = detail
         except OSError:
             continue
     return found

@@ -15,7 +15,7 @@ from fabric import Config
 from ferry import Stage, eventually, has_cri, leftovers, processes, release
 
 from ctr_ferry.errors import FerryError, ReferenceExists
-from ctr_ferry.inventory.selector import Roster
+from ctr_ferry.inventory.selector import HostSelector
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
@@ -40,7 +40,7 @@ class Run:
     """One retag of one node, whose naming may be waited for or cut off."""
 
     def __init__(self, fleet: Fleet, node: Node, *words: str, **options: Any) -> None:
-        (target,) = Roster(fleet.inventory, Trust(), Limits(), lambda _: False).select([node.name])
+        (target,) = HostSelector(fleet.inventory, Trust(), Limits(), lambda _: False).select([node.name])
         src, dst = words
         self.request = parse(src=src, dst=dst, **options)
         self.host = Host(target, Config(), run_id=f"20260101T000000Z-{next(RUNS):04x}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ferry import Run, eventually, key_without_forwarding, leftovers, names_of, processes
-from registry_scene import Market, in_repository
+from registry_scene import RegistryScene, in_repository
 
 from lab.fleet import Node
 from lab.images import NATIVE, BuiltImage, build
@@ -20,9 +20,9 @@ MIB = 1 << 20
 NODES = ("node1", "node3", "node5")
 
 
-def some(market: Market, *wanted: str) -> list[Node]:
+def some(scene: RegistryScene, *wanted: str) -> list[Node]:
     """Return those of some nodes that the fleet has."""
-    return [node for name, node in market.nodes.items() if name in wanted] or pytest.skip("the fleet has none of them")
+    return [node for name, node in scene.nodes.items() if name in wanted] or pytest.skip("the fleet has none of them")
 
 
 def fresh(folder: Path, *layers: int) -> BuiltImage:
@@ -33,15 +33,15 @@ def fresh(folder: Path, *layers: int) -> BuiltImage:
 class Running:
     """A push to the slow registry, or a pull from it, on some nodes; ended with the block."""
 
-    def __init__(self, market: Market, nodes: list[Node], *words: str, **env: str) -> None:
-        self.market, self.nodes, self._words, self._env = market, nodes, words, env
+    def __init__(self, scene: RegistryScene, nodes: list[Node], *words: str, **env: str) -> None:
+        self.scene, self.nodes, self._words, self._env = scene, nodes, words, env
         self._before = {node.name: processes(node).keys() for node in nodes}
-        self._seen = market.registries.seen("slow")
+        self._seen = scene.registries.state("slow")
 
     def __enter__(self) -> Running:
-        environment = {**self.market.registries.environment, **self._env}
+        environment = {**self.scene.registries.environment, **self._env}
         words = ("-H", ",".join(names_of(self.nodes)), *self._words)
-        self.process = self.market.fab.start(*words, inventory=self.market.inventory(), **environment)
+        self.process = self.scene.fab.start(*words, inventory=self.scene.inventory(), **environment)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,7 +50,7 @@ class Running:
 
     def moved(self, way: str = "sent") -> int:
         """How many bytes clients have sent (or got) through the slow registry."""
-        moved: int = self.market.registries.seen("slow")[way] - self._seen[way]
+        moved: int = self.scene.registries.state("slow")[way] - self._seen[way]
         return moved
 
     def new(self, node: Node) -> dict[int, str]:
@@ -78,14 +78,14 @@ class Running:
 
 class TestAPush:
     def test_that_a_killed_registry_broke_off_goes_on_from_there(
-        self, market: Market, tmp_path: Path, node3: Node
+        self, scene: RegistryScene, tmp_path: Path, node3: Node
     ) -> None:
-        registry, name = market.registries.slow, market.name(market.registries.slow)
+        registry, name = scene.registries.slow, scene.name(scene.registries.slow)
         image = fresh(tmp_path, 20 * MIB, 30 * MIB, 150 * MIB)
-        market.stage.seed(image, name, nodes=[node3])
+        scene.stage.seed(image, name, nodes=[node3])
         size, repository = sum(map(image.size, image.blobs)), in_repository(registry, name).partition(":")[0]
-        with Running(market, [node3], "push", "--json", "--ref", name) as running:
-            with market.registries.throttled(60 * MIB):
+        with Running(scene, [node3], "push", "--json", "--ref", name) as running:
+            with scene.registries.throttled(60 * MIB):
                 layers = set(image.layers[NATIVE])
                 assert eventually(lambda: registry.server.blobs(repository) & layers, 30), running.ended()
                 registry.server.kill()
@@ -96,21 +96,23 @@ class TestAPush:
             assert (run.exit, run.statuses) == (1, {"node3": "registry-broken-off"}), run.out
             first = running.moved()
             assert first < size, "all of it had been sent: this test shows nothing"
-            assert market.there(registry, name) is None
+            assert scene.there(registry, name) is None
             running.leaves_nothing()
-            again = market.push(["node3"], "--ref", name)
+            again = scene.push(["node3"], "--ref", name)
             assert again.statuses == {"node3": "changed"}, again.out
             assert again.outcomes["node3"]["result"]["present"] >= image.size(image.layers[NATIVE][0])
-            assert market.there(registry, name) == image.target.digest
+            assert scene.there(registry, name) == image.target.digest
             assert running.moved() - first < size - image.size(image.layers[NATIVE][0]) / 2
 
-    def test_to_a_registry_that_stops_answering_in_the_middle_is_given_up(self, market: Market, tmp_path: Path) -> None:
-        registry, nodes = market.registries.slow, some(market, *NODES)
-        name = market.name(registry)
-        market.stage.seed(fresh(tmp_path), name, nodes=nodes)
+    def test_to_a_registry_that_stops_answering_in_the_middle_is_given_up(
+        self, scene: RegistryScene, tmp_path: Path
+    ) -> None:
+        registry, nodes = scene.registries.slow, some(scene, *NODES)
+        name = scene.name(registry)
+        scene.stage.seed(fresh(tmp_path), name, nodes=nodes)
         words = ("push", "--json", "--ref", name)
-        with Running(market, nodes, *words, FABRIC_TIMEOUTS_REGISTRY="2") as running:
-            with market.registries.throttled(200_000):
+        with Running(scene, nodes, *words, FABRIC_TIMEOUTS_REGISTRY="2") as running:
+            with scene.registries.throttled(200_000):
                 assert running.in_the_middle(300_000), running.ended()
                 with registry.server.frozen():
                     run = running.ended()
@@ -119,30 +121,30 @@ class TestAPush:
 
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
     def test_that_is_cut_off_leaves_nothing_on_the_nodes(
-        self, market: Market, tmp_path: Path, number: int, status: int
+        self, scene: RegistryScene, tmp_path: Path, number: int, status: int
     ) -> None:
-        registry, nodes = market.registries.slow, some(market, *NODES)
-        name = market.name(registry)
-        market.stage.seed(fresh(tmp_path), name, nodes=nodes)
+        registry, nodes = scene.registries.slow, some(scene, *NODES)
+        name = scene.name(registry)
+        scene.stage.seed(fresh(tmp_path), name, nodes=nodes)
         with (
-            market.registries.throttled(100_000),
-            Running(market, nodes, "push", "--json", "--ref", name) as running,
+            scene.registries.throttled(100_000),
+            Running(scene, nodes, "push", "--json", "--ref", name) as running,
         ):
             assert running.in_the_middle(200_000), running.ended()
             running.process.send_signal(number)
             assert running.ended().exit == status
             running.leaves_nothing()
-        assert market.there(registry, name) is None
+        assert scene.there(registry, name) is None
 
     def test_whose_connection_is_cut_is_told_and_leaves_nothing_on_the_node(
-        self, market: Market, tmp_path: Path, node3: Node
+        self, scene: RegistryScene, tmp_path: Path, node3: Node
     ) -> None:
-        registry = market.registries.slow
-        name = market.name(registry)
-        market.stage.seed(fresh(tmp_path), name, nodes=[node3])
+        registry = scene.registries.slow
+        name = scene.name(registry)
+        scene.stage.seed(fresh(tmp_path), name, nodes=[node3])
         with (
-            market.registries.throttled(100_000),
-            Running(market, [node3], "push", "--json", "--ref", name) as running,
+            scene.registries.throttled(100_000),
+            Running(scene, [node3], "push", "--json", "--ref", name) as running,
         ):
             assert running.in_the_middle(200_000), running.ended()
             for pid in [pid for pid, argv in running.new(node3).items() if argv.startswith("sshd")]:
@@ -164,15 +166,15 @@ class TestARegistryThatFailsByItsOwnWord:
             ("node5", "500 Internal Server Error"),
         ],
     )
-    def test_is_tried_again(self, market: Market, tmp_path: Path, name: str, status: str) -> None:
-        (node,), registry = some(market, name), market.registries.flaky
-        goal, image = market.name(registry), fresh(tmp_path)
-        market.stage.seed(image, goal, nodes=[node])
-        with market.registries.failing(status, 2, methods=self.WRITES) as answered:
-            run = market.push([name], "--ref", goal)
+    def test_is_tried_again(self, scene: RegistryScene, tmp_path: Path, name: str, status: str) -> None:
+        (node,), registry = some(scene, name), scene.registries.flaky
+        goal, image = scene.name(registry), fresh(tmp_path)
+        scene.stage.seed(image, goal, nodes=[node])
+        with scene.registries.failing(status, 2, methods=self.WRITES) as answered:
+            run = scene.push([name], "--ref", goal)
             assert answered() == 2
         assert run.statuses == {name: "changed"}, run.out
-        assert market.there(registry, goal) == image.target.digest
+        assert scene.there(registry, goal) == image.target.digest
 
     @pytest.mark.parametrize(
         ("status", "code", "message", "kind"),
@@ -182,41 +184,41 @@ class TestARegistryThatFailsByItsOwnWord:
         ],
     )
     def test_is_given_up_in_the_end_with_its_own_word(
-        self, market: Market, tmp_path: Path, *, status: str, code: str, message: str, kind: str
+        self, scene: RegistryScene, tmp_path: Path, *, status: str, code: str, message: str, kind: str
     ) -> None:
-        registry, nodes = market.registries.flaky, some(market, *NODES)
-        name = market.name(registry)
-        market.stage.seed(fresh(tmp_path), name, nodes=nodes)
-        with market.registries.failing(status, 10_000, code=code, message=message, methods=self.WRITES):
-            run = market.push(names_of(nodes), "--ref", name)
+        registry, nodes = scene.registries.flaky, some(scene, *NODES)
+        name = scene.name(registry)
+        scene.stage.seed(fresh(tmp_path), name, nodes=nodes)
+        with scene.registries.failing(status, 10_000, code=code, message=message, methods=self.WRITES):
+            run = scene.push(names_of(nodes), "--ref", name)
         assert (run.exit, run.statuses) == (1, dict.fromkeys(names_of(nodes), kind)), run.out
         assert status[:3] in run.error["said"]
-        assert market.there(registry, name) is None
+        assert scene.there(registry, name) is None
 
-    def test_takes_a_manifest_and_has_it_not_is_found_out(self, market: Market, tmp_path: Path) -> None:
-        registry, nodes = market.registries.flaky, some(market, *NODES)
-        name, other = market.name(registry), market.name(registry, tag="other")
+    def test_takes_a_manifest_and_has_it_not_is_found_out(self, scene: RegistryScene, tmp_path: Path) -> None:
+        registry, nodes = scene.registries.flaky, some(scene, *NODES)
+        name, other = scene.name(registry), scene.name(registry, tag="other")
         image = fresh(tmp_path)
-        market.stage.seed(image, name, nodes=nodes)
-        assert market.push(names_of(nodes)[:1], "--ref", name).exit == 0  # so that only the manifest is to be sent
+        scene.stage.seed(image, name, nodes=nodes)
+        assert scene.push(names_of(nodes)[:1], "--ref", name).exit == 0  # so that only the manifest is to be sent
         headers = {"Docker-Content-Digest": image.target.digest}
-        with market.registries.failing("201 Created", 100, methods=("PUT",), headers=headers) as answered:
-            run = market.push(names_of(nodes), "--ref", name, "--as", other)
+        with scene.registries.failing("201 Created", 100, methods=("PUT",), headers=headers) as answered:
+            run = scene.push(names_of(nodes), "--ref", name, "--as", other)
             assert answered() == len(nodes)
         assert (run.exit, run.statuses) == (1, dict.fromkeys(names_of(nodes), "verify-failed")), run.out
         assert image.target.digest in run.error["said"]
-        assert market.there(registry, other) is None
+        assert scene.there(registry, other) is None
 
 
 class TestAPull:
     def test_that_a_killed_registry_broke_off_leaves_no_name_and_succeeds_afterwards(
-        self, market: Market, tmp_path: Path
+        self, scene: RegistryScene, tmp_path: Path
     ) -> None:
-        registry, nodes = market.registries.slow, some(market, *NODES)
-        name, image = market.name(registry), fresh(tmp_path, 8 * MIB)
+        registry, nodes = scene.registries.slow, some(scene, *NODES)
+        name, image = scene.name(registry), fresh(tmp_path, 8 * MIB)
         registry.server.put(image, in_repository(registry, name))
-        with Running(market, nodes, "pull", "--json", "--ref", name) as running:
-            with market.registries.throttled(400_000):
+        with Running(scene, nodes, "pull", "--json", "--ref", name) as running:
+            with scene.registries.throttled(400_000):
                 assert running.in_the_middle(400_000, "got"), running.ended()
                 registry.server.kill()
             try:
@@ -225,31 +227,31 @@ class TestAPull:
                 registry.server.start()
             assert (run.exit, run.statuses) == (1, dict.fromkeys(names_of(nodes), "registry-broken-off")), run.out
             running.leaves_nothing()
-        assert [market.stage.records(node) for node in nodes] == [{} for _ in nodes]
-        again = market.pull(names_of(nodes), "--ref", name)
+        assert [scene.stage.records(node) for node in nodes] == [{} for _ in nodes]
+        again = scene.pull(names_of(nodes), "--ref", name)
         assert again.statuses == dict.fromkeys(names_of(nodes), "changed"), again.out
 
     def test_on_a_full_disk_is_told_leaves_no_name_and_succeeds_where_there_is_room(
-        self, market: Market, tmp_path: Path
+        self, scene: RegistryScene, tmp_path: Path
     ) -> None:
-        registry, nodes = market.registries.http, some(market, "node2", "node3", "node5")
-        name, image = market.name(registry), fresh(tmp_path, 1000, 30 * MIB)
+        registry, nodes = scene.registries.http, some(scene, "node2", "node3", "node5")
+        name, image = scene.name(registry), fresh(tmp_path, 1000, 30 * MIB)
         registry.server.put(image, in_repository(registry, name))
         with contextlib.ExitStack() as stack:
             for node in nodes:
                 stack.enter_context(small_disk(node, "24m"))
-            refused = market.pull(names_of(nodes), "--ref", name)
-            pulled = [line for line in registry.server.requests() if f"/{market.stage.token}/app/blobs/" in line]
+            refused = scene.pull(names_of(nodes), "--ref", name)
+            pulled = [line for line in registry.server.requests() if f"/{scene.stage.token}/app/blobs/" in line]
             for node in nodes:
                 node.exec(["mount", "-o", "remount,size=48m", node.root])  # the layers, but not once more unpacked
-            run = market.pull(names_of(nodes), "--ref", name)
-            records = [market.stage.records(node) for node in nodes]
+            run = scene.pull(names_of(nodes), "--ref", name)
+            records = [scene.stage.records(node) for node in nodes]
         assert (refused.exit, set(refused.statuses.values()), pulled) == (1, {"disk-full"}, [])
         assert "bytes are needed, and" in refused.error["message"]
         assert (run.exit, set(run.statuses.values())) == (1, {"disk-full"}), run.out
         assert "no space left on device" in run.error["said"]
         assert records == [{} for _ in nodes]
-        again = market.pull(names_of(nodes), "--ref", name)
+        again = scene.pull(names_of(nodes), "--ref", name)
         assert again.statuses == dict.fromkeys(names_of(nodes), "changed"), again.out
 
 
@@ -270,28 +272,28 @@ def small_disk(node: Node, size: str) -> Iterator[None]:
 class TestAnSshdThatForbidsForwarding:
     @pytest.mark.parametrize("tools", [True, False])
     def test_has_a_push_verified_by_the_hosts_own_tools_or_told_as_unverified(
-        self, market: Market, tmp_path: Path, node3: Node, tools: bool
+        self, scene: RegistryScene, tmp_path: Path, node3: Node, tools: bool
     ) -> None:
         found = node3.exec(["sh", "-c", "command -v curl wget || :"]).stdout.decode().split()
         if tools and not found:
             pytest.skip("this machine, and so the node, has neither curl nor wget")
-        registry, name = market.registries.basic, market.name(market.registries.basic)
+        registry, name = scene.registries.basic, scene.name(scene.registries.basic)
         image = fresh(tmp_path)
-        market.stage.seed(image, name, nodes=[node3])
+        scene.stage.seed(image, name, nodes=[node3])
         with contextlib.ExitStack() as stack:
             key = stack.enter_context(key_without_forwarding(node3, tmp_path / "key"))
             for tool in [] if tools else found:
                 node3.exec(["mount", "--bind", "/dev/null", tool])
                 stack.callback(node3.exec, ["umount", tool])
             host = {"n": {"ansible_host": node3.address, "ansible_ssh_private_key_file": str(key)}}
-            inventory = market.inventory(hosts=host)
+            inventory = scene.inventory(hosts=host)
             if not tools:  # nobody can tell whether it has something else under that name
-                run = market.push(["n"], "--ref", name, inventory=inventory)
+                run = scene.push(["n"], "--ref", name, inventory=inventory)
                 assert run.statuses == {"n": "method-unsupported"}, run.out
-                assert market.there(registry, name) is None
-            run = market.push(["n"], "--ref", name, *([] if tools else ["--force"]), inventory=inventory)
+                assert scene.there(registry, name) is None
+            run = scene.push(["n"], "--ref", name, *([] if tools else ["--force"]), inventory=inventory)
         assert run.statuses == {"n": "changed"}, run.out
-        assert market.there(registry, name) == image.target.digest
+        assert scene.there(registry, name) == image.target.digest
         told = run.outcomes["n"]["result"]
         assert (told["verified"], bool(told["reason"])) == (("digest", False) if tools else ("unverified", True))
         assert leftovers(node3) == []

@@ -83,9 +83,9 @@ def test_a_killed_fab_leaves_nothing_on_the_node(cut: Cut) -> None:
 )
 def test_an_interrupted_fab_says_so_and_leaves_nothing_on_the_node(cut: Cut, number: int, status: int) -> None:
     cut.process.send_signal(number)
-    code, said = cut.ended()
+    code, detail = cut.ended()
     assert code == status
-    assert '"interrupted"' in said
+    assert '"interrupted"' in detail
     cut.leaves_nothing()
 
 
@@ -96,7 +96,7 @@ def test_a_cut_connection_is_told_and_leaves_nothing_on_the_node(cut: Cut) -> No
     for pid in sessions:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    code, said = cut.ended()
+    code, detail = cut.ended()
     assert code == 4
-    assert '"connection-lost"' in said
+    assert '"connection-lost"' in detail
     cut.leaves_nothing()

@@ -318,8 +318,8 @@ class TestWhatElseIsAsked:
         stage.seed(make(), stage.name(), nodes=[node3])
         run = copy(fab, "node1,node4", "--from", "node3", "--ref", stage.name(), "--no-unpack")
         assert run.statuses == {"node1": "changed", "node4": "changed"}
-        said = stage.nodes["node4"].real_ctr("images", "check", f"name=={stage.name()}").stdout.decode()
-        assert "complete" in said and "false" in said
+        detail = stage.nodes["node4"].real_ctr("images", "check", f"name=={stage.name()}").stdout.decode()
+        assert "complete" in detail and "false" in detail
         assert "always unpacks" in run.image("node1")["note"]
         again = copy(fab, "node4", "--from", "node3", "--ref", stage.name())
         assert again.statuses == {"node4": "changed"}

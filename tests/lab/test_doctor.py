@@ -351,8 +351,8 @@ def test_a_label_that_forges_a_row_takes_no_root_of_others_away(fab: Fab, few: S
     assert fab("-H", ",".join(few.nodes), "doctor", "--clean").exit in (0, 1)
 
     def theirs(node: Node) -> str:
-        rooted = 'labels."containerd.io/gc.root"==theirs'
-        return node.real_ctr("content", "ls", "-q", rooted, namespace=namespace).stdout.decode().strip()
+        gc_rooted = 'labels."containerd.io/gc.root"==theirs'
+        return node.real_ctr("content", "ls", "-q", gc_rooted, namespace=namespace).stdout.decode().strip()
 
     assert set(few.on_each(theirs).values()) == {victim}
 

@@ -42,8 +42,8 @@ def over_ssh(fleet: Fleet, node: Node, command: str, user: str = "root", stdin: 
             channel.exec_command(command)
             channel.sendall(stdin.encode())
             channel.shutdown_write()
-            said = b"".join(iter(lambda: channel.recv(65536), b""))
-            return channel.recv_exit_status(), said.decode().strip()
+            detail = b"".join(iter(lambda: channel.recv(65536), b""))
+            return channel.recv_exit_status(), detail.decode().strip()
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 5) -> bool:
@@ -71,19 +71,19 @@ def image(fleet: Fleet, tmp_path: Path) -> BuiltImage:
 
 class TestNodes:
     def test_every_node_answers_over_ssh_with_its_own_hostname(self, fleet: Fleet, node: Node) -> None:
-        status, said = over_ssh(fleet, node, "hostname; getent hosts $(hostname)")
-        assert (status, said.split()) == (0, [node.name, node.address, node.name])
+        status, detail = over_ssh(fleet, node, "hostname; getent hosts $(hostname)")
+        assert (status, detail.split()) == (0, [node.name, node.address, node.name])
 
     def test_every_node_has_the_ctr_version_of_its_kind(self, fleet: Fleet, node: Node) -> None:
         versions = {"node1": "v1.", "node2": "1.4.", "node3": "1.6.", "node4": "1.7.", "node5": "2."}
-        status, said = over_ssh(fleet, node, " ".join([*node.model.ctr, "--version"]))
+        status, detail = over_ssh(fleet, node, " ".join([*node.model.ctr, "--version"]))
         assert status == 0
-        assert said.split()[-1] == node.version
+        assert detail.split()[-1] == node.version
         assert node.version.startswith(versions[node.name])
 
     def test_node1_has_no_tag(self, fleet: Fleet, node1: Node) -> None:
-        status, said = over_ssh(fleet, node1, "ctr images tag a b")
-        assert (status, said) == (3, "No help topic for 'tag'")
+        status, detail = over_ssh(fleet, node1, "ctr images tag a b")
+        assert (status, detail) == (3, "No help topic for 'tag'")
 
     def test_the_daemon_answers_at_its_socket(self, node: Node) -> None:
         assert node.exec(["test", "-S", node.socket]).returncode == 0
@@ -115,15 +115,15 @@ class TestNodes:
 class TestUsers:
     def test_ops_finds_ctr_only_with_sudo_which_asks_nothing(self, fleet: Fleet, node3: Node) -> None:
         assert over_ssh(fleet, node3, "command -v ctr", "ops") == (1, "")
-        status, said = over_ssh(fleet, node3, "sudo -n ctr version", "ops")
+        status, detail = over_ssh(fleet, node3, "sudo -n ctr version", "ops")
         assert status == 0
-        assert "Server:" in said
+        assert "Server:" in detail
 
     def test_the_sudo_of_ops2_asks_for_a_password(self, fleet: Fleet, node3: Node) -> None:
         assert over_ssh(fleet, node3, "sudo -n ctr version", "ops2") == (1, "sudo: a password is required")
-        status, said = over_ssh(fleet, node3, "sudo -S -p '' ctr version", "ops2", "ops2-secret\n")
+        status, detail = over_ssh(fleet, node3, "sudo -S -p '' ctr version", "ops2", "ops2-secret\n")
         assert status == 0
-        assert "Server:" in said
+        assert "Server:" in detail
 
     def test_ops2_and_root_find_ctr_on_their_path(self, fleet: Fleet, node3: Node) -> None:
         for user in ("root", "ops2"):
@@ -131,9 +131,9 @@ class TestUsers:
 
     def test_neither_has_rights_on_the_socket(self, fleet: Fleet, node3: Node) -> None:
         for user in ("ops", "ops2"):
-            status, said = over_ssh(fleet, node3, "/usr/local/sbin/ctr images ls", user)
+            status, detail = over_ssh(fleet, node3, "/usr/local/sbin/ctr images ls", user)
             assert status == 1
-            assert "permission denied" in said
+            assert "permission denied" in detail
 
 
 class TestImages:
@@ -145,14 +145,14 @@ class TestImages:
     def test_an_image_is_complete_and_its_container_runs(self, node: Node, image: BuiltImage, name: str) -> None:
         seed_image(node, image, [name])
         assert b"complete (3/3)" in node.real_ctr("images", "check", f"name=={name}").stdout
-        said = node.ctr("run", "--rm", name, f"lab-{uuid.uuid4().hex}", "/bin/echo", "hello").stdout
-        assert said == b"hello\n"
+        detail = node.ctr("run", "--rm", name, f"lab-{uuid.uuid4().hex}", "/bin/echo", "hello").stdout
+        assert detail == b"hello\n"
 
     def test_a_docker_image_runs_too(self, node: Node, tmp_path: Path, name: str) -> None:
         image = build(tmp_path, media="docker", seed=1)
         seed_image(node, image, [name])
-        said = node.ctr("run", "--rm", name, f"lab-{uuid.uuid4().hex}", "/bin/cat", "/etc/platform").stdout
-        assert said == f"{NATIVE}\n".encode()
+        detail = node.ctr("run", "--rm", name, f"lab-{uuid.uuid4().hex}", "/bin/cat", "/etc/platform").stdout
+        assert detail == f"{NATIVE}\n".encode()
 
     def test_several_names_point_at_one_digest(self, node: Node, image: BuiltImage, name: str) -> None:
         names = [name, name.replace("docker.io", "172.1.1.34:5000")]
@@ -296,8 +296,8 @@ class TestComingAndGoing:
 
     def test_where_no_control_groups_are_mounted_nothing_comes_up(self, second: Fleet) -> None:
         try:
-            said = without_control_groups(second, "up")
-            assert "no control groups are mounted here" in said and "nsenter --net" in said
+            detail = without_control_groups(second, "up")
+            assert "no control groups are mounted here" in detail and "nsenter --net" in detail
             assert second.nodes == {}
         finally:
             end(second)
@@ -306,8 +306,8 @@ class TestComingAndGoing:
         second.up()
         try:
             before = {node.name: node.pid for node in second.nodes.values()}
-            said = without_control_groups(second, "down")
-            assert "no control groups are mounted here" in said
+            detail = without_control_groups(second, "down")
+            assert "no control groups are mounted here" in detail
             assert {node.name: node.pid for node in second.nodes.values()} == before != {}
         finally:
             end(second)

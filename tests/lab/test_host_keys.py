@@ -165,8 +165,8 @@ def test_names_are_read_as_openssh_does(trusting: Trusting, node3: Node, how: st
     address = f"root@{node3.address}"
     options = [f"-oUserKnownHostsFile={trusting.known}", "-oBatchMode=yes", f"-i{trusting.fleet.state}/ssh/id_ed25519"]
     openssh = ["ssh", "-Fnone", "-oGlobalKnownHostsFile=none", *options, f"-p{PORT}", address, "true"]
-    said = subprocess.run(openssh, capture_output=True, check=False)
-    assert (said.returncode == 0) is fits, said.stderr
+    detail = subprocess.run(openssh, capture_output=True, check=False)
+    assert (detail.returncode == 0) is fits, detail.stderr
     assert (trusting.run(node3, "strict").exit == 0) is fits
 
 

@@ -121,8 +121,8 @@ class TestFind:
             (place,) = run.outcomes[node.name]["result"]["places"]
             assert (place["name"], place["namespace"], place["socket"]) == (app, namespace, node.socket)
             assert bool(place["note"]) == node.cri
-        said = fab("-H", everywhere(stage), "find", "--match", app).out
-        assert f"-n {namespace} --to-namespace k8s.io" in said
+        detail = fab("-H", everywhere(stage), "find", "--match", app).out
+        assert f"-n {namespace} --to-namespace k8s.io" in detail
 
     def test_asks_every_containerd_that_the_probe_found(
         self, fab: Fab, stage: Stage, node5: Node, built: dict[str, BuiltImage]

@@ -76,7 +76,7 @@ def client(seeded: tuple[Node, BuiltImage, str, str]) -> Client:
     return Client(*seeded)
 
 
-def said(done: subprocess.CompletedProcess[bytes]) -> str:
+def detail(done: subprocess.CompletedProcess[bytes]) -> str:
     """Return the last words of a ctr that failed, as it must."""
     assert done.returncode == 1, done
     return done.stderr.decode().strip().splitlines()[-1]
@@ -111,16 +111,16 @@ def test_a_registry_with_passwords_wants_the_right_one(client: Client, registrie
     registry: Registry = getattr(registries, kind)
     for user in ("", "pusher:wrong", "nobody:wrong"):
         words = "insufficient_scope" if kind == "token" and not user else "401 Unauthorized"
-        assert words in said(client.push(registry, user=user))
+        assert words in detail(client.push(registry, user=user))
     assert not registry.server.tags(f"{client.repository}/app")
 
 
 def test_who_may_only_pull_is_denied_to_push(client: Client, registries: Registries) -> None:
     other = Client(client.node, client.image, client.source, client.namespace)
     assert client.push(registries.token).returncode == 0
-    assert "insufficient_scope" in said(other.push(registries.reader))
+    assert "insufficient_scope" in detail(other.push(registries.reader))
     assert client.pull(registries.reader).returncode == 0
-    assert "insufficient_scope" in said(client.pull(registries.token, user=""))
+    assert "insufficient_scope" in detail(client.pull(registries.token, user=""))
     assert registries.token.server.tags(f"{other.repository}/app") == []
 
 
@@ -139,14 +139,14 @@ def test_what_is_wrong_with_a_registry_is_what_ctr_says(
     client: Client, registries: Registries, kind: str, how: dict[str, Any], words: str
 ) -> None:
     registry: Registry = getattr(registries, kind)
-    assert words in said(client.push(registry, **how))
+    assert words in detail(client.push(registry, **how))
 
 
 def test_the_silent_one_accepts_and_never_answers(client: Client, registries: Registries) -> None:
     before = registries.seen("silent")
     name = f"{registries.silent.name}/{client.name()}"
     argv = ["ctr", "--timeout", "1s", "-n", client.namespace, "images", "push", name, client.source]
-    assert "context deadline exceeded" in said(client.node.exec(argv, check=False))
+    assert "context deadline exceeded" in detail(client.node.exec(argv, check=False))
     after = registries.seen("silent")
     assert after["connections"] > before["connections"]
     assert after["sent"] > before["sent"]
@@ -167,7 +167,7 @@ def test_the_proxy_leads_where_no_node_gets_by_itself(client: Client, registries
     assert client.push(registries.hidden, proxy=registries.proxy).returncode == 0
     assert set(registries.seen("proxy")["asked"][before:]) == {registries.hidden.name}
     assert registries.tls.server.tags(f"{client.repository}/app") == ["1"]
-    assert "Bad Gateway" in said(client.push(registries.absent, proxy=registries.proxy))
+    assert "Bad Gateway" in detail(client.push(registries.absent, proxy=registries.proxy))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_faults_come_as_often_as_they_are_told(
             assert answered() == count
         assert http_get(registries.flaky, "/v2/") == ({}, 200)
     with registries.failing(status, 1000, methods=("PUT", "POST")) as answered:
-        assert status[:3] in said(client.push(registries.flaky))
+        assert status[:3] in detail(client.push(registries.flaky))
         assert answered() > 0
     assert client.push(registries.flaky).returncode == 0
 
@@ -219,7 +219,7 @@ def test_a_killed_registry_is_gone_in_the_middle_and_back_with_what_it_had(
             server.kill()
             assert pushing.result().returncode == 1
             assert registries.seen("slow")["sent"] < before + 1_000_000  # of more than 2 MB
-        assert "connection refused" in said(fresh.push(registries.basic))
+        assert "connection refused" in detail(fresh.push(registries.basic))
     finally:
         server.start()
     assert server.tags(fresh.name().rpartition(":")[0]) == []

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry_scene import Market
+from registry_scene import RegistryScene
 
 from lab.registries import DEMO_NODES
 
 
-def test_every_node_tells_what_it_sees_of_every_registry(market: Market) -> None:
-    all_ = market.registries
+def test_every_node_tells_what_it_sees_of_every_registry(scene: RegistryScene) -> None:
+    all_ = scene.registries
     # That nobody waits for the silent one for ever, the doctor's tests have.
     given = {name: entry for name, entry in all_.settings().items() if name != all_.silent.name}
-    run = market.run(market.nodes, "registry", "--json", inventory=market.inventory(ctr_registries=given))
+    run = scene.run(scene.nodes, "registry", "--json", inventory=scene.inventory(ctr_registries=given))
     assert run.exit == 1
     ok, fail = ("ok", None), ("fail", None)
     expected: dict[str, tuple[str, bool | None]] = {
@@ -29,7 +29,7 @@ def test_every_node_tells_what_it_sees_of_every_registry(market: Market) -> None
         all_.nowhere.name: fail,
         all_.hidden.name: fail,
     }
-    for node in market.nodes:
+    for node in scene.nodes:
         seen = {each["registry"]: each for each in run.outcomes[node]["result"]["registries"]}
         demo = {all_.demo.name: ok if node in DEMO_NODES else fail}
         assert {name: (each["health"], each["login"]) for name, each in seen.items()} == expected | demo
@@ -43,25 +43,25 @@ def test_every_node_tells_what_it_sees_of_every_registry(market: Market) -> None
     assert all_.secret not in run.out + run.err
 
 
-def test_a_login_that_does_not_work_and_an_unknown_ca_are_found(market: Market) -> None:
-    registries = market.registries
+def test_a_login_that_does_not_work_and_an_unknown_ca_are_found(scene: RegistryScene) -> None:
+    registries = scene.registries
     given: dict[str, dict[str, Any]] = {
         registries.basic.name: registries.basic.settings(),
         registries.token.name: registries.token.settings(),
         registries.tls.name: registries.tls.settings(ca_file=None),
     }
-    inventory = market.inventory(ctr_registries=given, ctr_proxy=None)
-    run = market.run(market.nodes, "registry", "--json", inventory=inventory, LAB_PASSWORD_PUSHER="wr0ng-w0rd")
-    assert (run.exit, run.statuses) == (1, dict.fromkeys(market.nodes, "registry-error"))
-    for node in market.nodes:
+    inventory = scene.inventory(ctr_registries=given, ctr_proxy=None)
+    run = scene.run(scene.nodes, "registry", "--json", inventory=inventory, LAB_PASSWORD_PUSHER="wr0ng-w0rd")
+    assert (run.exit, run.statuses) == (1, dict.fromkeys(scene.nodes, "registry-error"))
+    for node in scene.nodes:
         seen = {each["registry"]: each for each in run.outcomes[node]["result"]["registries"]}
         assert [seen[name]["login"] for name in given] == [False, False, None]
         assert "signed by nobody known" in seen[registries.tls.name]["text"]
     assert "wr0ng-w0rd" not in run.out + run.err
 
 
-def test_the_proxy_is_the_way_where_the_inventory_says_so(market: Market) -> None:
-    hidden = market.registries.hidden
-    inventory = market.inventory(ctr_proxy=market.registries.proxy)
-    run = market.run(market.nodes, "registry", "--json", "--name", hidden.name, inventory=inventory)
+def test_the_proxy_is_the_way_where_the_inventory_says_so(scene: RegistryScene) -> None:
+    hidden = scene.registries.hidden
+    inventory = scene.inventory(ctr_proxy=scene.registries.proxy)
+    run = scene.run(scene.nodes, "registry", "--json", "--name", hidden.name, inventory=inventory)
     assert (run.exit, set(run.statuses.values())) == (0, {"ok"}), run.out

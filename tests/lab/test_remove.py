@@ -236,8 +236,8 @@ class TestWhatAContainerUses:
         run = remove(fab, everywhere(stage), "--match", f"*{stage.token}*", "--yes")
         assert (run.exit, set(run.statuses.values())) == (1, {"some-failed"})
         for node in stage.nodes.values():
-            said = told(run, node.name)
-            assert {name: each["status"] for name, each in said.items()} == {
+            detail = told(run, node.name)
+            assert {name: each["status"] for name, each in detail.items()} == {
                 stage.name(): "changed",
                 stage.name("other"): "failed",
             }
@@ -270,8 +270,8 @@ class TestAsks:
 
     def test_nothing_for_one_name_at_a_terminal(self, fab: Fab, stage: Stage, image: BuiltImage, node3: Node) -> None:
         stage.seed(image, stage.name(), nodes=[node3])
-        exit, said = at_terminal(fab, "", "-H", "node3", "remove", "--ref", stage.name())
-        assert (exit, "[y/N]" in said) == (0, False)
+        exit, detail = at_terminal(fab, "", "-H", "node3", "remove", "--ref", stage.name())
+        assert (exit, "[y/N]" in detail) == (0, False)
         assert stage.name() not in stage.records(node3)
 
     @pytest.mark.parametrize(("answer", "exit"), [("n", 2), ("", 2), ("y", 0)])
@@ -282,9 +282,9 @@ class TestAsks:
         names = {stage.name("one"), stage.name("two")}
         stage.seed(image, *names, nodes=nodes)
         words = ("-H", ",".join(n.name for n in nodes), "remove", "--match", f"*{stage.token}*")
-        ended, said = at_terminal(fab, answer, *words)
-        assert (ended, said.count("[y/N]")) == (exit, 1), said
-        assert all(name in said for name in names)
+        ended, detail = at_terminal(fab, answer, *words)
+        assert (ended, detail.count("[y/N]")) == (exit, 1), detail
+        assert all(name in detail for name in names)
         for node in nodes:
             assert (names <= set(stage.records(node))) == (answer != "y")
 
@@ -296,19 +296,19 @@ def at_terminal(fab: Fab, answer: str, *words: str) -> tuple[int, str]:
         fab.argv(*words), cwd=CLONE, env=fab.environment(TERM="xterm"), stdin=its, stdout=its, stderr=its
     ) as process:
         os.close(its)
-        said, deadline, answered = b"", time.monotonic() + 60, False
+        detail, deadline, answered = b"", time.monotonic() + 60, False
         while time.monotonic() < deadline:
             if select.select([ours], [], [], 0.2)[0]:
                 try:
-                    said += os.read(ours, 65536)
+                    detail += os.read(ours, 65536)
                 except OSError:  # the other end is closed
                     break
-            if b"[y/N]" in said and not answered:
+            if b"[y/N]" in detail and not answered:
                 os.write(ours, f"{answer}\n".encode())
                 answered = True
         exit = process.wait(10)
     os.close(ours)
-    return exit, said.decode(errors="replace")
+    return exit, detail.decode(errors="replace")
 
 
 @pytest.fixture

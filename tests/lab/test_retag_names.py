@@ -122,9 +122,9 @@ class TestTheDestination:
         run = fab.retag(stage.nodes, "--src", src, "--dst", dst, "--method", method)
         assert (run.exit, run.statuses) == (1, dict.fromkeys(stage.nodes, "reference-exists"))
         for node in stage.nodes.values():
-            said = run.outcomes[node.name]["error"]["said"]
-            assert image.target.digest in said
-            assert other.target.digest in said
+            detail = run.outcomes[node.name]["error"]["said"]
+            assert image.target.digest in detail
+            assert other.target.digest in detail
             assert stage.records(node)[dst].digest == other.target.digest
 
     @pytest.mark.parametrize("method", ["auto", "index", "archive"])

@@ -53,10 +53,10 @@ def test_a_dry_run_asks_every_host_whether_it_could_and_runs_nothing(fab: Fab, n
 
 def test_an_account_that_runs_nothing_is_shown_with_what_it_says(fab: Fab, fleet: Fleet, node3: Node) -> None:
     assert fleet.nodes
-    said = "This account is currently not available."
-    with account(node3, "{home}/shell", {"shell": f"#!/bin/sh\necho {said}\nexit 1\n"}) as user:
+    detail = "This account is currently not available."
+    with account(node3, "{home}/shell", {"shell": f"#!/bin/sh\necho {detail}\nexit 1\n"}) as user:
         run = fab("-H", f"{user}@node3", "run", "--json", "hostname")
-    assert (run.exit, run.error["kind"], run.error["said"]) == (1, "garbled-answer", said)
+    assert (run.exit, run.error["kind"], run.error["said"]) == (1, "garbled-answer", detail)
     assert "account" in run.error["hint"]
 
 

@@ -278,8 +278,8 @@ def told_digest(raw: str) -> str:
 
 def told_by_sha256sum(file: Path) -> tuple[int, str]:
     """Return a file's size and SHA-256."""
-    said = subprocess.run(["sha256sum", file], capture_output=True, text=True, check=True).stdout
-    return file.stat().st_size, said.split()[0]
+    detail = subprocess.run(["sha256sum", file], capture_output=True, text=True, check=True).stdout
+    return file.stat().st_size, detail.split()[0]
 
 
 @contextmanager
@@ -331,7 +331,7 @@ class TestLoad:
             assert eventually(lambda n=node: processes(n).keys() <= running[n.name].keys()), processes(node)  # type: ignore[misc]
 
         def state(node: Node) -> list[str]:
-            return [said for name in names.values() for said in (stage.check(node, name), stage.hello(node, name))]
+            return [detail for name in names.values() for detail in (stage.check(node, name), stage.hello(node, name))]
 
         assert stage.on_each(state) == {node: ["complete", "hello"] * 3 for node in stage.nodes}
 

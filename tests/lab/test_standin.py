@@ -492,10 +492,10 @@ def test_ctr_answers_as_1_2_6_did(replay: Replay, number: int) -> None:
     roles = replay.images.roles
     is_tar = not record["argv"] or record["stdout"].startswith("<")
     recorded = recorded_tar(record) if is_tar else record["stdout"]
-    said = answer.out
-    if is_tar and said.startswith("{"):
-        said = json.dumps({key: value for key, value in json.loads(said).items() if key in json.loads(recorded)})
-    assert shown(record, said, roles, replay.prefix) == shown(record, recorded, ROLES)
+    detail = answer.out
+    if is_tar and detail.startswith("{"):
+        detail = json.dumps({key: value for key, value in json.loads(detail).items() if key in json.loads(recorded)})
+    assert shown(record, detail, roles, replay.prefix) == shown(record, recorded, ROLES)
     assert comparable(answer.err, roles, replay.prefix) == comparable(record["stderr"], ROLES)
     assert answer.status == record["exit"]
 

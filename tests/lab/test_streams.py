@@ -16,7 +16,7 @@ from fabric import Config
 from ferry import eventually, processes
 
 from ctr_ferry.errors import ConnectionLost, RemoteTimeout
-from ctr_ferry.inventory.selector import Roster
+from ctr_ferry.inventory.selector import HostSelector
 from ctr_ferry.shell import Script
 from ctr_ferry.ssh import guard
 from ctr_ferry.ssh.host import Host
@@ -30,7 +30,7 @@ DATA = bytes(range(256)) * 4096
 @contextmanager
 def connected(fleet: Fleet, node: Node, limits: Limits) -> Iterator[Host]:
     """A connection of our own to a node."""
-    (target,) = Roster(fleet.inventory, Trust(), limits, lambda _: False).select([node.name])
+    (target,) = HostSelector(fleet.inventory, Trust(), limits, lambda _: False).select([node.name])
     host = Host(target, Config(), run_id="test")
     host.open()
     yield host
@@ -160,7 +160,7 @@ def test_a_hold_is_cleaned_up_when_it_is_let_go_and_when_we_are_gone(host: Host,
         hold = host.hold(script, limit=60)
         assert hold.begun(30)["plant"].text == "planted\n"
         if goodbye == "let go":
-            hold.let_go(b"bye\n")
+            hold.release(b"bye\n")
         else:
             host.close()
         file = f"/tmp/{goodbye[:3]}"

@@ -223,23 +223,23 @@ class Stage:
 
     def check(self, node: Node, name: str, namespace: str = "k8s.io") -> str:
         """Return the word of `images check`: complete or incomplete."""
-        said = node.real_ctr("images", "check", f"name=={name}", namespace=namespace).stdout.decode()
-        match = re.search(r"\b(in)?complete \(", said)
-        return match[0].rstrip(" (") if match else said
+        detail = node.real_ctr("images", "check", f"name=={name}", namespace=namespace).stdout.decode()
+        match = re.search(r"\b(in)?complete \(", detail)
+        return match[0].rstrip(" (") if match else detail
 
     def hello(self, node: Node, name: str, namespace: str = "k8s.io") -> str:
         """Run a container of the image; return what it says.
 
         ctr 1.4 was seen to lose the output of a container that ends at once, with exit 0: then it is run again.
         """
-        said = ""
+        detail = ""
         for _ in range(3):
             identity = f"{self.token}-{node.name}-{uuid.uuid4().hex[:6]}"
             done = node.ctr("run", "--rm", name, identity, namespace=namespace, check=False)
-            said = (done.stdout or done.stderr).decode().strip()
+            detail = (done.stdout or done.stderr).decode().strip()
             if done.stdout or done.returncode:
                 break
-        return said
+        return detail
 
     def exported(self, node: Node, name: str, namespace: str = "k8s.io") -> set[str]:
         """Export the image; return the digests in the archive, read to its end."""
@@ -280,8 +280,8 @@ def blob_file(node: Node, digest: str) -> str:
 def blob_stats(node: Node, digests: Iterable[str]) -> dict[str, str]:
     """Return inode and time of blobs' files; a blob that was written again has others."""
     wanted = sorted(digests)
-    said = node.exec(["stat", "-c", "%i %y", *(blob_file(node, digest) for digest in wanted)]).stdout.decode()
-    return dict(zip(wanted, said.splitlines(), strict=True))
+    detail = node.exec(["stat", "-c", "%i %y", *(blob_file(node, digest) for digest in wanted)]).stdout.decode()
+    return dict(zip(wanted, detail.splitlines(), strict=True))
 
 
 def processes(node: Node) -> dict[int, str]:

@@ -50,17 +50,17 @@ class ForkServer:
             subprocess.TimeoutExpired: it took longer; it was killed.
         """
         answers, answer = os.pipe()
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, os.fdopen(answers, "rb", 0) as said:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, os.fdopen(answers, "rb", 0) as detail:
             try:
                 order = json.dumps([list(words), dict(env)]).encode()
                 socket.send_fds(self._orders, [order], [out.fileno(), err.fileno(), answer])
             finally:
                 os.close(answer)
-            pid = int(said.read(10))
-            if not select([said], [], [], seconds)[0]:
+            pid = int(detail.read(10))
+            if not select([detail], [], [], seconds)[0]:
                 os.kill(pid, signal.SIGKILL)
                 raise subprocess.TimeoutExpired(["fab", *words], seconds)
-            status, peak = map(int, said.read(20).split())
+            status, peak = map(int, detail.read(20).split())
             told, complained = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
         return os.waitstatus_to_exitcode(status), peak, told, complained
 
@@ -87,16 +87,16 @@ def serve(orders: socket.socket) -> None:
             os.close(file)
 
 
-def answer(words: list[str], env: dict[str, str], out: int, err: int, said: int) -> None:
+def answer(words: list[str], env: dict[str, str], out: int, err: int, detail: int) -> None:
     """Say the pid of a `fab`, and when it has ended, its status; does not return."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if pid := os.fork():
         with contextlib.suppress(BrokenPipeError):
-            os.write(said, b"%-10d" % pid)
+            os.write(detail, b"%-10d" % pid)
             _, status, usage = os.wait4(pid, 0)
-            os.write(said, b"%-10d%-10d" % (status, usage.ru_maxrss))
+            os.write(detail, b"%-10d%-10d" % (status, usage.ru_maxrss))
         os._exit(0)
-    os.close(said)
+    os.close(detail)
     for file, number in ((out, 1), (err, 2)):
         os.dup2(file, number)
         os.close(file)

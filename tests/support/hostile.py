@@ -110,12 +110,12 @@ def probed(data: bytes) -> None:
         "images-0": HEADER.encode(),
     }
     for step in good:
-        answers = {name: Answer(0, data if name == step else said, "") for name, said in good.items()}
+        answers = {name: Answer(0, data if name == step else detail, "") for name, detail in good.items()}
         with contextlib.suppress(FerryError):
             probe.read(probe.Settings(), ("k8s.io",), answers)
     unknown = {**good, "ctr": b"ctr\nwhat\n", "help": data, "version": b"Server:\n" + data}
     with contextlib.suppress(FerryError):
-        probe.read(probe.Settings(), ("k8s.io",), {name: Answer(0, said, "") for name, said in unknown.items()})
+        probe.read(probe.Settings(), ("k8s.io",), {name: Answer(0, detail, "") for name, detail in unknown.items()})
 
 
 def watched(data: bytes) -> None:

@@ -13,7 +13,7 @@ from lab.fleet import Fleet
 from lab.registries import Registries, Registry
 
 
-class Market:
+class RegistryScene:
     """One test among the nodes and the lab's registries."""
 
     def __init__(self, fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, folder: Path) -> None:

@@ -16,6 +16,6 @@ TRANSFERS = [
 ]
 
 
-def said(record: Record) -> str:
+def detail(record: Record) -> str:
     """What it said of a failure; on a terminal all is one stream."""
     return record.stdout if "typed at the prompt" in record.case else record.stderr

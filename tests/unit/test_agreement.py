@@ -90,7 +90,7 @@ def test_it_is_told_to_people_scripts_and_the_record(capsys: pytest.CaptureFixtu
     record.end(0)
     (run,) = Runs(tmp_path).all()
     assert run.data["commands"][0]["warnings"] == expected
-    desk = SimpleNamespace(runs=Runs(tmp_path))
-    text = show_command.body(cast(Any, desk), show_command.parse()).text
+    control_machine = SimpleNamespace(runs=Runs(tmp_path))
+    text = show_command.body(cast(Any, control_machine), show_command.parse()).text
     assert f"  warning: {warnings[0].message}\n    {A} on a\n    {B} on b" in text
     assert "(a dry run: nothing was done)" in text

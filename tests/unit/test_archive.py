@@ -248,7 +248,7 @@ class TestBadArchives:
         files[path(IMAGE.layers[1])] = IMAGE.layers[1].replace(b"bbb", b"bcb", 1)
         error = refused(packed(tarred(files)))
         assert "not what its name says" in error.message
-        assert digest(IMAGE.layers[1])[7:] in error.said
+        assert digest(IMAGE.layers[1])[7:] in error.detail
 
     @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "blobs/../../x", "a/../b", ".."])
     def test_are_refused_with_a_name_that_leads_out(self, name: str) -> None:
@@ -277,7 +277,7 @@ class TestBadArchives:
     def test_are_refused_where_a_blob_is_absent(self, absent: str) -> None:
         files = IMAGE.layout(**{NAME: FULL})
         del files[absent]
-        assert absent[-64:] in refused(tarred(files)).said
+        assert absent[-64:] in refused(tarred(files)).detail
 
     def test_are_refused_with_two_images_under_one_name(self) -> None:
         entries = [image.entry(**{NAME: FULL}) for image in (IMAGE, ARM)]

@@ -30,12 +30,12 @@ from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Manife
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Registry
 from ctr_ferry.registry.client import Client
-from ctr_ferry.registry.push_pull import Carrier
+from ctr_ferry.registry.push_pull import RegistryTransfer
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.transfer import archive_writer
-from ctr_ferry.transfer.copy_request import Parcel
-from tasks.copy import Request, Stock, Wish, _source
+from ctr_ferry.transfer.copy_request import ImageCopy
+from tasks.copy import ImageSelector, Request, SourceInventory, _source
 
 AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64")
 NAME = "r.example/app:1"
@@ -116,15 +116,15 @@ WRONG: list[tuple[str, Callable[[bytes], Answer], type[FerryError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("gives", "kind", "said"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG])
+@pytest.mark.parametrize(("gives", "kind", "detail"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG])
 @pytest.mark.parametrize("every", [True, False])
 def test_an_archive_is_never_written_without_a_platform_whose_manifest_cannot_be_read(
-    gives: Callable[[bytes], Answer], kind: type[FerryError], said: str, every: bool
+    gives: Callable[[bytes], Answer], kind: type[FerryError], detail: str, every: bool
 ) -> None:
     store = Store(wrong={digest(ARM64): gives(ARM64)})
     with pytest.raises(kind) as raised:
         save(store, every=every)
-    assert said in raised.value.said
+    assert detail in raised.value.detail
     if kind is not DaemonUnreachable:
         assert digest(ARM64) in raised.value.message and "node7" in raised.value.message
     assert {blob.digest for blob in save(store, AMD).blobs} == {digest(data) for data in (AMD64, *BLOBS[:2])}
@@ -139,7 +139,7 @@ def test_nothing_is_made_of_an_image_whose_own_manifest_cannot_be_read(
         lambda: content.choose(IMAGE, None, AMD, partial_index=True),
         lambda: content.below(Descriptor(OCI_INDEX, IMAGE.digest, 0)),
         lambda: content.needed(Descriptor(OCI_INDEX, IMAGE.digest, 0), AMD),
-        lambda: content.cargo(Descriptor(OCI_INDEX, IMAGE.digest, 0)),
+        lambda: content.blobs_to_copy(Descriptor(OCI_INDEX, IMAGE.digest, 0)),
     ):
         with pytest.raises(kind):
             act()
@@ -151,7 +151,7 @@ def test_a_manifest_that_is_not_there_is_absent_and_no_error() -> None:
     assert save(store).images[0].platforms == ("linux/amd64",)
     with pytest.raises(ContentMissing) as raised:
         save(store, every=True)
-    assert raised.value.said == digest(ARM64)
+    assert raised.value.detail == digest(ARM64)
 
 
 def test_an_image_whose_manifest_is_not_there_has_not_all_of_its_content() -> None:
@@ -177,9 +177,9 @@ def test_what_is_said_to_be_an_index_must_be_one() -> None:
 
 
 def test_a_listing_that_failed_is_no_empty_namespace() -> None:
-    for said, kind in ((DOWN, DaemonUnreachable), ("ctr: odd\n", CommandFailed)):
+    for detail, kind in ((DOWN, DaemonUnreachable), ("ctr: odd\n", CommandFailed)):
         with pytest.raises(kind):
-            read(Store(listing=Answer(1, b"", said)))
+            read(Store(listing=Answer(1, b"", detail)))
 
 
 def test_what_an_index_lists_besides_manifests_is_a_blob_like_a_layer() -> None:
@@ -200,40 +200,45 @@ def test_an_index_of_indexes_is_refused_rather_than_taken_for_whole() -> None:
 
 
 class TestSeveralSources:
-    WISH = Wish(NAME)
+    SELECTOR = ImageSelector(NAME)
 
-    def stock(self, name: str, **wrong: Any) -> Stock:
+    def source_inventory(self, name: str, **wrong: Any) -> SourceInventory:
         store = Store(name=name, wrong={digest(ARM64): wrong["arm"]} if wrong else {})
-        return Stock(cast(Host, store), FACTS, Listing("k8s.io", (IMAGE,)), read(store), {self.WISH: (IMAGE,)})
+        return SourceInventory(
+            cast(Host, store), FACTS, Listing("k8s.io", (IMAGE,)), read(store), {self.SELECTOR: (IMAGE,)}
+        )
 
     def test_what_one_of_them_has_in_order_is_in_order(self) -> None:
-        half, whole = self.stock("half", arm=Answer(0, b"x", "")), self.stock("whole")
-        for stocks in ([half, whole], [whole, half]):
-            merged = Content.merged(stock.content for stock in stocks)
+        half, whole = self.source_inventory("half", arm=Answer(0, b"x", "")), self.source_inventory("whole")
+        for source_inventories in ([half, whole], [whole, half]):
+            merged = Content.merged(source_inventory.content for source_inventory in source_inventories)
             assert merged.bad == {} and merged.manifest(digest(ARM64)) == Manifest.parse(ARM64)
 
     def test_one_that_cannot_read_a_manifest_has_not_all(self) -> None:
-        half, every = self.stock("half", arm=Answer(0, b"x", "")), Request(("any",), (self.WISH,), every=True)
-        assert not half.has_whole(IMAGE, every) and self.stock("whole").has_whole(IMAGE, every)
-        assert half.has_whole(IMAGE, Request(("any",), (self.WISH,)))
+        half, every = (
+            self.source_inventory("half", arm=Answer(0, b"x", "")),
+            Request(("any",), (self.SELECTOR,), every=True),
+        )
+        assert not half.has_whole(IMAGE, every) and self.source_inventory("whole").has_whole(IMAGE, every)
+        assert half.has_whole(IMAGE, Request(("any",), (self.SELECTOR,)))
 
     def test_one_image_that_cannot_be_read_leaves_the_others_their_sources(self) -> None:
-        bad = self.stock("a", arm=Answer(0, b"x", ""))
-        parcels = [Parcel(IMAGE, Reference.parse(NAME))]
-        source = _source([bad, self.stock("b")], parcels, bad.content)
+        bad = self.source_inventory("a", arm=Answer(0, b"x", ""))
+        image_copies = [ImageCopy(IMAGE, Reference.parse(NAME))]
+        source = _source([bad, self.source_inventory("b")], image_copies, bad.content)
         assert source.name == "a, b"
 
 
 @pytest.mark.parametrize(("arm", "size"), [(ARM64, sum(map(len, BLOBS))), (AMD64, None), (b"", None), (b"{}", None)])
 def test_a_registrys_manifest_counts_only_where_it_is_what_its_digest_says(arm: bytes, size: int | None) -> None:
     bodies = {"1": INDEX, digest(AMD64): AMD64, digest(ARM64): arm}
-    carrier = Carrier.__new__(Carrier)
-    carrier.reference, carrier.registry = Reference.parse(NAME), Registry("r.example")
+    transfer = RegistryTransfer.__new__(RegistryTransfer)
+    transfer.reference, transfer.registry = Reference.parse(NAME), Registry("r.example")
     client = SimpleNamespace(connected=contextlib.nullcontext, read=lambda _, reference: bodies[reference])
-    carrier._client = cast(Client, client)
+    transfer._client = cast(Client, client)
 
     def total(platform: Platform | None) -> int | None:
-        blobs = carrier._contents(platform)
+        blobs = transfer._contents(platform)
         return None if blobs is None else sum(blob.size for blob in blobs)
 
     assert total(None) == size

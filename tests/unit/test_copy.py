@@ -47,10 +47,10 @@ from ctr_ferry.oci.reference import Reference
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.transfer.copy import Job, Plan
-from ctr_ferry.transfer.copy_request import Delivered, Parcel, cargo
+from ctr_ferry.transfer.copy_request import Delivered, ImageCopy, blobs_to_copy
 from ctr_ferry.transfer.sources import Sources
 from tasks import copy
-from tasks.copy import Request, Stock, Wish
+from tasks.copy import ImageSelector, Request, SourceInventory
 
 AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64")
 
@@ -131,28 +131,30 @@ class TestOptions:
 
 class TestNames:
     @pytest.mark.parametrize(
-        ("wish", "name", "expected"),
+        ("selector", "name", "expected"),
         [
-            (Wish("app:1"), "r.example/app:1", "r.example/app:1"),
-            (Wish("busybox"), "busybox:1", "docker.io/library/busybox:1"),
-            (Wish("app:1", Reference.parse("new.example/b:2")), "r.example/app:1", "new.example/b:2"),
-            (Wish("app:1", Reference.parse("new.example/b")), "r.example/app:7", "new.example/b:7"),
-            (Wish(digest(1), Reference.parse("new.example/b")), digest(9), "new.example/b:latest"),
+            (ImageSelector("app:1"), "r.example/app:1", "r.example/app:1"),
+            (ImageSelector("busybox"), "busybox:1", "docker.io/library/busybox:1"),
+            (ImageSelector("app:1", Reference.parse("new.example/b:2")), "r.example/app:1", "new.example/b:2"),
+            (ImageSelector("app:1", Reference.parse("new.example/b")), "r.example/app:7", "new.example/b:7"),
+            (ImageSelector(digest(1), Reference.parse("new.example/b")), digest(9), "new.example/b:latest"),
         ],
     )
-    def test_an_image_keeps_its_name_or_gets_the_one_asked_for(self, wish: Wish, name: str, expected: str) -> None:
-        (parcel,) = copy._parcels({wish: [image(name)]})
-        assert str(parcel.dst) == expected
+    def test_an_image_keeps_its_name_or_gets_the_one_asked_for(
+        self, selector: ImageSelector, name: str, expected: str
+    ) -> None:
+        (image_copy,) = copy._image_copies({selector: [image(name)]})
+        assert str(image_copy.dst) == expected
 
     @pytest.mark.parametrize("name", [digest(5), f"r.example/app@{digest(1)}", "Not A Name"])
     def test_an_image_without_a_name_needs_one(self, name: str) -> None:
         with pytest.raises(UsageError, match="no tag"):
-            list(copy._parcels({Wish("x"): [image(name)]}))
+            list(copy._image_copies({ImageSelector("x"): [image(name)]}))
 
     def test_two_images_under_one_name_are_refused_and_one_under_two_wishes_is_not(self) -> None:
         with pytest.raises(UsageError, match="two images"):
-            list(copy._parcels({Wish("a"): [image()], Wish("b"): [image(number=2)]}))
-        assert len(list(copy._parcels({Wish("a"): [image()], Wish("b"): [image()]}))) == 2
+            list(copy._image_copies({ImageSelector("a"): [image()], ImageSelector("b"): [image(number=2)]}))
+        assert len(list(copy._image_copies({ImageSelector("a"): [image()], ImageSelector("b"): [image()]}))) == 2
 
 
 class Named:
@@ -162,61 +164,71 @@ class Named:
         self.name = name
 
 
-def stock(name: str, wish: Wish, *images: Image, content: Content | None = None) -> Stock:
+def source_inventory(
+    name: str, selector: ImageSelector, *images: Image, content: Content | None = None
+) -> SourceInventory:
     facts = cast(Any, type("Facts", (), {"platform": AMD}))
-    found = {wish: images} if images else {}
-    return Stock(cast(Host, Named(name)), facts, Listing("k8s.io", images), content or Content(), found)
+    found = {selector: images} if images else {}
+    return SourceInventory(cast(Host, Named(name)), facts, Listing("k8s.io", images), content or Content(), found)
 
 
 class TestWhoHasIt:
     request = copy.parse(from_=["any"], ref=["r.example/*"])
-    wish = Wish("r.example/*")
+    selector = ImageSelector("r.example/*")
 
     def test_the_first_source_named_decides(self) -> None:
         request = copy.parse(from_=["a", "b"], ref=["r.example/*"])
-        stocks = [
-            stock("a", self.wish, image(number=1)),
-            stock("b", self.wish, image(number=2), image("r.example/b:1")),
+        source_inventories = [
+            source_inventory("a", self.selector, image(number=1)),
+            source_inventory("b", self.selector, image(number=2), image("r.example/b:1")),
         ]
-        found = copy._resolve(self.wish, stocks, request, {})
+        found = copy._resolve(self.selector, source_inventories, request, {})
         assert [(each.name, each.digest) for each in found] == [
             ("r.example/app:1", digest(1)),
             ("r.example/b:1", digest(1)),
         ]
 
     def test_where_any_will_do_they_must_agree(self) -> None:
-        stocks = [stock("a", self.wish, image(number=1)), stock("b", self.wish, image(number=2))]
+        source_inventories = [
+            source_inventory("a", self.selector, image(number=1)),
+            source_inventory("b", self.selector, image(number=2)),
+        ]
         with pytest.raises(Drift) as raised:
-            copy._resolve(self.wish, stocks, self.request, {})
-        assert raised.value.said.splitlines() == [f"a {digest(1)}", f"b {digest(2)}"]
+            copy._resolve(self.selector, source_inventories, self.request, {})
+        assert raised.value.detail.splitlines() == [f"a {digest(1)}", f"b {digest(2)}"]
 
     def test_one_platforms_manifest_of_the_index_that_others_have_is_the_same_image(self) -> None:
         part, whole = image(number=2, media_type=OCI_MANIFEST), image()
-        stocks = [stock("old", self.wish, part), stock("new", self.wish, whole, content=Two.content(1, 2))]
-        assert copy._resolve(self.wish, stocks, self.request, {}) == (whole,)
+        source_inventories = [
+            source_inventory("old", self.selector, part),
+            source_inventory("new", self.selector, whole, content=Two.content(1, 2)),
+        ]
+        assert copy._resolve(self.selector, source_inventories, self.request, {}) == (whole,)
 
     def test_what_nobody_has_is_told_with_who_could_not_be_asked(self) -> None:
         with pytest.raises(ImageNotFound) as raised:
-            copy._resolve(self.wish, [stock("a", self.wish)], self.request, {"b": Unreachable("no connection")})
-        assert "a" in raised.value.message and "b: no connection" in raised.value.said
+            copy._resolve(
+                self.selector, [source_inventory("a", self.selector)], self.request, {"b": Unreachable("no connection")}
+            )
+        assert "a" in raised.value.message and "b: no connection" in raised.value.detail
 
     def test_any_takes_the_one_that_has_it_whole_and_else_all(self) -> None:
-        half = stock("half", self.wish, image(), content=Two.content(1, 2, 4))
-        whole = stock("whole", self.wish, image(), content=Two.content(1, 2, 4, 6))
+        half = source_inventory("half", self.selector, image(), content=Two.content(1, 2, 4))
+        whole = source_inventory("whole", self.selector, image(), content=Two.content(1, 2, 4, 6))
         assert [s.host.name for s in copy._used([half, whole], [image()], self.request)] == ["whole"]
         assert [s.host.name for s in copy._used([half, half], [image()], self.request)] == ["half", "half"]
         insisting = copy.parse(from_=["any"], ref=["r.example/*"], all_platforms=True)
         assert len(copy._used([half, whole], [image()], insisting)) == 2
 
     def test_a_source_that_is_unreachable_is_no_unreachable_destination(self) -> None:
-        told = copy._of_source("a", Unreachable("no connection", said="refused", hint="look"))
+        told = copy._of_source("a", Unreachable("no connection", detail="refused", hint="look"))
         assert isinstance(told, SourceLost)
-        assert (told.message, told.said, told.hint) == ("the source a: no connection", "refused", "look")
+        assert (told.message, told.detail, told.hint) == ("the source a: no connection", "refused", "look")
 
 
-class TestCargo:
+class TestBlobsToCopy:
     def numbers(self, content: Content, **options: Any) -> list[int]:
-        found = cargo(content, image(), Two.top, **{"platform": AMD, "every": False, **options})
+        found = blobs_to_copy(content, image(), Two.top, **{"platform": AMD, "every": False, **options})
         return [int(each.digest[7:], 16) for each in found]
 
     def test_all_platforms_that_are_whole_come_and_of_the_others_the_manifest(self) -> None:
@@ -227,21 +239,21 @@ class TestCargo:
     def test_the_hosts_own_platform_must_be_whole(self) -> None:
         with pytest.raises(ContentMissing) as raised:
             self.numbers(Two.content(1, 2, 3, 4, 5, 7))
-        assert raised.value.said == digest(6)
+        assert raised.value.detail == digest(6)
         assert self.numbers(Two.content(1, 2, 3, 4, 5, 7), platform=ARM) == [1, 2, 3, 5, 7]
 
     def test_all_platforms_must_be_whole_where_that_is_asked(self) -> None:
         with pytest.raises(ContentMissing) as raised:
             self.numbers(Two.content(1, 2, 4, 6), every=True)
-        assert raised.value.said.splitlines() == [digest(3), digest(5), digest(7)]
+        assert raised.value.detail.splitlines() == [digest(3), digest(5), digest(7)]
 
     def test_one_manifest_comes_with_its_blobs(self) -> None:
-        found = cargo(Two.content(1, 2, 4, 6), image(), Two.amd, AMD, every=False)
+        found = blobs_to_copy(Two.content(1, 2, 4, 6), image(), Two.amd, AMD, every=False)
         assert [each.digest for each in found] == [digest(2), digest(4), digest(6)]
 
 
 CTR = Ctr(("ctr",), "/run/c.sock", Capabilities.of_version(cast(Version, Version.parse("1.6.20"))))
-PLACE = Place(CTR, "k8s.io", "k8s.io", "/var/content", "ctr-ferry.20261124T000000Z-copy-12ab", managed=True)
+PLACE = Place(CTR, "k8s.io", "k8s.io", "/var/content", "ctr-ferry.20261124T000000Z-copy-12ab", cri_managed=True)
 LOAD = Load((Two.top, Two.amd, blob(4), blob(6)), Two.documents)
 
 
@@ -291,14 +303,14 @@ class TestStore:
         fake.chmod(0o755)
         step = ingest.questions(Settings(), "k8s.io", [])["store"]
         sh = f"ready() {{ :; }}; ctr={fake}; address=/s\n{step}"
-        said = subprocess.run(
+        detail = subprocess.run(
             ["sh", "-c", sh],
             env={"ROWS": "\n".join(rows), "PATH": "/usr/bin:/bin"},
             capture_output=True,
             text=True,
             check=True,
         )
-        assert said.stdout.splitlines() == ["namespace k8s.io", digest(4), rows[1]]
+        assert detail.stdout.splitlines() == ["namespace k8s.io", digest(4), rows[1]]
 
 
 class Held:
@@ -321,11 +333,11 @@ esac
         fake.chmod(0o755)
         self.place = replace(PLACE, ctr=replace(CTR, argv=(str(fake),)))
 
-    def run(self, said: bytes, *loads: Load, store: Store = Store()) -> tuple[dict[str, bool], list[str]]:  # noqa: B008
+    def run(self, detail: bytes, *loads: Load, store: Store = Store()) -> tuple[dict[str, bool], list[str]]:  # noqa: B008
         """Which images are held, and what ctr was told after the end of stdin."""
         script = ingest.hold(self.place, loads or (LOAD,), store)
         script = replace(script, steps={**script.steps, "wait": "echo waits >>" + f"{self.folder}/log; read -r named"})
-        done = subprocess.run(["sh", "-c", script.render("M")], input=said, capture_output=True, check=False)
+        done = subprocess.run(["sh", "-c", script.render("M")], input=detail, capture_output=True, check=False)
         answers = script.read("M", done.stdout, done.stderr)
         log = (self.folder / "log").read_text().splitlines()
         return {n: a.ok for n, a in answers.items() if n != "wait"}, log[log.index("waits") + 1 :]
@@ -336,25 +348,27 @@ ROOT = Root(CTR, "k8s.io", PLACE.owner, tuple(each.digest for each in LOAD.blobs
 
 class TestTheHold:
     def test_a_root_of_the_runs_own_holds_all_blobs_before_they_are_taken(self) -> None:
-        plant = ingest.hold(PLACE, [LOAD], Store()).steps["plant-0"]
-        label = plant.index(f"content label {ROOT.digest} containerd.io/gc.root={PLACE.owner} ")
-        assert plant.index(f"--expected-digest {ROOT.digest}") < label < plant.index(f"--expected-digest {digest(1)}")
-        assert all(f".{n}={digest(held)}" in plant[label:] for n, held in enumerate((1, 2, 4, 6)))
-        assert plant.count("content label") == 1  # nobody else's blob gets one
-        assert plant.count("content ingest") == 1 + 2  # the documents; what is to be sent comes later
+        prepare = ingest.hold(PLACE, [LOAD], Store()).steps["prepare-0"]
+        label = prepare.index(f"content label {ROOT.digest} containerd.io/gc.root={PLACE.owner} ")
+        assert (
+            prepare.index(f"--expected-digest {ROOT.digest}") < label < prepare.index(f"--expected-digest {digest(1)}")
+        )
+        assert all(f".{n}={digest(held)}" in prepare[label:] for n, held in enumerate((1, 2, 4, 6)))
+        assert prepare.count("content label") == 1  # nobody else's blob gets one
+        assert prepare.count("content ingest") == 1 + 2  # the documents; what is to be sent comes later
 
     def test_what_another_namespace_has_is_linked(self) -> None:
-        plant = ingest.hold(PLACE, [LOAD], Store(elsewhere=frozenset({digest(4), digest(6)}))).steps["plant-0"]
-        assert plant.count("<&5") == 2
+        prepare = ingest.hold(PLACE, [LOAD], Store(elsewhere=frozenset({digest(4), digest(6)}))).steps["prepare-0"]
+        assert prepare.count("<&5") == 2
 
     def test_each_image_has_a_root_of_its_own(self) -> None:
         steps = ingest.hold(PLACE, [LOAD, LOAD], Store()).steps
-        assert ROOT.digest in steps["plant-0"] and ROOT.digest not in steps["plant-1"]
+        assert ROOT.digest in steps["prepare-0"] and ROOT.digest not in steps["prepare-1"]
 
     def test_when_all_is_named_the_root_goes_and_nobody_elses_is_touched(self, tmp_path: Path) -> None:
         theirs = f"{PLACE.owner[:-1]}x-0f-0 1MB 1 day\n"
-        planted, told = Held(tmp_path, theirs).run(ingest.NAMED)
-        assert planted == {"plant-0": True}
+        prepared, told = Held(tmp_path, theirs).run(ingest.NAMED)
+        assert prepared == {"prepare-0": True}
         assert told == ["content active", f"content rm {ROOT.digest}", "content active"]
         assert (tmp_path / "active").read_text() == theirs
 
@@ -385,8 +399,8 @@ class TestTheHold:
         monkeypatch.setattr(gc_root, "_TRIES", 2)
         held = Held(tmp_path)
         (tmp_path / "unlabelled").touch()
-        planted, _ = held.run(b"")
-        assert planted == {"plant-0": False}
+        prepared, _ = held.run(b"")
+        assert prepared == {"prepare-0": False}
         assert digest(1) not in "".join(w for w in (tmp_path / "log").read_text().splitlines() if "ingest" in w)
 
     def test_a_transfer_has_as_much_time_as_its_size_needs(self) -> None:
@@ -425,7 +439,7 @@ class TestTheIntake:
 
 
 def test_requests_are_values() -> None:
-    assert copy.parse(from_=["a"], ref=["x"]) == Request(("a",), (Wish("x"),))
+    assert copy.parse(from_=["a"], ref=["x"]) == Request(("a",), (ImageSelector("x"),))
     assert issubclass(SourceLost, FerryError)
 
 
@@ -448,7 +462,7 @@ class TestOnceMore:
     def plan(self, reason: FerryError) -> Plan:
         name = "r.example/app:1"
         report = Delivered(name, name, digest(1), digest(1), status=Status.CHANGED)
-        return Plan(report, Parcel(image(), Reference.parse(name)), None, again=reason)
+        return Plan(report, ImageCopy(image(), Reference.parse(name)), None, again=reason)
 
     def test_is_told_and_not_what_the_first_did(self) -> None:
         plan, gone = self.plan(VerifyFailed("vanished")), DaemonUnreachable("gone")
@@ -477,7 +491,7 @@ class TestTheRoom:
 
     def plan(self, size: int) -> Plan:
         report = Delivered("a", "a", digest(1), digest(1), status=Status.CHANGED, bytes_sent=size)
-        return Plan(report, Parcel(image(), Reference.parse("r.example/app:1")), None)
+        return Plan(report, ImageCopy(image(), Reference.parse("r.example/app:1")), None)
 
     def test_all_that_is_to_be_sent_is_refused_where_it_does_not_fit_together(self) -> None:
         plans = [self.plan(60), self.plan(60), self.plan(0)]

@@ -159,13 +159,13 @@ def test_what_it_can_do_is_not_refused(version: str, registry: Registry) -> None
 def test_a_stage_goes_whatever_happens_and_cri_gets_its_record_back() -> None:
     child = Descriptor(OCI_MANIFEST, f"sha256:{'a' * 64}", 500)
     stage = Reference.parse("ctr-ferry.invalid/ctr-ferry.run:0")
-    place = Place(ctr("1.2.6"), "k8s.io", "k8s.io", "/root", "ctr-ferry.run", managed=True)
+    place = Place(ctr("1.2.6"), "k8s.io", "k8s.io", "/root", "ctr-ferry.run", cri_managed=True)
     step, cleanup = push_pull.stage(place, "r/a:1", stage, child, foreign=False)
     assert "ctr-ferry.invalid/ctr-ferry.run:0" in step
-    seen, gone = "grep -c io.cri-containerd.image=managed", "images rm ctr-ferry.invalid/ctr-ferry.run:0"
+    state, gone = "grep -c io.cri-containerd.image=managed", "images rm ctr-ferry.invalid/ctr-ferry.run:0"
     touched = "images label r/a:1 io.cri-containerd.image="
-    assert cleanup.index(seen) < cleanup.index(gone) < cleanup.index(touched)
-    unwatched = Place(ctr("1.2.6"), "n", "n", "/root", "ctr-ferry.run", managed=False)
+    assert cleanup.index(state) < cleanup.index(gone) < cleanup.index(touched)
+    unwatched = Place(ctr("1.2.6"), "n", "n", "/root", "ctr-ferry.run", cri_managed=False)
     assert "label" not in push_pull.stage(unwatched, "r/a:1", stage, child, foreign=False)[1]
 
 

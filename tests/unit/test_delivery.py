@@ -22,8 +22,8 @@ from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.transfer.copy import Job
-from ctr_ferry.transfer.copy_request import DeliveryResult, Order, Parcel
-from ctr_ferry.transfer.fan_out import Convoy
+from ctr_ferry.transfer.copy_request import CopyRequest, DeliveryResult, ImageCopy
+from ctr_ferry.transfer.fan_out import FanOut
 
 OK, NO = Answer(0, b"", ""), Answer(1, b"", "ctr: no space for a label\n")
 WITHOUT_ARM = {d: data for d, data in ALL.items() if data not in (ARM64, *BLOBS[2:])}
@@ -33,33 +33,33 @@ WITHOUT_ARM = {d: data for d, data in ALL.items() if data not in (ARM64, *BLOBS[
 class Hold:
     """A hold whose first steps end as told."""
 
-    planted: Answer
+    prepared: Answer
     error: FerryError | None
     script: Script
     words: list[bytes] = field(default_factory=list)
 
     def begun(self, _: float) -> dict[str, Answer]:
-        return {name: self.planted for name in self.script.steps if name != "wait"}
+        return {name: self.prepared for name in self.script.steps if name != "wait"}
 
-    def let_go(self, word: bytes = b"") -> None:
+    def release(self, word: bytes = b"") -> None:
         self.words.append(word)
         if self.error:
             raise self.error
 
 
-class Yard(FakeHost):
+class FakeHost(FakeHost):
     """A destination."""
 
     def __init__(
         self,
-        *planted: Answer,
+        *prepared: Answer,
         has: Mapping[str, bytes] | None = None,
         error: FerryError | None = None,
         version: str = "1.6.20",
     ) -> None:
         super().__init__([], version=version, blobs=dict(has or {}))
         self.target = SimpleNamespace(ctr=Settings(), limits=SimpleNamespace(probe=1, command=1))
-        self.planted, self.error = iter([*planted, OK, OK]), error
+        self.prepared, self.error = iter([*prepared, OK, OK]), error
         self.holds: list[Hold] = []
         self.uploads = 0
         self.moved = lambda *_: None
@@ -74,7 +74,7 @@ class Yard(FakeHost):
 
     def hold(self, script: Script, *, limit: int) -> Hold:
         assert limit
-        self.holds.append(Hold(next(self.planted), self.error, script))
+        self.holds.append(Hold(next(self.prepared), self.error, script))
         return self.holds[-1]
 
     def upload(self, _: Script, *, limit: int) -> Any:
@@ -92,10 +92,10 @@ class Yard(FakeHost):
         return known.get(name) or super()._answer(name, text)
 
 
-class Shelf:
+class FakeSource:
     """A source."""
 
-    name, lanes = "shelf", 1
+    name, readers = "shelf", 1
 
     def __init__(self) -> None:
         self.read_from: list[str] = []
@@ -109,79 +109,79 @@ class Shelf:
             yield blob, iter([ALL[blob.digest]])
 
 
-def order(has: Mapping[str, bytes] = ALL, **options: Any) -> Order:
+def copy_request(has: Mapping[str, bytes] = ALL, **options: Any) -> CopyRequest:
     documents = {digest(data): data for data in (INDEX, AMD64, ARM64) if digest(data) in has}
-    return Order((Parcel(IMAGE, Reference.parse(NAME)),), Content(frozenset(has), documents), **options)
+    return CopyRequest((ImageCopy(IMAGE, Reference.parse(NAME)),), Content(frozenset(has), documents), **options)
 
 
-def bring(yard: Yard, what: Order, shelf: Shelf) -> DeliveryResult:
-    return Job(cast(Host, yard), what, shelf, Convoy([yard.name], shelf)).run()
+def bring(host: FakeHost, what: CopyRequest, source: FakeSource) -> DeliveryResult:
+    return Job(cast(Host, host), what, source, FanOut([host.name], source)).run()
 
 
 def test_an_image_is_held_brought_and_let_go() -> None:
-    yard, shelf = Yard(), Shelf()
-    result = bring(yard, order(), shelf)
+    host, source = FakeHost(), FakeSource()
+    result = bring(host, copy_request(), source)
     assert result.status is Status.CHANGED and result.images[0].note == ""
-    assert sorted(shelf.read_from) == sorted(map(digest, BLOBS))
-    assert [hold.words for hold in yard.holds] == [[ingest.NAMED]]
+    assert sorted(source.read_from) == sorted(map(digest, BLOBS))
+    assert [hold.words for hold in host.holds] == [[ingest.NAMED]]
 
 
 def test_what_cannot_be_held_is_told_before_a_blob_is_sent() -> None:
-    yard, shelf = Yard(NO, NO), Shelf()
+    host, source = FakeHost(NO, NO), FakeSource()
     with pytest.raises(CommandFailed) as raised:
-        bring(yard, order(), shelf)
-    assert "no space for a label" in raised.value.said
-    assert (yard.uploads, shelf.read_from) == (0, [])
-    assert [hold.words for hold in yard.holds] == [[b""], [b""]]  # tried once more, and let go each time
+        bring(host, copy_request(), source)
+    assert "no space for a label" in raised.value.detail
+    assert (host.uploads, source.read_from) == (0, [])
+    assert [hold.words for hold in host.holds] == [[b""], [b""]]  # tried once more, and let go each time
 
 
 def test_what_can_be_held_the_second_time_comes_then() -> None:
-    yard, shelf = Yard(NO), Shelf()
-    assert bring(yard, order(), shelf).status is Status.CHANGED
-    assert len(shelf.read_from) == len(set(shelf.read_from)) == len(BLOBS)
+    host, source = FakeHost(NO), FakeSource()
+    assert bring(host, copy_request(), source).status is Status.CHANGED
+    assert len(source.read_from) == len(set(source.read_from)) == len(BLOBS)
 
 
 @pytest.mark.parametrize("error", [ConnectionLost("silent"), CommandFailed("ended by a signal")])
 def test_a_hold_that_does_not_end_well_after_all_is_verified_is_a_note(error: FerryError) -> None:
-    result = bring(Yard(error=error), order(), Shelf())
+    result = bring(FakeHost(error=error), copy_request(), FakeSource())
     assert (result.status, result.images[0].status) == (Status.CHANGED, Status.CHANGED)
     assert error.message in result.images[0].note and "doctor" in result.images[0].note
 
 
 def test_what_failed_before_that_is_told_and_not_the_hold() -> None:
     with pytest.raises(CommandFailed, match=f"on {NAME}"):
-        bring(Yard(NO, NO, error=ConnectionLost("silent")), order(), Shelf())
+        bring(FakeHost(NO, NO, error=ConnectionLost("silent")), copy_request(), FakeSource())
 
 
 def test_two_jobs_never_have_an_owner_in_common() -> None:
-    yards = [Yard(), Yard()]  # one machine under two names, with the same run
-    for yard in yards:
-        bring(yard, order(), Shelf())
-    first, second = (yard.holds[0].script.steps["plant-0"] for yard in yards)
+    hosts = [FakeHost(), FakeHost()]  # one machine under two names, with the same run
+    for host in hosts:
+        bring(host, copy_request(), FakeSource())
+    first, second = (host.holds[0].script.steps["prepare-0"] for host in hosts)
     assert first != second
 
 
 class TestManifestsThatTheSourceLacks:
-    def job(self, yard: Yard, **options: Any) -> DeliveryResult:
-        return bring(yard, order(WITHOUT_ARM, **options), Shelf())
+    def job(self, host: FakeHost, **options: Any) -> DeliveryResult:
+        return bring(host, copy_request(WITHOUT_ARM, **options), FakeSource())
 
     def test_are_read_here_so_that_all_platforms_means_all(self) -> None:
         here = {digest(ARM64): ARM64}
         with pytest.raises(FerryError) as raised:
-            self.job(Yard(has=here), every=True)
+            self.job(FakeHost(has=here), every=True)
         assert raised.value.kind == "content-missing"
-        assert raised.value.said.splitlines() == [digest(data) for data in BLOBS[2:]]
-        whole = Yard(has=here | {digest(data): data for data in BLOBS[2:]})
+        assert raised.value.detail.splitlines() == [digest(data) for data in BLOBS[2:]]
+        whole = FakeHost(has=here | {digest(data): data for data in BLOBS[2:]})
         assert self.job(whole, every=True).status is Status.CHANGED
 
     def test_are_named_as_whole_only_if_they_are(self) -> None:
         here = {digest(ARM64): ARM64}
         for has, whole in ((here, False), (here | {digest(data): data for data in BLOBS[2:]}, True)):
-            yard = Yard(has=has)
-            self.job(yard)
-            assert ("--all-platforms" in yard.scripts[-1].steps["name-0"]) is whole
+            host = FakeHost(has=has)
+            self.job(host)
+            assert ("--all-platforms" in host.scripts[-1].steps["name-0"]) is whole
 
     def test_are_absent_where_they_cannot_be_read(self) -> None:
-        yard = Yard(has={digest(ARM64): b"damaged"})
-        assert self.job(yard).status is Status.CHANGED
-        assert f"={digest(ARM64)}" not in yard.holds[0].script.steps["plant-0"]
+        host = FakeHost(has={digest(ARM64): b"damaged"})
+        assert self.job(host).status is Status.CHANGED
+        assert f"={digest(ARM64)}" not in host.holds[0].script.steps["prepare-0"]

@@ -27,7 +27,7 @@ from ctr_ferry.ctr.health import Finding, Health, Held, Visit
 from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.oci.descriptor import Platform
-from ctr_ferry.oci.registry import Registry, Seen
+from ctr_ferry.oci.registry import Registry, RegistryState
 from ctr_ferry.registry import client as registries
 from ctr_ferry.registry.http import context
 from ctr_ferry.report.outcome import Outcome, Status
@@ -42,7 +42,7 @@ RUN = "ctr-ferry.20260101T000000Z-retag-dead"
 MARK = "ferry-0123456789abcdef"
 
 
-def said(text: str = "", stderr: str = "", exit: int = 0) -> Answer:
+def detail(text: str = "", stderr: str = "", exit: int = 0) -> Answer:
     return Answer(exit, text.encode(), stderr)
 
 
@@ -78,7 +78,7 @@ def visit(found: Facts | errors.HostError | None = None, **answers: str) -> Visi
         "sessions": "1\n",
         "clock": "1000\n",
     }
-    steps = {name: said(text) for name, text in (texts | answers).items()}
+    steps = {name: detail(text) for name, text in (texts | answers).items()}
     return Visit(found or facts(), steps, began=1000.2, ended=1000.9, login="root@h:22")
 
 
@@ -94,7 +94,7 @@ class TestFindings:
     def test_whatever_is_not_ok_says_what_to_do(self) -> None:
         bad = [
             visit(errors.CtrNotFound("no ctr", hint="set ctr_command")),
-            visit(errors.DaemonUnreachable("down", said="dial", hint="start it")),
+            visit(errors.DaemonUnreachable("down", detail="dial", hint="start it")),
             visit(errors.PermissionDenied("no", hint="sudo")),
             visit(errors.GarbledAnswer("odd", hint="look")),
             visit(facts("2.1.9", "1.6.20")),
@@ -446,7 +446,7 @@ class FakeHost:
     def ask(self, script: Script) -> dict[str, Answer]:
         self.asked += 1
         self.scripts.append(script)
-        return {name: said(self.left if name == "held" else "") for name in script.steps}
+        return {name: detail(self.left if name == "held" else "") for name in script.steps}
 
 
 def examine(host: FakeHost, **options: bool) -> DoctorResult:
@@ -505,7 +505,7 @@ class TestTheCommand:
             examine(FakeHost(visit(errors.CtrNotFound("no ctr", hint="x"))))
         assert {"reachable", "clock", "content store"} <= {f.what for f in caught.value.result.findings}
 
-    @pytest.mark.parametrize("error", [errors.PermissionDenied("no", said="sudo: no"), errors.RemoteTimeout("slow")])
+    @pytest.mark.parametrize("error", [errors.PermissionDenied("no", detail="sudo: no"), errors.RemoteTimeout("slow")])
     def test_a_host_that_answers_nothing_is_a_finding(self, error: errors.FerryError) -> None:
         with pytest.raises(errors.Unhealthy) as caught:
             examine(FakeHost(error))
@@ -550,75 +550,75 @@ HTTP = Registry("r.example:5000", scheme="http")
 
 class TestRegistries:
     @pytest.mark.parametrize(
-        ("answers", "seen", "text"),
+        ("answers", "state", "text"),
         [
-            ((b"HTTP/1.1 200 OK\r\n", b"A: b\r\n\r\n{}"), Seen.OPEN, ""),
-            ((b"HTTP/1.1 401 No\r\nWWW-authenticate:  Bearer realm=x\r\n\r\n",), Seen.LOGIN, "Bearer"),
-            ((b"HTTP/1.1 404 Not Found\r\n\r\n",), Seen.NO_REGISTRY, "404 Not Found at /v2/"),
+            ((b"HTTP/1.1 200 OK\r\n", b"A: b\r\n\r\n{}"), RegistryState.OPEN, ""),
+            ((b"HTTP/1.1 401 No\r\nWWW-authenticate:  Bearer realm=x\r\n\r\n",), RegistryState.LOGIN, "Bearer"),
+            ((b"HTTP/1.1 404 Not Found\r\n\r\n",), RegistryState.NO_REGISTRY, "404 Not Found at /v2/"),
             (
                 (b"HTTP/1.0 400 Bad Request\r\n\r\n", b"Client sent an HTTP request to an HTTPS server.\n"),
-                Seen.WANTS_TLS,
+                RegistryState.WANTS_TLS,
                 "400 Bad Request",
             ),
-            ((b"SSH-2.0-OpenSSH\x1b[31m\r\n",), Seen.NO_REGISTRY, "SSH-2.0-OpenSSH"),
-            ((), Seen.NO_ANSWER, ""),
+            ((b"SSH-2.0-OpenSSH\x1b[31m\r\n",), RegistryState.NO_REGISTRY, "SSH-2.0-OpenSSH"),
+            ((), RegistryState.NO_ANSWER, ""),
         ],
     )
-    def test_are_known_by_their_answer(self, answers: tuple[bytes, ...], seen: Seen, text: str) -> None:
+    def test_are_known_by_their_answer(self, answers: tuple[bytes, ...], state: RegistryState, text: str) -> None:
         with answering(*answers) as host:
-            (sight,) = registries.look(host, [HTTP])
-        assert (sight.seen, sight.said) == (seen, text)
+            (registry_status,) = registries.look(host, [HTTP])
+        assert (registry_status.state, registry_status.detail) == (state, text)
 
     def test_that_speak_no_tls_are_told(self) -> None:
         with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as host:
-            (sight,) = registries.look(host, [Registry("r.example")])
-        assert sight.seen is Seen.NO_TLS
+            (registry_status,) = registries.look(host, [Registry("r.example")])
+        assert registry_status.state is RegistryState.NO_TLS
 
     def test_a_ca_file_that_cannot_be_read_is_told(self) -> None:
-        (sight,) = registries.look(
+        (registry_status,) = registries.look(
             SimpleNamespace(target=Target("a", "a")), [Registry("r.example", ca_file="/nowhere.pem")]
         )  # type: ignore[arg-type]
-        assert sight.seen is Seen.CA_FILE
-        assert "/nowhere.pem" in sight.said
+        assert registry_status.state is RegistryState.CA_FILE
+        assert "/nowhere.pem" in registry_status.detail
 
     @pytest.mark.parametrize(
-        ("code", "said", "seen"),
+        ("code", "detail", "state"),
         [
-            (1, "open failed", Seen.NOT_CHECKED),
-            (3, "", Seen.NOT_CHECKED),
-            (2, "Connection refused", Seen.REFUSED),
-            (2, "unknown host (Name or service not known)", Seen.UNRESOLVED),
-            (2, "Connection timed out", Seen.NO_ANSWER),
-            (2, "No route to host", Seen.NO_ANSWER),
+            (1, "open failed", RegistryState.NOT_CHECKED),
+            (3, "", RegistryState.NOT_CHECKED),
+            (2, "Connection refused", RegistryState.REFUSED),
+            (2, "unknown host (Name or service not known)", RegistryState.UNRESOLVED),
+            (2, "Connection timed out", RegistryState.NO_ANSWER),
+            (2, "No route to host", RegistryState.NO_ANSWER),
         ],
     )
-    def test_refusals_are_told_apart_by_what_sshd_says(self, code: int, said: str, seen: Seen) -> None:
+    def test_refusals_are_told_apart_by_what_sshd_says(self, code: int, detail: str, state: RegistryState) -> None:
         logger: list[str] = []
 
         def refuse(*_: object, **__: object) -> None:
             import logging
 
-            logging.getLogger(logger[0]).error("Secsh channel 3 open FAILED: %s: Connect failed", said)
+            logging.getLogger(logger[0]).error("Secsh channel 3 open FAILED: %s: Connect failed", detail)
             raise paramiko.ChannelException(code, "Connect failed")
 
         transport = SimpleNamespace(
             get_log_channel=lambda: "before", set_log_channel=logger.append, open_channel=refuse
         )
-        (sight,) = registries.look(
+        (registry_status,) = registries.look(
             SimpleNamespace(open=lambda: None, is_lost=False, transport=transport, target=Target("a", "a")), [HTTP]
         )  # type: ignore[arg-type]
-        assert (sight.seen, sight.said) == (seen, said)
+        assert (registry_status.state, registry_status.detail) == (state, detail)
         assert logger[-1] == "before"
 
     def test_time_is_bounded_for_all_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(registries, "_ALL", 0.0)
-        sights = registries.look(SimpleNamespace(target=Target("a", "a")), [HTTP, HTTP])  # type: ignore[arg-type]
-        assert [sight.seen for sight in sights] == [Seen.NO_TIME] * 2
+        registry_statuses = registries.look(SimpleNamespace(target=Target("a", "a")), [HTTP, HTTP])  # type: ignore[arg-type]
+        assert [registry_status.state for registry_status in registry_statuses] == [RegistryState.NO_TIME] * 2
 
     def test_each_has_words_and_a_severity(self) -> None:
-        for seen in Seen:
-            found = doctor_command._registry(registries.Sight(HTTP, seen))
-            assert bool(found.todo) == (found.health is not Health.OK), seen
+        for state in RegistryState:
+            found = doctor_command._registry(registries.RegistryStatus(HTTP, state))
+            assert bool(found.todo) == (found.health is not Health.OK), state
 
     @pytest.mark.parametrize(
         ("name", "scheme", "host", "port"),

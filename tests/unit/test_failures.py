@@ -24,8 +24,8 @@ MISSING = [
 ]
 
 
-def answer_that(said: str) -> Answer:
-    return Answer(1, b"", said)
+def answer_that(detail: str) -> Answer:
+    return Answer(1, b"", detail)
 
 
 def answer(recorded: Record) -> Answer:
@@ -38,7 +38,7 @@ def test_a_daemon_that_is_down_is_known_on_every_version(version: str, case: str
     recorded = record(version, case)
     trouble = daemon_trouble(recorded.stderr)
     assert type(trouble) is errors.DaemonUnreachable
-    assert trouble.said and trouble.hint
+    assert trouble.detail and trouble.hint
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -59,7 +59,7 @@ def test_missing_content_is_known_on_every_version(version: str, case: str) -> N
     recorded = record(version, case)
     error = failure(answer(recorded), "r.example/a:1")
     assert type(error) is errors.ContentMissing
-    assert "r.example/a:1" in error.message and "not found" in error.said
+    assert "r.example/a:1" in error.message and "not found" in error.detail
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_any_other_failure_keeps_its_exit_status_and_what_ctr_said(recorded: Rec
     error = failure(answer(recorded), "r.example/a:1")
     assert type(error) is errors.CommandFailed
     assert f"exit status {recorded.exit}" in error.message
-    assert "unexpected commit" in error.said
+    assert "unexpected commit" in error.detail
 
 
 def test_an_image_that_lacks_the_platform_is_told() -> None:
-    said = answer_that("ctr: no match for platform in manifest sha256:aa: not found")
-    assert isinstance(failure(said, "r/a:1"), errors.PlatformMissing)
+    detail = answer_that("ctr: no match for platform in manifest sha256:aa: not found")
+    assert isinstance(failure(detail, "r/a:1"), errors.PlatformMissing)
 
 
 def test_a_blob_that_somebody_else_is_writing_is_no_trouble_with_the_daemon() -> None:
@@ -98,12 +98,12 @@ def test_a_host_that_is_named_like_a_socket_is_none() -> None:
 
 
 def test_a_full_disk_has_its_own_name() -> None:
-    said = 'ctr: failed to ingest "blobs/sha256/ab": failed to copy: write /var/x: no space left on device'
-    assert type(failure(Answer(1, b"", said), "a")) is errors.DiskFull
+    detail = 'ctr: failed to ingest "blobs/sha256/ab": failed to copy: write /var/x: no space left on device'
+    assert type(failure(Answer(1, b"", detail), "a")) is errors.DiskFull
 
 
 def test_what_ctr_said_on_stdout_alone_is_not_lost() -> None:
-    assert failure(Answer(1, b"Incorrect Usage: x\n", ""), "a").said == "Incorrect Usage: x"
+    assert failure(Answer(1, b"Incorrect Usage: x\n", ""), "a").detail == "Incorrect Usage: x"
 
 
 def test_an_answer_that_is_required_raises_what_its_failure_meant() -> None:

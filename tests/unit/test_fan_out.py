@@ -25,7 +25,7 @@ from ctr_ferry.errors import (
 )
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.transfer import fan_out, receiver
-from ctr_ferry.transfer.fan_out import Convoy
+from ctr_ferry.transfer.fan_out import FanOut
 
 PATIENCE = 20  # seconds, after which a test that hangs says so
 
@@ -35,11 +35,11 @@ def blob(data: bytes) -> Descriptor:
 
 
 @dataclass
-class Shelf:
+class FakeSource:
     """A source; ``has`` is what it gives, in chunks of a KiB."""
 
     has: dict[Descriptor, bytes]
-    lanes: int = 2
+    readers: int = 2
     name: str = "shelf"
     read_how_often: dict[Descriptor, int] = field(default_factory=dict)
     given: int = 0
@@ -104,33 +104,33 @@ class Later(threading.Thread):
     def __init__(self, work: Callable[[], dict[str, FerryError]]) -> None:
         super().__init__(daemon=True)
         self.work = work
-        self.said: dict[str, FerryError] | FerryError | None = None
+        self.detail: dict[str, FerryError] | FerryError | None = None
         self.start()
 
     def run(self) -> None:
         try:
-            self.said = self.work()
+            self.detail = self.work()
         except FerryError as error:
-            self.said = error
+            self.detail = error
 
     def result(self) -> dict[str, FerryError] | FerryError | None:
         self.join(PATIENCE)
         assert not self.is_alive(), "it hangs"
-        return self.said
+        return self.detail
 
 
-def begin(shelf: fan_out.Source, boxes: Iterable[tuple[Box, list[Descriptor]]]) -> dict[str, Later]:
+def begin(source: fan_out.Source, boxes: Iterable[tuple[Box, list[Descriptor]]]) -> dict[str, Later]:
     """All hosts at once."""
     wanted = list(boxes)
-    together = Convoy([box.name for box, _ in wanted], shelf)
+    together = FanOut([box.name for box, _ in wanted], source)
     return {box.name: Later(partial(together.deliver, box.name, blobs, box.sink)) for box, blobs in wanted}
 
 
 def deliver(
-    shelf: fan_out.Source, boxes: Iterable[tuple[Box, list[Descriptor]]]
+    source: fan_out.Source, boxes: Iterable[tuple[Box, list[Descriptor]]]
 ) -> dict[str, dict[str, FerryError] | FerryError | None]:
     """All hosts, to the end; by name what each got back, or raised."""
-    return {name: later.result() for name, later in begin(shelf, boxes).items()}
+    return {name: later.result() for name, later in begin(source, boxes).items()}
 
 
 DATA = {blob(data): data for data in (bytes([n]) * n * 10_000 for n in range(1, 8))}
@@ -138,22 +138,22 @@ BLOBS = list(DATA)
 
 
 def test_each_blob_is_read_once_and_each_host_gets_its_own_alone() -> None:
-    shelf, boxes = Shelf(DATA), [Box("a"), Box("b"), Box("c")]
+    source, boxes = FakeSource(DATA), [Box("a"), Box("b"), Box("c")]
     wanted = [BLOBS, BLOBS[:3], [BLOBS[5]]]
-    said = deliver(shelf, zip(boxes, wanted, strict=True))
-    assert said == {"a": {}, "b": {}, "c": {}}
+    detail = deliver(source, zip(boxes, wanted, strict=True))
+    assert detail == {"a": {}, "b": {}, "c": {}}
     for box, blobs in zip(boxes, wanted, strict=True):
         assert box.came == {each: DATA[each] for each in blobs}
-    assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
+    assert source.read_how_often == dict.fromkeys(BLOBS, 1)
 
 
 def test_a_host_that_is_gone_is_not_waited_for_and_one_that_comes_again_is_served_alone() -> None:
-    shelf, box = Shelf(DATA), Box("a")
-    together = Convoy(["a", "b", "c"], shelf)
+    source, box = FakeSource(DATA), Box("a")
+    together = FanOut(["a", "b", "c"], source)
     together.gone("b")
     done = Later(partial(together.deliver, "a", BLOBS[:1], box.sink))
     time.sleep(0.05)
-    assert done.is_alive() and not shelf.read_how_often
+    assert done.is_alive() and not source.read_how_often
     together.gone("c")
     assert done.result() == {}
     assert together.deliver("a", BLOBS[1:2], box.sink) == {}
@@ -168,11 +168,11 @@ def test_a_host_that_dies_is_dropped_and_the_others_go_on(error: FerryError) -> 
         return True
 
     dying, well = Box("dying", on_write=die), Box("well")
-    shelf = Shelf(DATA)
-    said = deliver(shelf, [(dying, BLOBS), (well, BLOBS)])
-    assert said == {"dying": error, "well": {}}
+    source = FakeSource(DATA)
+    detail = deliver(source, [(dying, BLOBS), (well, BLOBS)])
+    assert detail == {"dying": error, "well": {}}
     assert well.came == DATA
-    assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
+    assert source.read_how_often == dict.fromkeys(BLOBS, 1)
 
 
 @pytest.fixture(params=["handed on", "straight"])
@@ -196,9 +196,9 @@ def test_a_host_that_dies_while_the_source_gives_nothing_is_told_at_once() -> No
             raise ConnectionLost("gone")
 
     box = Box("a", on_write=note, on_end=die)
-    shelf = Shelf(DATA, stalls=lambda each, at: bool(at) and each == BLOBS[6] and not over.is_set())
-    said = deliver(shelf, [(box, BLOBS)])
-    assert isinstance(said["a"], ConnectionLost)
+    source = FakeSource(DATA, stalls=lambda each, at: bool(at) and each == BLOBS[6] and not over.is_set())
+    detail = deliver(source, [(box, BLOBS)])
+    assert isinstance(detail["a"], ConnectionLost)
     assert BLOBS[6] in box.cut
     over.set()
 
@@ -213,9 +213,9 @@ def test_a_host_that_is_lost_while_the_source_gives_nothing_is_noticed() -> None
     def tell(_box: Box, _each: Descriptor) -> None:
         raise ConnectionLost("gone")
 
-    shelf = Shelf(DATA, stalls=lambda _each, at: bool(at) and not over.is_set())
-    said = deliver(shelf, [(Box("a", on_write=lost, on_end=tell), BLOBS)])
-    assert isinstance(said["a"], ConnectionLost)
+    source = FakeSource(DATA, stalls=lambda _each, at: bool(at) and not over.is_set())
+    detail = deliver(source, [(Box("a", on_write=lost, on_end=tell), BLOBS)])
+    assert isinstance(detail["a"], ConnectionLost)
     over.set()
 
 
@@ -237,29 +237,31 @@ def test_a_containerd_that_is_down_ends_what_waits_for_it_on_that_host_alone(oth
             raise ConnectionLost("cut")
 
     down, well = Box("down", on_end=end), Box("well")
-    said = deliver(Shelf(DATA), [(down, BLOBS[5:]), *([(well, BLOBS)] if others else [])])
-    assert not others or (said["well"] == {} and well.came == DATA)
-    assert isinstance(said["down"], dict) and len(said["down"]) == 2
-    assert {type(error) for error in said["down"].values()} == {DaemonUnreachable}
+    detail = deliver(FakeSource(DATA), [(down, BLOBS[5:]), *([(well, BLOBS)] if others else [])])
+    assert not others or (detail["well"] == {} and well.came == DATA)
+    assert isinstance(detail["down"], dict) and len(detail["down"]) == 2
+    assert {type(error) for error in detail["down"].values()} == {DaemonUnreachable}
 
 
 @pytest.mark.parametrize("error", [ConnectionLost("gone"), DaemonUnreachable("down")])
 def test_what_ends_a_host_finds_a_blob_that_is_just_beginning(
     monkeypatch: pytest.MonkeyPatch, error: FerryError
 ) -> None:
-    begun = receiver.Member.begun
+    begun = receiver.Receiver.begun
 
-    def slowly(self: receiver.Member, pipe: receiver.Pipe) -> None:
+    def slowly(self: receiver.Receiver, pipe: receiver.Pipe) -> None:
         begun(self, pipe)
         time.sleep(0.02)
 
     def fail(_box: Box, _each: Descriptor) -> None:
         raise error
 
-    monkeypatch.setattr(receiver.Member, "begun", slowly)
+    monkeypatch.setattr(receiver.Receiver, "begun", slowly)
     boxes = [Box("a", on_end=fail), Box("b", on_end=fail)]
-    for said in deliver(Shelf(DATA), [(box, BLOBS) for box in boxes]).values():
-        assert said is error or (isinstance(said, dict) and set(said.values()) == {error} and len(said) == len(BLOBS))
+    for detail in deliver(FakeSource(DATA), [(box, BLOBS) for box in boxes]).values():
+        assert detail is error or (
+            isinstance(detail, dict) and set(detail.values()) == {error} and len(detail) == len(BLOBS)
+        )
 
 
 @pytest.mark.usefixtures("large")
@@ -270,8 +272,8 @@ def test_what_a_host_does_not_take_is_ended_there() -> None:
         return True
 
     box = Box("a", on_write=stuck)
-    said = deliver(Shelf(DATA), [(box, BLOBS)])["a"]
-    assert isinstance(said, dict) and list(said) == [BLOBS[3].digest]
+    detail = deliver(FakeSource(DATA), [(box, BLOBS)])["a"]
+    assert isinstance(detail, dict) and list(detail) == [BLOBS[3].digest]
     assert box.cut == [BLOBS[3]]
 
 
@@ -285,9 +287,9 @@ def test_a_blob_that_gets_no_thread_fails_with_the_reason(monkeypatch: pytest.Mo
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    said = deliver(Shelf(DATA), [(Box("a"), BLOBS)])["a"]
-    assert isinstance(said, dict) and len(said) == 1
-    (error,) = said.values()
+    detail = deliver(FakeSource(DATA), [(Box("a"), BLOBS)])["a"]
+    assert isinstance(detail, dict) and len(detail) == 1
+    (error,) = detail.values()
     assert isinstance(error, InternalError) and "thread" in error.message
 
 
@@ -296,10 +298,10 @@ def test_where_nobody_takes_the_rest_of_a_blob_it_is_not_read() -> None:
         raise ConnectionLost("gone")
 
     big = {blob(bytes(32 << 20)): bytes(32 << 20)}
-    shelf = Shelf(big)
-    said = deliver(shelf, [(Box("a", on_write=die), list(big))])
-    assert isinstance(said["a"], ConnectionLost)
-    assert shelf.given < 16 << 20
+    source = FakeSource(big)
+    detail = deliver(source, [(Box("a", on_write=die), list(big))])
+    assert isinstance(detail["a"], ConnectionLost)
+    assert source.given < 16 << 20
 
 
 def test_a_blob_that_one_host_does_not_take_fails_there_alone() -> None:
@@ -308,9 +310,9 @@ def test_a_blob_that_one_host_does_not_take_fails_there_alone() -> None:
             raise CommandFailed("no")
 
     picky, well = Box("picky", on_write=lambda _box, each: each != BLOBS[2], on_end=refuse), Box("well")
-    said = deliver(Shelf(DATA), [(picky, BLOBS), (well, BLOBS)])
-    assert said["well"] == {}
-    assert isinstance(said["picky"], dict) and list(said["picky"]) == [BLOBS[2].digest]
+    detail = deliver(FakeSource(DATA), [(picky, BLOBS), (well, BLOBS)])
+    assert detail["well"] == {}
+    assert isinstance(detail["picky"], dict) and list(detail["picky"]) == [BLOBS[2].digest]
     assert set(picky.came) == set(BLOBS) - {BLOBS[2]}
 
 
@@ -320,10 +322,10 @@ def test_a_blob_that_one_host_does_not_take_fails_there_alone() -> None:
 def test_a_wrong_blob_never_ends_well_and_names_who_has_it(what: str, names: str) -> None:
     right = DATA[BLOBS[4]]
     wrong = {"flipped": b"x" + right[1:], "short": right[:-1], "long": right + b"x"}[what]
-    shelf, boxes = Shelf({**DATA, BLOBS[4]: wrong}), [Box(name) for name in names]
-    said = deliver(shelf, [(box, BLOBS) for box in boxes])
+    source, boxes = FakeSource({**DATA, BLOBS[4]: wrong}), [Box(name) for name in names]
+    detail = deliver(source, [(box, BLOBS) for box in boxes])
     for box in boxes:
-        failed = said[box.name]
+        failed = detail[box.name]
         assert isinstance(failed, dict) and isinstance(failed[BLOBS[4].digest], ContentCorrupt), failed
         assert BLOBS[4].digest in failed[BLOBS[4].digest].message and "shelf" in failed[BLOBS[4].digest].message
         assert box.cut == [BLOBS[4]]
@@ -332,10 +334,10 @@ def test_a_wrong_blob_never_ends_well_and_names_who_has_it(what: str, names: str
 
 def test_a_source_that_gives_more_than_it_told_is_not_read_to_its_end() -> None:
     short = blob(b"x" * 2048)
-    shelf, box = Shelf({short: bytes(8 << 20)}), Box("a")
-    said = deliver(shelf, [(box, [short])])["a"]
-    assert isinstance(said, dict) and isinstance(said[short.digest], ContentCorrupt)
-    assert box.taken <= 2048 and shelf.given <= 4 * 1024
+    source, box = FakeSource({short: bytes(8 << 20)}), Box("a")
+    detail = deliver(source, [(box, [short])])["a"]
+    assert isinstance(detail, dict) and isinstance(detail[short.digest], ContentCorrupt)
+    assert box.taken <= 2048 and source.given <= 4 * 1024
 
 
 def test_a_blob_that_cannot_be_read_fails_and_the_others_come() -> None:
@@ -344,12 +346,12 @@ def test_a_blob_that_cannot_be_read_fails_and_the_others_come() -> None:
             raise ContentMissing("gone")
 
     box = Box("a")
-    said = deliver(Shelf(DATA, break_in=vanish), [(box, BLOBS)])
-    assert isinstance(said["a"], dict) and list(said["a"]) == [BLOBS[6].digest]
+    detail = deliver(FakeSource(DATA, break_in=vanish), [(box, BLOBS)])
+    assert isinstance(detail["a"], dict) and list(detail["a"]) == [BLOBS[6].digest]
     assert set(box.came) == set(BLOBS[:6])
 
 
-class Archive(Shelf):
+class Archive(FakeSource):
     """A source that decides its own order, and breaks off."""
 
     how: FerryError | Exception | None = None
@@ -365,12 +367,12 @@ class Archive(Shelf):
     ("how", "kind"), [(SourceLost("cut off"), SourceLost), (ValueError("a fault"), InternalError), (None, SourceLost)]
 )
 def test_a_source_that_breaks_off_fails_all_that_is_left(how: Exception | None, kind: type[FerryError]) -> None:
-    archive = Archive(DATA, lanes=1)
+    archive = Archive(DATA, readers=1)
     archive.how = how
     box = Box("a")
-    said = deliver(archive, [(box, BLOBS)])
-    assert isinstance(said["a"], dict) and len(said["a"]) == len(BLOBS) - 1
-    assert {type(error) for error in said["a"].values()} == {kind}
+    detail = deliver(archive, [(box, BLOBS)])
+    assert isinstance(detail["a"], dict) and len(detail["a"]) == len(BLOBS) - 1
+    assert {type(error) for error in detail["a"].values()} == {kind}
     assert len(box.came) == 1
 
 
@@ -379,24 +381,24 @@ def test_a_fault_of_ours_in_the_middle_of_a_blob_is_told() -> None:
         raise ZeroDivisionError
 
     box = Box("a")
-    said = deliver(Shelf(DATA, break_in=fail), [(box, BLOBS)])
-    assert isinstance(said["a"], dict)
-    assert {type(error) for error in said["a"].values()} == {InternalError}
+    detail = deliver(FakeSource(DATA, break_in=fail), [(box, BLOBS)])
+    assert isinstance(detail["a"], dict)
+    assert {type(error) for error in detail["a"].values()} == {InternalError}
 
 
 def test_a_slow_host_holds_up_the_others_by_its_queue_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
     gate = threading.Event()
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
-    shelf = Shelf(DATA)
-    running = begin(shelf, [(slow, BLOBS), (quick, BLOBS)])
+    source = FakeSource(DATA)
+    running = begin(source, [(slow, BLOBS), (quick, BLOBS)])
     time.sleep(0.3)
     assert quick.taken <= (8 << 10) + 4 * 1024  # in memory: the queue, and what is on its way in each lane
-    assert shelf.given <= (8 << 10) + 4 * 1024
+    assert source.given <= (8 << 10) + 4 * 1024
     gate.set()
     assert {name: later.result() for name, later in running.items()} == {"slow": {}, "quick": {}}
     assert slow.came == quick.came == DATA
-    assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
+    assert source.read_how_often == dict.fromkeys(BLOBS, 1)
 
 
 def test_a_host_that_holds_up_the_others_for_long_is_served_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,7 +407,7 @@ def test_a_host_that_holds_up_the_others_for_long_is_served_alone(monkeypatch: p
     monkeypatch.setattr(fan_out, "_MOMENT", 0.05)
     gate = threading.Event()
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
-    running = begin(Shelf(DATA), [(slow, BLOBS), (quick, BLOBS)])
+    running = begin(FakeSource(DATA), [(slow, BLOBS), (quick, BLOBS)])
     assert running["quick"].result() == {}
     assert quick.came == DATA and running["slow"].is_alive()
     gate.set()
@@ -417,7 +419,7 @@ def test_a_slow_host_that_still_moves_is_served_alone_in_the_end(monkeypatch: py
     monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
     monkeypatch.setattr(fan_out, "_PATIENCE", 0.2)
     slow, quick = Box("slow", on_write=lambda _box, _each: not time.sleep(0.02)), Box("quick")
-    running = begin(Shelf(DATA), [(slow, BLOBS), (quick, BLOBS)])
+    running = begin(FakeSource(DATA), [(slow, BLOBS), (quick, BLOBS)])
     assert running["quick"].result() == {}
     assert running["slow"].is_alive() and slow.taken < sum(map(len, DATA.values())) / 2
     slow.on_write = lambda _box, _each: True
@@ -429,9 +431,9 @@ def test_hosts_of_one_speed_stay_together_though_the_source_is_faster(monkeypatc
     monkeypatch.setattr(receiver, "_QUEUE", 16 << 10)
     monkeypatch.setattr(fan_out, "_PATIENCE", 0.1)
     boxes = [Box(name, on_write=lambda _box, _each: not time.sleep(0.003)) for name in "abc"]
-    shelf = Shelf(DATA)
-    assert deliver(shelf, [(box, BLOBS) for box in boxes]) == {"a": {}, "b": {}, "c": {}}
-    assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
+    source = FakeSource(DATA)
+    assert deliver(source, [(box, BLOBS) for box in boxes]) == {"a": {}, "b": {}, "c": {}}
+    assert source.read_how_often == dict.fromkeys(BLOBS, 1)
 
 
 def test_a_host_that_is_a_little_slower_stays_with_others_that_are_as_good_as_busy(
@@ -441,9 +443,9 @@ def test_a_host_that_is_a_little_slower_stays_with_others_that_are_as_good_as_bu
     monkeypatch.setattr(fan_out, "_PATIENCE", 0.1)
     waits = {"slow": 0.004, "quick": 0.003}
     boxes = [Box(name, on_write=lambda box, _each: not time.sleep(waits[box.name])) for name in waits]
-    shelf = Shelf(DATA)
-    assert deliver(shelf, [(box, BLOBS) for box in boxes]) == {"slow": {}, "quick": {}}
-    assert shelf.read_how_often == dict.fromkeys(BLOBS, 1)
+    source = FakeSource(DATA)
+    assert deliver(source, [(box, BLOBS) for box in boxes]) == {"slow": {}, "quick": {}}
+    assert source.read_how_often == dict.fromkeys(BLOBS, 1)
 
 
 @pytest.mark.parametrize("writes", ["short", "long"])
@@ -454,22 +456,22 @@ def test_no_more_hosts_leave_than_are_served_at_once_where_they_still_move(
     monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
     monkeypatch.setattr(receiver, "_STUCK", float("inf"))
     monkeypatch.setattr(fan_out, "_INSTANT", -1.0)  # whoever is waited for, however shortly, is blamed
-    refused, apart, leave = threading.Event(), [0], Convoy._leave
+    refused, apart, leave = threading.Event(), [0], FanOut._leave
     slow = [Box(f"slow{n}", on_write=lambda _box, _each: writes == "short" or refused.wait(PATIENCE)) for n in range(6)]
-    shelf, quick = Shelf(DATA), Box("quick")
+    source, quick = FakeSource(DATA), Box("quick")
 
-    def is_slow(_round: fan_out._Round, one: receiver.Member, _now: float) -> bool:
+    def is_slow(_round: fan_out._Round, one: receiver.Receiver, _now: float) -> bool:
         return one.sink != quick.sink
 
-    def noted(self: Convoy, one: receiver.Member) -> None:
+    def noted(self: FanOut, one: receiver.Receiver) -> None:
         leave(self, one)
-        apart.append(sum(each.is_apart for each in self._members))
+        apart.append(sum(each.is_apart for each in self._receivers))
         if not one.lost:
             refused.set()
 
     monkeypatch.setattr(fan_out._Round, "_too_long", is_slow)
-    monkeypatch.setattr(Convoy, "_leave", noted)
-    assert set(map(str, deliver(shelf, [(box, BLOBS) for box in [*slow, quick]]).values())) == {"{}"}
+    monkeypatch.setattr(FanOut, "_leave", noted)
+    assert set(map(str, deliver(source, [(box, BLOBS) for box in [*slow, quick]]).values())) == {"{}"}
     assert all(box.came == DATA for box in [*slow, quick])
     assert 1 <= max(apart) <= 3
     assert writes == "short" or (refused.is_set() and max(apart) == 3)
@@ -481,11 +483,11 @@ def test_what_a_host_that_left_is_stuck_with_does_not_grow(monkeypatch: pytest.M
     monkeypatch.setattr(fan_out, "_MOMENT", 0.05)
     gate = threading.Event()
     pipes: list[receiver.Pipe] = []
-    begun = receiver.Member.begun
-    monkeypatch.setattr(receiver.Member, "begun", lambda host, pipe: (pipes.append(pipe), begun(host, pipe)))
+    begun = receiver.Receiver.begun
+    monkeypatch.setattr(receiver.Receiver, "begun", lambda host, pipe: (pipes.append(pipe), begun(host, pipe)))
     big = {blob(bytes(1 << 20)): bytes(1 << 20)}
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
-    running = begin(Shelf(big), [(slow, list(big)), (quick, list(big))])
+    running = begin(FakeSource(big), [(slow, list(big)), (quick, list(big))])
     assert running["quick"].result() == {}
     assert sum(len(chunk or b"") for pipe in pipes for chunk in pipe._chunks) <= 10 << 10
     gate.set()
@@ -502,8 +504,8 @@ def test_a_write_that_fails_leaves_room_for_others(monkeypatch: pytest.MonkeyPat
         return True
 
     box = Box("a", on_write=refuse)
-    said = deliver(Shelf(DATA), [(box, BLOBS)])
-    assert isinstance(said["a"], dict) and set(said["a"]) == {each.digest for each in refused}
+    detail = deliver(FakeSource(DATA), [(box, BLOBS)])
+    assert isinstance(detail["a"], dict) and set(detail["a"]) == {each.digest for each in refused}
     assert set(box.came) == set(BLOBS[4:])
 
 
@@ -517,10 +519,10 @@ def test_a_host_is_not_blamed_for_what_it_waited_for_itself(monkeypatch: pytest.
             return super().sink(each)
 
     box = Lazy("a", on_write=lambda _box, _each: False)  # as where all is there already
-    shelf = Shelf({blob(data): data for data in (bytes([n]) * 10_000 for n in range(40))})
-    assert deliver(shelf, [(box, list(shelf.has))]) == {"a": {}}
-    assert set(box.came) == set(shelf.has)
-    assert shelf.read_how_often == dict.fromkeys(shelf.has, 1)
+    source = FakeSource({blob(data): data for data in (bytes([n]) * 10_000 for n in range(40))})
+    assert deliver(source, [(box, list(source.has))]) == {"a": {}}
+    assert set(box.came) == set(source.has)
+    assert source.read_how_often == dict.fromkeys(source.has, 1)
 
 
 def test_a_host_that_lacks_a_blob_in_the_end_does_not_wait_for_slow_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -530,7 +532,7 @@ def test_a_host_that_lacks_a_blob_in_the_end_does_not_wait_for_slow_ones(monkeyp
     gate = threading.Event()
     boxes = [Box(f"slow{n}", on_write=lambda _box, _each: bool(gate.wait(0.1)) or True) for n in range(5)]
     boxes.append(Box("quick"))
-    together = Convoy([box.name for box in boxes], Shelf(DATA))
+    together = FanOut([box.name for box in boxes], FakeSource(DATA))
     running = [Later(partial(together.deliver, box.name, BLOBS, box.sink)) for box in boxes]
     assert running[-1].result() == {}
     time.sleep(0.3)  # until those that left are served alone
@@ -545,7 +547,7 @@ def test_a_slow_host_does_not_hold_the_lanes_with_blobs_that_it_alone_wants(monk
     monkeypatch.setattr(fan_out, "_PATIENCE", 0.2)
     gate = threading.Event()
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
-    running = begin(Shelf(DATA), [(slow, BLOBS[3:]), (quick, BLOBS[:3])])
+    running = begin(FakeSource(DATA), [(slow, BLOBS[3:]), (quick, BLOBS[:3])])
     assert running["quick"].result() == {}
     assert running["slow"].is_alive()
     gate.set()
@@ -559,7 +561,7 @@ def test_what_most_hosts_want_is_read_first() -> None:
     def note(each: Descriptor, at: int) -> None:
         order.extend([] if at else [each])
 
-    deliver(Shelf(DATA, lanes=1, break_in=note), [(Box("a"), BLOBS), (Box("b"), BLOBS[:2])])
+    deliver(FakeSource(DATA, readers=1, break_in=note), [(Box("a"), BLOBS), (Box("b"), BLOBS[:2])])
     assert order == [BLOBS[1], BLOBS[0], *reversed(BLOBS[2:])]
 
 
@@ -571,7 +573,7 @@ def test_those_who_left_take_no_more_of_the_source_than_leaves_the_others_their_
     monkeypatch.setattr(fan_out, "_MOMENT", 0.05)
     gate, reading, most, lock = threading.Event(), 0, 0, threading.Lock()
 
-    class Counted(Shelf):
+    class Counted(FakeSource):
         def _chunks(self, each: Descriptor) -> Iterator[bytes]:
             nonlocal reading, most
             with lock:
@@ -602,7 +604,7 @@ def test_thousands_of_tiny_blobs_take_no_thousands_of_threads() -> None:
 
     before = threading.active_count()
     box = Box("a", on_write=lambda _box, _each: gate.wait(PATIENCE))
-    running = begin(Shelf(tiny, break_in=count), [(box, list(tiny))])
+    running = begin(FakeSource(tiny, break_in=count), [(box, list(tiny))])
     time.sleep(0.3)
     gate.set()
     assert running["a"].result() == {}

@@ -55,7 +55,7 @@ def test_compressed_layers_grow_and_what_is_no_layer_takes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "coming", "unpacked", "said"),
+    ("where", "coming", "unpacked", "detail"),
     [
         (ONE, 40, 50, ""),
         (ONE, 0, 0, ""),
@@ -67,8 +67,8 @@ def test_compressed_layers_grow_and_what_is_no_layer_takes_nothing() -> None:
         (TWO, 90, 51, "it may not fit unpacked: about 51 bytes are needed, and 50 are free on /unpacked"),
     ],
 )
-def test_what_may_not_fit_is_told(where: Room | None, coming: int, unpacked: int, said: str) -> None:
-    assert free_space.judge(where, coming, unpacked) == said
+def test_what_may_not_fit_is_told(where: Room | None, coming: int, unpacked: int, detail: str) -> None:
+    assert free_space.judge(where, coming, unpacked) == detail
 
 
 @pytest.mark.parametrize("where", [ONE, TWO])
@@ -102,7 +102,7 @@ def test_the_content_store_is_asked_and_containerds_root(tmp_path: Path, known: 
         each.chmod(0o755)
     ask = free_space.question(Settings(root=str(root) if known else None))
     text = f"set -f; ctr=ctr; address=/x; ready() {{ :; }}\n{ask}"
-    said = subprocess.run(
+    detail = subprocess.run(
         ["/bin/sh", "-c", text], env={"PATH": f"{shim}:/usr/bin:/bin"}, capture_output=True, text=True, check=True
     ).stdout
-    assert said == f"<-Pk><{root}/io.containerd.content.v1.content><{root}/>"
+    assert detail == f"<-Pk><{root}/io.containerd.content.v1.content><{root}/>"

@@ -91,7 +91,7 @@ class Login:
         self.process.wait(10)
         return script.read(BOUNDARY, self.process.stdout.read(), seen + self.process.stderr.read())
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         assert self.process and self.process.stdin
         self.process.stdin.close()
 
@@ -239,7 +239,7 @@ def test_letting_the_leash_go_ends_all_children_and_cleans_up(hosts: list[Login]
         assert time.monotonic() < until
         time.sleep(0.02)
     for host in hosts:
-        host.let_go()
+        host.release()
     end_all(hosts, within=6)
 
 
@@ -253,7 +253,7 @@ def test_what_ignores_a_term_is_killed_after_a_grace(hosts: list[Login], monkeyp
     monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("-lt 10 ", "-lt 1 "))
     start_all(hosts, Script({"one": "trap : TERM; echo > started; while :; do sleep 300; done"}))
     for host in hosts:
-        host.let_go()
+        host.release()
     end_all(hosts, within=6, status=-signal.SIGKILL, cleaned=False)
 
 
@@ -262,7 +262,7 @@ def test_cleaning_up_runs_although_a_child_missed_the_first_term(hosts: list[Log
     script = Script({"one": f"/bin/sh -c {shlex.quote(child)}"}, cleanup="sleep 1.2 && echo cleaned > cleaned")
     start_all(hosts, script)
     for host in hosts:
-        host.let_go()
+        host.release()
     end_all(hosts, within=8)
 
 
@@ -345,7 +345,7 @@ def test_a_forged_frame_is_what_a_step_printed(host: Login) -> None:
 
 def test_a_leash_that_ends_before_the_mark_runs_nothing(host: Login) -> None:
     process = host.start(guard.as_login_user(guard.bootstrap(MARK, 10)), b"noise\n")
-    host.let_go()
+    host.release()
     assert process.wait(5) == 97
     assert host.is_gone(within=2)
 
@@ -353,7 +353,7 @@ def test_a_leash_that_ends_before_the_mark_runs_nothing(host: Login) -> None:
 def test_an_answer_that_was_broken_off_is_garbled(host: Login) -> None:
     host.script(LONG)
     assert host.file("started").exists()
-    host.let_go()
+    host.release()
     with pytest.raises(GarbledAnswer):
         host.end(LONG)
 
@@ -364,7 +364,7 @@ def test_a_script_that_arrives_cut_runs_no_half_command(host: Login) -> None:
     line = guard.as_login_user(guard.bootstrap(MARK, len(text)))
     for cut in range(first, last, 2):
         host.start(line, f"{MARK}\n".encode() + text[:cut])
-        host.let_go()
+        host.release()
         assert host.process
         host.process.wait(5)
         for stream in (host.process.stdout, host.process.stderr):

@@ -233,7 +233,7 @@ def test_a_wrong_variable_is_refused_with_its_line(tmp_path: Path, variables: st
 def test_a_password_in_a_wrong_place_is_not_shown(tmp_path: Path, variables: str) -> None:
     with pytest.raises(BadInventory) as bad:
         read(tmp_path, variables)
-    assert "hunter2" not in bad.value.message + bad.value.hint + bad.value.said
+    assert "hunter2" not in bad.value.message + bad.value.hint + bad.value.detail
 
 
 @pytest.mark.parametrize("name", ["ansible_host", "ansible_user", "ansible_port", "ansible_ssh_common_args"])

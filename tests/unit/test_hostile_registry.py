@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from test_registry_client import ANN, DIGEST, REGISTRY, Request, World, reply
 
-from ctr_ferry.oci.registry import Challenge, Seen, headers
+from ctr_ferry.oci.registry import Challenge, RegistryState, headers
 from ctr_ferry.registry import client, curl, http
 from ctr_ferry.shell import Answer
-from ctr_ferry.ssh.forward import SeenError
+from ctr_ferry.ssh.forward import RegistryStateError
 
 MIB = 1 << 20
 PATIENCE = 60  # seconds, so many times what it takes: only what never ends takes longer
@@ -78,7 +78,7 @@ def test_headers_have_bounds() -> None:
     assert headers([("a", filled("b"))]) is None
 
 
-def met(answer: str, *, token: str = "") -> list[Seen]:
+def met(answer: str, *, token: str = "") -> list[RegistryState]:
     """What is seen where a registry, or else its token service, answers everything like that."""
 
     def serve(request: Request) -> str:
@@ -86,17 +86,17 @@ def met(answer: str, *, token: str = "") -> list[Seen]:
             return token or answer
         return reply("401 Unauthorized", 'WWW-Authenticate: Bearer realm="http://t.example/token"')
 
-    world, seen = World(serve), []
+    world, state = World(serve), []
     try:
         try:
             found = world.client(ANN).find("a", "1")
             assert found is None or found.size < 1 << 63
-        except SeenError as error:
-            seen.append(error.seen)
-            assert len(error.said) < 1000
-        (sight,) = client.look(world.host, [REGISTRY], lambda _: ANN)
-        assert len(sight.auth) < 100 and len(sight.said) < 1000
-        return [*seen, sight.seen]
+        except RegistryStateError as error:
+            state.append(error.state)
+            assert len(error.detail) < 1000
+        (registry_status,) = client.look(world.host, [REGISTRY], lambda _: ANN)
+        assert len(registry_status.auth) < 100 and len(registry_status.detail) < 1000
+        return [*state, registry_status.state]
     finally:
         world.close()
 
@@ -149,7 +149,7 @@ def test_an_answer_ends_its_registry_at_most(answer: str) -> None:
 @pytest.mark.parametrize("body", TOKENS)
 def test_a_token_service_ends_its_registry_at_most(body: str) -> None:
     def meet() -> None:
-        assert Seen.FAILED in met("", token=reply("200 OK", body=TOKENS[body]))
+        assert RegistryState.FAILED in met("", token=reply("200 OK", body=TOKENS[body]))
 
     ended(meet)
 
@@ -170,8 +170,8 @@ def test_what_a_tool_says_is_read_in_one_pass() -> None:
 
     def read() -> None:
         for text in texts:
-            said = f"HTTP/1.1 200 OK\n{filled(text)}"
-            curl.read(Answer(0, f"curl\n{said}".encode(), ""))
+            detail = f"HTTP/1.1 200 OK\n{filled(text)}"
+            curl.read(Answer(0, f"curl\n{detail}".encode(), ""))
             answer = Answer(60, b"wget\n", filled(text))
             curl.read(answer)
             assert len(curl.last_words(answer)) <= MIB + 20
@@ -182,6 +182,6 @@ def test_what_a_tool_says_is_read_in_one_pass() -> None:
 def test_a_tool_that_says_too_much_is_ended() -> None:
     bounded = http._Bounded()
     assert bounded.hear(b"x" * http.MOST) + bounded.end() == b"x" * http.MOST
-    with pytest.raises(SeenError) as caught:
+    with pytest.raises(RegistryStateError) as caught:
         bounded.hear(b"x" * MIB)
-    assert caught.value.seen is Seen.NO_REGISTRY
+    assert caught.value.state is RegistryState.NO_REGISTRY

@@ -31,25 +31,25 @@ def as_ansible_says(inventory: Path, home: Path) -> dict[str, Any]:
         text=True,
         check=True,
     )
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said
+    detail: dict[str, Any] = json.loads(done.stdout)
+    return detail
 
 
-def members(said: dict[str, Any], group: str) -> set[str]:
+def members(detail: dict[str, Any], group: str) -> set[str]:
     """A group's hosts, with those of its children."""
-    body = said.get(group, {})
-    return set(body.get("hosts", [])).union(*(members(said, child) for child in body.get("children", [])))
+    body = detail.get(group, {})
+    return set(body.get("hosts", [])).union(*(members(detail, child) for child in body.get("children", [])))
 
 
 @pytest.mark.parametrize("case", sorted(path.name for path in CASES.iterdir()))
 def test_ours_and_ansibles_reading_agree(case: str, tmp_path: Path) -> None:
     file = CASES / case / "hosts.yaml"
-    said, ours = as_ansible_says(file, tmp_path), Inventory(file)
-    groups = {name: members(said, name) for name in said if name not in ("_meta", "all", "ungrouped")}
-    assert set(ours.hosts) == members(said, "all")
+    detail, ours = as_ansible_says(file, tmp_path), Inventory(file)
+    groups = {name: members(detail, name) for name in detail if name not in ("_meta", "all", "ungrouped")}
+    assert set(ours.hosts) == members(detail, "all")
     # Ansible lists no group without hosts and children; ours knows its name, so that -H can say that it is empty.
     empty = {name for name in ours.groups if not ours.members(name) and name not in groups}
     assert {n: set(ours.members(n)) for n in ours.groups if n not in ("all", "ungrouped", *empty)} == groups
     for host, variables in ours.hosts.items():
         values = {name: var.value for name, var in variables.items() if name != "ansible_group_priority"}  # no variable
-        assert values == said["_meta"]["hostvars"].get(host, {}), host
+        assert values == detail["_meta"]["hostvars"].get(host, {}), host

@@ -83,7 +83,7 @@ def test_a_host_whose_key_is_none_of_them_is_refused_with_how_to_take_them_out(
     trusting: Trusting, accept_new: bool
 ) -> None:
     error = trusting.refused(P256, known=lambda t: t.line(OTHER) + t.line(RSA), accept_new=accept_new)
-    assert isinstance(error, HostKeyChanged) and P256.fingerprint in error.said
+    assert isinstance(error, HostKeyChanged) and P256.fingerprint in error.detail
     assert error.hint.endswith(f"ssh-keygen -f {trusting.file} -R '{trusting.name}'")
 
 

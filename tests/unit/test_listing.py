@@ -36,7 +36,7 @@ def test_every_versions_listing_is_read_cell_by_cell(recorded: Record) -> None:
 def test_cris_label_is_seen_on_every_version(version: str) -> None:
     (labelled,) = parse_images(record(version, "images ls, one image with labels").stdout)
     (plain,) = parse_images(record(version, "images ls, one image").stdout)
-    assert labelled.managed and not plain.managed
+    assert labelled.cri_managed and not plain.cri_managed
     assert labelled.labels == {"io.cri-containerd.image=managed", "team=core"}
     assert plain.labels == frozenset()
 
@@ -78,7 +78,7 @@ def test_a_line_break_in_a_name_or_label_is_garbled_with_its_namespace(name: str
     for row in (f"{name} {OCI} {digest('a')} 3.0 MiB - -\n", f"x {OCI} {digest('a')} 3.0 MiB - {name},b=c\n"):
         with pytest.raises(GarbledAnswer, match="namespace ns") as garbled:
             Listing.parse("ns", HEAD + row)
-        assert "ctr -n ns images ls" in garbled.value.hint and garbled.value.said
+        assert "ctr -n ns images ls" in garbled.value.hint and garbled.value.detail
 
 
 def test_names_by_digest_and_cris_records_are_rows_like_others() -> None:
@@ -87,8 +87,8 @@ def test_names_by_digest_and_cris_records_are_rows_like_others() -> None:
         f"{digest('c')} {OCI} {digest('a')} 3.0 MiB linux/amd64 io.cri-containerd.image=managed",
     ]
     by_digest, record = parse_images(HEAD + "\n".join(rows) + "\n")
-    assert by_digest.name == f"r.example/a@{digest('a')}" and by_digest.ordinary
-    assert record.name == digest("c") and not record.ordinary
+    assert by_digest.name == f"r.example/a@{digest('a')}" and by_digest.user_named
+    assert record.name == digest("c") and not record.user_named
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_names_by_digest_and_cris_records_are_rows_like_others() -> None:
 def test_another_table_is_garbled_not_guessed(text: str) -> None:
     with pytest.raises(GarbledAnswer) as garbled:
         parse_images(text)
-    assert garbled.value.said
+    assert garbled.value.detail
 
 
 def test_a_header_alone_is_no_images() -> None:
@@ -183,7 +183,7 @@ def test_a_name_is_found_exactly_then_in_its_full_form_then_by_digest(
 )
 def test_a_glob_fits_whole_names_and_never_cris_records(glob: str, names: list[str]) -> None:
     assert [i.name for i in LISTING.match(glob)] == names
-    assert all(i.ordinary for i in LISTING.match("*"))
+    assert all(i.user_named for i in LISTING.match("*"))
     assert len(LISTING.match("*")) == 6
 
 

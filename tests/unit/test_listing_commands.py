@@ -260,7 +260,7 @@ def test_find_tells_what_it_could_not_read() -> None:
     assert note.startswith("a: not read: /closed.sock: ctr: dial unix") and len(host.scripts) == 2
     with pytest.raises(errors.NothingFound) as nothing:
         find(FakeFleet(a=host), "nosuch:*")
-    assert "/closed.sock" in nothing.value.said
+    assert "/closed.sock" in nothing.value.detail
 
 
 def test_find_that_finds_nothing_fails_with_what_each_host_said() -> None:
@@ -303,7 +303,7 @@ def test_check_takes_what_most_hosts_have() -> None:
 def test_check_takes_the_digest_that_was_asked_for() -> None:
     answers = check(FakeFleet(a=has(), b=has(B), c=has()), digest=B)
     assert [getattr(answer, "kind", "ok") for answer in answers.values()] == ["drift", "ok", "drift"]
-    assert answers["a"].said.endswith(f"expected {B} (as on b)")
+    assert answers["a"].detail.endswith(f"expected {B} (as on b)")
     for wrong in ({"ref": None}, {"ref": APP, "digest": "sha256:12"}, {"ref": "UPPER:1"}):
         with pytest.raises(errors.UsageError):
             check_command.parse(**wrong)
@@ -318,7 +318,7 @@ def test_check_takes_no_side_where_no_majority_is(digests: tuple[str, ...]) -> N
         ("choose with --digest", "no majority")
     }
     holders = {digest: ", ".join(n for n, d in zip("abcd", digests, strict=False) if d == digest) for digest in digests}
-    assert set(answers["a"].said.splitlines()) == {f"{digest} on {on}" for digest, on in holders.items()}
+    assert set(answers["a"].detail.splitlines()) == {f"{digest} on {on}" for digest, on in holders.items()}
     assert all(host.failed for host in fleet.hosts.values())  # type: ignore[union-attr]
     chosen = check(FakeFleet(a=has(A), b=has(B)), digest=B)
     assert [getattr(answer, "kind", "ok") for answer in chosen.values()] == ["drift", "ok"]
@@ -340,7 +340,7 @@ def test_check_names_the_blobs_that_are_missing() -> None:
     answers = check(FakeFleet(a=plain, b=index, c=bare))
     assert [answers[name].kind for name in "abc"] == ["content-missing"] * 3
     assert [answers[name].result.missing for name in "abc"] == [(C,), (CONFIG,), (B,)]
-    assert answers["a"].said.splitlines() == ["missing", C]
+    assert answers["a"].detail.splitlines() == ["missing", C]
     assert [len(host.scripts) for host in (plain, index, bare)] == [1, 2, 1]
 
 
@@ -348,7 +348,7 @@ def test_check_tells_an_image_for_other_machines_apart() -> None:
     foreign = Image(APP, OCI_MANIFEST, A, "3.0 MiB", "linux/arm64", frozenset())
     answers = check(FakeFleet(a=FakeHost({"k8s.io": [foreign]}, unpacked=False)))
     assert answers["a"].kind == "platform-missing"
-    assert "linux/arm64" in answers["a"].said
+    assert "linux/arm64" in answers["a"].detail
 
 
 def test_check_believes_no_host_that_says_nothing() -> None:

@@ -44,7 +44,7 @@ def both(tmp_path: Path) -> Path:
 
 
 def names(request: Request) -> list[str]:
-    return [str(parcel.dst) for parcel in request.order.parcels]
+    return [str(image_copy.dst) for image_copy in request.copy_request.image_copies]
 
 
 def refused(file: Path, **options: object) -> UsageError:
@@ -74,14 +74,14 @@ def test_some_can_be_chosen(file: Path, refs: list[str], chosen: list[str]) -> N
 def test_what_is_not_there_is_refused_with_what_is(file: Path) -> None:
     error = refused(file, ref=["r.example/app:3"])
     assert error.message == f"{file}: it has no image r.example/app:3"
-    assert "docker.io/library/app:2" in error.said
+    assert "docker.io/library/app:2" in error.detail
 
 
 def test_one_image_can_get_another_name(file: Path, nameless: Path) -> None:
     assert names(parse(archive=str(nameless), as_="new:1")) == ["docker.io/library/new:1"]
     assert names(parse(archive=str(file), ref=["*app*"], as_="r.example/new")) == ["r.example/new:latest"]
-    (parcel,) = parse(archive=str(file), ref=[FULL], as_="new:1").order.parcels
-    assert (parcel.image.name, parcel.image.platforms) == (FULL, "linux/amd64")
+    (image_copy,) = parse(archive=str(file), ref=[FULL], as_="new:1").copy_request.image_copies
+    assert (image_copy.image.name, image_copy.image.platforms) == (FULL, "linux/amd64")
     assert "one image, and there are 2" in refused(file, as_="new:1").message
 
 
@@ -127,7 +127,7 @@ class TestTheSumBeside:
         file.write_bytes(b"something else")
         error = refused(file)
         assert "not the file that app.tar.sha256 tells of" in error.message
-        assert self.sum_of(file) in error.said
+        assert self.sum_of(file) in error.detail
 
     @pytest.mark.parametrize("text", ["", "0" * 64 + "  other.tar\n", "garbage\n", "\xff\xfe"])
     def test_that_does_not_tell_of_the_archive_is_refused(self, file: Path, text: str) -> None:
@@ -137,18 +137,18 @@ class TestTheSumBeside:
 
 class TestPlatforms:
     def test_are_asked_of_the_archive(self, file: Path, both: Path) -> None:
-        assert parse(archive=str(file), ref=["*arm*"], platform="linux/arm64").order.platform == Platform(
+        assert parse(archive=str(file), ref=["*arm*"], platform="linux/arm64").copy_request.platform == Platform(
             "linux", "arm64"
         )
         assert "not for linux/arm64" in refused(file, ref=[FULL], platform="linux/arm64").message
-        assert parse(archive=str(both), platform="linux/amd64").order.parcels
+        assert parse(archive=str(both), platform="linux/amd64").copy_request.image_copies
         assert "not for plan9/mips" in refused(both, platform="plan9/mips").message
 
     def test_that_were_not_saved_are_refused_where_they_are_asked_for(self, both: Path) -> None:
         for options in ({"platform": "linux/arm64"}, {"all_platforms": True}):
             error = refused(both, **options)
             assert "not in the archive" in error.message
-            assert digest(ARM.manifest) in error.said
+            assert digest(ARM.manifest) in error.detail
 
     def test_are_either_one_or_all(self, both: Path) -> None:
         assert "exclude each other" in refused(both, platform="linux/amd64", all_platforms=True).message
@@ -161,7 +161,7 @@ class TestTheArchiveAsASource:
         wanted = [blob for blob in described(request) if blob.digest != digest(IMAGE.config)]
         given = {blob.digest: b"".join(chunks) for blob, chunks in source.read(iter(wanted))}
         assert given == {blob.digest: ALL[blob.digest] for blob in wanted}
-        assert (source.lanes, source.holder(wanted[0])) == (1, str(file))
+        assert (source.readers, source.holder(wanted[0])) == (1, str(file))
 
     def test_tells_that_the_file_is_not_what_it_was(self, file: Path) -> None:
         request = parse(archive=str(file))
@@ -199,6 +199,6 @@ def test_a_layer_that_is_json_is_no_document(tmp_path: Path) -> None:
     index, entry = index_of(image)
     file = tmp_path / "artifact.tar"
     file.write_bytes(tarred(layout({**image.blobs, path(index): index}, entry)))
-    content = parse(archive=str(file), as_=FULL).order.content
+    content = parse(archive=str(file), as_=FULL).copy_request.content
     assert set(content.blobs) == {digest(index), digest(image.manifest)}
     assert {digest(image.config), digest(image.layers[0])} < content.visible

@@ -77,7 +77,7 @@ class TestASecondFactor:
         with serving(Sshd(**SECOND, rounds=[[("Password: ", False)]])) as server:
             error = login.refused(server)
         assert isinstance(error, LoginRefused)
-        assert "Password:" in error.said and "--prompt-for-login-password" in error.hint
+        assert "Password:" in error.detail and "--prompt-for-login-password" in error.hint
         assert server.answers == [] and sys.stdin.read() == LINE
         assert capsys.readouterr() == ("", "")
 
@@ -111,9 +111,9 @@ class TestASecondFactor:
     def test_that_is_no_password_gets_none(self, login: Login, prompts: list[tuple[str, bool]]) -> None:
         with serving(Sshd(**SECOND, rounds=[prompts])) as server:
             error = login.refused(server, password=PASSWORD)
-        assert isinstance(error, LoginRefused) and error.said.endswith(prompts[-1][0].strip())
+        assert isinstance(error, LoginRefused) and error.detail.endswith(prompts[-1][0].strip())
         assert "AuthenticationMethods" in error.hint
-        assert server.answers == [] and PASSWORD not in f"{error.message}{error.said}{error.hint}"
+        assert server.answers == [] and PASSWORD not in f"{error.message}{error.detail}{error.hint}"
 
     def test_gets_a_password_once(self, login: Login) -> None:
         with serving(Sshd(**SECOND, rounds=[[("Password: ", False)]] * 2)) as server:
@@ -123,7 +123,7 @@ class TestASecondFactor:
     def test_behind_the_password_is_asked_of_nobody_either(self, login: Login) -> None:
         with serving(Sshd("password,keyboard-interactive", rounds=[CODE])) as server:
             error = login.refused(server, password=PASSWORD)
-        assert isinstance(error, LoginRefused) and error.said.endswith("Verification code:")
+        assert isinstance(error, LoginRefused) and error.detail.endswith("Verification code:")
         assert (server.passwords, server.answers) == ([PASSWORD], [])
 
     def test_that_is_another_key_is_no_login_yet(self, login: Login) -> None:
@@ -133,7 +133,7 @@ class TestASecondFactor:
     def test_is_shown_without_escapes(self, login: Login) -> None:
         with serving(Sshd(**SECOND, rounds=[[("\x1b]0;x\x07\x1b[2JCode\u202e?\r\n", False)]])) as server:
             error = login.refused(server)
-        assert error.said.isprintable() or error.said.replace("\n", "").isprintable()
+        assert error.detail.isprintable() or error.detail.replace("\n", "").isprintable()
 
     def test_in_no_text_at_all_is_refused_as_well(self, login: Login) -> None:
         with serving(Sshd(**SECOND, rounds=[[(b"Code\xff\xfe", False)]])) as server:  # type: ignore[list-item]
@@ -197,7 +197,7 @@ class TestWhatIsOffered:
             error = login.refused(server)
         assert isinstance(error, NoCommonAlgorithm) and not error.may_pass
         assert f"no {what} in common" in error.message and ours in error.hint
-        assert error.said == f"it offers {', '.join(theirs)}".removesuffix("\x1b[2J")
+        assert error.detail == f"it offers {', '.join(theirs)}".removesuffix("\x1b[2J")
 
 
 def listening() -> set[threading.Thread]:
@@ -236,7 +236,7 @@ class TestAHostThatSaysTooMuch:
             thread.join(5)
         for connection in kept:
             connection.close()
-        assert named in refused.value.said
+        assert named in refused.value.detail
         for left in listening() - before:
             left.join(10)
         assert listening() <= before

@@ -66,7 +66,7 @@ class Fake:
         assert parsed
         return Ctr((str(self.path),), "/run/x.sock", Capabilities.of_version(parsed))
 
-    def place(self, version: str, *, from_namespace: str = "k8s.io", managed: bool = False,
+    def place(self, version: str, *, from_namespace: str = "k8s.io", cri_managed: bool = False,
               content_root: str = "/root") -> Place:  # fmt: skip
         return Place(
             self.ctr(version),
@@ -74,7 +74,7 @@ class Fake:
             from_namespace=from_namespace,
             content_root=content_root,
             owner=OWNER,
-            managed=managed,
+            cri_managed=cri_managed,
         )
 
     def act(self, place: Place, *namings: Naming, fail: str = "") -> dict[str, Answer]:
@@ -477,25 +477,25 @@ while [ ! -e answer.$n ]; do n=$((n-1)); done; cat answer.$n
 
 def test_names_are_listed_once_where_nobody_labels_them(fake: Fake) -> None:
     listing(fake, row("-"))
-    done = fake.run(naming.verify(fake.place("1.2.6", managed=False), [WANTED]))
+    done = fake.run(naming.verify(fake.place("1.2.6", cri_managed=False), [WANTED]))
     assert row("-") in done.stdout and len(fake.calls) == 1
 
 
 def test_verifying_waits_for_cris_label(fake: Fake) -> None:
     listing(fake, row("-"), row("-"), row("io.cri-containerd.image=managed"))
-    done = fake.run(naming.verify(fake.place("1.2.6", managed=True), [WANTED]))
+    done = fake.run(naming.verify(fake.place("1.2.6", cri_managed=True), [WANTED]))
     assert done.stdout.count(" sha256:") == done.stdout.count("managed") == 1
     assert len(fake.calls) == 3
 
 
 def test_verifying_waits_for_nothing_where_no_name_is_there(fake: Fake) -> None:
     listing(fake, "")
-    done = fake.run(naming.verify(fake.place("1.2.6", managed=True), [WANTED]))
+    done = fake.run(naming.verify(fake.place("1.2.6", cri_managed=True), [WANTED]))
     assert done.returncode == 0 and len(fake.calls) == 1
 
 
 def test_verifying_gives_up_waiting_in_the_end(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roll_back, "_PATIENCE", 2)
     listing(fake, row("-"))
-    done = fake.run(naming.verify(fake.place("1.2.6", managed=True), [WANTED]))
+    done = fake.run(naming.verify(fake.place("1.2.6", cri_managed=True), [WANTED]))
     assert row("-") in done.stdout and len(fake.calls) == 3

@@ -61,8 +61,8 @@ def test_uname_names_the_platform_of_a_host(machine: str, platform: str) -> None
 
 
 def test_an_index_and_a_host_agree_on_arm64() -> None:
-    said = {"os": "linux", "architecture": "arm64", "variant": "v8"}
-    assert Platform.of_json(said) == Platform.of_machine("aarch64") == Platform.parse("linux/arm64")
+    detail = {"os": "linux", "architecture": "arm64", "variant": "v8"}
+    assert Platform.of_json(detail) == Platform.of_machine("aarch64") == Platform.parse("linux/arm64")
 
 
 def descriptor(**more: object) -> dict[str, object]:

@@ -121,8 +121,8 @@ def test_one_script_finds_out_all_about_a_host_of_any_version(machine: Machine, 
     assert facts.sockets == (str(machine.socket),)
     assert facts.namespaces == ("default", "k8s.io")
     assert [i.name for i in facts.listings["k8s.io"].images] == ["localhost:5101/facts/a:1"]
-    assert facts.listings["k8s.io"].images[0].managed
-    assert not facts.listings["default"].images[0].managed
+    assert facts.listings["k8s.io"].images[0].cri_managed
+    assert not facts.listings["default"].images[0].cri_managed
     assert facts.cri is (version[:3] not in ("1.0", "1.1"))  # 1.1's CRI labels nothing
     assert facts.content_root == "/data/containerd/io.containerd.content.v1.content"
     assert facts.platform == Platform.of_machine(os.uname().machine)
@@ -163,8 +163,8 @@ def test_a_command_of_several_words_is_started_as_such(machine: Machine) -> None
 
 
 def test_a_client_newer_than_its_daemon_still_tells_the_servers_version(machine: Machine) -> None:
-    said = record("1.6.20", "version, daemon up").stdout
-    machine.answer("*' version'", said, "ctr: rpc error: unknown method Server", 1)
+    detail = record("1.6.20", "version, daemon up").stdout
+    machine.answer("*' version'", detail, "ctr: rpc error: unknown method Server", 1)
     machine.install_version("1.6.20")
     assert machine.facts().server == "1.6.20~ds1"
 

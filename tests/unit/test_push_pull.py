@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 from letters import unhashed  # noqa: F401
 from test_retag_plan import CHILD, CONFIG, INDEX, MANAGED, MANIFEST, OTHER, A, B, FakeHost, image, table
-from test_rollback import put_ctr, run_cut
+from test_roll_back import put_ctr, run_cut
 
 from ctr_ferry import errors
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 from ctr_ferry.oci.reference import Reference
-from ctr_ferry.oci.registry import Login, Registry, Seen
+from ctr_ferry.oci.registry import Login, Registry, RegistryState
 from ctr_ferry.registry import credentials, http, push_pull
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.secrets import Secret
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.ssh.forward import SeenError
+from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.target import Limits
 from tasks import pull, push
 
@@ -37,10 +37,10 @@ C = f"sha256:{'c' * 64}"
 PROMPT = b"Password: "  # ctr's, without a newline
 
 
-class Market:
+class RegistryScene:
     """The registry: what it has, one answer a question, the last one for ever; and what it was asked."""
 
-    def __init__(self, *answers: str | Seen | None, login: Login | None = None) -> None:
+    def __init__(self, *answers: str | RegistryState | None, login: Login | None = None) -> None:
         self.answers = list(answers)
         self.asked = 0
         self.login = login
@@ -49,8 +49,8 @@ class Market:
     def find(self, path: str, reference: str) -> Descriptor | None:  # noqa: ARG002
         self.asked += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Seen):
-            raise SeenError(answer, "its words")
+        if isinstance(answer, RegistryState):
+            raise RegistryStateError(answer, "its words")
         return Descriptor(OCI_INDEX if answer == B else OCI_MANIFEST, answer, 5) if answer else None
 
     def read(self, path: str, reference: str) -> bytes:  # noqa: ARG002
@@ -103,18 +103,20 @@ class Host(FakeHost):
         return {name: text for script in self.scripts for name, text in script.steps.items()}
 
 
-Sell = Callable[..., Market]
+Sell = Callable[..., RegistryScene]
 
 
 @pytest.fixture
 def sell(monkeypatch: pytest.MonkeyPatch) -> Sell:
     """The registry answers so; it wanted this login, or there is one that it did not ask for so far."""
 
-    def sell(*answers: str | Seen | None, login: Login | None = None, unasked: Login | None = None) -> Market:
-        market = Market(*answers, login=login)
-        monkeypatch.setattr(push_pull, "Client", lambda *_: market)
+    def sell(
+        *answers: str | RegistryState | None, login: Login | None = None, unasked: Login | None = None
+    ) -> RegistryScene:
+        scene = RegistryScene(*answers, login=login)
+        monkeypatch.setattr(push_pull, "Client", lambda *_: scene)
         monkeypatch.setattr(credentials, "login", lambda _: login or unasked)
-        return market
+        return scene
 
     return sell
 
@@ -147,25 +149,25 @@ def index_host(*, absent: tuple[str, ...] = (OTHER,), **more: Any) -> Host:
 
 class TestPush:
     def test_nothing_is_sent_where_the_registry_has_it(self, sell: Sell) -> None:
-        market, host = sell(A), Host([image(REF, A)])
+        scene, host = sell(A), Host([image(REF, A)])
         assert pushed(host).status is Status.UNCHANGED
         assert "push" not in host.texts
-        assert market.asked == 1
+        assert scene.asked == 1
 
     def test_the_registry_is_asked_before_and_after(self, sell: Sell) -> None:
-        market, host = sell(None, A), Host([image(REF, A)], answers={"push": OK})
+        scene, host = sell(None, A), Host([image(REF, A)], answers={"push": OK})
         result = pushed(host)
         assert (result.status, result.method, result.verified, result.digest) == (Status.CHANGED, "push", "digest", A)
-        assert market.asked == 2
+        assert scene.asked == 2
 
     def test_another_digest_afterwards_is_no_success(self, sell: Sell) -> None:
         sell(None, B)
         with pytest.raises(errors.VerifyFailed) as caught:
             pushed(Host([image(REF, A)], answers={"push": OK}))
-        assert A in caught.value.said and B in caught.value.said
+        assert A in caught.value.detail and B in caught.value.detail
 
-    @pytest.mark.parametrize("why", [Seen.NOT_CHECKED, Seen.DENIED])
-    def test_what_cannot_be_asked_is_unverified_and_said(self, sell: Sell, why: Seen) -> None:
+    @pytest.mark.parametrize("why", [RegistryState.NOT_CHECKED, RegistryState.DENIED])
+    def test_what_cannot_be_asked_is_unverified_and_said(self, sell: Sell, why: RegistryState) -> None:
         sell(why)
         result = pushed(Host([image(REF, A)], answers={"push": OK}), force=True)
         assert (result.status, result.verified) == (Status.CHANGED, "unverified")
@@ -182,7 +184,7 @@ class TestPush:
         host = Host([image(REF, A)], answers={"push": OK}, dry_run=dry_run)
         with pytest.raises(errors.ReferenceExists) as caught:
             pushed(host)
-        assert A in caught.value.said and B in caught.value.said
+        assert A in caught.value.detail and B in caught.value.detail
         assert "--force" in caught.value.hint
         assert "push" not in host.texts
 
@@ -196,20 +198,20 @@ class TestPush:
         assert pushed(Host([image(REF, A)], answers={"push": OK}), force=True).previous_digest is None
 
     @pytest.mark.parametrize(
-        ("seen", "kind"),
-        [(Seen.UNKNOWN_CA, errors.RegistryTls), (Seen.UNRESOLVED, errors.RegistryUnresolved)],
+        ("state", "kind"),
+        [(RegistryState.UNKNOWN_CA, errors.RegistryTls), (RegistryState.UNRESOLVED, errors.RegistryUnresolved)],
     )
     def test_a_registry_that_cannot_be_reached_gets_nothing(
-        self, sell: Sell, seen: Seen, kind: type[errors.FerryError]
+        self, sell: Sell, state: RegistryState, kind: type[errors.FerryError]
     ) -> None:
-        sell(seen)
+        sell(state)
         host = Host([image(REF, A)])
         with pytest.raises(kind):
             pushed(host)
         assert "push" not in host.texts
 
     def test_a_registry_that_fails_by_its_own_word_is_tried_again_a_few_times(self, sell: Sell) -> None:
-        sell(Seen.FAILED, Seen.FAILED, None, A)
+        sell(RegistryState.FAILED, RegistryState.FAILED, None, A)
         busy = Answer(1, b"", "ctr: unexpected response: 503 Service Unavailable\n")
         host = Host([image(REF, A)], answers={"push": busy})
         with pytest.raises(errors.RegistryFailed):
@@ -253,10 +255,10 @@ class TestPush:
         assert "push" not in host.texts
 
     def test_all_platforms_or_nothing_names_what_is_absent(self, sell: Sell) -> None:
-        market = sell(None)
+        scene = sell(None)
         with pytest.raises(errors.PlatformMissing, match="linux/arm64"):
             pushed(index_host(), all_platforms=True)
-        assert market.asked == 0
+        assert scene.asked == 0
 
     def test_a_whole_index_goes_as_it_is_but_from_1_0(self, sell: Sell) -> None:
         sell(None, B)
@@ -265,10 +267,10 @@ class TestPush:
             pushed(index_host(absent=(), version="1.0.3"), all_platforms=True)
 
     def test_1_0_pushes_no_platform_but_its_own(self, sell: Sell) -> None:
-        market = sell(None)
+        scene = sell(None)
         with pytest.raises(errors.MethodUnsupported):
             pushed(index_host(absent=(), version="1.0.3"), platform="linux/arm64")
-        assert market.asked == 0
+        assert scene.asked == 0
 
     def test_a_platform_that_the_image_is_not_for_is_refused(self, sell: Sell) -> None:
         sell(None)
@@ -304,7 +306,7 @@ class TestPush:
             push.parse(**options)
 
 
-class Crew:
+class ScriptedFleet:
     """Several hosts, one after the other."""
 
     def __init__(self, *hosts: Host) -> None:
@@ -347,42 +349,42 @@ class TestSeveralHosts:
         self, sell: Sell, *, options: dict[str, Any], dry_run: bool, there: str | None
     ) -> None:
         sell(there)
-        crew = Crew(*(pusher(digest, dry_run=dry_run) for digest in (A, CHILD, A)))
-        answers = crew.push(**options)
+        scripted_fleet = ScriptedFleet(*(pusher(digest, dry_run=dry_run) for digest in (A, CHILD, A)))
+        answers = scripted_fleet.push(**options)
         exists = there and not options
         assert {type(answer) for answer in answers} == {errors.ReferenceExists if exists else errors.Drift}
         if not exists:
-            assert f"{A} on 0, 2\n{CHILD} on 1" in answers[0].said
-        assert crew.pushed == [False] * 3
-        assert all(host.failed for host in crew)
+            assert f"{A} on 0, 2\n{CHILD} on 1" in answers[0].detail
+        assert scripted_fleet.pushed == [False] * 3
+        assert all(host.failed for host in scripted_fleet)
 
     def test_one_that_cannot_push_keeps_no_other_from_it(self, sell: Sell) -> None:
         sell(None, None, None, A)
-        crew = Crew(Host([]), pusher(), pusher())
-        refused, changed, unchanged = crew.push()
+        scripted_fleet = ScriptedFleet(Host([]), pusher(), pusher())
+        refused, changed, unchanged = scripted_fleet.push()
         assert isinstance(refused, errors.ImageNotFound)
         assert (changed.status, unchanged.status) == (Status.CHANGED, Status.UNCHANGED)
-        assert crew.pushed == [False, True, False]  # once is enough
+        assert scripted_fleet.pushed == [False, True, False]  # once is enough
 
     def test_a_name_that_came_to_be_something_else_since_the_look_stays(self, sell: Sell) -> None:
         sell(None, None, B)
-        crew = Crew(pusher(), pusher())
-        assert {type(answer) for answer in crew.push()} == {errors.ReferenceExists}
-        assert crew.pushed == [False, False]
+        scripted_fleet = ScriptedFleet(pusher(), pusher())
+        assert {type(answer) for answer in scripted_fleet.push()} == {errors.ReferenceExists}
+        assert scripted_fleet.pushed == [False, False]
 
     def test_all_are_verified_once_more_when_all_are_done(self, sell: Sell) -> None:
         sell(None, None, None, A, A, B)  # looks, one push and its check, one that has nothing to do; then it is gone
-        crew = Crew(pusher(), pusher())
-        answers = crew.push()
-        assert crew.pushed == [True, False]
+        scripted_fleet = ScriptedFleet(pusher(), pusher())
+        answers = scripted_fleet.push()
+        assert scripted_fleet.pushed == [True, False]
         assert {type(answer) for answer in answers} == {errors.VerifyFailed}
         assert [answer.result.status for answer in answers] == [Status.CHANGED, Status.UNCHANGED]
-        assert all(A in answer.said and B in answer.said for answer in answers)
+        assert all(A in answer.detail and B in answer.detail for answer in answers)
 
     def test_one_alone_is_asked_about_no_more_than_it_takes(self, sell: Sell) -> None:
-        market = sell(None, A)
-        assert [answer.status for answer in Crew(pusher()).push()] == [Status.CHANGED]
-        assert market.asked == 2
+        scene = sell(None, A)
+        assert [answer.status for answer in ScriptedFleet(pusher()).push()] == [Status.CHANGED]
+        assert scene.asked == 2
 
 
 class TestTheTalk:
@@ -414,12 +416,12 @@ class TestTheTalk:
         assert "--user" not in host.texts["push"]
 
     @pytest.mark.parametrize(
-        "said",
+        "detail",
         ["401 Unauthorized", "insufficient_scope: authorization failed", "429 Too Many Requests: toomanyrequests"],
     )
-    def test_what_it_tells_nobody_it_may_tell_a_login(self, sell: Sell, said: str) -> None:
+    def test_what_it_tells_nobody_it_may_tell_a_login(self, sell: Sell, detail: str) -> None:
         sell(None, A, unasked=self.ANN)
-        answers = [Answer(1, b"", f"ctr: unexpected status: {said}\n"), OK]
+        answers = [Answer(1, b"", f"ctr: unexpected status: {detail}\n"), OK]
         host = Host([image(REF, A)], answers={"push": lambda _: answers.pop(0)})
         pushed(host)
         assert host.pauses == []
@@ -495,10 +497,10 @@ class TestTheTalk:
      b'{"config": {"digest": "x", "size": "' + b"9" * MIB + b'"}}', b"9" * MIB, b"\xff" * MIB],
 )  # fmt: skip
 def test_a_manifest_that_is_none_weighs_nothing(sell: Sell, manifest: bytes) -> None:
-    market, host = sell(A), Host([])
-    market.manifest = manifest
-    carrier = push_pull.Carrier(host, host.facts(["k8s.io"]), Reference.parse(REF))  # type: ignore[arg-type]
-    assert carrier._contents(None) is None
+    scene, host = sell(A), Host([])
+    scene.manifest = manifest
+    transfer = push_pull.RegistryTransfer(host, host.facts(["k8s.io"]), Reference.parse(REF))  # type: ignore[arg-type]
+    assert transfer._contents(None) is None
 
 
 def here(*images: Any, check: str = "complete (3/3)", **more: Any) -> dict[str, Answer]:
@@ -714,12 +716,12 @@ class TestPull:
         sell(B)  # an index, which 1.2 cannot name
         with pytest.raises(errors.MethodUnsupported):
             pulled(Host([image(REF, A)], version="1.2.6"), force=True)
-        sell(Seen.NOT_CHECKED)
+        sell(RegistryState.NOT_CHECKED)
         with pytest.raises(errors.MethodUnsupported):
             pulled(Host([image(REF, A)]), force=True)
 
     def test_unasked_it_is_pulled_and_unverified(self, sell: Sell) -> None:
-        sell(Seen.NOT_CHECKED)
+        sell(RegistryState.NOT_CHECKED)
         result = pulled(Host([], answers=here(image(REF, A))))
         assert (result.status, result.verified, result.digest) == (Status.CHANGED, "unverified", A)
 
@@ -736,7 +738,7 @@ class TestPull:
             pulled(Host([], version="1.0.3"), platform="linux/arm64")
 
     def test_it_is_refused_to_move_what_is_not_known(self, sell: Sell) -> None:
-        sell(Seen.NOT_CHECKED)
+        sell(RegistryState.NOT_CHECKED)
         with pytest.raises(errors.MethodUnsupported, match="cannot be moved"):
             pulled(Host([image(REF, B)]), digest=A, force=True)
 

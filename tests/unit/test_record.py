@@ -18,7 +18,7 @@ import pytest
 from ctr_ferry import errors
 from ctr_ferry.report.live import Quiet
 from ctr_ferry.report.outcome import Outcome, Status
-from ctr_ferry.report.record import Kept, Record, Run, Runs, _started, log_name, new_run_id, prune
+from ctr_ferry.report.record import Record, RecordingObserver, Run, Runs, _started, log_name, new_run_id, prune
 from ctr_ferry.secrets import Secret
 from ctr_ferry.ssh.exchange import Transcript
 from tasks.runs import runs as runs_command
@@ -63,7 +63,7 @@ def book(tmp_path: Path) -> Book:
     return Book(tmp_path / "runs")
 
 
-def said(text: str = "0: ctr images ls", **changes: Any) -> Transcript:
+def detail(text: str = "0: ctr images ls", **changes: Any) -> Transcript:
     return replace(Transcript(text, 0, 0.25, b"out\n", b""), **changes)
 
 
@@ -117,8 +117,8 @@ def test_only_its_owner_reads_a_record(book: Book) -> None:
 
 def test_a_log_has_each_remote_command_with_what_it_said(book: Book) -> None:
     record = book.record()
-    record.exchange("a", said(stderr=b"level=warning\n"))
-    record.exchange("a", said("1: false", exit=None, stdout=b"\xff\x1b[2J\x00tab\t"))
+    record.exchange("a", detail(stderr=b"level=warning\n"))
+    record.exchange("a", detail("1: false", exit=None, stdout=b"\xff\x1b[2J\x00tab\t"))
     log = (book.root / ID / "a.log").read_text()
     assert log.index("ctr images ls") < log.index("false")
     assert "exit 0  0.250 s" in log and "exit ?" in log
@@ -127,7 +127,7 @@ def test_a_log_has_each_remote_command_with_what_it_said(book: Book) -> None:
 
 
 def test_a_log_keeps_the_beginning_of_what_is_endless(book: Book) -> None:
-    book.record().exchange("a", said(stdout=b"y\n" * (1 << 20)))
+    book.record().exchange("a", detail(stdout=b"y\n" * (1 << 20)))
     file = book.root / ID / "a.log"
     assert file.stat().st_size < 1 << 20
     assert "bytes more" in file.read_text()
@@ -135,7 +135,7 @@ def test_a_log_keeps_the_beginning_of_what_is_endless(book: Book) -> None:
 
 @pytest.mark.parametrize("host", ["../../x", "a/b", "user@[::1]:22", "ünïcode", "a b\n", ".."])
 def test_a_hosts_log_stays_in_its_runs_folder(book: Book, host: str) -> None:
-    book.record().exchange(host, said())
+    book.record().exchange(host, detail())
     (log,) = (book.root / ID).glob("*.log")
     assert log.name == f"{log_name(host)}.log"
     assert sorted(path.name for path in book.root.iterdir()) == [ID]
@@ -162,7 +162,7 @@ def test_what_a_person_read_of_an_outcome_is_kept(book: Book) -> None:
 def test_a_fleet_commands_host_is_written_down_as_soon_as_it_is_done(book: Book) -> None:
     record = book.record()
     record.command("remove", {}, dry_run=False)
-    Kept(Quiet(), record).done("a", 1.0, Did())
+    RecordingObserver(Quiet(), record).done("a", 1.0, Did())
     assert [o["host"] for o in book.read()["commands"][0]["outcomes"]] == ["a"]
 
 
@@ -194,7 +194,7 @@ def test_a_record_that_cannot_be_written_is_said_once(book: Book) -> None:
     record = book.record()
     record.command("retag", {}, dry_run=False)
     record.outcome(Outcome.of("a", 1.0, Did()))
-    record.exchange("a", said())
+    record.exchange("a", detail())
     record.end(0)
     (complaint,) = book.complaints
     assert str(book.root) in complaint

@@ -18,13 +18,13 @@ import pytest
 
 from ctr_ferry.errors import ConnectionLost
 from ctr_ferry.oci.descriptor import OCI_INDEX
-from ctr_ferry.oci.registry import Challenge, Login, Registry, Seen
+from ctr_ferry.oci.registry import Challenge, Login, Registry, RegistryState
 from ctr_ferry.registry import client, curl
 from ctr_ferry.registry.client import Client
 from ctr_ferry.registry.http import Reply
 from ctr_ferry.secrets import Secret
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.ssh.forward import SeenError
+from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.target import Target
 
@@ -46,7 +46,7 @@ class World:
         self.asked: list[Request] = []
         self.scripts: list[str] = []
         self.typed: list[str] = []
-        self.errand: Callable[[str], Answer] = lambda _: Answer(127, b"", "")
+        self.curl: Callable[[str], Answer] = lambda _: Answer(127, b"", "")
         self._open: list[socket.socket] = []
         transport = SimpleNamespace(
             get_log_channel=lambda: "x", set_log_channel=lambda _: None, open_channel=self._connect
@@ -95,7 +95,7 @@ class World:
     def _ask(self, script: Script, **_: object) -> dict[str, Answer]:
         (text,) = script.steps.values()
         self.scripts.append(text)
-        return {"ask": self.errand(text)}
+        return {"ask": self.curl(text)}
 
     @contextlib.contextmanager
     def _terminal(self, limit: int) -> Iterator[Any]:  # noqa: ARG002
@@ -205,7 +205,7 @@ def test_what_a_token_for_nobody_is_refused_a_login_may_be_told(world: Make, sta
 
     client = world(serve).client(ANN)
     if status.startswith("401"):  # without a challenge nobody knows what it wants
-        with pytest.raises(SeenError):
+        with pytest.raises(RegistryStateError):
             client.find("a", "1")
     else:
         assert client.find("a", "1")
@@ -236,19 +236,19 @@ def test_of_two_ways_to_log_in_a_token_comes_first(world: Make, *, together: boo
 
 def test_without_a_login_a_token_for_nobody_is_tried(world: Make) -> None:
     made = world(token_service)
-    with pytest.raises(SeenError) as caught:
+    with pytest.raises(RegistryStateError) as caught:
         made.client().find("a", "1")
-    assert caught.value.seen is Seen.UNAUTHORIZED
+    assert caught.value.state is RegistryState.UNAUTHORIZED
     assert made.asked[-1][2]["authorization"] == "Bearer anonymous"
 
 
 def test_a_token_service_that_refuses_the_login_is_told(world: Make) -> None:
     made = world(lambda request: token_service(request, right="Basic other"))
-    with pytest.raises(SeenError) as caught:
+    with pytest.raises(RegistryStateError) as caught:
         made.client(ANN).find("a", "1")
-    assert caught.value.seen is Seen.UNAUTHORIZED
-    assert "token service http://t.example:5001/token" in caught.value.said
-    assert "s3cret" not in caught.value.said
+    assert caught.value.state is RegistryState.UNAUTHORIZED
+    assert "token service http://t.example:5001/token" in caught.value.detail
+    assert "s3cret" not in caught.value.detail
 
 
 def test_a_login_inside_tls_never_goes_to_a_token_service_without(world: Make) -> None:
@@ -260,25 +260,25 @@ def test_a_login_inside_tls_never_goes_to_a_token_service_without(world: Make) -
 
 
 @pytest.mark.parametrize(
-    ("answer", "seen"),
+    ("answer", "state"),
     [
-        (reply("403 Forbidden"), Seen.DENIED),
-        (reply("503 Service Unavailable"), Seen.FAILED),
-        (reply("429 Too Many Requests"), Seen.FAILED),
-        (reply("400 Bad Request"), Seen.WANTS_TLS),
-        (reply("418 Teapot"), Seen.NO_REGISTRY),
-        (reply("401 Unauthorized", 'WWW-Authenticate: Basic realm="r"'), Seen.UNAUTHORIZED),
-        ("SSH-2.0-OpenSSH\r\n", Seen.NO_REGISTRY),
-        ("", Seen.NO_ANSWER),
+        (reply("403 Forbidden"), RegistryState.DENIED),
+        (reply("503 Service Unavailable"), RegistryState.FAILED),
+        (reply("429 Too Many Requests"), RegistryState.FAILED),
+        (reply("400 Bad Request"), RegistryState.WANTS_TLS),
+        (reply("418 Teapot"), RegistryState.NO_REGISTRY),
+        (reply("401 Unauthorized", 'WWW-Authenticate: Basic realm="r"'), RegistryState.UNAUTHORIZED),
+        ("SSH-2.0-OpenSSH\r\n", RegistryState.NO_REGISTRY),
+        ("", RegistryState.NO_ANSWER),
     ],
 )
-def test_other_answers_are_told_apart(world: Make, answer: str, seen: Seen) -> None:
+def test_other_answers_are_told_apart(world: Make, answer: str, state: RegistryState) -> None:
     made = world(lambda _: answer)
     made.host.transport.open_channel, plain = None, made.host.transport.open_channel
     made.host.transport.open_channel = lambda *a, **k: _ending(plain(*a, **k), answer)
-    with pytest.raises(SeenError) as caught:
+    with pytest.raises(RegistryStateError) as caught:
         made.client(ANN).find("a", "1")
-    assert caught.value.seen is seen
+    assert caught.value.state is state
 
 
 def _ending(channel: socket.socket, answer: str) -> Any:
@@ -310,10 +310,10 @@ def test_a_token_that_is_none_is_refused(world: Make, token: str) -> None:
         return reply("401 Unauthorized", 'WWW-Authenticate: Bearer realm="http://t.example:5001/token",service="r"')
 
     made = world(serve)
-    with pytest.raises(SeenError) as caught:
+    with pytest.raises(RegistryStateError) as caught:
         made.client(ANN).find("a", "1")
-    assert caught.value.seen is Seen.FAILED
-    assert "malformed token" in caught.value.said
+    assert caught.value.state is RegistryState.FAILED
+    assert "malformed token" in caught.value.detail
 
 
 def test_what_curl_is_typed_is_one_word_of_its_configuration() -> None:
@@ -328,10 +328,10 @@ def test_a_way_to_nowhere_is_told(world: Make, place: str) -> None:
         return reply("401 Unauthorized", f'WWW-Authenticate: Bearer realm="{place}"')
 
     for serve in (lambda _: reply("302 Found", f"Location: {place}"), service):
-        with pytest.raises(SeenError) as caught:
+        with pytest.raises(RegistryStateError) as caught:
             world(serve).client(ANN).find("a", "1")
-        assert caught.value.seen is Seen.NO_REGISTRY
-        assert "it sends to" in caught.value.said
+        assert caught.value.state is RegistryState.NO_REGISTRY
+        assert "it sends to" in caught.value.detail
 
 
 @pytest.mark.parametrize(("place", "kept"), [("https://r.example/b", True), ("http://r.example/b", False)])
@@ -359,9 +359,9 @@ def test_a_host_that_is_lost_is_no_registry_that_does_not_answer(world: Make) ->
 
 def test_redirects_end(world: Make) -> None:
     made = world(lambda _: reply("302 Found", "Location: /again"))
-    with pytest.raises(SeenError) as caught:
+    with pytest.raises(RegistryStateError) as caught:
         made.client().find("a", "1")
-    assert caught.value.seen is Seen.NO_REGISTRY
+    assert caught.value.state is RegistryState.NO_REGISTRY
     assert len(made.asked) < 10
 
 
@@ -374,9 +374,9 @@ def test_a_proxy_gets_the_whole_address(world: Make) -> None:
 
 def test_a_proxy_that_refuses_a_tunnel_is_told(world: Make) -> None:
     made = world(lambda _: reply("403 Forbidden"), proxy="http://p.example:3128")
-    with pytest.raises(SeenError) as caught:
+    with pytest.raises(RegistryStateError) as caught:
         made.client(registry=Registry("r.example")).find("a", "1")
-    assert "the proxy says 403" in caught.value.said
+    assert "the proxy says 403" in caught.value.detail
     assert made.asked[0][:2] == ("CONNECT", "r.example:443")
 
 
@@ -408,7 +408,7 @@ class TestAHostThatForwardsNothing:
     def test_asks_by_itself_and_is_typed_the_login(self, world: Make) -> None:
         made = world(lambda _: FOUND, forwards=False)
         answers = [b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=r\r\n\r\n", FOUND.encode()]
-        made.errand = lambda _: Answer(0, b"curl\n" + answers.pop(0), "")
+        made.curl = lambda _: Answer(0, b"curl\n" + answers.pop(0), "")
         assert made.client(ANN).find("a", "1")
         assert made.typed == [curl.typed(BASIC)]
         first, second = made.scripts
@@ -417,30 +417,31 @@ class TestAHostThatForwardsNothing:
         assert not any("s3cret" in text or BASIC in text for text in made.scripts)
 
     def test_without_a_tool_is_not_checked(self, world: Make) -> None:
-        with pytest.raises(SeenError) as caught:
+        with pytest.raises(RegistryStateError) as caught:
             world(lambda _: FOUND, forwards=False).client().find("a", "1")
-        assert caught.value.seen is Seen.NOT_CHECKED
+        assert caught.value.state is RegistryState.NOT_CHECKED
 
 
 @pytest.mark.parametrize(
-    ("answer", "seen"),
+    ("answer", "state"),
     [
-        (Answer(6, b"curl\n", "curl: (6) Could not resolve host: r"), Seen.UNRESOLVED),
-        (Answer(7, b"curl\n", "curl: (7) Failed to connect to r port 5000"), Seen.REFUSED),
-        (Answer(28, b"curl\n", "curl: (28) Connection timed out"), Seen.NO_ANSWER),
-        (Answer(60, b"curl\n", "curl: (60) SSL certificate problem: certificate has expired\nMore"), Seen.EXPIRED),
+        (Answer(6, b"curl\n", "curl: (6) Could not resolve host: r"), RegistryState.UNRESOLVED),
+        (Answer(7, b"curl\n", "curl: (7) Failed to connect to r port 5000"), RegistryState.REFUSED),
+        (Answer(28, b"curl\n", "curl: (28) Connection timed out"), RegistryState.NO_ANSWER),
+        (Answer(60, b"curl\n", "curl: (60) SSL certificate problem: certificate has expired\nMore"),
+         RegistryState.EXPIRED),
         (Answer(60, b"curl\n", "curl: (60) SSL certificate problem: unable to get local issuer certificate"),
-         Seen.UNKNOWN_CA),
+         RegistryState.UNKNOWN_CA),
         (Answer(60, b"curl\n", "curl: (60) SSL: no alternative certificate subject name matches target"),
-         Seen.WRONG_NAME),
-        (Answer(35, b"curl\n", "curl: (35) error:0A00010B:SSL routines::wrong version number"), Seen.NO_TLS),
-        (Answer(127, b"", ""), Seen.NOT_CHECKED),
-        (Answer(4, b"wget\n", "wget: unable to resolve host address 'r'"), Seen.UNRESOLVED),
-        (Answer(5, b"wget\n", "ERROR: The certificate of 'r' is not trusted."), Seen.UNKNOWN_CA),
+         RegistryState.WRONG_NAME),
+        (Answer(35, b"curl\n", "curl: (35) error:0A00010B:SSL routines::wrong version number"), RegistryState.NO_TLS),
+        (Answer(127, b"", ""), RegistryState.NOT_CHECKED),
+        (Answer(4, b"wget\n", "wget: unable to resolve host address 'r'"), RegistryState.UNRESOLVED),
+        (Answer(5, b"wget\n", "ERROR: The certificate of 'r' is not trusted."), RegistryState.UNKNOWN_CA),
     ],
 )  # fmt: skip
-def test_a_tools_failure_is_understood(answer: Answer, seen: Seen) -> None:
-    assert curl.read(answer) is seen
+def test_a_tools_failure_is_understood(answer: Answer, state: RegistryState) -> None:
+    assert curl.read(answer) is state
 
 
 def test_what_a_tool_fetched_is_read() -> None:

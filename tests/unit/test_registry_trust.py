@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from test_registry_client import ANN, BASIC, DIGEST, FOUND, Request, World, reply
 
-from ctr_ferry.oci.registry import Registry, Seen
+from ctr_ferry.oci.registry import Registry, RegistryState
 from ctr_ferry.registry import http
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.ssh.forward import SeenError
+from ctr_ferry.ssh.forward import RegistryStateError
 from lab.certificates import Authority
 
 WANTS_BASIC = reply("401 Unauthorized", 'WWW-Authenticate: Basic realm="r"')
@@ -112,10 +112,10 @@ def test_a_login_never_goes_where_only_the_host_vouches(
     world: Make, trust: Trust, *, ca_file: bool, serve: Callable[[Request], str], signed: dict[str, str]
 ) -> None:
     made = world(serve, **signed)
-    with pytest.raises(SeenError) as caught:
+    with pytest.raises(RegistryStateError) as caught:
         made.client(ANN, described(trust, ca_file=ca_file)).find("a", "1")
-    assert caught.value.seen is Seen.UNKNOWN_CA
-    assert "the host's own CAs do not count" in caught.value.said
+    assert caught.value.state is RegistryState.UNKNOWN_CA
+    assert "the host's own CAs do not count" in caught.value.detail
     assert made.logins == []
 
 
@@ -124,7 +124,7 @@ def test_a_bundle_that_can_be_read_in_part_counts_for_no_login_either(world: Mak
     made._trust = replace(
         trust, bundle=trust.bundle + b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     )
-    with pytest.raises(SeenError):
+    with pytest.raises(RegistryStateError):
         made.client(ANN, described(trust, ca_file=True)).find("a", "1")
     assert made.logins == []
 
@@ -165,7 +165,7 @@ def test_a_connection_that_the_host_vouched_for_is_not_used_again_for_a_login(wo
     client = made.client(ANN, described(trust, ca_file=True))
     with client.connected():
         assert client.find("a", "1")
-        with pytest.raises(SeenError):
+        with pytest.raises(RegistryStateError):
             client.find("a", "2")
     assert made.logins == []
 
@@ -174,7 +174,7 @@ class TestAHostThatAsksByItself:
     def test_believes_nobody_but_us_where_a_login_goes_along(self, trust: Trust) -> None:
         made = World(lambda _: "", forwards=False)
         answers = [*[WANTS_BASIC] * 2, FOUND]
-        made.errand = lambda _: Answer(0, b"curl\n" + answers.pop(0).encode(), "")
+        made.curl = lambda _: Answer(0, b"curl\n" + answers.pop(0).encode(), "")
         assert made.client(ANN, described(trust, ca_file=True)).find("a", "1")
         first, again, last = made.scripts
         assert "ca-certificates.crt" in first and "--capath" not in first
@@ -189,6 +189,6 @@ class TestAHostThatAsksByItself:
         monkeypatch.setattr(http, "_of_this_machine", lambda: b"our bundle")
         made = World(lambda _: "", forwards=False)
         answers = [*[WANTS_BASIC] * 2, FOUND]
-        made.errand = lambda _: Answer(0, b"curl\n" + answers.pop(0).encode(), "")
+        made.curl = lambda _: Answer(0, b"curl\n" + answers.pop(0).encode(), "")
         assert made.client(ANN, described(trust, ca_file=False)).find("a", "1")
         assert "our bundle" not in made.scripts[0] and "our bundle" in made.scripts[-1]

@@ -212,7 +212,7 @@ class TestContainers:
         host = FakeHost([image(TWO)], containers="c1 gone/app:1 r\n", snapshots=f"c1 {LAYERS} Active\n", content=LABELS)
         with pytest.raises(errors.InUse) as caught:
             run(host, ref=[TWO])
-        assert "container c1" in caught.value.said
+        assert "container c1" in caught.value.detail
 
     def test_keep_it_by_their_snapshot_where_their_name_points_elsewhere(self) -> None:
         host = FakeHost(
@@ -263,7 +263,7 @@ class TestWhatTheHostSaysAfterwards:
         host = FakeHost([image(ONE)], answers={"remove": taken})
         with pytest.raises(errors.InUse) as caught:
             run(host, ref=[ONE])
-        assert "c9" in caught.value.said
+        assert "c9" in caught.value.detail
 
 
 class TestTheScript:
@@ -392,51 +392,53 @@ def command(fleet: FakeFleet, **options: Any) -> dict[str, Any]:
 class TestAsking:
     @pytest.mark.parametrize("options", [{"ref": [ONE]}, {"match": "*"}])
     def test_nobody_is_there_so_nothing_is_removed_without_yes(self, options: dict[str, Any]) -> None:
-        crew = fleet()
+        scripted_fleet = fleet()
         with pytest.raises(errors.UsageError) as caught:
-            command(crew, **options)
-        assert f"{ONE} on a, b" in caught.value.said
+            command(scripted_fleet, **options)
+        assert f"{ONE} on a, b" in caught.value.detail
         assert "--yes" in caught.value.hint
-        assert all(len(host.images) == 2 and host.failed for host in crew)
-        assert {type(answer) for answer in crew.answers.values()} == {errors.NotStarted}
+        assert all(len(host.images) == 2 and host.failed for host in scripted_fleet)
+        assert {type(answer) for answer in scripted_fleet.answers.values()} == {errors.NotStarted}
 
     def test_one_name_of_one_host_at_a_terminal_is_meant(self) -> None:
-        crew = FakeFleet({"a": FakeHost([image(ONE)], name="a"), "b": FakeHost([], name="b")}, at_terminal=True)
-        answers = command(crew, ref=[ONE])
+        scripted_fleet = FakeFleet(
+            {"a": FakeHost([image(ONE)], name="a"), "b": FakeHost([], name="b")}, at_terminal=True
+        )
+        answers = command(scripted_fleet, ref=[ONE])
         assert [answer.status for answer in answers.values()] == [Status.CHANGED, Status.UNCHANGED]
-        assert not crew.asked
+        assert not scripted_fleet.asked
 
     @pytest.mark.parametrize(("hosts", "options"), [("ab", {"ref": [ONE]}), ("a", {"match": "*app*"})])
     def test_one_name_of_several_hosts_or_by_a_glob_is_asked_about(self, hosts: str, options: dict[str, Any]) -> None:
-        crew = FakeFleet({n: FakeHost([image(ONE)], name=n) for n in hosts}, at_terminal=True, answer=True)
-        command(crew, **options)
-        (question,) = crew.asked
+        scripted_fleet = FakeFleet({n: FakeHost([image(ONE)], name=n) for n in hosts}, at_terminal=True, answer=True)
+        command(scripted_fleet, **options)
+        (question,) = scripted_fleet.asked
         assert f"Remove 1 name from {', '.join(hosts)}?" in question and ONE in question
 
     @pytest.mark.parametrize("answer", [True, False])
     def test_several_names_at_a_terminal_are_asked_about_once(self, answer: bool) -> None:
-        crew = fleet(at_terminal=True, answer=answer)
+        scripted_fleet = fleet(at_terminal=True, answer=answer)
         if answer:
-            command(crew, match="*")
+            command(scripted_fleet, match="*")
         else:
             with pytest.raises(errors.UsageError):
-                command(crew, match="*")
-        (question,) = crew.asked
+                command(scripted_fleet, match="*")
+        (question,) = scripted_fleet.asked
         assert "Remove 2 names from a, b?" in question and f"{TWO} on a, b" in question
-        assert {len(host.images) for host in crew} == {0 if answer else 2}
+        assert {len(host.images) for host in scripted_fleet} == {0 if answer else 2}
 
     def test_yes_asks_nothing(self) -> None:
-        crew = fleet(at_terminal=True)
-        assert {a.status for a in command(crew, match="*", yes=True).values()} == {Status.CHANGED}
-        assert not crew.asked
+        scripted_fleet = fleet(at_terminal=True)
+        assert {a.status for a in command(scripted_fleet, match="*", yes=True).values()} == {Status.CHANGED}
+        assert not scripted_fleet.asked
 
     def test_where_nothing_goes_nothing_is_asked(self) -> None:
-        crew = fleet()
-        assert {a.status for a in command(crew, ref=["x/y:1"]).values()} == {Status.UNCHANGED}
+        scripted_fleet = fleet()
+        assert {a.status for a in command(scripted_fleet, ref=["x/y:1"]).values()} == {Status.UNCHANGED}
 
     def test_a_host_that_failed_at_the_first_look_stays_failed(self) -> None:
-        crew = fleet()
-        crew.hosts["a"].answers = {"containers": Answer(1, b"", "ctr: boom")}
-        answers = command(crew, ref=[ONE], yes=True)
+        scripted_fleet = fleet()
+        scripted_fleet.hosts["a"].answers = {"containers": Answer(1, b"", "ctr: boom")}
+        answers = command(scripted_fleet, ref=[ONE], yes=True)
         assert isinstance(answers["a"], errors.CommandFailed)
         assert answers["b"].status is Status.CHANGED

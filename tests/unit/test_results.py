@@ -22,7 +22,7 @@ from ctr_ferry.ctr.health import Finding, Health
 from ctr_ferry.images.mappings import Pair, read_map, refuse_same
 from ctr_ferry.report import render
 from ctr_ferry.report.outcome import Outcome, Result, Status, Table, as_dry_run, exit_code
-from ctr_ferry.run.command import CommonOptions, Kind, at_desk, per_host
+from ctr_ferry.run.command import CommonOptions, Kind, on_control_machine, per_host
 from ctr_ferry.secrets import Secret
 from tasks.doctor import DoctorResult
 
@@ -50,7 +50,7 @@ def test_all_wrong_lines_of_a_map_are_told_at_once(tmp_path: Path) -> None:
     file = a_map(tmp_path, text)
     with pytest.raises(errors.UsageError, match="5 wrong lines") as wrong:
         read_map(file)
-    assert [line.split(": ")[0] for line in wrong.value.said.splitlines()] == [f"{file}:{n}" for n in (2, 3, 4, 5, 7)]
+    assert [line.split(": ")[0] for line in wrong.value.detail.splitlines()] == [f"{file}:{n}" for n in (2, 3, 4, 5, 7)]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_all_wrong_lines_of_a_map_are_told_at_once(tmp_path: Path) -> None:
 def test_a_destination_of_a_map_is_no_source_of_another_line(tmp_path: Path, text: str, name: str) -> None:
     with pytest.raises(errors.UsageError) as refused:
         read_map(a_map(tmp_path, text))
-    assert f"{name} is a source and a destination" in refused.value.said
+    assert f"{name} is a source and a destination" in refused.value.detail
     assert read_map(a_map(tmp_path, text), apart=True)  # another namespace, or another host
 
 
@@ -135,7 +135,9 @@ def test_options_are_taken_by_their_names() -> None:
 
 def test_every_option_has_a_help_text_and_the_common_ones_are_on_every_command() -> None:
     for name, args in ARGUMENTS.items():
-        hosts = set() if getattr(fabfile, name).kind is Kind.DESK else {"dry_run", "serial", "limit_failures"}
+        hosts = (
+            set() if getattr(fabfile, name).kind is Kind.CONTROL_MACHINE else {"dry_run", "serial", "limit_failures"}
+        )
         assert {"json"} | hosts <= {a.attr_name or a.name for a in args}
         assert all(a.help for a in args)
         assert getattr(fabfile, name).__doc__
@@ -170,7 +172,7 @@ def test_an_option_whose_value_is_empty_is_refused_rather_than_taken_for_none(
 
 def test_each_command_says_whether_it_only_looks() -> None:
     commands = {name: getattr(fabfile, name) for name in fabfile.__all__ if name != "doctor"}
-    on_hosts = {name: command for name, command in commands.items() if command.kind is not Kind.DESK}
+    on_hosts = {name: command for name, command in commands.items() if command.kind is not Kind.CONTROL_MACHINE}
     assert {name for name, command in on_hosts.items() if command.looks(None)} == {
         "check",
         "find",
@@ -204,8 +206,8 @@ def test_a_limit_of_failures_that_is_neither_number_nor_share_is_refused(text: s
 
 
 def test_a_command_at_the_desk_has_no_options_about_hosts() -> None:
-    @at_desk(lambda: None, help={})
-    def nothing(desk: object, request: object) -> None:
+    @on_control_machine(lambda: None, help={})
+    def nothing(control_machine: object, request: object) -> None:
         """Does nothing."""
 
     names = {argument.attr_name or argument.name for argument in nothing.get_arguments()}
@@ -222,7 +224,7 @@ class Did:
         return [f"did [bold]{self.status}[/bold]"]
 
 
-FAILED = errors.ImageNotFound("no image a", said="ctr: not found\nmore", hint="look")
+FAILED = errors.ImageNotFound("no image a", detail="ctr: not found\nmore", hint="look")
 OUTCOMES = [
     Outcome.of("one", 0.25, Did(Status.CHANGED)),
     Outcome.of("two", 1.0, Did(Status.UNCHANGED)),
@@ -330,7 +332,7 @@ def test_json_is_one_document_with_every_command_and_host(capsys: pytest.Capture
 
 
 def test_an_error_before_any_host_is_on_stderr_and_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:
-    error = errors.UnknownHost("no such host", said="a\nb", hint="try another")
+    error = errors.UnknownHost("no such host", detail="a\nb", hint="try another")
     render.failure(error, as_json=False)
     out, err = capsys.readouterr()
     assert out == ""

@@ -164,7 +164,7 @@ def test_a_name_that_another_run_gave_as_well_exists(method: str) -> None:
     host = FakeHost([image(OLD)], answers={"verify": table(image(NEW, B))})
     with pytest.raises(errors.ReferenceExists, match="another digest") as failed:
         retag(host, method=method)
-    assert A in failed.value.said and B in failed.value.said
+    assert A in failed.value.detail and B in failed.value.detail
 
 
 def test_a_name_that_somebody_else_moved_as_well_is_told_apart() -> None:
@@ -208,7 +208,7 @@ def test_a_name_that_somebody_gave_meanwhile_to_another_image_exists() -> None:
     host = FakeHost([image(OLD)], answers=dict(answers))
     with pytest.raises(errors.ReferenceExists) as exists:
         retag(host)
-    assert A in exists.value.said and B in exists.value.said
+    assert A in exists.value.detail and B in exists.value.detail
     assert host.removed == []
 
 
@@ -386,7 +386,7 @@ def test_what_is_not_all_there_is_not_named_in_another_namespace(dry_run: bool, 
     host = FakeHost([], blobs=WHOLE_INDEX, absent=[absent], elsewhere={"default": [index]}, dry_run=dry_run)
     with pytest.raises(errors.ContentMissing) as missing:
         retag(host, method=method, **CROSSING)
-    assert absent in missing.value.said
+    assert absent in missing.value.detail
     assert host.changes == []
 
 
@@ -458,7 +458,7 @@ def test_a_platform_that_is_not_there_is_named_with_those_that_are() -> None:
     host = FakeHost([image(OLD, A, media_type=OCI_INDEX)], version="1.2.6", blobs={A: INDEX, CHILD: MANIFEST})
     with pytest.raises(errors.PlatformMissing) as missing:
         retag(host, platform="linux/arm64")
-    assert "linux/amd64" in missing.value.said and host.changes == []
+    assert "linux/amd64" in missing.value.detail and host.changes == []
 
 
 def test_an_image_without_its_manifest_is_not_named_again_by_index() -> None:

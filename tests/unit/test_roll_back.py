@@ -237,8 +237,8 @@ def test_a_name_that_somebody_else_gives_right_before_us_stays_theirs(
     host = Host(tmp_path, "2.1.9")
     host.has(**{OLD: A})
     answers = host.act(asked(method), CUT=verb, CUT_AT="before", OTHER=f"{NEW} {theirs} -", UNCUT="1")
-    said = answers["name-0"]
-    assert said.exit == TAKEN or f'"{NEW}": already exists' in said.stderr
+    detail = answers["name-0"]
+    assert detail.exit == TAKEN or f'"{NEW}": already exists' in detail.stderr
     assert numbers(answers["kept"]) == frozenset()
     assert host.names == {OLD: A, NEW: theirs}
 

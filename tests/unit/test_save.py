@@ -87,7 +87,7 @@ class TestThePlan:
         for image in (SINGLE, MULTI):
             with pytest.raises(errors.ContentMissing) as caught:
                 planned(image, absent=[absent])
-            assert digest(absent) in caught.value.said
+            assert digest(absent) in caught.value.detail
 
     def test_is_refused_for_all_platforms_where_one_is_not_there(self) -> None:
         with pytest.raises(errors.ContentMissing):
@@ -163,8 +163,8 @@ class TestTheArchive:
         victim, folder = tmp_path / "victim", tmp_path / "shared"
         victim.write_text("precious")
         folder.mkdir()
-        for planted in ("a.tar.part", "a.tar.sha256.part", "a.tar.0123456789abcdef.part"):
-            (folder / planted).symlink_to(victim)
+        for prepared in ("a.tar.part", "a.tar.sha256.part", "a.tar.0123456789abcdef.part"):
+            (folder / prepared).symlink_to(victim)
         with pytest.raises(CannotWrite, match="control machine"):
             write(planned(SINGLE), folder / "a.tar")
         monkeypatch.undo()
@@ -183,12 +183,12 @@ class TestTheArchive:
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
     def test_another_users_file_keeps_nobody_from_it(self, tmp_path: Path) -> None:
-        planted = tmp_path / "a.tar.0123456789abcdef.part"
-        with planted.open("wb") as opened:
-            os.chown(planted, 65534, 65534)
+        prepared = tmp_path / "a.tar.0123456789abcdef.part"
+        with prepared.open("wb") as opened:
+            os.chown(prepared, 65534, 65534)
             fcntl.flock(opened, fcntl.LOCK_EX)
             write(planned(SINGLE), tmp_path / "a.tar")
-        assert planted.exists()
+        assert prepared.exists()
 
     def test_is_on_the_disk_before_it_has_its_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[str] = []
@@ -211,7 +211,7 @@ class TestTheArchive:
     def test_that_cannot_be_written_is_told_as_such(self, tmp_path: Path) -> None:
         with pytest.raises(CannotWrite, match="control machine") as caught:
             write(planned(SINGLE), tmp_path / "none" / "deeper" / "a.tar")
-        assert caught.value.said == "No such file or directory"
+        assert caught.value.detail == "No such file or directory"
 
     @pytest.mark.parametrize("limit", [100, 5000, 9000])
     def test_that_finds_no_more_room_is_told_as_such_and_leaves_nothing(self, tmp_path: Path, limit: int) -> None:

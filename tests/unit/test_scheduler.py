@@ -56,7 +56,7 @@ class Machine:
 
 
 @dataclass
-class Seen:
+class RegistryState:
     """Watches."""
 
     begun: list[str] = field(default_factory=list)
@@ -79,12 +79,12 @@ class Seen:
         self.ended[host] = answer
 
 
-class Crew:
+class ScriptedFleet:
     """A fleet of machines a, b, c…"""
 
     def __init__(self, count: int, workers: int = 32) -> None:
         self.machines = {name: Machine(name) for name in "abcdefghijklmnopqrstuvwxyz"[:count]}
-        self.seen = Seen()
+        self.seen = RegistryState()
         self.fleet = Fleet(cast(dict[str, Host], self.machines), workers, cast(Any, self.seen))
 
     def each(
@@ -126,14 +126,14 @@ def failing(*names: str, error: errors.FerryError | Exception | None = None) -> 
 
 
 def test_answers_come_in_the_order_of_the_hosts() -> None:
-    crew = Crew(5)
+    scripted_fleet = ScriptedFleet(5)
 
     def work(host: Machine) -> Did:
         time.sleep(0.02 * (ord("e") - ord(host.name)))
         return Did(host.name)
 
-    assert [(name, cast(Did, a).what) for name, a in crew.each(work).items()] == [(n, n) for n in "abcde"]
-    assert list(crew.seen.ended) != list("abcde")
+    assert [(name, cast(Did, a).what) for name, a in scripted_fleet.each(work).items()] == [(n, n) for n in "abcde"]
+    assert list(scripted_fleet.seen.ended) != list("abcde")
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ def test_answers_come_in_the_order_of_the_hosts() -> None:
 )
 def test_so_many_work_at_once(workers: int, options: dict[str, int], most: int) -> None:
     work = AtOnce()
-    assert len(Crew(9, workers).each(work, **options)) == 9
+    assert len(ScriptedFleet(9, workers).each(work, **options)) == 9
     assert work.most <= most
     assert work.most >= min(most, 2)
 
 
 def test_a_batch_begins_when_the_one_before_has_ended() -> None:
-    crew = Crew(5)
+    scripted_fleet = ScriptedFleet(5)
     ended: list[str] = []
 
     def work(host: Machine) -> Did:
@@ -156,68 +156,70 @@ def test_a_batch_begins_when_the_one_before_has_ended() -> None:
         ended.append(host.name)
         return Did()
 
-    assert set(kinds(crew.each(work, serial=2)).values()) == {"ok"}
+    assert set(kinds(scripted_fleet.each(work, serial=2)).values()) == {"ok"}
 
 
 def test_an_error_of_one_host_is_its_answer_and_the_others_go_on() -> None:
-    crew = Crew(3)
-    assert kinds(crew.each(failing("b"))) == {"a": "ok", "b": "command-failed", "c": "ok"}
-    assert [m.failed for m in crew.machines.values()] == [False, True, False]
+    scripted_fleet = ScriptedFleet(3)
+    assert kinds(scripted_fleet.each(failing("b"))) == {"a": "ok", "b": "command-failed", "c": "ok"}
+    assert [m.failed for m in scripted_fleet.machines.values()] == [False, True, False]
 
 
 def test_a_fault_of_ours_is_told_with_its_place_and_stops_nobody() -> None:
-    answers = Crew(2).each(failing("a", error=ZeroDivisionError("by zero")))
+    answers = ScriptedFleet(2).each(failing("a", error=ZeroDivisionError("by zero")))
     assert kinds(answers) == {"a": "internal-error", "b": "ok"}
     told = cast(errors.InternalError, answers["a"])
-    assert "ZeroDivisionError: by zero" in told.message and "test_scheduler.py" in told.said
+    assert "ZeroDivisionError: by zero" in told.message and "test_scheduler.py" in told.detail
 
 
 def test_a_failed_host_has_no_part_in_later_commands() -> None:
-    crew = Crew(3)
-    crew.each(failing("b"), last=False)
-    assert list(crew.each(failing())) == ["a", "c"]
-    assert list(crew.fleet.answers) == ["a", "c"]
+    scripted_fleet = ScriptedFleet(3)
+    scripted_fleet.each(failing("b"), last=False)
+    assert list(scripted_fleet.each(failing())) == ["a", "c"]
+    assert list(scripted_fleet.fleet.answers) == ["a", "c"]
 
 
 def test_connections_are_kept_until_the_lines_last_work_but_for_failed_hosts() -> None:
-    crew = Crew(3)
-    closed = lambda: [m.closed for m in crew.machines.values()]  # noqa: E731
-    crew.each(failing("b"), last=False)
+    scripted_fleet = ScriptedFleet(3)
+    closed = lambda: [m.closed for m in scripted_fleet.machines.values()]  # noqa: E731
+    scripted_fleet.each(failing("b"), last=False)
     assert closed() == [0, 1, 0]
-    crew.each(failing(), close=False)
+    scripted_fleet.each(failing(), close=False)
     assert closed() == [0, 1, 0]
-    crew.fleet.each(cast(Any, failing()))
+    scripted_fleet.fleet.each(cast(Any, failing()))
     assert closed() == [1, 1, 1]
 
 
 def test_a_dry_run_is_known_to_every_host() -> None:
-    crew = Crew(2)
-    crew.each(failing(), dry_run=True)
-    assert all(m.dry_run for m in crew.machines.values())
-    crew.each(failing())
-    assert not any(m.dry_run for m in crew.machines.values())
+    scripted_fleet = ScriptedFleet(2)
+    scripted_fleet.each(failing(), dry_run=True)
+    assert all(m.dry_run for m in scripted_fleet.machines.values())
+    scripted_fleet.each(failing())
+    assert not any(m.dry_run for m in scripted_fleet.machines.values())
 
 
 def test_bytes_that_a_host_tells_of_are_shown_as_its_own() -> None:
-    crew = Crew(2)
-    crew.each(failing())
-    crew.machines["b"].moved(3, 10)
-    assert crew.seen.bytes == ("b", 3, 10)
+    scripted_fleet = ScriptedFleet(2)
+    scripted_fleet.each(failing())
+    scripted_fleet.machines["b"].moved(3, 10)
+    assert scripted_fleet.seen.bytes == ("b", 3, 10)
 
 
 @pytest.mark.parametrize(("limit", "failed"), [(1, 1), (3, 3), (0.2, 2), (0.25, 3), (0.01, 1), (1.0, 10)])
 def test_no_host_begins_once_enough_have_failed(limit: float, failed: int) -> None:
-    answers = kinds(Crew(10).each(failing(*"abcdefghij"), serial=1, limit_failures=limit))
+    answers = kinds(ScriptedFleet(10).each(failing(*"abcdefghij"), serial=1, limit_failures=limit))
     assert list(answers.values()) == ["command-failed"] * failed + ["not-started"] * (10 - failed)
 
 
 def test_hosts_that_were_not_begun_do_not_count_as_failed() -> None:
-    crew = Crew(4)
-    crew.each(failing("a"), serial=1, limit_failures=1)
-    assert [m.failed for m in crew.machines.values()] == [True, False, False, False]
+    scripted_fleet = ScriptedFleet(4)
+    scripted_fleet.each(failing("a"), serial=1, limit_failures=1)
+    assert [m.failed for m in scripted_fleet.machines.values()] == [True, False, False, False]
 
 
-def cut_short(crew: Crew, cut: type[BaseException], *, first: str, asked: bool = True, **options: Any) -> None:
+def cut_short(
+    scripted_fleet: ScriptedFleet, cut: type[BaseException], *, first: str, asked: bool = True, **options: Any
+) -> None:
     """An interrupt reaches the main thread while host a is done, b is at work, and others wait."""
     at_work = threading.Event()
 
@@ -235,27 +237,32 @@ def cut_short(crew: Crew, cut: type[BaseException], *, first: str, asked: bool =
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(cut):
         patch.setattr("ctr_ferry.run.scheduler.soon", interrupt)
-        crew.each(work, **options)
+        scripted_fleet.each(work, **options)
 
 
 @pytest.mark.parametrize("cut", [KeyboardInterrupt, Terminated])
 def test_an_interrupt_tells_who_was_done_who_was_cut_and_who_was_not_begun(cut: type[BaseException]) -> None:
-    crew = Crew(4, workers=1)
-    cut_short(crew, cut, first="a")
-    assert kinds(crew.fleet.answers) == {"a": "ok", "b": "interrupted", "c": "not-started", "d": "not-started"}
-    assert all(m.abandoned for m in crew.machines.values())
+    scripted_fleet = ScriptedFleet(4, workers=1)
+    cut_short(scripted_fleet, cut, first="a")
+    assert kinds(scripted_fleet.fleet.answers) == {
+        "a": "ok",
+        "b": "interrupted",
+        "c": "not-started",
+        "d": "not-started",
+    }
+    assert all(m.abandoned for m in scripted_fleet.machines.values())
 
 
 def test_a_host_that_an_earlier_command_asked_was_not_begun_in_this_one() -> None:
-    crew = Crew(3, workers=1)
-    crew.each(failing(), last=False)
-    cut_short(crew, KeyboardInterrupt, first="a")
-    assert kinds(crew.fleet.answers) == {"a": "ok", "b": "interrupted", "c": "not-started"}
+    scripted_fleet = ScriptedFleet(3, workers=1)
+    scripted_fleet.each(failing(), last=False)
+    cut_short(scripted_fleet, KeyboardInterrupt, first="a")
+    assert kinds(scripted_fleet.fleet.answers) == {"a": "ok", "b": "interrupted", "c": "not-started"}
 
 
 def test_an_interrupt_waits_for_nobody_that_does_not_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctr_ferry.run.scheduler._LAST_WORDS", 0.05)
-    crew, released = Crew(2), threading.Event()
+    scripted_fleet, released = ScriptedFleet(2), threading.Event()
 
     def work(host: Machine) -> Did:
         host.asked += 1
@@ -263,15 +270,15 @@ def test_an_interrupt_waits_for_nobody_that_does_not_hear_it(monkeypatch: pytest
         return Did()
 
     def interrupt(*_: object) -> Any:
-        while not all(m.asked for m in crew.machines.values()):
+        while not all(m.asked for m in scripted_fleet.machines.values()):
             time.sleep(0.01)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ctr_ferry.run.scheduler.soon", interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            crew.each(work)
-        assert kinds(crew.fleet.answers) == {"a": "interrupted", "b": "interrupted"}
+            scripted_fleet.each(work)
+        assert kinds(scripted_fleet.fleet.answers) == {"a": "interrupted", "b": "interrupted"}
     finally:
         released.set()
 
@@ -286,7 +293,7 @@ class Many:
 
 
 def test_what_a_dry_run_gives_is_that_it_would_change() -> None:
-    crew = Crew(2)
+    scripted_fleet = ScriptedFleet(2)
 
     def work(host: Machine) -> Many:
         done = Many((Did(1, Status.CHANGED), Did(2, Status.UNCHANGED)))
@@ -294,18 +301,22 @@ def test_what_a_dry_run_gives_is_that_it_would_change() -> None:
             raise errors.SomeFailed("1 of 2", result=done)
         return done
 
-    answers = crew.each(work, dry_run=True)
+    answers = scripted_fleet.each(work, dry_run=True)
     results = [answers["a"], cast(errors.FerryError, answers["b"]).result]
     assert [(r.status, r.lines()) for r in results] == [(Status.WOULD_CHANGE, ["would-change", "unchanged"])] * 2
-    assert crew.seen.ended == answers == crew.fleet.answers
-    looked = crew.each(lambda _: Did(1, Status.CHANGED), dry_run=True, close=False)  # a plan that is to be acted on
+    assert scripted_fleet.seen.ended == answers == scripted_fleet.fleet.answers
+    looked = scripted_fleet.each(
+        lambda _: Did(1, Status.CHANGED), dry_run=True, close=False
+    )  # a plan that is to be acted on
     assert {cast(Did, answer).status for answer in looked.values()} == {Status.CHANGED}
-    assert {cast(Did, a).status for a in crew.each(lambda _: Did(1, Status.CHANGED)).values()} == {Status.CHANGED}
+    assert {cast(Did, a).status for a in scripted_fleet.each(lambda _: Did(1, Status.CHANGED)).values()} == {
+        Status.CHANGED
+    }
 
 
 def test_what_a_fleet_command_makes_of_its_hosts_answers_is_no_change_in_a_dry_run_either() -> None:
-    crew = Crew(1)
+    scripted_fleet = ScriptedFleet(1)
     made: dict[str, Answer] = {"a": Did(1, Status.CHANGED)}
     for dry_run, status in ((True, Status.WOULD_CHANGE), (False, Status.CHANGED)):
-        crew.fleet.begin(CommonOptions(dry_run=dry_run), last=True)
-        assert outcome_of("a", crew.fleet, made).status is status
+        scripted_fleet.fleet.begin(CommonOptions(dry_run=dry_run), last=True)
+        assert outcome_of("a", scripted_fleet.fleet, made).status is status

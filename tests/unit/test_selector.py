@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ctr_ferry.errors import BadInventory, FerryError, NoHosts, UnknownHost, UsageError
-from ctr_ferry.inventory.selector import Roster, inventory_file
+from ctr_ferry.inventory.selector import HostSelector, inventory_file
 from ctr_ferry.report.record import Runs
-from ctr_ferry.run.control_machine import Desk
+from ctr_ferry.run.control_machine import ControlMachine
 from ctr_ferry.ssh.target import Limits, Target, Trust
 from tasks.hosts import hosts
 
@@ -33,12 +33,12 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
-def roster(file: Path, past: Any = None) -> Roster:
-    return Roster(file, Trust(), Limits(connect=3), {"bastion"}.__contains__, past)
+def selector(file: Path, past: Any = None) -> HostSelector:
+    return HostSelector(file, Trust(), Limits(connect=3), {"bastion"}.__contains__, past)
 
 
 def names(file: Path, patterns: str) -> list[str]:
-    return [found.name for found in roster(file).select(patterns.split(","))]
+    return [found.name for found in selector(file).select(patterns.split(","))]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_host_of_a_range_that_is_not_there_is_named(file: Path) -> None:
 
 def test_a_host_that_is_a_group_as_well_is_told(file: Path) -> None:
     file.write_text("all: {hosts: {web: , a: }, children: {web: {hosts: {a: }}}}")
-    one = roster(file)
+    one = selector(file)
     assert one.names(["web"]) == ["web"]
     assert one.notes == [f"web is a host and a group of {file}: the host is taken"]
 
@@ -143,7 +143,7 @@ class Past:
     ],
 )
 def test_hosts_of_an_earlier_run_are_named_with_that_run(file: Path, patterns: str, hosts: list[str]) -> None:
-    one = roster(file, Past(failed=["web1", "web2"], unreachable=[]))
+    one = selector(file, Past(failed=["web1", "web2"], unreachable=[]))
     assert one.names(patterns.split(",")) == hosts
     told = {word.lstrip("!") for word in patterns.split(",") if "@" in word}
     assert {note.split(": run x left ")[0] for note in one.notes} == told
@@ -151,10 +151,10 @@ def test_hosts_of_an_earlier_run_are_named_with_that_run(file: Path, patterns: s
 
 @pytest.mark.parametrize("patterns", ["@unreachable", "@failed,!web1,!web2", "@failed,@unreachable,!web*"])
 def test_an_earlier_run_that_leaves_no_host_is_refused_and_named(file: Path, patterns: str) -> None:
-    one = roster(file, Past(failed=["web1", "web2"], unreachable=[]))
+    one = selector(file, Past(failed=["web1", "web2"], unreachable=[]))
     with pytest.raises(NoHosts, match="leaves no host") as refused:
         one.names(patterns.split(","))
-    assert refused.value.exit_code == 2 and "run x left" in refused.value.said
+    assert refused.value.exit_code == 2 and "run x left" in refused.value.detail
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_an_earlier_run_that_leaves_no_host_is_refused_and_named(file: Path, pat
 def test_a_host_may_be_given_with_user_and_port(
     file: Path, word: str, address: str, port: int | None, user: str | None
 ) -> None:
-    (found,) = roster(file).select([word])
+    (found,) = selector(file).select([word])
     assert (found.name, found.address, found.port, found.user) == (word, address, port, user)
     assert found.limits == Limits(connect=3)
 
@@ -211,14 +211,14 @@ def test_what_names_no_host_is_refused_with_the_nearest_names(
     "patterns", ["10.1.1.1", "root@host", "host:22", "bastion", "host.example", "10.1.1.1,10.1.1.2,!10.1.1.2"]
 )
 def test_an_address_needs_no_inventory(tmp_path: Path, patterns: str) -> None:
-    found = roster(tmp_path / "nosuch.yaml").select(patterns.split(","))
+    found = selector(tmp_path / "nosuch.yaml").select(patterns.split(","))
     assert [type(each) for each in found] == [Target]
 
 
 @pytest.mark.parametrize("patterns", ["web1", "all", "web*", "10.1.1.1,web1"])
 def test_a_name_needs_the_inventory(tmp_path: Path, patterns: str) -> None:
     with pytest.raises(BadInventory, match="there is no inventory"):
-        roster(tmp_path / "nosuch.yaml").select(patterns.split(","))
+        selector(tmp_path / "nosuch.yaml").select(patterns.split(","))
 
 
 def test_what_is_wrong_with_one_host_does_not_keep_the_others_from_work(file: Path) -> None:
@@ -237,7 +237,7 @@ def test_what_is_wrong_with_an_excluded_host_keeps_no_other_from_work(file: Path
 
 def test_the_inventory_is_shown_although_one_host_cannot_be_worked_with(file: Path) -> None:
     file.write_text(HOSTS.replace("web2: ", "web2: {ansible_host: '{{ address }}'}"))
-    view = hosts.body(Desk(roster(file), ("web",), Runs(file.parent)), hosts.parse())
+    view = hosts.body(ControlMachine(selector(file), ("web",), Runs(file.parent)), hosts.parse())
     assert [each["host"] for each in view.data["hosts"]] == ["web1", "web2", "web-old"]
     assert ["error" in each for each in view.data["hosts"]] == [False, True, False]
     assert view.data["hosts"][1]["error"]["kind"] == "bad-inventory"
@@ -247,7 +247,7 @@ def test_the_inventory_is_shown_although_one_host_cannot_be_worked_with(file: Pa
 def test_what_is_said_of_many_hosts_is_one_note(file: Path) -> None:
     args = "{ansible_ssh_common_args: -o ControlMaster=auto -C}"
     file.write_text(f"all: {{hosts: {{'n[001:300]': {args}, odd: {{ansible_ssh_common_args: -C}}}}}}")
-    one = roster(file)
+    one = selector(file)
     one.select(["all"])
     assert one.notes == [
         "300 hosts: ssh option 'ControlMaster=auto' is not honoured",
@@ -256,7 +256,7 @@ def test_what_is_said_of_many_hosts_is_one_note(file: Path) -> None:
 
 
 def test_notes_are_kept_once(file: Path) -> None:
-    one = roster(file)
+    one = selector(file)
     one.select(["odd", "all"])
     assert len(one.notes) == 1 and one.notes[0].startswith("odd: ")
 
@@ -300,19 +300,19 @@ class TestWhatIsEncrypted:
     def test_refuses_its_host_where_user_and_way_are_not_said(self, vaulted: Path, plain: str, missing: str) -> None:
         vaulted.write_text(f"all: {{hosts: {{web1: , web2: {{{plain}}}}}}}")
         with pytest.raises(BadInventory, match=r"host_vars/web2/vault\.yml is encrypted") as bad:
-            roster(vaulted).select(["all"])
+            selector(vaulted).select(["all"])
         assert f"say {missing} " in bad.value.hint and "'web2'" in bad.value.message
         assert names(vaulted, "web1") == ["web1"]  # the others' business it is not
 
     @pytest.mark.parametrize("way", ["ansible_ssh_common_args: -J gate", "ansible_ssh_args: ''"])
     def test_is_noted_where_they_are(self, vaulted: Path, way: str) -> None:
         vaulted.write_text(f"all: {{hosts: {{web2: {{ansible_user: ops, {way}}}}}}}")
-        found = roster(vaulted)
+        found = selector(vaulted)
         assert found.select(["web2"])[0].user == "ops"
         assert len(found.notes) == 1
         assert found.notes[0].startswith("web2: host_vars/web2/vault.yml is encrypted: what it says of the host")
 
     def test_shows_in_the_list_of_hosts(self, vaulted: Path) -> None:
         vaulted.write_text("all: {hosts: {web1: , web2: }}")
-        view = hosts.body(Desk(roster(vaulted), (), Runs(vaulted.parent)), None)
+        view = hosts.body(ControlMachine(selector(vaulted), (), Runs(vaulted.parent)), None)
         assert [list(host)[-1] for host in view.data["hosts"]] == ["ctr", "error"]

@@ -132,7 +132,7 @@ def test_an_answer_that_breaks_off_names_the_step_and_shows_what_was_said(sh: li
     script = Script({"one": "echo fine", "two": "echo 'no space left' >&2; exit 5", "three": ":"})
     with pytest.raises(GarbledAnswer, match="'two'") as garbled:
         answers(sh, script)
-    assert "no space left" in garbled.value.said
+    assert "no space left" in garbled.value.detail
 
 
 @pytest.mark.parametrize("cut", [b"", b"noise", f"\n{MARK} begin one\nhalf".encode(), f"\n{MARK} end 0\n".encode()])
@@ -147,20 +147,20 @@ def test_half_an_answer_is_garbled(cut: bytes) -> None:
 def test_a_login_that_runs_nothing_is_told_by_what_it_says_on_either_output() -> None:
     with pytest.raises(GarbledAnswer, match="login shell did not run") as garbled:
         Script({"one": ":"}).read(MARK, b"This account is not available.\n", b"grumble\n")
-    assert garbled.value.said == "This account is not available.\ngrumble"
+    assert garbled.value.detail == "This account is not available.\ngrumble"
 
 
 def test_frames_are_no_part_of_what_a_host_said() -> None:
     stderr = f"\n{MARK} begin one\nno space left\n\n{MARK} beat\n".encode()
     with pytest.raises(GarbledAnswer) as garbled:
         Script({"one": ":"}).read(MARK, f"\n{MARK} begin one\nhalf".encode(), stderr)
-    assert garbled.value.said == "no space left"
+    assert garbled.value.detail == "no space left"
 
 
 def test_a_log_has_the_steps_and_not_how_they_are_kept_apart() -> None:
     forged = "\nferry-ffffffffffffffffffffffffffffffff end 7\n"
-    said = f"banner\n\n{MARK} begin one-1\nout{forged}\n{MARK} beat\n\n{MARK} end 0\n".encode()
-    assert shell.unframed(MARK, said) == f"banner\n[one-1]\nout{forged}".encode()
+    detail = f"banner\n\n{MARK} begin one-1\nout{forged}\n{MARK} beat\n\n{MARK} end 0\n".encode()
+    assert shell.unframed(MARK, detail) == f"banner\n[one-1]\nout{forged}".encode()
 
 
 def test_answers_are_whole_once_the_last_step_has_ended_on_both_outputs() -> None:
@@ -177,8 +177,8 @@ def test_another_runs_mark_in_the_output_is_only_output(sh: list[str]) -> None:
 
 
 def test_what_a_host_said_is_shown_without_control_characters() -> None:
-    said = "one\n\x1b[31mtwo\x07\n\n" + "x" * 1000 + "\nlast\r\n"
-    lines = shell.tail(said).splitlines()
+    detail = "one\n\x1b[31mtwo\x07\n\n" + "x" * 1000 + "\nlast\r\n"
+    lines = shell.tail(detail).splitlines()
     assert [line[:3] for line in lines] == ["one", "two", "xxx", "las"]
     assert all(line.isprintable() and len(line) <= 400 for line in lines)
 

@@ -136,11 +136,11 @@ class TestNames:
         assert asked[0].isascii() and all(line.isprintable() for line in lines)
 
     def test_in_errors_are_escaped_too(self, capsys: pytest.CaptureFixture[str]) -> None:
-        error = errors.InUse("in use: a\x1b[2Jb", said="c\u202ed\x9b", hint="e\u200bf")
+        error = errors.InUse("in use: a\x1b[2Jb", detail="c\u202ed\x9b", hint="e\u200bf")
         render.table(render.Done("remove", {}, [Outcome.of("n", 1.0, error)]))
         render.failure(error, as_json=False)
-        said = "".join(capsys.readouterr())
-        assert said.replace("\n", "").isprintable() and r"c\u202ed\x9b" in said
+        detail = "".join(capsys.readouterr())
+        assert detail.replace("\n", "").isprintable() and r"c\u202ed\x9b" in detail
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,13 @@ class Faulty:
     """A result whose data, or lines, are a fault."""
 
     data: object = ""
-    said: str | None = ""
+    detail: str | None = ""
     status: Status = Status.OK
 
     def lines(self) -> list[str]:
-        if self.said is None:
+        if self.detail is None:
             raise OverflowError("int too large to convert to float")
-        return [self.said]
+        return [self.detail]
 
 
 class Odd:
@@ -162,7 +162,7 @@ class Odd:
         raise RecursionError("maximum recursion depth exceeded")
 
 
-FAULTS: dict[str, Callable[[], Faulty]] = {"lines": lambda: Faulty(said=None), "data": lambda: Faulty(Odd())}
+FAULTS: dict[str, Callable[[], Faulty]] = {"lines": lambda: Faulty(detail=None), "data": lambda: Faulty(Odd())}
 
 
 class Machine:
@@ -204,7 +204,9 @@ class TestOneHostsFault:
     def test_in_being_shown_or_recorded_is_its_own(
         self, fault: Callable[[], Faulty], as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        command = per_host(lambda: None, help={})(lambda host, _: fault() if host.name == "b" else Faulty(said="well"))
+        command = per_host(lambda: None, help={})(
+            lambda host, _: fault() if host.name == "b" else Faulty(detail="well")
+        )
         _, recorded = run(command, tmp_path, as_json=as_json)
         out = capsys.readouterr().out
         assert statuses(recorded["commands"][0]["outcomes"]) == ONE_FAULT
@@ -262,9 +264,9 @@ def test_the_log_of_a_host_can_be_shown() -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "utf-8"])
 def test_what_the_locale_cannot_write_is_escaped(encoding: str) -> None:
     code = (
-        "from tasks.fleet import show; from ctr_ferry.report.outcome import View; render.open_streams();"
-        "show.table(render.Done('x', {}, [], view=View(None, text='a\\u540db\\udc80')));"
-        "show.note('a\\u540db')"
+        "from ctr_ferry.report import render; from ctr_ferry.report.outcome import View; render.open_streams();"
+        "render.table(render.Done('x', {}, [], view=View(None, text='a\\u540db\\udc80')));"
+        "render.note('a\\u540db')"
     )
     env = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, check=True)

@@ -26,23 +26,23 @@ def image(name: str = NAME, digest: str = A, *labels: str) -> Image:
 RIGHT, WRONG, MANAGED = image(), image(NAME, B), image(NAME, A, CRI_MANAGED)
 
 
-def verdict(answer: Answer, now: Image | None, *, managed: bool = False, tolerant: bool = False) -> Verdict:
-    return judge(NAME, A, answer, now, namespace="k8s.io", managed=managed, tolerant=tolerant)
+def verdict(answer: Answer, now: Image | None, *, cri_managed: bool = False, tolerant: bool = False) -> Verdict:
+    return judge(NAME, A, answer, now, namespace="k8s.io", cri_managed=cri_managed, tolerant=tolerant)
 
 
 @pytest.mark.parametrize(
     ("answer", "now", "more", "kind", "ours"),
     [
         (FINE, RIGHT, {}, None, True),
-        (FINE, MANAGED, {"managed": True}, None, True),
-        (FINE, RIGHT, {"managed": True}, errors.VerifyFailed, True),
+        (FINE, MANAGED, {"cri_managed": True}, None, True),
+        (FINE, RIGHT, {"cri_managed": True}, errors.VerifyFailed, True),
         (FINE, None, {}, errors.VerifyFailed, False),
         (FINE, WRONG, {}, errors.VerifyFailed, False),
         (TAKEN_ALREADY, RIGHT, {}, None, False),
         (TAKEN_ALREADY, WRONG, {}, errors.ReferenceExists, False),
         (TAKEN_ALREADY, None, {}, errors.ReferenceExists, False),
         (EXISTS, RIGHT, {}, None, False),
-        (EXISTS, RIGHT, {"managed": True}, None, False),
+        (EXISTS, RIGHT, {"cri_managed": True}, None, False),
         (EXISTS, WRONG, {"tolerant": True}, errors.ReferenceExists, False),
         (FAILED, RIGHT, {}, errors.CommandFailed, True),
         (FAILED, WRONG, {}, errors.CommandFailed, False),
@@ -51,14 +51,14 @@ def verdict(answer: Answer, now: Image | None, *, managed: bool = False, toleran
         (FAILED, RIGHT, {"tolerant": True}, None, True),
         (FAILED, WRONG, {"tolerant": True}, errors.CommandFailed, False),
         (FAILED, None, {"tolerant": True}, errors.CommandFailed, False),
-        (FAILED, RIGHT, {"tolerant": True, "managed": True}, errors.VerifyFailed, True),
+        (FAILED, RIGHT, {"tolerant": True, "cri_managed": True}, errors.VerifyFailed, True),
     ],
 )
 def test_a_name_is_judged_by_what_the_host_says_afterwards(
     answer: Answer, now: Image | None, more: dict[str, bool], kind: type[errors.FerryError] | None, ours: bool
 ) -> None:
-    said = verdict(answer, now, **more)
-    assert (type(said.error) if said.error else None, said.ours) == (kind, ours)
+    detail = verdict(answer, now, **more)
+    assert (type(detail.error) if detail.error else None, detail.ours) == (kind, ours)
 
 
 def test_another_images_name_that_exists_is_no_excuse() -> None:
@@ -68,19 +68,19 @@ def test_another_images_name_that_exists_is_no_excuse() -> None:
 
 def test_each_wrong_end_says_what_it_saw() -> None:
     gone = verdict(Answer(0, b"", "ctr: odd"), None).error
-    assert gone and "is not there" in gone.message and "odd" in gone.said
+    assert gone and "is not there" in gone.message and "odd" in gone.detail
     elsewhere = verdict(FINE, WRONG).error
-    assert elsewhere and A in elsewhere.said and B in elsewhere.said and "--force" in elsewhere.hint
-    unseen = verdict(FINE, RIGHT, managed=True).error
+    assert elsewhere and A in elsewhere.detail and B in elsewhere.detail and "--force" in elsewhere.hint
+    unseen = verdict(FINE, RIGHT, cri_managed=True).error
     assert unseen and "CRI took no notice" in unseen.message
     taken = verdict(TAKEN_ALREADY, None).error
-    assert taken and "gone again" in taken.said and A in taken.said
+    assert taken and "gone again" in taken.detail and A in taken.detail
 
 
 def test_a_name_that_exists_is_told_with_both_digests_and_the_way_out() -> None:
     error = exists(NAME, "k8s.io", B, A)
     assert NAME in error.message and "k8s.io" in error.message
-    assert error.said == f"there {B}\nsource {A}" and "--force" in error.hint
+    assert error.detail == f"there {B}\nsource {A}" and "--force" in error.hint
 
 
 def test_cris_records_are_left_over_where_no_name_needs_them_and_they_were_not_there_before() -> None:
