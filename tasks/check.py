@@ -128,8 +128,8 @@ def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 def _look(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) -> CheckResult:
     """One probe; the image's state with its manifest or index; where blobs are missing, the index's manifests."""
-    namespace = request.namespace or host.target.ctr.namespace
-    facts = host.facts((namespace,))
+    namespace = inspect.namespace(host, request.namespace)
+    facts = inspect.facts(host, (namespace,))
     here = facts.listings[namespace]
     image = here.find(request.ref)
     if image is None:

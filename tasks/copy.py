@@ -217,8 +217,8 @@ def _copy_request(fleet: Fleet, request: Request) -> tuple[CopyRequest, Source]:
 
 def _look(host: Host, request: Request) -> SourceInventory:
     """One probe, the images' manifests, and those of indexes: three remote commands."""
-    namespace = request.namespace or host.target.ctr.namespace
-    facts = host.facts((namespace,))
+    namespace = inspect.namespace(host, request.namespace)
+    facts = inspect.facts(host, (namespace,))
     listing = facts.listings[namespace]
     found = {selector: images for selector in request.selectors if (images := _fitting(selector, listing))}
     tops = [image.digest for images in found.values() for image in images]

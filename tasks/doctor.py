@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from ctr_ferry.ctr import health
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.health import Finding, Health, Visit
-from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.errors import FerryError, PermissionDenied, Unhealthy, Unreachable
-from ctr_ferry.oci.registry import REMEDIES, RegistryState
+from ctr_ferry.images import inspect
+from ctr_ferry.oci.registry import REMEDIES, Registries, RegistryState
 from ctr_ferry.report.outcome import Result, Status, Table, names
 from ctr_ferry.run.command import per_host
 
@@ -108,7 +109,9 @@ def doctor(host: Host, request: Request) -> DoctorResult:
         found, cleaned = health.findings(visit), ""
         if request.clean:
             found, cleaned = _clean(host, visit, found)
-    found += [_registry(registry_status) for registry_status in client.look(host, host.target.registries)]
+    found += [
+        _registry(registry_status) for registry_status in client.look(host, host.target.variables_of(Registries).known)
+    ]
     status = Status.CHANGED if cleaned else Status.OK
     result = DoctorResult(tuple(found), cleaned, status, everything=request.all)
     if ill := [finding.what for finding in found if finding.health is Health.FAIL]:
@@ -121,7 +124,7 @@ def _reachable(host: Host) -> Finding:
 
 
 def _login(host: Host) -> str:
-    return f"{host.user}@{host.host}:{host.port}"
+    return host.where
 
 
 def _visit(host: Host) -> Visit | Finding:
@@ -133,7 +136,7 @@ def _visit(host: Host) -> Visit | Finding:
     host.open()
     began = time.time()
     try:
-        facts, answers = host.survey((), health.questions(host.target.ctr))
+        facts, answers = inspect.survey(host, (), health.questions(host.target.variables_of(Settings)))
     except PermissionDenied as error:
         return Finding(
             "sudo", Health.FAIL, f"{error.message} ({error.detail})" if error.detail else error.message, error.hint
@@ -157,7 +160,7 @@ def _clean(host: Host, visit: Visit, found: list[Finding]) -> tuple[list[Finding
     if not _cleanable(now):
         return _with(found, *(each for each in health.findings(now) if each.what == "leftovers")), ""
     assert isinstance(now.facts, Facts)  # noqa: S101
-    answers = host.ask(health.clean(now.facts.ctr, host.target.ctr, now.held, now.files))
+    answers = host.ask(health.clean(now.facts.ctr, host.target.variables_of(Settings), now.held, now.files))
     still = health.left(health.parse_held(answers["held"].text), health.parse_files(answers["files"].text))
     if not answers["held"].ok or still:
         failed = [failure(a, "leftovers").detail for name, a in answers.items() if not a.ok]

@@ -10,6 +10,7 @@ from ctr_ferry import shell
 from ctr_ferry.ctr.listing import Listing
 from ctr_ferry.ctr.probe import MOST_NAMESPACES, Facts
 from ctr_ferry.errors import FerryError, GarbledAnswer, NothingFound, UsageError
+from ctr_ferry.images import inspect
 from ctr_ferry.images.mappings import Pair
 from ctr_ferry.report.outcome import Result, Status, Table, names
 from ctr_ferry.run.command import fleet_wide
@@ -138,7 +139,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 def _look(host: Host, match: str) -> FindResult:
     """One probe, the namespaces of further containerds, then all images in one command."""
-    facts, limit = host.facts(()), host.target.limits.probe
+    facts, limit = inspect.facts(host, ()), host.target.limits.probe
     unread: list[str] = []
     where = [(facts.ctr.address, namespace) for namespace in facts.namespaces]
     others = [socket for socket in facts.sockets if socket != facts.ctr.address]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory
 from ctr_ferry.report.outcome import Table, View
 from ctr_ferry.run.command import on_control_machine
@@ -66,8 +67,9 @@ def _colon(port: int | None) -> str:
 def _describe(target: Target, groups: list[str]) -> dict[str, Any]:
     """A host as data; passwords only as whether there is one."""
     gateway = target.gateway
-    ctr = {"command": target.ctr.command, "address": target.ctr.address, "namespace": target.ctr.namespace}
-    ctr |= {"root": target.ctr.root, "snapshotter": target.ctr.snapshotter}
+    settings = target.variables_of(Settings)
+    ctr = {"command": settings.command, "address": settings.address, "namespace": settings.namespace}
+    ctr |= {"root": settings.root, "snapshotter": settings.snapshotter}
     return {
         "host": target.name,
         "address": target.address,

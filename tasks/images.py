@@ -10,6 +10,7 @@ from ctr_ferry.ctr import checks
 from ctr_ferry.ctr.failures import failure, required
 from ctr_ferry.ctr.listing import Listing
 from ctr_ferry.errors import FerryError, UsageError
+from ctr_ferry.images import inspect
 from ctr_ferry.report.outcome import Result, Status, Table, names
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -110,8 +111,8 @@ def images(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 
 def _look(host: Host, request: Request) -> ImagesResult:
-    first = () if request.all_namespaces else (request.namespace or host.target.ctr.namespace,)
-    facts = host.facts(first)
+    first = () if request.all_namespaces else (inspect.namespace(host, request.namespace),)
+    facts = inspect.facts(host, first)
     names = first or facts.namespaces
     steps = {f"check-{n}": checks.command(facts.ctr, name) for n, name in enumerate(names)}
     if not first:

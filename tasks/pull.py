@@ -11,7 +11,7 @@ from ctr_ferry.ctr import checks, free_space, naming, roll_back
 from ctr_ferry.ctr.failures import content_missing, required
 from ctr_ferry.ctr.listing import Image, Listing, parse_digests
 from ctr_ferry.ctr.naming import Method, Naming, Place
-from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.ctr.roll_back import Given, Records
 from ctr_ferry.ctr.verdict import is_taken, judge, labels_gone, numbers, unproved
 from ctr_ferry.errors import (
@@ -29,6 +29,7 @@ from ctr_ferry.images.content import Content
 from ctr_ferry.images.roll_back import remove_names
 from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.oci.registry import Registries
 from ctr_ferry.registry import credentials
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.run import options
@@ -134,7 +135,7 @@ def before(request: Request, targets: Sequence[Target]) -> None:
     Raises:
         UsageError: what is wrong with one.
     """
-    credentials.check({target.registry(request.reference.domain) for target in targets})
+    credentials.check({target.variables_of(Registries).named(request.reference.domain) for target in targets})
 
 
 class Job:
@@ -144,8 +145,10 @@ class Job:
         from ctr_ferry.registry.push_pull import RegistryTransfer, There
 
         self.host, self.request, self.name = host, request, str(request.reference)
-        self.namespace = request.namespace or host.target.ctr.namespace
-        facts, answers = host.survey((self.namespace,), {"room": free_space.question(host.target.ctr)})
+        self.namespace = inspect.namespace(host, request.namespace)
+        facts, answers = inspect.survey(
+            host, (self.namespace,), {"room": free_space.question(host.target.variables_of(Settings))}
+        )
         if isinstance(facts, HostError):
             raise facts
         self.facts: Facts = facts

@@ -25,6 +25,7 @@ from ctr_ferry.errors import (
 from ctr_ferry.images import inspect
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.oci.registry import Registries
 from ctr_ferry.registry import credentials
 from ctr_ferry.registry.push_content import PushContent, choose
 from ctr_ferry.report.outcome import Result, Status, names
@@ -137,7 +138,7 @@ def before(request: Request, targets: Sequence[Target]) -> None:
         UsageError: what is wrong with one.
     """
     name = request.target or (None if is_digest(request.ref) else Reference.parse(request.ref))
-    credentials.check({target.registry(name.domain) for target in targets} if name else ())
+    credentials.check({target.variables_of(Registries).named(name.domain) for target in targets} if name else ())
 
 
 class Job:
@@ -147,8 +148,8 @@ class Job:
         from ctr_ferry.registry.push_pull import RegistryTransfer
 
         self.host, self.request = host, request
-        self.namespace = request.namespace or host.target.ctr.namespace
-        self.facts: Facts = host.facts((self.namespace,))
+        self.namespace = inspect.namespace(host, request.namespace)
+        self.facts: Facts = inspect.facts(host, (self.namespace,))
         here = self.facts.listings[self.namespace]
         found = here.find(request.ref)
         if not found:

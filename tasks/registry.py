@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ctr_ferry.errors import FerryError, RegistryError, UsageError
-from ctr_ferry.oci.registry import REMEDIES, Registry, RegistryState
+from ctr_ferry.oci.registry import REMEDIES, Registries, Registry, RegistryState
 from ctr_ferry.registry import credentials
 from ctr_ferry.report.outcome import Result, Status, Table, names
 from ctr_ferry.run.command import per_host
@@ -104,7 +104,7 @@ def before(request: Request, targets: Sequence[Target]) -> None:
 
 
 def _chosen(target: Target, request: Request) -> list[Registry]:
-    return [registry for registry in target.registries if request.name in (None, registry.name)]
+    return [registry for registry in target.variables_of(Registries).known if request.name in (None, registry.name)]
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:

@@ -16,6 +16,7 @@ from ctr_ferry.ctr.listing import Image, Listing
 from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.ctr.remove import Wanted
 from ctr_ferry.errors import FerryError, InUse, NotStarted, SomeFailed, UsageError, VerifyFailed
+from ctr_ferry.images import inspect
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.report.outcome import Result, Status, error_lines, names
 from ctr_ferry.run import options
@@ -185,9 +186,9 @@ def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request)
         UsageError: with what would have gone.
     """
     hosts: dict[str, list[str]] = {}
-    for host, removals in going.items():
+    for host_name, removals in going.items():
         for each in removals:
-            hosts.setdefault(each.name, []).append(host)
+            hosts.setdefault(each.name, []).append(host_name)
     if len(hosts) == len(going) == 1 and not request.match and fleet.at_terminal:
         return
     for host in fleet:
@@ -213,8 +214,8 @@ def plan(host: Host, request: Request) -> Plan:
     Raises:
         FerryError: the host cannot be asked.
     """
-    namespace = request.namespace or host.target.ctr.namespace
-    facts = host.facts((namespace,))
+    namespace = inspect.namespace(host, request.namespace)
+    facts = inspect.facts(host, (namespace,))
     here = facts.listings[namespace]
     wanted = ctr_remove.of_match(here, request.match) if request.match else ctr_remove.of_names(here, request.refs)
     made = Plan(facts, here, [Removed(name, note="it is not there") for name in wanted.absent])

@@ -214,9 +214,9 @@ class Job:
 
     def __init__(self, host: Host, request: Request) -> None:
         self.host, self.request = host, request
-        here = request.namespace or host.target.ctr.namespace
+        here = inspect.namespace(host, request.namespace)
         there = request.to_namespace or here
-        self.facts: Facts = host.facts(tuple(dict.fromkeys((here, there))))
+        self.facts: Facts = inspect.facts(host, tuple(dict.fromkeys((here, there))))
         self.here, self.there = self.facts.listings[here], self.facts.listings[there]
         self.place = Place(
             self.facts.ctr,

@@ -145,8 +145,8 @@ def _save(host: Host, request: Request) -> SaveResult:
     from ctr_ferry.transfer.fan_out import checked
     from ctr_ferry.transfer.sources import HostSource
 
-    namespace = request.namespace or host.target.ctr.namespace
-    facts = host.facts((namespace,))
+    namespace = inspect.namespace(host, request.namespace)
+    facts = inspect.facts(host, (namespace,))
     here = facts.listings[namespace]
     images = _images(host, facts, here, request.refs)
     content, _ = inspect.content(host, facts, namespace, [image.digest for image in images], deep=True)

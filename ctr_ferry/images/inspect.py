@@ -1,15 +1,17 @@
-"""What several commands ask one host before they act: its content, and where a missing image is instead."""
+"""What several commands ask one host first: which ctr is there, what it holds, where a missing image is instead."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ctr_ferry.ctr import probe
 from ctr_ferry.ctr.failures import required
 from ctr_ferry.ctr.listing import Listing, parse_digests
-from ctr_ferry.ctr.probe import Facts
-from ctr_ferry.errors import GarbledAnswer, ImageNotFound
+from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.errors import GarbledAnswer, HostError, ImageNotFound
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.missing import explain
 from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
@@ -19,6 +21,47 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
 _DOCUMENTS = INDEXES | MANIFESTS  # to containerd, what an index lists besides is a blob like a layer
+
+
+def namespace(host: Host, given: str | None) -> str:
+    """The namespace to work in: the one that an option gives, else the inventory's for this host."""
+    return given or host.target.variables_of(Settings).namespace
+
+
+def facts(host: Host, namespaces: Sequence[str]) -> Facts:
+    """Probes the host in one remote command, with the images of these namespaces; sudo only where it must be.
+
+    Raises:
+        Unreachable, CtrNotFound, DaemonUnreachable, PermissionDenied, GarbledAnswer, RemoteTimeout.
+    """
+    found, _ = survey(host, namespaces, {})
+    if isinstance(found, HostError):
+        raise found
+    return found
+
+
+def survey(
+    host: Host, namespaces: Sequence[str], more: Mapping[str, str]
+) -> tuple[Facts | HostError, dict[str, Answer]]:
+    """The probe with further steps behind it, in the same remote command.
+
+    Returns:
+        The facts, or why there are none; and the answers to all steps.
+
+    Raises:
+        Unreachable, PermissionDenied, GarbledAnswer, RemoteTimeout: the host does not answer at all.
+    """
+    settings = host.target.variables_of(Settings)
+    script = probe.script(settings, namespaces)
+    script = replace(script, steps={**script.steps, **more})
+    answers = host.ask(script, limit=host.target.limits.probe, rights_check=probe.rights_check(settings))
+    try:
+        found = probe.read(settings, namespaces, answers)
+    except HostError as error:
+        return error, answers
+    if found.sudo:
+        host.become_root()  # every later command needs it, too
+    return found, answers
 
 
 def content(

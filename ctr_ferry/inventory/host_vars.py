@@ -189,11 +189,24 @@ def target(
         become_password=_secret(host.ansible_become_password),
         trust=trust,
         limits=limits,
-        ctr=Settings(host.ctr_command, host.ctr_address, host.ctr_namespace, host.ctr_root, host.ctr_snapshotter),
-        registries=tuple(_registry(name, given, folder) for name, given in host.ctr_registries.items()),
-        proxy=host.ctr_proxy.rstrip("/") if host.ctr_proxy else None,
+        variables={Settings: _settings(host), registry.Registries: _registries(host, folder)},
     )
     return _behind(made, options), notes
+
+
+def _settings(host: HostVars) -> Settings:
+    return Settings(
+        command=host.ctr_command,
+        address=host.ctr_address,
+        namespace=host.ctr_namespace,
+        root=host.ctr_root,
+        snapshotter=host.ctr_snapshotter,
+    )
+
+
+def _registries(host: HostVars, folder: Path) -> registry.Registries:
+    known = tuple(_registry(name, given, folder) for name, given in host.ctr_registries.items())
+    return registry.Registries(known, host.ctr_proxy.rstrip("/") if host.ctr_proxy else None)
 
 
 def _registry(name: str, given: Registry, folder: Path) -> registry.Registry:

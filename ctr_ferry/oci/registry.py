@@ -61,6 +61,23 @@ class Registry:
 
 
 @dataclass(frozen=True, slots=True)
+class Registries:
+    """What the inventory says of a host's registries.
+
+    Attributes:
+        known: the registries that it describes.
+        proxy: ``http://host:port`` that the host's ctr reaches registries through.
+    """
+
+    known: tuple[Registry, ...] = ()
+    proxy: str | None = None
+
+    def named(self, domain: str) -> Registry:
+        """The registry of references that begin with ``domain``; where none is described, by its name alone."""
+        return next((registry for registry in self.known if registry.name == domain), Registry(domain))
+
+
+@dataclass(frozen=True, slots=True)
 class Login:
     """Who we are to a registry."""
 

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from ctr_ferry.ctr import push_pull
 from ctr_ferry.errors import FerryError
-from ctr_ferry.oci.registry import Challenge, Registry, RegistryState
+from ctr_ferry.oci.registry import Challenge, Registries, Registry, RegistryState
 from ctr_ferry.oci.registry import headers as headers_of
 from ctr_ferry.registry import curl
 from ctr_ferry.shell import Script
@@ -62,7 +62,7 @@ class Requests:
 
     def __init__(self, host: Host, registry: Registry, *, limit: float, allow_curl: bool) -> None:
         self._host, self._registry, self._limit = host, registry, limit
-        self._proxy = None if registry.local else _address(host.target.proxy)
+        self._proxy = None if registry.local else _address(host.target.variables_of(Registries).proxy)
         self._tls = context(registry)
         self._logs_in = self._asked_all = self._host_counted = False
         self._kept: tuple[str, forward.Wire] | None = None
@@ -159,7 +159,7 @@ class Requests:
                 url,
                 {name: value for name, value in headers.items() if name != "Authorization"},
                 insecure=self._registry.skip_verify,
-                proxy=self._host.target.proxy if self._proxy else None,
+                proxy=self._host.target.variables_of(Registries).proxy if self._proxy else None,
                 seconds=round(self._limit),
                 terminal=terminal.device if terminal else None,
                 authorities=bool(pems),

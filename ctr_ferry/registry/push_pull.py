@@ -20,7 +20,7 @@ from ctr_ferry.errors import ContentCorrupt, ContentMissing, DiskFull, FerryErro
 from ctr_ferry.images.content import checked
 from ctr_ferry.oci.descriptor import Descriptor, Manifest, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.oci.registry import Login, Registry, RegistryState
+from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState
 from ctr_ferry.registry import credentials, refusals
 from ctr_ferry.registry.client import Client
 from ctr_ferry.registry.http import authorities, own_authorities
@@ -110,7 +110,7 @@ class RegistryTransfer:
 
     def __init__(self, host: Host, facts: Facts, reference: Reference) -> None:
         self.host, self.facts, self.reference = host, facts, reference
-        self.registry: Registry = host.target.registry(reference.domain)
+        self.registry: Registry = host.target.variables_of(Registries).named(reference.domain)
         self._by_ctr: Login | None = None  # who we are since ctr was refused as nobody
         self._system = not self.registry.ca_file
         try:
@@ -134,7 +134,7 @@ class RegistryTransfer:
             login.username if login else None,
             own_authorities(registry, system=self._system) if alone else authorities(registry),
             alone,
-            self.host.target.proxy,
+            self.host.target.variables_of(Registries).proxy,
             f"ctr-ferry.{self.host.run_id}",
         )
 

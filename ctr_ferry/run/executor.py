@@ -165,8 +165,8 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         except (KeyboardInterrupt, Terminated) as cut:
             code = _report(done, lines, _code_of(cut))
         finally:
-            for host in hosts.values():
-                host.close_quietly()
+            for each in hosts.values():
+                each.close_quietly()
             kept.end(code)
             record.prune(control_machine.runs.root, config.keep_runs)
         return code

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
-from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import UsageError
-from ctr_ferry.oci.registry import Registry
 from ctr_ferry.secrets import Secret
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,7 @@ class Target:
     Attributes:
         become: whether everything runs through sudo; else it is used only where the login user's rights do not do.
         gateway: a jump host, or a ProxyCommand.
-        ctr: the inventory's settings for this host's ctr.
-        registries: those that the inventory names for this host.
-        proxy: ``http://host:port`` that its ctr reaches registries through.
+        variables: what else the inventory says of the host, by the type that has it; `variables_of` reads them.
     """
 
     name: str
@@ -68,13 +68,16 @@ class Target:
     gateway: Target | str | None = None
     trust: Trust = field(default_factory=Trust)
     limits: Limits = field(default_factory=Limits)
-    ctr: Settings = field(default_factory=Settings)
-    registries: tuple[Registry, ...] = ()
-    proxy: str | None = None
+    variables: Mapping[type, object] = field(default_factory=dict, hash=False)
 
-    def registry(self, name: str) -> Registry:
-        """A registry as the inventory describes it for this host, else by its name alone."""
-        return next((found for found in self.registries if found.name == name), Registry(name))
+    def variables_of(self, kind: type[_T]) -> _T:
+        """What the inventory says of one subject, such as the host's ctr.
+
+        Args:
+            kind: the type that has it; called without arguments, it has what is true of a host without variables.
+        """
+        found = self.variables.get(kind)
+        return found if isinstance(found, kind) else kind()
 
     def behind(self, hops: str) -> Target:
         """The same host behind the hops of ``-J`` or ProxyJump: ``user@host:port``, the first one first.

@@ -22,7 +22,7 @@ from ctr_ferry.ctr.free_space import Room
 from ctr_ferry.ctr.ingest import Load, Store
 from ctr_ferry.ctr.listing import Image, Listing, parse_digests
 from ctr_ferry.ctr.naming import Method, Naming, Place
-from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.ctr.verdict import exists, judge, numbers, tell_moved, unproved
 from ctr_ferry.ctr.version import Version
 from ctr_ferry.errors import (
@@ -134,7 +134,7 @@ class Job:
 
     def __init__(self, host: Host, copy_request: CopyRequest, source: Source, fan_out: FanOut) -> None:
         self.host, self.copy_request, self.source, self.fan_out = host, copy_request, source, fan_out
-        self.namespace = copy_request.namespace or host.target.ctr.namespace
+        self.namespace = inspect.namespace(host, copy_request.namespace)
         self.store, self.content = Store(), copy_request.content
         self.token = secrets.token_hex(2)  # one machine may be several hosts of a run
         self.room: Room | None = None
@@ -165,8 +165,8 @@ class Job:
     def _look(self) -> dict[str, Check]:
         """One remote command."""
         names = [str(image_copy.dst) for image_copy in self.copy_request.image_copies]
-        questions = ingest.questions(self.host.target.ctr, self.namespace, names)
-        facts, answers = self.host.survey((self.namespace,), questions)
+        questions = ingest.questions(self.host.target.variables_of(Settings), self.namespace, names)
+        facts, answers = inspect.survey(self.host, (self.namespace,), questions)
         if isinstance(facts, HostError):
             raise facts
         self.facts: Facts = facts

@@ -13,7 +13,7 @@ from test_content import ALL, AMD64, ARM64, BLOBS, IMAGE, INDEX, NAME, digest
 from test_retag_plan import FakeHost, table
 
 from ctr_ferry.ctr import ingest
-from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.errors import CommandFailed, ConnectionLost, FerryError
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import Descriptor
@@ -21,6 +21,7 @@ from ctr_ferry.oci.reference import Reference
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
+from ctr_ferry.ssh.target import Limits, Target
 from ctr_ferry.transfer.copy import Job
 from ctr_ferry.transfer.copy_request import CopyRequest, DeliveryResult, ImageCopy
 from ctr_ferry.transfer.fan_out import FanOut
@@ -58,7 +59,7 @@ class FakeHost(FakeHost):
         version: str = "1.6.20",
     ) -> None:
         super().__init__([], version=version, blobs=dict(has or {}))
-        self.target = SimpleNamespace(ctr=Settings(), limits=SimpleNamespace(probe=1, command=1))
+        self.target = Target("n", "n", limits=Limits(probe=1, command=1))
         self.prepared, self.error = iter([*prepared, OK, OK]), error
         self.holds: list[Hold] = []
         self.uploads = 0

@@ -428,9 +428,9 @@ class FakeHost:
     ) -> None:
         self._visit, self._late, self.dry_run, self.asked = visit, late or visit, dry_run, 0
         self.scripts: list[Script] = []
-        self.user, self.host, self.port = "root", "h", 22
+        self.where = "root@h:22"
         self.has_sudo_password = False
-        self.target = SimpleNamespace(ctr=Settings(), registries=())
+        self.target = Target("h", "h")
         self.left = "namespace k8s.io\n"
 
     def open(self) -> None:

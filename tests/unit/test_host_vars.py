@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory
 from ctr_ferry.inventory.ansible import Inventory
 from ctr_ferry.inventory.host_vars import target
+from ctr_ferry.oci.registry import Registries
 from ctr_ferry.secrets import Secret
 from ctr_ferry.ssh.target import Limits, Target, Trust
 
@@ -29,7 +31,7 @@ def args(tmp_path: Path, text: str) -> tuple[Target, list[str]]:
 def test_a_host_without_variables_is_its_own_address(tmp_path: Path) -> None:
     made, notes = read(tmp_path, "x: 1")
     assert (made.name, made.address, made.port, made.user, made.gateway) == ("n", "n", None, None, None)
-    assert made.ctr.namespace == "k8s.io" and made.ctr.command is None
+    assert made.variables_of(Settings).namespace == "k8s.io" and made.variables_of(Settings).command is None
     assert made.limits == Limits(connect=3)
     assert notes == []
 
@@ -74,7 +76,7 @@ def test_our_own_variables_are_taken(tmp_path: Path) -> None:
         tmp_path,
         "ctr_command: k3s ctr\nctr_address: /run/x.sock\nctr_namespace: default\nctr_root: /data\nctr_snapshotter: zfs",
     )
-    ctr = made.ctr
+    ctr = made.variables_of(Settings)
     assert (ctr.command, ctr.address, ctr.namespace, ctr.root, ctr.snapshotter) == (
         "k3s ctr", "/run/x.sock", "default", "/data", "zfs",
     )  # fmt: skip
@@ -285,4 +287,4 @@ def test_a_target_never_shows_its_passwords(tmp_path: Path) -> None:
 
 def test_docker_hub_is_known_by_both_its_names(tmp_path: Path) -> None:
     target, _ = read(tmp_path, "ctr_registries: {index.docker.io: {username: ann}}")
-    assert target.registry("docker.io").username == "ann"
+    assert target.variables_of(Registries).named("docker.io").username == "ann"

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,12 +16,13 @@ from ctr_ferry import errors
 from ctr_ferry.ctr.checks import parse_checks
 from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.listing import Image, Listing
-from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
 from ctr_ferry.report import render
 from ctr_ferry.report.outcome import Outcome
 from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh.target import Limits, Target
 from tasks import check as check_command
 from tasks import find as find_command
 from tasks import images as images_command
@@ -54,7 +54,7 @@ class FakeHost:
     blobs: Mapping[str, bytes] = field(default_factory=dict)
     failed: bool = False
     scripts: list[Script] = field(default_factory=list)
-    target: object = field(default_factory=lambda: SimpleNamespace(ctr=Settings(), limits=SimpleNamespace(probe=1)))
+    target: Target = field(default_factory=lambda: Target("n", "n", limits=Limits(probe=1)))
 
     def facts(self, namespaces: Sequence[str]) -> Facts:
         parsed = Version.parse(f"ctr github.com/containerd/containerd v{self.version}")

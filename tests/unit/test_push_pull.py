@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from test_roll_back import put_ctr, run_cut
 from ctr_ferry import errors
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 from ctr_ferry.oci.reference import Reference
-from ctr_ferry.oci.registry import Login, Registry, RegistryState
+from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState
 from ctr_ferry.registry import credentials, http, push_pull
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.secrets import Secret
@@ -70,16 +71,16 @@ class Host(FakeHost):
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
         registry = Registry("r.example:5000", scheme="http")
-        self.target = SimpleNamespace(
-            ctr=self.target.ctr,  # type: ignore[attr-defined]
-            limits=Limits(probe=1, registry=1),
-            registry=lambda _: registry,
-            proxy=None,
-        )
+        self.target = replace(self.target, limits=Limits(probe=1, registry=1))
+        self.know(registry)
         self.pauses: list[float] = []
         self.typed: list[str] = []
         self.moves: list[tuple[int, int | None]] = []
         self.prints: list[bytes] = []
+
+    def know(self, registry: Registry) -> None:
+        """The inventory describes this registry, and no other."""
+        self.target = replace(self.target, variables={Registries: Registries((registry,))})
 
     def ask(self, script: Script, *, listener: Any = None, **_: object) -> dict[str, Answer]:
         for chunk in self.prints if listener else ():
@@ -439,7 +440,7 @@ class TestTheTalk:
         for login, tries in ((None, 1), (self.ANN, 2 if ca_file else 1)):
             sell(None, login=login)
             host = Host([image(REF, A)], answers={"push": unknown})
-            host.target.registry = lambda _: registry
+            host.know(registry)
             with pytest.raises(errors.RegistryTls):
                 pushed(host)
             steps = [script.steps["push"] for script in host.scripts if "push" in script.steps]

@@ -18,14 +18,14 @@ import pytest
 
 from ctr_ferry.errors import ConnectionLost
 from ctr_ferry.oci.descriptor import OCI_INDEX
-from ctr_ferry.oci.registry import Challenge, Login, Registry, RegistryState
+from ctr_ferry.oci.registry import Challenge, Login, Registries, Registry, RegistryState
 from ctr_ferry.registry import client, curl
 from ctr_ferry.registry.client import Client
 from ctr_ferry.registry.http import Reply
 from ctr_ferry.secrets import Secret
 from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh.connection import Connection
 from ctr_ferry.ssh.forward import RegistryStateError
-from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.target import Target
 
 DIGEST = f"sha256:{'d' * 64}"
@@ -56,7 +56,7 @@ class World:
             open=lambda: None,
             is_lost=False,
             transport=transport,
-            target=Target("n", "n", limits=limits, proxy=proxy),
+            target=Target("n", "n", limits=limits, variables={Registries: Registries(proxy=proxy)}),
             run_id="run",
             ask=self._ask,
             terminal=self._terminal,
@@ -352,7 +352,7 @@ def test_a_login_inside_tls_stays_inside(world: Make, monkeypatch: pytest.Monkey
 def test_a_host_that_is_lost_is_no_registry_that_does_not_answer(world: Make) -> None:
     made = world(lambda _: "")
     made.host.is_lost = True
-    made.host.lost_connection = partial(Host.lost_connection, SimpleNamespace(name="node1"))
+    made.host.lost_connection = partial(Connection.lost_connection, SimpleNamespace(name="node1"))
     with pytest.raises(ConnectionLost, match="node1"):
         made.client().find("a", "1")
 

@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.oci.descriptor import OCI_MANIFEST, Platform
 from ctr_ferry.report.outcome import Status, as_dry_run
 from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh.target import Limits, Target
 from tasks import remove as remove_command
 from tasks.remove import RemoveResult, act, parse, plan
 
@@ -62,7 +62,7 @@ class FakeHost:
 
     @property
     def target(self) -> Any:
-        return SimpleNamespace(ctr=Settings(namespace=self.namespace), limits=SimpleNamespace(probe=1))
+        return Target("n", "n", limits=Limits(probe=1), variables={Settings: Settings(namespace=self.namespace)})
 
     def facts(self, namespaces: Sequence[str]) -> Facts:
         version = Version.parse("1.6.20")
