@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ctr_ferry.errors import GarbledAnswer
+from ctr_ferry.text import tail
 
 
 def join(argv: Iterable[str]) -> str:
@@ -149,20 +150,3 @@ def _frames(boundary: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
             found[name] = (int(value), body)
             name = None
     return found
-
-
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-_MOST_SAID = 1 << 16  # characters that the last lines are looked for in
-_LOG_LINE = re.compile(r'time="[^"]*" level=(?:trace|debug|info|warning) ')
-
-
-def printable(line: str) -> str:
-    """A line without escape sequences and control characters, which could play tricks on a terminal."""
-    return "".join(c if c.isprintable() else " " for c in _ESCAPE.sub("", line)).rstrip()
-
-
-def tail(text: str, lines: int = 6, width: int = 400) -> str:
-    """The last lines of what a host said, escape sequences and log noise taken out, ready to be shown."""
-    kept = [line for line in map(printable, text[-_MOST_SAID:].splitlines()) if line]
-    kept = [line for line in kept if not _LOG_LINE.match(line)] or kept
-    return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in kept[-lines:])

@@ -12,6 +12,9 @@ import re
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_MOST_READ = 1 << 16  # characters from the end in which `tail` looks for lines
+_LOG_LINE = re.compile(r'time="[^"]*" level=(?:trace|debug|info|warning) ')
 
 
 def shown(text: str) -> str:
@@ -41,3 +44,20 @@ def shown_name(name: str) -> str:
 def _escaped(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 1 << 8 else f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
+
+
+def printable(line: str) -> str:
+    """A line without escape sequences, and with a space for each control character."""
+    return "".join(c if c.isprintable() else " " for c in _ESCAPE.sub("", line)).rstrip()
+
+
+def tail(text: str, lines: int = 6, width: int = 400) -> str:
+    """The last lines of what a host printed, printable; lines of a log below its errors go where there are others.
+
+    Args:
+        lines: how many at most.
+        width: characters of a line at most.
+    """
+    found = [line for line in map(printable, text[-_MOST_READ:].splitlines()) if line]
+    found = [line for line in found if not _LOG_LINE.match(line)] or found
+    return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in found[-lines:])

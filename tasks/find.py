@@ -15,7 +15,7 @@ from ctr_ferry.images.mappings import Pair
 from ctr_ferry.report.outcome import Result, Status, Table, names
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.shell import Script
-from ctr_ferry.text import shown_name
+from ctr_ferry.text import shown_name, tail
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
@@ -153,14 +153,14 @@ def _look(host: Host, match: str) -> FindResult:
         for number, socket in enumerate(others):
             answer = answers[f"on-{number}"]
             where += [(socket, word) for word in answer.text.split()[:MOST_NAMESPACES]] if answer.ok else []
-            unread += [] if answer.ok else [f"{socket}: {shell.tail(answer.stderr, lines=1)}"]
+            unread += [] if answer.ok else [f"{socket}: {tail(answer.stderr, lines=1)}"]
     steps = {f"in-{n}": replace(facts.ctr, address=at[0]).images(at[1]) for n, at in enumerate(where)}
     listings = host.ask(Script(steps), limit=limit) if steps else {}
     found: list[tuple[str, Listing]] = []
     for number, (socket, namespace) in enumerate(where):
         answer = listings[f"in-{number}"]
         if not answer.ok:
-            unread.append(f"namespace {namespace} of {socket}: {shell.tail(answer.stderr, lines=1)}")
+            unread.append(f"namespace {namespace} of {socket}: {tail(answer.stderr, lines=1)}")
             continue
         try:
             found.append((socket, Listing.parse(namespace, answer.text)))

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ctr_ferry import shell
 from ctr_ferry.ctr import remove as ctr_remove
 from ctr_ferry.ctr.failures import failure, required
 from ctr_ferry.ctr.listing import Image, Listing
@@ -22,7 +21,7 @@ from ctr_ferry.report.outcome import Result, Status, error_lines, names
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.shell import Script
-from ctr_ferry.text import shown_name
+from ctr_ferry.text import shown_name, tail
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
@@ -294,7 +293,7 @@ def _remove(host: Host, made: Plan) -> None:
         if answers["remove"].exit == ctr_remove.TAKEN_UP:
             error: FerryError = InUse(
                 f"a container came to use what was to go in namespace {made.here.namespace}; nothing was removed",
-                detail=shell.tail(answers["remove"].stderr),
+                detail=tail(answers["remove"].stderr),
                 hint="look again, and run it again",
             )
         elif not answers["remove"].ok:
@@ -302,7 +301,7 @@ def _remove(host: Host, made: Plan) -> None:
         else:
             error = VerifyFailed(
                 f"ctr reports success, but {shown_name(left[0])} is there",
-                detail=shell.tail(answers["remove"].stderr),
+                detail=tail(answers["remove"].stderr),
                 hint="somebody else may give that name again; look at it, and run it again",
             )
         made.fail(each, error)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctr_ferry import shell
 from ctr_ferry.ctr import naming
 from ctr_ferry.ctr.failures import content_missing, required
 from ctr_ferry.ctr.listing import Image, Listing, parse_digests
@@ -26,6 +25,7 @@ from ctr_ferry.oci.reference import Reference, is_digest, parse_domain
 from ctr_ferry.report.outcome import Status, error_lines
 from ctr_ferry.run import options
 from ctr_ferry.run.command import per_host
+from ctr_ferry.text import tail
 
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
@@ -394,7 +394,7 @@ class Job:
         for number, plan in enumerate(todo):
             if plan.report.method == Method.LINK and not answers[f"link-{number}"].ok:
                 plan.report.method = Method.STREAM
-                plan.report.note = "linking failed: " + shell.tail(answers[f"link-{number}"].stderr, lines=1)
+                plan.report.note = "linking failed: " + tail(answers[f"link-{number}"].stderr, lines=1)
             verdict = judge(
                 plan.report.dst,
                 plan.report.digest,

@@ -9,7 +9,8 @@ from ctr_ferry import shell
 from ctr_ferry.errors import CommandFailed, ConnectionLost, RemoteTimeout, UsageError
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.run.command import per_host
-from ctr_ferry.shell import Answer, Script, printable
+from ctr_ferry.shell import Answer, Script
+from ctr_ferry.text import printable
 
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from ctr_ferry import shell
 from ctr_ferry.errors import (
     CommandFailed,
     ContentMissing,
@@ -15,6 +14,7 @@ from ctr_ferry.errors import (
     PlatformMissing,
 )
 from ctr_ferry.shell import Answer
+from ctr_ferry.text import tail
 
 _SOCKET = re.compile(r"dial unix|unix://|\.sock\b")
 # In the middle of a command; a blob that somebody else is writing is Unavailable, too.
@@ -25,7 +25,7 @@ _LOOK_AT_CONTAINERD = "look at `systemctl status containerd` on that host"
 def daemon_trouble(stderr: str) -> FerryError | None:
     """Tells the daemon's absence from other failures; registry trouble says ``dial tcp`` and is none."""
     socket = _SOCKET.search(stderr) is not None
-    detail = shell.tail(stderr)
+    detail = tail(stderr)
     if socket and "permission denied" in stderr:
         return PermissionDenied(
             "the user may not use containerd's socket",
@@ -48,7 +48,7 @@ def content_missing(name: str, detail: str) -> ContentMissing:
 
 def failure(answer: Answer, name: str) -> FerryError:
     """The error that a ctr command about the image ``name`` ended with."""
-    detail = shell.tail(answer.stderr)
+    detail = tail(answer.stderr)
     if trouble := daemon_trouble(answer.stderr):
         return trouble
     if "no match for platform" in detail:
@@ -59,7 +59,7 @@ def failure(answer: Answer, name: str) -> FerryError:
         return DiskFull("the host's disk is full", detail=detail, hint="make room where containerd's root lies")
     return CommandFailed(
         f"ctr failed with exit status {answer.exit} on {name}",
-        detail=detail or shell.tail(answer.text),
+        detail=detail or tail(answer.text),
         hint="run that host's ctr by hand to see more",
     )
 

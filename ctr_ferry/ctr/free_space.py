@@ -11,6 +11,7 @@ from ctr_ferry.ctr import probe
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import DiskFull
 from ctr_ferry.oci.descriptor import Descriptor
+from ctr_ferry.text import printable
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}")  # KiB
 _GROWTH = 3  # times its size that a compressed layer takes when it is unpacked; two to four are usual
@@ -71,7 +72,7 @@ def _row(words: list[str]) -> Space | None:
         numbers = words[place - 3 : place]
         if words[place].endswith("%") and all(_NUMBER.fullmatch(n) for n in numbers) and int(numbers[0]):
             size, used, available = (int(n) << 10 for n in numbers)
-            return Space(size, max(0, size - used), max(0, available), shell.printable(" ".join(words[place + 1 :])))
+            return Space(size, max(0, size - used), max(0, available), printable(" ".join(words[place + 1 :])))
     return None
 
 

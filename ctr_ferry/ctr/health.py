@@ -15,6 +15,7 @@ from ctr_ferry.ctr.version import Version
 from ctr_ferry.errors import CtrNotFound, DaemonUnreachable, HostError, PermissionDenied
 from ctr_ferry.oci.reference import is_digest
 from ctr_ferry.shell import Answer, Script
+from ctr_ferry.text import tail
 
 OURS = "ctr-ferry"  # what names, labels and ingests of ours begin with
 _WORD = "[A-Za-z0-9._-]"  # what a run's id consists of
@@ -259,7 +260,7 @@ def findings(visit: Visit) -> list[Finding]:
 
 def _trouble(error: HostError) -> Finding:
     what = {CtrNotFound: "ctr", DaemonUnreachable: "socket"}.get(type(error), "answers")
-    detail = f" ({shell.tail(error.detail, lines=1)})" if error.detail else ""
+    detail = f" ({tail(error.detail, lines=1)})" if error.detail else ""
     return Finding(what, Health.FAIL, f"{error.message}{detail}", error.hint)
 
 
@@ -346,9 +347,7 @@ def _content(visit: Visit) -> Finding:
     found = free_space.parse(answer.text)
     if not found:
         todo = "look with df at containerd's root on that host"
-        return Finding(
-            "content store", Health.WARN, f"{root}free space unknown: {shell.tail(answer.stderr, lines=1)}", todo
-        )
+        return Finding("content store", Health.WARN, f"{root}free space unknown: {tail(answer.stderr, lines=1)}", todo)
     size, free = found.blobs.size, found.blobs.available
     percent = 100 * free / size
     text = f"{root}{_gib(free)} of {_gib(size)} free ({percent:.0f} %) on {found.blobs.mount}"

@@ -14,6 +14,7 @@ from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.errors import AnswerTooLarge, CtrNotFound, DaemonUnreachable, GarbledAnswer, PermissionDenied
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.shell import Answer, Script
+from ctr_ferry.text import printable, tail
 
 # Where distributions keep a ctr that PATH does not show; each line is a whole command.
 _PLACES = (
@@ -168,7 +169,7 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
     _require_daemon(settings, sockets, address, user, answers)
     if version is None and not _IMPORT.search(answers["help"].text):
         raise CtrNotFound(
-            f"{command!r} is no ctr", detail=shell.tail(printed), hint="mend ctr_command for this host in the inventory"
+            f"{command!r} is no ctr", detail=tail(printed), hint="mend ctr_command for this host in the inventory"
         )
     server = _server(answers["version"].text)
     plugins = _parse_plugins(answers["plugins"].text)
@@ -176,7 +177,7 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
         user=user,
         sudo=sudo not in ("", "sudo="),
         ctr=Ctr(tuple(command.split()), address, capabilities, settings.snapshotter),
-        client=version.text if version else shell.tail(printed, lines=1),
+        client=version.text if version else tail(printed, lines=1),
         server=server,
         sockets=tuple(line.partition(" ")[2] for line in sockets),
         namespaces=_namespaces(answers["namespaces"]),
@@ -203,7 +204,7 @@ def _namespaces(answer: Answer) -> tuple[str, ...]:
 def _server(text: str) -> str:
     """The daemon's version, of ``ctr version``: the first one below ``Server:``."""
     below = text.partition("Server:\n")[2].split("\n", 1)[0].split()
-    return shell.tail(below[1]) if len(below) > 1 and below[0] == "Version:" else ""
+    return tail(below[1]) if len(below) > 1 and below[0] == "Version:" else ""
 
 
 def _labels_names(server: str) -> bool:
@@ -236,7 +237,7 @@ def _ctr(settings: Settings, answer: Answer) -> tuple[str, str]:
             hint="set ctr_command for this host in the inventory, to a path or to something like 'k3s ctr'",
         )
     if command not in ([settings.command.strip()] if settings.command else _PLACES):
-        raise GarbledAnswer(f"the host names a ctr that it was not asked for: {shell.printable(command)[:200]!r}")
+        raise GarbledAnswer(f"the host names a ctr that it was not asked for: {printable(command)[:200]!r}")
     return command, "\n".join(lines[1:])
 
 
@@ -257,7 +258,7 @@ def _require_daemon(
     if not answers["namespaces"].ok:
         raise daemon_trouble(answers["namespaces"].stderr) or DaemonUnreachable(
             f"containerd at {address} does not answer",
-            detail=shell.tail(answers["namespaces"].stderr),
+            detail=tail(answers["namespaces"].stderr),
             hint="look at `systemctl status containerd` on that host",
         )
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ctr_ferry import shell
 from ctr_ferry.ctr.commands import CRI_MANAGED
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.listing import Image, Listing
 from ctr_ferry.ctr.naming import TAKEN
 from ctr_ferry.errors import FerryError, ReferenceExists, VerifyFailed
 from ctr_ferry.shell import Answer
+from ctr_ferry.text import tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def judge(
     if not answer.ok and not (tolerant and right):
         return Verdict(failure(answer, name), right)
     if now is None:
-        detail = shell.tail(answer.stderr)
+        detail = tail(answer.stderr)
         return Verdict(VerifyFailed(f"ctr reports success, but {name} is not there", detail=detail), False)
     if not right:
         moved = VerifyFailed(

@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ctr_ferry import shell
 from ctr_ferry.ctr.commands import MOST_DOCUMENT
 from ctr_ferry.ctr.failures import content_missing, daemon_trouble
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import ContentCorrupt, ContentMissing, FerryError, PlatformMissing
 from ctr_ferry.oci.descriptor import Descriptor, Manifest, Platform
 from ctr_ferry.shell import Answer
+from ctr_ferry.text import tail
 
 _FAILED = re.compile("^ctr: ", re.MULTILINE)  # other lines may be warnings
 
@@ -43,7 +43,7 @@ def checked(digest: str, answer: Answer, holder: str) -> bytes:
     if found != digest and (not raw or not answer.ok or _FAILED.search(answer.stderr)):
         raise daemon_trouble(answer.stderr) or ContentMissing(
             f"{holder} does not give {what}",
-            detail=shell.tail(answer.stderr) or "it gave nothing, and no reason",
+            detail=tail(answer.stderr) or "it gave nothing, and no reason",
             hint="run it again; if it stays, bring the image there once more",
         )
     if found != digest:

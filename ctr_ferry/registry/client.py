@@ -22,9 +22,9 @@ from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS, Descriptor
 from ctr_ferry.oci.reference import is_digest
 from ctr_ferry.oci.registry import Challenge, Login, Registry, RegistryState
 from ctr_ferry.registry.http import MOST, Reply, Requests, parts_of
-from ctr_ferry.shell import printable
 from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.host import Host
+from ctr_ferry.text import printable
 
 _LIMIT = 10.0  # seconds for one registry
 _ALL = 30.0  # seconds for all of one host

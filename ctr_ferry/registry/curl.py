@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from ctr_ferry import shell
 from ctr_ferry.oci.registry import RegistryState, headers
 from ctr_ferry.shell import Answer
+from ctr_ferry.text import tail
 
 TYPED = 4000  # bytes of a line that a terminal holds
 _HEAD = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3}) ?([^\r\n]*)\r?\n((?:[^\r\n]+\r?\n)*)\r?\n?")
@@ -111,7 +112,7 @@ def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | RegistrySta
 def last_words(answer: Answer) -> str:
     """What the tool said; of curl not its advice."""
     found = re.search(r"curl: \(\d{1,3}\).{0,400}", answer.stderr)
-    return found[0] if found else shell.tail(answer.stderr, lines=1)
+    return found[0] if found else tail(answer.stderr, lines=1)
 
 
 def _why(answer: Answer) -> RegistryState:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from ctr_ferry import shell
 from ctr_ferry.ctr.failures import daemon_trouble
 from ctr_ferry.errors import (
     HostError,
@@ -21,6 +20,7 @@ from ctr_ferry.errors import (
     RepositoryNotFound,
 )
 from ctr_ferry.oci.registry import REMEDIES, Registry, RegistryState
+from ctr_ferry.text import tail
 
 # In this order: a text that fits several means the first. URLs are in these texts, with ports and digests.
 _WORDS = (
@@ -77,7 +77,7 @@ def meaning(stderr: str, registry: Registry) -> RegistryState | None:
 def _last_words(stderr: str) -> str:
     """ctr's own error; 1.5 to 1.7 log what went wrong with other hosts before it."""
     _, found, detail = stderr.rpartition("ctr: ")
-    return detail.strip()[-_MOST:] if found else shell.tail(stderr)
+    return detail.strip()[-_MOST:] if found else tail(stderr)
 
 
 _KINDS: dict[RegistryState, type[RegistryError]] = {

@@ -25,11 +25,11 @@ from ctr_ferry.errors import (
     NoCommonAlgorithm,
     Unreachable,
 )
-from ctr_ferry.shell import tail
 from ctr_ferry.ssh.keys import RevokedKeyError, UnknownKeyError, fingerprint
 from ctr_ferry.ssh.login import UnansweredError
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.transport import NothingInCommonError
+from ctr_ferry.text import tail
 
 
 def connect_kwargs(target: Target, config: Any, *, as_gateway: bool) -> dict[str, Any]:

@@ -17,13 +17,14 @@ import paramiko
 from paramiko.ssh_exception import NoValidConnectionsError
 
 from ctr_ferry.errors import ConnectionLost, Interrupted, LoginRefused, Unreachable
-from ctr_ferry.shell import join, tail
+from ctr_ferry.shell import join
 from ctr_ferry.ssh.connect import Proxy, connect_kwargs, expand, typed_errors
 from ctr_ferry.ssh.keys import KnownKeys, host_name, known_keys
 from ctr_ferry.ssh.login import UnansweredError
 from ctr_ferry.ssh.stream import PACKET, WINDOW
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.transport import Transport
+from ctr_ferry.text import tail
 
 # paramiko's transport threads log what its exceptions say as well; the operator reads it once, from us.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import paramiko
 
 from ctr_ferry.oci.registry import RegistryState
-from ctr_ferry.shell import printable
+from ctr_ferry.text import printable
 
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host

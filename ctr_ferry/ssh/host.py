@@ -12,7 +12,7 @@ import paramiko
 
 from ctr_ferry import shell
 from ctr_ferry.errors import CommandFailed, ConnectionLost, GarbledAnswer, PermissionDenied, RemoteTimeout
-from ctr_ferry.shell import Answer, Script, tail
+from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh import guard
 from ctr_ferry.ssh.answer_memory import ROOM
 from ctr_ferry.ssh.connection import Connection
@@ -20,6 +20,7 @@ from ctr_ferry.ssh.exchange import End, Exchange, Listener, Sudo, Transcript
 from ctr_ferry.ssh.stream import READ, Download, Hold, Stream, Upload
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.terminal import Terminal, hold
+from ctr_ferry.text import tail
 
 Log = Callable[[str, Transcript], None]  # host name, what was asked there
 Moved = Callable[[int, int | None], None]  # bytes so far, bytes in all where that is known

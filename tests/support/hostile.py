@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ctr_ferry import shell
 from ctr_ferry.ctr import checks, failures, free_space, health, ingest, probe, usage
 from ctr_ferry.ctr.listing import Listing, parse_digests
 from ctr_ferry.ctr.progress import Progress
@@ -33,7 +32,7 @@ from ctr_ferry.oci.registry import Challenge, Registry
 from ctr_ferry.registry import credentials, curl, refusals
 from ctr_ferry.report import record
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.text import shown, shown_name
+from ctr_ferry.text import shown, shown_name, tail
 from ctr_ferry.transfer import checksum
 
 SIZE = 1 << 20
@@ -188,7 +187,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "lines of progress": lines_watched,
     "a refusal": lambda data: refusals.meaning(f"ctr: {text_of(data)}", HTTPS),
     "a failure": lambda data: failures.failure(Answer(1, data, text_of(data)), "a"),
-    "last words": lambda data: shell.tail(text_of(data)),
+    "last words": lambda data: tail(text_of(data)),
     "frames": lambda data: Script({"a": ""}).read("ferry-0123456789abcdef", data, data),
     "curl": lambda data: curl.read(Answer(0, b"curl\n" + data, text_of(data))),
     "curl's words": lambda data: curl.last_words(Answer(1, b"", text_of(data))),

@@ -176,16 +176,5 @@ def test_another_runs_mark_in_the_output_is_only_output(sh: list[str]) -> None:
     assert answers(sh, Script({"one": step}))["one"].text == "\nferry-ffffffffffffffff end 7\n"
 
 
-def test_what_a_host_said_is_shown_without_control_characters() -> None:
-    detail = "one\n\x1b[31mtwo\x07\n\n" + "x" * 1000 + "\nlast\r\n"
-    lines = shell.tail(detail).splitlines()
-    assert [line[:3] for line in lines] == ["one", "two", "xxx", "las"]
-    assert all(line.isprintable() and len(line) <= 400 for line in lines)
-
-
-def test_only_the_last_lines_of_much_that_a_host_said_are_shown() -> None:
-    assert shell.tail("\n".join(map(str, range(100))), lines=2) == "98\n99"
-
-
 def test_joined_words_split_again_into_the_same_ones() -> None:
     assert shlex.split(shell.join(AWKWARD)) == AWKWARD
