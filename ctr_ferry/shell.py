@@ -72,11 +72,14 @@ class Script:
             boundary: a secret word that draws the frames. It is text of the functions that print it and nothing else:
                 no command that a step runs has it in its words, environment or files.
         """
-        lines = [f"frame() {{ {say(boundary, '$1 $2')}; {say(boundary, '$1 $2')} >&2; }}", self.prologue]
+        lines = [
+            f"section() {{ {boundary_line(boundary, '$1 $2')}; {boundary_line(boundary, '$1 $2')} >&2; }}",
+            self.prologue,
+        ]
         if self.cleanup:
             lines += [f"cleanup() {{\n{self.cleanup}\n}}", "trap cleanup EXIT"]
         for name, text in self.steps.items():
-            lines += [f"frame begin {name}", "{", text, "}", "frame end $?"]
+            lines += [f"section begin {name}", "{", text, "}", "section end $?"]
         return "\n".join(lines) + "\n"
 
     def read(self, boundary: str, stdout: bytes, stderr: bytes) -> dict[str, Answer]:
@@ -85,7 +88,7 @@ class Script:
         Raises:
             GarbledAnswer: where a step's frame is absent or cut.
         """
-        out, err = _frames(boundary, stdout), _frames(boundary, stderr)
+        out, err = _sections(boundary, stdout), _sections(boundary, stderr)
         answers = {}
         for name in self.steps:
             if name not in out or name not in err:
@@ -100,23 +103,23 @@ class Script:
         return min(stdout.count(end), stderr.count(end)) >= len(self.steps)
 
 
-def say(boundary: str, words: str) -> str:
+def boundary_line(boundary: str, words: str) -> str:
     """A sh command that prints a frame; ``echo`` is a builtin of every shell, ``printf`` is not one of mksh."""
     return f'echo "\n{boundary} {words}"'
 
 
-def begin(boundary: str, step: str) -> bytes:
+def section_start(boundary: str, step: str) -> bytes:
     """The frame before a step's output."""
     return f"\n{boundary} begin {step}\n".encode()
 
 
-def unframed(boundary: str, stream: bytes | bytearray) -> bytes:
+def with_step_headings(boundary: str, stream: bytes | bytearray) -> bytes:
     """What a host said, with ``[step]`` where a step began; the other frames are gone."""
-    frame = re.compile(rb"\n%s (begin|end|beat) ?([\w-]*)\n" % boundary.encode())
+    frame = re.compile(rb"\n%s (begin|end|heartbeat) ?([\w-]*)\n" % boundary.encode())
     return frame.sub(lambda found: b"[%s]\n" % found[2] if found[1] == b"begin" else b"", bytes(stream))
 
 
-def detail(boundary: str, stream: bytes | bytearray) -> str:
+def last_lines(boundary: str, stream: bytes | bytearray) -> str:
     """The last lines of what a host said besides the frames."""
     frame = re.compile(rf"^{boundary} .*\n?", re.MULTILINE)
     return tail(frame.sub("", stream.decode("utf-8", "backslashreplace")))
@@ -126,17 +129,17 @@ def _broken_off(name: str, boundary: str, stdout: bytes, stderr: bytes) -> Garbl
     if f"\n{boundary} ".encode() in stdout + stderr:
         return GarbledAnswer(
             f"the host's answer breaks off at {name!r}",
-            detail=detail(boundary, stderr),
+            detail=last_lines(boundary, stderr),
             hint="run it again; if it stays, look at the login shell's start-up files on that host",
         )
     return GarbledAnswer(
         "the login shell did not run what was asked of it",
-        detail=detail(boundary, stdout + b"\n" + stderr),  # nologin says so on stdout
+        detail=last_lines(boundary, stdout + b"\n" + stderr),  # nologin says so on stdout
         hint="log in there by hand: the account may be one that runs nothing, or a start-up file may end the shell",
     )
 
 
-def _frames(boundary: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
+def _sections(boundary: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
     found: dict[str, tuple[int, bytes]] = {}
     name = None
     for part in stream.split(f"\n{boundary} ".encode())[1:]:
@@ -144,7 +147,7 @@ def _frames(boundary: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
         word, _, value = head.decode("ascii", "replace").partition(" ")
         if word == "begin":
             name, body = value, data
-        elif word == "beat" and name is not None:
+        elif word == "heartbeat" and name is not None:
             body += data
         elif word == "end" and name is not None and value.isdigit():
             found[name] = (int(value), body)

@@ -128,7 +128,7 @@ class Requests:
         if not self._forwards:
             return self._by_curl(method, url, headers)
         try:
-            with forward.told(self._limit):
+            with forward.state_errors(self._limit):
                 reply = _exchange(self._wire(parts), method, target, {"Host": parts.netloc, **headers})
         except RegistryStateError as error:
             self.hang_up()

@@ -6,36 +6,36 @@ import threading
 
 from ctr_ferry.errors import AnswerTooLarge
 
-MOST = 16 << 20  # bytes of one answer; a listing of 50,000 images has about 12 MiB, and takes six times its size
-_IN_ALL = 128 << 20  # bytes of all hosts' answers together
-_ALWAYS = 2 << 20  # bytes that are taken of a host's answer, whatever the others said
+MOST_OF_ONE = 16 << 20  # bytes of one answer; a listing of 50,000 images has about 12 MiB, and takes six times its size
+_MOST_OF_ALL = 128 << 20  # bytes of all hosts' answers together
+_ALWAYS_TAKEN = 2 << 20  # bytes that are taken of a host's answer, whatever the others said
 
 
-class Room:
+class AnswerMemory:
     """What the answers of all hosts hold: of each host its longest one, until its next command begins."""
 
-    def __init__(self, most: int = _IN_ALL) -> None:
+    def __init__(self, most: int = _MOST_OF_ALL) -> None:
         self._most = most
         self._lock = threading.Lock()
         self._held: dict[str, int] = {}
         self._all = 0
 
-    def hold(self, host: str, size: int) -> None:
+    def reserve(self, host: str, size: int) -> None:
         """An answer of this host has grown to so many bytes.
 
         Raises:
             AnswerTooLarge: it is too long by itself, or there is no room left beside the other hosts' answers.
         """
-        if size > MOST:
+        if size > MOST_OF_ONE:
             raise AnswerTooLarge(
-                f"{host} printed more than {MOST >> 20} MiB in answer to one question, and was not read to the end",
+                f"{host} printed more than {MOST_OF_ONE >> 20} MiB in answer to one question; the rest was not read",
                 hint="look at it by hand with ssh: a namespace there may have very many names",
             )
         with self._lock:
             more = size - self._held.get(host, 0)
             if more <= 0:
                 return
-            if size > _ALWAYS and self._all + more > self._most:
+            if size > _ALWAYS_TAKEN and self._all + more > self._most:
                 raise AnswerTooLarge(
                     f"{host} printed more than {size >> 20} MiB, and the answers of all hosts together may have "
                     f"{self._most >> 20}",
@@ -44,10 +44,10 @@ class Room:
             self._held[host] = size
             self._all += more
 
-    def leave(self, host: str) -> None:
+    def free(self, host: str) -> None:
         """What this host said is of no more use."""
         with self._lock:
             self._all -= self._held.pop(host, 0)
 
 
-ROOM = Room()
+MEMORY = AnswerMemory()

@@ -71,7 +71,7 @@ class Exchange:
         limit: seconds until it must have ended.
         idle: seconds without a byte after which the host counts as gone.
         listener: hears stdout as it comes.
-        hold: told how much of stdout is kept; raises where that is too much.
+        reserve: told how much of stdout is kept; raises where that is too much.
 
     Attributes:
         stdout, stderr: what came.
@@ -85,9 +85,9 @@ class Exchange:
         idle: float,
         listener: Listener | None = None,
         *,
-        hold: Callable[[int], None] = lambda _: None,
+        reserve: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._hold = hold
+        self._reserve = reserve
         self._channel = channel
         self._listener = listener
         self._deadline = time.monotonic() + limit
@@ -183,7 +183,7 @@ class Exchange:
         while self._channel.recv_ready():
             data = self._channel.recv(_CHUNK)
             self.stdout += self._listener.hear(data) if self._listener else data
-            self._hold(len(self.stdout))  # at once: it may come faster than it is read
+            self._reserve(len(self.stdout))  # at once: it may come faster than it is read
         self.drain_stderr()
 
     def drain_stderr(self) -> None:

@@ -43,7 +43,7 @@ class RegistryStateError(Exception):
 
 
 @contextlib.contextmanager
-def told(limit: float) -> Iterator[None]:
+def state_errors(limit: float) -> Iterator[None]:
     """Turns what goes wrong on such a connection into what it means.
 
     Args:

@@ -44,8 +44,8 @@ exec 3<&0 </dev/null
 """
 _DEADLINE = f"""
 ( trap 'kill -s KILL $!; exit' TERM; trap '' PIPE; n=0
-  while [ $n -lt %(beats)d ]; do
-    sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); %(beat)s >&2 || break
+  while [ $n -lt %(heartbeats)d ]; do
+    sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); %(heartbeat)s >&2 || break
   done
   stop ) </dev/null >/dev/null 3<&- & deadline=$!
 exec 3<&-
@@ -58,8 +58,8 @@ trap 'exit {BROKEN_OFF}' TERM INT HUP
 _CLEANUP_DEADLINE = """trap '' TERM
 kill $leash $deadline 2>/dev/null
 ( : & trap 'kill -s KILL $! 2>/dev/null; exit' USR1; trap '' PIPE; n=0
-  while [ $n -lt %(beats)d ]; do
-    sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); %(beat)s >&2
+  while [ $n -lt %(heartbeats)d ]; do
+    sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); %(heartbeat)s >&2
   done
   stop ) </dev/null >/dev/null & deadline=$!
 tidy() {
@@ -75,7 +75,7 @@ exit 0
 """
 
 
-def new_mark() -> str:
+def new_start_marker() -> str:
     """For one command line; processes of a run at work are known by its form."""
     return f"ferry-{secrets.token_hex(8)}"
 
@@ -85,12 +85,13 @@ def new_boundary() -> str:
     return f"ferry-{secrets.token_hex(16)}"
 
 
-def bootstrap(mark: str, length: int) -> str:
+def bootstrap(start_marker: str, length: int) -> str:
     """The sh text on sshd's command line: skips noise up to the mark, reads ``length`` bytes of script, runs them.
 
     What sudo did not take of the lines before the mark, its password included, is skipped unread.
     """
-    return f'until [ "$l" = {mark} ]; do IFS= read -r l || exit 97; done; eval "$(dd ibs=1 count={length} 2>/dev/null)"'
+    skip = f'until [ "$l" = {start_marker} ]; do IFS= read -r l || exit 97; done'
+    return f'{skip}; eval "$(dd ibs=1 count={length} 2>/dev/null)"'
 
 
 def as_login_user(boot: str) -> str:
@@ -114,20 +115,22 @@ def through_sudo_with_password(boot: str, prompt: str, ready: str) -> str:
     return f"exec sudo -S -p {prompt} -- /bin/sh -c 'echo {ready} >&2; {boot}'"
 
 
-def render(script: Script, boundary: str, limit: int, *, fed: bool = False) -> bytes:
+def render(script: Script, boundary: str, limit: int, *, stdin_is_data: bool = False) -> bytes:
     """The whole text that goes over stdin after the mark.
 
     Args:
         boundary: draws the frames, the heartbeat's too.
         limit: seconds after which the host itself ends it, should we not be there to do so.
-        fed: whether a step reads data from stdin, which is no leash then.
+        stdin_is_data: whether a step reads data from stdin, which is no leash then.
     """
     if script.cleanup:
-        script = replace(script, cleanup=_CLEANUP_DEADLINE % {**_beats(boundary, _CLEANUP), "cleanup": script.cleanup})
-    deadline = _DEADLINE % _beats(boundary, limit)
-    return (_PRIVATE + _STOP + ("" if fed else _LEASH) + deadline + script.render(boundary) + _END).encode()
+        script = replace(
+            script, cleanup=_CLEANUP_DEADLINE % {**_heartbeats(boundary, _CLEANUP), "cleanup": script.cleanup}
+        )
+    deadline = _DEADLINE % _heartbeats(boundary, limit)
+    return (_PRIVATE + _STOP + ("" if stdin_is_data else _LEASH) + deadline + script.render(boundary) + _END).encode()
 
 
-def _beats(boundary: str, limit: int) -> dict[str, str | int]:
+def _heartbeats(boundary: str, limit: int) -> dict[str, str | int]:
     pause = min(_HEARTBEAT, limit)
-    return {"beats": -(-limit // pause), "pause": pause, "beat": shell.say(boundary, "beat")}
+    return {"heartbeats": -(-limit // pause), "pause": pause, "heartbeat": shell.boundary_line(boundary, "heartbeat")}

@@ -14,18 +14,18 @@ from ctr_ferry import shell
 from ctr_ferry.errors import CommandFailed, ConnectionLost, GarbledAnswer, PermissionDenied, RemoteTimeout
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh import guard
-from ctr_ferry.ssh.answer_memory import ROOM
+from ctr_ferry.ssh.answer_memory import MEMORY
 from ctr_ferry.ssh.connection import Connection
 from ctr_ferry.ssh.exchange import End, Exchange, Listener, Sudo, Transcript
-from ctr_ferry.ssh.stream import READ, Download, Hold, Stream, Upload
+from ctr_ferry.ssh.stream import READ, BackgroundScript, Download, Stream, Upload
 from ctr_ferry.ssh.target import Target
-from ctr_ferry.ssh.terminal import Terminal, hold
+from ctr_ferry.ssh.terminal import Terminal, open_terminal
 from ctr_ferry.text import tail
 
 Log = Callable[[str, Transcript], None]  # host name, what was asked there
 Moved = Callable[[int, int | None], None]  # bytes so far, bytes in all where that is known
 _S = TypeVar("_S", bound=Stream)
-_FOR_OTHERS = b"\n" * 8  # lines that a start-up file of the login shell may read in place of our mark
+_SPARE_LINES = b"\n" * 8  # lines that a start-up file of the login shell may read in place of our mark
 
 
 class Host:
@@ -122,7 +122,7 @@ class Host:
             moved: to be told of every progress in moving bytes.
         """
         self.dry_run, self.moved = dry_run, moved
-        ROOM.leave(self.name)
+        MEMORY.free(self.name)
 
     def ask(
         self,
@@ -151,7 +151,9 @@ class Host:
         text = guard.render(script, boundary, limit)
         self.asked += 1
         with self.lost_connection(), contextlib.closing(self.connection.session()) as channel:
-            exchange = Exchange(channel, limit, self.target.limits.idle, listener, hold=partial(ROOM.hold, self.name))
+            exchange = Exchange(
+                channel, limit, self.target.limits.idle, listener, reserve=partial(MEMORY.reserve, self.name)
+            )
             self._launch(exchange, text, rights_check)
             began = time.monotonic()
             try:
@@ -161,7 +163,7 @@ class Host:
         self._refuse_end(script, boundary, exchange, end, limit)
         return self._answers(script, boundary, exchange)
 
-    def hold(self, script: Script, *, limit: int) -> Hold:
+    def run_in_background(self, script: Script, *, limit: int) -> BackgroundScript:
         """Starts a script whose last step, ``wait``, lasts until stdin ends: it is let go, or the control process gone.
 
         Args:
@@ -170,7 +172,7 @@ class Host:
         Raises:
             Unreachable, PermissionDenied.
         """
-        return self._stream(Hold, script, limit, fed=True)
+        return self._stream(BackgroundScript, script, limit, stdin_is_data=True)
 
     def download(self, step: str, *, limit: int) -> Download:
         """Starts a command that writes data to stdout; ``limit`` as above."""
@@ -184,20 +186,20 @@ class Host:
         """
         if not self.is_connected:
             raise ConnectionLost(f"the connection to {self.name} broke", hint="run it again")
-        return self._stream(Upload, script, limit, fed=True)
+        return self._stream(Upload, script, limit, stdin_is_data=True)
 
     def _make_ready(self) -> None:
         self.open()
         self.connection.refuse_if_abandoned()
 
-    def _stream(self, kind: type[_S], script: Script, limit: int, *, fed: bool = False) -> _S:
+    def _stream(self, kind: type[_S], script: Script, limit: int, *, stdin_is_data: bool = False) -> _S:
         self._make_ready()
         boundary = guard.new_boundary()
-        text = guard.render(script, boundary, limit, fed=fed)
+        text = guard.render(script, boundary, limit, stdin_is_data=stdin_is_data)
         self.asked += 1
         with self.lost_connection():
             channel = self.connection.session()
-            exchange = Exchange(channel, limit, self.target.limits.idle, hold=partial(ROOM.hold, self.name))
+            exchange = Exchange(channel, limit, self.target.limits.idle, reserve=partial(MEMORY.reserve, self.name))
             self._launch(exchange, text, None)
             channel.settimeout(self.target.limits.idle)
         began = time.monotonic()
@@ -216,9 +218,9 @@ class Host:
         )
 
     def _launch(self, exchange: Exchange, text: bytes, rights_check: str | None) -> None:
-        mark = guard.new_mark()
-        self._start(exchange, guard.bootstrap(mark, len(text)), mark, rights_check)
-        exchange.send(_FOR_OTHERS + f"{mark}\n".encode() + text)
+        start_marker = guard.new_start_marker()
+        self._start(exchange, guard.bootstrap(start_marker, len(text)), start_marker, rights_check)
+        exchange.send(_SPARE_LINES + f"{start_marker}\n".encode() + text)
 
     def _record(
         self, script: Script, boundary: str, exchange: Exchange, seconds: float, *, secret: bool = False
@@ -226,10 +228,10 @@ class Host:
         if self._log:
             steps = "\n".join(f"{name}: {step}" for name, step in script.steps.items())
             detail = (b"", b"") if secret else (exchange.stdout, exchange.stderr)
-            stdout, stderr = (shell.unframed(boundary, stream) for stream in detail)
+            stdout, stderr = (shell.with_step_headings(boundary, stream) for stream in detail)
             self._log(self.name, Transcript(steps, exchange.exit, seconds, stdout, stderr))
 
-    def _start(self, exchange: Exchange, boot: str, mark: str, rights_check: str | None) -> None:
+    def _start(self, exchange: Exchange, boot: str, start_marker: str, rights_check: str | None) -> None:
         password = self._sudo_password
         if not self._as_root and rights_check and self.user != "root":
             exchange.start(guard.as_root_if_needed(boot, rights_check))
@@ -238,7 +240,7 @@ class Host:
         elif password is None:
             exchange.start(guard.through_sudo(boot))
         else:
-            prompt, ready = f"{mark}-password", f"{mark}-ready"
+            prompt, ready = f"{start_marker}-password", f"{start_marker}-ready"
             exchange.start(guard.through_sudo_with_password(boot, prompt, ready))
             match exchange.answer_sudo(prompt, ready, password):
                 case Sudo.REFUSED:
@@ -261,7 +263,10 @@ class Host:
             Unreachable, MethodUnsupported.
         """
         self._make_ready()
-        with self.lost_connection(), hold(self.connection.session(), limit, self.target.limits.connect) as terminal:
+        with (
+            self.lost_connection(),
+            open_terminal(self.connection.session(), limit, self.target.limits.connect) as terminal,
+        ):
             yield terminal
 
     def mark_failed(self) -> None:
@@ -279,7 +284,7 @@ class Host:
         return secret.reveal() if secret else self.connection.config.sudo.password
 
     def _refuse_end(self, script: Script, boundary: str, exchange: Exchange, end: End, limit: int) -> None:
-        detail = shell.detail(boundary, exchange.stderr)
+        detail = shell.last_lines(boundary, exchange.stderr)
         match end:
             case End.KILLED if script.cleanup and script.is_whole(boundary, exchange.stdout, exchange.stderr):
                 raise RemoteTimeout(
@@ -306,7 +311,7 @@ class Host:
             return script.read(boundary, bytes(exchange.stdout), bytes(exchange.stderr))
         except GarbledAnswer as error:
             if exchange.exit == guard.BROKEN_OFF:
-                raise _killed(shell.detail(boundary, exchange.stderr)) from None
+                raise _killed(shell.last_lines(boundary, exchange.stderr)) from None
             if self._as_root and "sudo" in error.detail:
                 raise self._sudo_refused(exchange.stderr) from None
             raise

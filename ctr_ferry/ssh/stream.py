@@ -78,7 +78,7 @@ class Stream:
         return self._read(script, self._exchange, end)
 
 
-class Hold(Stream):
+class BackgroundScript(Stream):
     """A command that has done its first steps and then waits, in the step `WAIT`, for the end of stdin.
 
     That comes when it is let go, or we are gone; whichever it is, the script goes on to its clean-up, unhurried.
@@ -86,7 +86,7 @@ class Hold(Stream):
 
     WAIT = "wait"
 
-    def begun(self, within: float) -> dict[str, Answer]:
+    def prepared(self, within: float) -> dict[str, Answer]:
         """Waits until the steps before the last have ended; returns their answers.
 
         Args:
@@ -96,7 +96,7 @@ class Hold(Stream):
             RemoteTimeout: they had not; the script is ended then.
         """
         deadline = time.monotonic() + within
-        waiting = shell.begin(self._boundary, self.WAIT)
+        waiting = shell.section_start(self._boundary, self.WAIT)
         done = replace(self._script, steps={k: v for k, v in self._script.steps.items() if k != self.WAIT})
         exchange = self._exchange
         while waiting not in exchange.stdout or waiting not in exchange.stderr:
@@ -153,7 +153,7 @@ class Download(Stream):
             self._channel.close()
 
     def _behind_begin(self) -> Iterator[bytes]:
-        begin = shell.begin(self._boundary, READ)
+        begin = shell.section_start(self._boundary, READ)
         noise, pieces = b"", self._pieces()
         while begin not in noise:
             data = next(pieces, None)
@@ -189,7 +189,7 @@ class Download(Stream):
 
     def _ended(self, tail: bytes) -> Answer:
         match = re.search(rb"\n%s end (\d+)\n$" % self._boundary.encode(), tail)
-        self._exchange.stdout += shell.begin(self._boundary, READ) + (match[0] if match else b"")
+        self._exchange.stdout += shell.section_start(self._boundary, READ) + (match[0] if match else b"")
         return self._end(self._script)[READ]
 
 

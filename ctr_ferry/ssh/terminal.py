@@ -38,7 +38,7 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def hold(channel: paramiko.Channel, limit: int, patience: float) -> Iterator[Terminal]:
+def open_terminal(channel: paramiko.Channel, limit: int, patience: float) -> Iterator[Terminal]:
     """Has the host hold a terminal open, for the block.
 
     Args:
@@ -49,7 +49,7 @@ def hold(channel: paramiko.Channel, limit: int, patience: float) -> Iterator[Ter
     Raises:
         MethodUnsupported: sshd gives none.
     """
-    mark, word = secrets.token_hex(8), secrets.token_hex(16)
+    start_marker, word = secrets.token_hex(8), secrets.token_hex(16)
     with contextlib.closing(channel):
         try:
             channel.get_pty(term="dumb")
@@ -59,10 +59,10 @@ def hold(channel: paramiko.Channel, limit: int, patience: float) -> Iterator[Ter
                 hint="set PermitTTY yes for that user, or use a registry without a login",
             ) from error
         # `sleep` becomes the session's leader: it ends when the channel does, since sshd then hangs up.
-        asked = f'stty -echo; echo {mark}; IFS= read -r word; echo "$word $(tty)"; exec sleep {limit}'
+        asked = f'stty -echo; echo {start_marker}; IFS= read -r word; echo "$word $(tty)"; exec sleep {limit}'
         channel.exec_command(f"exec /bin/sh -c '{asked}'")
         channel.settimeout(patience)
-        _heard(channel, rf"^{mark}\r*\n")  # from here on nothing is echoed
+        _heard(channel, rf"^{start_marker}\r*\n")  # from here on nothing is echoed
         channel.sendall(f"{word}\n".encode())
         yield Terminal(channel, _heard(channel, rf"^{word} {_DEVICE}\r*\n")[1].decode())
 

@@ -341,10 +341,10 @@ class Job:
     @contextlib.contextmanager
     def _holding(self, todo: Sequence[Plan]) -> Iterator[dict[str, Answer]]:
         loads = [plan.load for plan in todo if plan.load]
-        hold = self.host.hold(ingest.hold(self.place, loads, self.store), limit=_DAY)
+        hold = self.host.run_in_background(ingest.hold(self.place, loads, self.store), limit=_DAY)
         try:
             with self.host.lost_connection():
-                prepared = hold.begun(self.host.target.limits.command)
+                prepared = hold.prepared(self.host.target.limits.command)
             yield prepared
         except BaseException:
             with contextlib.suppress(FerryError), self.host.lost_connection():

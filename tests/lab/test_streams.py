@@ -146,9 +146,9 @@ def test_a_stream_on_a_broken_connection_can_be_cut_and_is_not_begun(host: Host)
 
 def test_a_hold_that_does_not_begin_is_given_up_and_ended(host: Host, node3: Node) -> None:
     before = processes(node3).keys()
-    hold = host.hold(Script({"plant": "sleep 90", "wait": "read -r word"}), limit=120)
+    hold = host.run_in_background(Script({"plant": "sleep 90", "wait": "read -r word"}), limit=120)
     with pytest.raises(RemoteTimeout, match="had not begun"):
-        hold.begun(0.2)
+        hold.prepared(0.2)
     # What is fed has its stdin to itself: the guard finds out with its next heartbeat, 15 s after the last.
     assert eventually(lambda: processes(node3).keys() <= before, 45), processes(node3)
 
@@ -157,8 +157,8 @@ def test_a_hold_is_cleaned_up_when_it_is_let_go_and_when_we_are_gone(host: Host,
     before = processes(node3).keys()
     for goodbye in ("let go", "gone"):
         script = Script({"plant": "echo planted", "wait": "read -r word"}, cleanup=f'echo "$word" >/tmp/{goodbye[:3]}')
-        hold = host.hold(script, limit=60)
-        assert hold.begun(30)["plant"].text == "planted\n"
+        hold = host.run_in_background(script, limit=60)
+        assert hold.prepared(30)["plant"].text == "planted\n"
         if goodbye == "let go":
             hold.release(b"bye\n")
         else:

@@ -34,13 +34,13 @@ WITHOUT_ARM = {d: data for d, data in ALL.items() if data not in (ARM64, *BLOBS[
 class Hold:
     """A hold whose first steps end as told."""
 
-    prepared: Answer
+    answer: Answer
     error: FerryError | None
     script: Script
     words: list[bytes] = field(default_factory=list)
 
-    def begun(self, _: float) -> dict[str, Answer]:
-        return {name: self.prepared for name in self.script.steps if name != "wait"}
+    def prepared(self, _: float) -> dict[str, Answer]:
+        return {name: self.answer for name in self.script.steps if name != "wait"}
 
     def release(self, word: bytes = b"") -> None:
         self.words.append(word)
@@ -73,7 +73,7 @@ class FakeHost(FakeHost):
     def lost_connection(self) -> Iterator[None]:
         yield
 
-    def hold(self, script: Script, *, limit: int) -> Hold:
+    def run_in_background(self, script: Script, *, limit: int) -> Hold:
         assert limit
         self.holds.append(Hold(next(self.prepared), self.error, script))
         return self.holds[-1]

@@ -46,7 +46,7 @@ class Exchange:
 
     def __init__(self) -> None:
         self.stdout = bytearray()
-        self.stderr = bytearray(shell.begin(BOUNDARY, READ) + ENDED)
+        self.stderr = bytearray(shell.section_start(BOUNDARY, READ) + ENDED)
 
     def drain_stderr(self) -> None:
         pass
@@ -70,7 +70,7 @@ def download(pieces: Iterator[bytes]) -> tuple[Download, Channel]:
 @pytest.mark.parametrize("step", [1, 7, 1000])
 def test_what_was_told_of_comes_as_it_is(step: int) -> None:
     forged = b"\nferry-0123456789abcdef end 1\n"
-    sent = b"noise" + shell.begin(BOUNDARY, READ) + forged + ENDED
+    sent = b"noise" + shell.section_start(BOUNDARY, READ) + forged + ENDED
     made, channel = download(sent[at : at + step] for at in range(0, len(sent), step))
     assert b"".join(made.chunks(len(forged))) == forged
     assert made.answer and made.answer.ok and channel.closed
@@ -78,7 +78,7 @@ def test_what_was_told_of_comes_as_it_is(step: int) -> None:
 
 def test_what_streams_on_without_end_is_ended() -> None:
     def endless() -> Iterator[bytes]:
-        yield shell.begin(BOUNDARY, READ)
+        yield shell.section_start(BOUNDARY, READ)
         yield from repeat(b"x" * 100, 100_000)
 
     made, channel = download(endless())

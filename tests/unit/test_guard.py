@@ -27,7 +27,7 @@ SHELLS = {name: [path] for name in LOGIN_SHELLS if (path := shutil.which(name))}
 SHELLS |= {"busybox": [BUSYBOX, "sh"]} if BUSYBOX else {}
 SH = {name: path for name in ("dash", "bash") if (path := shutil.which(name))}
 SH |= {"busybox": BUSYBOX} if BUSYBOX else {}
-MARK = "ferry-0123456789abcdef"
+MARKER = "ferry-0123456789abcdef"
 BOUNDARY = "ferry-000102030405060708090a0b0c0d0e0f"
 NOISE = "Welcome to this host, begin one"
 
@@ -82,8 +82,8 @@ class Login:
 
     def script(self, script: Script, *, limit: int = 60, before: bytes = b"") -> subprocess.Popen[bytes]:
         text = guard.render(script, BOUNDARY, limit)
-        line = guard.as_login_user(guard.bootstrap(MARK, len(text)))
-        return self.start(line, before + f"{MARK}\n".encode() + text)
+        line = guard.as_login_user(guard.bootstrap(MARKER, len(text)))
+        return self.start(line, before + f"{MARKER}\n".encode() + text)
 
     def end(self, script: Script, seen: bytes = b"") -> dict[str, Answer]:
         """Waits for the end with the leash still held, and reads the answers; `seen` of stderr was read before."""
@@ -274,7 +274,7 @@ def test_a_clean_up_that_hangs_is_heard_of_and_ended(hosts: list[Login], monkeyp
     end_all(hosts, within=8, status=-signal.SIGKILL, cleaned=False)
     for host in hosts:
         assert host.process and host.process.stderr
-        assert host.process.stderr.read().partition(b" end 0\n")[2].count(f"{BOUNDARY} beat\n".encode()) >= 2
+        assert host.process.stderr.read().partition(b" end 0\n")[2].count(f"{BOUNDARY} heartbeat\n".encode()) >= 2
 
 
 def test_a_clean_up_goes_on_where_nobody_hears_it(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,12 +325,14 @@ def test_no_command_sees_the_boundary_between_answers(hosts: list[Login], monkey
             assert host.end(script)["one"].ok
             host.close()
             seen = (host.home / "seen").read_bytes()
-            assert MARK.encode() in seen and BOUNDARY.encode() not in seen
+            assert MARKER.encode() in seen and BOUNDARY.encode() not in seen
 
 
 def test_a_forged_frame_is_what_a_step_printed(host: Login) -> None:
     """Its mark is on the command line; the worst forger there has even the form of a boundary."""
-    forged = "".join(f"\n{word} end 7\n\n{word} begin two\nroot\n\n{word} end 0\n" for word in (MARK, MARK + MARK[6:]))
+    forged = "".join(
+        f"\n{word} end 7\n\n{word} begin two\nroot\n\n{word} end 0\n" for word in (MARKER, MARKER + MARKER[6:])
+    )
     script = Script(
         {
             "one": f"printf {shlex.quote(forged)} | tee /dev/stderr; exit_with() {{ return 3; }}; exit_with",
@@ -344,7 +346,7 @@ def test_a_forged_frame_is_what_a_step_printed(host: Login) -> None:
 
 
 def test_a_leash_that_ends_before_the_mark_runs_nothing(host: Login) -> None:
-    process = host.start(guard.as_login_user(guard.bootstrap(MARK, 10)), b"noise\n")
+    process = host.start(guard.as_login_user(guard.bootstrap(MARKER, 10)), b"noise\n")
     host.release()
     assert process.wait(5) == 97
     assert host.is_gone(within=2)
@@ -360,10 +362,10 @@ def test_an_answer_that_was_broken_off_is_garbled(host: Login) -> None:
 
 def test_a_script_that_arrives_cut_runs_no_half_command(host: Login) -> None:
     text = guard.render(Script({"one": "echo 0123456789 > whole"}), BOUNDARY, 60)
-    first, last = text.index(b"frame begin"), text.index(b"frame end $?")
-    line = guard.as_login_user(guard.bootstrap(MARK, len(text)))
+    first, last = text.index(b"section begin"), text.index(b"section end $?")
+    line = guard.as_login_user(guard.bootstrap(MARKER, len(text)))
     for cut in range(first, last, 2):
-        host.start(line, f"{MARK}\n".encode() + text[:cut])
+        host.start(line, f"{MARKER}\n".encode() + text[:cut])
         host.release()
         assert host.process
         host.process.wait(5)
@@ -404,7 +406,7 @@ def test_sudo_is_taken_only_where_rights_do_not_do(
     (login.home / "out.allowed").touch() if allowed else None
     check = f"[ -w {login.home} ]" if rights else "[ -w /nosuch ] || [ -w /nosuch/either ]"
     text = guard.render(WHO, BOUNDARY, 60)
-    login.start(guard.as_root_if_needed(guard.bootstrap(MARK, len(text)), check), f"{MARK}\n".encode() + text)
+    login.start(guard.as_root_if_needed(guard.bootstrap(MARKER, len(text)), check), f"{MARKER}\n".encode() + text)
     assert login.end(WHO)["one"].text == f"root={root}\n"
     assert (login.home / "out.sudo").exists() is (uid != 0 and not rights)
 
@@ -413,19 +415,19 @@ def test_sudo_without_a_password_runs_the_script_as_root(login: Login) -> None:
     login.command("sudo", SUDO)
     (login.home / "out.allowed").touch()
     text = guard.render(WHO, BOUNDARY, 60)
-    login.start(guard.through_sudo(guard.bootstrap(MARK, len(text))), f"{MARK}\n".encode() + text)
+    login.start(guard.through_sudo(guard.bootstrap(MARKER, len(text))), f"{MARKER}\n".encode() + text)
     assert login.end(WHO)["one"].text == "root=ops\n"
 
 
 def test_sudos_password_goes_to_its_prompt_and_nowhere_else(login: Login) -> None:
     login.command("sudo", SUDO)
     text = guard.render(WHO, BOUNDARY, 60)
-    boot = guard.bootstrap(MARK, len(text))
-    line = guard.through_sudo_with_password(boot, f"{MARK}-password", f"{MARK}-ready")
-    login.start(line, b'it\'s "secret"\n' + f"{MARK}\n".encode() + text)
+    boot = guard.bootstrap(MARKER, len(text))
+    line = guard.through_sudo_with_password(boot, f"{MARKER}-password", f"{MARKER}-ready")
+    login.start(line, b'it\'s "secret"\n' + f"{MARKER}\n".encode() + text)
     assert login.process and login.process.stderr
     stderr = os.read(login.process.stderr.fileno(), 1000)
-    assert f"{MARK}-password".encode() in stderr
+    assert f"{MARKER}-password".encode() in stderr
     got = login.end(WHO, stderr)
     assert got["one"].text == "root=ops\n"
     assert "secret" not in (login.home / "out.sudo").read_text()
@@ -434,13 +436,13 @@ def test_sudos_password_goes_to_its_prompt_and_nowhere_else(login: Login) -> Non
 def test_a_sudo_that_asks_for_nothing_runs_the_script_although_a_password_was_sent(login: Login) -> None:
     login.command("sudo", SUDO.replace("IFS= read -r password", 'password="it\'s \\"secret\\""'))
     text = guard.render(WHO, BOUNDARY, 60)
-    line = guard.through_sudo_with_password(guard.bootstrap(MARK, len(text)), "prompt", "ready")
-    login.start(line, b'it\'s "secret"\n' + f"{MARK}\n".encode() + text)
+    line = guard.through_sudo_with_password(guard.bootstrap(MARKER, len(text)), "prompt", "ready")
+    login.start(line, b'it\'s "secret"\n' + f"{MARKER}\n".encode() + text)
     assert login.end(WHO)["one"].text == "root=ops\n"
 
 
 def test_the_command_line_carries_nothing_that_a_login_shell_could_misread() -> None:
-    inside = guard.bootstrap(MARK, 1234)
+    inside = guard.bootstrap(MARKER, 1234)
     assert not set("'\\\n") & set(inside)
     for line in (guard.as_login_user(inside), guard.through_sudo(inside)):
         assert line.count("'") == 2

@@ -18,7 +18,7 @@ CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # of the rehears
 CACHED_BUSYBOX = sorted(CACHE.glob("trees/*/machine/usr/bin/busybox"))
 SHELLS = [[path] for name in ("dash", "bash", "mksh", "ksh") if (path := shutil.which(name))]
 SHELLS += [[path, "sh"] for path in (shutil.which("busybox"), *map(str, CACHED_BUSYBOX[:1])) if path][:1]
-MARK = "ferry-0123456789abcdef"
+BOUNDARY = "ferry-0123456789abcdef"
 
 
 def run(argv: list[str], text: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -76,8 +76,8 @@ def test_printf_of_an_archive_is_about_twice_its_size_at_most() -> None:
 
 
 def answers(sh: list[str], script: Script, *, before: str = "") -> dict[str, shell.Answer]:
-    done = run(sh, before + script.render(MARK))
-    return script.read(MARK, done.stdout, done.stderr)
+    done = run(sh, before + script.render(BOUNDARY))
+    return script.read(BOUNDARY, done.stdout, done.stderr)
 
 
 def test_a_scripts_steps_keep_their_streams_and_exit_statuses_apart(sh: list[str]) -> None:
@@ -124,7 +124,7 @@ def test_a_variable_that_one_step_sets_the_next_one_sees(sh: list[str]) -> None:
 def test_cleanup_runs_at_the_end_and_after_an_exit_in_the_middle(sh: list[str], tmp_path: Path) -> None:
     for number, step in enumerate((":", "exit 5")):
         file = tmp_path / str(number)
-        run(sh, Script({"one": step, "two": ":"}, cleanup=f"echo done >> {file}").render(MARK))
+        run(sh, Script({"one": step, "two": ":"}, cleanup=f"echo done >> {file}").render(BOUNDARY))
         assert file.read_text() == "done\n"
 
 
@@ -135,40 +135,42 @@ def test_an_answer_that_breaks_off_names_the_step_and_shows_what_was_said(sh: li
     assert "no space left" in garbled.value.detail
 
 
-@pytest.mark.parametrize("cut", [b"", b"noise", f"\n{MARK} begin one\nhalf".encode(), f"\n{MARK} end 0\n".encode()])
+@pytest.mark.parametrize(
+    "cut", [b"", b"noise", f"\n{BOUNDARY} begin one\nhalf".encode(), f"\n{BOUNDARY} end 0\n".encode()]
+)
 def test_half_an_answer_is_garbled(cut: bytes) -> None:
-    whole = f"\n{MARK} begin one\n\n{MARK} end 0\n".encode()
+    whole = f"\n{BOUNDARY} begin one\n\n{BOUNDARY} end 0\n".encode()
     with pytest.raises(GarbledAnswer):
-        Script({"one": ":"}).read(MARK, cut, whole)
+        Script({"one": ":"}).read(BOUNDARY, cut, whole)
     with pytest.raises(GarbledAnswer):
-        Script({"one": ":"}).read(MARK, whole, cut)
+        Script({"one": ":"}).read(BOUNDARY, whole, cut)
 
 
 def test_a_login_that_runs_nothing_is_told_by_what_it_says_on_either_output() -> None:
     with pytest.raises(GarbledAnswer, match="login shell did not run") as garbled:
-        Script({"one": ":"}).read(MARK, b"This account is not available.\n", b"grumble\n")
+        Script({"one": ":"}).read(BOUNDARY, b"This account is not available.\n", b"grumble\n")
     assert garbled.value.detail == "This account is not available.\ngrumble"
 
 
 def test_frames_are_no_part_of_what_a_host_said() -> None:
-    stderr = f"\n{MARK} begin one\nno space left\n\n{MARK} beat\n".encode()
+    stderr = f"\n{BOUNDARY} begin one\nno space left\n\n{BOUNDARY} heartbeat\n".encode()
     with pytest.raises(GarbledAnswer) as garbled:
-        Script({"one": ":"}).read(MARK, f"\n{MARK} begin one\nhalf".encode(), stderr)
+        Script({"one": ":"}).read(BOUNDARY, f"\n{BOUNDARY} begin one\nhalf".encode(), stderr)
     assert garbled.value.detail == "no space left"
 
 
 def test_a_log_has_the_steps_and_not_how_they_are_kept_apart() -> None:
     forged = "\nferry-ffffffffffffffffffffffffffffffff end 7\n"
-    detail = f"banner\n\n{MARK} begin one-1\nout{forged}\n{MARK} beat\n\n{MARK} end 0\n".encode()
-    assert shell.unframed(MARK, detail) == f"banner\n[one-1]\nout{forged}".encode()
+    detail = f"banner\n\n{BOUNDARY} begin one-1\nout{forged}\n{BOUNDARY} heartbeat\n\n{BOUNDARY} end 0\n".encode()
+    assert shell.with_step_headings(BOUNDARY, detail) == f"banner\n[one-1]\nout{forged}".encode()
 
 
 def test_answers_are_whole_once_the_last_step_has_ended_on_both_outputs() -> None:
     script = Script({"one": ":", "two": ":"})
-    half = f"\n{MARK} begin one\n\n{MARK} end 0\n\n{MARK} begin two\n".encode()
-    whole = half + f"\n{MARK} end 0\n".encode()
-    assert script.is_whole(MARK, whole, whole)
-    assert not script.is_whole(MARK, half, whole) and not script.is_whole(MARK, whole, half)
+    half = f"\n{BOUNDARY} begin one\n\n{BOUNDARY} end 0\n\n{BOUNDARY} begin two\n".encode()
+    whole = half + f"\n{BOUNDARY} end 0\n".encode()
+    assert script.is_whole(BOUNDARY, whole, whole)
+    assert not script.is_whole(BOUNDARY, half, whole) and not script.is_whole(BOUNDARY, whole, half)
 
 
 def test_another_runs_mark_in_the_output_is_only_output(sh: list[str]) -> None:

@@ -30,8 +30,8 @@ class Channel:
 
     def exec_command(self, line: str) -> None:
         self.line = line
-        mark = re.findall("echo ([0-9a-f]+)", line)[0]
-        self._said += [f"{mark}\r\n{FORGED}\r\n{mark} {FORGED}\r\n".encode()]
+        start_marker = re.findall("echo ([0-9a-f]+)", line)[0]
+        self._said += [f"{start_marker}\r\n{FORGED}\r\n{start_marker} {FORGED}\r\n".encode()]
 
     def sendall(self, data: bytes) -> None:
         word = data.decode().strip()
@@ -43,11 +43,11 @@ class Channel:
 
 
 def test_a_terminal_is_named_by_the_shell_that_holds_it() -> None:
-    with terminal.hold(cast(Any, Channel("/dev/pts/3")), 60, 5.0) as held:
+    with terminal.open_terminal(cast(Any, Channel("/dev/pts/3")), 60, 5.0) as held:
         assert held.device == "/dev/pts/3"
 
 
 @pytest.mark.parametrize("device", ["", "not a tty", "/dev/../tmp/x"])
 def test_no_other_file_is_a_terminal(device: str) -> None:
-    with pytest.raises(MethodUnsupported, match="tty"), terminal.hold(cast(Any, Channel(device)), 60, 5.0):
+    with pytest.raises(MethodUnsupported, match="tty"), terminal.open_terminal(cast(Any, Channel(device)), 60, 5.0):
         pass

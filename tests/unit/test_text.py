@@ -337,10 +337,10 @@ def test_the_largest_size_and_an_odd_platform_are_read() -> None:
 
 class TestRoom:
     def test_of_one_answer_is_bounded_and_the_error_names_the_host(self) -> None:
-        here = answer_memory.Room()
-        here.hold("a", answer_memory.MOST)
+        here = answer_memory.AnswerMemory()
+        here.reserve("a", answer_memory.MOST_OF_ONE)
         with pytest.raises(errors.AnswerTooLarge, match="b printed more than 16 MiB"):
-            here.hold("b", answer_memory.MOST + 1)
+            here.reserve("b", answer_memory.MOST_OF_ONE + 1)
 
     def test_is_asked_for_as_an_answer_comes(self) -> None:
         class Endless:
@@ -350,25 +350,25 @@ class TestRoom:
             def recv(self, size: int) -> bytes:
                 return bytes(size)
 
-        exchange = Exchange(cast(Any, Endless()), 1, 1, hold=partial(answer_memory.Room().hold, "a"))
+        exchange = Exchange(cast(Any, Endless()), 1, 1, reserve=partial(answer_memory.AnswerMemory().reserve, "a"))
         with pytest.raises(errors.AnswerTooLarge, match="a printed more"):
             exchange._drain()
-        assert len(exchange.stdout) < answer_memory.MOST + (1 << 20)
+        assert len(exchange.stdout) < answer_memory.MOST_OF_ONE + (1 << 20)
 
     def test_of_all_is_bounded_but_never_for_a_host_that_says_little(self) -> None:
-        here = answer_memory.Room(most=answer_memory.MOST)
-        here.hold("a", answer_memory.MOST)
+        here = answer_memory.AnswerMemory(most=answer_memory.MOST_OF_ONE)
+        here.reserve("a", answer_memory.MOST_OF_ONE)
         with pytest.raises(errors.AnswerTooLarge, match=r"b printed .* all hosts together"):
-            here.hold("b", answer_memory._ALWAYS + 1)
+            here.reserve("b", answer_memory._ALWAYS_TAKEN + 1)
         for number in range(100):
-            here.hold(f"c{number}", answer_memory._ALWAYS)
+            here.reserve(f"c{number}", answer_memory._ALWAYS_TAKEN)
 
     def test_is_a_hosts_longest_answer_until_its_next_command(self) -> None:
-        here = answer_memory.Room(most=answer_memory.MOST)
+        here = answer_memory.AnswerMemory(most=answer_memory.MOST_OF_ONE)
         for _ in range(10):
-            for size in range(0, answer_memory.MOST // 2, 1 << 20):
-                here.hold("a", size)
-        here.hold("b", answer_memory.MOST // 2)
-        here.leave("a")
-        here.hold("b", answer_memory.MOST)
-        here.leave("nobody")
+            for size in range(0, answer_memory.MOST_OF_ONE // 2, 1 << 20):
+                here.reserve("a", size)
+        here.reserve("b", answer_memory.MOST_OF_ONE // 2)
+        here.free("a")
+        here.reserve("b", answer_memory.MOST_OF_ONE)
+        here.free("nobody")
