@@ -1,6 +1,7 @@
-"""POSIX sh, built purely: the one place that quotes, and the frames that keep several answers apart.
+"""POSIX sh as values: quoting, scripts of named steps, and the answers of those steps. Pure.
 
-A `Script` is a list of named steps that one remote command runs; `Script.read` takes the streams apart again.
+One remote command runs a `Script`. `Script.read` takes what came back apart again, into one `Answer` per step.
+No other file quotes a word for a shell.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ from ctr_ferry.text import tail
 
 
 def join(argv: Iterable[str]) -> str:
-    """Words to one sh command, each quoted."""
+    """One sh command made of these words, each of them quoted."""
     return shlex.join(argv)
 
 
 def printf(data: bytes) -> str:
-    """A sh command that writes exactly ``data``, NULs included (dash, bash, busybox)."""
+    """A sh command that writes exactly ``data``, NULs included (tried with dash, bash and busybox)."""
     text = "".join(_PRINTF.get(byte) or f"\\{byte:03o}" for byte in data)
-    if text.startswith("-"):  # or it would be an option
+    if text.startswith("-"):  # printf would take it for an option
         text = f"\\{ord('-'):03o}{text[1:]}"
     return f"printf '{_SHORT_NUL.sub(_NUL, text)}'"
 
 
 _PRINTF = {byte: chr(byte) for byte in range(0x20, 0x7F) if chr(byte) not in "\\'%"} | {ord("%"): "%%"}
-_NUL = r"\\0"  # archives are mostly NUL: two characters each, where no octal digit follows
+_NUL = r"\\0"  # archives are mostly NUL: two characters for each, where no octal digit follows
 _SHORT_NUL = re.compile(r"\\000(?![0-7])")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one step of a script gave back."""
+    """What one step of a script gave back: its exit status and its output."""
 
     exit: int
     stdout: bytes
@@ -42,7 +43,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """stdout as text; bytes that are no UTF-8 are shown as such, never raised."""
+        """Stdout as text. Bytes that are not UTF-8 are escaped; they raise nothing."""
         return self.stdout.decode("utf-8", "backslashreplace")
 
     @property
@@ -53,12 +54,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Steps that one remote command runs in order, whatever each one's exit status.
+    """Steps that one remote command runs in order. A step runs whatever the exit statuses before it were.
 
     Attributes:
-        steps: name to sh text; a name is a word without spaces.
-        prologue: sh text before the first step, for functions; it must print nothing.
-        cleanup: sh text that runs at the end whatever happens, a TERM in the middle included.
+        steps: sh text by name. A name is a word without spaces.
+        prologue: sh text before the first step, to define functions. It must print nothing.
+        cleanup: sh text that runs at the end, also after a TERM in the middle.
     """
 
     steps: Mapping[str, str]
@@ -66,16 +67,14 @@ class Script:
     cleanup: str = ""
 
     def render(self, boundary: str) -> str:
-        """The sh text.
+        """Returns the sh text.
 
         Args:
-            boundary: a secret word that draws the frames. It is text of the functions that print it and nothing else:
-                no command that a step runs has it in its words, environment or files.
+            boundary: a secret word. The sections of the output are told apart by it. Only the functions that print it
+                contain it: no command of a step has it in its arguments, environment or files.
         """
-        lines = [
-            f"section() {{ {boundary_line(boundary, '$1 $2')}; {boundary_line(boundary, '$1 $2')} >&2; }}",
-            self.prologue,
-        ]
+        line = boundary_line(boundary, "$1 $2")
+        lines = [f"section() {{ {line}; {line} >&2; }}", self.prologue]
         if self.cleanup:
             lines += [f"cleanup() {{\n{self.cleanup}\n}}", "trap cleanup EXIT"]
         for name, text in self.steps.items():
@@ -83,10 +82,12 @@ class Script:
         return "\n".join(lines) + "\n"
 
     def read(self, boundary: str, stdout: bytes, stderr: bytes) -> dict[str, Answer]:
-        """Takes the two streams apart; noise before the first frame (banner, .bashrc) is dropped.
+        """Returns the answers by the name of their step.
+
+        Whatever stands before the first section, such as a banner, is dropped.
 
         Raises:
-            GarbledAnswer: where a step's frame is absent or cut.
+            GarbledAnswer: the section of a step is missing or was cut off.
         """
         out, err = _sections(boundary, stdout), _sections(boundary, stderr)
         answers = {}
@@ -98,48 +99,52 @@ class Script:
         return answers
 
     def is_whole(self, boundary: str, stdout: bytes | bytearray, stderr: bytes | bytearray) -> bool:
-        """Whether the answers of all steps are there to be read."""
+        """Whether the answers of all steps have come."""
         end = f"\n{boundary} end ".encode()
         return min(stdout.count(end), stderr.count(end)) >= len(self.steps)
 
 
 def boundary_line(boundary: str, words: str) -> str:
-    """A sh command that prints a frame; ``echo`` is a builtin of every shell, ``printf`` is not one of mksh."""
+    """A sh command that prints a line with the boundary and ``words``.
+
+    It uses ``echo``, a builtin of every shell: ``printf`` is none of mksh's, so its arguments would be seen.
+    """
     return f'echo "\n{boundary} {words}"'
 
 
 def section_start(boundary: str, step: str) -> bytes:
-    """The frame before a step's output."""
+    """The line before a step's output."""
     return f"\n{boundary} begin {step}\n".encode()
 
 
 def with_step_headings(boundary: str, stream: bytes | bytearray) -> bytes:
-    """What a host said, with ``[step]`` where a step began; the other frames are gone."""
-    frame = re.compile(rb"\n%s (begin|end|heartbeat) ?([\w-]*)\n" % boundary.encode())
-    return frame.sub(lambda found: b"[%s]\n" % found[2] if found[1] == b"begin" else b"", bytes(stream))
+    """The output of a host for people to read: ``[step]`` where a step's section begins, no other boundary lines."""
+    line = re.compile(rb"\n%s (begin|end|heartbeat) ?([\w-]*)\n" % boundary.encode())
+    return line.sub(lambda found: b"[%s]\n" % found[2] if found[1] == b"begin" else b"", bytes(stream))
 
 
 def last_lines(boundary: str, stream: bytes | bytearray) -> str:
-    """The last lines of what a host said besides the frames."""
-    frame = re.compile(rf"^{boundary} .*\n?", re.MULTILINE)
-    return tail(frame.sub("", stream.decode("utf-8", "backslashreplace")))
+    """The last lines of a host's output, without boundary lines."""
+    line = re.compile(rf"^{boundary} .*\n?", re.MULTILINE)
+    return tail(line.sub("", stream.decode("utf-8", "backslashreplace")))
 
 
 def _broken_off(name: str, boundary: str, stdout: bytes, stderr: bytes) -> GarbledAnswer:
     if f"\n{boundary} ".encode() in stdout + stderr:
         return GarbledAnswer(
-            f"the host's answer breaks off at {name!r}",
+            f"the host's answer breaks off at step {name!r}",
             detail=last_lines(boundary, stderr),
-            hint="run it again; if it stays, look at the login shell's start-up files on that host",
+            hint="run it again; if that does not help, check the login shell's start-up files on that host",
         )
     return GarbledAnswer(
-        "the login shell did not run what was asked of it",
-        detail=last_lines(boundary, stdout + b"\n" + stderr),  # nologin says so on stdout
+        "the login shell did not run the script that was sent to it",
+        detail=last_lines(boundary, stdout + b"\n" + stderr),  # nologin prints its reason on stdout
         hint="log in there by hand: the account may be one that runs nothing, or a start-up file may end the shell",
     )
 
 
 def _sections(boundary: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
+    """Exit status and output by step, for each section that has both its first and its last line."""
     found: dict[str, tuple[int, bytes]] = {}
     name = None
     for part in stream.split(f"\n{boundary} ".encode())[1:]:

@@ -52,11 +52,11 @@ def printable(line: str) -> str:
 
 
 def tail(text: str, lines: int = 6, width: int = 400) -> str:
-    """The last lines of what a host printed, printable; lines of a log below its errors go where there are others.
+    """The last lines of what a host printed, printable. Log lines below level error are left out if others remain.
 
     Args:
-        lines: how many at most.
-        width: characters of a line at most.
+        lines: the largest number of lines.
+        width: the largest number of characters in a line.
     """
     found = [line for line in map(printable, text[-_MOST_READ:].splitlines()) if line]
     found = [line for line in found if not _LOG_LINE.match(line)] or found

@@ -1,4 +1,4 @@
-"""How much of what hosts say is taken in: by one question, and by all hosts of the process together."""
+"""The memory that answers of hosts may take: of one host, and of all hosts of the process together."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import threading
 
 from ctr_ferry.errors import AnswerTooLarge
 
-MOST_OF_ONE = 16 << 20  # bytes of one answer; a listing of 50,000 images has about 12 MiB, and takes six times its size
-_MOST_OF_ALL = 128 << 20  # bytes of all hosts' answers together
-_ALWAYS_TAKEN = 2 << 20  # bytes that are taken of a host's answer, whatever the others said
+MOST_OF_ONE = 16 << 20  # bytes of one answer: 50,000 images list in about 12 MiB, and parsed they take six times that
+_MOST_OF_ALL = 128 << 20  # bytes of the answers of all hosts together
+_ALWAYS_ALLOWED = 2 << 20  # bytes that a host may always print, whatever other hosts printed
 
 
 class AnswerMemory:
-    """What the answers of all hosts hold: of each host its longest one, until its next command begins."""
+    """Counts the bytes of answers. A host's longest answer counts until the next command of the line begins there.
+
+    Args:
+        most: bytes that the answers of all hosts may take together.
+    """
 
     def __init__(self, most: int = _MOST_OF_ALL) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._held: dict[str, int] = {}
+        self._reserved: dict[str, int] = {}
         self._all = 0
 
     def reserve(self, host: str, size: int) -> None:
-        """An answer of this host has grown to so many bytes.
+        """Counts an answer of a host that has grown to ``size`` bytes.
 
         Raises:
-            AnswerTooLarge: it is too long by itself, or there is no room left beside the other hosts' answers.
+            AnswerTooLarge: the answer is too long by itself, or together with those of other hosts.
         """
         if size > MOST_OF_ONE:
             raise AnswerTooLarge(
@@ -32,22 +36,22 @@ class AnswerMemory:
                 hint="look at it by hand with ssh: a namespace there may have very many names",
             )
         with self._lock:
-            more = size - self._held.get(host, 0)
+            more = size - self._reserved.get(host, 0)
             if more <= 0:
                 return
-            if size > _ALWAYS_TAKEN and self._all + more > self._most:
+            if size > _ALWAYS_ALLOWED and self._all + more > self._most:
                 raise AnswerTooLarge(
                     f"{host} printed more than {size >> 20} MiB, and the answers of all hosts together may have "
                     f"{self._most >> 20}",
-                    hint="run it on fewer hosts at once, with -H; the others are not to blame",
+                    hint="run it on fewer hosts at once, with -H; the other hosts are not the cause",
                 )
-            self._held[host] = size
+            self._reserved[host] = size
             self._all += more
 
     def free(self, host: str) -> None:
-        """What this host said is of no more use."""
+        """Counts the answers of a host no longer."""
         with self._lock:
-            self._all -= self._held.pop(host, 0)
+            self._all -= self._reserved.pop(host, 0)
 
 
-MEMORY = AnswerMemory()
+MEMORY = AnswerMemory()  # of this process

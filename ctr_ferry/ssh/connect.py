@@ -1,4 +1,4 @@
-"""Connecting: what Fabric is told, what can go wrong, and in which words."""
+"""Parts of connecting: what paramiko is given, ProxyCommands, and the errors in our words."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ from ctr_ferry.text import tail
 
 
 def connect_kwargs(target: Target, config: Any, *, as_gateway: bool) -> dict[str, Any]:
-    """What paramiko's connect gets for this host; a copy, since Fabric writes into it.
+    """The keyword arguments of paramiko's connect for this host: a copy, since Fabric changes them.
 
     Args:
-        as_gateway: whether the host is only gone through: the password that was asked for is none of its own.
+        target: how to log in.
+        config: Fabric's configuration.
+        as_gateway: whether the host is only a gateway. Then the password that Fabric asked for is not given to it.
     """
     kwargs: dict[str, Any] = copy.deepcopy(dict(config.connect_kwargs))
     kwargs.pop("timeout", None)
@@ -51,108 +53,138 @@ def connect_kwargs(target: Target, config: Any, *, as_gateway: bool) -> dict[str
 
 
 def expand(word: str, host: str, port: int, user: str) -> str:
-    """A word of a ProxyCommand with its tokens filled in (ssh_config(5), TOKENS: those for the host)."""
+    """Fills in the tokens of one word of a ProxyCommand: ``%h``, ``%p``, ``%r`` and ``%%`` (ssh_config(5), TOKENS)."""
     values = {"h": host, "p": str(port), "r": user, "%": "%"}
     return re.sub(r"%([hpr%])", lambda token: values[token[1]], word)
 
 
 class Proxy(paramiko.ProxyCommand):
-    """A ProxyCommand whose end is seen (paramiko's own reads on until time is up), and that may be one of many."""
+    """A running ProxyCommand.
+
+    It notices the command's end at once, where paramiko's own reads until time is up. And it works in a process with
+    more than 1024 open files.
+    """
 
     def recv(self, size: int) -> bytes:
-        """paramiko's hook: some bytes of what the command says, none at its end."""
-        detail = self.process.stdout.fileno()  # type: ignore[union-attr]  # paramiko opens it
-        poll = select.poll()  # select() takes no file number above 1023
-        poll.register(detail, select.POLLIN)
+        """paramiko's hook: returns some bytes of the command's output, and none at its end.
+
+        Raises:
+            TimeoutError: the command prints nothing for too long.
+        """
+        output = self.process.stdout.fileno()  # type: ignore[union-attr]  # paramiko opens it
+        poll = select.poll()  # select() accepts no file number above 1023
+        poll.register(output, select.POLLIN)
         if not poll.poll(None if self.timeout is None else self.timeout * 1000):
             raise TimeoutError
-        return os.read(detail, size)
+        return os.read(output, size)
 
 
 @contextlib.contextmanager
 def typed_errors(where: str, target: Target, client: paramiko.SSHClient) -> Iterator[None]:
-    """Turns what paramiko and the network raise while connecting into our errors.
+    """A block that connects, in which errors of paramiko and of the network are raised as ours.
 
     Args:
-        where: ``user@host:port``.
-        client: what connects.
+        where: the login as ``user@host:port``.
+        target: the trust in host keys, and the time limit.
+        client: the client that connects.
 
     Raises:
         Unreachable: or one of its kinds.
     """
-    files = " ".join(map(str, target.trust.known_hosts))
     began = time.monotonic()
     try:
         yield
-    except paramiko.BadHostKeyException as error:
-        take_out = f"ssh-keygen -f {quote(str(target.trust.known_hosts[0]))} -R {quote(error.hostname)}"
-        raise HostKeyChanged(
+    except (paramiko.SSHException, OSError, EOFError, UnicodeError) as error:
+        late = time.monotonic() - began >= target.limits.connect
+        raise (
+            _host_key_error(error, where, target)
+            or _login_error(error, where)
+            or _network_error(error, where, target)
+            or _session_error(error, where, client, late=late)
+        ) from error
+
+
+def _host_key_error(error: Exception, where: str, target: Target) -> Unreachable | None:
+    files = " ".join(map(str, target.trust.known_hosts))
+    if isinstance(error, paramiko.BadHostKeyException):
+        remove = f"ssh-keygen -f {quote(str(target.trust.known_hosts[0]))} -R {quote(error.hostname)}"
+        return HostKeyChanged(
             f"the host key of {where} is not the one in {files}",
             detail=f"it sent {fingerprint(error.key)}",
-            hint=f"find out why; if the host was rebuilt, take its old lines out: {take_out}",
-        ) from error
-    except RevokedKeyError as error:
-        raise HostKeyChanged(
+            hint=f"find out why; if the host was rebuilt, remove its old lines: {remove}",
+        )
+    if isinstance(error, RevokedKeyError):
+        return HostKeyChanged(
             f"the host key of {where} is revoked in {files}",
             detail=f"it sent {error.fingerprint}",
-            hint="give the host a new key: whoever has the revoked one may pass for it",
-        ) from error
-    except UnknownKeyError as error:
-        authority = "; a @cert-authority line is not enough, since host certificates are not read"
-        raise HostKeyUnknown(
-            f"{files} has no key for {where}",
-            detail=f"it sent {error.fingerprint}",
-            hint="check that fingerprint and add the key there, or set fleet.host_keys: accept-new"
-            + authority * error.by_authority,
-        ) from error
-    except UnansweredError as error:
-        raise LoginRefused(
-            f"{where} asks for what cannot be answered here",
+            hint="give the host a new key: whoever has the revoked key can pretend to be this host",
+        )
+    if isinstance(error, UnknownKeyError):
+        hint = "check that fingerprint and add the key there, or set fleet.host_keys: accept-new"
+        if error.by_authority:
+            hint += "; a @cert-authority line is not enough, since host certificates are not read"
+        return HostKeyUnknown(f"{files} has no key for {where}", detail=f"it sent {error.fingerprint}", hint=hint)
+    return None
+
+
+def _login_error(error: Exception, where: str) -> Unreachable | None:
+    if isinstance(error, UnansweredError):
+        return LoginRefused(
+            f"{where} asks for something that cannot be answered here",
             detail=tail(error.asked),
-            hint="a password is answered with --prompt-for-login-password; where it is a code, let this user in with "
-            "a key alone (AuthenticationMethods publickey in its sshd_config)",
-        ) from error
-    except NothingInCommonError as error:
-        raise NoCommonAlgorithm(
+            hint="a password is answered with --prompt-for-login-password; for a code, let this user log in with a key "
+            "alone (AuthenticationMethods publickey in its sshd_config)",
+        )
+    if isinstance(error, NothingInCommonError):
+        return NoCommonAlgorithm(
             f"{where} has no {error.what} in common with us that are safe",
             detail=tail(f"it offers {error.theirs}"),
             hint=f"let its sshd_config allow one of {error.ours}",
-        ) from error
-    except paramiko.AuthenticationException as error:
-        raise LoginRefused(
+        )
+    if isinstance(error, paramiko.AuthenticationException):
+        return LoginRefused(
             f"{where} refuses the login", detail=tail(str(error)), hint="check user and key: ssh -v to that host"
-        ) from error
-    except TimeoutError as error:
-        raise ConnectTimeout(
+        )
+    return None
+
+
+def _network_error(error: Exception, where: str, target: Target) -> Unreachable | None:
+    if isinstance(error, TimeoutError):
+        return ConnectTimeout(
             f"{where} did not answer within {target.limits.connect} s",
             hint="check that the host is up and the address is right",
-        ) from error
-    except (OSError, NoValidConnectionsError, EOFError) as error:
-        if file := getattr(error, "filename", None):
-            raise LoginRefused(
-                f"the key {file} for {where} cannot be read",
-                detail=_reason(error),
-                hint="give another ansible_ssh_private_key_file, or none to use the agent and ~/.ssh",
-            ) from error
-        if isinstance(error, socket.gaierror):
-            raise HostUnresolved(
-                f"the name of {where} does not resolve",
-                detail=_reason(error),
-                hint="check ansible_host, or the name given",
-            ) from error
-        raise Unreachable(
-            f"no connection to {where}", detail=_reason(error), hint="check that the host is up and sshd listens there"
-        ) from error
-    except (paramiko.SSHException, UnicodeError) as error:  # paramiko takes what a host says for UTF-8
-        # Which of its words paramiko has for a silent host depends on which of its threads is first.
-        late = time.monotonic() - began >= target.limits.connect
-        kind = ConnectTimeout if late or "banner" in str(error) else Unreachable
-        transport = client.get_transport()
-        # A key file that was refused is then read as one of another type, and that is what paramiko complains about.
-        no_login = bool(transport and transport.is_active() and transport.initial_kex_done)
-        raise (LoginRefused if no_login else kind)(
-            f"no SSH session with {where}", detail=tail(str(error)), hint="try ssh -v to that host"
-        ) from error
+        )
+    if not isinstance(error, (OSError, EOFError)):
+        return None
+    if file := getattr(error, "filename", None):
+        return LoginRefused(
+            f"the key {file} for {where} cannot be read",
+            detail=_reason(error),
+            hint="give another ansible_ssh_private_key_file, or none to use the agent and ~/.ssh",
+        )
+    if isinstance(error, socket.gaierror):
+        return HostUnresolved(
+            f"the name of {where} does not resolve",
+            detail=_reason(error),
+            hint="check ansible_host, or the name given",
+        )
+    return Unreachable(
+        f"no connection to {where}", detail=_reason(error), hint="check that the host is up and sshd listens there"
+    )
+
+
+def _session_error(error: Exception, where: str, client: paramiko.SSHClient, *, late: bool) -> Unreachable:
+    """The error for what is left: SSHException, and UnicodeError where paramiko reads a host's text as UTF-8.
+
+    Args:
+        late: whether the time for connecting is up. paramiko's wording for a silent host differs from case to case.
+    """
+    transport = client.get_transport()
+    kind = ConnectTimeout if late or "banner" in str(error) else Unreachable
+    # After a key file was refused, paramiko reads it as a key of another type, and complains about that.
+    if transport and transport.is_active() and transport.initial_kex_done:
+        kind = LoginRefused
+    return kind(f"no SSH session with {where}", detail=tail(str(error)), hint="try ssh -v to that host")
 
 
 def _reason(error: BaseException) -> str:

@@ -1,4 +1,8 @@
-"""A connection to one host: Fabric's, with host keys and gateways that are checked, and patience."""
+"""Fabric's connection, made stricter and more patient.
+
+Host keys are checked, also those of gateways. A connection that was refused is tried again for a while. Errors say
+what to do about them.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +30,26 @@ from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.transport import Transport
 from ctr_ferry.text import tail
 
-# paramiko's transport threads log what its exceptions say as well; the operator reads it once, from us.
+# paramiko's threads log what its exceptions say, too. The operator reads our errors instead.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
-_LAST_MOMENT = 0.1  # seconds
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 1.5  # seconds before a connection is tried again, then longer and longer
-# Nothing listens, not even behind the gateway; or there is no such ProxyCommand.
+_LAST_MOMENT = 0.1  # seconds for paramiko's thread to end after a connection broke
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 1.5  # seconds before a connection is tried again; each pause is longer
+# Nothing listens there, not even behind the gateway; or the ProxyCommand does not exist.
 _REFUSALS = (NoValidConnectionsError, paramiko.ChannelException, FileNotFoundError, PermissionError, ValueError)
 
 
 class Connection(fabric.Connection):  # type: ignore[misc]
-    """A connection that is opened when it is first needed.
+    """A connection to one host. A gateway is a connection of the same kind.
+
+    Args:
+        target: where the host is, how to log in, and its limits.
+        config: Fabric's configuration.
+        as_gateway: whether the host is only a gateway. A gateway gets no password that Fabric asked for.
 
     Attributes:
-        name: of the host, as the inventory or the user calls it.
-        target: where the host is, and its limits.
+        name: the host's name in the inventory or on the command line.
+        target: as given.
     """
 
     name: str
@@ -62,11 +71,11 @@ class Connection(fabric.Connection):  # type: ignore[misc]
 
     @property
     def where(self) -> str:
-        """``user@host:port``, with what ssh_config says."""
+        """The login as ``user@host:port``."""
         return f"{self.user}@{self.host}:{self.port}"
 
     def get_gateway(self) -> Connection | str | None:
-        """ssh_config's ProxyJump as hosts whose keys are checked too (Fabric's own are not)."""
+        """Fabric's hook: the gateway that ssh_config names. Fabric's own gateways would accept any host key."""
         hops = self.ssh_config.get("proxyjump", "none")
         if hops == "none":
             command: str | None = self.ssh_config.get("proxycommand")
@@ -75,35 +84,38 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         return _gateway(jump, self.config) if jump else None
 
     def open_gateway(self) -> Any:
-        """Fabric's hook: what paramiko connects through, a ProxyCommand with our own port in it (Fabric's has 22).
+        """Fabric's hook: the channel or the ProxyCommand that paramiko connects through.
 
         Raises:
-            Unreachable: also where the gateway, itself connected, has no way to the host.
+            Unreachable: the gateway is connected, and cannot reach the host; or the ProxyCommand cannot be run.
         """
-        if not isinstance(self.gateway, str):
-            try:
-                return super().open_gateway()
-            except paramiko.ChannelException as error:
-                raise Unreachable(
-                    f"gateway {self.gateway.name} of {self.name} has no way to {self.host}:{self.port}",
-                    detail=tail(error.text),
-                    hint="check that the host is up, the address as the gateway sees it, and its AllowTcpForwarding",
-                ) from error
+        if isinstance(self.gateway, str):
+            return self._proxy(self.gateway)
         try:
-            words = [expand(word, self.host, self.port, self.user) for word in shlex.split(self.gateway)]
+            return super().open_gateway()
+        except paramiko.ChannelException as error:
+            raise Unreachable(
+                f"gateway {self.gateway.name} of {self.name} has no way to {self.host}:{self.port}",
+                detail=tail(error.text),
+                hint="check that the host is up, its address as the gateway sees it, and AllowTcpForwarding there",
+            ) from error
+
+    def _proxy(self, command: str) -> Proxy:
+        """The running ProxyCommand, with the host's own port: Fabric would fill in 22."""
+        try:
+            words = [expand(word, self.host, self.port, self.user) for word in shlex.split(command)]
             return Proxy(join(words))
         except (OSError, ValueError) as error:
             raise Unreachable(
-                f"the ProxyCommand of {self.name} cannot be run",
-                detail=tail(str(error)),
-                hint=f"check {self.gateway!r}",
+                f"the ProxyCommand of {self.name} cannot be run", detail=tail(str(error)), hint=f"check {command!r}"
             ) from error
 
     def open(self) -> None:
-        """Connects, with the host's key checked.
+        """Connects and checks the host's key, unless the connection is open.
 
         Raises:
             Unreachable: or one of its kinds.
+            Interrupted: the run was interrupted.
         """
         with self._opening:
             if not self.is_connected:
@@ -121,7 +133,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         self.refuse_if_abandoned()
 
     def _connect_gateway(self, gateway: Connection) -> None:
-        """Connects it first, so that it is tried again by itself alone, and its trouble is called its own."""
+        """Connects the gateway first, so that its errors name it and its attempts are its own."""
         try:
             gateway.open()
         except Unreachable as error:
@@ -131,89 +143,93 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             raise type(error)(f"gateway of {self.name}: {error.message}", detail=error.detail, hint=hint) from error
 
     def _connect_with_patience(self) -> None:
-        """Tries again what may pass, within the time for one connection.
+        """Connects, and tries again after errors that may pass, within the time for one connection.
 
-        Where nothing listens, a few times; where sshd took the connection and cut it off in the greeting, as with
-        MaxStartups, the host is alive: as often as there is time.
+        Where nothing listens, it tries a few times. Where sshd accepts the connection and closes it during the
+        greeting, as MaxStartups makes it do, the host is alive: then it tries for as long as there is time.
         """
         deadline = time.monotonic() + self.target.limits.connect
-        pause, left = _FIRST_PAUSE, self.target.limits.retries
+        pause, refusals_left = _FIRST_PAUSE, self.target.limits.retries
         while True:
             try:
-                with typed_errors(self.where, self.target, self.client):
-                    super().open()
-                    # paramiko takes a part of a login for all of it.
-                    if self.transport.is_active() and not self.transport.is_authenticated():
-                        raise UnansweredError("one more key")
+                self._connect_once()
                 return
             except Unreachable as error:
-                self.client.close()  # else paramiko's thread goes on listening to that host
-                # The random share spreads hosts that were refused together.
+                self.client.close()  # or paramiko's thread would go on listening to that host
+                # The random factor spreads hosts that were refused at the same moment.
                 pause = min(pause * random.uniform(1.0, 2.0), _LONGEST_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311
-                left -= isinstance(error.__cause__, _REFUSALS)
-                if not (left >= 0 and error.may_pass and time.monotonic() + pause < deadline):
+                if isinstance(error.__cause__, _REFUSALS):
+                    refusals_left -= 1
+                if refusals_left < 0 or not error.may_pass or time.monotonic() + pause >= deadline:
                     raise
             self._abandoned.wait(pause)
             self.refuse_if_abandoned()
 
-    def refuse_if_abandoned(self) -> None:
-        """Lets nothing start any more where the run was cut short.
-
-        Raises:
-            Interrupted.
-        """
-        if self.abandoned:
-            self.close()
-            raise Interrupted("the run was interrupted before this host was touched", hint="run it again")
-
-    def pause(self, seconds: float) -> None:
-        """Waits; not any longer where the run is cut short.
-
-        Raises:
-            Interrupted.
-        """
-        self._abandoned.wait(seconds)
-        self.refuse_if_abandoned()
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether the run was cut short."""
-        return self._abandoned.is_set()
-
-    def close_quietly(self) -> None:
-        """Closes the connection, whatever state it is in."""
-        with contextlib.suppress(Exception):
-            self.close()
-
-    def abandon(self) -> None:
-        """Closes the connection under whatever runs, and lets nothing start; the guard ends it on the host."""
-        self._abandoned.set()
-        if isinstance(self.gateway, Connection):
-            self.gateway.abandon()
-        if self.transport:
-            self.transport.close()
+    def _connect_once(self) -> None:
+        with typed_errors(self.where, self.target, self.client):
+            super().open()
+            # paramiko takes a part of a login for the whole login.
+            if self.transport.is_active() and not self.transport.is_authenticated():
+                raise UnansweredError("one more key")
 
     def session(self) -> paramiko.Channel:
-        """A fresh session on it."""
+        """A new session. The connection must be open."""
         channel: paramiko.Channel = self.transport.open_session(WINDOW, PACKET, self.target.limits.connect)
         return channel
 
     @property
     def is_lost(self) -> bool:
-        """Whether its connection broke; paramiko tells the channels a moment before it says so itself."""
+        """Whether the connection broke. Channels of paramiko know it a moment earlier than its transport."""
         if self.transport:
             self.transport.join(_LAST_MOMENT)
         return not self.is_connected
 
     @contextlib.contextmanager
     def lost_connection(self) -> Iterator[None]:
-        """Turns what a broken connection raises in here into ConnectionLost."""
+        """A block in which errors of a broken connection are raised as ConnectionLost."""
         try:
             yield
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise ConnectionLost(
                 f"the connection to {self.name} broke", detail=tail(str(error)), hint="run it again"
             ) from error
+
+    def pause(self, seconds: float) -> None:
+        """Waits so many seconds.
+
+        Raises:
+            Interrupted: the run was interrupted meanwhile.
+        """
+        self._abandoned.wait(seconds)
+        self.refuse_if_abandoned()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the run was interrupted."""
+        return self._abandoned.is_set()
+
+    def abandon(self) -> None:
+        """Closes the connection and its gateways at once, and lets nothing more start."""
+        self._abandoned.set()
+        if isinstance(self.gateway, Connection):
+            self.gateway.abandon()
+        if self.transport:
+            self.transport.close()
+
+    def refuse_if_abandoned(self) -> None:
+        """Closes the connection if the run was interrupted.
+
+        Raises:
+            Interrupted: the run was interrupted.
+        """
+        if self.abandoned:
+            self.close()
+            raise Interrupted("the run was interrupted before this host was touched", hint="run it again")
+
+    def close_quietly(self) -> None:
+        """Closes the connection, and ignores errors of a broken one."""
+        with contextlib.suppress(Exception):
+            self.close()
 
 
 def _gateway(gateway: Target | str, config: Any) -> Connection | str:

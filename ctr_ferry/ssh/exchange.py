@@ -1,4 +1,4 @@
-"""One remote command's streams, read side by side, in bounded memory and time."""
+"""One remote command: its streams are read side by side, in bounded memory and time."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ import paramiko
 
 from ctr_ferry.errors import AnswerTooLarge
 
-_CHUNK = 1 << 17
-_MOST_STDERR = 4 << 20
-_LINGER = 5.0  # seconds of silence after which a command that has exited is no longer waited for
+_CHUNK = 1 << 17  # bytes of one read
+_MOST_STDERR = 4 << 20  # bytes
+_LINGER = 5.0  # seconds of silence that end the wait for more output of a command that has exited
 
 
 class End(Enum):
     """How an exchange came to its end."""
 
     EXITED = "exited"
-    KILLED = "killed"  # it ended, and by a signal: there is no exit status
+    KILLED = "killed"  # a signal ended it: there is no exit status
     TIMED_OUT = "timed out"
-    SILENT = "silent"  # not even the guard's heartbeat came
+    SILENT = "silent"  # not even a heartbeat of the guard came
     LOST = "lost"
 
 
 class Sudo(Enum):
-    """What became of sudo's prompt."""
+    """What sudo did with the password."""
 
-    THROUGH = "through"
+    ACCEPTED = "accepted"
     REFUSED = "refused"
     LOST = "lost"
 
@@ -43,7 +43,7 @@ class Transcript:
 
     Attributes:
         text: the steps that ran, as sh text.
-        exit: None where the connection broke or time ran out.
+        exit: the exit status; None if the connection broke or time ran out.
     """
 
     text: str
@@ -54,28 +54,36 @@ class Transcript:
 
 
 class Listener(Protocol):
-    """Who hears a remote command's stdout while it runs; what it raises ends the command."""
+    """Gets a remote command's stdout while the command runs. An exception that it raises ends the command."""
 
     def hear(self, data: bytes) -> bytes:
-        """Takes in what came, or nothing once in a while; returns what of it is to be kept."""
+        """Takes the bytes that came; no bytes, about once a second, where none came.
+
+        Returns:
+            The bytes that become part of the answer.
+        """
 
     def end(self) -> bytes:
-        """No more will come; returns what it still held."""
+        """Called once, behind the last byte.
+
+        Returns:
+            Further bytes that become part of the answer.
+        """
 
 
 class Exchange:
     """A remote command from its start to its end.
 
     Args:
-        channel: a fresh session.
-        limit: seconds until it must have ended.
+        channel: a new session.
+        limit: seconds until the command must have ended.
         idle: seconds without a byte after which the host counts as gone.
-        listener: hears stdout as it comes.
-        reserve: told how much of stdout is kept; raises where that is too much.
+        listener: gets stdout as it comes.
+        reserve: called with the length of stdout so far; raises an error if that is too much.
 
     Attributes:
-        stdout, stderr: what came.
-        exit: the exit status; None unless it exited.
+        stdout, stderr: the output so far.
+        exit: the exit status; None unless the command exited.
     """
 
     def __init__(
@@ -103,16 +111,20 @@ class Exchange:
         self._channel.exec_command(line)
 
     def send(self, data: bytes) -> None:
-        """Writes to its stdin; a host that closed its end has said why, which `finish` reads."""
+        """Writes to the command's stdin. If the host has closed it, `finish` reads the reason."""
         with contextlib.suppress(OSError):
             self._channel.settimeout(max(1.0, min(self._idle, self._deadline - time.monotonic())))
             self._channel.sendall(data)
 
     def answer_sudo(self, prompt: str, ready: str, password: str) -> Sudo:
-        """Waits until sudo has let us through, answering its prompt once; asked again, it gives up.
+        """Answers sudo's prompt once, and waits until sudo has accepted the password.
 
-        One wrong password is one failed login; sending the script as the second would be more. Both words stand on the
-        command line: whoever forges one there makes the login fail, and no more. What was said before is dropped.
+        If sudo asks again, nothing more is sent: the script itself would be the next wrong password. Both words are
+        on the command line. A user of the host who forges one can make the login fail, and nothing else.
+
+        Args:
+            prompt: the word that sudo prints when it asks.
+            ready: the word that comes once sudo has accepted. Stderr up to this word is dropped.
         """
         sent = False
         while ready.encode() not in self.stderr:
@@ -126,16 +138,16 @@ class Exchange:
                 sent = True
             self.wait(0.2)
         del self.stderr[: self.stderr.index(ready.encode()) + len(ready)]
-        return Sudo.THROUGH
+        return Sudo.ACCEPTED
 
     def finish(self, whole: Callable[[], bool] = lambda: False) -> End:
         """Reads until the command has ended, its time is up, or the host is silent for too long.
 
         Args:
-            whole: whether all that is waited for has come; a process that the command left behind may hold its
-                outputs open for ever.
+            whole: tells whether the whole answer has come. Then the end of the output is not waited for: a process
+                that the command left behind may keep it open for ever.
         """
-        self._heard = time.monotonic()  # whoever read the channel until now has heard it
+        self._heard = time.monotonic()  # until now somebody else may have read from the channel
         while not self.ended(whole):
             self.wait(1.0)
             if self._listener:
@@ -152,14 +164,14 @@ class Exchange:
         return End.KILLED if self._channel.eof_received else End.LOST
 
     def late(self) -> End | None:
-        """Whether its time is up, or the host silent for too long."""
+        """`End.TIMED_OUT` if the command's time is up, `End.SILENT` if the host has been silent for too long."""
         now = time.monotonic()
         if now > self._deadline:
             return End.TIMED_OUT
         return End.SILENT if now > self._heard + self._idle else None
 
     def ended(self, whole: Callable[[], bool] = lambda: False) -> bool:
-        """Whether the command has ended, or the connection; ``whole`` as for `finish`."""
+        """Whether the command or the connection has ended; ``whole`` is as for `finish`."""
         channel = self._channel
         if channel.closed or not channel.exit_status_ready():
             return bool(channel.closed)
@@ -168,7 +180,7 @@ class Exchange:
         return bool(channel.eof_received or whole() or now > max(self._exited, self._heard) + _LINGER)
 
     def wait(self, seconds: float) -> None:
-        """Waits for something to read, and takes it in."""
+        """Waits until there is something to read, at most so many seconds, and reads it."""
         channel = self._channel
         if channel.eof_received and not channel.closed:
             channel.status_event.wait(seconds)
@@ -183,11 +195,11 @@ class Exchange:
         while self._channel.recv_ready():
             data = self._channel.recv(_CHUNK)
             self.stdout += self._listener.hear(data) if self._listener else data
-            self._reserve(len(self.stdout))  # at once: it may come faster than it is read
+            self._reserve(len(self.stdout))  # within the loop, which a fast host may never let end
         self.drain_stderr()
 
     def drain_stderr(self) -> None:
-        """Takes in what it has said on stderr so far; left there, it would fill the window of its stdout."""
+        """Reads the stderr that has come. Unread, it would use up the window that stdout needs, too."""
         while self._channel.recv_stderr_ready():
             self.stderr += self._channel.recv_stderr(_CHUNK)
             self._heard = time.monotonic()

@@ -1,4 +1,4 @@
-"""One host over SSH: a connection that runs scripts under a guard and brings back their answers."""
+"""One host over SSH: a connection that runs scripts under the guard and brings back their answers."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.terminal import Terminal, open_terminal
 from ctr_ferry.text import tail
 
-Log = Callable[[str, Transcript], None]  # host name, what was asked there
-Moved = Callable[[int, int | None], None]  # bytes so far, bytes in all where that is known
+Log = Callable[[str, Transcript], None]  # gets the host's name and a remote command that has ended
+Moved = Callable[[int, int | None], None]  # gets the bytes moved so far, and the bytes in all where that is known
 _S = TypeVar("_S", bound=Stream)
-_SPARE_LINES = b"\n" * 8  # lines that a start-up file of the login shell may read in place of our mark
+_SPARE_LINES = b"\n" * 8  # a start-up file of the login shell may read these in place of the start marker
 
 
 class Host:
-    """What a per-host command gets as its first argument.
+    """One host, as commands see it. It connects when it is first asked.
 
     Attributes:
-        connection: that everything goes through; it is opened when it is first needed.
-        name: as the inventory or the user calls it.
-        target: where it is, and its limits.
-        run_id: of this invocation; whatever we make on a host carries it.
+        connection: the SSH connection.
+        name: the host's name in the inventory or on the command line.
+        target: where the host is, and its limits.
+        run_id: identifies this run. Whatever the run creates on a host has it in its name.
         dry_run: whether nothing may be changed.
-        moved: tells whoever watches how many bytes were moved, and of how many.
-        asked: remote commands so far.
-        failed: whether a command of this run failed here, so that later ones are skipped.
+        moved: to be called with every progress in moving bytes.
+        asked: the number of remote commands so far.
+        failed: whether a command of this run failed here. Then later commands skip this host.
     """
 
     def __init__(self, target: Target, config: Any, *, run_id: str = "", log: Log | None = None) -> None:
@@ -53,18 +53,18 @@ class Host:
 
     @property
     def user(self) -> str:
-        """Who logs in."""
+        """The user who logs in."""
         user: str = self.connection.user
         return user
 
     @property
     def where(self) -> str:
-        """The login as ssh knows it: ``user@host:port``."""
+        """The login as ``user@host:port``."""
         return self.connection.where
 
     @property
     def transport(self) -> paramiko.Transport:
-        """paramiko's end of the open connection."""
+        """The open connection's transport, for channels of other kinds."""
         transport: paramiko.Transport = self.connection.transport
         return transport
 
@@ -80,11 +80,34 @@ class Host:
 
     @property
     def abandoned(self) -> bool:
-        """Whether the run was cut short."""
+        """Whether the run was interrupted."""
         return self.connection.abandoned
 
+    @property
+    def has_sudo_password(self) -> bool:
+        """Whether sudo is answered with a password on this host."""
+        return self._sudo_password is not None and self._as_root
+
+    @property
+    def _sudo_password(self) -> str | None:
+        secret = self.target.become_password
+        return secret.reveal() if secret else self.connection.config.sudo.password
+
+    def begin(self, *, dry_run: bool, moved: Moved) -> None:
+        """Prepares for the next command of the command line.
+
+        Args:
+            moved: to be called with every progress in moving bytes.
+        """
+        self.dry_run, self.moved = dry_run, moved
+        MEMORY.free(self.name)
+
+    def mark_failed(self) -> None:
+        """Makes later commands of this run skip this host."""
+        self.failed = True
+
     def open(self) -> None:
-        """Connects, with the host's key checked; does nothing where the connection is open.
+        """Connects and checks the host's key, unless the connection is open.
 
         Raises:
             Unreachable: or one of its kinds.
@@ -96,33 +119,28 @@ class Host:
         self.connection.close()
 
     def close_quietly(self) -> None:
-        """Closes the connection, whatever state it is in."""
+        """Closes the connection, and ignores errors of a broken one."""
         self.connection.close_quietly()
 
     def abandon(self) -> None:
-        """Closes the connection under whatever runs, and lets nothing start; the guard ends it on the host."""
+        """Closes the connection at once, and lets nothing more start. The guard ends what runs on the host."""
         self.connection.abandon()
 
     def pause(self, seconds: float) -> None:
-        """Waits; not any longer where the run is cut short.
+        """Waits so many seconds.
 
         Raises:
-            Interrupted.
+            Interrupted: the run was interrupted meanwhile.
         """
         self.connection.pause(seconds)
 
     def lost_connection(self) -> contextlib.AbstractContextManager[None]:
-        """Turns what a broken connection raises in the block into ConnectionLost."""
+        """A block in which errors of a broken connection are raised as ConnectionLost."""
         return self.connection.lost_connection()
 
-    def begin(self, *, dry_run: bool, moved: Moved) -> None:
-        """A command of the line begins here.
-
-        Args:
-            moved: to be told of every progress in moving bytes.
-        """
-        self.dry_run, self.moved = dry_run, moved
-        MEMORY.free(self.name)
+    def become_root(self) -> None:
+        """Runs every later script through sudo, unless the login user is root."""
+        self._as_root = self.user != "root"
 
     def ask(
         self,
@@ -133,27 +151,28 @@ class Host:
         listener: Listener | None = None,
         secret: bool = False,
     ) -> dict[str, Answer]:
-        """Runs a script there in one remote command and takes its answers apart.
+        """Runs a script in one remote command.
 
         Args:
-            script: what to run.
-            limit: seconds that it may take, by default the target's limit for commands.
-            rights_check: where given, sudo is used only if this sh test fails; the probe's way to find out.
-            listener: hears stdout while the command runs.
-            secret: whether what it prints is kept out of the run's record.
+            script: the script.
+            limit: seconds that the script may take; None is the target's limit for commands.
+            rights_check: a sh test. If it fails, the script runs through a sudo that asks for no password, where that
+                works. `become_root` overrides it.
+            listener: gets stdout while the command runs.
+            secret: whether the output is kept out of the run's record.
+
+        Returns:
+            The answers by the names of the steps.
 
         Raises:
-            Unreachable, RemoteTimeout, PermissionDenied, GarbledAnswer, CommandFailed: a signal ended it.
+            Unreachable, RemoteTimeout, PermissionDenied, GarbledAnswer.
+            CommandFailed: a signal ended the script.
         """
-        self._make_ready()
         limit = limit or self.target.limits.command
         boundary = guard.new_boundary()
         text = guard.render(script, boundary, limit)
-        self.asked += 1
-        with self.lost_connection(), contextlib.closing(self.connection.session()) as channel:
-            exchange = Exchange(
-                channel, limit, self.target.limits.idle, listener, reserve=partial(MEMORY.reserve, self.name)
-            )
+        with self._session() as session, contextlib.closing(session) as channel:
+            exchange = self._exchange(channel, limit, listener)
             self._launch(exchange, text, rights_check)
             began = time.monotonic()
             try:
@@ -164,10 +183,11 @@ class Host:
         return self._answers(script, boundary, exchange)
 
     def run_in_background(self, script: Script, *, limit: int) -> BackgroundScript:
-        """Starts a script whose last step, ``wait``, lasts until stdin ends: it is let go, or the control process gone.
+        """Starts a script whose last step is `BackgroundScript.WAIT`.
 
         Args:
-            limit: seconds after which the host itself ends it.
+            script: the script. Its last step must last until stdin ends.
+            limit: seconds after which the host itself ends the script.
 
         Raises:
             Unreachable, PermissionDenied.
@@ -175,31 +195,66 @@ class Host:
         return self._stream(BackgroundScript, script, limit, stdin_is_data=True)
 
     def download(self, step: str, *, limit: int) -> Download:
-        """Starts a command that writes data to stdout; ``limit`` as above."""
+        """Starts a command that writes data to stdout.
+
+        Args:
+            step: the command, as sh text.
+            limit: seconds after which the host itself ends the command.
+
+        Raises:
+            Unreachable, PermissionDenied.
+        """
         return self._stream(Download, Script({READ: step}), limit)
 
     def upload(self, script: Script, *, limit: int) -> Upload:
-        """Starts a script one of whose steps reads data from stdin; ``limit`` as above.
+        """Starts a script with a step that reads data from stdin.
+
+        Args:
+            script: the script.
+            limit: seconds after which the host itself ends the script.
 
         Raises:
-            ConnectionLost: what was begun here went with the connection; another one has no use for the data.
+            ConnectionLost: the connection is closed. A new one would not do: what the upload needs on the host went
+                with the old one.
+            PermissionDenied.
         """
         if not self.is_connected:
             raise ConnectionLost(f"the connection to {self.name} broke", hint="run it again")
         return self._stream(Upload, script, limit, stdin_is_data=True)
 
-    def _make_ready(self) -> None:
+    @contextlib.contextmanager
+    def terminal(self, limit: int) -> Iterator[Terminal]:
+        """A terminal on the host, for the block. A step of a script may read a password from it.
+
+        Args:
+            limit: seconds after which the host itself closes the terminal.
+
+        Raises:
+            Unreachable, MethodUnsupported.
+        """
+        patience = self.target.limits.connect
+        with self._session(counted=False) as session, open_terminal(session, limit, patience) as terminal:
+            yield terminal
+
+    @contextlib.contextmanager
+    def _session(self, *, counted: bool = True) -> Iterator[paramiko.Channel]:
+        """A new session, and a block in which errors of a broken connection are raised as ConnectionLost."""
         self.open()
         self.connection.refuse_if_abandoned()
+        if counted:
+            self.asked += 1
+        with self.lost_connection():
+            yield self.connection.session()
+
+    def _exchange(self, channel: paramiko.Channel, limit: int, listener: Listener | None = None) -> Exchange:
+        reserve = partial(MEMORY.reserve, self.name)
+        return Exchange(channel, limit, self.target.limits.idle, listener, reserve=reserve)
 
     def _stream(self, kind: type[_S], script: Script, limit: int, *, stdin_is_data: bool = False) -> _S:
-        self._make_ready()
         boundary = guard.new_boundary()
         text = guard.render(script, boundary, limit, stdin_is_data=stdin_is_data)
-        self.asked += 1
-        with self.lost_connection():
-            channel = self.connection.session()
-            exchange = Exchange(channel, limit, self.target.limits.idle, reserve=partial(MEMORY.reserve, self.name))
+        with self._session() as channel:
+            exchange = self._exchange(channel, limit)
             self._launch(exchange, text, None)
             channel.settimeout(self.target.limits.idle)
         began = time.monotonic()
@@ -208,28 +263,15 @@ class Host:
             self._refuse_end(script, boundary, exchange, end, limit)
             return self._answers(steps, boundary, exchange)
 
-        return kind(
-            script,
-            boundary,
-            channel,
-            exchange,
-            read=read,
-            finished=lambda exchange: self._record(script, boundary, exchange, time.monotonic() - began),
-        )
+        def finished(exchange: Exchange) -> None:
+            self._record(script, boundary, exchange, time.monotonic() - began)
+
+        return kind(script, boundary, channel, exchange, read=read, finished=finished)
 
     def _launch(self, exchange: Exchange, text: bytes, rights_check: str | None) -> None:
         start_marker = guard.new_start_marker()
         self._start(exchange, guard.bootstrap(start_marker, len(text)), start_marker, rights_check)
         exchange.send(_SPARE_LINES + f"{start_marker}\n".encode() + text)
-
-    def _record(
-        self, script: Script, boundary: str, exchange: Exchange, seconds: float, *, secret: bool = False
-    ) -> None:
-        if self._log:
-            steps = "\n".join(f"{name}: {step}" for name, step in script.steps.items())
-            detail = (b"", b"") if secret else (exchange.stdout, exchange.stderr)
-            stdout, stderr = (shell.with_step_headings(boundary, stream) for stream in detail)
-            self._log(self.name, Transcript(steps, exchange.exit, seconds, stdout, stderr))
 
     def _start(self, exchange: Exchange, boot: str, start_marker: str, rights_check: str | None) -> None:
         password = self._sudo_password
@@ -248,47 +290,28 @@ class Host:
                 case Sudo.LOST:
                     raise ConnectionLost(f"{self.name} went silent", hint="run it again")
 
-    def become_root(self) -> None:
-        """Everything runs through sudo from now on."""
-        self._as_root = self.connection.user != "root"
-
-    @contextlib.contextmanager
-    def terminal(self, limit: int) -> Iterator[Terminal]:
-        """A terminal there, for the block, that a script's step may read a password from.
-
-        Args:
-            limit: seconds after which the host itself lets go of it.
-
-        Raises:
-            Unreachable, MethodUnsupported.
-        """
-        self._make_ready()
-        with (
-            self.lost_connection(),
-            open_terminal(self.connection.session(), limit, self.target.limits.connect) as terminal,
-        ):
-            yield terminal
-
-    def mark_failed(self) -> None:
-        """Later commands of this run are skipped here."""
-        self.failed = True
-
-    @property
-    def has_sudo_password(self) -> bool:
-        """Whether sudo is answered with a password here."""
-        return self._sudo_password is not None and self._as_root
-
-    @property
-    def _sudo_password(self) -> str | None:
-        secret = self.target.become_password
-        return secret.reveal() if secret else self.connection.config.sudo.password
+    def _record(
+        self, script: Script, boundary: str, exchange: Exchange, seconds: float, *, secret: bool = False
+    ) -> None:
+        if not self._log:
+            return
+        output = (b"", b"") if secret else (exchange.stdout, exchange.stderr)
+        stdout, stderr = (shell.with_step_headings(boundary, stream) for stream in output)
+        transcript = Transcript(
+            text="\n".join(f"{name}: {step}" for name, step in script.steps.items()),
+            exit=exchange.exit,
+            seconds=seconds,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        self._log(self.name, transcript)
 
     def _refuse_end(self, script: Script, boundary: str, exchange: Exchange, end: End, limit: int) -> None:
         detail = shell.last_lines(boundary, exchange.stderr)
         match end:
             case End.KILLED if script.cleanup and script.is_whole(boundary, exchange.stdout, exchange.stderr):
                 raise RemoteTimeout(
-                    "all steps had ended, but the clean-up behind them hung and was ended: it may have left something",
+                    "all steps had ended, but their clean-up hung and was ended: it may have left something behind",
                     detail=detail,
                     hint=f"look at containerd's log there, then: fab -H {self.name} doctor --clean",
                 )
@@ -303,7 +326,8 @@ class Host:
             case End.SILENT | End.LOST:
                 what = "went silent" if end is End.SILENT else "closed the connection"
                 raise ConnectionLost(
-                    f"{self.name} {what} while a command ran there", hint="run it again: it looks first what is true"
+                    f"{self.name} {what} while a command ran there",
+                    hint="run it again: it first checks what is done already",
                 )
 
     def _answers(self, script: Script, boundary: str, exchange: Exchange) -> dict[str, Answer]:
@@ -318,7 +342,7 @@ class Host:
 
     def _sudo_refused(self, stderr: bytearray) -> PermissionDenied:
         return PermissionDenied(
-            f"sudo does not let {self.user} through",
+            f"sudo does not accept {self.user}",
             detail=tail(stderr.decode("utf-8", "replace")),
             hint="give the right password with fab --prompt-for-sudo-password or FABRIC_SUDO_PASSWORD",
         )
@@ -326,5 +350,7 @@ class Host:
 
 def _killed(detail: str) -> CommandFailed:
     return CommandFailed(
-        "the remote command was ended by a signal", detail=detail, hint="look at the host's log: it may lack memory"
+        "the remote command was ended by a signal",
+        detail=detail,
+        hint="look at the host's log: the host may be short of memory",
     )

@@ -1,4 +1,4 @@
-"""Bytes to and from a host, and commands that hold something there meanwhile: raw channels under the guard."""
+"""Remote commands that run while other work goes on: downloads, uploads, and scripts in the background."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.exchange import End, Exchange
 from ctr_ferry.ssh.transport import ReceiveBuffer
 
-# Of what we receive: bytes on their way on a channel, and of one packet (ARCHITECTURE, Transport).
+# For data from a host: bytes under way on one channel, and bytes of one packet (measured: docs/performance.md).
 WINDOW, PACKET = 4 << 20, 1 << 17
-_SENT = (1 << 15) - 64  # bytes of what we send at once: sshd takes 32 KiB, and paramiko keeps 64 free
-_CHUNK = 8 * _SENT  # bytes that are handed on at once; each hand costs
-_QUIET = 1.0  # seconds without data after which whoever waits for it may look at something else
-_MOST_NOISE = 1 << 20  # bytes that a login shell may print before the first frame
-_MOST_END = 256  # bytes of a frame's end
-READ = "read"  # the name of the one step that gives data
+_SENT = (1 << 15) - 64  # bytes of one packet to a host: sshd takes 32 KiB, and paramiko leaves 64 bytes unused
+_CHUNK = 8 * _SENT  # bytes of one read: every read costs time
+_QUIET = 1.0  # seconds without data after which a download yields an empty piece
+_MOST_NOISE = 1 << 20  # bytes that a login shell may print before the first section
+_MOST_END = 256  # bytes of a section's last line
+READ = "read"  # the name of a download's only step
 
 
 class Stream:
     """One remote command on a channel of its own.
 
     Args:
-        script: what runs there.
-        boundary: that draws its frames.
-        read: makes answers of what came, or raises what kept it from coming.
-        finished: told once when it has ended, for the run's record.
+        script: the script that runs there.
+        boundary: the word between the sections of its output.
+        read: makes answers of the output, or raises the error that ended the command.
+        finished: called once when the command has ended, for the run's record.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class Stream:
         self._channel, self._exchange = channel, exchange
 
     def cut(self) -> None:
-        """Closes the channel under whatever runs: the guard ends it on the host, as it does on a broken connection."""
+        """Closes the channel. The guard then ends the command on the host, as for a broken connection."""
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.close()
 
     def _stalled(self, error: TimeoutError) -> NoReturn:
-        """Nothing moved for long.
+        """Data has not moved for too long.
 
         Raises:
-            RemoteTimeout: the host itself is there; else the error that is given, of a connection that is not.
+            RemoteTimeout: heartbeats still come, so the host is there. Without heartbeats, ``error`` itself is raised.
         """
         self._exchange.drain_stderr()
         if self._exchange.late():
@@ -79,21 +79,25 @@ class Stream:
 
 
 class BackgroundScript(Stream):
-    """A command that has done its first steps and then waits, in the step `WAIT`, for the end of stdin.
+    """A script that prepares something on a host, and keeps it there until it is released.
 
-    That comes when it is let go, or we are gone; whichever it is, the script goes on to its clean-up, unhurried.
+    Its last step, `WAIT`, lasts until stdin ends. Stdin ends with `release`, and with the connection. In both cases
+    the script then cleans up, with the full time for it.
     """
 
     WAIT = "wait"
 
     def prepared(self, within: float) -> dict[str, Answer]:
-        """Waits until the steps before the last have ended; returns their answers.
+        """Waits until all steps before the last have ended.
 
         Args:
-            within: seconds; the whole script may take much longer.
+            within: seconds for these steps. The whole script may take much longer.
+
+        Returns:
+            The answers of these steps.
 
         Raises:
-            RemoteTimeout: they had not; the script is ended then.
+            RemoteTimeout: the steps have not ended in time. The script is ended then.
         """
         deadline = time.monotonic() + within
         waiting = shell.section_start(self._boundary, self.WAIT)
@@ -105,17 +109,17 @@ class BackgroundScript(Stream):
             if time.monotonic() > deadline:
                 self.cut()
                 raise RemoteTimeout(
-                    f"what is to hold the blobs had not begun after {within:.0f} s, and was ended",
-                    hint="look at containerd's log on that host; it may hang",
+                    f"the host had not prepared to keep the blobs after {within:.0f} s, and the script was ended",
+                    hint="look at containerd's log on that host: it may hang",
                 )
             exchange.wait(1.0)
         return done.read(self._boundary, bytes(exchange.stdout), bytes(exchange.stderr))
 
     def release(self, word: bytes = b"") -> None:
-        """Ends it, and waits until it has cleaned up.
+        """Ends the last step, and waits until the script has cleaned up.
 
         Args:
-            word: a line that its last step reads before stdin ends.
+            word: a line that the last step reads before stdin ends.
         """
         self._channel.sendall(word)
         self._channel.shutdown_write()
@@ -123,17 +127,21 @@ class BackgroundScript(Stream):
 
 
 class Download(Stream):
-    """A command whose step `READ` writes data of a known size to stdout."""
+    """A command that writes data of a known size to stdout.
+
+    Attributes:
+        answer: how the command ended; None until `chunks` is exhausted.
+    """
 
     answer: Answer | None = None
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """The data, as it comes, and nothing now and then while none does; ends early where there is less.
+        """Yields the data as it comes, and an empty piece for each second without data.
 
-        `answer` has the step's end afterwards.
+        If the host has less than ``size`` bytes, the pieces end early; `answer` tells why.
 
         Raises:
-            ContentCorrupt: there is more than that; the command is ended.
+            ContentCorrupt: the host sends more than ``size`` bytes. The command is ended.
         """
         if isinstance(receive_buffer := self._channel.in_buffer, ReceiveBuffer):
             receive_buffer.low = _CHUNK // 2
@@ -142,8 +150,8 @@ class Download(Stream):
             for data in self._behind_begin():
                 if left - len(data) < -_MOST_END:
                     raise ContentCorrupt(
-                        f"the host sends more than the {size} bytes that it told of: the command was ended",
-                        hint="what it has is damaged: look at it with check, or name another source",
+                        f"the host sends more than the {size} bytes that it announced: the command was ended",
+                        hint="its copy is damaged: look at it with check, or name another source",
                     )
                 tail = (tail + data[-_MOST_END:])[-_MOST_END:]
                 yield data[: max(left, 0)]
@@ -161,15 +169,15 @@ class Download(Stream):
                 yield data
             noise += data or b""
             if data is None or len(noise) > _MOST_NOISE:
-                self._end(self._script)  # raises what kept it from beginning
+                self._end(self._script)  # raises the error that kept it from beginning
                 raise GarbledAnswer(
-                    "the host's answer has no beginning", hint="look at the login shell's start-up files"
+                    "the host's answer has no beginning", hint="check the login shell's start-up files there"
                 )
         yield noise.partition(begin)[2]
         yield from pieces
 
     def _pieces(self) -> Iterator[bytes]:
-        """What comes on stdout; an empty piece for each `_QUIET` without any, until the host counts as gone."""
+        """Yields what comes on stdout, and an empty piece for each `_QUIET` seconds, until the host counts as gone."""
         patience = self._channel.gettimeout() or 0.0
         self._channel.settimeout(_QUIET)
         heard = time.monotonic()
@@ -194,13 +202,13 @@ class Download(Stream):
 
 
 class Upload(Stream):
-    """A command one of whose steps reads data from stdin, to its end."""
+    """A command with a step that reads data from stdin until stdin ends."""
 
     def write(self, data: bytes) -> bool:
-        """Sends data, waiting while the host takes none.
+        """Sends data, and waits while the host takes none.
 
         Returns:
-            False where the command has ended before: `end` tells why.
+            False if the command takes no more; `end` tells why.
         """
         if self._exchange.ended():
             return False
@@ -211,12 +219,12 @@ class Upload(Stream):
                 at += self._channel.send(data[at : at + _SENT])
         except TimeoutError as error:
             self._stalled(error)
-        except OSError:  # it has closed its stdin
+        except OSError:  # the command has closed its stdin
             return False
         return True
 
     def end(self) -> dict[str, Answer]:
-        """The data is complete; waits for the command's end."""
+        """Ends the data, waits for the end of the command, and returns the answers of its steps."""
         if not self._channel.closed:
             self._channel.shutdown_write()
         return self._end(self._script)

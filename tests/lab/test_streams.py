@@ -147,7 +147,7 @@ def test_a_stream_on_a_broken_connection_can_be_cut_and_is_not_begun(host: Host)
 def test_a_hold_that_does_not_begin_is_given_up_and_ended(host: Host, node3: Node) -> None:
     before = processes(node3).keys()
     hold = host.run_in_background(Script({"plant": "sleep 90", "wait": "read -r word"}), limit=120)
-    with pytest.raises(RemoteTimeout, match="had not begun"):
+    with pytest.raises(RemoteTimeout, match="had not prepared"):
         hold.prepared(0.2)
     # What is fed has its stdin to itself: the guard finds out with its next heartbeat, 15 s after the last.
     assert eventually(lambda: processes(node3).keys() <= before, 45), processes(node3)

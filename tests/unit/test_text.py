@@ -359,9 +359,9 @@ class TestRoom:
         here = answer_memory.AnswerMemory(most=answer_memory.MOST_OF_ONE)
         here.reserve("a", answer_memory.MOST_OF_ONE)
         with pytest.raises(errors.AnswerTooLarge, match=r"b printed .* all hosts together"):
-            here.reserve("b", answer_memory._ALWAYS_TAKEN + 1)
+            here.reserve("b", answer_memory._ALWAYS_ALLOWED + 1)
         for number in range(100):
-            here.reserve(f"c{number}", answer_memory._ALWAYS_TAKEN)
+            here.reserve(f"c{number}", answer_memory._ALWAYS_ALLOWED)
 
     def test_is_a_hosts_longest_answer_until_its_next_command(self) -> None:
         here = answer_memory.AnswerMemory(most=answer_memory.MOST_OF_ONE)
