@@ -24,12 +24,20 @@ _DOCUMENTS = INDEXES | MANIFESTS  # to containerd, what an index lists besides i
 
 
 def namespace(host: Host, given: str | None) -> str:
-    """The namespace to work in: the one that an option gives, else the inventory's for this host."""
+    """The namespace that a command works in.
+
+    Args:
+        given: the namespace from the command's options; None means the inventory's.
+    """
     return given or host.target.variables_of(Settings).namespace
 
 
 def facts(host: Host, namespaces: Sequence[str]) -> Facts:
-    """Probes the host in one remote command, with the images of these namespaces; sudo only where it must be.
+    """Probes a host in one remote command: its ctr, its containerd, and the images of some namespaces.
+
+    Args:
+        host: the host. If its login user may not use containerd, it runs later scripts as root, too.
+        namespaces: whose images are listed.
 
     Raises:
         Unreachable, CtrNotFound, DaemonUnreachable, PermissionDenied, GarbledAnswer, RemoteTimeout.
@@ -43,13 +51,16 @@ def facts(host: Host, namespaces: Sequence[str]) -> Facts:
 def survey(
     host: Host, namespaces: Sequence[str], more: Mapping[str, str]
 ) -> tuple[Facts | HostError, dict[str, Answer]]:
-    """The probe with further steps behind it, in the same remote command.
+    """Like `facts`, with further steps after the probe, in the same remote command.
+
+    Args:
+        more: sh text of the further steps, by name.
 
     Returns:
-        The facts, or why there are none; and the answers to all steps.
+        The facts, or the error that tells why there are none; and the answers of all steps.
 
     Raises:
-        Unreachable, PermissionDenied, GarbledAnswer, RemoteTimeout: the host does not answer at all.
+        Unreachable, PermissionDenied, GarbledAnswer, RemoteTimeout: the host gave no answer at all.
     """
     settings = host.target.variables_of(Settings)
     script = probe.script(settings, namespaces)
@@ -60,7 +71,7 @@ def survey(
     except HostError as error:
         return error, answers
     if found.sudo:
-        host.become_root()  # every later command needs it, too
+        host.become_root()
     return found, answers
 
 

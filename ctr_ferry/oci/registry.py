@@ -62,10 +62,10 @@ class Registry:
 
 @dataclass(frozen=True, slots=True)
 class Registries:
-    """What the inventory says of a host's registries.
+    """What the inventory says about a host's registries.
 
     Attributes:
-        known: the registries that it describes.
+        known: the registries that the inventory describes.
         proxy: ``http://host:port`` that the host's ctr reaches registries through.
     """
 
@@ -73,7 +73,7 @@ class Registries:
     proxy: str | None = None
 
     def named(self, domain: str) -> Registry:
-        """The registry of references that begin with ``domain``; where none is described, by its name alone."""
+        """The registry of references that begin with ``domain``. An undescribed one has the defaults."""
         return next((registry for registry in self.known if registry.name == domain), Registry(domain))
 
 

@@ -1,1 +1,1 @@
-"""The only room that touches Fabric and paramiko: connections, host keys, the guard, byte channels."""
+"""SSH: connections, host keys, the guard, byte channels. No other room imports paramiko."""

@@ -1,6 +1,6 @@
-"""A connection that a host makes for us: it resolves the name and connects, and needs nothing but its sshd.
+"""A TCP connection from a host to a registry, forwarded by the host's sshd. The host resolves the name and connects.
 
-TLS is spoken here, through it, so that what is said stays between us and whoever is at its other end.
+TLS ends on the control machine, so the host sees only encrypted bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
 _CHUNK = 16 << 10  # bytes, TLS's largest record
-_MOST_SAID = 600  # characters of whoever said it
+_MOST_DETAIL = 600  # characters
 _Result = TypeVar("_Result")
 _CERTIFICATES = {
     9: RegistryState.NOT_YET,
@@ -31,26 +31,28 @@ _CERTIFICATES = {
     64: RegistryState.WRONG_NAME,
 }
 _CERTIFICATES |= dict.fromkeys((18, 19, 20, 21), RegistryState.UNKNOWN_CA)  # X509_V_ERR_… of OpenSSL
-_PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # what OpenSSL says of an answer without TLS
+_PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # OpenSSL's reasons for an answer without TLS
 
 
 class RegistryStateError(Exception):
-    """No answer was had; what that means, and in the words of whoever said it."""
+    """A registry gave no usable answer.
+
+    Attributes:
+        state: what that means.
+        detail: the words of the host, of TLS or of the network.
+    """
 
     def __init__(self, state: RegistryState, detail: object = "") -> None:
         super().__init__(state)
-        self.state, self.detail = state, printable(str(detail)[:_MOST_SAID])
+        self.state, self.detail = state, printable(str(detail)[:_MOST_DETAIL])
 
 
 @contextlib.contextmanager
 def state_errors(limit: float) -> Iterator[None]:
-    """Turns what goes wrong on such a connection into what it means.
+    """A block in which errors of a forwarded connection are raised as RegistryStateError.
 
     Args:
-        limit: seconds that there were for it, for the words.
-
-    Raises:
-        RegistryStateError.
+        limit: seconds that the connection had; they are named in an error.
     """
     try:
         yield
@@ -68,7 +70,7 @@ def state_errors(limit: float) -> Iterator[None]:
 
 
 class _Reasons(logging.Handler):
-    """Keeps what sshd says of a channel that it does not open; paramiko tells it to its log alone."""
+    """Keeps the reason why sshd did not open a channel. paramiko gives it to its log only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,13 +82,16 @@ class _Reasons(logging.Handler):
 
 
 def connect(host: Host, there: tuple[str, int], deadline: float) -> Wire:
-    """A connection from the host to ``there``; one at a time for each host, since paramiko mixes up failures.
+    """Opens a connection from the host. Only one may be opened at a time on a host, since paramiko mixes up failures.
 
     Args:
-        deadline: of the monotonic clock, for all that will happen on it.
+        host: the host that connects.
+        there: name or address, and port.
+        deadline: time of the monotonic clock at which the connection fails.
 
     Raises:
-        RegistryStateError: why there is none; Unreachable.
+        RegistryStateError: the host cannot connect.
+        Unreachable: there is no connection to the host itself.
     """
     host.open()
     transport: paramiko.Transport = host.transport
@@ -105,19 +110,22 @@ def connect(host: Host, there: tuple[str, int], deadline: float) -> Wire:
 
 
 def _refusal(code: int, detail: str) -> RegistryState:
-    if code != 2:  # SSH_OPEN_CONNECT_FAILED (RFC 4254); else it is prohibited, or unknown to that server
+    if code != 2:  # SSH_OPEN_CONNECT_FAILED (RFC 4254). Other codes: forwarding is prohibited, or unknown to that sshd
         return RegistryState.NOT_CHECKED
     if any(word in detail for word in ("unknown host", "not known", "name resolution", "No address")):
         return RegistryState.UNRESOLVED
-    return (
-        RegistryState.NO_ANSWER
-        if "timed out" in detail or "unreachable" in detail or "No route" in detail
-        else RegistryState.REFUSED
-    )
+    if any(word in detail for word in ("timed out", "unreachable", "No route")):
+        return RegistryState.NO_ANSWER
+    return RegistryState.REFUSED
 
 
 class Wire:
-    """The forwarded connection, with or without TLS; as much of a socket as http.client wants."""
+    """A forwarded connection, with or without TLS. It has the methods of a socket that http.client needs.
+
+    Args:
+        channel: the forwarded channel.
+        deadline: time of the monotonic clock at which every operation raises TimeoutError.
+    """
 
     def __init__(self, channel: paramiko.Channel, deadline: float) -> None:
         self._channel, self._deadline = channel, deadline
@@ -125,20 +133,25 @@ class Wire:
         self._received, self._sent = ssl.MemoryBIO(), ssl.MemoryBIO()
 
     def until(self, deadline: float) -> None:
-        """Gives it more time, for another question."""
+        """Sets a new deadline, for another request."""
         self._deadline = deadline
 
     def hang_up(self) -> None:
-        """Closes it."""
+        """Closes the connection."""
         self._channel.close()
 
     def secure(self, context: ssl.SSLContext, name: str) -> None:
-        """From now on through TLS, with a certificate for that name."""
+        """Starts TLS.
+
+        Args:
+            context: the certificates that are trusted.
+            name: the name that the certificate must be for.
+        """
         self._tls = context.wrap_bio(self._received, self._sent, server_hostname=name)
         self._through(self._tls.do_handshake)
 
     def sendall(self, data: bytes) -> None:
-        """Writes."""
+        """Sends all bytes."""
         if tls := self._tls:
             self._through(lambda: tls.write(data))
         else:
@@ -146,7 +159,7 @@ class Wire:
             self._channel.sendall(data)
 
     def recv(self, most: int) -> bytes:
-        """Reads; nothing at the end."""
+        """Returns at most so many bytes, and none at the end."""
         if tls := self._tls:
             try:
                 return self._through(lambda: tls.read(most))
@@ -155,21 +168,23 @@ class Wire:
         return self._receive(most)
 
     def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002  (it is always rb)
-        """What http.client reads an answer from."""
+        """The file that http.client reads an answer from."""
         return io.BufferedReader(_Stream(self))
 
     def close(self) -> None:
-        """http.client's, which it calls while there still is something to read: `hang_up` closes it."""
+        """Does nothing: http.client calls it while it still reads. `hang_up` closes the connection."""
 
-    def _through(self, act: Callable[[], _Result]) -> _Result:
-        """One step of TLS, and the bytes that it needs and makes."""
+    def _through(self, operation: Callable[[], _Result]) -> _Result:
+        """Runs one operation of TLS, and moves the bytes that it needs and produces."""
         while True:
             try:
-                result = act()
+                result = operation()
             except ssl.SSLWantReadError:
                 self._flush()
-                data = self._receive(_CHUNK)
-                self._received.write(data) if data else self._received.write_eof()
+                if data := self._receive(_CHUNK):
+                    self._received.write(data)
+                else:
+                    self._received.write_eof()
                 continue
             self._flush()
             return result
@@ -191,18 +206,18 @@ class Wire:
 
 
 class _Stream(io.RawIOBase):
-    """A wire as a file to read from."""
+    """A forwarded connection as a raw file."""
 
     def __init__(self, wire: Wire) -> None:
         super().__init__()
         self._wire = wire
 
     def readable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Reads as much as there is."""
+        """Reads the bytes that have come, as many as fit."""
         data = self._wire.recv(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -1,4 +1,4 @@
-"""Host keys: what known_hosts says decides. (Fabric by itself accepts any key.)"""
+"""Host keys are checked against known_hosts files. (Fabric by itself accepts any key.)"""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ _READ, _APPEND = threading.Lock(), threading.Lock()
 
 
 def host_name(address: str, port: int) -> str:
-    """A host as known_hosts calls it."""
+    """The host's name in known_hosts: ``address``, or ``[address]:port`` for another port than 22."""
     return address if port == paramiko.config.SSH_PORT else f"[{address}]:{port}"
 
 
 def known_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
-    """The keys that known_hosts files have for a host and do not revoke; of one type there may be several.
+    """The keys of a host in known_hosts files that are not revoked. There may be several of one type.
+
+    Args:
+        host: as `host_name` gives it.
+        files: known_hosts files. A file that does not exist is empty.
 
     Raises:
         HostKeyUnknown: a file cannot be read.
@@ -36,12 +40,12 @@ def known_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
 
 
 def revoked_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
-    """The keys that known_hosts files mark as ``@revoked`` for a host (sshd(8)): never to be accepted."""
+    """The keys that known_hosts files mark as ``@revoked`` for a host (sshd(8)). They are never accepted."""
     return list(_keys(host, files, "@revoked"))
 
 
 def has_authority(host: str, files: Sequence[Path]) -> bool:
-    """Whether a ``@cert-authority`` line fits a host: paramiko reads no host certificates."""
+    """Whether a ``@cert-authority`` line fits a host. It is of no use: paramiko reads no host certificates."""
     return any(_lines(host, file, "@cert-authority") for file in files)
 
 
@@ -50,7 +54,7 @@ def _keys(host: str, files: Sequence[Path], marker: str) -> Iterator[paramiko.PK
         for line in _lines(host, file, marker):
             try:
                 entry = HostKeyEntry.from_line(line)
-            except (paramiko.SSHException, InvalidHostKey):  # a key of which only its line is broken is none
+            except (paramiko.SSHException, InvalidHostKey):  # a broken line has no key
                 continue
             if entry:
                 yield entry.key
@@ -67,14 +71,19 @@ def _lines(host: str, file: Path, marker: str) -> list[str]:
         raise HostKeyUnknown(
             f"{file} cannot be read",
             detail=error.strerror or "",
-            hint="host keys are checked against it: make it readable",
+            hint="host keys are checked against that file: make it readable",
         ) from error
     return lines.plain.get(host, []) + [line for names, line in lines.others if _fits(host, names)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """Lines by host name; apart, those whose names are hashed or patterns."""
+    """The lines of a file with one marker.
+
+    Attributes:
+        plain: lines by host name.
+        others: lines whose names are hashed or patterns, with these names.
+    """
 
     plain: dict[str, list[str]] = field(default_factory=dict)
     others: list[tuple[list[str], str]] = field(default_factory=list)
@@ -82,7 +91,11 @@ class _Lines:
 
 @lru_cache(maxsize=16)
 def _read(file: Path, mtime: int, size: int) -> dict[str, _Lines]:  # noqa: ARG001
-    """A file's lines by marker, read once for all hosts: paramiko compares each line with all before it, for each."""
+    """A file's lines by marker. They are read once for all hosts: paramiko by itself compares every two lines.
+
+    Args:
+        mtime, size: of the file: if one changes, the file is read anew.
+    """
     found: dict[str, _Lines] = {}
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         marker, _, rest = line.strip().partition(" ") if line.startswith("@") else ("", "", line)
@@ -114,19 +127,20 @@ def _is(host: str, name: str) -> bool:
 
 
 class KnownKeys(paramiko.MissingHostKeyPolicy):
-    """Believes every key that known_hosts has for a host, and no other.
+    """Accepts every key that known_hosts has for a host, and no other.
 
-    paramiko, asked to look itself, looks at the first key of each type, and asks for the first of the types alone.
+    paramiko's own check knows the first key of each type only.
     """
 
     def __init__(self, trust: Trust) -> None:
         self._files, self._accept_new = trust.known_hosts, trust.accept_new
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
-        """Called by paramiko with the key that a host has sent.
+        """paramiko's hook, called with the key that the host has sent. The key of an unknown host may be added.
 
         Raises:
-            BadHostKeyException, RevokedKeyError, UnknownKeyError.
+            BadHostKeyException: known_hosts has other keys for the host.
+            RevokedKeyError, UnknownKeyError.
         """
         if key in revoked_keys(hostname, self._files):
             raise RevokedKeyError(hostname, key)
@@ -136,13 +150,16 @@ class KnownKeys(paramiko.MissingHostKeyPolicy):
         if not known and not self._accept_new:
             raise UnknownKeyError(hostname, key, by_authority=has_authority(hostname, self._files))
         if not known:
-            _write_down(self._files[0], hostname, key)
+            _add(self._files[0], hostname, key)
 
 
-def _write_down(file: Path, hostname: str, key: paramiko.PKey) -> None:
-    """Appends one line under a lock; paramiko's own saving rewrites the whole file and loses lines in parallel.
+def _add(file: Path, hostname: str, key: paramiko.PKey) -> None:
+    """Appends one line under a lock. paramiko's own saving rewrites the file and loses lines of other processes.
 
-    What another connection wrote down in the meantime counts: the same key is not written twice, another is refused.
+    If another connection has added a key of this host meanwhile, the same key is not added again.
+
+    Raises:
+        BadHostKeyException: another connection has added another key.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _APPEND, file.open("a+b") as opened:
@@ -152,13 +169,18 @@ def _write_down(file: Path, hostname: str, key: paramiko.PKey) -> None:
                 raise paramiko.BadHostKeyException(hostname, key, known[0])
             return
         opened.seek(max(0, opened.seek(0, os.SEEK_END) - 1))
-        unfinished = opened.read(1) not in (b"\n", b"")
         line = f"{hostname} {key.get_name()} {key.get_base64()}\n"
-        opened.write(b"\n" * unfinished + line.encode())
+        if opened.read(1) not in (b"\n", b""):  # the last line has no end
+            line = f"\n{line}"
+        opened.write(line.encode())
 
 
 class RevokedKeyError(paramiko.SSHException):
-    """known_hosts says never to believe this key."""
+    """known_hosts has revoked the host's key.
+
+    Attributes:
+        fingerprint: of the key.
+    """
 
     def __init__(self, hostname: str, key: paramiko.PKey) -> None:
         super().__init__(f"a key of {hostname} is revoked")
@@ -166,10 +188,11 @@ class RevokedKeyError(paramiko.SSHException):
 
 
 class UnknownKeyError(paramiko.SSHException):
-    """known_hosts has no line for this host.
+    """known_hosts has no key of the host.
 
     Attributes:
-        by_authority: whether it has an authority that may vouch for it.
+        fingerprint: of the key that the host sent.
+        by_authority: whether known_hosts has a certificate authority for the host.
     """
 
     def __init__(self, hostname: str, key: paramiko.PKey, *, by_authority: bool) -> None:
@@ -178,5 +201,5 @@ class UnknownKeyError(paramiko.SSHException):
 
 
 def fingerprint(key: paramiko.PKey) -> str:
-    """A key as a person compares it: its type and SHA256."""
+    """A key's type and SHA256 hash, as people compare keys."""
     return f"{key.get_name()} {key.fingerprint}"

@@ -1,6 +1,7 @@
-"""What a host asks of who logs in: one password is answered, nothing else, and never from stdin.
+"""Questions of a host during the login: a question for the password is answered once, all others are refused.
 
-paramiko itself reads stdin in the host's thread, and answers any single question with the password.
+Nothing is ever read from stdin. paramiko by itself would read stdin in the host's thread, and would answer any single
+question with the password.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from collections.abc import Sequence
 import paramiko
 
 _PASSWORD = re.compile(r"passw", re.IGNORECASE)
-# One-time passwords, and passwords that are to be changed.
+# Questions for one-time passwords, and for a new password.
 _OTHER = re.compile(r"one.?time|otp|s/key|code|token|\bpin\b|\bnew\b|retype", re.IGNORECASE)
 
 
 class UnansweredError(paramiko.AuthenticationException):
-    """The host asked for what only a person could answer.
+    """The host asked a question that only a person can answer.
 
     Attributes:
-        asked: its words.
+        asked: the host's words.
     """
 
     def __init__(self, asked: str) -> None:
@@ -28,20 +29,20 @@ class UnansweredError(paramiko.AuthenticationException):
 
 
 class Answers:
-    """Answers keyboard-interactive: a question for the password gets it, once.
+    """Answers questions of the method keyboard-interactive.
 
     Args:
-        password: None where there is none.
+        password: the answer to the first question for a password; None if there is no password.
     """
 
     def __init__(self, password: str | None) -> None:
         self._password = password
 
     def __call__(self, title: str, instructions: str, questions: Sequence[tuple[str, bool]]) -> list[str]:
-        """paramiko's hook, called in its own thread.
+        """paramiko's hook, called in paramiko's thread.
 
         Raises:
-            UnansweredError: nothing is sent then.
+            UnansweredError: the questions cannot be answered. Nothing is sent then.
         """
         if not questions:
             return []

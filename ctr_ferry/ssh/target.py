@@ -1,4 +1,4 @@
-"""Where a host is and how to log in there: the values that a connection is made of."""
+"""Values that a connection is made of: where a host is, how to log in, which keys to trust, and time limits."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Time limits in seconds.
+    """Limits of a host. All but ``retries`` are times in seconds.
 
     Attributes:
-        connect: for TCP, greeting and login each.
+        connect: for each of TCP, greeting and login.
         retries: how often a refused connection is tried again, within ``connect`` seconds.
-        probe: for a remote command that only asks.
+        probe: for a remote command that changes nothing.
         command: for a remote command that moves or unpacks content.
-        idle: without a byte, not even the guard's heartbeat, until a host counts as gone.
-        registry: without progress, until a registry counts as gone.
+        idle: without a byte, heartbeats included, after which a host counts as gone.
+        registry: without progress, after which a registry counts as gone.
     """
 
     connect: int = 10
@@ -36,11 +36,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Which host keys are believed.
+    """Which host keys are trusted.
 
     Attributes:
-        known_hosts: files that are read; the first is written to by ``accept_new``.
-        accept_new: whether an unknown host's key is taken down rather than refused.
+        known_hosts: files that are read. New keys are added to the first file.
+        accept_new: whether the key of an unknown host is accepted and added, rather than refused.
     """
 
     known_hosts: tuple[Path, ...] = (Path("~/.ssh/known_hosts").expanduser(),)
@@ -49,12 +49,14 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One host, by the name that the user gave it. None means: as ssh_config or Fabric's defaults say.
+    """One host. Where a field is None, ssh_config or Fabric's defaults decide.
 
     Attributes:
-        become: whether everything runs through sudo; else it is used only where the login user's rights do not do.
+        name: the host's name in the inventory or on the command line.
+        become: whether everything runs through sudo. Otherwise sudo is used only if the login user's rights are not
+            enough.
         gateway: a jump host, or a ProxyCommand.
-        variables: what else the inventory says of the host, by the type that has it; `variables_of` reads them.
+        variables: further values of the inventory by their type, for other rooms; `variables_of` reads them.
     """
 
     name: str
@@ -71,21 +73,22 @@ class Target:
     variables: Mapping[type, object] = field(default_factory=dict, hash=False)
 
     def variables_of(self, kind: type[_T]) -> _T:
-        """What the inventory says of one subject, such as the host's ctr.
+        """What the inventory says about one subject, such as the host's ctr.
 
         Args:
-            kind: the type that has it; called without arguments, it has what is true of a host without variables.
+            kind: the subject's type. Without an entry in the inventory, ``kind()`` is returned.
         """
         found = self.variables.get(kind)
         return found if isinstance(found, kind) else kind()
 
     def behind(self, hops: str) -> Target:
-        """The same host behind the hops of ``-J`` or ProxyJump: ``user@host:port``, the first one first.
+        """The same host behind gateways. Their keys are checked against the same files as the host's.
 
-        Each hop is trusted as the host is.
+        Args:
+            hops: the value of ``-J`` or ProxyJump: ``user@host:port``, the first hop first, separated by commas.
 
         Raises:
-            UsageError: where a port is none.
+            UsageError: a port is not a port number.
         """
         gateway: Target | None = None
         for hop in hops.split(","):
@@ -105,10 +108,10 @@ class Target:
 
 
 def parse_address(text: str) -> tuple[str | None, str, int | None]:
-    """Parts ``user@host:port``; ``[::1]:22`` and a bare ``::1`` are IPv6.
+    """Splits ``user@host:port`` into its parts; ``[::1]:22`` and a bare ``::1`` are IPv6 addresses.
 
     Raises:
-        UsageError: where the port is none.
+        UsageError: the port is not a port number.
     """
     user, at, rest = text.rpartition("@")
     host, colon, port = rest.rpartition(":")

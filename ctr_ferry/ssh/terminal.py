@@ -1,9 +1,10 @@
-"""A terminal on a host, for a program there that takes a password from nothing else.
+"""A terminal on a host, for a program that reads a password from a terminal only.
 
-The program itself runs under the guard, as everything does, its output apart from its errors; of the terminal it has
-its stdin alone. What we type there passes no command line, environment or file. The terminal ends with its channel.
+The program runs in a script under the guard, like everything else. Only its stdin is the terminal. What is typed there
+is on no command line and in no environment or file. The terminal ends with its channel.
 
-Others may write to a terminal (write(1)): its name counts only behind a word that we typed, which nobody else knows.
+Other users of the host may write to a terminal (write(1)). So its device name counts only if it follows a random word
+that was typed into the terminal.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ import paramiko
 
 from ctr_ferry.errors import MethodUnsupported
 
-_MOST = 1 << 16  # bytes that a login may print before the device's name
+_MOST = 1 << 16  # bytes that a login may print before the device name
 _DEVICE = r"(/dev/[A-Za-z0-9]+(?:/[A-Za-z0-9]+)?)"
 
 
 class Terminal:
-    """A terminal that a host holds open.
+    """An open terminal.
 
     Attributes:
-        device: its name there.
+        device: its device name on the host, such as ``/dev/pts/3``.
     """
 
     def __init__(self, channel: paramiko.Channel, device: str) -> None:
@@ -33,21 +34,21 @@ class Terminal:
         self.device = device
 
     def type(self, line: str) -> None:
-        """Types a line, which nobody echoes."""
+        """Types a line. The terminal does not echo it."""
         self._channel.sendall(line.encode() + b"\n")
 
 
 @contextlib.contextmanager
 def open_terminal(channel: paramiko.Channel, limit: int, patience: float) -> Iterator[Terminal]:
-    """Has the host hold a terminal open, for the block.
+    """A terminal on the host, for the block.
 
     Args:
-        channel: a fresh session.
-        limit: seconds after which the host lets go of it, should we not be there to do so.
-        patience: seconds for it to appear.
+        channel: a new session.
+        limit: seconds after which the host itself closes the terminal.
+        patience: seconds without a byte in which the terminal must have opened.
 
     Raises:
-        MethodUnsupported: sshd gives none.
+        MethodUnsupported: sshd or the host has no terminal for us.
     """
     start_marker, word = secrets.token_hex(8), secrets.token_hex(16)
     with contextlib.closing(channel):
@@ -55,23 +56,23 @@ def open_terminal(channel: paramiko.Channel, limit: int, patience: float) -> Ite
             channel.get_pty(term="dumb")
         except paramiko.SSHException as error:
             raise MethodUnsupported(
-                "sshd there gives no terminal, and ctr takes a password from nothing else",
+                "sshd there gives no terminal, and ctr reads a password from nothing else",
                 hint="set PermitTTY yes for that user, or use a registry without a login",
             ) from error
-        # `sleep` becomes the session's leader: it ends when the channel does, since sshd then hangs up.
+        # `sleep` becomes the session's leader, so it ends with the channel: sshd then hangs up.
         asked = f'stty -echo; echo {start_marker}; IFS= read -r word; echo "$word $(tty)"; exec sleep {limit}'
         channel.exec_command(f"exec /bin/sh -c '{asked}'")
         channel.settimeout(patience)
-        _heard(channel, rf"^{start_marker}\r*\n")  # from here on nothing is echoed
+        _read_until(channel, rf"^{start_marker}\r*\n")  # after this line nothing is echoed
         channel.sendall(f"{word}\n".encode())
-        yield Terminal(channel, _heard(channel, rf"^{word} {_DEVICE}\r*\n")[1].decode())
+        yield Terminal(channel, _read_until(channel, rf"^{word} {_DEVICE}\r*\n")[1].decode())
 
 
-def _heard(channel: paramiko.Channel, line: str) -> re.Match[bytes]:
-    detail = b""
-    while not (found := re.search(line.encode(), detail, re.MULTILINE)):
+def _read_until(channel: paramiko.Channel, line: str) -> re.Match[bytes]:
+    output = b""
+    while not (found := re.search(line.encode(), output, re.MULTILINE)):
         data = channel.recv(_MOST)
-        detail += data
-        if not data or len(detail) > _MOST:
+        output += data
+        if not data or len(output) > _MOST:
             raise MethodUnsupported("the host has no `tty`, so that no password can be typed there")
     return found

@@ -1,4 +1,4 @@
-"""paramiko's transport, mended where large transfers over several channels need it."""
+"""paramiko's transport with safe algorithms only, and without its faults in large transfers and in logins."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from paramiko.ssh_exception import BadAuthenticationType, IncompatiblePeer
 from ctr_ferry.ssh.bounds import Authentication, Packets, demand_few
 from ctr_ferry.ssh.login import Answers
 
-# Never offered: CBC, 3DES, MD5, MACs cut to 96 bits, and what rests on SHA-1's collisions or on 1024 bits. hmac-sha1
-# stays, as with OpenSSH: collisions are none of its weaknesses.
+# Never offered: CBC, 3DES, MD5, MACs cut to 96 bits, signatures by SHA-1, and groups of 1024 bits. hmac-sha1 stays, as
+# with OpenSSH: collisions of SHA-1 do not weaken it.
 _WEAK = re.compile(r"cbc|3des|arcfour|md5|-96|group1-|group14-sha1|exchange-sha1|ssh-dss|^ssh-rsa$")
-_ASKED = {  # by our words: what paramiko reads of the host, and its name for what we offer
+_OFFERS = {  # kind of algorithm: paramiko's names for the lists of the host, and for our list
     "key exchanges": (("kex_algo_list",), "preferred_kex"),
     "host key types": (("server_key_algo_list",), "preferred_keys"),
     "ciphers": (("client_encrypt_algo_list", "server_encrypt_algo_list"), "preferred_ciphers"),
     "MACs": (("client_mac_algo_list", "server_mac_algo_list"), "preferred_macs"),
 }
-_MOMENT = 0.01  # seconds that a read waits for more than a little
+_MOMENT = 0.01  # seconds that a read waits for `ReceiveBuffer.low` bytes
 
 
 class ReceiveBuffer:
-    """What came on a channel, kept in the pieces in which it came.
+    """The bytes that came on a channel and were not read yet, in the pieces in which they came.
 
-    paramiko's own copies each byte three times, and moves all that waits at every read (ARCHITECTURE, Transport).
+    It takes the place of paramiko's BufferedPipe, which copies each byte three times, and moves all unread bytes at every
+    read (docs/performance.md).
 
     Attributes:
-        low: bytes that a read waits for, a moment, so that not every packet wakes a thread.
+        low: bytes that a read waits for, for a moment, so that not every packet wakes the reader.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class ReceiveBuffer:
         self._size = self._wanted = 0
 
     def feed(self, data: bytes) -> None:
-        """Takes what has come."""
+        """Adds bytes that have come."""
         with self._cv:
             self._pieces.append(data)
             self._size += len(data)
@@ -57,10 +58,17 @@ class ReceiveBuffer:
                 self._cv.notify_all()
 
     def read(self, nbytes: int, timeout: float | None = None) -> bytes:
-        """At most so many bytes, as soon as there are some; none at the end.
+        """Waits for bytes, and removes them.
+
+        Args:
+            nbytes: the largest number of bytes.
+            timeout: seconds; None waits for ever.
+
+        Returns:
+            One byte or more; none at the end.
 
         Raises:
-            PipeTimeout: nothing came in so many seconds.
+            PipeTimeout: no byte came in time.
         """
         with self._cv:
             if self.low > 1:
@@ -92,18 +100,21 @@ class ReceiveBuffer:
         return self._size > 0
 
     def empty(self) -> bytes:
-        """All that waits."""
+        """Removes and returns all bytes."""
         with self._cv:
             return self._take(self._size)
 
     def set_event(self, event: threading.Event) -> None:
-        """An event that is set while there is something to read, or the end."""
+        """Registers an event that is set while there is something to read, and after the end."""
         with self._cv:
             self._event = event
-            (event.set if self._closed or self._size else event.clear)()
+            if self._closed or self._size:
+                event.set()
+            else:
+                event.clear()
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Marks the end: no more bytes will come."""
         with self._cv:
             self._closed = True
             self._cv.notify_all()
@@ -115,10 +126,10 @@ class ReceiveBuffer:
 
 
 class _Channel(paramiko.Channel):
-    """A session whose messages say whose they are.
+    """A session whose messages name their sender, so that `Transport` can drop those of a closed channel.
 
-    paramiko lets a thread that writes send on a channel that its own thread has just closed in answer to sshd, which
-    gives up the whole connection for it ("data packet referred to nonexistent channel", OpenSSH 9.2).
+    By itself paramiko may send data on a channel that its own thread has just closed in answer to sshd. sshd then
+    closes the whole connection ("data packet referred to nonexistent channel", OpenSSH 9.2).
     """
 
     def _send(self, s: bytes, m: paramiko.Message) -> int:
@@ -133,10 +144,10 @@ class _Channel(paramiko.Channel):
 
 
 class NothingInCommonError(paramiko.SSHException):
-    """The host offers nothing of what is needed.
+    """The host offers no algorithm of one kind that we accept.
 
     Attributes:
-        what: is needed, in words.
+        what: the kind of algorithm, in words.
         theirs, ours: names of algorithms.
     """
 
@@ -150,20 +161,23 @@ def _safe(kind: str) -> tuple[str, ...]:
 
 
 class Transport(paramiko.Transport):
-    """Offers no weak algorithm, reads no stdin, waits for no acknowledgements, and lives through new keys.
+    """A transport that differs from paramiko's in these points:
+
+    - It offers no weak algorithm, and the fastest cipher first.
+    - It asks for the types of known host keys first: a host sends only one key.
+    - It never reads stdin during a login, and never takes a part of a login for the whole login.
+    - It turns off Nagle's algorithm, as OpenSSH does. With it, a small message after another one waits for an
+      acknowledgement, which Linux delays by 40 ms (docs/performance.md).
+    - It survives new keys in the middle of a transfer. paramiko's own thread answers the end of a channel, and
+      keepalives, with messages that wait for the new keys. But that same thread would have to negotiate the keys, so
+      30 s later the connection is closed (seen with paramiko 5.1). New keys come every 512 MiB, or as sshd's RekeyLimit
+      says. Here such messages are postponed until the keys have come.
 
     Args:
-        known_types: of the host keys that are known: asked for first, since the host sends one key alone.
-
-    paramiko leaves Nagle's algorithm on, which OpenSSH does not: a small message behind another waits until the other
-    side acknowledges, and Linux puts that off for 40 ms (ARCHITECTURE, Transport).
-
-    paramiko's own thread answers the end of a channel, and keepalives, with messages that wait until keys are
-    negotiated, which that same thread would have to do: 30 s later it gives up the connection (seen with 5.1; new
-    keys come every 512 MiB, or as sshd's RekeyLimit says). Here such messages are sent when the keys are there.
+        known_types: types of the host keys that known_hosts has.
     """
 
-    # Measured (ARCHITECTURE, Transport): AES-GCM needs no separate MAC; paramiko lists it last.
+    # AES-GCM is the fastest, since it needs no separate MAC (docs/performance.md). paramiko lists it last.
     _preferred_ciphers = (
         "aes128-gcm@openssh.com",
         "aes256-gcm@openssh.com",
@@ -181,7 +195,7 @@ class Transport(paramiko.Transport):
         rsa = {"rsa-sha2-512", "rsa-sha2-256"} if "ssh-rsa" in known_types else set()
         self._preferred_keys = tuple(sorted(self._preferred_keys, key=lambda name: name not in {*known_types, *rsa}))
         self.packetizer.__class__ = Packets
-        self._promptly("TCP_NODELAY")
+        self._set_tcp_option("TCP_NODELAY")
 
     def _parse_ext_info(self, msg: paramiko.Message) -> None:
         demand_few(msg.get_int())
@@ -196,7 +210,7 @@ class Transport(paramiko.Transport):
         try:
             super()._parse_kex_init(m)  # type: ignore[misc]
         except IncompatiblePeer as error:
-            for what, (lists, ours) in _ASKED.items():
+            for what, (lists, ours) in _OFFERS.items():
                 for theirs in (self._theirs[name] for name in lists):
                     if not set(theirs) & set(offered := getattr(self, ours)):
                         raise NothingInCommonError(what, theirs, offered) from error
@@ -209,10 +223,10 @@ class Transport(paramiko.Transport):
         event: threading.Event | None = None,
         fallback: bool = True,
     ) -> list[str]:
-        """A login by password; where the host asks for it by keyboard-interactive, by that.
+        """Logs in by password, or by keyboard-interactive if the host asks for the password in that way.
 
         Raises:
-            UnansweredError: the host asks for something else, or for more.
+            UnansweredError: the host asks for something else, or for more than the password.
         """
         try:
             further = super().auth_password(username, password, event, fallback=False)
@@ -220,12 +234,12 @@ class Transport(paramiko.Transport):
             if not fallback or "keyboard-interactive" not in refused.allowed_types:
                 raise
             further = self.auth_interactive(username, Answers(password))
-        if further and event is None:  # paramiko takes a part of the login for all of it
+        if further and event is None:  # paramiko by itself would take this for a whole login
             self.auth_interactive_dumb(username)
         return []
 
     def auth_interactive(self, username: str, handler: Any, submethods: str = "") -> list[str]:
-        """A login by questions and answers."""
+        """Logs in by questions and answers; returns the methods that the host asks for further."""
         if not self.is_active() or not self.initial_kex_done:
             raise paramiko.SSHException("No existing session")
         answered = threading.Event()
@@ -234,25 +248,26 @@ class Transport(paramiko.Transport):
         return list(self.auth_handler.wait_for_response(answered))
 
     def auth_interactive_dumb(self, username: str, handler: Any = None, submethods: str = "") -> list[str]:
-        """What paramiko does where a key was not enough and there is no password: here no question is answered."""
+        """paramiko's way to log in if a key was not enough and there is no password. Here no question is answered."""
         if further := self.auth_interactive(username, handler or Answers(None), submethods):
             raise BadAuthenticationType("the host asks for more", further)
         return []
 
-    def _promptly(self, option: str) -> None:
-        """Sets an option of TCP's, where there is such a one, and no gateway in between."""
+    def _set_tcp_option(self, option: str) -> None:
+        """Sets an option of TCP, if this system has it and the connection goes through no gateway."""
         if isinstance(self.sock, socket.socket) and hasattr(socket, option):
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), 1)
 
     def _parse_global_request(self, m: paramiko.Message) -> None:
         super()._parse_global_request(m)  # type: ignore[misc]
-        self._promptly("TCP_QUICKACK")  # sshd tells its keys, and holds back what we ask next until that has arrived
+        # sshd has sent its keys. It holds back its next answer until that message is acknowledged.
+        self._set_tcp_option("TCP_QUICKACK")
 
     def open_session(
         self, window_size: int | None = None, max_packet_size: int | None = None, timeout: float | None = None
     ) -> paramiko.Channel:
-        """A session whose stdout comes into an `ReceiveBuffer`; nothing has come before its command runs."""
+        """Opens a session with a `ReceiveBuffer` for its stdout. Before its command runs, nothing can come."""
         channel = super().open_session(window_size, max_packet_size, timeout)
         channel.in_buffer = ReceiveBuffer()  # type: ignore[assignment]
         channel.__class__ = _Channel
@@ -265,7 +280,7 @@ class Transport(paramiko.Transport):
             super()._send_user_message(data)  # type: ignore[misc]
 
     def _send_message(self, data: paramiko.Message) -> None:
-        """Sends nothing of a channel that is closed; it is, before its end is sent, which takes the same lock."""
+        """Drops messages of a closed channel. A channel is closed before its end is sent, under the same lock."""
         sender = getattr(data, "sender", None)
         if sender is None or not sender.closed:
             super()._send_message(data)  # type: ignore[misc]
