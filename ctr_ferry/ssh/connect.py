@@ -137,7 +137,7 @@ def _login_error(error: Exception, where: str) -> Unreachable | None:
         )
     if isinstance(error, NothingInCommonError):
         return NoCommonAlgorithm(
-            f"{where} has no {error.what} in common with us that are safe",
+            f"{where} and this machine have no {error.what} in common that are safe",
             detail=tail(f"it offers {error.theirs}"),
             hint=f"let its sshd_config allow one of {error.ours}",
         )

@@ -32,8 +32,8 @@ _MOMENT = 0.01  # seconds that a read waits for `ReceiveBuffer.low` bytes
 class ReceiveBuffer:
     """The bytes that came on a channel and were not read yet, in the pieces in which they came.
 
-    It takes the place of paramiko's BufferedPipe, which copies each byte three times, and moves all unread bytes at every
-    read (docs/performance.md).
+    It takes the place of paramiko's BufferedPipe, which copies each byte three times, and moves all unread bytes at
+    every read (docs/performance.md).
 
     Attributes:
         low: bytes that a read waits for, for a moment, so that not every packet wakes the reader.

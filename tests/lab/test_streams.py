@@ -1,4 +1,4 @@
-"""Byte channels to a real sshd: what is sent arrives, what holds is let go, new keys disturb nobody."""
+"""Over a real sshd, data arrives unchanged, background scripts clean up, and new keys disturb no channel."""
 
 from __future__ import annotations
 
@@ -144,27 +144,28 @@ def test_a_stream_on_a_broken_connection_can_be_cut_and_is_not_begun(host: Host)
         host.upload(Script({"sum": "sha256sum"}), limit=60)
 
 
-def test_a_hold_that_does_not_begin_is_given_up_and_ended(host: Host, node3: Node) -> None:
+def test_a_background_script_that_does_not_prepare_in_time_is_ended(host: Host, node3: Node) -> None:
     before = processes(node3).keys()
-    hold = host.run_in_background(Script({"plant": "sleep 90", "wait": "read -r word"}), limit=120)
+    script = host.run_in_background(Script({"prepare": "sleep 90", "wait": "read -r word"}), limit=120)
     with pytest.raises(RemoteTimeout, match="had not prepared"):
-        hold.prepared(0.2)
-    # What is fed has its stdin to itself: the guard finds out with its next heartbeat, 15 s after the last.
+        script.prepared(0.2)
+    # Where stdin is data, the guard notices a closed channel with its next heartbeat, 15 s after the last one.
     assert eventually(lambda: processes(node3).keys() <= before, 45), processes(node3)
 
 
-def test_a_hold_is_cleaned_up_when_it_is_let_go_and_when_we_are_gone(host: Host, node3: Node) -> None:
+def test_a_background_script_cleans_up_when_it_is_released_and_when_the_connection_ends(
+    host: Host, node3: Node
+) -> None:
     before = processes(node3).keys()
-    for goodbye in ("let go", "gone"):
-        script = Script({"plant": "echo planted", "wait": "read -r word"}, cleanup=f'echo "$word" >/tmp/{goodbye[:3]}')
-        hold = host.run_in_background(script, limit=60)
-        assert hold.prepared(30)["plant"].text == "planted\n"
-        if goodbye == "let go":
-            hold.release(b"bye\n")
+    for end, expected in (("released", b"bye\n"), ("closed", b"\n")):
+        file = f"/tmp/{end}"
+        steps = {"prepare": "echo prepared", "wait": "read -r word"}
+        script = host.run_in_background(Script(steps, cleanup=f'echo "$word" >{file}'), limit=60)
+        assert script.prepared(30)["prepare"].text == "prepared\n"
+        if end == "released":
+            script.release(b"bye\n")
         else:
             host.close()
-        file = f"/tmp/{goodbye[:3]}"
-        expected = b"bye\n" if goodbye == "let go" else b"\n"
         assert eventually(lambda f=file, e=expected: node3.exec(["cat", f], check=False).stdout == e)  # type: ignore[misc]
         node3.exec(["rm", file])
     assert eventually(lambda: processes(node3).keys() <= before), processes(node3)

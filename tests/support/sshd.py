@@ -1,4 +1,4 @@
-"""An SSH server on loopback that asks what a test wants."""
+"""An SSH server on loopback. A test says what it asks during the login."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ Prompts = Sequence[tuple[str, bool]]
 
 @dataclass(slots=True)
 class Sshd(paramiko.ServerInterface):
-    """What is asked of who logs in, and what came.
+    """What the server asks for, and what clients answered.
 
     Attributes:
-        methods: that are let in, or go on where ``rounds`` are.
-        rounds: what keyboard-interactive asks, one question after the other.
-        security: names of algorithms by paramiko's attribute, in place of its own.
-        passwords, answers: what came.
+        methods: the methods that are accepted; with ``rounds``, they are accepted as a part of the login.
+        rounds: the questions of keyboard-interactive, round by round.
+        security: names of algorithms by paramiko's attribute, in place of paramiko's own.
+        keys: the host keys.
+        passwords, answers: what clients sent.
+        port: set while the server runs.
     """
 
     methods: str = "publickey"
@@ -61,10 +63,10 @@ class Sshd(paramiko.ServerInterface):
 
 @contextmanager
 def serving(server: Sshd) -> Iterator[Sshd]:
-    """Serves on a port of loopback for the block."""
+    """Runs the server on a port of loopback, for the block."""
     listener = socket.create_server(("127.0.0.1", 0))
     server.port = listener.getsockname()[1]
-    taken: list[paramiko.Transport] = []
+    accepted: list[paramiko.Transport] = []
 
     def serve() -> None:
         while True:
@@ -77,7 +79,7 @@ def serving(server: Sshd) -> Iterator[Sshd]:
                 setattr(transport, name, value)
             for key in server.keys:
                 transport.add_server_key(key)
-            taken.append(transport)
+            accepted.append(transport)
             transport.start_server(event=threading.Event(), server=server)
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -88,5 +90,5 @@ def serving(server: Sshd) -> Iterator[Sshd]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(5)
-        for transport in taken:
+        for transport in accepted:
             transport.close()

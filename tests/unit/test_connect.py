@@ -1,4 +1,4 @@
-"""ProxyCommands: their tokens, and their end."""
+"""A ProxyCommand gets its tokens filled in, and its end is noticed at once."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ctr_ferry.ssh.connect import Proxy, expand
         ("plain", "plain"),
     ],
 )
-def test_the_tokens_of_a_proxy_command_are_the_hosts(word: str, expanded: str) -> None:
+def test_the_tokens_of_a_proxy_command_are_filled_in(word: str, expanded: str) -> None:
     assert expand(word, "10.0.0.1", 2222, "ops") == expanded
 
 
-def test_what_a_proxy_command_says_is_read_as_it_comes_and_its_end_is_seen() -> None:
+def test_a_proxy_commands_output_is_read_as_it_comes_and_its_end_is_noticed() -> None:
     proxy = Proxy("/bin/sh -c 'echo hello; read -r line; echo $line'")
     with ExitStack() as stack:
         for stream in (proxy.process.stdin, proxy.process.stdout, proxy.process.stderr):

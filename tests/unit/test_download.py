@@ -1,4 +1,4 @@
-"""What a host sends: as much as was told and no more."""
+"""A download gives the bytes that the host announced, and ends a host that sends more."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDED = f"\n{BOUNDARY} end 0\n".encode()
 
 
 class Channel:
-    """Gives pieces, and then its end."""
+    """A channel that gives pieces, and then ends."""
 
     in_buffer = None
 
@@ -42,7 +42,7 @@ class Channel:
 
 
 class Exchange:
-    """Has heard on stderr that the step ended."""
+    """An exchange whose stderr is complete."""
 
     def __init__(self) -> None:
         self.stdout = bytearray()
@@ -68,7 +68,7 @@ def download(pieces: Iterator[bytes]) -> tuple[Download, Channel]:
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000])
-def test_what_was_told_of_comes_as_it_is(step: int) -> None:
+def test_announced_bytes_arrive_unchanged(step: int) -> None:
     forged = b"\nferry-0123456789abcdef end 1\n"
     sent = b"noise" + shell.section_start(BOUNDARY, READ) + forged + ENDED
     made, channel = download(sent[at : at + step] for at in range(0, len(sent), step))
@@ -76,7 +76,7 @@ def test_what_was_told_of_comes_as_it_is(step: int) -> None:
     assert made.answer and made.answer.ok and channel.closed
 
 
-def test_what_streams_on_without_end_is_ended() -> None:
+def test_an_endless_stream_is_ended() -> None:
     def endless() -> Iterator[bytes]:
         yield shell.section_start(BOUNDARY, READ)
         yield from repeat(b"x" * 100, 100_000)

@@ -1,4 +1,4 @@
-"""The command lines that sshd gets, run here by every login shell that this machine has, in sessions of their own."""
+"""The guard runs a script under every login shell and every sh, and leaves no process behind, whatever happens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ctr_ferry.errors import GarbledAnswer
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh import guard
 
-CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # of the rehearsal fleet, where it was up once
+CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # exists where the rehearsal fleet was up once
 BUSYBOX = shutil.which("busybox") or next(map(str, CACHE.glob("trees/*/machine/usr/bin/busybox")), None)
 LOGIN_SHELLS = ["sh", "bash", "zsh", "csh", "fish", "mksh", "ksh"]
 SHELLS = {name: [path] for name in LOGIN_SHELLS if (path := shutil.which(name))}
@@ -33,9 +33,12 @@ NOISE = "Welcome to this host, begin one"
 
 
 class Login:
-    """A remote command as sshd starts it: a session of its own, the login shell, a start-up file that prints.
+    """A remote command as sshd starts it: in a session of its own, by a login shell with a start-up file that prints.
 
-    ``sh`` is what the host's /bin/sh is, by default this machine's own.
+    Args:
+        shell: the login shell.
+        home: the login user's home.
+        sh: the host's /bin/sh.
     """
 
     def __init__(self, shell: list[str], home: Path, sh: str = "/bin/sh") -> None:
@@ -86,12 +89,16 @@ class Login:
         return self.start(line, before + f"{MARKER}\n".encode() + text)
 
     def end(self, script: Script, seen: bytes = b"") -> dict[str, Answer]:
-        """Waits for the end with the leash still held, and reads the answers; `seen` of stderr was read before."""
+        """Waits for the end while stdin is still open, and reads the answers.
+
+        Args:
+            seen: the part of stderr that was read before.
+        """
         assert self.process and self.process.stdout and self.process.stderr
         self.process.wait(10)
         return script.read(BOUNDARY, self.process.stdout.read(), seen + self.process.stderr.read())
 
-    def release(self) -> None:
+    def end_stdin(self) -> None:
         assert self.process and self.process.stdin
         self.process.stdin.close()
 
@@ -103,10 +110,10 @@ class Login:
 
     @property
     def left(self) -> list[str]:
-        """What still runs of this login, by a variable that everything in it has."""
+        """The processes of this login that still run, found by a variable of their environment."""
         found = []
         if self.process:
-            self.process.poll()  # reaps it, as sshd does: the guard looks whether it is still there
+            self.process.poll()  # reaps it, as sshd does: the guard checks whether it still exists
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if f"FERRY_TEST={self.token}".encode() in (folder / "environ").read_bytes():
@@ -122,7 +129,7 @@ class Login:
         return not self.left
 
     def file(self, name: str, within: float = 5) -> Path:
-        """A file of this host, once it is there."""
+        """Waits until a file of this host exists."""
         until = time.monotonic() + within
         while not (self.home / name).exists() and time.monotonic() < until:
             time.sleep(0.01)
@@ -151,7 +158,7 @@ def ended(login: Login) -> Iterator[Login]:
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[list[Login]]:
-    """Hosts with each shell as their /bin/sh, at once: these tests wait for seconds."""
+    """One host for each /bin/sh. A test runs them at the same time, since it waits for seconds."""
     with contextlib.ExitStack() as stack:
         hosts = []
         for name, sh in SH.items():
@@ -162,13 +169,13 @@ def hosts(tmp_path: Path) -> Iterator[list[Login]]:
 
 @pytest.fixture(params=SHELLS.values(), ids=list(SHELLS))
 def login(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Login]:
-    """A host with each login shell."""
+    """A host, once with each login shell."""
     yield from ended(Login(request.param, tmp_path))
 
 
 @pytest.fixture(params=SH.values(), ids=list(SH))
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Login]:
-    """A host with each shell as its /bin/sh."""
+    """A host, once with each /bin/sh."""
     yield from ended(Login(["/bin/sh"], tmp_path, request.param))
 
 
@@ -184,7 +191,7 @@ def test_a_script_runs_whatever_the_login_shell_prints_first(login: Login) -> No
     assert login.process and login.process.returncode == 0
 
 
-def test_lines_before_the_mark_are_skipped_unread(login: Login) -> None:
+def test_lines_before_the_start_marker_are_skipped_unread(login: Login) -> None:
     script = Script({"one": "cat; echo out"})
     login.script(script, before=b'a password\nit\'s "$(touch pwned)" \\\n\xff\n' + NOISE.encode() + b"\nends with \\\n")
     assert login.end(script)["one"].text == "out\n"
@@ -199,7 +206,7 @@ def test_a_script_with_every_awkward_character_arrives_as_it_is(login: Login) ->
     assert login.end(script)["one"].text == f"{text}\n"
 
 
-def test_a_steps_commands_never_read_the_leash(host: Login) -> None:
+def test_a_steps_commands_never_read_the_guards_stdin(host: Login) -> None:
     script = Script({"one": "cat; read -r line; echo $?"})
     host.script(script)
     assert host.end(script)["one"].text == "1\n"
@@ -207,7 +214,7 @@ def test_a_steps_commands_never_read_the_leash(host: Login) -> None:
 
 def test_nothing_is_left_after_a_normal_end(host: Login) -> None:
     script = Script({"one": ":"}, cleanup="echo cleaned > cleaned; false || return")
-    for _ in range(20):  # what is left is left by chance: a signal that comes while a shell forks
+    for _ in range(20):  # a process would be left by chance only: by a signal that comes while a shell forks
         host.script(script)
         host.end(script)
         assert host.is_gone(within=2), host.left
@@ -232,18 +239,18 @@ def end_all(hosts: list[Login], within: float, status: int = guard.BROKEN_OFF, *
         assert (host.home / "cleaned").exists() is cleaned
 
 
-def test_letting_the_leash_go_ends_all_children_and_cleans_up(hosts: list[Login]) -> None:
+def test_the_end_of_stdin_ends_all_children_and_cleans_up(hosts: list[Login]) -> None:
     start_all(hosts, LONG)
     until = time.monotonic() + 5  # the step writes "started" right before it sleeps
     while not all(any("sleep 300" in line for line in host.left) for host in hosts):
         assert time.monotonic() < until
         time.sleep(0.02)
     for host in hosts:
-        host.release()
+        host.end_stdin()
     end_all(hosts, within=6)
 
 
-def test_the_deadline_ends_all_while_the_leash_is_still_held(hosts: list[Login]) -> None:
+def test_the_deadline_ends_all_while_stdin_is_still_open(hosts: list[Login]) -> None:
     start_all(hosts, LONG, limit=1)
     end_all(hosts, within=7)
 
@@ -253,20 +260,22 @@ def test_what_ignores_a_term_is_killed_after_a_grace(hosts: list[Login], monkeyp
     monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("-lt 10 ", "-lt 1 "))
     start_all(hosts, Script({"one": "trap : TERM; echo > started; while :; do sleep 300; done"}))
     for host in hosts:
-        host.release()
+        host.end_stdin()
     end_all(hosts, within=6, status=-signal.SIGKILL, cleaned=False)
 
 
-def test_cleaning_up_runs_although_a_child_missed_the_first_term(hosts: list[Login]) -> None:
+def test_the_clean_up_runs_although_a_child_missed_the_first_term(hosts: list[Login]) -> None:
     child = "trap 'trap - TERM' TERM; echo > started; while :; do sleep 300; done"
     script = Script({"one": f"/bin/sh -c {shlex.quote(child)}"}, cleanup="sleep 1.2 && echo cleaned > cleaned")
     start_all(hosts, script)
     for host in hosts:
-        host.release()
+        host.end_stdin()
     end_all(hosts, within=8)
 
 
-def test_a_clean_up_that_hangs_is_heard_of_and_ended(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clean_up_that_hangs_sends_heartbeats_and_is_ended(
+    hosts: list[Login], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("-lt 10 ", "-lt 1 "))
     monkeypatch.setattr(guard, "_HEARTBEAT", 1)
     monkeypatch.setattr(guard, "_CLEANUP", 2)
@@ -277,7 +286,7 @@ def test_a_clean_up_that_hangs_is_heard_of_and_ended(hosts: list[Login], monkeyp
         assert host.process.stderr.read().partition(b" end 0\n")[2].count(f"{BOUNDARY} heartbeat\n".encode()) >= 2
 
 
-def test_a_clean_up_goes_on_where_nobody_hears_it(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clean_up_goes_on_without_a_connection(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("-lt 10 ", "-lt 0 "))
     monkeypatch.setattr(guard, "_HEARTBEAT", 1)
     start_all(hosts, Script({"one": "echo > started"}, cleanup="sleep 2.5; echo cleaned > cleaned"))
@@ -288,7 +297,7 @@ def test_a_clean_up_goes_on_where_nobody_hears_it(hosts: list[Login], monkeypatc
     end_all(hosts, within=8, status=0)
 
 
-# Writes down all that a command can read of others and of what it was started with.
+# Writes down all that a command can read of other processes and of its own open files.
 PRY = """
 import fcntl, glob, os, time
 with open("seen", "ab") as seen:
@@ -310,7 +319,7 @@ with open("seen", "ab") as seen:
 
 
 def test_no_command_sees_the_boundary_between_answers(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the command line holds does not count: every user of the host reads it."""
+    """The start marker may be seen: it is on the command line, which every user of the host can read."""
     monkeypatch.setattr(guard, "_HEARTBEAT", 1)
     pry = shlex.join([sys.executable, "-c", PRY])
     scripts = [
@@ -328,8 +337,8 @@ def test_no_command_sees_the_boundary_between_answers(hosts: list[Login], monkey
             assert MARKER.encode() in seen and BOUNDARY.encode() not in seen
 
 
-def test_a_forged_frame_is_what_a_step_printed(host: Login) -> None:
-    """Its mark is on the command line; the worst forger there has even the form of a boundary."""
+def test_a_forged_section_is_output_of_the_step_that_printed_it(host: Login) -> None:
+    """A forger can read the start marker on the command line, and knows the form of a boundary."""
     forged = "".join(
         f"\n{word} end 7\n\n{word} begin two\nroot\n\n{word} end 0\n" for word in (MARKER, MARKER + MARKER[6:])
     )
@@ -345,9 +354,9 @@ def test_a_forged_frame_is_what_a_step_printed(host: Login) -> None:
     assert got["two"].text == "me\n"
 
 
-def test_a_leash_that_ends_before_the_mark_runs_nothing(host: Login) -> None:
+def test_stdin_that_ends_before_the_start_marker_runs_nothing(host: Login) -> None:
     process = host.start(guard.as_login_user(guard.bootstrap(MARKER, 10)), b"noise\n")
-    host.release()
+    host.end_stdin()
     assert process.wait(5) == 97
     assert host.is_gone(within=2)
 
@@ -355,7 +364,7 @@ def test_a_leash_that_ends_before_the_mark_runs_nothing(host: Login) -> None:
 def test_an_answer_that_was_broken_off_is_garbled(host: Login) -> None:
     host.script(LONG)
     assert host.file("started").exists()
-    host.release()
+    host.end_stdin()
     with pytest.raises(GarbledAnswer):
         host.end(LONG)
 
@@ -366,7 +375,7 @@ def test_a_script_that_arrives_cut_runs_no_half_command(host: Login) -> None:
     line = guard.as_login_user(guard.bootstrap(MARKER, len(text)))
     for cut in range(first, last, 2):
         host.start(line, f"{MARKER}\n".encode() + text[:cut])
-        host.release()
+        host.end_stdin()
         assert host.process
         host.process.wait(5)
         for stream in (host.process.stdout, host.process.stderr):
@@ -396,14 +405,15 @@ WHO = Script({"one": 'echo "root=${SUDO_USER-no}"'})
         (1000, False, True, "ops"),
         (1000, False, False, "no"),
     ],
-    ids=["root itself", "rights do", "sudo needed", "sudo refused"],
+    ids=["root itself", "rights are enough", "sudo needed", "sudo refused"],
 )
-def test_sudo_is_taken_only_where_rights_do_not_do(
+def test_sudo_is_used_only_where_the_login_users_rights_are_not_enough(
     login: Login, uid: int, rights: bool, allowed: bool, root: str
 ) -> None:
     login.command("sudo", SUDO)
     login.command("id", f"echo {uid}")
-    (login.home / "out.allowed").touch() if allowed else None
+    if allowed:
+        (login.home / "out.allowed").touch()
     check = f"[ -w {login.home} ]" if rights else "[ -w /nosuch ] || [ -w /nosuch/either ]"
     text = guard.render(WHO, BOUNDARY, 60)
     login.start(guard.as_root_if_needed(guard.bootstrap(MARKER, len(text)), check), f"{MARKER}\n".encode() + text)

@@ -1,4 +1,4 @@
-"""Which of a host's keys are believed, by what known_hosts says."""
+"""A host's key is accepted if known_hosts has it, and refused otherwise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ P384 = paramiko.ECDSAKey.generate(bits=384)
 RSA = paramiko.RSAKey.generate(2048)
 
 
-class Trusting:
+class Client:
     """A known_hosts file and one connection to a server with some keys."""
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +30,7 @@ class Trusting:
     def line(self, key: paramiko.PKey, marker: str = "") -> str:
         return f"{marker}{self.name} {key.get_name()} {key.get_base64()}\n"
 
-    def connect(self, *keys: paramiko.PKey, known: Callable[[Trusting], str], accept_new: bool = False) -> None:
+    def connect(self, *keys: paramiko.PKey, known: Callable[[Client], str], accept_new: bool = False) -> None:
         with serving(Sshd(keys=list(keys))) as server:
             self.name = f"[127.0.0.1]:{server.port}"
             self.file.write_text(known(self))
@@ -42,22 +42,22 @@ class Trusting:
             finally:
                 host.close_quietly()
 
-    def refused(self, *keys: paramiko.PKey, known: Callable[[Trusting], str], accept_new: bool = False) -> FerryError:
+    def refused(self, *keys: paramiko.PKey, known: Callable[[Client], str], accept_new: bool = False) -> FerryError:
         with pytest.raises(FerryError) as refused:
             self.connect(*keys, known=known, accept_new=accept_new)
         return refused.value
 
 
 @pytest.fixture
-def trusting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trusting:
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    return Trusting(tmp_path)
+    return Client(tmp_path)
 
 
 @pytest.mark.parametrize("order", [(OTHER, P256), (P256, OTHER)], ids=["old first", "old last"])
-def test_any_key_of_one_type_may_fit(trusting: Trusting, order: tuple[paramiko.PKey, ...]) -> None:
-    trusting.connect(P256, known=lambda t: "".join(map(t.line, order)))
+def test_any_of_several_known_keys_of_one_type_is_accepted(client: Client, order: tuple[paramiko.PKey, ...]) -> None:
+    client.connect(P256, known=lambda t: "".join(map(t.line, order)))
 
 
 @pytest.mark.parametrize(
@@ -69,37 +69,35 @@ def test_any_key_of_one_type_may_fit(trusting: Trusting, order: tuple[paramiko.P
         ((P256, P384), (P384, OTHER)),
     ],
 )
-def test_every_known_type_is_asked_for_before_the_others(
-    trusting: Trusting, theirs: tuple[paramiko.PKey, ...], known: tuple[paramiko.PKey, ...]
+def test_known_types_are_asked_for_before_other_types(
+    client: Client, theirs: tuple[paramiko.PKey, ...], known: tuple[paramiko.PKey, ...]
 ) -> None:
-    if OTHER in known:  # two types are known, and the favourite's key is another: as with OpenSSH
-        assert isinstance(trusting.refused(*theirs, known=lambda t: "".join(map(t.line, known))), HostKeyChanged)
+    if OTHER in known:  # of two known types the host sends the first, and its key is another one: as with OpenSSH
+        assert isinstance(client.refused(*theirs, known=lambda t: "".join(map(t.line, known))), HostKeyChanged)
     else:
-        trusting.connect(*theirs, known=lambda t: "".join(map(t.line, known)))
+        client.connect(*theirs, known=lambda t: "".join(map(t.line, known)))
 
 
 @pytest.mark.parametrize("accept_new", [False, True])
-def test_a_host_whose_key_is_none_of_them_is_refused_with_how_to_take_them_out(
-    trusting: Trusting, accept_new: bool
-) -> None:
-    error = trusting.refused(P256, known=lambda t: t.line(OTHER) + t.line(RSA), accept_new=accept_new)
+def test_a_changed_key_is_refused_with_the_command_that_removes_the_old_ones(client: Client, accept_new: bool) -> None:
+    error = client.refused(P256, known=lambda t: t.line(OTHER) + t.line(RSA), accept_new=accept_new)
     assert isinstance(error, HostKeyChanged) and P256.fingerprint in error.detail
-    assert error.hint.endswith(f"ssh-keygen -f {trusting.file} -R '{trusting.name}'")
+    assert error.hint.endswith(f"ssh-keygen -f {client.file} -R '{client.name}'")
 
 
 @pytest.mark.parametrize("accept_new", [False, True])
 @pytest.mark.parametrize("also", ["", "known", "another"])
-def test_a_revoked_key_is_called_one(trusting: Trusting, accept_new: bool, also: str) -> None:
+def test_a_revoked_key_is_refused_as_revoked(client: Client, accept_new: bool, also: str) -> None:
     more = {"": lambda _: "", "known": lambda t: t.line(P256), "another": lambda t: t.line(OTHER)}[also]
-    error = trusting.refused(P256, known=lambda t: more(t) + t.line(P256, "@revoked "), accept_new=accept_new)
+    error = client.refused(P256, known=lambda t: more(t) + t.line(P256, "@revoked "), accept_new=accept_new)
     assert isinstance(error, HostKeyChanged) and "revoked" in error.message
-    assert "ssh-keygen" not in error.hint  # whose advice would take the mark away
+    assert "ssh-keygen" not in error.hint  # it would remove the @revoked line, too
 
 
 @pytest.mark.parametrize("fits", [True, False])
-def test_an_authority_alone_is_told_as_not_supported(trusting: Trusting, fits: bool) -> None:
+def test_an_authority_alone_is_named_as_not_supported(client: Client, fits: bool) -> None:
     names = (lambda t: t.name) if fits else (lambda _: "elsewhere")
-    error = trusting.refused(P256, known=lambda t: f"@cert-authority {names(t)} {OTHER.get_name()} x\n")
+    error = client.refused(P256, known=lambda t: f"@cert-authority {names(t)} {OTHER.get_name()} x\n")
     assert isinstance(error, HostKeyUnknown)
     assert ("@cert-authority" in error.hint) is fits
 

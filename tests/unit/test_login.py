@@ -1,4 +1,4 @@
-"""Logging in: what a host may ask, who gets a password, and in which ciphers."""
+"""A login answers one question for the password and no other, gives it to the host alone, and uses safe ciphers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sshd import Sshd, serving
 
 from ctr_ferry.errors import FerryError, LoginRefused, NoCommonAlgorithm, Unreachable
 from ctr_ferry.secrets import Secret
+from ctr_ferry.ssh import connection
 from ctr_ferry.ssh.bounds import Authentication
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.target import Limits, Target, Trust
@@ -29,7 +30,7 @@ LINE = "the next host of a list\n"
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No keys, no agent and no ssh_config but the test's; stdin holds a line that nobody may take."""
+    """Only the test's own key, no agent, no ssh_config; stdin has a line that nobody may read."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     monkeypatch.setattr(sys, "stdin", io.StringIO(LINE))
@@ -37,7 +38,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Login:
-    """One host of a test."""
+    """A client that logs in to the test's server."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,7 +74,7 @@ SECOND = {"methods": "keyboard-interactive"}
 
 
 class TestASecondFactor:
-    def test_is_never_asked_of_stdin(self, login: Login, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_is_never_read_from_stdin(self, login: Login, capsys: pytest.CaptureFixture[str]) -> None:
         with serving(Sshd(**SECOND, rounds=[[("Password: ", False)]])) as server:
             error = login.refused(server)
         assert isinstance(error, LoginRefused)
@@ -84,7 +85,7 @@ class TestASecondFactor:
     @pytest.mark.parametrize(
         "prompt", ["Password: ", "Passwort: ", "ops@node's password:", "(current) UNIX password: ", "LDAP Password"]
     )
-    def test_that_is_a_password_is_answered_with_the_one_given(self, login: Login, prompt: str) -> None:
+    def test_that_is_a_password_is_answered_with_the_given_one(self, login: Login, prompt: str) -> None:
         with serving(Sshd(**SECOND, rounds=[[(prompt, False)], []])) as server:
             login.open(login.target(server), password=PASSWORD)
         assert server.answers == [[PASSWORD], []]
@@ -108,7 +109,7 @@ class TestASecondFactor:
             [("Passcode or option (1-2): ", False)],
         ],
     )
-    def test_that_is_no_password_gets_none(self, login: Login, prompts: list[tuple[str, bool]]) -> None:
+    def test_that_is_no_password_gets_no_password(self, login: Login, prompts: list[tuple[str, bool]]) -> None:
         with serving(Sshd(**SECOND, rounds=[prompts])) as server:
             error = login.refused(server, password=PASSWORD)
         assert isinstance(error, LoginRefused) and error.detail.endswith(prompts[-1][0].strip())
@@ -120,13 +121,13 @@ class TestASecondFactor:
             error = login.refused(server, password=PASSWORD)
         assert isinstance(error, LoginRefused) and server.answers == [[PASSWORD]]
 
-    def test_behind_the_password_is_asked_of_nobody_either(self, login: Login) -> None:
+    def test_after_the_password_is_not_answered(self, login: Login) -> None:
         with serving(Sshd("password,keyboard-interactive", rounds=[CODE])) as server:
             error = login.refused(server, password=PASSWORD)
         assert isinstance(error, LoginRefused) and error.detail.endswith("Verification code:")
         assert (server.passwords, server.answers) == ([PASSWORD], [])
 
-    def test_that_is_another_key_is_no_login_yet(self, login: Login) -> None:
+    def test_that_is_another_key_is_not_a_login(self, login: Login) -> None:
         with serving(Sshd("publickey,hostbased")) as server:
             assert isinstance(login.refused(server), LoginRefused)
 
@@ -190,7 +191,7 @@ class TestWhatIsOffered:
             ("kex", ("diffie-hellman-group1-sha1", "odd\x1b[2J"), "key exchanges", "curve25519-sha256"),
         ],
     )
-    def test_is_told_where_a_host_has_nothing_of_it(
+    def test_is_named_where_a_host_offers_none_of_it(
         self, login: Login, kind: str, theirs: tuple[str, ...], what: str, ours: str
     ) -> None:
         with serving(Sshd(security={f"_preferred_{kind}": theirs})) as server:
@@ -201,12 +202,12 @@ class TestWhatIsOffered:
 
 
 def listening() -> set[threading.Thread]:
-    """The threads that read what a host says."""
+    """The threads of paramiko that read from a host."""
     return {thread for thread in threading.enumerate() if isinstance(thread, paramiko.Transport)}
 
 
-class TestAHostThatSaysTooMuch:
-    """Before its key was checked: anyone may be there."""
+class TestAHostThatSendsTooMuch:
+    """This comes before its key is checked: it may be any host."""
 
     @pytest.mark.parametrize(
         ("says", "named"),
@@ -216,32 +217,35 @@ class TestAHostThatSaysTooMuch:
             (b"SSH-2.0-\xff\xfe\r\n", ""),
         ],
     )
-    def test_is_left_at_once(self, login: Login, says: bytes, named: str) -> None:
+    def test_is_left_at_once(self, login: Login, monkeypatch: pytest.MonkeyPatch, says: bytes, named: str) -> None:
+        monkeypatch.setattr(connection, "_FIRST_PAUSE", 100.0)  # so long that there is no second attempt
+        monkeypatch.setattr(connection, "_LONGEST_PAUSE", 100.0)
+
         def serve() -> None:
             with contextlib.suppress(OSError):
                 while True:
-                    connection, _ = listener.accept()
-                    kept.append(connection)
-                    connection.sendall(says + bytes(100_000))
+                    client, _ = listener.accept()
+                    clients.append(client)
+                    client.sendall(says + bytes(100_000))
 
-        kept: list[socket.socket] = []
+        clients: list[socket.socket] = []
         before = listening()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             thread = threading.Thread(target=serve, daemon=True)
             thread.start()
-            target = replace(login.target(Sshd(port=listener.getsockname()[1])), limits=Limits(connect=1, retries=0))
+            target = replace(login.target(Sshd(port=listener.getsockname()[1])), limits=Limits(connect=20, retries=0))
             with pytest.raises(Unreachable) as refused:
                 login.open(target)
             listener.shutdown(socket.SHUT_RDWR)
             thread.join(5)
-        for connection in kept:
-            connection.close()
+        for client in clients:
+            client.close()
         assert named in refused.value.detail
         for left in listening() - before:
             left.join(10)
         assert listening() <= before
 
-    def test_makes_nobody_count(self) -> None:
+    def test_is_not_obeyed_where_it_announces_too_many_things(self) -> None:
         ours, theirs = socket.socketpair()
         message = paramiko.Message()
         message.add_int(2**32 - 1)

@@ -1,4 +1,4 @@
-"""What comes on a channel: in order, as much as is asked for, and not a thread woken for every packet."""
+"""A receive buffer gives bytes in order, no more than asked for, and does not wake its reader for every packet."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ def filled(*pieces: bytes) -> ReceiveBuffer:
     return receive_buffer
 
 
-def test_gives_what_came_in_order_and_no_more_than_is_asked_for() -> None:
+def test_bytes_come_in_order_and_no_more_than_asked_for() -> None:
     receive_buffer = filled(b"abc", b"def", b"ghi")
     assert len(receive_buffer) == 9
     assert [receive_buffer.read(size) for size in (2, 5, 9)] == [b"ab", b"cdefg", b"hi"]
     assert len(receive_buffer) == 0 and not receive_buffer.read_ready()
 
 
-def test_gives_what_is_left_and_then_nothing_at_the_end() -> None:
+def test_the_rest_comes_and_then_nothing_at_the_end() -> None:
     receive_buffer = filled(b"abc")
     receive_buffer.close()
     assert [receive_buffer.read(2), receive_buffer.read(2), receive_buffer.read(2)] == [b"ab", b"c", b""]
 
 
 @pytest.mark.parametrize("timeout", [0.0, 0.02])
-def test_says_so_where_nothing_comes(timeout: float) -> None:
+def test_a_read_without_bytes_times_out(timeout: float) -> None:
     with pytest.raises(PipeTimeout):
         ReceiveBuffer().read(1, timeout)
 
 
-def test_waits_for_the_first_piece_and_for_the_end() -> None:
+def test_a_read_waits_for_the_first_piece_or_the_end() -> None:
     receive_buffer = ReceiveBuffer()
-    for act, given in ((lambda: receive_buffer.feed(b"late"), b"late"), (receive_buffer.close, b"")):
-        timer = threading.Timer(0.05, act)
+    for event, given in ((lambda: receive_buffer.feed(b"late"), b"late"), (receive_buffer.close, b"")):
+        timer = threading.Timer(0.05, event)
         timer.start()
         assert receive_buffer.read(10, 20) == given
         timer.join()
 
 
-def test_a_reader_that_wants_much_is_not_woken_for_little(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_wants_many_bytes_is_not_woken_for_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "_MOMENT", 20)
     receive_buffer, came = ReceiveBuffer(), []
     receive_buffer.low = 100
@@ -61,7 +61,7 @@ def test_a_reader_that_wants_much_is_not_woken_for_little(monkeypatch: pytest.Mo
     assert came == [b"x" * 60 + b"y" * 60]
 
 
-def test_a_reader_that_wants_much_gets_little_after_a_moment_and_at_once_at_the_end() -> None:
+def test_a_reader_that_wants_many_bytes_gets_a_few_after_a_moment_and_at_the_end() -> None:
     receive_buffer = filled(b"little")
     receive_buffer.low = 1 << 20
     assert receive_buffer.read(1 << 21) == b"little"
@@ -70,7 +70,7 @@ def test_a_reader_that_wants_much_gets_little_after_a_moment_and_at_once_at_the_
     assert receive_buffer.read(1 << 21) == b"rest"
 
 
-def test_an_event_tells_whether_there_is_something() -> None:
+def test_the_event_is_set_while_there_is_something_to_read() -> None:
     receive_buffer, event = ReceiveBuffer(), threading.Event()
     receive_buffer.set_event(event)
     assert not event.is_set()
@@ -87,7 +87,7 @@ def test_an_event_tells_whether_there_is_something() -> None:
     assert late.is_set()
 
 
-def test_megabytes_in_small_pieces_come_whole_through_two_threads() -> None:
+def test_megabytes_in_small_pieces_come_whole_from_another_thread() -> None:
     receive_buffer, pieces = ReceiveBuffer(), [bytes([n % 251]) * (n % 977 + 1) for n in range(4000)]
     receive_buffer.low = 4096
 

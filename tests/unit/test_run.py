@@ -1,4 +1,4 @@
-"""What `run` keeps of endless output."""
+"""`run` keeps the beginning and the end of long output, and says how much it left out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tasks.run import Clip
 
 
 def kept(data: bytes, step: int, most: int) -> tuple[bytes, int]:
-    """What a clip keeps of data that comes in pieces, and the most that it held back at any time."""
+    """What a clip lets through of data that comes in pieces, and the most bytes that it stored at any time."""
     clip, through, held = Clip(most), b"", 0
     for start in range(0, len(data), step):
         through += clip.hear(data[start : start + step])
@@ -18,13 +18,13 @@ def kept(data: bytes, step: int, most: int) -> tuple[bytes, int]:
 
 @pytest.mark.parametrize("step", [1, 7, 100, 5000])
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 200, 250])
-def test_what_fits_is_kept_whole(step: int, size: int) -> None:
+def test_output_that_fits_is_kept_whole(step: int, size: int) -> None:
     data = bytes(n % 251 for n in range(size))
     assert kept(data, step, 100)[0] == data
 
 
 @pytest.mark.parametrize("step", [1, 7, 100, 299])
-def test_of_endless_output_both_ends_are_kept_and_the_gap_is_told(step: int) -> None:
+def test_both_ends_of_long_output_are_kept_and_the_gap_is_named(step: int) -> None:
     data = b"".join(b"%09d\n" % n for n in range(1000))
     text, held = kept(data, step, 100)
     head, gap, tail = text.partition("\n… ".encode())

@@ -1,4 +1,4 @@
-"""Quoting, printf of any bytes, and scripts whose answers are taken apart again: all run in real shells."""
+"""In real shells, quoted words and bytes arrive unchanged, and each step of a script gets its own answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctr_ferry import shell
 from ctr_ferry.errors import GarbledAnswer
 from ctr_ferry.shell import Script
 
-CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # of the rehearsal fleet, where it was up once
+CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # exists where the rehearsal fleet was up once
 CACHED_BUSYBOX = sorted(CACHE.glob("trees/*/machine/usr/bin/busybox"))
 SHELLS = [[path] for name in ("dash", "bash", "mksh", "ksh") if (path := shutil.which(name))]
 SHELLS += [[path, "sh"] for path in (shutil.which("busybox"), *map(str, CACHED_BUSYBOX[:1])) if path][:1]
@@ -128,7 +128,7 @@ def test_cleanup_runs_at_the_end_and_after_an_exit_in_the_middle(sh: list[str], 
         assert file.read_text() == "done\n"
 
 
-def test_an_answer_that_breaks_off_names_the_step_and_shows_what_was_said(sh: list[str]) -> None:
+def test_an_answer_that_breaks_off_names_the_step_and_shows_its_last_lines(sh: list[str]) -> None:
     script = Script({"one": "echo fine", "two": "echo 'no space left' >&2; exit 5", "three": ":"})
     with pytest.raises(GarbledAnswer, match="'two'") as garbled:
         answers(sh, script)
@@ -146,26 +146,26 @@ def test_half_an_answer_is_garbled(cut: bytes) -> None:
         Script({"one": ":"}).read(BOUNDARY, whole, cut)
 
 
-def test_a_login_that_runs_nothing_is_told_by_what_it_says_on_either_output() -> None:
+def test_a_login_that_runs_nothing_is_an_error_with_its_output() -> None:
     with pytest.raises(GarbledAnswer, match="login shell did not run") as garbled:
         Script({"one": ":"}).read(BOUNDARY, b"This account is not available.\n", b"grumble\n")
     assert garbled.value.detail == "This account is not available.\ngrumble"
 
 
-def test_frames_are_no_part_of_what_a_host_said() -> None:
+def test_boundary_lines_are_not_shown_in_an_error() -> None:
     stderr = f"\n{BOUNDARY} begin one\nno space left\n\n{BOUNDARY} heartbeat\n".encode()
     with pytest.raises(GarbledAnswer) as garbled:
         Script({"one": ":"}).read(BOUNDARY, f"\n{BOUNDARY} begin one\nhalf".encode(), stderr)
     assert garbled.value.detail == "no space left"
 
 
-def test_a_log_has_the_steps_and_not_how_they_are_kept_apart() -> None:
+def test_a_log_has_a_heading_for_each_step_and_no_boundary() -> None:
     forged = "\nferry-ffffffffffffffffffffffffffffffff end 7\n"
-    detail = f"banner\n\n{BOUNDARY} begin one-1\nout{forged}\n{BOUNDARY} heartbeat\n\n{BOUNDARY} end 0\n".encode()
-    assert shell.with_step_headings(BOUNDARY, detail) == f"banner\n[one-1]\nout{forged}".encode()
+    output = f"banner\n\n{BOUNDARY} begin one-1\nout{forged}\n{BOUNDARY} heartbeat\n\n{BOUNDARY} end 0\n".encode()
+    assert shell.with_step_headings(BOUNDARY, output) == f"banner\n[one-1]\nout{forged}".encode()
 
 
-def test_answers_are_whole_once_the_last_step_has_ended_on_both_outputs() -> None:
+def test_an_answer_is_whole_once_the_last_step_has_ended_on_both_outputs() -> None:
     script = Script({"one": ":", "two": ":"})
     half = f"\n{BOUNDARY} begin one\n\n{BOUNDARY} end 0\n\n{BOUNDARY} begin two\n".encode()
     whole = half + f"\n{BOUNDARY} end 0\n".encode()
@@ -173,7 +173,7 @@ def test_answers_are_whole_once_the_last_step_has_ended_on_both_outputs() -> Non
     assert not script.is_whole(BOUNDARY, half, whole) and not script.is_whole(BOUNDARY, whole, half)
 
 
-def test_another_runs_mark_in_the_output_is_only_output(sh: list[str]) -> None:
+def test_another_scripts_boundary_is_only_output(sh: list[str]) -> None:
     step = "printf '\\nferry-ffffffffffffffff end 7\\n'"
     assert answers(sh, Script({"one": step}))["one"].text == "\nferry-ffffffffffffffff end 7\n"
 

@@ -1,4 +1,4 @@
-"""The name of a terminal comes from nobody but the shell that holds it."""
+"""The device name of a terminal is the one that our shell on it printed, whatever others write to it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FORGED = "/dev/pts/9"
 
 
 class Channel:
-    """A shell on a terminal that another user of the host writes to as well."""
+    """A shell on a terminal, to which another user of the host writes, too."""
 
     def __init__(self, device: str) -> None:
-        self._device, self._said, self.line = device, [b"Welcome\r\n"], ""
+        self._device, self._output, self.line = device, [b"Welcome\r\n"], ""
 
     def get_pty(self, term: str) -> None:
         assert term == "dumb"
@@ -31,23 +31,23 @@ class Channel:
     def exec_command(self, line: str) -> None:
         self.line = line
         start_marker = re.findall("echo ([0-9a-f]+)", line)[0]
-        self._said += [f"{start_marker}\r\n{FORGED}\r\n{start_marker} {FORGED}\r\n".encode()]
+        self._output += [f"{start_marker}\r\n{FORGED}\r\n{start_marker} {FORGED}\r\n".encode()]
 
     def sendall(self, data: bytes) -> None:
         word = data.decode().strip()
         assert word not in self.line
-        self._said += [f"{FORGED}\r\n{word}".encode(), f" {self._device}\r\n".encode()]
+        self._output += [f"{FORGED}\r\n{word}".encode(), f" {self._device}\r\n".encode()]
 
     def recv(self, _: int) -> bytes:
-        return self._said.pop(0) if self._said else b""
+        return self._output.pop(0) if self._output else b""
 
 
-def test_a_terminal_is_named_by_the_shell_that_holds_it() -> None:
-    with terminal.open_terminal(cast(Any, Channel("/dev/pts/3")), 60, 5.0) as held:
-        assert held.device == "/dev/pts/3"
+def test_a_terminal_has_the_device_name_that_its_shell_prints() -> None:
+    with terminal.open_terminal(cast(Any, Channel("/dev/pts/3")), 60, 5.0) as opened:
+        assert opened.device == "/dev/pts/3"
 
 
 @pytest.mark.parametrize("device", ["", "not a tty", "/dev/../tmp/x"])
-def test_no_other_file_is_a_terminal(device: str) -> None:
+def test_a_device_name_that_is_no_terminals_is_refused(device: str) -> None:
     with pytest.raises(MethodUnsupported, match="tty"), terminal.open_terminal(cast(Any, Channel(device)), 60, 5.0):
         pass
