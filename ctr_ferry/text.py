@@ -7,7 +7,9 @@ exactly as it is, so that a name can be looked up and removed; whatever a person
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+_FEW = 3  # hosts that are named; more are counted
 # Unicode calls them letters or marks, and they show nothing: fillers, joiners, variation selectors.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -29,6 +31,12 @@ def shown(text: str) -> str:
 def _line(line: str) -> str:
     visible = "".join(c if c.isprintable() or c == "\t" else _escaped(c) for c in line)
     return _UNSEEN.sub(lambda found: _escaped(found[0]), visible)
+
+
+def names(hosts: Iterable[str], *, every: bool = False) -> str:
+    """A few hosts by name, many by number; ``every`` one by name where it matters which."""
+    listed = list(hosts)
+    return ", ".join(listed) if every or len(listed) <= _FEW else f"{len(listed)} hosts"
 
 
 def shown_name(name: str) -> str:

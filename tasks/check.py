@@ -15,9 +15,10 @@ from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.report.outcome import Result, Status, Table, names
+from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.text import names
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet

@@ -14,8 +14,9 @@ from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.errors import FerryError, PermissionDenied, Unhealthy, Unreachable
 from ctr_ferry.images import inspect
 from ctr_ferry.oci.registry import REMEDIES, Registries, RegistryState
-from ctr_ferry.report.outcome import Result, Status, Table, names
+from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run.command import per_host
+from ctr_ferry.text import names
 
 if TYPE_CHECKING:
     from ctr_ferry.registry.client import RegistryStatus

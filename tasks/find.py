@@ -12,10 +12,10 @@ from ctr_ferry.ctr.probe import MOST_NAMESPACES, Facts
 from ctr_ferry.errors import FerryError, GarbledAnswer, NothingFound, UsageError
 from ctr_ferry.images import inspect
 from ctr_ferry.images.mappings import Pair
-from ctr_ferry.report.outcome import Result, Status, Table, names
+from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.shell import Script
-from ctr_ferry.text import shown_name, tail
+from ctr_ferry.text import names, shown_name, tail
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet

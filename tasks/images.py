@@ -11,11 +11,11 @@ from ctr_ferry.ctr.failures import failure, required
 from ctr_ferry.ctr.listing import Listing
 from ctr_ferry.errors import FerryError, UsageError
 from ctr_ferry.images import inspect
-from ctr_ferry.report.outcome import Result, Status, Table, names
+from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.text import shown_name
+from ctr_ferry.text import names, shown_name
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet

@@ -28,10 +28,11 @@ from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.oci.registry import Registries
 from ctr_ferry.registry import credentials
 from ctr_ferry.registry.push_content import PushContent, choose
-from ctr_ferry.report.outcome import Result, Status, names
+from ctr_ferry.report.outcome import Result, Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.shell import Script
+from ctr_ferry.text import names
 
 if TYPE_CHECKING:
     from ctr_ferry.registry.push_pull import There

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from ctr_ferry.errors import FerryError, RegistryError, UsageError
 from ctr_ferry.oci.registry import REMEDIES, Registries, Registry, RegistryState
 from ctr_ferry.registry import credentials
-from ctr_ferry.report.outcome import Result, Status, Table, names
+from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run.command import per_host
+from ctr_ferry.text import names
 
 if TYPE_CHECKING:
     from ctr_ferry.registry.client import RegistryStatus

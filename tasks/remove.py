@@ -17,11 +17,11 @@ from ctr_ferry.ctr.remove import Wanted
 from ctr_ferry.errors import FerryError, InUse, NotStarted, SomeFailed, UsageError, VerifyFailed
 from ctr_ferry.images import inspect
 from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.report.outcome import Result, Status, error_lines, names
+from ctr_ferry.report.outcome import Result, Status, error_lines
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.shell import Script
-from ctr_ferry.text import shown_name, tail
+from ctr_ferry.text import names, shown_name, tail
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet

@@ -10,18 +10,29 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ctr_ferry.errors import BadInventory, NoHosts, UnknownHost, UsageError
 from ctr_ferry.inventory.ansible import Inventory, expand
 from ctr_ferry.inventory.host_vars import target
-from ctr_ferry.report.outcome import names
 from ctr_ferry.ssh.target import Limits, Target, Trust, parse_address
-
-if TYPE_CHECKING:
-    from ctr_ferry.report.record import Past
+from ctr_ferry.text import names
 
 _RANGE_LIKE = re.compile(r"\[[^]]*:[^]]*\]")  # no host's name has a colon, so that no character class needs one
+
+
+class HostsOfRun(Protocol):
+    """What a pattern such as ``@failed`` means: hosts of an earlier run.
+
+    Attributes:
+        hosts: their names.
+        note: one sentence that says which run and hosts these are.
+    """
+
+    @property
+    def hosts(self) -> list[str]: ...
+    @property
+    def note(self) -> str: ...
 
 
 class HostSelector:
@@ -40,7 +51,7 @@ class HostSelector:
         trust: Trust,
         limits: Limits,
         alias: Callable[[str], bool],
-        past: Callable[[str], Past] | None = None,
+        past: Callable[[str], HostsOfRun] | None = None,
     ) -> None:
         self._file = file
         self._trust = trust

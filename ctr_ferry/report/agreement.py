@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from ctr_ferry.report.outcome import Outcome, names
+from ctr_ferry.report.outcome import Outcome
+from ctr_ferry.text import names
 
 
 @runtime_checkable

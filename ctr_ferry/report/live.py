@@ -15,9 +15,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from ctr_ferry.report.outcome import Outcome
+from ctr_ferry.report.outcome import Answer, Outcome
 from ctr_ferry.report.render import put
-from ctr_ferry.run.scheduler import Answer
 
 _REFRESHES = 4  # a second
 
@@ -31,19 +30,19 @@ class Quiet:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def busy(self, host: str) -> None:
+    def on_start(self, host: str) -> None:
         """Nothing to show."""
 
-    def moved(self, host: str, done: int, total: int | None) -> None:
+    def on_progress(self, host: str, done: int, total: int | None) -> None:
         """Nothing to show."""
 
-    def rest(self, host: str) -> None:
+    def on_pause(self, host: str) -> None:
         """Nothing to show."""
 
-    def done(self, host: str, seconds: float, answer: Answer) -> None:
+    def on_end(self, host: str, seconds: float, answer: Answer) -> None:
         """Nothing to show."""
 
-    def paused(self) -> AbstractContextManager[object]:
+    def while_asking(self) -> AbstractContextManager[object]:
         """Nothing that could be in the way."""
         return nullcontext()
 
@@ -51,7 +50,7 @@ class Quiet:
 class Lines(Quiet):
     """One line a finished host."""
 
-    def done(self, host: str, seconds: float, answer: Answer) -> None:
+    def on_end(self, host: str, seconds: float, answer: Answer) -> None:
         """Prints it, in one write, so that lines of several threads never mix."""
         put(sys.stderr, f"{host}: {Outcome.of(host, seconds, answer).status} ({seconds:.1f} s)")
 
@@ -99,23 +98,23 @@ class Busy(Quiet):
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def busy(self, host: str) -> None:
+    def on_start(self, host: str) -> None:
         """A line more."""
         with self._lock:
             self._since[host] = time.monotonic()
 
-    def moved(self, host: str, done: int, total: int | None) -> None:
+    def on_progress(self, host: str, done: int, total: int | None) -> None:
         """Its line tells the bytes, their rate, and the time left where the total is known."""
         with self._lock:
             first = self._moved.get(host)
             self._moved[host] = _Bytes(done, total, first.since if first else time.monotonic())
 
-    def rest(self, host: str) -> None:
+    def on_pause(self, host: str) -> None:
         """A line less."""
         with self._lock:
             self._since.pop(host, None)
 
-    def done(self, host: str, seconds: float, answer: Answer) -> None:  # noqa: ARG002
+    def on_end(self, host: str, seconds: float, answer: Answer) -> None:  # noqa: ARG002
         """A line less, and a host more that is done."""
         with self._lock:
             self._since.pop(host, None)
@@ -123,7 +122,7 @@ class Busy(Quiet):
             self._done += 1
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def while_asking(self) -> Iterator[None]:
         """Gone from the terminal for a while."""
         self._live.stop()
         try:

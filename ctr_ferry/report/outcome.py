@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from ctr_ferry.errors import FerryError, InternalError, NotStarted, Unreachable
 
 _MOST_OF_A_FAULT = 400  # characters; Python puts into it what it could not read
-_FEW = 3  # hosts that are named; more are counted
 
 
 class Status(StrEnum):
@@ -46,6 +45,9 @@ class Result(Protocol):
 
     def lines(self) -> list[str]:
         """What a person reads of it."""
+
+
+Answer = Result | FerryError  # what a command returned for a host, or the error that ended it there
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Outcome:
     error: FerryError | None = None
 
     @classmethod
-    def of(cls, host: str, seconds: float, answer: Result | FerryError) -> Outcome:
+    def of(cls, host: str, seconds: float, answer: Answer) -> Outcome:
         """From what a command returned for a host, or raised."""
         if not isinstance(answer, FerryError):
             return cls(host, answer.status, seconds, answer)
@@ -152,12 +154,6 @@ def exit_code(outcomes: Iterable[Outcome]) -> int:
     if Status.FAILED in statuses:
         return 1
     return 4 if Status.UNREACHABLE in statuses else 0
-
-
-def names(hosts: Iterable[str], *, every: bool = False) -> str:
-    """A few hosts by name, many by number; ``every`` one by name where it matters which."""
-    listed = list(hosts)
-    return ", ".join(listed) if every or len(listed) <= _FEW else f"{len(listed)} hosts"
 
 
 def counts(outcomes: Iterable[Outcome]) -> str:

@@ -15,17 +15,15 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ctr_ferry.errors import UsageError
-from ctr_ferry.report.outcome import Outcome, Status, names
-from ctr_ferry.run.scheduler import Answer, Observer
+from ctr_ferry.report.outcome import Outcome, Status
 from ctr_ferry.ssh.exchange import Transcript
-from ctr_ferry.text import shown
+from ctr_ferry.text import names, shown
 
 _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
 _LONG = 0.01  # seconds; where writing run.json takes longer, it
@@ -257,39 +255,6 @@ class Run:
         found = {o["host"] for o in self.outcomes() if o["status"] == status}
         found |= set(self.unfinished) if status == Status.FAILED else set()
         return [host for host in self.data["hosts"] if host in found]
-
-
-class RecordingObserver:
-    """Watches a command: shows how it goes, and writes each host's outcome down as soon as it is known.
-
-    Args:
-        show: what shows it.
-    """
-
-    def __init__(self, show: Observer, record: Record) -> None:
-        self._show, self._record = show, record
-
-    def busy(self, host: str) -> None:
-        """Work on a host begins."""
-        self._show.busy(host)
-
-    def moved(self, host: str, done: int, total: int | None) -> None:
-        """So many bytes have been moved."""
-        self._show.moved(host, done, total)
-
-    def rest(self, host: str) -> None:
-        """Work on a host has ended for now."""
-        self._show.rest(host)
-
-    def paused(self) -> AbstractContextManager[object]:
-        """While somebody else needs the terminal."""
-        return self._show.paused()
-
-    def done(self, host: str, seconds: float, answer: Answer) -> None:
-        """Work on a host has ended; a fleet command may still judge it otherwise when all have."""
-        outcome = Outcome.of(host, seconds, answer).checked()
-        self._record.outcome(outcome)
-        self._show.done(host, seconds, outcome.error or answer)
 
 
 class Runs:

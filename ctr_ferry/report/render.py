@@ -19,8 +19,8 @@ from rich.text import Text
 
 from ctr_ferry.errors import FerryError
 from ctr_ferry.report.agreement import Disagreement
-from ctr_ferry.report.outcome import Outcome, Status, Table, View, error_lines, names
-from ctr_ferry.text import shown
+from ctr_ferry.report.outcome import Outcome, Status, Table, View, error_lines
+from ctr_ferry.text import names, shown
 
 _COLOURS = {
     Status.CHANGED: "yellow",

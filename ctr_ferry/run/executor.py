@@ -26,10 +26,11 @@ from ctr_ferry.errors import FerryError, InternalError, NotStarted, UsageError
 from ctr_ferry.inventory.selector import HostSelector, inventory_file
 from ctr_ferry.report import live, record, render
 from ctr_ferry.report.agreement import disagreements
-from ctr_ferry.report.outcome import Outcome, Status, Table, View, as_dry_run, exit_code, unforeseen
+from ctr_ferry.report.observers import Observer, RecordingObserver
+from ctr_ferry.report.outcome import Answer, Outcome, Status, Table, View, as_dry_run, exit_code, unforeseen
 from ctr_ferry.run.command import Command, CommonOptions, Kind
 from ctr_ferry.run.control_machine import ControlMachine
-from ctr_ferry.run.scheduler import Answer, Fleet, Observer, Terminated
+from ctr_ferry.run.scheduler import Fleet, Terminated
 from ctr_ferry.run.settings import PROJECT, FleetConfig, limits
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.target import Target
@@ -234,7 +235,7 @@ def _on_fleet(
     kept.command(command.name, line.arguments, dry_run=line.common.dry_run)
     code, failure = 0, None
     with live.observer(command.name, len(hosts)) as observer:
-        fleet = crew(record.RecordingObserver(observer, kept))
+        fleet = crew(RecordingObserver(observer, kept))
         fleet.begin(line.common, last=last)
         try:
             if command.kind is Kind.HOST:

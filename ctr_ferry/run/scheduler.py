@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
 from ctr_ferry.errors import FerryError, Interrupted, NotStarted
-from ctr_ferry.report.outcome import Result, as_dry_run, unforeseen
+from ctr_ferry.report.observers import Observer
+from ctr_ferry.report.outcome import Answer, Result, as_dry_run, unforeseen
 from ctr_ferry.run.command import CommonOptions
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.text import shown
@@ -20,31 +20,11 @@ from ctr_ferry.text import shown
 _LAST_WORDS = 1.0  # seconds that hosts get to say that they were cut off
 _AWAKE = 0.5  # seconds after which the main thread looks whether it was interrupted
 
-Answer = Result | FerryError
 _T = TypeVar("_T")
 
 
 class Terminated(BaseException):
     """SIGTERM, as an exception in the main thread; like KeyboardInterrupt, no handler takes it by accident."""
-
-
-class Observer(Protocol):
-    """Who wants to know how the work goes on."""
-
-    def busy(self, host: str) -> None:
-        """Work on a host begins."""
-
-    def moved(self, host: str, done: int, total: int | None) -> None:
-        """So many bytes have been moved to or from a host, of so many where that is known; from any thread."""
-
-    def rest(self, host: str) -> None:
-        """Work on a host has ended for now; more will come."""
-
-    def done(self, host: str, seconds: float, answer: Answer) -> None:
-        """Work on a host has ended."""
-
-    def paused(self) -> AbstractContextManager[object]:
-        """While somebody else needs the terminal."""
 
 
 class Together(Protocol):
@@ -99,7 +79,7 @@ class Fleet:
         self.answers, self.seconds = {}, {}
         self._asked = {name: host.asked for name, host in self.hosts.items()}
         for host in self.hosts.values():
-            host.begin(dry_run=options.dry_run, moved=partial(self._observer.moved, host.name))
+            host.begin(dry_run=options.dry_run, moved=partial(self._observer.on_progress, host.name))
 
     def each(self, work: Callable[[Host], Result], *, close: bool = True) -> dict[str, Answer]:
         """Runs ``work`` on every host that no command of this line has failed on.
@@ -206,7 +186,7 @@ class Fleet:
     def _work(self, host: Host, work: Callable[[Host], Result], last: bool) -> Answer:
         if self._enough_failed():
             return NotStarted("too many other hosts have failed", hint="mend them, or raise --limit-failures")
-        self._observer.busy(host.name)
+        self._observer.on_start(host.name)
         start = time.monotonic()
         answer = _answer(host, work)
         seconds = time.monotonic() - start
@@ -218,9 +198,9 @@ class Fleet:
         if failed or (last and self._last):
             host.close_quietly()
         if failed or last:
-            self._observer.done(host.name, seconds, answer)
+            self._observer.on_end(host.name, seconds, answer)
         else:
-            self._observer.rest(host.name)
+            self._observer.on_pause(host.name)
         return answer
 
     @property
@@ -235,7 +215,7 @@ class Fleet:
 
     def confirm(self, question: str) -> bool:
         """Asks the operator once, at the control terminal; any answer but yes is no."""
-        with self._observer.paused():
+        with self._observer.while_asking():
             print(f"{shown(question)} [y/N] ", end="", file=sys.stderr, flush=True)
             return sys.stdin.readline().strip().lower() in ("y", "yes")
 

@@ -17,8 +17,9 @@ import pytest
 
 from ctr_ferry import errors
 from ctr_ferry.report.live import Quiet
+from ctr_ferry.report.observers import RecordingObserver
 from ctr_ferry.report.outcome import Outcome, Status
-from ctr_ferry.report.record import Record, RecordingObserver, Run, Runs, _started, log_name, new_run_id, prune
+from ctr_ferry.report.record import Record, Run, Runs, _started, log_name, new_run_id, prune
 from ctr_ferry.secrets import Secret
 from ctr_ferry.ssh.exchange import Transcript
 from tasks.runs import runs as runs_command
@@ -162,7 +163,7 @@ def test_what_a_person_read_of_an_outcome_is_kept(book: Book) -> None:
 def test_a_fleet_commands_host_is_written_down_as_soon_as_it_is_done(book: Book) -> None:
     record = book.record()
     record.command("remove", {}, dry_run=False)
-    RecordingObserver(Quiet(), record).done("a", 1.0, Did())
+    RecordingObserver(Quiet(), record).on_end("a", 1.0, Did())
     assert [o["host"] for o in book.read()["commands"][0]["outcomes"]] == ["a"]
 
 

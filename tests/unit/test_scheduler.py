@@ -11,10 +11,10 @@ from typing import Any, cast
 import pytest
 
 from ctr_ferry import errors
-from ctr_ferry.report.outcome import Status
+from ctr_ferry.report.outcome import Answer, Status
 from ctr_ferry.run.command import CommonOptions
 from ctr_ferry.run.executor import _outcome as outcome_of
-from ctr_ferry.run.scheduler import Answer, Fleet, Terminated
+from ctr_ferry.run.scheduler import Fleet, Terminated
 from ctr_ferry.ssh.host import Host
 
 
@@ -56,25 +56,23 @@ class Machine:
 
 
 @dataclass
-class RegistryState:
-    """Watches."""
+class Notebook:
+    """An observer that notes what it is called with."""
 
     begun: list[str] = field(default_factory=list)
     ended: dict[str, Answer] = field(default_factory=dict)
-    on_busy: Callable[[str], None] = lambda _: None
     bytes: tuple[str, int, int | None] | None = None
 
-    def busy(self, host: str) -> None:
+    def on_start(self, host: str) -> None:
         self.begun.append(host)
-        self.on_busy(host)
 
-    def moved(self, host: str, done: int, total: int | None) -> None:
+    def on_progress(self, host: str, done: int, total: int | None) -> None:
         self.bytes = (host, done, total)
 
-    def rest(self, host: str) -> None:
+    def on_pause(self, host: str) -> None:
         pass
 
-    def done(self, host: str, seconds: float, answer: Answer) -> None:
+    def on_end(self, host: str, seconds: float, answer: Answer) -> None:
         assert seconds >= 0
         self.ended[host] = answer
 
@@ -84,7 +82,7 @@ class ScriptedFleet:
 
     def __init__(self, count: int, workers: int = 32) -> None:
         self.machines = {name: Machine(name) for name in "abcdefghijklmnopqrstuvwxyz"[:count]}
-        self.seen = RegistryState()
+        self.seen = Notebook()
         self.fleet = Fleet(cast(dict[str, Host], self.machines), workers, cast(Any, self.seen))
 
     def each(
