@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import takewhile
 from types import FrameType
@@ -24,10 +25,11 @@ from invoke.exceptions import Exit
 
 from ctr_ferry.errors import FerryError, InternalError, NotStarted, UsageError
 from ctr_ferry.inventory.selector import HostSelector, inventory_file
-from ctr_ferry.report import live, record, render
+from ctr_ferry.report import live, render
 from ctr_ferry.report.agreement import disagreements
 from ctr_ferry.report.observers import Observer, RecordingObserver
 from ctr_ferry.report.outcome import Answer, Outcome, Status, Table, View, as_dry_run, exit_code, unforeseen
+from ctr_ferry.report.record import Record, Runs, new_run_id, prune
 from ctr_ferry.run.command import Command, CommonOptions, Kind
 from ctr_ferry.run.control_machine import ControlMachine
 from ctr_ferry.run.scheduler import Fleet, Terminated
@@ -36,7 +38,6 @@ from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.target import Target
 
 _INTERRUPTED, _TERMINATED = 130, 143
-_Cut = KeyboardInterrupt | Terminated
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +93,13 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         dry, as_json = bool(self.config.run.dry), any(call.kwargs.get("json") for call in calls)
         lines = [_read(call, dry=dry, as_json=as_json) for call in calls]
         config = FleetConfig.of(self.config)
-        runs = record.Runs(config.runs_folder)
+        runs = Runs(config.runs_folder)
         selector = self._selector(config, runs)
         patterns = tuple(word for word in (self.core[0].args.hosts.value or "").split(",") if word.strip())
         control_machine = ControlMachine(selector, patterns, runs)
-        done: list[render.Done] = []
         if all(line.command.kind is Kind.CONTROL_MACHINE for line in lines):
-            for line in lines:
-                done.append(_on_control_machine(line, control_machine))
-            return _report(done, lines, 0)
-        return self._on_hosts(lines, config, control_machine, done)
+            return _report([_on_control_machine(line, control_machine) for line in lines], lines, 0)
+        return self._on_hosts(lines, config, control_machine)
 
     def _select(self, selector: HostSelector, patterns: Sequence[str]) -> list[Target]:
         """The targets of patterns; what is to be known of them is said, each thing once."""
@@ -119,16 +117,45 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             wrong = [n for n, v in os.environ.items() if n.startswith("FABRIC_") and repr(v) in str(error)]
             raise UsageError(f"{' or '.join(wrong) or 'a FABRIC_… variable'} has a wrong type: {error}") from error
 
-    def _selector(self, config: FleetConfig, runs: record.Runs) -> HostSelector:
+    def _selector(self, config: FleetConfig, runs: Runs) -> HostSelector:
         ssh_config = self.config.base_ssh_config
         aliases = {name for name in ssh_config.get_hostnames() if not set("*?!") & set(name)}
         file = inventory_file(config.inventory, PROJECT)
         return HostSelector(file, config.trust, limits(self.config), aliases.__contains__, runs.past)
 
-    def _on_hosts(
-        self, lines: Sequence[Line], config: FleetConfig, control_machine: ControlMachine, done: list[render.Done]
-    ) -> int:
+    def _on_hosts(self, lines: Sequence[Line], config: FleetConfig, control_machine: ControlMachine) -> int:
+        """Runs the line's commands on its hosts, with a record; returns the exit status."""
         first = next(line.command for line in lines if line.command.kind is not Kind.CONTROL_MACHINE)
+        targets = self._targets(lines, first, control_machine)
+        run_id = new_run_id(first.name)
+        record = Record(control_machine.runs.root, run_id, _head(lines, [t.name for t in targets]), render.note)
+        base = self.config.clone()  # ssh_config is read again into its source; the clones of the clone are apart
+
+        def new_host(target: Target) -> Host:
+            return Host(target, base.clone(), run_id=run_id, log=record.exchange)
+
+        def further_hosts(pattern: str) -> Iterator[Host]:
+            return map(new_host, self._select(control_machine.selector, [pattern]))
+
+        hosts = {target.name: new_host(target) for target in targets}
+        code = 1  # of a fault of ours
+        try:
+            code = _run_lines(
+                lines, control_machine, hosts, partial(Fleet, hosts, config.workers, further=further_hosts), record
+            )
+        finally:
+            for host in hosts.values():
+                host.close_quietly()
+            record.end(code)
+            prune(control_machine.runs.root, config.keep_runs)
+        return code
+
+    def _targets(self, lines: Sequence[Line], first: Command, control_machine: ControlMachine) -> list[Target]:
+        """The targets of ``-H``, once every command of the line agrees to them.
+
+        Raises:
+            UsageError: there is no ``-H``, or it is wrong; and what a command's ``before`` raises.
+        """
         if not control_machine.patterns:
             hint = f"fab -H HOST[,HOST…] {first.name} …; groups, globs and !exclusions will do"
             raise UsageError(f"{first.name} needs hosts", hint=hint)
@@ -136,41 +163,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         for line in lines:
             if line.command.before:
                 line.command.before(line.request, targets)
-        run_id = record.new_run_id(first.name)
-        kept = record.Record(control_machine.runs.root, run_id, _head(lines, [t.name for t in targets]), render.note)
-        base = self.config.clone()  # ssh_config is read again into its source; the clones of the clone are apart
-
-        def host(target: Target) -> Host:
-            return Host(target, base.clone(), run_id=run_id, log=kept.exchange)
-
-        def crew(observer: Observer) -> Fleet:
-            return Fleet(
-                hosts,
-                config.workers,
-                observer,
-                lambda pattern: map(host, self._select(control_machine.selector, [pattern])),
-            )
-
-        hosts = {target.name: host(target) for target in targets}
-        code = 1  # of a fault of ours
-        try:
-            for number, line in enumerate(lines):
-                if line.command.kind is Kind.CONTROL_MACHINE:
-                    done.append(_also_on_control_machine(line, control_machine))
-                    continue
-                ended, code = _on_fleet(line, hosts, crew, kept, last=number == len(lines) - 1)
-                done.append(ended)
-                if code in (_INTERRUPTED, _TERMINATED):
-                    break
-            code = _report(done, lines, code)
-        except (KeyboardInterrupt, Terminated) as cut:
-            code = _report(done, lines, _code_of(cut))
-        finally:
-            for each in hosts.values():
-                each.close_quietly()
-            kept.end(code)
-            record.prune(control_machine.runs.root, config.keep_runs)
-        return code
+        return targets
 
 
 def _refuse_hosts_given_twice(words: Sequence[str]) -> None:
@@ -220,43 +213,54 @@ def _also_on_control_machine(line: Line, control_machine: ControlMachine) -> ren
         return ended
 
 
+def _run_lines(
+    lines: Sequence[Line],
+    control_machine: ControlMachine,
+    hosts: dict[str, Host],
+    new_fleet: Callable[[Observer], Fleet],
+    record: Record,
+) -> int:
+    """Runs the commands in their order, reports them, and returns the exit status; an interrupt ends the line."""
+    done: list[render.Done] = []
+    code = 0
+    try:
+        for line in lines:
+            if line.command.kind is Kind.CONTROL_MACHINE:
+                done.append(_also_on_control_machine(line, control_machine))
+                continue
+            ended, code = _on_fleet(line, hosts, new_fleet, record, last=line is lines[-1])
+            done.append(ended)
+            if code in (_INTERRUPTED, _TERMINATED):
+                break
+        return _report(done, lines, code)
+    except (KeyboardInterrupt, Terminated) as cut:
+        return _report(done, lines, _code_of(cut))
+
+
 def _on_fleet(
-    line: Line, hosts: dict[str, Host], crew: Callable[[Observer], Fleet], kept: record.Record, *, last: bool
+    line: Line, hosts: dict[str, Host], new_fleet: Callable[[Observer], Fleet], record: Record, *, last: bool
 ) -> tuple[render.Done, int]:
-    """Runs one command on all hosts.
+    """Runs one command on all hosts, records and shows it.
 
     Args:
-        crew: makes the fleet.
+        new_fleet: makes the fleet of the hosts.
+        last: whether no further command of the line follows.
 
     Returns:
-        What was done, and 130 or 143 where the run was cut short.
+        What was done, and the exit status of an interrupt or of the command as a whole, else 0.
     """
     command = line.command
-    kept.command(command.name, line.arguments, dry_run=line.common.dry_run)
-    code, failure = 0, None
+    record.command(command.name, line.arguments, dry_run=line.common.dry_run)
     with live.observer(command.name, len(hosts)) as observer:
-        fleet = crew(RecordingObserver(observer, kept))
+        fleet = new_fleet(RecordingObserver(observer, record))
         fleet.begin(line.common, last=last)
         try:
-            if command.kind is Kind.HOST:
-                answers = fleet.each(lambda host: command.body(host, line.request))
-            else:
-                answers = command.body(fleet, line.request)
-        except (KeyboardInterrupt, Terminated) as cut:
-            answers, code = fleet.answers, _code_of(cut)
-        except FerryError as error:
-            answers, failure = error.result if isinstance(error.result, dict) else fleet.answers, error
-        except Exception as error:  # noqa: BLE001  (shown, with where it happened)
-            answers, failure = fleet.answers, unforeseen(error)
+            answers, failure, code = _answers(line, fleet)
         finally:
             fleet.end()
-    ends = {name: _outcome(name, fleet, answers).checked() for name in hosts}
-    answers = {name: ends[name].error or answer for name, answer in answers.items()}
-    table, faults = _tabulated(command, answers) if not code else (None, {})
-    ends |= {name: Outcome.of(name, ends[name].seconds, fault) for name, fault in faults.items()}
-    outcomes = list(ends.values())
+    outcomes, table = _outcomes(command, fleet, answers, cut=bool(code))
     warnings = disagreements(outcomes)
-    kept.outcomes(outcomes, [warning.to_json() for warning in warnings])
+    record.outcomes(outcomes, [warning.to_json() for warning in warnings])
     ended = render.Done(
         command.name,
         line.arguments,
@@ -269,6 +273,32 @@ def _on_fleet(
     if not line.common.json:
         render.table(ended)
     return ended, code or (failure.exit_code if failure else 0)
+
+
+def _answers(line: Line, fleet: Fleet) -> tuple[dict[str, Answer], FerryError | None, int]:
+    """Every host's answer to one command, why the command as a whole failed, and an interrupt's exit status or 0."""
+    body = line.command.body
+    try:
+        if line.command.kind is Kind.HOST:
+            return fleet.each(lambda host: body(host, line.request)), None, 0
+        return body(fleet, line.request), None, 0
+    except (KeyboardInterrupt, Terminated) as cut:
+        return fleet.answers, None, _code_of(cut)
+    except FerryError as error:
+        return error.result if isinstance(error.result, dict) else fleet.answers, error, 0
+    except Exception as error:  # noqa: BLE001  (shown, with where it happened)
+        return fleet.answers, unforeseen(error), 0
+
+
+def _outcomes(
+    command: Command, fleet: Fleet, answers: dict[str, Answer], *, cut: bool
+) -> tuple[list[Outcome], Table | None]:
+    """Every host's outcome, and the table of their answers; no table where the run was cut short."""
+    ends = {name: _outcome(name, fleet, answers).checked() for name in fleet.hosts}
+    answers = {name: ends[name].error or answer for name, answer in answers.items()}
+    table, faults = (None, {}) if cut else _tabulated(command, answers)
+    ends |= {name: Outcome.of(name, ends[name].seconds, fault) for name, fault in faults.items()}
+    return list(ends.values()), table
 
 
 def _tabulated(command: Command, answers: dict[str, Answer]) -> tuple[Table | None, dict[str, InternalError]]:
