@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
     from ctr_ferry.ssh.host import Host
 
-PART = "same (platform manifest)"
+PLATFORM_MANIFEST = "same (platform manifest)"
 UNDECIDED = "no majority"
 
 
@@ -45,7 +45,7 @@ class CheckResult:
         check: ctr's words, such as ``complete (4/4)``.
         platforms: that the image is for; ``platform`` is the host's.
         missing: blobs that the host's platform needs and the namespace does not see.
-        verdict: ``same``, `PART`, or ``other``, beside what is expected; `UNDECIDED` where nothing can be.
+        verdict: ``same``, `PLATFORM_MANIFEST`, or ``other``, beside what is expected; `UNDECIDED` where nothing can be.
         parts: whether this ctr can name only one platform's manifest of a partial index.
     """
 
@@ -105,7 +105,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 @fleet_wide(
     parse,
     tabulate=tabulate,
-    looks=True,
+    read_only=True,
     help={
         "ref": "The image: a name, its short form, or a digest.",
         "digest": "What it must point at (default: what more than half of the hosts that have it agree on).",
@@ -115,19 +115,21 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Check that an image is on every host: the same digest, all of its blobs, unpacked."""
     indexes: dict[str, tuple[str, ...]] = {}
-    answers: dict[str, Result | FerryError] = dict(fleet.each(lambda host: _look(host, request, indexes)))
+    answers: dict[str, Result | FerryError] = dict(fleet.each(lambda host: _inspect(host, request, indexes)))
     found = {name: answer for name, answer in answers.items() if isinstance(answer, CheckResult)}
     expected = request.digest or _majority(list(found.values()), indexes)
-    told = "\n".join(f"{digest} on {names(on, every=True)}" for digest, on in _holders(found).items())
+    holders_by_digest = "\n".join(f"{digest} on {names(on, every=True)}" for digest, on in _holders(found).items())
     holders = names(name for name, result in found.items() if result.digest == expected)
     for name, result in found.items():
-        answers[name] = _judge(result, expected, indexes, holders) if expected else _undecided(result, told)
+        answers[name] = (
+            _judge(result, expected, indexes, holders) if expected else _undecided(result, holders_by_digest)
+        )
         if isinstance(answers[name], FerryError):
             fleet.hosts[name].mark_failed()
     return answers
 
 
-def _look(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) -> CheckResult:
+def _inspect(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) -> CheckResult:
     """One probe; the image's state with its manifest or index; where blobs are missing, the index's manifests."""
     namespace = inspect.namespace(host, request.namespace)
     facts = inspect.facts(host, (namespace,))
@@ -187,10 +189,10 @@ def _majority(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) 
     return next((digest for digest, count in counted.items() if 2 * count > len(found)), "")
 
 
-def _undecided(result: CheckResult, told: str) -> FerryError:
+def _undecided(result: CheckResult, holders_by_digest: str) -> FerryError:
     error = Drift(
         f"{result.name} in namespace {result.namespace} has no digest that more than half of the hosts have",
-        detail=told,
+        detail=holders_by_digest,
         hint="choose with --digest",
     )
     error.result = replace(result, verdict=UNDECIDED)
@@ -201,10 +203,10 @@ def _judge(
     result: CheckResult, expected: str, indexes: Mapping[str, tuple[str, ...]], holders: str
 ) -> CheckResult | FerryError:
     same = result.digest == expected
-    part = not same and result.parts and result.digest in indexes.get(expected, ())
-    result = replace(result, verdict="same" if same else PART if part else "other")
+    is_platform_manifest = not same and result.parts and result.digest in indexes.get(expected, ())
+    result = replace(result, verdict="same" if same else PLATFORM_MANIFEST if is_platform_manifest else "other")
     error: FerryError | None = None
-    if not (same or part):
+    if not (same or is_platform_manifest):
         error = Drift(
             f"{result.name} in namespace {result.namespace} has another digest than expected",
             detail=f"here     {result.digest}\nexpected {expected}" + (f" (as on {holders})" if holders else ""),

@@ -93,7 +93,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 @per_host(
     parse,
     tabulate=tabulate,
-    looks=lambda request: not request.clean,
+    read_only=lambda request: not request.clean,
     help={
         "clean": "Remove what killed runs of ctr-ferry left: labels, unfinished ingests, names, files.",
         "all": "Show what is ok as well; one host alone always shows it.",

@@ -118,10 +118,10 @@ def _hint(place: Place) -> str:
     return f"try: fab -H … retag --src {name} --dst {name} -n {place.namespace} --to-namespace {_KUBELETS}"
 
 
-@fleet_wide(parse, tabulate=tabulate, looks=True, help={"match": "Glob on whole names, such as '*/app:1'."})
+@fleet_wide(parse, tabulate=tabulate, read_only=True, help={"match": "Glob on whole names, such as '*/app:1'."})
 def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Find an image on the hosts: in every namespace of every containerd; says where kubelet does not look."""
-    answers = fleet.each(lambda host: _look(host, request.match))
+    answers = fleet.each(lambda host: _inspect(host, request.match))
     results = [answer for answer in answers.values() if not isinstance(answer, FerryError)]
     if results and not any(isinstance(result, FindResult) and result.places for result in results):
         raise NothingFound(
@@ -137,7 +137,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     return answers
 
 
-def _look(host: Host, match: str) -> FindResult:
+def _inspect(host: Host, match: str) -> FindResult:
     """One probe, the namespaces of further containerds, then all images in one command."""
     facts, limit = inspect.facts(host, ()), host.target.limits.probe
     unread: list[str] = []

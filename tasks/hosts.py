@@ -32,13 +32,13 @@ def parse() -> Request:
 def hosts(control_machine: ControlMachine, request: Request) -> View:  # noqa: ARG001
     """Show the inventory as ctr-ferry understands it: hosts, groups, how each is reached. Connects to nothing."""
     selector = control_machine.selector
-    data = [_look(selector, name) for name in selector.names(control_machine.patterns or ("all",))]
+    data = [_as_data(selector, name) for name in selector.names(control_machine.patterns or ("all",))]
     wrong = [f"{each['error']['kind']}: {each['error']['message']}" for each in data if "error" in each]
     table = Table(("HOST", "ADDRESS", "GROUPS", "CTR", "GATEWAY"), tuple(map(_row, data)), (*selector.notes, *wrong))
     return View({"inventory": str(selector.file), "hosts": data, "notes": selector.notes}, table)
 
 
-def _look(selector: HostSelector, name: str) -> dict[str, Any]:
+def _as_data(selector: HostSelector, name: str) -> dict[str, Any]:
     """A host as data; one that cannot be worked with keeps no other from being shown."""
     groups = selector.groups_of(name)
     try:

@@ -85,11 +85,11 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
         for row in answer.images if isinstance(answer, ImagesResult) else ():
             cells = (row.name, row.namespace, row.digest, row.size, row.platforms, row.check)
             hosts.setdefault(cells, []).append(host)
-    listed, looked = sorted(hosts), any(isinstance(answer, ImagesResult) for answer in answers.values())
+    listed, any_answered = sorted(hosts), any(isinstance(answer, ImagesResult) for answer in answers.values())
     return Table(
         ("REFERENCE", "NAMESPACE", "DIGEST", "SIZE", "PLATFORMS", "COMPLETE", "HOSTS"),
         tuple((shown_name(name), *cells, names(hosts[name, *cells])) for name, *cells in listed),
-        ("no such images",) if looked and not listed else (),
+        ("no such images",) if any_answered and not listed else (),
         apart=tuple((shown_name(name), *cells, host) for name, *cells in listed for host in hosts[name, *cells]),
     )
 
@@ -97,7 +97,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 @fleet_wide(
     parse,
     tabulate=tabulate,
-    looks=True,
+    read_only=True,
     help={
         "match": "Glob on whole names, such as 'dead.example:5000/*' (default: all).",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
@@ -107,10 +107,10 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 )
 def images(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """List images across the hosts: digest, size, platforms, whether they are complete, and where."""
-    return fleet.each(lambda host: _look(host, request))
+    return fleet.each(lambda host: _inspect(host, request))
 
 
-def _look(host: Host, request: Request) -> ImagesResult:
+def _inspect(host: Host, request: Request) -> ImagesResult:
     first = () if request.all_namespaces else (inspect.namespace(host, request.namespace),)
     facts = inspect.facts(host, first)
     names = first or facts.namespaces

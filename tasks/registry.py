@@ -129,7 +129,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     parse,
     before=before,
     tabulate=tabulate,
-    looks=True,
+    read_only=True,
     help={"name": "Only this registry of ctr_registries (default: all of them)."},
 )
 def registry(host: Host, request: Request) -> RegistryResult:

@@ -235,9 +235,9 @@ def _unread_files(host: HostVars, name: str, files: Sequence[str]) -> list[str]:
     """Notes about files that only Ansible can read; where they may say who logs in and by which way, they do not do."""
     if not files:
         return []
-    detail = host.model_fields_set
-    missing = [] if "ansible_user" in detail else ["ansible_user"]
-    missing += [] if detail.intersection(_SSH_ARGS) else ["ansible_ssh_common_args"]
+    given = host.model_fields_set
+    missing = [] if "ansible_user" in given else ["ansible_user"]
+    missing += [] if given.intersection(_SSH_ARGS) else ["ansible_ssh_common_args"]
     are = f"{', '.join(files)} {'is' if len(files) == 1 else 'are'} encrypted"
     if missing:
         raise BadInventory(

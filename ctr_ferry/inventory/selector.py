@@ -107,23 +107,23 @@ class HostSelector:
         chosen: dict[str, None] = {}
         for word in asked:
             if not word.startswith("!"):
-                chosen |= dict.fromkeys(name for each in self._spelt_out(word) for name in self._match(each))
+                chosen |= dict.fromkeys(name for each in self._expanded(word) for name in self._match(each))
         for word in asked:
             if word.startswith("!"):
                 known = word.startswith("!@")  # hosts of an earlier run, which need not be among these
-                for name in self._spelt_out(word):
+                for name in self._expanded(word):
                     for out in self._excluded(name[1:], chosen, known=known):
                         chosen.pop(out)
         if not chosen and any(word.startswith("@") for word in asked):
-            told = "\n".join(note for note in self._notes if note.startswith("@"))
+            notes = "\n".join(note for note in self._notes if note.startswith("@"))
             raise NoHosts(
-                f"-H {','.join(asked)} leaves no host", detail=told, hint="fab show --run RUN tells what it did"
+                f"-H {','.join(asked)} leaves no host", detail=notes, hint="fab show --run RUN tells what it did"
             )
         if not chosen:
             raise UsageError(f"-H {','.join(asked)} leaves no host", hint="name at least one host or group")
         return list(chosen)
 
-    def _spelt_out(self, word: str) -> list[str]:
+    def _expanded(self, word: str) -> list[str]:
         """A word as the words that it stands for: hosts of an earlier run, or all of a range; ``!`` stays before each.
 
         Raises:

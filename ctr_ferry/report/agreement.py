@@ -36,8 +36,8 @@ class Disagreement:
 
     def lines(self) -> list[str]:
         """What a person reads of it."""
-        told = [f"  {digest} on {names(hosts, every=True)}" for digest, hosts in self.digests.items()]
-        return [f"warning: {self.message}", *told]
+        holders = [f"  {digest} on {names(hosts, every=True)}" for digest, hosts in self.digests.items()]
+        return [f"warning: {self.message}", *holders]
 
     def to_json(self) -> dict[str, Any]:
         """The shape that it has in ``--json`` and run.json."""

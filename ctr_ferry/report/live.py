@@ -21,10 +21,10 @@ from ctr_ferry.report.render import put
 _REFRESHES = 4  # a second
 
 
-class Quiet:
+class NoDisplay:
     """For one host, whose result says it all."""
 
-    def __enter__(self) -> Quiet:
+    def __enter__(self) -> NoDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,7 +47,7 @@ class Quiet:
         return nullcontext()
 
 
-class Lines(Quiet):
+class LineDisplay(NoDisplay):
     """One line a finished host."""
 
     def on_end(self, host: str, seconds: float, answer: Answer) -> None:
@@ -80,7 +80,7 @@ class _Bytes:
         return bar, size, f"{decimal(int(rate))}/s", left
 
 
-class Busy(Quiet):
+class LiveDisplay(NoDisplay):
     """The busy hosts, each with its time, and how many are done; gone when the command ends."""
 
     def __init__(self, command: str, total: int, console: Console) -> None:
@@ -91,7 +91,7 @@ class Busy(Quiet):
         self._lock = threading.Lock()
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=_REFRESHES, transient=True)
 
-    def __enter__(self) -> Busy:
+    def __enter__(self) -> LiveDisplay:
         self._live.start()
         return self
 
@@ -146,8 +146,8 @@ class Busy(Quiet):
         return rows
 
 
-def observer(command: str, hosts: int) -> Quiet:
+def display(command: str, hosts: int) -> NoDisplay:
     """What fits: nothing for one host, a live display on a terminal, plain lines elsewhere."""
     if sys.stderr.isatty():
-        return Busy(command, hosts, Console(stderr=True))
-    return Lines() if hosts > 1 else Quiet()
+        return LiveDisplay(command, hosts, Console(stderr=True))
+    return LineDisplay() if hosts > 1 else NoDisplay()

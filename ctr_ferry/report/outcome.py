@@ -112,22 +112,22 @@ class Outcome:
         return document
 
 
-_Told = TypeVar("_Told")
+_T = TypeVar("_T")
 
 
-def as_dry_run(told: _Told) -> _Told:
+def as_dry_run(value: _T) -> _T:
     """The same result or error, where all that says ``changed`` says ``would-change``: nothing was done."""
-    if told is Status.CHANGED:
+    if value is Status.CHANGED:
         return Status.WOULD_CHANGE  # type: ignore[return-value]
-    if type(told) in (tuple, list):
-        return type(told)(map(as_dry_run, told))  # type: ignore[call-arg,call-overload]
-    if isinstance(told, FerryError):
-        told.result = as_dry_run(told.result)
-    if not dataclasses.is_dataclass(told) or isinstance(told, type):
-        return told
-    changed = copy.copy(told)
-    for field in dataclasses.fields(told):
-        object.__setattr__(changed, field.name, as_dry_run(getattr(told, field.name)))
+    if type(value) in (tuple, list):
+        return type(value)(map(as_dry_run, value))  # type: ignore[call-arg,call-overload]
+    if isinstance(value, FerryError):
+        value.result = as_dry_run(value.result)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    changed = copy.copy(value)
+    for field in dataclasses.fields(value):
+        object.__setattr__(changed, field.name, as_dry_run(getattr(value, field.name)))
     return changed
 
 

@@ -26,8 +26,8 @@ from ctr_ferry.ssh.exchange import Transcript
 from ctr_ferry.text import names, shown
 
 _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
-_LONG = 0.01  # seconds; where writing run.json takes longer, it
-_REST = 9  # is not written for one more outcome until so many times as long has passed
+_SLOW = 0.01  # seconds; where writing run.json takes longer, it
+_PAUSE = 9  # is not written for one more outcome until so many times as long has passed
 _MOST_OF_A_STREAM = 512 << 10  # bytes of one command's stdout or stderr that a log keeps
 
 
@@ -43,18 +43,18 @@ class Record:
         root: the folder of all runs.
         run_id: this run's, which is also its folder's name.
         head: what is known at the start: argv, versions, hosts.
-        complain: called once with a sentence, if nothing can be written.
+        warn: called once with a sentence, if nothing can be written.
     """
 
-    def __init__(self, root: Path, run_id: str, head: Mapping[str, Any], complain: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, run_id: str, head: Mapping[str, Any], warn: Callable[[str], None]) -> None:
         self.folder = root / run_id
         self._head = {"id": run_id, "started": _now(), "ended": None, "exit": None, "pid": os.getpid(), **head}
-        self._head["pid_started"] = _started(os.getpid())
+        self._head["pid_started"] = _process_start(os.getpid())
         self._commands: list[tuple[str, dict[str, str]]] = []  # each one's head, and outcomes by host
-        self._complain = complain
+        self._warn = warn
         self._broken = False
-        self._lock, self._breaking = threading.Lock(), threading.Lock()
-        self._next_save, self._waiting = 0.0, False
+        self._lock, self._breaking_lock = threading.Lock(), threading.Lock()
+        self._next_save, self._save_is_due = 0.0, False
         self._write(lambda: self.folder.mkdir(parents=True, mode=0o700))
         self._save()
 
@@ -67,29 +67,29 @@ class Record:
 
     def outcome(self, outcome: Outcome) -> None:
         """A host has come to the end of the current command."""
-        text = _kept(outcome)
+        text = _recorded(outcome)
         with self._lock:
             self._commands[-1][1][outcome.host] = text
             if (wait := self._next_save - time.monotonic()) <= 0:
                 self._save()
-            elif not self._waiting:
-                self._waiting = True
+            elif not self._save_is_due:
+                self._save_is_due = True
                 later = threading.Timer(wait, self._save_late)
                 later.daemon = True
                 later.start()
 
     def _save_late(self) -> None:
         with self._lock:
-            if self._waiting:
+            if self._save_is_due:
                 self._save()
 
     def outcomes(self, outcomes: Iterable[Outcome], warnings: Sequence[Mapping[str, Any]] = ()) -> None:
         """The command is over: every host's outcome as it is now known, in their order, and what was warned of."""
-        texts = {each.host: _kept(each) for each in outcomes}
-        told = json.dumps({"warnings": warnings})[1:-1]
+        texts = {each.host: _recorded(each) for each in outcomes}
+        warned = json.dumps({"warnings": warnings})[1:-1]
         with self._lock:
             head = self._commands[-1][0]
-            self._commands[-1] = (f"{head[:-1]}, {told}}}", texts)
+            self._commands[-1] = (f"{head[:-1]}, {warned}}}", texts)
             self._save()
 
     def end(self, code: int) -> None:
@@ -102,7 +102,8 @@ class Record:
         """A remote command has ended."""
         text = (
             f"# {_now()}  exit {'?' if exchange.exit is None else exchange.exit}  {exchange.seconds:.3f} s\n"
-            f"{exchange.text.rstrip()}\n--- stdout\n{_shown(exchange.stdout)}--- stderr\n{_shown(exchange.stderr)}\n"
+            f"{exchange.text.rstrip()}\n"
+            f"--- stdout\n{_log_text(exchange.stdout)}--- stderr\n{_log_text(exchange.stderr)}\n"
         )
         file = self.folder / f"{log_name(host)}.log"
 
@@ -113,7 +114,7 @@ class Record:
         self._write(append)
 
     def _save(self) -> None:
-        began, self._waiting = time.monotonic(), False
+        began, self._save_is_due = time.monotonic(), False
         commands = ",".join(
             f'{head[:-1]}, "outcomes": [{",".join(outcomes.values())}]}}' for head, outcomes in self._commands
         )
@@ -126,20 +127,20 @@ class Record:
 
         self._write(replace)
         ended = time.monotonic()
-        self._next_save = ended + _REST * (ended - began) if ended - began > _LONG else 0.0
+        self._next_save = ended + _PAUSE * (ended - began) if ended - began > _SLOW else 0.0
 
-    def _write(self, act: Callable[[], object]) -> None:
+    def _write(self, write: Callable[[], object]) -> None:
         try:
             if not self._broken:
-                act()
+                write()
         except OSError as error:
-            with self._breaking:  # logs are written by all hosts at once
+            with self._breaking_lock:  # logs are written by all hosts at once
                 first, self._broken = not self._broken, True
             if first:
-                self._complain(f"the record of this run cannot be written to {self.folder}: {error.strerror}")
+                self._warn(f"the record of this run cannot be written to {self.folder}: {error.strerror}")
 
 
-def _kept(outcome: Outcome) -> str:
+def _recorded(outcome: Outcome) -> str:
     """An outcome with what a person read of it."""
     lines = outcome.result.lines() if outcome.result is not None else []
     return json.dumps({**outcome.to_json(), "lines": lines}, default=str)
@@ -149,7 +150,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _started(pid: int) -> str | None:
+def _process_start(pid: int) -> str | None:
     """When a process was started, in the kernel's words; None where it has ended. Numbers of processes come again."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -158,7 +159,7 @@ def _started(pid: int) -> str | None:
     return None if state == "Z" else fields[18]  # a zombie is only not yet buried
 
 
-def _shown(stream: bytes) -> str:
+def _log_text(stream: bytes) -> str:
     rest = len(stream) - _MOST_OF_A_STREAM
     clean = shown(stream[:_MOST_OF_A_STREAM].decode("utf-8", "backslashreplace"))
     end = f"\n… {rest} bytes more\n" if rest > 0 else ""
@@ -205,7 +206,7 @@ class Run:
         """Whether it ended, is running, or was killed."""
         if self.data["ended"]:
             return "ended"
-        started = _started(self.data["pid"])
+        started = _process_start(self.data["pid"])
         return "running" if started and started == self.data.get("pid_started", started) else "killed"
 
     @property

@@ -31,8 +31,8 @@ _COLOURS = {
     Status.UNREACHABLE: "bold red",
     Status.SKIPPED: "dim",
 }
-_RIGHT = "TIME"  # the column that is set to the right
-_LEAST = 16  # characters of a column that is folded
+_RIGHT_ALIGNED = "TIME"  # the column that is set to the right
+_LEAST_WIDTH = 16  # characters of a column that is folded
 _MOST_FOLDED = 2000  # rows that are fitted to a terminal; more take minutes, and nobody reads them there
 _DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
 _lost: list[OSError] = []
@@ -70,21 +70,21 @@ class Done:
 def table(done: Done) -> None:
     """What a person reads of a command, on stdout; warnings, and why it failed as a whole, on stderr."""
     if done.view:
-        _draw(done.view.table) if done.view.table else _say(done.view.text)
+        _print_table(done.view.table) if done.view.table else _print_text(done.view.text)
     elif done.table and done.arguments.get("csv"):
-        _csv(done.table)
+        _print_csv(done.table)
         for outcome in done.outcomes:
             for line in error_lines(outcome.error.to_json()) if outcome.error else ():
                 note(f"{outcome.host}: {line}")
     elif done.table:
-        _draw(done.table)
+        _print_table(done.table)
         troubled = [o for o in done.outcomes if o.error]
         if troubled:
             if done.table.rows or done.table.notes:
-                _say("")
-            _rows(done, troubled, results=False)
+                _print_text("")
+            _print_outcomes(done, troubled, results=False)
     else:
-        _rows(done, done.outcomes)
+        _print_outcomes(done, done.outcomes)
     for warning in done.warnings:
         note("\n".join(warning.lines()))
     if done.failure:
@@ -92,7 +92,7 @@ def table(done: Done) -> None:
             note(line)
 
 
-def _rows(done: Done, outcomes: list[Outcome], *, results: bool = True) -> None:
+def _print_outcomes(done: Done, outcomes: list[Outcome], *, results: bool = True) -> None:
     """One row a host, with its result (a table may have told that) and error; equal ones share a row."""
     alike: dict[tuple[str, ...], list[Outcome]] = {}
     for outcome in outcomes:
@@ -103,17 +103,17 @@ def _rows(done: Done, outcomes: list[Outcome], *, results: bool = True) -> None:
         seconds = f"{max(o.seconds for o in group):.1f} s"
         hosts = names((o.host for o in group), every=group[0].error is not None)
         rows.append((hosts, Text(status, style=_COLOURS[group[0].status]), seconds, "\n".join(lines)))
-    _print(("HOST", "STATUS", "TIME", done.command.upper()), rows)
+    _print_rows(("HOST", "STATUS", "TIME", done.command.upper()), rows)
 
 
-def _draw(table: Table) -> None:
+def _print_table(table: Table) -> None:
     if table.rows:
-        _print(table.columns, table.rows)
+        _print_rows(table.columns, table.rows)
     for line in table.notes:
-        _say(line)
+        _print_text(line)
 
 
-def _print(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
+def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
     safe = [[cell if isinstance(cell, Text) else shown(cell) for cell in row] for row in rows]
     folds = sys.stdout.isatty() and len(rows) <= _MOST_FOLDED
     put(sys.stdout, _folded(columns, safe) if folds else _plain(columns, safe))
@@ -126,7 +126,7 @@ def _plain(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
     lines = []
     for *first, last in cells:
         head = "  ".join(
-            cell.rjust(width) if name == _RIGHT else cell.ljust(width)
+            cell.rjust(width) if name == _RIGHT_ALIGNED else cell.ljust(width)
             for name, cell, width in zip(columns, first, widths, strict=False)
         )
         top, *below = last.split("\n")
@@ -138,13 +138,13 @@ def _folded(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str
     """For a terminal: what has spaces is folded; if still too wide, digests get short; nothing is ever cropped."""
     widths = [max(len(str(cell)) for cell in column) for column in zip(columns, *rows, strict=True)]
     prose = [any(" " in str(row[n]) or "\n" in str(row[n]) for row in rows) for n in range(len(columns))]
-    least = [min(width, _LEAST) if folds else width for width, folds in zip(widths, prose, strict=True)]
+    least = [min(width, _LEAST_WIDTH) if folds else width for width, folds in zip(widths, prose, strict=True)]
     terminal = Console().width
     if sum(least) + 2 * len(least) > terminal and any(_DIGEST.search(str(cell)) for row in rows for cell in row):
         return _folded(columns, [[_shortened(cell) for cell in row] for row in rows])
     table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, folds, width in zip(columns, prose, least, strict=True):
-        right: Literal["right", "left"] = "right" if name == _RIGHT else "left"
+        right: Literal["right", "left"] = "right" if name == _RIGHT_ALIGNED else "left"
         table.add_column(name, no_wrap=not folds, min_width=width, overflow="fold", justify=right)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
@@ -157,12 +157,12 @@ def _shortened(cell: str | Text) -> str | Text:
     return _DIGEST.sub(r"\1", cell) if isinstance(cell, str) else cell
 
 
-def _csv(table: Table) -> None:
+def _print_csv(table: Table) -> None:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(column.lower() for column in table.columns)
     lines.writerows(table.apart or table.rows)
-    _say(text.getvalue().removesuffix("\n"))
+    _print_text(text.getvalue().removesuffix("\n"))
 
 
 def _lines(outcome: Outcome, *, result: bool) -> list[str]:
@@ -193,7 +193,7 @@ def _print_json(document: dict[str, Any]) -> None:
     put(sys.stdout, json.dumps(document, indent=2, default=str).replace("\x7f", "\\u007f"))
 
 
-def _say(text: str) -> None:
+def _print_text(text: str) -> None:
     put(sys.stdout, shown(text))
 
 

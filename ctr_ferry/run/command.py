@@ -78,7 +78,7 @@ class Command(fabric.Task):  # type: ignore[misc]
         kind: what the body works on.
         tabulate: of a fleet command, from its results by host to what a person reads; None is a row a host.
         before: is told request and targets before any host is touched; raises what is wrong with them.
-        looks: whether it only looks, so that no host can be changed by it; tells by the request where that depends.
+        read_only: whether it only looks, so that no host can be changed by it; tells by the request where that depends.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class Command(fabric.Task):  # type: ignore[misc]
         positional: Iterable[str] = (),
         tabulate: Callable[..., Any] | None = None,
         before: Callable[..., None] | None = None,
-        looks: bool | Callable[[Any], bool] = False,
+        read_only: bool | Callable[[Any], bool] = False,
     ) -> None:
         self.kind, self.parse, self.tabulate, self.before = kind, parse, tabulate, before
-        self._looks = looks
+        self._read_only = read_only
         self._common = _OUTPUT if kind is Kind.CONTROL_MACHINE else _OUTPUT | _RUN
         super().__init__(
             body,
@@ -135,9 +135,9 @@ class Command(fabric.Task):  # type: ignore[misc]
             bool(common["json"]), bool(common["dry_run"]), common["serial"], common["limit_failures"]
         ), self.parse(**own)
 
-    def looks(self, request: Any) -> bool:
+    def read_only(self, request: Any) -> bool:
         """Whether it changes nothing on any host, whatever it finds."""
-        return self._looks(request) if callable(self._looks) else self._looks
+        return self._read_only(request) if callable(self._read_only) else self._read_only
 
 
 def _refuse_empty(options: Mapping[str, Any], positional: Iterable[str]) -> None:
@@ -157,7 +157,7 @@ def per_host(parse: Callable[..., Any], **options: Any) -> Callable[[Callable[..
     Args:
         parse: takes the options by keyword, each None or a list by default; returns the request.
         options: ``help`` (option to text), ``iterable`` (options that may be repeated), ``positional``, ``before``,
-            ``looks``.
+            ``read_only``.
     """
     return lambda body: Command(body, kind=Kind.HOST, parse=parse, **options)
 

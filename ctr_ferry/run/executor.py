@@ -185,7 +185,11 @@ def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:
     return {
         "commands_asked": [line.command.name for line in lines],
         "asked": [
-            {"command": each.command.name, "dry_run": each.common.dry_run, "looks": each.command.looks(each.request)}
+            {
+                "command": each.command.name,
+                "dry_run": each.common.dry_run,
+                "looks": each.command.read_only(each.request),
+            }
             for each in lines
             if each.command.kind is not Kind.CONTROL_MACHINE
         ],
@@ -251,8 +255,8 @@ def _on_fleet(
     """
     command = line.command
     record.command(command.name, line.arguments, dry_run=line.common.dry_run)
-    with live.observer(command.name, len(hosts)) as observer:
-        fleet = new_fleet(RecordingObserver(observer, record))
+    with live.display(command.name, len(hosts)) as display:
+        fleet = new_fleet(RecordingObserver(display, record))
         fleet.begin(line.common, last=last)
         try:
             answers, failure, code = _answers(line, fleet)

@@ -17,8 +17,8 @@ from ctr_ferry.run.command import CommonOptions
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.text import shown
 
-_LAST_WORDS = 1.0  # seconds that hosts get to say that they were cut off
-_AWAKE = 0.5  # seconds after which the main thread looks whether it was interrupted
+_GRACE = 1.0  # seconds that hosts get to say that they were cut off
+_POLL = 0.5  # seconds after which the main thread looks whether it was interrupted
 
 _T = TypeVar("_T")
 
@@ -98,7 +98,7 @@ class Fleet:
             self.answers.pop(name, None)  # an earlier look is no answer for a host that is cut off now
         size = self._options.serial or len(names)
         for start in range(0, len(names), size or 1):
-            self._batch(names[start : start + size], work, last=close)
+            self._run_batch(names[start : start + size], work, last=close)
         return {name: self.answers[name] for name in names}
 
     def together(self, form: Callable[[Sequence[str]], Together]) -> dict[str, Answer]:
@@ -112,10 +112,10 @@ class Fleet:
         for start in range(0, len(names), size or 1):
             batch = names[start : start + size]
             common = form(batch)
-            self._batch(batch, common.work, last=True, gone=common.gone)
+            self._run_batch(batch, common.work, last=True, gone=common.gone)
         return {name: self.answers[name] for name in names}
 
-    def also(self, patterns: Iterable[str], look: Callable[[Host], _T]) -> dict[str, _T | FerryError]:
+    def also(self, patterns: Iterable[str], work: Callable[[Host], _T]) -> dict[str, _T | FerryError]:
         """Looks at hosts of the inventory that the command needs beside its own, all at once.
 
         No outcome is theirs; they stay connected until the command ends.
@@ -127,15 +127,15 @@ class Fleet:
         self._others |= {name: host for name, host in found.items() if name not in self._others}
         pool = ThreadPoolExecutor(min(self._workers, len(found)), thread_name_prefix="also")
         try:
-            futures = {pool.submit(_try, look, self._others[name]): name for name in found}
-            found_out = {futures[future]: future.result() for future in soon(futures)}
+            futures = {pool.submit(_try, work, self._others[name]): name for name in found}
+            answers = {futures[future]: future.result() for future in as_completed(futures)}
         except (KeyboardInterrupt, Terminated):
             self._abandon()
             self.answers |= dict.fromkeys(self.hosts, NotStarted("the run was interrupted before"))
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        return {name: found_out[name] for name in found}
+        return {name: answers[name] for name in found}
 
     def _abandon(self) -> None:
         for host in (*self.hosts.values(), *self._others.values()):
@@ -147,7 +147,7 @@ class Fleet:
             host.close_quietly()
         self._others.clear()
 
-    def _batch(
+    def _run_batch(
         self,
         names: Sequence[str],
         work: Callable[[Host], Result],
@@ -158,8 +158,8 @@ class Fleet:
         pool = ThreadPoolExecutor(min(self._workers, len(names)), thread_name_prefix="host")
         futures: dict[Future[Answer], str] = {}
         try:
-            futures |= {pool.submit(self._one, self.hosts[name], work, last, gone): name for name in names}
-            for future in soon(futures):
+            futures |= {pool.submit(self._run_host, self.hosts[name], work, last, gone): name for name in names}
+            for future in as_completed(futures):
                 self.answers[futures[future]] = future.result()
             pool.shutdown()
         except (KeyboardInterrupt, Terminated):
@@ -170,20 +170,20 @@ class Fleet:
 
     def _collect_done(self, futures: Mapping[Future[Answer], str]) -> None:
         """Hosts whose connection was closed get a moment to say so; what was done before stays done."""
-        for future in wait(futures, timeout=_LAST_WORDS).done:
+        for future in wait(futures, timeout=_GRACE).done:
             if not future.cancelled():
                 self.answers.setdefault(futures[future], future.result())
         for name, host in self.hosts.items():
             asked = host.asked > self._asked.get(name, 0) and not host.failed
             self.answers.setdefault(name, interrupted() if asked else NotStarted("the run was interrupted before"))
 
-    def _one(self, host: Host, work: Callable[[Host], Result], last: bool, gone: Callable[[str], None]) -> Answer:
+    def _run_host(self, host: Host, work: Callable[[Host], Result], last: bool, gone: Callable[[str], None]) -> Answer:
         try:
-            return self._work(host, work, last)
+            return self._answer_of(host, work, last)
         finally:
             gone(host.name)
 
-    def _work(self, host: Host, work: Callable[[Host], Result], last: bool) -> Answer:
+    def _answer_of(self, host: Host, work: Callable[[Host], Result], last: bool) -> Answer:
         if self._enough_failed():
             return NotStarted("too many other hosts have failed", hint="mend them, or raise --limit-failures")
         self._observer.on_start(host.name)
@@ -230,7 +230,7 @@ class Fleet:
         return iter(self.hosts.values())
 
 
-def soon(futures: Collection[Future[_T]]) -> Iterator[Future[_T]]:
+def as_completed(futures: Collection[Future[_T]]) -> Iterator[Future[_T]]:
     """Each as it is done.
 
     A Ctrl-C in a Condition's own code can leave its lock broken, so this waits where there is none of it; what remains
@@ -243,16 +243,16 @@ def soon(futures: Collection[Future[_T]]) -> Iterator[Future[_T]]:
     left = len(futures)
     while left:
         try:
-            future = done.get(timeout=_AWAKE)
+            future = done.get(timeout=_POLL)
         except Empty:
             continue
         left -= 1
         yield future
 
 
-def _try(look: Callable[[Host], _T], host: Host) -> _T | FerryError:
+def _try(work: Callable[[Host], _T], host: Host) -> _T | FerryError:
     try:
-        return look(host)
+        return work(host)
     except FerryError as error:
         return error
 

@@ -375,4 +375,6 @@ def test_a_platforms_manifest_is_the_same_where_ctr_can_name_no_more(version: st
 def test_old_hosts_do_not_outvote_the_index_of_a_new_one() -> None:
     whole = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX})
     answers = check(FakeFleet(a=has(B, version="1.2.6"), b=has(B, version="1.2.6"), c=whole))
-    assert [getattr(answer, "verdict", "") for answer in answers.values()] == [check_command.PART] * 2 + ["same"]
+    assert [getattr(answer, "verdict", "") for answer in answers.values()] == [check_command.PLATFORM_MANIFEST] * 2 + [
+        "same"
+    ]

@@ -16,10 +16,10 @@ from typing import Any, cast
 import pytest
 
 from ctr_ferry import errors
-from ctr_ferry.report.live import Quiet
+from ctr_ferry.report.live import NoDisplay
 from ctr_ferry.report.observers import RecordingObserver
 from ctr_ferry.report.outcome import Outcome, Status
-from ctr_ferry.report.record import Record, Run, Runs, _started, log_name, new_run_id, prune
+from ctr_ferry.report.record import Record, Run, Runs, _process_start, log_name, new_run_id, prune
 from ctr_ferry.secrets import Secret
 from ctr_ferry.ssh.exchange import Transcript
 from tasks.runs import runs as runs_command
@@ -163,7 +163,7 @@ def test_what_a_person_read_of_an_outcome_is_kept(book: Book) -> None:
 def test_a_fleet_commands_host_is_written_down_as_soon_as_it_is_done(book: Book) -> None:
     record = book.record()
     record.command("remove", {}, dry_run=False)
-    RecordingObserver(Quiet(), record).on_end("a", 1.0, Did())
+    RecordingObserver(NoDisplay(), record).on_end("a", 1.0, Did())
     assert [o["host"] for o in book.read()["commands"][0]["outcomes"]] == ["a"]
 
 
@@ -231,7 +231,7 @@ def test_a_run_is_running_then_ended(book: Book) -> None:
 
 def test_a_run_whose_process_is_gone_was_killed(book: Book) -> None:
     with subprocess.Popen(["true"]) as gone:
-        started = _started(gone.pid)
+        started = _process_start(gone.pid)
         os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
         data = {**book.record()._head, "pid": gone.pid, "pid_started": started}
         assert Run(data, book.root).state == "killed"  # although its parent has not asked for its end yet
@@ -360,7 +360,7 @@ def test_a_killed_runs_hosts_without_an_outcome_have_failed(book: Book) -> None:
 def test_a_run_that_is_still_going_is_not_taken_unless_it_is_named(book: Book) -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
         record = book.record()
-        record._head |= {"pid": other.pid, "pid_started": _started(other.pid)}
+        record._head |= {"pid": other.pid, "pid_started": _process_start(other.pid)}
         record.command("retag", {}, dry_run=False)
         record.outcome(Outcome("a", Status.FAILED, 1.0))
         with pytest.raises(errors.UsageError, match="still going") as refused:

@@ -170,17 +170,17 @@ def test_an_option_whose_value_is_empty_is_refused_rather_than_taken_for_none(
         getattr(fabfile, command).read({**NEEDED[command], name: empty})
 
 
-def test_each_command_says_whether_it_only_looks() -> None:
+def test_each_command_says_whether_it_only_reads() -> None:
     commands = {name: getattr(fabfile, name) for name in fabfile.__all__ if name != "doctor"}
     on_hosts = {name: command for name, command in commands.items() if command.kind is not Kind.CONTROL_MACHINE}
-    assert {name for name, command in on_hosts.items() if command.looks(None)} == {
+    assert {name for name, command in on_hosts.items() if command.read_only(None)} == {
         "check",
         "find",
         "images",
         "registry",
     }
     doctor = fabfile.doctor
-    assert [doctor.looks(doctor.parse(clean=clean)) for clean in (False, True)] == [True, False]
+    assert [doctor.read_only(doctor.parse(clean=clean)) for clean in (False, True)] == [True, False]
 
 
 def common(serial: str | None = None, limit_failures: str | None = None) -> CommonOptions:
@@ -205,7 +205,7 @@ def test_a_limit_of_failures_that_is_neither_number_nor_share_is_refused(text: s
         common(limit_failures=text)
 
 
-def test_a_command_at_the_desk_has_no_options_about_hosts() -> None:
+def test_a_command_on_the_control_machine_has_no_options_about_hosts() -> None:
     @on_control_machine(lambda: None, help={})
     def nothing(control_machine: object, request: object) -> None:
         """Does nothing."""

@@ -234,7 +234,7 @@ def cut_short(
         raise cut
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(cut):
-        patch.setattr("ctr_ferry.run.scheduler.soon", interrupt)
+        patch.setattr("ctr_ferry.run.scheduler.as_completed", interrupt)
         scripted_fleet.each(work, **options)
 
 
@@ -259,7 +259,7 @@ def test_a_host_that_an_earlier_command_asked_was_not_begun_in_this_one() -> Non
 
 
 def test_an_interrupt_waits_for_nobody_that_does_not_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctr_ferry.run.scheduler._LAST_WORDS", 0.05)
+    monkeypatch.setattr("ctr_ferry.run.scheduler._GRACE", 0.05)
     scripted_fleet, released = ScriptedFleet(2), threading.Event()
 
     def work(host: Machine) -> Did:
@@ -272,7 +272,7 @@ def test_an_interrupt_waits_for_nobody_that_does_not_hear_it(monkeypatch: pytest
             time.sleep(0.01)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ctr_ferry.run.scheduler.soon", interrupt)
+    monkeypatch.setattr("ctr_ferry.run.scheduler.as_completed", interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
             scripted_fleet.each(work)

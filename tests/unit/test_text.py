@@ -258,7 +258,7 @@ def test_halves_of_pairs_are_written_down(tmp_path: Path) -> None:
 
 
 def test_the_log_of_a_host_can_be_shown() -> None:
-    assert record._shown("a\u202eb\x1b[2J\x85\n".encode()) == "a\\u202eb\\x1b[2J\\x85\n"
+    assert record._log_text("a\u202eb\x1b[2J\x85\n".encode()) == "a\\u202eb\\x1b[2J\\x85\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "utf-8"])
