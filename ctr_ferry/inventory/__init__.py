@@ -1,1 +1,1 @@
-"""The Ansible inventory, and which hosts -H means."""
+"""The Ansible inventory, the variables of its hosts, and the host selector."""

@@ -1,4 +1,4 @@
-"""``hosts.yaml``: an Ansible YAML inventory, read with the lines that its errors need."""
+"""Reads an Ansible YAML inventory such as ``hosts.yaml``; errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SUFFIXES = ("", ".yml", ".yaml", ".json")
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """A value that only Ansible can tell: ``!vault``, ``!unsafe`` or a ``{{ template }}``."""
+    """A value that only Ansible can read: ``!vault``, ``!unsafe`` or a ``{{ template }}``."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Var:
-    """A variable's value and where it stands, for messages."""
+    """A variable's value, and its file and line for messages."""
 
     value: Any
     where: str
@@ -41,7 +41,7 @@ Vars = dict[str, Var]
 
 @dataclass(slots=True)
 class Group:
-    """A group as the files say it, before anything is merged."""
+    """A group as the files have it, before anything is merged."""
 
     name: str
     hosts: list[str] = field(default_factory=list)
@@ -50,27 +50,31 @@ class Group:
 
 
 class Inventory:
-    """Hosts, groups and merged variables of one inventory file and the ``group_vars``, ``host_vars`` beside it.
+    """The hosts, groups and merged variables of an inventory file and the ``group_vars``, ``host_vars`` beside it.
 
     Attributes:
-        file: where it was read from.
-        groups: by name; ``all`` always exists.
-        hosts: name to merged variables, in the file's order.
+        file: the inventory file.
+        groups: the groups by name; ``all`` always exists.
+        hosts: the merged variables by host, in the file's order.
+
+    Raises:
+        BadInventory: a file cannot be read, or its content is wrong.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.groups: dict[str, Group] = {"all": Group("all")}
         self._host_vars: dict[str, Vars] = {}
-        self._read_beside: dict[tuple[str, str], _Beside] = {}
+        self._own_files_cache: dict[tuple[str, str], _OwnFiles] = {}
         self._encrypted: dict[str, list[Path]] = {}
         if file.is_file() and _is_vault(file):
             raise BadInventory(
-                f"the inventory {file} is encrypted", hint="name a plain one; single values may be encrypted in it"
+                f"the inventory {file} is encrypted",
+                hint="name a plain file with CTR_FERRY_INVENTORY; it may have encrypted values",
             )
         top = _compose(file)
         if top is None:
-            raise BadInventory(f"{file} is empty", hint="it needs at least all: {hosts: {…}}")
+            raise BadInventory(f"{file} is empty", hint="it needs at least one host, such as all: {hosts: {node1: {}}}")
         for name, node in _pairs(top, "the inventory", file):
             self._read_group(name, node)
         self._adopt_orphans()
@@ -78,14 +82,14 @@ class Inventory:
         self.hosts = {host: self._merge(host, depths) for host in self._host_vars}
 
     def members(self, group: str) -> list[str]:
-        """A group's hosts, those of its children included, in the file's order."""
+        """The hosts of a group and of its children, in the file's order."""
         if group == "all":
             return list(self.hosts)
         inside = {host for name in self._below(group) for host in self.groups[name].hosts}
         return [host for host in self.hosts if host in inside]
 
     def encrypted(self, host: str) -> tuple[str, ...]:
-        """The files of a host's variables that only Ansible can read, as seen from the inventory."""
+        """The files with a host's variables that only Ansible can read, relative to the inventory's folder."""
         return tuple(str(file.relative_to(self.file.parent)) for file in self._encrypted[host])
 
     def _below(self, group: str) -> set[str]:
@@ -128,7 +132,7 @@ class Inventory:
                     own |= _vars(body, f"host {host!r}", self.file)
 
     def _adopt_orphans(self) -> None:
-        """Top-level groups without a parent are children of ``all``, as in Ansible."""
+        """Makes top-level groups without a parent children of ``all``, as Ansible does."""
         adopted = {child for group in self.groups.values() for child in group.children}
         self.groups["all"].children += [n for n in self.groups if n != "all" and n not in adopted]
 
@@ -143,55 +147,58 @@ class Inventory:
                 visit(child, depth + 1, (*path, name))
 
         for name in ("all", *self.groups):
-            if name not in depths:  # groups that only contain each other are below no other
+            if name not in depths:  # a group of a circle that no other group contains
                 visit(name, 0, ())
         return depths
 
     def _merge(self, host: str, depths: dict[str, int]) -> Vars:
-        """Ansible's order: group vars of the file, group_vars/all, group_vars/*, then the host's own, host_vars."""
+        """Merges in Ansible's order: the file's group vars, group_vars/all, group_vars/*, host's vars, host_vars."""
         groups = [name for name in self.groups if name != "all" and host in self.members_of(name)]
 
         def order(name: str) -> tuple[int, int, str]:
             priority = self.groups[name].vars.get("ansible_group_priority")
             if priority and not str(priority.value).isdecimal():
-                raise BadInventory(f"{priority.where}: ansible_group_priority of {name!r} is no number")
+                raise BadInventory(
+                    f"{priority.where}: ansible_group_priority of {name!r} is no number", hint="give a whole number"
+                )
             return depths[name], int(priority.value) if priority else 1, name
 
         groups.sort(key=order)
         merged: Vars = dict(self.groups["all"].vars)
         for name in groups:
             merged |= self.groups[name].vars
-        beside = [self._beside("group_vars", name) for name in ("all", *groups)]
-        for each in beside:
+        shared = [self._own_files("group_vars", name) for name in ("all", *groups)]
+        for each in shared:
             merged |= each.vars
-        own = self._beside("host_vars", host)
-        self._encrypted[host] = [file for each in (*beside, own) for file in each.encrypted]
+        own = self._own_files("host_vars", host)
+        self._encrypted[host] = [file for each in (*shared, own) for file in each.encrypted]
         return merged | self._host_vars[host] | own.vars
 
     def members_of(self, group: str) -> set[str]:
-        """A group's hosts as a set; known before anything is merged."""
+        """The hosts of a group and of its children as a set; needs no merged variables."""
         return {host for name in self._below(group) for host in self.groups[name].hosts}
 
-    def _beside(self, folder: str, name: str) -> _Beside:
-        if (folder, name) not in self._read_beside:
-            self._read_beside[folder, name] = _vars_beside(self.file.parent / folder / name)
-        return self._read_beside[folder, name]
+    def _own_files(self, folder: str, name: str) -> _OwnFiles:
+        if (folder, name) not in self._own_files_cache:
+            self._own_files_cache[folder, name] = _read_own_files(self.file.parent / folder / name)
+        return self._own_files_cache[folder, name]
 
 
 @dataclass(slots=True)
-class _Beside:
-    """What one group or host has in files of its own.
+class _OwnFiles:
+    """The variables that a group or host has in files beside the inventory.
 
     Attributes:
-        encrypted: as a whole, so that only Ansible can tell what is in them.
+        vars: those of the plain files.
+        encrypted: files that are encrypted as a whole, so that only Ansible can read them.
     """
 
     vars: Vars = field(default_factory=dict)
     encrypted: list[Path] = field(default_factory=list)
 
 
-def _vars_beside(base: Path) -> _Beside:
-    found = _Beside()
+def _read_own_files(base: Path) -> _OwnFiles:
+    found = _OwnFiles()
     for suffix in _SUFFIXES:
         path = base.with_name(base.name + suffix)
         files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES) if path.is_dir() else [path]
@@ -204,13 +211,17 @@ def _vars_beside(base: Path) -> _Beside:
 
 
 def _is_vault(file: Path) -> bool:
-    with contextlib.suppress(OSError), file.open("rb") as start:  # who reads it says why it cannot be
+    with contextlib.suppress(OSError), file.open("rb") as start:  # the reader of the file reports the error
         return start.read(len(_VAULT)) == _VAULT
     return False
 
 
 def expand(pattern: str) -> Iterator[str]:
-    """Ansible's ranges: ``node[01:20]``, ``db[a:f]``, with an optional step; several in one name multiply."""
+    """Writes out Ansible's ranges: ``node[01:20]``, ``db[a:f]``, ``node[1:9:2]``, also several in one name.
+
+    Raises:
+        BadInventory: a range is wrong.
+    """
     match = _RANGE.search(pattern)
     if not match:
         yield pattern
@@ -230,12 +241,12 @@ def _sequence(first: str, last: str, step: int, pattern: str) -> list[str]:
     elif len(first) == len(last) == 1 and first in letters and last in letters and step:
         found = list(letters[letters.index(first) : letters.index(last) + 1 : step])
     if not found:
-        raise BadInventory(f"{pattern!r} has a range that is none", hint="a range looks like node[01:20] or db[a:f]")
+        raise BadInventory(f"{pattern!r} has a wrong range", hint="write a range like node[01:20] or db[a:f]")
     return found
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which Ansible's own tags are opaque values."""
+    """Safe YAML, with opaque values for Ansible's own tags."""
 
 
 def _opaque(loader: yaml.SafeLoader, node: yaml.Node) -> Opaque:  # noqa: ARG001
@@ -248,7 +259,7 @@ _Loader.add_constructor("!vault-encrypted", _opaque)
 
 
 def _compose(file: Path) -> yaml.Node | None:
-    """The file's document; None where it is empty or all comments, as several of Kubespray's group_vars are."""
+    """The YAML document of a file; None if the file is empty or has only comments."""
     try:
         text = file.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=_Loader)
@@ -307,7 +318,7 @@ def _vars(node: yaml.Node, what: str, file: Path) -> Vars:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise BadInventory(f"{file}:{mark.line + 1 if mark else '?'}: {getattr(error, 'problem', error)}") from error
-    except ValueError as error:  # a number of thousands of digits, a date that is none
+    except ValueError as error:  # a number of thousands of digits, or a wrong date
         raise BadInventory(f"{_where(file, node)}: {what}: {error}") from error
     finally:
         loader.dispose()

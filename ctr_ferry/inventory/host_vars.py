@@ -1,4 +1,4 @@
-"""What the inventory says of one host, validated: Ansible's connection variables and our own ``ctr_…``."""
+"""Validates the variables of one host: Ansible's connection variables and our own ``ctr_…``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +29,7 @@ _Namespace = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$
 
 
 def _text(value: Any) -> Any:
-    """YAML reads 12345 and 1.2 as numbers where a name or password is meant."""
+    """Turns a number into text: YAML reads names and passwords such as 12345 and 1.2 as numbers."""
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
@@ -36,7 +37,7 @@ _Text = Annotated[str, BeforeValidator(_text)]
 
 
 def _domain(name: str) -> str:
-    """As references are written in full: `index.docker.io` is `docker.io`."""
+    """A registry's name as full references have it: ``index.docker.io`` is ``docker.io``."""
     try:
         domain = parse_domain(name)
     except BadReference as error:
@@ -68,7 +69,7 @@ class Registry(BaseModel):
 
 
 class HostVars(BaseModel):
-    """The variables that we read; all others are Ansible's business and left alone."""
+    """The variables that ctr-ferry reads. All others are Ansible's own and are ignored."""
 
     model_config = ConfigDict(extra="ignore", arbitrary_types_allowed=True)
     ansible_connection: str = "ssh"
@@ -92,7 +93,22 @@ class HostVars(BaseModel):
     ctr_registries: Annotated[dict[_Domain, Registry], BeforeValidator(_once)] = Field(default_factory=dict)
     ctr_proxy: _Proxy | None = None
 
+    def plain(self, host: str, variable: str) -> Any:
+        """The value of a variable of a host.
 
+        Raises:
+            BadInventory: only Ansible can read the value.
+        """
+        value = getattr(self, variable)
+        if isinstance(value, Opaque):
+            raise BadInventory(
+                f"{variable} of host {host!r} is a template or a vault, which only Ansible can read",
+                hint="give its value in plain words in the inventory",
+            )
+        return value
+
+
+_SSH_CONNECTIONS = ("ssh", "paramiko", "paramiko_ssh", "smart")
 _SSH_ARGS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")  # in the order of Ansible's argv
 
 # Ansible's older spellings, and what they mean.
@@ -111,7 +127,8 @@ def validate(host: str, variables: Vars) -> HostVars:
     """Checks one host's merged variables.
 
     Raises:
-        BadInventory: with file, line and, for a misspelt ``ctr_…``, the nearest right name.
+        BadInventory: a variable is wrong; the message has file and line and, for a misspelt ``ctr_…``, the nearest
+            right name.
     """
     ours = [name for name in HostVars.model_fields if name.startswith("ctr_")]
     for name, var in variables.items():
@@ -119,11 +136,14 @@ def validate(host: str, variables: Vars) -> HostVars:
             near = difflib.get_close_matches(name, ours, n=1)
             raise BadInventory(
                 f"{var.where}: unknown variable {name!r}",
-                hint=f"did you mean {near[0]!r}?" if near else f"ours are {', '.join(ours)}",
+                hint=f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(ours)}",
             )
     known: dict[str, Var] = {}
     for name, var in variables.items():
-        known.setdefault(_ALIASES[name], var) if name in _ALIASES else known.update({name: var})
+        if name not in _ALIASES:
+            known[name] = var
+        elif _ALIASES[name] not in known:
+            known[_ALIASES[name]] = var
     try:
         return HostVars(**{n: v.value for n, v in known.items() if n in HostVars.model_fields})
     except ValidationError as error:
@@ -134,43 +154,38 @@ def validate(host: str, variables: Vars) -> HostVars:
         shown = isinstance(first["input"], (str, int, float)) and not has_login
         raise BadInventory(
             f"{known[name].where}: {path} of host {host!r} is wrong: {first['msg']}",
-            hint=f"it is {first['input']!r}" if shown else "",
+            hint=f"change the value {first['input']!r}" if shown else "",
         ) from None
 
 
 def target(
     name: str, variables: Vars, folder: Path, trust: Trust, limits: Limits, *, encrypted: Sequence[str] = ()
 ) -> tuple[Target, list[str]]:
-    """One host's connection, from its merged variables.
+    """Makes a host's target from its merged variables.
 
     Args:
-        folder: what relative paths are relative to, the inventory's own.
-        encrypted: files that may say more of it, and that only Ansible can read.
+        name: the host's name in the inventory.
+        variables: its merged variables.
+        folder: the inventory's folder, which relative paths start from.
+        trust: the trust in host keys, unless the variables have ssh options about it.
+        limits: the time limits.
+        encrypted: files that may have more variables of the host, and that only Ansible can read.
 
     Returns:
-        The target, and notes about what is not honoured, the same words for every host.
+        The target, and notes about variables and options that are not honoured; equal ones are equal for all hosts.
 
     Raises:
-        BadInventory: also for a template or a vault where the connection needs its value; passwords may come from
-            elsewhere, so those are noted.
+        BadInventory: a variable is wrong, or the connection needs a value that only Ansible can read. A password that
+            only Ansible can read gives a note instead, since it may come from elsewhere.
     """
     host = validate(name, variables)
-    if host.ansible_connection not in ("ssh", "paramiko", "paramiko_ssh", "smart"):
+    if host.ansible_connection not in _SSH_CONNECTIONS:
         raise BadInventory(
             f"{variables['ansible_connection'].where}: host {name!r} has ansible_connection "
             f"{host.ansible_connection!r}",
-            hint="ctr-ferry goes over ssh alone; for this machine itself give it an address and sshd",
+            hint="remove it: ctr-ferry connects over ssh alone, also to this machine",
         )
-
-    def plain(variable: str) -> Any:
-        value = getattr(host, variable)
-        if isinstance(value, Opaque):
-            raise BadInventory(
-                f"{variable} of host {name!r} is a template or a vault, which only Ansible can read",
-                hint="give it in the inventory in plain words",
-            )
-        return value
-
+    plain = partial(host.plain, name)
     options, notes = _SshOptions(), _unread_passwords(host) + _unread_files(host, name, encrypted)
     for variable in _SSH_ARGS:
         notes += _read_ssh_options(options, str(plain(variable)), folder, f"{variable} of host {name!r}")
@@ -211,7 +226,14 @@ def _registries(host: HostVars, folder: Path) -> registry.Registries:
 
 def _registry(name: str, given: Registry, folder: Path) -> registry.Registry:
     ca_file = str(folder / Path(given.ca_file).expanduser()) if given.ca_file else None
-    return registry.Registry(name, given.scheme, ca_file, given.skip_verify, given.username, given.password_env)
+    return registry.Registry(
+        name=name,
+        scheme=given.scheme,
+        ca_file=ca_file,
+        skip_verify=given.skip_verify,
+        username=given.username,
+        password_env=given.password_env,
+    )
 
 
 def _secret(value: str | Opaque | None) -> Secret | None:
@@ -219,45 +241,57 @@ def _secret(value: str | Opaque | None) -> Secret | None:
 
 
 def _unread_passwords(host: HostVars) -> list[str]:
-    """Notes about passwords that only Ansible can read; the environment or a prompt may have them."""
+    """Notes about passwords that only Ansible can read, and how to give them otherwise."""
     instead = {
         "ansible_password": "--prompt-for-login-password",
         "ansible_become_password": "FABRIC_SUDO_PASSWORD or --prompt-for-sudo-password",
     }
     return [
-        f"{variable} is a template or a vault, which only Ansible can read: where one is asked for, give it with {way}"
+        f"{variable} is a template or a vault, which only Ansible can read: if a host asks for it, give it with {way}"
         for variable, way in instead.items()
         if isinstance(getattr(host, variable), Opaque)
     ]
 
 
 def _unread_files(host: HostVars, name: str, files: Sequence[str]) -> list[str]:
-    """Notes about files that only Ansible can read; where they may say who logs in and by which way, they do not do."""
+    """Notes about files that only Ansible can read.
+
+    Raises:
+        BadInventory: the files may have the login user or a jump host, which no plain variable gives.
+    """
     if not files:
         return []
     given = host.model_fields_set
-    missing = [] if "ansible_user" in given else ["ansible_user"]
-    missing += [] if given.intersection(_SSH_ARGS) else ["ansible_ssh_common_args"]
+    missing = []
+    if "ansible_user" not in given:
+        missing.append("ansible_user")
+    if not given.intersection(_SSH_ARGS):
+        missing.append("ansible_ssh_common_args")
     are = f"{', '.join(files)} {'is' if len(files) == 1 else 'are'} encrypted"
     if missing:
         raise BadInventory(
-            f"{are}, and may have another user for host {name!r}, or a jump host before it",
-            hint=f"say {' and '.join(missing)} in plain words ('' for a way without a jump host), "
+            f"{are}, and may name another user or a jump host for host {name!r}",
+            hint=f"give {' and '.join(missing)} in plain words ('' for no jump host), "
             "or encrypt single values: ansible-vault encrypt_string",
         )
-    return [f"{are}: what it says of the host (user, jump host, become) is not known"]
+    return [f"{are}: ctr-ferry cannot read the variables in it (user, jump host, become)"]
 
 
 def _refuse_other_users(host: str, method: str, user: str) -> None:
-    """What Ansible would do as somebody else must not be done as root."""
+    """Refuses a become method or user other than sudo and root: that work must not be done as root.
+
+    Raises:
+        BadInventory: the method or the user is another one.
+    """
     if method.rpartition(".")[2] != "sudo":
         raise BadInventory(
-            f"host {host!r} has ansible_become_method {method!r}", hint="ctr-ferry becomes root through sudo alone"
+            f"host {host!r} has ansible_become_method {method!r}",
+            hint="set it to sudo for this host: ctr-ferry becomes root through sudo alone",
         )
     if user != "root":
         raise BadInventory(
             f"host {host!r} has ansible_become_user {user!r}",
-            hint="ctr-ferry becomes root alone, whom containerd obeys; set it to root for this host",
+            hint="set it to root for this host: containerd obeys root alone",
         )
 
 
@@ -272,8 +306,8 @@ def _trust(options: _SshOptions, trust: Trust, host: str) -> Trust:
     accept_new = trust.accept_new if options.accept_new is None else options.accept_new
     if accept_new and files[0].exists() and not files[0].is_file():
         raise BadInventory(
-            f"host {host!r} takes down new host keys in {files[0]}, which keeps nothing",
-            hint="name a real file with UserKnownHostsFile; host keys are always checked",
+            f"host {host!r} accepts new host keys, but {files[0]} cannot store them",
+            hint="name a regular file: -o UserKnownHostsFile=FILE",
         )
     return Trust(files, accept_new)
 
@@ -287,10 +321,19 @@ class _SshOptions:
 
 
 def _read_ssh_options(found: _SshOptions, text: str, folder: Path, where: str) -> list[str]:
-    """Takes in what one variable says; as with OpenSSH, the first word on an option counts.
+    """Adds the ssh options of one variable to those found so far. As in OpenSSH, the first value of an option counts.
+
+    Args:
+        found: the options so far; changed in place.
+        text: the words of the variable.
+        folder: the folder that relative paths start from.
+        where: the variable and its host, for messages.
 
     Returns:
-        Notes about what is not honoured.
+        Notes about options that are not honoured.
+
+    Raises:
+        BadInventory: the words cannot be parsed.
     """
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("-J", dest="jump")
@@ -298,7 +341,7 @@ def _read_ssh_options(found: _SshOptions, text: str, folder: Path, where: str) -
     try:
         known, unknown = parser.parse_known_args(shlex.split(text))
     except (argparse.ArgumentError, ValueError) as error:
-        raise BadInventory(f"{where} cannot be read: {error}") from error
+        raise BadInventory(f"{where} cannot be parsed: {error}") from error
     found.jump = found.jump or known.jump or ""
     notes = []
     for option in known.options:

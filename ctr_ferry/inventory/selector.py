@@ -1,4 +1,4 @@
-"""Which hosts ``-H`` means: names, groups and globs of the inventory, exclusions, and plain addresses."""
+"""The host selector of ``-H``: names, groups and globs of the inventory, exclusions, and plain addresses."""
 
 from __future__ import annotations
 
@@ -18,31 +18,30 @@ from ctr_ferry.inventory.host_vars import target
 from ctr_ferry.ssh.target import Limits, Target, Trust, parse_address
 from ctr_ferry.text import names
 
-_RANGE_LIKE = re.compile(r"\[[^]]*:[^]]*\]")  # no host's name has a colon, so that no character class needs one
+_RANGE_LIKE = re.compile(r"\[[^]]*:[^]]*\]")  # host names have no colon, so that no character class has one
 
 
 class HostsOfRun(Protocol):
-    """What a pattern such as ``@failed`` means: hosts of an earlier run.
-
-    Attributes:
-        hosts: their names.
-        note: one sentence that says which run and hosts these are.
-    """
+    """The hosts of an earlier run that a pattern such as ``@failed`` means."""
 
     @property
-    def hosts(self) -> list[str]: ...
+    def hosts(self) -> list[str]:
+        """Their names."""
+
     @property
-    def note(self) -> str: ...
+    def note(self) -> str:
+        """One sentence: which run and which hosts these are."""
 
 
 class HostSelector:
-    """Turns patterns into targets. The inventory is read only when a name needs it.
+    """Turns the patterns of ``-H`` into targets. The inventory is read only if a name needs it.
 
     Args:
         file: the inventory.
-        trust, limits: for every host.
+        trust: the trust in host keys, for every host.
+        limits: the time limits, for every host.
         alias: whether ssh_config has a Host entry for a name.
-        past: the hosts that ``@failed`` and its like mean.
+        past: finds the hosts that a pattern such as ``@failed`` means.
     """
 
     def __init__(
@@ -59,14 +58,14 @@ class HostSelector:
         self._alias = alias
         self._past = past
         self._inventory: Inventory | None = None
-        self._notes: dict[str, list[str]] = {}  # hosts by what is to be known of them
+        self._notes: dict[str, list[str]] = {}  # each note, with the hosts that it is about
 
     @property
     def inventory(self) -> Inventory:
         """The inventory, read once.
 
         Raises:
-            BadInventory.
+            BadInventory: the inventory is missing or wrong.
         """
         if self._inventory is None:
             self._inventory = Inventory(self._file)
@@ -79,11 +78,11 @@ class HostSelector:
 
     @property
     def notes(self) -> list[str]:
-        """What the operator should know of the inventory, each thing once, with the hosts that it is about."""
+        """What the operator should know of the inventory: each note once, with the hosts that it is about."""
         return [f"{names(hosts)}: {note}" if hosts else note for note, hosts in self._notes.items()]
 
     def groups_of(self, name: str) -> list[str]:
-        """The groups of an inventory host, but ``all``; none for an address."""
+        """The groups of a host, without ``all``; none for an address."""
         if not self._file.exists():
             return []
         inventory = self.inventory
@@ -93,15 +92,17 @@ class HostSelector:
         """The targets of all patterns, each host once, in the order given.
 
         Raises:
-            UnknownHost: with the nearest names; BadInventory; UsageError where nothing is left.
+            UnknownHost: a pattern fits no host; the hint has the nearest names.
+            BadInventory: the inventory is missing or wrong.
+            UsageError: no host is left.
         """
         return [self.target(name) for name in self.names(patterns)]
 
     def names(self, patterns: Iterable[str]) -> list[str]:
-        """Which hosts all patterns mean, as `target` takes them; what the inventory says of each is not read.
+        """The names of the hosts that all patterns mean, as `target` takes them; their variables are not checked.
 
         Raises:
-            As `select`, but for what is wrong with one host's variables.
+            FerryError: as `select`, except for wrong variables of one host.
         """
         asked = [word.strip() for word in patterns if word.strip()]
         chosen: dict[str, None] = {}
@@ -110,24 +111,26 @@ class HostSelector:
                 chosen |= dict.fromkeys(name for each in self._expanded(word) for name in self._match(each))
         for word in asked:
             if word.startswith("!"):
-                known = word.startswith("!@")  # hosts of an earlier run, which need not be among these
+                known = word.startswith("!@")  # hosts of an earlier run need not be among the chosen
                 for name in self._expanded(word):
                     for out in self._excluded(name[1:], chosen, known=known):
                         chosen.pop(out)
         if not chosen and any(word.startswith("@") for word in asked):
             notes = "\n".join(note for note in self._notes if note.startswith("@"))
             raise NoHosts(
-                f"-H {','.join(asked)} leaves no host", detail=notes, hint="fab show --run RUN tells what it did"
+                f"-H {','.join(asked)} leaves no host", detail=notes, hint="show what the run did: fab show --run RUN"
             )
         if not chosen:
-            raise UsageError(f"-H {','.join(asked)} leaves no host", hint="name at least one host or group")
+            raise UsageError(
+                f"-H {','.join(asked)} leaves no host", hint="name at least one host or group, such as -H all"
+            )
         return list(chosen)
 
     def _expanded(self, word: str) -> list[str]:
-        """A word as the words that it stands for: hosts of an earlier run, or all of a range; ``!`` stays before each.
+        """Expands a pattern to the hosts of an earlier run or of a range; each keeps the pattern's ``!``.
 
         Raises:
-            UsageError: a range that is none, which as a character class would mean other hosts.
+            UsageError: a range is wrong; read as a character class, it would mean other hosts.
         """
         sign, name = ("!", word[1:].strip()) if word.startswith("!") else ("", word)
         if name.startswith("@") and self._past:
@@ -139,13 +142,19 @@ class HostSelector:
         except BadInventory as error:
             raise UsageError(f"-H {word}: {error.message}", hint=error.hint) from error
         if any(not _is_ipv6(bracket) for each in found for bracket in _RANGE_LIKE.findall(each)):
-            raise UsageError(f"-H {word} has a range that is none", hint="a range looks like node[01:20] or db[a:f]")
+            raise UsageError(f"-H {word} has a wrong range", hint="write a range like node[01:20] or db[a:f]")
         return [f"{sign}{each}" for each in found]
 
     def _excluded(self, word: str, chosen: Collection[str], *, known: bool) -> list[str]:
-        """Those of the chosen that a word excludes: a host by its name also where user or port stand with it.
+        """The chosen hosts that a pattern excludes; a host's name excludes it with any user and port.
 
-        A misspelt exclusion, or a host by another name than its own, would leave a host in that was meant to be out.
+        Args:
+            word: the pattern without its ``!``.
+            chosen: the hosts chosen so far.
+            known: whether the pattern comes from an earlier run, so that it may exclude nothing.
+
+        Raises:
+            UnknownHost: the pattern excludes nothing. It may be misspelt, and would leave a host in by mistake.
         """
         inside = self._inventory_names(word)
         meant = {word, *inside}
@@ -155,21 +164,21 @@ class HostSelector:
         if self._is_elsewhere(word):
             raise UnknownHost(
                 f"-H !{word} excludes no host",
-                hint=f"name it as it is chosen, which is {names(chosen)}, or leave it out",
+                hint=f"use the names of the chosen hosts ({names(chosen)}), or leave out !{word}",
             )
         if isinstance(error := self._unknown(word), UnknownHost):
             raise error
         return []
 
     def _is_elsewhere(self, word: str) -> bool:
-        """Whether it says where it is by itself, without the inventory."""
+        """Whether a word can be reached without the inventory: it has a user or port, or is an address or an alias."""
         user, host, port = parse_address(word)
         return bool(user or port or _is_address(host) or self._alias(host))
 
     def _match(self, word: str) -> list[str]:
         if found := self._inventory_names(word):
             if found == [word] and word in self.inventory.groups:
-                self._notes.setdefault(f"{word} is a host and a group of {self._file}: the host is taken", [])
+                self._notes.setdefault(f"{word} is a host and a group of {self._file}: the host was chosen", [])
             return found
         _, host, _ = parse_address(word)
         if self._inventory_names(host) == [host] or self._is_elsewhere(word):
@@ -177,10 +186,10 @@ class HostSelector:
         raise self._unknown(word)
 
     def target(self, name: str) -> Target:
-        """How one of `names` is reached.
+        """The target of one of `names`.
 
         Raises:
-            BadInventory: where the inventory says something of it that is wrong, or that only Ansible can read.
+            BadInventory: a variable of the host is wrong, or only Ansible can read it.
         """
         if self._inventory_names(name) == [name]:
             return self._of_inventory(name)
@@ -191,7 +200,7 @@ class HostSelector:
         return Target(name, host, port, user, trust=self._trust, limits=self._limits)
 
     def _inventory_names(self, word: str) -> list[str]:
-        """Names by the inventory; without one, or with a broken one, none: an address works without it."""
+        """The inventory's hosts that a word means; none without an inventory, or if it is broken and not needed."""
         if not self._file.exists():
             return []
         try:
@@ -221,20 +230,21 @@ class HostSelector:
         found, notes = target(name, inventory.hosts[name], folder, self._trust, self._limits, encrypted=encrypted)
         for note in notes:
             about = self._notes.setdefault(note, [])
-            about += [name] if name not in about else []
+            if name not in about:
+                about.append(name)
         return found
 
     def _unknown(self, word: str) -> UsageError:
-        inventory = self.inventory  # raises what is wrong with it, since this name needs it
+        inventory = self.inventory  # raises if the inventory is wrong, since this name needs it
         if word == "all" or word in inventory.groups:
-            return UsageError(f"group {word!r} has no host", hint=f"look at {self._file}")
+            return UsageError(f"group {word!r} has no host", hint=f"add hosts to the group in {self._file}")
         known = [*inventory.hosts, *inventory.groups]
         if any(c in word for c in "*?["):
-            return UnknownHost(f"{word!r} fits no host and no group of {self._file}")
+            return UnknownHost(f"{word!r} fits no host and no group of {self._file}", hint="list both: fab hosts")
         near = difflib.get_close_matches(word, known, n=3)
         return UnknownHost(
             f"{word!r} is no host or group of {self._file}, no address and no Host of ssh_config",
-            hint=f"did you mean {' or '.join(near)}?" if near else f"for a plain host name write user@{word}",
+            hint=f"did you mean {' or '.join(near)}?" if near else f"to use it as a plain host name: -H user@{word}",
         )
 
 
@@ -254,13 +264,19 @@ def _is_address(word: str) -> bool:
 
 
 def inventory_file(configured: str | None, folder: Path) -> Path:
-    """``CTR_FERRY_INVENTORY``, else ``fleet.inventory`` of fabric.yaml, else ``hosts.yaml`` beside fabfile.py.
+    """The inventory file: ``CTR_FERRY_INVENTORY``, else ``fleet.inventory`` of fabric.yaml, else ``hosts.yaml``.
+
+    Args:
+        configured: ``fleet.inventory``; a relative path starts from ``folder``.
+        folder: the folder of fabfile.py.
 
     Raises:
-        BadInventory: where a file that was named is not there.
+        BadInventory: ``CTR_FERRY_INVENTORY`` names a file that does not exist.
     """
     named = os.environ.get("CTR_FERRY_INVENTORY")
     file = Path(named).expanduser() if named else folder / Path(configured or "hosts.yaml").expanduser()
     if named and not file.exists():
-        raise BadInventory(f"CTR_FERRY_INVENTORY names {file}, which is not there")
+        raise BadInventory(
+            f"CTR_FERRY_INVENTORY names {file}, which does not exist", hint="unset CTR_FERRY_INVENTORY, or correct it"
+        )
     return file

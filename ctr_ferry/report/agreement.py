@@ -12,18 +12,18 @@ from ctr_ferry.text import names
 
 @runtime_checkable
 class Gives(Protocol):
-    """A result of a command that gives names to images."""
+    """The result of a command that gives names to images."""
 
     def given(self) -> list[tuple[str, str, str]]:
-        """Each name with its digest, and the digest of the index that this may be a platform's manifest of."""
+        """Each name with its digest and, where that is a platform's manifest, the digest of the index (else empty)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """One name that is now several images, each on some of the hosts.
+    """One name that points at different images on different hosts.
 
     Attributes:
-        digests: to the hosts that have it, most hosts first.
+        digests: the hosts that have each digest, the digest of most hosts first.
     """
 
     name: str
@@ -31,21 +31,21 @@ class Disagreement:
 
     @property
     def message(self) -> str:
-        """One sentence."""
+        """The disagreement in one sentence."""
         return f"{len(self.digests)} digests under this name: {self.name}"
 
     def lines(self) -> list[str]:
-        """What a person reads of it."""
+        """The warning that a person reads."""
         holders = [f"  {digest} on {names(hosts, every=True)}" for digest, hosts in self.digests.items()]
         return [f"warning: {self.message}", *holders]
 
     def to_json(self) -> dict[str, Any]:
-        """The shape that it has in ``--json`` and run.json."""
+        """The warning as ``--json`` and run.json have it."""
         return {"kind": "digests-differ", "message": self.message, "name": self.name, "digests": self.digests}
 
 
 def disagreements(outcomes: Iterable[Outcome]) -> list[Disagreement]:
-    """The names that were given to different images; an index and its platforms' manifests are one."""
+    """The names that hosts gave to different images. An index and its platforms' manifests count as one image."""
     holders: dict[str, dict[str, list[str]]] = {}
     kin: dict[str, list[set[str]]] = {}
     for outcome in outcomes:
@@ -61,6 +61,6 @@ def disagreements(outcomes: Iterable[Outcome]) -> list[Disagreement]:
 
 
 def _joined(groups: list[set[str]], more: set[str]) -> list[set[str]]:
-    """The groups with one more; those that share something with it are one."""
+    """Adds a group, and merges it with all groups that share a digest with it."""
     apart = [group for group in groups if not group & more]
     return [*apart, more.union(*(group for group in groups if group & more))]

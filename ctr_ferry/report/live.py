@@ -1,4 +1,4 @@
-"""How a run goes on, on stderr: a line for each busy host on a terminal, a line for each finished one elsewhere."""
+"""Shows progress on stderr: on a terminal a live line for each busy host, elsewhere a line for each finished host."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rich.table import Table
 from ctr_ferry.report.outcome import Answer, Outcome
 from ctr_ferry.report.render import put
 
-_REFRESHES = 4  # a second
+_REFRESHES = 4  # per second
 
 
 class NoDisplay:
-    """For one host, whose result says it all."""
+    """Shows nothing: for a command on one host."""
 
     def __enter__(self) -> NoDisplay:
         return self
@@ -43,21 +43,21 @@ class NoDisplay:
         """Nothing to show."""
 
     def while_asking(self) -> AbstractContextManager[object]:
-        """Nothing that could be in the way."""
+        """Nothing is on the terminal."""
         return nullcontext()
 
 
 class LineDisplay(NoDisplay):
-    """One line a finished host."""
+    """Prints one line for each finished host."""
 
     def on_end(self, host: str, seconds: float, answer: Answer) -> None:
-        """Prints it, in one write, so that lines of several threads never mix."""
+        """Prints the host's line in one write, so that lines of several threads never mix."""
         put(sys.stderr, f"{host}: {Outcome.of(host, seconds, answer).status} ({seconds:.1f} s)")
 
 
 @dataclass(frozen=True, slots=True)
 class _Bytes:
-    """How far a host's bytes have come; None for a total that nobody knows."""
+    """The bytes that a host has moved, their total (None if unknown), and when the first of them moved."""
 
     done: int
     total: int | None
@@ -70,7 +70,7 @@ class _Bytes:
         return cls(sum(one.done for one in each), sum(totals) if len(totals) == len(each) else None, since)
 
     def cells(self, now: float) -> tuple[RenderableType, ...]:
-        """Bar, bytes, rate and time left; no cells where nothing moves."""
+        """The cells for bar, bytes, rate and time left; none if no bytes move."""
         if not self.done and not self.total:
             return ()
         rate = self.done / max(now - self.since, 0.1)
@@ -81,7 +81,7 @@ class _Bytes:
 
 
 class LiveDisplay(NoDisplay):
-    """The busy hosts, each with its time, and how many are done; gone when the command ends."""
+    """Shows all busy hosts with their times, and how many hosts are done, as long as the command runs."""
 
     def __init__(self, command: str, total: int, console: Console) -> None:
         self._command, self._total, self._console = command, total, console
@@ -99,23 +99,23 @@ class LiveDisplay(NoDisplay):
         self._live.stop()
 
     def on_start(self, host: str) -> None:
-        """A line more."""
+        """Adds the host's line."""
         with self._lock:
             self._since[host] = time.monotonic()
 
     def on_progress(self, host: str, done: int, total: int | None) -> None:
-        """Its line tells the bytes, their rate, and the time left where the total is known."""
+        """Notes the host's bytes for its line."""
         with self._lock:
             first = self._moved.get(host)
             self._moved[host] = _Bytes(done, total, first.since if first else time.monotonic())
 
     def on_pause(self, host: str) -> None:
-        """A line less."""
+        """Removes the host's line for now."""
         with self._lock:
             self._since.pop(host, None)
 
     def on_end(self, host: str, seconds: float, answer: Answer) -> None:  # noqa: ARG002
-        """A line less, and a host more that is done."""
+        """Removes the host's line, and counts the host as done."""
         with self._lock:
             self._since.pop(host, None)
             self._moved.pop(host, None)
@@ -123,7 +123,7 @@ class LiveDisplay(NoDisplay):
 
     @contextmanager
     def while_asking(self) -> Iterator[None]:
-        """Gone from the terminal for a while."""
+        """Clears the display from the terminal as long as the context lasts."""
         self._live.stop()
         try:
             yield
@@ -147,7 +147,7 @@ class LiveDisplay(NoDisplay):
 
 
 def display(command: str, hosts: int) -> NoDisplay:
-    """What fits: nothing for one host, a live display on a terminal, plain lines elsewhere."""
+    """The observer that fits: live lines on a terminal; elsewhere plain lines, and nothing for one host."""
     if sys.stderr.isatty():
         return LiveDisplay(command, hosts, Console(stderr=True))
     return LineDisplay() if hosts > 1 else NoDisplay()

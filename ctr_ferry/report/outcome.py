@@ -1,4 +1,4 @@
-"""What one run did on one host, as data."""
+"""What one command did on one host, as data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ctr_ferry.errors import FerryError, InternalError, NotStarted, Unreachable
 
-_MOST_OF_A_FAULT = 400  # characters; Python puts into it what it could not read
+_MOST_OF_A_FAULT = 400  # characters; Python quotes in it the text that it could not read
 
 
 class Status(StrEnum):
-    """Ansible's words, where it has them."""
+    """How a command ended on a host, in Ansible's words where Ansible has them."""
 
     CHANGED = "changed"
     WOULD_CHANGE = "would-change"  # of a dry run
@@ -30,21 +30,21 @@ class Status(StrEnum):
 
     @classmethod
     def of_all(cls, statuses: Iterable[Status]) -> Status:
-        """Of one host's images together: changed where any was, or would be."""
+        """The status of a host from those of its images: changed if any image was changed, or would be."""
         seen = set(statuses)
         return next((status for status in (cls.CHANGED, cls.WOULD_CHANGE) if status in seen), cls.UNCHANGED)
 
 
 @runtime_checkable
 class Result(Protocol):
-    """What a command returns for one host: a dataclass that says of itself whether anything changed."""
+    """What a command returns for one host: a dataclass that knows whether anything changed."""
 
     @property
     def status(self) -> Status:
-        """changed, unchanged, or ok for a command that only reads; a dry run's changed becomes would-change."""
+        """changed or unchanged; ok for a command that only reads. A dry run turns changed into would-change."""
 
     def lines(self) -> list[str]:
-        """What a person reads of it."""
+        """The lines that a person reads."""
 
 
 Answer = Result | FerryError  # what a command returned for a host, or the error that ended it there
@@ -52,10 +52,13 @@ Answer = Result | FerryError  # what a command returned for a host, or the error
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a person reads of many results, and what ``--csv`` writes: text, one cell a column.
+    """One table of many results, for people and for ``--csv``.
 
     Attributes:
-        apart: the rows for ``--csv``, where ``rows`` group hosts.
+        columns: the headings.
+        rows: the cells of each row, one per column.
+        notes: lines below the table.
+        apart: the rows for ``--csv``, if ``rows`` group several hosts in one.
     """
 
     columns: tuple[str, ...]
@@ -66,7 +69,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a command at the desk returns: data for scripts, and a table or text for people."""
+    """What a command on the control machine returns: data for scripts, and a table or text for people."""
 
     data: Any
     table: Table | None = None
@@ -85,15 +88,18 @@ class Outcome:
 
     @classmethod
     def of(cls, host: str, seconds: float, answer: Answer) -> Outcome:
-        """From what a command returned for a host, or raised."""
+        """The outcome of a command that took so many seconds on a host."""
         if not isinstance(answer, FerryError):
-            return cls(host, answer.status, seconds, answer)
-        status = Status.UNREACHABLE if isinstance(answer, Unreachable) else Status.FAILED
-        status = Status.SKIPPED if isinstance(answer, NotStarted) else status
-        return cls(host, status, seconds, answer.result, answer)
+            return cls(host, answer.status, seconds, result=answer)
+        status = Status.FAILED
+        if isinstance(answer, Unreachable):
+            status = Status.UNREACHABLE
+        elif isinstance(answer, NotStarted):
+            status = Status.SKIPPED
+        return cls(host, status, seconds, result=answer.result, error=answer)
 
     def checked(self) -> Outcome:
-        """Itself, where it can be shown and recorded; else the host's failure: its answer is the matter of no other."""
+        """This outcome, if it can be shown and recorded; else a failed one, so that no other host suffers."""
         try:
             if self.result is not None:
                 self.result.lines()
@@ -103,7 +109,7 @@ class Outcome:
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """The shape that ``--json`` and run.json have."""
+        """The outcome as ``--json`` and run.json have it."""
         document: dict[str, Any] = {"host": self.host, "status": self.status, "seconds": round(self.seconds, 3)}
         if self.result is not None:
             document["result"] = dataclasses.asdict(self.result)
@@ -116,7 +122,7 @@ _T = TypeVar("_T")
 
 
 def as_dry_run(value: _T) -> _T:
-    """The same result or error, where all that says ``changed`` says ``would-change``: nothing was done."""
+    """The same result or error, with ``would-change`` for every ``changed``, since nothing was done."""
     if value is Status.CHANGED:
         return Status.WOULD_CHANGE  # type: ignore[return-value]
     if type(value) in (tuple, list):
@@ -132,7 +138,7 @@ def as_dry_run(value: _T) -> _T:
 
 
 def unforeseen(error: Exception) -> InternalError:
-    """The error that a fault of ours becomes."""
+    """The error that stands for a fault of ours, with the place where it happened."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return InternalError(
         f"{type(error).__name__}: {str(error)[:_MOST_OF_A_FAULT]}",
@@ -142,21 +148,17 @@ def unforeseen(error: Exception) -> InternalError:
 
 
 def error_lines(error: Mapping[str, str]) -> list[str]:
-    """An error's three parts, as a person reads them; ``error`` in the shape that it has in ``--json``."""
+    """The lines of an error that a person reads; takes the error as ``--json`` has it."""
     lines = [f"{error['kind']}: {error['message']}"]
     lines += [f"  said: {line}" for line in error["said"].splitlines()]
-    return lines + ([f"  try: {error['hint']}"] if error["hint"] else [])
+    if error["hint"]:
+        lines.append(f"  try: {error['hint']}")
+    return lines
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:
-    """0 all well · 1 some failed · 4 some unreachable, none failed."""
+    """0 if all is well, 1 if some host failed, 4 if some host was unreachable and none failed."""
     statuses = {outcome.status for outcome in outcomes}
     if Status.FAILED in statuses:
         return 1
     return 4 if Status.UNREACHABLE in statuses else 0
-
-
-def counts(outcomes: Iterable[Outcome]) -> str:
-    """How many of each: ``3 changed, 1 failed``."""
-    statuses = [outcome.status for outcome in outcomes]
-    return ", ".join(f"{statuses.count(status)} {status}" for status in Status if status in statuses)

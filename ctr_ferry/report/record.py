@@ -1,7 +1,7 @@
 """The record of a run: ``runs/<UTC time>-<first command>-<4 hex>/``, written as the run goes.
 
-``run.json`` is replaced whole as outcomes come, so that a killed run leaves what it knew; ``<host>.log`` has each
-remote command with what it said. Secrets go over stdin and are in neither.
+``run.json`` is replaced whole as outcomes come, so that a killed run leaves what it knew. ``<host>.log`` has each
+remote command with its output. Secrets travel over stdin and are in neither file.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from ctr_ferry.ssh.exchange import Transcript
 from ctr_ferry.text import names, shown
 
 _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
-_SLOW = 0.01  # seconds; where writing run.json takes longer, it
-_PAUSE = 9  # is not written for one more outcome until so many times as long has passed
+_SLOW = 0.01  # seconds; if writing run.json takes longer, the next write waits
+_PAUSE = 9  # times as long as the last one took
 _MOST_OF_A_STREAM = 512 << 10  # bytes of one command's stdout or stderr that a log keeps
 
 
 def new_run_id(command: str) -> str:
-    """``20261124T031500Z-retag-1f2e``: sorts by time, says what it was, is unique."""
+    """A unique id such as ``20261124T031500Z-retag-1f2e``, which sorts by time and names the first command."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{command}-{secrets.token_hex(2)}"
 
 
 class Record:
-    """Writes one run's folder. A disk that is full or closed is said once; the run goes on.
+    """Writes one run's folder. If the folder cannot be written, the operator is warned once and the run goes on.
 
     Args:
         root: the folder of all runs.
-        run_id: this run's, which is also its folder's name.
-        head: what is known at the start: argv, versions, hosts.
-        warn: called once with a sentence, if nothing can be written.
+        run_id: the id of this run, and the name of its folder.
+        head: what is known at the start: commands, hosts, versions.
+        warn: is called with one sentence, at most once, if the folder cannot be written.
     """
 
     def __init__(self, root: Path, run_id: str, head: Mapping[str, Any], warn: Callable[[str], None]) -> None:
         self.folder = root / run_id
         self._head = {"id": run_id, "started": _now(), "ended": None, "exit": None, "pid": os.getpid(), **head}
         self._head["pid_started"] = _process_start(os.getpid())
-        self._commands: list[tuple[str, dict[str, str]]] = []  # each one's head, and outcomes by host
+        self._commands: list[tuple[str, dict[str, str]]] = []  # each command's head, and its outcomes by host, as JSON
         self._warn = warn
         self._broken = False
         self._lock, self._breaking_lock = threading.Lock(), threading.Lock()
@@ -59,14 +59,14 @@ class Record:
         self._save()
 
     def command(self, name: str, arguments: Mapping[str, Any], *, dry_run: bool) -> None:
-        """A command of the line begins."""
+        """Notes that a command of the line begins."""
         head = json.dumps({"command": name, "arguments": arguments, "dry_run": dry_run}, default=str)
         with self._lock:
             self._commands.append((head, {}))
             self._save()
 
     def outcome(self, outcome: Outcome) -> None:
-        """A host has come to the end of the current command."""
+        """Notes a host's outcome of the current command; writes it now or, if writing is slow, a little later."""
         text = _recorded(outcome)
         with self._lock:
             self._commands[-1][1][outcome.host] = text
@@ -84,7 +84,7 @@ class Record:
                 self._save()
 
     def outcomes(self, outcomes: Iterable[Outcome], warnings: Sequence[Mapping[str, Any]] = ()) -> None:
-        """The command is over: every host's outcome as it is now known, in their order, and what was warned of."""
+        """Notes the final outcomes of the current command, in the order of the hosts, and its warnings."""
         texts = {each.host: _recorded(each) for each in outcomes}
         warned = json.dumps({"warnings": warnings})[1:-1]
         with self._lock:
@@ -93,13 +93,13 @@ class Record:
             self._save()
 
     def end(self, code: int) -> None:
-        """The run is over."""
+        """Notes the exit status: the run is over."""
         with self._lock:
             self._head |= {"ended": _now(), "exit": code}
             self._save()
 
     def exchange(self, host: str, exchange: Transcript) -> None:
-        """A remote command has ended."""
+        """Adds a remote command that has ended to the host's log."""
         text = (
             f"# {_now()}  exit {'?' if exchange.exit is None else exchange.exit}  {exchange.seconds:.3f} s\n"
             f"{exchange.text.rstrip()}\n"
@@ -141,7 +141,7 @@ class Record:
 
 
 def _recorded(outcome: Outcome) -> str:
-    """An outcome with what a person read of it."""
+    """An outcome as JSON, with the lines that a person read."""
     lines = outcome.result.lines() if outcome.result is not None else []
     return json.dumps({**outcome.to_json(), "lines": lines}, default=str)
 
@@ -151,12 +151,12 @@ def _now() -> str:
 
 
 def _process_start(pid: int) -> str | None:
-    """When a process was started, in the kernel's words; None where it has ended. Numbers of processes come again."""
+    """When a process started, in the kernel's ticks; None if it has ended. The kernel gives process numbers again."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if state == "Z" else fields[18]  # a zombie is only not yet buried
+    return None if state == "Z" else fields[18]  # a zombie has ended
 
 
 def _log_text(stream: bytes) -> str:
@@ -167,13 +167,13 @@ def _log_text(stream: bytes) -> str:
 
 
 def log_name(host: str) -> str:
-    """A host's name as a file name, a different one for each; ``user@[::1]:22`` is one as it stands."""
+    """A file name for a host's log, different for each host; names such as ``user@[::1]:22`` stay as they are."""
     safe = re.sub(r"[^\w.@:+\[\]-]", "_", host)
     return safe if safe == host else f"{safe}-{zlib.crc32(host.encode()):08x}"
 
 
 def prune(root: Path, keep: int) -> None:
-    """Removes the oldest runs beyond ``keep``, but for those that are still going."""
+    """Removes the oldest runs until ``keep`` remain; runs that are still going stay."""
     runs = sorted(path for path in root.glob("*") if _RUN.fullmatch(path.name)) if root.is_dir() else []
     for path in runs[: max(0, len(runs) - keep)]:
         run = Run.read(path / "run.json")
@@ -183,11 +183,11 @@ def prune(root: Path, keep: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as its record tells it.
+    """A run, read from its record.
 
     Attributes:
-        data: run.json.
-        state: ``ended``, ``running``, or ``killed`` where its process is gone without a word.
+        data: the content of run.json.
+        folder: the run's folder.
     """
 
     data: Mapping[str, Any]
@@ -195,7 +195,7 @@ class Run:
 
     @classmethod
     def read(cls, file: Path) -> Run | None:
-        """From its run.json; None where that cannot be read."""
+        """Reads a run.json; None if it cannot be read."""
         try:
             return cls(json.loads(file.read_text(encoding="utf-8")), file.parent)
         except (OSError, ValueError, RecursionError):
@@ -203,7 +203,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Whether it ended, is running, or was killed."""
+        """``ended``, ``running``, or ``killed`` if the process is gone and wrote no end."""
         if self.data["ended"]:
             return "ended"
         started = _process_start(self.data["pid"])
@@ -211,11 +211,11 @@ class Run:
 
     @property
     def is_this(self) -> bool:
-        """Whether this process is at it."""
+        """Whether this process runs it."""
         return self.state == "running" and bool(self.data["pid"] == os.getpid())
 
     def log(self, host: str) -> Path:
-        """Where a host's log is, if anything was asked there."""
+        """The path of a host's log; the file exists if the host was sent a command."""
         return self.folder / f"{log_name(host)}.log"
 
     @property
@@ -229,22 +229,23 @@ class Run:
 
     @property
     def asked(self) -> list[Mapping[str, Any]]:
-        """The commands that were to work on hosts, also those that never began: whether it was a dry run or a look."""
-        return list(self.data.get("asked", self.data["commands"]))  # a record of an earlier version tells what began
+        """The line's commands on hosts, also those that never began; ``looks`` is true for read-only ones."""
+        began = self.data["commands"]  # all that records of earlier versions have
+        return list(self.data.get("asked", began))
 
     @property
     def could_change(self) -> bool:
-        """Whether any command could have changed a host: not in a dry run, and not by looking."""
+        """Whether any command could have changed a host: it was neither a dry run nor read-only."""
         return any(not each["dry_run"] and not each.get("looks") for each in self.asked)
 
     @property
     def would_change(self) -> bool:
-        """Whether it was a dry run of such a command."""
+        """Whether any command was the dry run of a command that changes hosts."""
         return any(each["dry_run"] and not each.get("looks") for each in self.asked)
 
     @property
     def unfinished(self) -> list[str]:
-        """Hosts of a run that is over, of which some command has no outcome: it was killed, or never came to it."""
+        """The hosts that have no outcome of some command, because the run was killed or never came to it."""
         if self.state == "running":
             return []
         done = [{o["host"] for o in command["outcomes"]} for command in self.data["commands"]]
@@ -252,28 +253,28 @@ class Run:
         return [host for host in self.data["hosts"] if host not in whole]
 
     def hosts(self, status: str) -> list[str]:
-        """The hosts that any command left with this status; those that are `unfinished` count as failed."""
+        """The hosts that any command left with this status; `unfinished` hosts count as failed."""
         found = {o["host"] for o in self.outcomes() if o["status"] == status}
         found |= set(self.unfinished) if status == Status.FAILED else set()
         return [host for host in self.data["hosts"] if host in found]
 
 
 class Runs:
-    """The records of all runs, in one folder."""
+    """The records of all runs in one folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def all(self) -> list[Run]:
-        """All that can be read, in the order in which they were started."""
+        """All records that can be read, in the order in which the runs started."""
         found = [run for file in self.root.glob("*/run.json") if (run := Run.read(file))]
         return sorted(found, key=lambda run: (run.data["started"], run.id))
 
     def find(self, wanted: str) -> Run:
-        """A run by its id, by a beginning or end of it that no other has, or ``last``.
+        """Finds a run by its id, by a beginning or end of its id that no other run has, or by ``last``.
 
         Raises:
-            UsageError: where there is none, or more than one.
+            UsageError: no run or more than one fits.
         """
         found = self.all()
         if wanted == "last":
@@ -283,18 +284,24 @@ class Runs:
             fits = [run for run in fits if run.id == wanted] or fits
         if len(fits) != 1:
             many = f"{len(fits)} runs of {self.root} fit {wanted!r}" if fits else f"no run of {self.root} is {wanted!r}"
-            raise UsageError(many, hint="fab runs lists them")
+            raise UsageError(many, hint="list all runs: fab runs")
         return fits[0]
 
     def past(self, pattern: str) -> Past:
-        """What ``@failed`` and its like mean: hosts of the last run that could change something, or of ``@RUN:failed``.
+        """The hosts that a pattern means: ``@failed``, of the last run that could change hosts, or ``@RUN:failed``.
+
+        Args:
+            pattern: an ``@``, perhaps a run (as `find` takes it) and a colon, and a status.
 
         Raises:
-            UsageError: where it is no such pattern, the run is not there, or it is not over.
+            UsageError: the pattern is wrong, no run fits, or the last run is still going.
         """
         wanted, _, status = pattern.removeprefix("@").rpartition(":")
         if status not in list(Status):
-            raise UsageError(f"-H {pattern}: it is one of @{', @'.join(Status)}, or @RUN:failed")
+            raise UsageError(
+                f"-H {pattern} is no pattern of an earlier run",
+                hint=f"use one of @{', @'.join(Status)}, or @RUN:STATUS",
+            )
         run = self.find(wanted) if wanted else self._last(Status(status))
         if not wanted and run.state == "running":
             raise UsageError(
@@ -304,20 +311,20 @@ class Runs:
         return Past(run, Status(status), run.hosts(status))
 
     def _last(self, status: Status) -> Run:
-        """The last run that such a status can be of; only a dry run says what would change."""
+        """The last run that can have left hosts with this status; ``would-change`` comes from dry runs alone."""
         dry = status is Status.WOULD_CHANGE
         runs = [r for r in self.all() if (r.would_change if dry else r.could_change) and not r.is_this]
         if not runs:
-            what = "was a dry run" if dry else "could change something (looks and dry runs do not count)"
+            what = "was a dry run" if dry else "could change something (dry runs and read-only commands do not count)"
             raise UsageError(
-                f"-H @{status}: no run of {self.root} {what}", hint=f"fab runs lists them; @RUN:{status} names one"
+                f"-H @{status}: no run of {self.root} {what}", hint=f"name a run of `fab runs`: @RUN:{status}"
             )
         return runs[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a pattern such as ``@failed`` means."""
+    """The hosts that a pattern such as ``@failed`` means, and the run that they are from."""
 
     run: Run
     status: Status
@@ -325,7 +332,7 @@ class Past:
 
     @property
     def note(self) -> str:
-        """Which run and hosts these are, and of which others somebody may think as well."""
+        """One sentence: the run, its hosts with this status, and how many hosts it left with similar ones."""
         cut = [host for host in self.run.unfinished if host in self.hosts] if self.status is Status.FAILED else []
         also = [s for s in (Status.FAILED, Status.UNREACHABLE, Status.SKIPPED) if s is not self.status]
         others = [f"{len(hosts)} {s}" for s in also if (hosts := self.run.hosts(s))]

@@ -1,4 +1,4 @@
-"""All that people and scripts see: a table on stdout, or one JSON document; notes and errors on stderr."""
+"""Prints what people and scripts see: a table or one JSON document on stdout, notes and errors on stderr."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ _COLOURS = {
     Status.UNREACHABLE: "bold red",
     Status.SKIPPED: "dim",
 }
-_RIGHT_ALIGNED = "TIME"  # the column that is set to the right
-_LEAST_WIDTH = 16  # characters of a column that is folded
-_MOST_FOLDED = 2000  # rows that are fitted to a terminal; more take minutes, and nobody reads them there
+_RIGHT_ALIGNED = "TIME"  # this column is aligned to the right
+_LEAST_WIDTH = 16  # characters that a folded column keeps
+_MOST_FOLDED = 2000  # rows; fitting more to a terminal takes minutes
 _DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
 _lost: list[OSError] = []
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One command of a run: what it did on every host, or what a command at the desk returned.
+    """One command of a run: what it did on every host, or what a command on the control machine returned.
 
     Attributes:
-        table: what is read instead of a row a host.
+        table: one table of all answers, shown instead of one row per host.
         failure: why the command as a whole failed.
-        warnings: names that are now different images on different hosts.
+        view: what a command on the control machine returned.
+        warnings: names that now point at different images on different hosts.
     """
 
     command: str
@@ -58,7 +59,7 @@ class Done:
     warnings: Sequence[Disagreement] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The shape that it has in ``--json``."""
+        """The command as ``--json`` has it."""
         document: dict[str, Any] = {"command": self.command, "arguments": self.arguments}
         if self.view:
             return document | {"result": self.view.data}
@@ -68,9 +69,11 @@ class Done:
 
 
 def table(done: Done) -> None:
-    """What a person reads of a command, on stdout; warnings, and why it failed as a whole, on stderr."""
-    if done.view:
-        _print_table(done.view.table) if done.view.table else _print_text(done.view.text)
+    """Prints a command for people: its table or view on stdout, its warnings and failure on stderr."""
+    if done.view and done.view.table:
+        _print_table(done.view.table)
+    elif done.view:
+        _print_text(done.view.text)
     elif done.table and done.arguments.get("csv"):
         _print_csv(done.table)
         for outcome in done.outcomes:
@@ -93,7 +96,7 @@ def table(done: Done) -> None:
 
 
 def _print_outcomes(done: Done, outcomes: list[Outcome], *, results: bool = True) -> None:
-    """One row a host, with its result (a table may have told that) and error; equal ones share a row."""
+    """Prints a row for each host with its error and, if wanted, its results; hosts with equal rows share one."""
     alike: dict[tuple[str, ...], list[Outcome]] = {}
     for outcome in outcomes:
         detail = (str(outcome.status), *_lines(outcome, result=results))
@@ -120,7 +123,7 @@ def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) ->
 
 
 def _plain(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
-    """A line stays a line, for grep; only the last cell of a row may have several."""
+    """Rows as text for grep: a row is one line, and only its last cell may continue on further lines."""
     cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[:-1]]
     lines = []
@@ -135,7 +138,7 @@ def _plain(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
 
 
 def _folded(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
-    """For a terminal: what has spaces is folded; if still too wide, digests get short; nothing is ever cropped."""
+    """Rows as text for a terminal: cells with spaces are folded; if that does not suffice, digests are shortened."""
     widths = [max(len(str(cell)) for cell in column) for column in zip(columns, *rows, strict=True)]
     prose = [any(" " in str(row[n]) or "\n" in str(row[n]) for row in rows) for n in range(len(columns))]
     least = [min(width, _LEAST_WIDTH) if folds else width for width, folds in zip(widths, prose, strict=True)]
@@ -171,12 +174,12 @@ def _lines(outcome: Outcome, *, result: bool) -> list[str]:
 
 
 def document(done: Iterable[Done], code: int) -> None:
-    """The one JSON document of an invocation, on stdout."""
+    """Prints the one JSON document of an invocation on stdout."""
     _print_json({"exit": code, "commands": [each.to_json() for each in done]})
 
 
 def failure(error: FerryError, *, as_json: bool) -> None:
-    """An error before any host was touched."""
+    """Prints an error that came before any host was touched."""
     for line in error_lines(error.to_json()):
         note(line)
     if as_json:
@@ -184,12 +187,12 @@ def failure(error: FerryError, *, as_json: bool) -> None:
 
 
 def note(text: str) -> None:
-    """A line on stderr."""
+    """Prints a line on stderr."""
     put(sys.stderr, shown(text))
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    """In ASCII: scripts get every name exactly as it is, and a terminal nothing that it obeys."""
+    """Prints JSON in ASCII: scripts get names exactly as they are, and a terminal gets no control characters."""
     put(sys.stdout, json.dumps(document, indent=2, default=str).replace("\x7f", "\\u007f"))
 
 
@@ -198,7 +201,7 @@ def _print_text(text: str) -> None:
 
 
 def put(stream: TextIO, text: str) -> None:
-    """Writes a text and a newline, at once. That nobody reads it any more is no reason to stop work on hosts."""
+    """Writes a text and a newline at once. If nobody can read the stream any more, work on hosts goes on."""
     try:
         stream.write(f"{text}\n")
         stream.flush()
@@ -212,12 +215,12 @@ def put(stream: TextIO, text: str) -> None:
 
 
 def unwritten() -> bool:
-    """Whether something of stdout was lost, other than by a reader that had enough of it."""
+    """Whether output for stdout was lost, other than by a reader that closed its pipe."""
     return bool(_lost)
 
 
 def open_streams() -> None:
-    """A stream that was closed before we began leads nowhere; what the locale cannot write is escaped."""
+    """Opens /dev/null for a standard stream that is closed; escapes characters that the locale cannot write."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115

@@ -1,1 +1,1 @@
-"""One invocation: how commands are declared, read and run on all hosts."""
+"""One invocation: how commands are declared, parsed and run on all hosts."""

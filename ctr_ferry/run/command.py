@@ -1,6 +1,6 @@
 """How a command is declared: its options in one signature, its work in one function.
 
-``fab -l`` loads this file and the commands; what only a run needs (Rich, YAML, validation) is the executor's.
+``fab -l`` loads this file and all commands, so neither imports what only a run needs: Rich, YAML, validation.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ctr_ferry.errors import UsageError
 
 _OUTPUT = {"json": "Print one JSON document on stdout."}
 _RUN = {
-    "dry_run": "Look at every host, show what would be done, change nothing.",
-    "serial": "So many hosts at a time, one batch after the other.",
-    "limit_failures": "Start no new host once so many have failed: a number, or a percentage such as 10%.",
+    "dry_run": "Inspect every host, show what would be done, change nothing.",
+    "serial": "Work on this many hosts at a time, one batch after the other.",
+    "limit_failures": "Start no further host once this many have failed: a number, or a percentage such as 10%.",
 }
 
 
@@ -34,11 +34,14 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CommonOptions:
-    """What every command takes; those about hosts, only if it has hosts.
+    """The options that every command has; a command on the control machine has ``json`` alone.
 
     Attributes:
-        serial: hosts at a time; None is all.
-        limit_failures: failed hosts after which none is started, as a number or a share of all; None is no limit.
+        json: whether stdout is one JSON document.
+        dry_run: whether the command must change nothing.
+        serial: the size of a batch, in hosts; None means all hosts.
+        limit_failures: no further host starts after this many failures: a number of hosts (int) or a share of all
+            hosts (float); None means no limit.
     """
 
     json: bool = False
@@ -48,14 +51,21 @@ class CommonOptions:
 
     @classmethod
     def parse(cls, json: bool, dry_run: bool, serial: str | None, limit_failures: str | None) -> CommonOptions:
-        """From the command line's text.
+        """Parses the words of the command line.
 
         Raises:
-            UsageError.
+            UsageError: ``--serial`` or ``--limit-failures`` has a value that is no number of hosts.
         """
         if serial is not None and not (serial.isdecimal() and int(serial)):
-            raise UsageError(f"--serial {serial!r} is no number of hosts", hint="such as --serial 5")
-        return cls(json, dry_run, int(serial) if serial else None, _limit(limit_failures))
+            raise UsageError(
+                f"--serial {serial!r} is no number of hosts", hint="give a number from 1, such as --serial 5"
+            )
+        return cls(
+            json=json,
+            dry_run=dry_run,
+            serial=int(serial) if serial else None,
+            limit_failures=_limit(limit_failures),
+        )
 
 
 def _limit(text: str | None) -> int | float | None:
@@ -64,21 +74,29 @@ def _limit(text: str | None) -> int | float | None:
     number = text.removesuffix("%")
     if not number.isdecimal() or (text.endswith("%") and int(number) > 100) or not int(number):
         raise UsageError(
-            f"--limit-failures {text!r} is neither a number from 1 on nor a percentage", hint="such as 3 or 10%"
+            f"--limit-failures {text!r} is neither a number from 1 nor a percentage from 1% to 100%",
+            hint="give a number or a percentage, such as --limit-failures 3 or --limit-failures 10%",
         )
     return int(number) / 100 if text.endswith("%") else int(number)
 
 
 class Command(fabric.Task):  # type: ignore[misc]
-    """A command: ``parse(**options)`` once, then ``body(host or fleet or desk, request)``.
+    """A command: ``parse(**options)`` makes a request once, then ``body`` works on it.
 
-    The options on the command line are those of ``parse``'s signature and the common ones.
+    The options on the command line are the parameters of ``parse`` and the common options.
+
+    Args:
+        body: takes a host, the fleet or the control machine (see ``kind``), and the request.
+        help: the help text of each option of ``parse``.
+        iterable: options that may be given more than once.
+        positional: options that are given without their name.
+        read_only: whether the command changes no host, or a function that tells it from the request.
 
     Attributes:
-        kind: what the body works on.
-        tabulate: of a fleet command, from its results by host to what a person reads; None is a row a host.
-        before: is told request and targets before any host is touched; raises what is wrong with them.
-        read_only: whether it only looks, so that no host can be changed by it; tells by the request where that depends.
+        kind: what ``body`` works on.
+        parse: takes the options by keyword and returns the request.
+        tabulate: makes one table of the answers of a fleet command; None means one row per host.
+        before: takes the request and the targets before any host is touched; raises if they do not fit.
     """
 
     def __init__(
@@ -123,10 +141,10 @@ class Command(fabric.Task):  # type: ignore[misc]
         return arguments
 
     def read(self, options: Mapping[str, Any]) -> tuple[CommonOptions, Any]:
-        """The common options, and the request that the command's own ones make.
+        """Parses the options of the command line: the common ones, and the command's own into its request.
 
         Raises:
-            UsageError: with the option that is wrong.
+            UsageError: an option is wrong; the message names it.
         """
         _refuse_empty(options, self.positional)
         common = {name: options.get(name) for name in _FLAGS | {"serial", "limit_failures"}}
@@ -136,12 +154,12 @@ class Command(fabric.Task):  # type: ignore[misc]
         ), self.parse(**own)
 
     def read_only(self, request: Any) -> bool:
-        """Whether it changes nothing on any host, whatever it finds."""
+        """Whether the command changes no host, whatever it finds there."""
         return self._read_only(request) if callable(self._read_only) else self._read_only
 
 
 def _refuse_empty(options: Mapping[str, Any], positional: Iterable[str]) -> None:
-    """An empty value is a variable of somebody's shell that was not set; it would mean that nothing was given."""
+    """Refuses empty values: they come from unset shell variables, and would count as options that were not given."""
     for name, value in options.items():
         if name not in positional and (value == "" or (isinstance(value, list) and "" in value)):
             option = f"--{name.rstrip('_').replace('_', '-')}"
@@ -155,9 +173,8 @@ def per_host(parse: Callable[..., Any], **options: Any) -> Callable[[Callable[..
     """Declares ``f(host, request) -> Result`` as a command that runs on all its hosts at once.
 
     Args:
-        parse: takes the options by keyword, each None or a list by default; returns the request.
-        options: ``help`` (option to text), ``iterable`` (options that may be repeated), ``positional``, ``before``,
-            ``read_only``.
+        parse: takes the options by keyword and returns the request; each option is None or a list by default.
+        options: ``help``, ``iterable``, ``positional``, ``before``, ``read_only``, as `Command` takes them.
     """
     return lambda body: Command(body, kind=Kind.HOST, parse=parse, **options)
 
@@ -166,11 +183,11 @@ def fleet_wide(parse: Callable[..., Any], **options: Any) -> Callable[[Callable[
     """Declares ``f(fleet, request) -> {host: Result or FerryError}`` as a command that is called once.
 
     Args:
-        parse, options: as for `per_host`; ``tabulate`` makes one table of the results of all hosts.
+        parse, options: as for `per_host`, and ``tabulate``.
     """
     return lambda body: Command(body, kind=Kind.FLEET, parse=parse, **options)
 
 
 def on_control_machine(parse: Callable[..., Any], **options: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Declares ``f(desk, request) -> View`` as a command that connects to no host."""
+    """Declares ``f(control_machine, request) -> View`` as a command that connects to no host."""
     return lambda body: Command(body, kind=Kind.CONTROL_MACHINE, parse=parse, **options)

@@ -1,4 +1,4 @@
-"""What a command gets that connects to no host."""
+"""The control machine, as commands see it that connect to no host."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 from ctr_ferry.report.record import Runs
 
-if TYPE_CHECKING:  # what reads inventories is no part of a listing
+if TYPE_CHECKING:  # reads inventories, which a listing does not need
     from ctr_ferry.inventory.selector import HostSelector
 
 
 @dataclass(frozen=True, slots=True)
 class ControlMachine:
-    """The control machine's own knowledge.
+    """What is known without a connection.
 
     Attributes:
-        patterns: of ``-H``; may be empty.
+        selector: knows the inventory.
+        patterns: the words of ``-H``; may be empty.
         runs: the records of past runs.
     """
 

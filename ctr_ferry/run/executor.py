@@ -1,7 +1,7 @@
-"""What stock ``fab`` runs instead of its own executor (``tasks.executor_class`` in fabric.yaml).
+"""The executor that stock ``fab`` uses instead of its own (``tasks.executor_class`` in fabric.yaml).
 
-It reads all of the command line before it touches a host, runs each command, collects outcomes, keeps the record,
-and never lets a task that needs hosts fall through to the control machine.
+The executor parses the whole command line before it touches a host. Then it runs each command, collects outcomes and
+writes the record. A task that needs hosts never falls through to the control machine.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _INTERRUPTED, _TERMINATED = 130, 143
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One command of the command line, its options read."""
+    """One command of the command line, with its options parsed."""
 
     command: Command
     arguments: dict[str, Any]
@@ -51,25 +51,31 @@ class Line:
 
 
 class FleetExecutor(fabric.Executor):  # type: ignore[misc]
-    """Fabric's executor with an inventory, parallel hosts, outcomes and a record."""
+    """Fabric's executor, extended by an inventory, parallel hosts, outcomes and a record."""
 
     def execute(self, *tasks: Any) -> Any:
-        """Invoke's entry: runs the whole command line; ends by raising Exit with the exit status."""
+        """Invoke's hook: runs the whole command line.
+
+        Raises:
+            Exit: with the exit status, unless it is 0.
+        """
         render.open_streams()
         calls = self.normalize(tasks)
         ours = [isinstance(call.task, Command) for call in calls]
         if not any(ours):
             return super().execute(*tasks)
         if not all(ours):
-            raise Exit("commands of ctr-ferry and tasks of your own cannot share one line", code=2)
-        code = self._guarded(calls)
+            raise Exit(
+                "commands of ctr-ferry and tasks of your own cannot share one line: run fab once for each", code=2
+            )
+        code = self._exit_status(calls)
         if code in (_INTERRUPTED, _TERMINATED) and threading.active_count() > 1:
-            os._exit(code)  # a thread may still wait for a connection; nothing that it would do then is wanted
+            os._exit(code)  # a thread may still wait for a connection, and must do nothing with it
         if code:
             raise Exit(code=code)
         return {}
 
-    def _guarded(self, calls: Sequence[Any]) -> int:
+    def _exit_status(self, calls: Sequence[Any]) -> int:
         as_json = any(call.kwargs.get("json") for call in calls)
         try:
             with _sigterm_raises():
@@ -102,7 +108,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         return self._on_hosts(lines, config, control_machine)
 
     def _select(self, selector: HostSelector, patterns: Sequence[str]) -> list[Target]:
-        """The targets of patterns; what is to be known of them is said, each thing once."""
+        """The targets of the patterns; prints what is new among the selector's notes."""
         known = set(selector.notes)
         targets = selector.select(patterns)
         for note in selector.notes:
@@ -124,7 +130,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         return HostSelector(file, config.trust, limits(self.config), aliases.__contains__, runs.past)
 
     def _on_hosts(self, lines: Sequence[Line], config: FleetConfig, control_machine: ControlMachine) -> int:
-        """Runs the line's commands on its hosts, with a record; returns the exit status."""
+        """Runs the line's commands on its hosts, writes the record, and returns the exit status."""
         first = next(line.command for line in lines if line.command.kind is not Kind.CONTROL_MACHINE)
         targets = self._targets(lines, first, control_machine)
         run_id = new_run_id(first.name)
@@ -138,7 +144,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             return map(new_host, self._select(control_machine.selector, [pattern]))
 
         hosts = {target.name: new_host(target) for target in targets}
-        code = 1  # of a fault of ours
+        code = 1  # if a fault of ours ends the run
         try:
             code = _run_lines(
                 lines, control_machine, hosts, partial(Fleet, hosts, config.workers, further=further_hosts), record
@@ -151,13 +157,14 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         return code
 
     def _targets(self, lines: Sequence[Line], first: Command, control_machine: ControlMachine) -> list[Target]:
-        """The targets of ``-H``, once every command of the line agrees to them.
+        """The targets of ``-H``, if every command of the line accepts them.
 
         Raises:
-            UsageError: there is no ``-H``, or it is wrong; and what a command's ``before`` raises.
+            UsageError: there is no ``-H``, or a pattern in it is wrong.
+            FerryError: what a command's ``before`` raises.
         """
         if not control_machine.patterns:
-            hint = f"fab -H HOST[,HOST…] {first.name} …; groups, globs and !exclusions will do"
+            hint = f"name hosts, groups or globs: fab -H HOST[,HOST…] {first.name} …"
             raise UsageError(f"{first.name} needs hosts", hint=hint)
         targets = self._select(control_machine.selector, control_machine.patterns)
         for line in lines:
@@ -167,16 +174,16 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
 
 
 def _refuse_hosts_given_twice(words: Sequence[str]) -> None:
-    """Before and behind a command's name, Invoke takes ``-H`` twice, and of both the last alone."""
+    """Refuses a second ``-H``: Invoke takes one before and one behind a command's name, and obeys the last alone."""
     given = [word for word in takewhile(lambda word: word != "--", words) if word.startswith(("-H", "--hosts"))]
     if len(given) > 1:
-        raise UsageError("-H is given twice", hint="name all hosts in one: -H HOST,HOST")
+        raise UsageError("-H is given twice", hint="name all hosts in one -H, such as -H HOST,HOST")
 
 
 def _read(call: Any, *, dry: bool, as_json: bool) -> Line:
-    """One document is all of stdout: --json on one command is --json on all."""
+    """Parses one command's options. ``--json`` on one command counts for all: stdout is one document or none."""
     common, request = call.task.read(call.kwargs)
-    arguments = {name.rstrip("_"): value for name, value in call.kwargs.items()}  # --as is a word of Python's
+    arguments = {name.rstrip("_"): value for name, value in call.kwargs.items()}  # --as is `as_` in Python
     return Line(call.task, arguments, replace(common, dry_run=common.dry_run or dry, json=as_json), request)
 
 
@@ -207,7 +214,7 @@ def _on_control_machine(line: Line, control_machine: ControlMachine) -> render.D
 
 
 def _also_on_control_machine(line: Line, control_machine: ControlMachine) -> render.Done:
-    """On a line that other commands have worked on hosts in, so that its error is one of several."""
+    """The same on a line with commands that work on hosts: an error is shown among theirs, and ends nothing."""
     try:
         return _on_control_machine(line, control_machine)
     except FerryError as error:
@@ -224,7 +231,7 @@ def _run_lines(
     new_fleet: Callable[[Observer], Fleet],
     record: Record,
 ) -> int:
-    """Runs the commands in their order, reports them, and returns the exit status; an interrupt ends the line."""
+    """Runs the commands in their order, reports all, and returns the exit status; an interrupt ends the line."""
     done: list[render.Done] = []
     code = 0
     try:
@@ -244,14 +251,15 @@ def _run_lines(
 def _on_fleet(
     line: Line, hosts: dict[str, Host], new_fleet: Callable[[Observer], Fleet], record: Record, *, last: bool
 ) -> tuple[render.Done, int]:
-    """Runs one command on all hosts, records and shows it.
+    """Runs one command on all hosts; records and shows the outcomes.
 
     Args:
-        new_fleet: makes the fleet of the hosts.
-        last: whether no further command of the line follows.
+        new_fleet: makes the fleet that reports to an observer.
+        last: whether this is the line's last command.
 
     Returns:
-        What was done, and the exit status of an interrupt or of the command as a whole, else 0.
+        The command with its outcomes, and an exit status: 130 or 143 after an interrupt, that of the command's failure
+        as a whole, else 0.
     """
     command = line.command
     record.command(command.name, line.arguments, dry_run=line.common.dry_run)
@@ -280,7 +288,11 @@ def _on_fleet(
 
 
 def _answers(line: Line, fleet: Fleet) -> tuple[dict[str, Answer], FerryError | None, int]:
-    """Every host's answer to one command, why the command as a whole failed, and an interrupt's exit status or 0."""
+    """Runs a command's body.
+
+    Returns:
+        The answers by host, why the command as a whole failed, and the exit status of an interrupt (0 without one).
+    """
     body = line.command.body
     try:
         if line.command.kind is Kind.HOST:
@@ -297,7 +309,11 @@ def _answers(line: Line, fleet: Fleet) -> tuple[dict[str, Answer], FerryError | 
 def _outcomes(
     command: Command, fleet: Fleet, answers: dict[str, Answer], *, cut: bool
 ) -> tuple[list[Outcome], Table | None]:
-    """Every host's outcome, and the table of their answers; no table where the run was cut short."""
+    """One outcome per host, in the order of the hosts, and the table of all answers.
+
+    Args:
+        cut: whether the run was interrupted; then there is no table.
+    """
     ends = {name: _outcome(name, fleet, answers).checked() for name in fleet.hosts}
     answers = {name: ends[name].error or answer for name, answer in answers.items()}
     table, faults = (None, {}) if cut else _tabulated(command, answers)
@@ -306,12 +322,12 @@ def _outcomes(
 
 
 def _tabulated(command: Command, answers: dict[str, Answer]) -> tuple[Table | None, dict[str, InternalError]]:
-    """The table, and by host what kept its answer out of it."""
+    """The table of all answers. An answer that breaks it is left out: the second value has the fault by host."""
     if not command.tabulate:
         return None, {}
     try:
         return command.tabulate(answers), {}
-    except Exception as all_of_them:  # noqa: BLE001  (one host's answer may be the matter)
+    except Exception as all_of_them:  # noqa: BLE001  (one host's answer may be the cause)
         faults: dict[str, InternalError] = {}
         for host, answer in answers.items():
             try:
@@ -320,13 +336,13 @@ def _tabulated(command: Command, answers: dict[str, Answer]) -> tuple[Table | No
                 faults[host] = unforeseen(error)
         try:
             return command.tabulate(answers | faults), faults
-        except Exception:  # noqa: BLE001  (together alone)
+        except Exception:  # noqa: BLE001  (only all answers together break it)
             return None, dict.fromkeys(answers, unforeseen(all_of_them))
 
 
 def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer]) -> Outcome:
-    answer = answers.get(name) or NotStarted("an earlier command of this line failed here")
-    answer = as_dry_run(answer) if fleet.dry_run else answer  # also what a fleet command made of its hosts' answers
+    answer = answers.get(name) or NotStarted("an earlier command of this line failed on this host")
+    answer = as_dry_run(answer) if fleet.dry_run else answer  # a fleet command may have replaced answers
     return Outcome.of(name, fleet.seconds.get(name, 0.0), answer)
 
 
@@ -335,7 +351,7 @@ def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int) -> in
     if not cut:
         failures = [each.failure.exit_code for each in done if each.failure]
         started = any(o.status is not Status.SKIPPED for each in done for o in each.outcomes)
-        code = min(max(failures, default=0), 1 if started else 2)  # 2: looked, and then did not start
+        code = min(max(failures, default=0), 1 if started else 2)  # 2: it inspected the hosts, then refused to start
         code = code or exit_code(o for each in done for o in each.outcomes)
     if any(line.common.json for line in lines):
         render.document(done, code)

@@ -1,4 +1,4 @@
-"""Options that several commands take, from text to value; what is wrong is refused before any host is touched."""
+"""Options that several commands share: from text to value, checked before any host is touched."""
 
 from __future__ import annotations
 
@@ -14,30 +14,43 @@ _NAMESPACE_LENGTH = 76
 
 
 def namespace(text: str | None, option: str = "--namespace") -> str | None:
-    """A containerd namespace; None where it was not given."""
+    """Checks a containerd namespace; None if the option was not given.
+
+    Raises:
+        UsageError: the text is no namespace.
+    """
     if text is not None and (not _NAMESPACE.fullmatch(text) or len(text) > _NAMESPACE_LENGTH):
         raise UsageError(
-            f"{option} {text!r} is no namespace", hint="letters, digits and single '.', '_', '-' between them"
+            f"{option} {text!r} is no namespace",
+            hint="use letters and digits, with single '.', '_' or '-' between them",
         )
     return text
 
 
 def new_name(text: str | None, option: str = "--as") -> Reference | None:
-    """A name to give; None where it was not given.
+    """Parses a new name for an image; None if the option was not given.
 
     Raises:
-        BadReference, UsageError.
+        BadReference: the text is no reference.
+        UsageError: the reference has a digest.
     """
     if text is None:
         return None
     reference = Reference.parse(text)
     if reference.digest:
-        raise UsageError(f"{option} {text!r} has a digest", hint="a name to give has a tag alone")
+        raise UsageError(f"{option} {text!r} has a digest", hint="give the new name with a tag alone")
     return reference
 
 
 def platform(text: str | None, *, every: bool = False) -> Platform | None:
-    """A platform such as linux/arm64; None where it was not given; not together with ``--all-platforms``."""
+    """Parses a platform such as linux/arm64; None if the option was not given.
+
+    Args:
+        every: whether ``--all-platforms`` was given.
+
+    Raises:
+        UsageError: the text is no platform, or both options were given.
+    """
     if text and every:
         raise UsageError("--platform and --all-platforms exclude each other", hint="leave one of them out")
     try:
@@ -47,7 +60,11 @@ def platform(text: str | None, *, every: bool = False) -> Platform | None:
 
 
 def choice(text: str | None, option: str, choices: Sequence[str]) -> str:
-    """One of the choices; the first where it was not given."""
+    """Checks that an option has one of its choices; the first choice if the option was not given.
+
+    Raises:
+        UsageError: the text is none of the choices.
+    """
     if text is not None and text not in choices:
-        raise UsageError(f"{option} {text!r} is none of {', '.join(choices)}")
+        raise UsageError(f"{option} {text!r} is none of {', '.join(choices)}", hint=f"such as {option} {choices[0]}")
     return text or choices[0]

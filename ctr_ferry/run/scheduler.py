@@ -1,4 +1,4 @@
-"""The hosts of one invocation, and how work runs on all of them: in parallel, in batches, within limits."""
+"""Runs work on the hosts of one invocation: in parallel, in batches, within limits."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from ctr_ferry.run.command import CommonOptions
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.text import shown
 
-_GRACE = 1.0  # seconds that hosts get to say that they were cut off
-_POLL = 0.5  # seconds after which the main thread looks whether it was interrupted
+_GRACE = 1.0  # seconds that threads get after an interrupt to return what their hosts did
+_POLL = 0.5  # seconds after which the waiting main thread wakes, so that it notices an interrupt
 
 _T = TypeVar("_T")
 
 
 class Terminated(BaseException):
-    """SIGTERM, as an exception in the main thread; like KeyboardInterrupt, no handler takes it by accident."""
+    """SIGTERM, as an exception in the main thread. Like KeyboardInterrupt, it passes ``except Exception``."""
 
 
 class Together(Protocol):
-    """Work on hosts that need one another: all of a batch are at it at once."""
+    """Work on hosts that depend on one another: all hosts of a batch work at the same time."""
 
     def work(self, host: Host) -> Result:
-        """The work on one of them."""
+        """Works on one host of the batch."""
 
     def gone(self, host: str) -> None:
-        """A host's work is over, or was never begun: nobody is to wait for it."""
+        """Is called when the work on a host is over or will never begin, so that no other host waits for it."""
 
 
 class Fleet:
-    """What a fleet command gets: its hosts, which connect when they are first asked.
+    """The hosts of a fleet command. A host connects when it first gets a script.
 
     Args:
         hosts: by name, in the order of the command line.
-        workers: how many are at work at once.
-        observer: told of every host.
-        further: what a pattern of the inventory means, as new hosts.
+        workers: how many hosts work at once.
+        observer: is called as the work on each host goes on.
+        further: makes new hosts from a pattern of the inventory.
 
     Attributes:
-        answers: of the current command, by host; a run that was cut short leaves what it had.
-        seconds: what each took.
+        answers: the current command's answers by host; after an interrupt, those that came before it.
+        seconds: how long the current command worked on each host.
     """
 
     def __init__(
@@ -70,10 +70,11 @@ class Fleet:
         self.seconds: dict[str, float] = {}
 
     def begin(self, options: CommonOptions, *, last: bool) -> None:
-        """A command begins.
+        """Prepares all hosts for the next command.
 
         Args:
-            last: whether it is the line's last, so that a host's connection is closed after its work.
+            options: the command's common options.
+            last: whether this is the line's last command; then a host's connection is closed after its work.
         """
         self._options, self._last = options, last
         self.answers, self.seconds = {}, {}
@@ -85,27 +86,28 @@ class Fleet:
         """Runs ``work`` on every host that no command of this line has failed on.
 
         Args:
-            close: whether this is the command's last work on them.
+            work: takes a host and returns its result, or raises.
+            close: whether this is the command's last work on the hosts.
 
         Returns:
-            By host what it returned, or the error that ended it.
+            By host, the result or the error that ended the work.
 
         Raises:
-            KeyboardInterrupt, Terminated: where the run is cut short; ``answers`` then tells who was done.
+            KeyboardInterrupt, Terminated: the run was interrupted; ``answers`` then has every host's answer.
         """
         names = [name for name, host in self.hosts.items() if not host.failed]
         for name in names:
-            self.answers.pop(name, None)  # an earlier look is no answer for a host that is cut off now
+            self.answers.pop(name, None)  # an earlier answer would hide that this work was interrupted
         size = self._options.serial or len(names)
         for start in range(0, len(names), size or 1):
             self._run_batch(names[start : start + size], work, last=close)
         return {name: self.answers[name] for name in names}
 
     def together(self, form: Callable[[Sequence[str]], Together]) -> dict[str, Answer]:
-        """Like `each`, where the hosts of a batch need one another; a batch has no more hosts than there are workers.
+        """Like `each`, for hosts that depend on one another. A batch has at most as many hosts as there are workers.
 
         Args:
-            form: makes the work of one batch, from its hosts' names.
+            form: makes the work of one batch from the names of its hosts.
         """
         names = [name for name, host in self.hosts.items() if not host.failed]
         size = min(self._options.serial or len(names), self._workers)
@@ -116,12 +118,20 @@ class Fleet:
         return {name: self.answers[name] for name in names}
 
     def also(self, patterns: Iterable[str], work: Callable[[Host], _T]) -> dict[str, _T | FerryError]:
-        """Looks at hosts of the inventory that the command needs beside its own, all at once.
+        """Runs ``work`` on further hosts of the inventory, all at once.
 
-        No outcome is theirs; they stay connected until the command ends.
+        These hosts get no outcome. They stay connected until the command ends.
+
+        Args:
+            patterns: which hosts, as ``-H`` takes them.
+            work: takes a host and returns what the command needs of it, or raises a FerryError.
+
+        Returns:
+            By host, what ``work`` returned or the error that it raised.
 
         Raises:
-            UnknownHost, BadInventory; KeyboardInterrupt, Terminated as in `each`.
+            UnknownHost, BadInventory: a pattern is wrong.
+            KeyboardInterrupt, Terminated: as in `each`.
         """
         found = {host.name: host for pattern in patterns for host in self._further(pattern)}
         self._others |= {name: host for name, host in found.items() if name not in self._others}
@@ -131,7 +141,7 @@ class Fleet:
             answers = {futures[future]: future.result() for future in as_completed(futures)}
         except (KeyboardInterrupt, Terminated):
             self._abandon()
-            self.answers |= dict.fromkeys(self.hosts, NotStarted("the run was interrupted before"))
+            self.answers |= dict.fromkeys(self.hosts, _not_started())
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -142,7 +152,7 @@ class Fleet:
             host.abandon()
 
     def end(self) -> None:
-        """The command is over."""
+        """Closes the further hosts: the command is over."""
         for host in self._others.values():
             host.close_quietly()
         self._others.clear()
@@ -169,13 +179,13 @@ class Fleet:
             raise
 
     def _collect_done(self, futures: Mapping[Future[Answer], str]) -> None:
-        """Hosts whose connection was closed get a moment to say so; what was done before stays done."""
+        """Takes the answers that come within a moment after an interrupt; the other hosts count as interrupted."""
         for future in wait(futures, timeout=_GRACE).done:
             if not future.cancelled():
                 self.answers.setdefault(futures[future], future.result())
         for name, host in self.hosts.items():
             asked = host.asked > self._asked.get(name, 0) and not host.failed
-            self.answers.setdefault(name, interrupted() if asked else NotStarted("the run was interrupted before"))
+            self.answers.setdefault(name, interrupted() if asked else _not_started())
 
     def _run_host(self, host: Host, work: Callable[[Host], Result], last: bool, gone: Callable[[str], None]) -> Answer:
         try:
@@ -185,13 +195,13 @@ class Fleet:
 
     def _answer_of(self, host: Host, work: Callable[[Host], Result], last: bool) -> Answer:
         if self._enough_failed():
-            return NotStarted("too many other hosts have failed", hint="mend them, or raise --limit-failures")
+            return NotStarted("too many other hosts have failed", hint="repair those hosts, or raise --limit-failures")
         self._observer.on_start(host.name)
         start = time.monotonic()
         answer = _answer(host, work)
         seconds = time.monotonic() - start
         failed = isinstance(answer, FerryError)
-        if self.dry_run and (failed or last):  # a first look is the command's own, to be read as it is
+        if self.dry_run and (failed or last):  # earlier answers are read by the command itself
             answer = as_dry_run(answer)
         self.answers[host.name] = answer
         self.seconds[host.name] = self.seconds.get(host.name, 0.0) + seconds
@@ -205,16 +215,16 @@ class Fleet:
 
     @property
     def dry_run(self) -> bool:
-        """Whether the current command only looks."""
+        """Whether the current command must change nothing."""
         return self._options.dry_run
 
     @property
     def at_terminal(self) -> bool:
-        """Whether somebody can be asked."""
+        """Whether an operator can be asked."""
         return sys.stdin.isatty()
 
     def confirm(self, question: str) -> bool:
-        """Asks the operator once, at the control terminal; any answer but yes is no."""
+        """Asks the operator a question on stderr; whether the answer is ``y`` or ``yes``."""
         with self._observer.while_asking():
             print(f"{shown(question)} [y/N] ", end="", file=sys.stderr, flush=True)
             return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -231,11 +241,10 @@ class Fleet:
 
 
 def as_completed(futures: Collection[Future[_T]]) -> Iterator[Future[_T]]:
-    """Each as it is done.
+    """Yields each future when it is done, and stays interruptible while it waits.
 
-    A Ctrl-C in a Condition's own code can leave its lock broken, so this waits where there is none of it; what remains
-    is the moment of taking a result. And a thread that sleeps for good may miss one that came just before; so it
-    never does.
+    `concurrent.futures.as_completed` waits in a Condition, whose lock a Ctrl-C can leave broken; a SimpleQueue has no
+    such lock. The wait has a time limit because a thread that waits for ever may miss a Ctrl-C that came just before.
     """
     done: SimpleQueue[Future[_T]] = SimpleQueue()
     for future in futures:
@@ -268,9 +277,13 @@ def _answer(host: Host, work: Callable[[Host], Result]) -> Answer:
         return unforeseen(error)
 
 
+def _not_started() -> NotStarted:
+    return NotStarted("the run was interrupted before work on this host began")
+
+
 def interrupted() -> Interrupted:
-    """The error of a host that was at work when the run was cut short."""
+    """The error of a host that was at work when the run was interrupted."""
     return Interrupted(
         "the run was interrupted while this host was at work",
-        hint="run it again: it looks first what is true (`run` does not: look yourself how far its command came)",
+        hint="run the same command again: it inspects the host first (`run` does not: check how far its command came)",
     )

@@ -1,4 +1,4 @@
-"""What fabric.yaml, the environment and Fabric's own options say of a run."""
+"""The settings of a run: from fabric.yaml, the environment and Fabric's own options."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ class FleetConfig(BaseModel):
 
     @classmethod
     def of(cls, config: Any) -> FleetConfig:
-        """Reads and checks it.
+        """Reads and checks the section.
+
+        Args:
+            config: Fabric's merged configuration.
 
         Raises:
-            UsageError: with the setting that is wrong.
+            UsageError: a setting is wrong; the message names it.
         """
         try:
             return cls(**config.get("fleet", {}))
@@ -39,24 +42,24 @@ class FleetConfig(BaseModel):
             where = ".".join(map(str, first["loc"]))
             variable = f"FABRIC_FLEET_{where.upper()}"
             at = variable if variable in os.environ else f"fleet.{where} in fabric.yaml"
-            raise UsageError(f"{at} is wrong: {first['msg']}", hint=f"it is {first['input']!r}") from None
+            raise UsageError(f"{at} is wrong: {first['msg']}", hint=f"change the value {first['input']!r}") from None
 
     @property
     def trust(self) -> Trust:
-        """Whose keys are believed."""
+        """Which host keys are trusted."""
         return Trust((PROJECT / Path(self.known_hosts).expanduser(),), self.host_keys == "accept-new")
 
     @property
     def runs_folder(self) -> Path:
-        """Where the records of runs are kept."""
+        """The folder with the records of all runs."""
         return PROJECT / Path(self.runs).expanduser()
 
 
 def limits(config: Any) -> Limits:
-    """Time limits: Fabric's ``-t`` and ``timeouts``, else our defaults.
+    """Time limits in seconds, from Fabric's ``-t`` and from ``timeouts`` in fabric.yaml; else our defaults.
 
     Raises:
-        UsageError: where they are no numbers.
+        UsageError: a limit is no number.
     """
     timeouts, default = config.timeouts, Limits()
     try:
@@ -64,4 +67,4 @@ def limits(config: Any) -> Limits:
         command = int(timeouts.command or default.command)
         return Limits(connect=connect, command=command, registry=int(timeouts.get("registry") or default.registry))
     except (ValueError, TypeError) as error:
-        raise UsageError(f"timeouts in fabric.yaml are whole seconds: {error}") from error
+        raise UsageError(f"timeouts in fabric.yaml must be whole seconds: {error}") from error
