@@ -1,62 +1,62 @@
-"""Every error that an operator can meet. Each has three parts: what happened, what the host said, what to do.
+"""Every error that an operator can meet. Each has three parts: what happened, what the host printed, what to do next.
 
 ::
 
-    FerryError                      exit 1
-    ├── UsageError                  exit 2   bad-arguments: nothing was started
-    │   ├── BadReference            bad-reference
-    │   ├── BadInventory            bad-inventory
-    │   ├── BadArchive              bad-archive
-    │   ├── UnknownHost             unknown-host
-    │   └── NoHosts                 no-hosts: @failed of a run without failures
-    ├── Unreachable                 exit 4   host-unreachable: no ssh session
-    │   ├── HostUnresolved          host-unresolved
-    │   ├── ConnectTimeout          connect-timeout
-    │   ├── HostKeyUnknown          host-key-unknown
-    │   ├── HostKeyChanged          host-key-changed
-    │   ├── NoCommonAlgorithm       no-common-algorithm: the host's ssh has only ciphers that are not safe
-    │   ├── LoginRefused            login-refused
-    │   └── ConnectionLost          connection-lost
-    ├── InternalError               internal-error: a fault of ours
-    ├── CannotWrite             cannot-write: the control machine, where an archive is to be
-    ├── NothingFound                nothing-found: no host has what was looked for
-    ├── NotStarted                  not-started: skipped, because of others or an interrupt
-    └── HostError                   the host answered, and something is wrong there
-        ├── CtrNotFound             ctr-not-found
-        ├── DaemonUnreachable       daemon-unreachable
-        ├── PermissionDenied        permission-denied
-        ├── GarbledAnswer           garbled-answer
-        │   └── AnswerTooLarge        answer-too-large: the host says more than is taken in
-        ├── RemoteTimeout           timeout
-        ├── ImageNotFound           image-not-found
-        ├── ReferenceExists         reference-exists
-        ├── ContentMissing          content-missing
-        ├── ContentCorrupt          content-corrupt: a blob is not what its digest says
-        ├── SourceLost              source-lost: where the blobs come from gives no more
-        ├── PlatformMissing         platform-missing
-        ├── MethodUnsupported       method-unsupported
-        ├── DiskFull                disk-full
-        ├── CommandFailed           command-failed
-        ├── Interrupted             interrupted
-        ├── VerifyFailed            verify-failed
-        ├── Drift                   drift: not what the other hosts, or the digest asked for, say
-        ├── NotUnpacked             not-unpacked
-        ├── InUse                   in-use: a container needs it
-        ├── Unhealthy               unhealthy: the doctor found something that is to be mended first
-        ├── RegistryError           registry-error: what a registry does, or does not do, as that host sees it
+    FerryError                        exit 1
+    ├── UsageError                    exit 2   bad-arguments: nothing was started
+    │   ├── BadReference              bad-reference
+    │   ├── BadInventory              bad-inventory
+    │   ├── BadArchive                bad-archive
+    │   ├── UnknownHost               unknown-host
+    │   └── NoHosts                   no-hosts: such as @failed of a run without failures
+    ├── Unreachable                   exit 4   host-unreachable: no SSH session
+    │   ├── HostUnresolved            host-unresolved
+    │   ├── ConnectTimeout            connect-timeout
+    │   ├── HostKeyUnknown            host-key-unknown
+    │   ├── HostKeyChanged            host-key-changed
+    │   ├── NoCommonAlgorithm         no-common-algorithm: the host's sshd offers only unsafe algorithms
+    │   ├── LoginRefused              login-refused
+    │   └── ConnectionLost            connection-lost
+    ├── InternalError                 internal-error: a fault of ctr-ferry
+    ├── CannotWrite                   cannot-write: an archive, on the control machine
+    ├── NothingFound                  nothing-found: no host has what was searched for
+    ├── NotStarted                    not-started: skipped, because others failed or the run was interrupted
+    └── HostError                     the host answered, and something is wrong there
+        ├── CtrNotFound               ctr-not-found
+        ├── DaemonUnreachable         daemon-unreachable
+        ├── PermissionDenied          permission-denied
+        ├── GarbledAnswer             garbled-answer
+        │   └── AnswerTooLarge        answer-too-large: the host printed more than ctr-ferry reads
+        ├── RemoteTimeout             timeout
+        ├── ImageNotFound             image-not-found
+        ├── ReferenceExists           reference-exists
+        ├── ContentMissing            content-missing
+        ├── ContentCorrupt            content-corrupt: a blob does not match its digest
+        ├── SourceLost                source-lost: the source of the blobs stopped
+        ├── PlatformMissing           platform-missing
+        ├── MethodUnsupported         method-unsupported
+        ├── DiskFull                  disk-full
+        ├── CommandFailed             command-failed
+        ├── Interrupted               interrupted
+        ├── VerifyFailed              verify-failed
+        ├── Drift                     drift: another digest than other hosts have, or than was asked for
+        ├── NotUnpacked               not-unpacked
+        ├── InUse                     in-use: a container uses the image
+        ├── Unhealthy                 unhealthy: the doctor found something to repair first
+        ├── RegistryError             registry-error: how a registry behaves towards that host
         │   ├── RegistryUnresolved    registry-unresolved
-        │   ├── RegistryUnreachable   registry-unreachable: it refuses the connection, or there is no way to it
-        │   ├── RegistryTimeout       registry-timeout: it does not answer, or stopped to
-        │   ├── RegistryTls           registry-tls: its certificate is not to be believed
-        │   ├── RegistryScheme        registry-scheme: http where it wants https, or the reverse
+        │   ├── RegistryUnreachable   registry-unreachable: it refuses the connection, or there is no route
+        │   ├── RegistryTimeout       registry-timeout: it does not answer, or no longer
+        │   ├── RegistryTls           registry-tls: its certificate cannot be trusted
+        │   ├── RegistryScheme        registry-scheme: http instead of https, or the reverse
         │   ├── RegistryUnauthorized  registry-unauthorized
-        │   ├── RegistryDenied        registry-denied: the login is right, but may not do this
-        │   ├── RepositoryNotFound    repository-not-found: or no such tag in it
+        │   ├── RegistryDenied        registry-denied: the login is right, but lacks the permission
+        │   ├── RepositoryNotFound    repository-not-found: or the repository lacks the tag
         │   ├── RegistryFailed        registry-failed: 5xx, too many requests, a quota
-        │   └── RegistryBrokenOff     registry-broken-off: in the middle; run again, it goes on from there
-        └── SomeFailed              some-failed: several images, not all of them done
+        │   └── RegistryBrokenOff     registry-broken-off: in the middle; the next run continues
+        └── SomeFailed                some-failed: of several images
 
-The kinds are stable names: scripts read them from ``--json``.
+Kinds are stable names: scripts read them from ``--json``.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class FerryError(Exception):
     """The root of the tree.
 
     Args:
-        message: what happened, in the user's terms, one sentence.
-        detail: what the host or the library said, if anything.
-        hint: what to do next, one sentence.
-        result: what was done before it went wrong (SomeFailed), as the command's own result.
+        message: what happened, in one sentence and in the user's terms.
+        detail: what the host or a library printed.
+        hint: what to do next, in one sentence.
+        result: the command's own result, if some work was done before the error (as in SomeFailed).
     """
 
     kind: ClassVar[str] = "error"
@@ -85,7 +85,7 @@ class FerryError(Exception):
         self.result = result
 
     def to_json(self) -> dict[str, str]:
-        """The shape that it has in ``--json``."""
+        """The error as ``--json`` has it."""
         return {"kind": self.kind, "message": self.message, "said": self.detail, "hint": self.hint}
 
 
@@ -97,25 +97,25 @@ class UsageError(FerryError):
 
 
 class BadReference(UsageError):
-    """Not an image reference."""
+    """A text is no image reference."""
 
     kind = "bad-reference"
 
 
 class BadInventory(UsageError):
-    """``hosts.yaml`` cannot be read or says something that we do not understand."""
+    """The inventory cannot be read, or something in it is wrong."""
 
     kind = "bad-inventory"
 
 
 class BadArchive(UsageError):
-    """No image archive, or one that is broken or cannot be trusted."""
+    """A file is no image archive, or the archive is broken or cannot be trusted."""
 
     kind = "bad-archive"
 
 
 class UnknownHost(UsageError):
-    """A name that neither the inventory nor ssh_config knows."""
+    """Neither the inventory nor ssh_config knows a name."""
 
     kind = "unknown-host"
 
@@ -127,11 +127,11 @@ class NoHosts(UsageError):
 
 
 class Unreachable(FerryError):
-    """No SSH session could be had: refused, no route, no such name."""
+    """There is no SSH session: the connection was refused, or there is no route."""
 
     kind = "host-unreachable"
     exit_code = 4
-    may_pass: ClassVar[bool] = True  # whether trying again makes sense
+    may_pass: ClassVar[bool] = True  # whether another attempt may succeed
 
 
 class HostUnresolved(Unreachable):
@@ -142,7 +142,7 @@ class HostUnresolved(Unreachable):
 
 
 class ConnectTimeout(Unreachable):
-    """The host accepted nothing, or never finished its greeting, in time."""
+    """The host did not accept the connection or finish its greeting in time."""
 
     kind = "connect-timeout"
 
@@ -155,21 +155,21 @@ class HostKeyUnknown(Unreachable):
 
 
 class HostKeyChanged(Unreachable):
-    """known_hosts has another key for this host. Always refused."""
+    """known_hosts has another key for this host. Such a host is always refused."""
 
     kind = "host-key-changed"
     may_pass = False
 
 
 class NoCommonAlgorithm(Unreachable):
-    """The host's sshd offers no cipher, MAC, key exchange or host key type that we hold for safe."""
+    """The host's sshd offers no cipher, MAC, key exchange or host key type that ctr-ferry accepts as safe."""
 
     kind = "no-common-algorithm"
     may_pass = False
 
 
 class LoginRefused(Unreachable):
-    """The host takes none of our keys or passwords."""
+    """The host accepts none of the login user's keys and passwords."""
 
     kind = "login-refused"
     may_pass = False
@@ -183,37 +183,37 @@ class ConnectionLost(Unreachable):
 
 
 class InternalError(FerryError):
-    """Something that we did not foresee; collected like any other, so that other hosts go on."""
+    """A fault of ctr-ferry. It is collected like any other error, so that other hosts go on."""
 
     kind = "internal-error"
 
 
 class CannotWrite(FerryError):
-    """The control machine could not write an archive: no space, no permission, or something else is there."""
+    """The control machine could not write an archive: no space, no permission, or another file is there."""
 
     kind = "cannot-write"
 
 
 class NothingFound(FerryError):
-    """No host of the fleet has what was looked for."""
+    """No host of the fleet has what was searched for."""
 
     kind = "nothing-found"
 
 
 class NotStarted(FerryError):
-    """Nothing was done on this host: others failed before, or the run was cut short."""
+    """Nothing was done on this host: others failed before, or the run was interrupted."""
 
     kind = "not-started"
 
 
 class HostError(FerryError):
-    """The host was reached; something on it is not as it must be."""
+    """The host answered, and something is wrong there."""
 
     kind = "host-error"
 
 
 class CtrNotFound(HostError):
-    """No ctr on PATH nor at the usual places."""
+    """There is no ctr in PATH or at the usual places."""
 
     kind = "ctr-not-found"
 
@@ -225,73 +225,73 @@ class DaemonUnreachable(HostError):
 
 
 class PermissionDenied(HostError):
-    """The login user may not use the socket, and sudo does not help."""
+    """The login user must not use containerd's socket, and sudo does not help."""
 
     kind = "permission-denied"
 
 
 class GarbledAnswer(HostError):
-    """The answer does not have the shape that this ctr's version gives."""
+    """An answer does not have the form that this version of ctr prints."""
 
     kind = "garbled-answer"
 
 
 class AnswerTooLarge(GarbledAnswer):
-    """The host printed more than one question, or the answers of all hosts together, may hold."""
+    """The host printed more than the limit for one answer, or for the answers of all hosts together."""
 
     kind = "answer-too-large"
 
 
 class RemoteTimeout(HostError):
-    """A remote command ran past its time limit and was ended."""
+    """A remote command exceeded its time limit and was ended."""
 
     kind = "timeout"
 
 
 class ImageNotFound(HostError):
-    """No such image in that namespace of the host."""
+    """The namespace of the host has no such image."""
 
     kind = "image-not-found"
 
 
 class ReferenceExists(HostError):
-    """The name is taken by another digest."""
+    """The name points at another digest already."""
 
     kind = "reference-exists"
 
 
 class ContentMissing(HostError):
-    """The image is named, but some of its blobs are not there."""
+    """The image has a name, but some of its blobs are missing."""
 
     kind = "content-missing"
 
 
 class ContentCorrupt(HostError):
-    """A blob's bytes are not those that its digest names."""
+    """The bytes of a blob do not match its digest."""
 
     kind = "content-corrupt"
 
 
 class SourceLost(HostError):
-    """Where blobs are read from gives no more of them; the host that they were for is well."""
+    """The source of the blobs stopped; the destination host is well."""
 
     kind = "source-lost"
 
 
 class PlatformMissing(HostError):
-    """The image has no content for the wanted platform."""
+    """The image has no content for the platform in question."""
 
     kind = "platform-missing"
 
 
 class MethodUnsupported(HostError):
-    """This ctr cannot do it that way."""
+    """This version of ctr does not support the method."""
 
     kind = "method-unsupported"
 
 
 class DiskFull(HostError):
-    """No space where containerd writes."""
+    """There is no space where containerd writes."""
 
     kind = "disk-full"
 
@@ -303,25 +303,25 @@ class Interrupted(HostError):
 
 
 class CommandFailed(HostError):
-    """ctr failed in a way that has no name of its own."""
+    """A command failed in a way that has no kind of its own."""
 
     kind = "command-failed"
 
 
 class VerifyFailed(HostError):
-    """ctr said that it was done; the host says otherwise."""
+    """ctr reported success, but the host has something else."""
 
     kind = "verify-failed"
 
 
 class Drift(HostError):
-    """The host has another digest than it should."""
+    """The host has another digest than other hosts, or than was asked for."""
 
     kind = "drift"
 
 
 class NotUnpacked(HostError):
-    """The image is whole, but not unpacked, so that no container can start from it at once."""
+    """The image is complete but not unpacked, so that no container can start from it at once."""
 
     kind = "not-unpacked"
 
@@ -333,55 +333,55 @@ class InUse(HostError):
 
 
 class Unhealthy(HostError):
-    """The doctor's finding: something on the host is to be mended before its images can be worked with."""
+    """The doctor found something that must be repaired before work on the host's images."""
 
     kind = "unhealthy"
 
 
 class RegistryError(HostError):
-    """What a registry does, or does not do, as that host sees it."""
+    """A registry does not do for this host what it should."""
 
     kind = "registry-error"
 
 
 class RegistryUnresolved(RegistryError):
-    """The registry's name does not resolve on that host."""
+    """The registry's name does not resolve on the host."""
 
     kind = "registry-unresolved"
 
 
 class RegistryUnreachable(RegistryError):
-    """The registry refuses the connection, or there is no way to it from that host."""
+    """The registry refuses the connection, or the host has no route to it."""
 
     kind = "registry-unreachable"
 
 
 class RegistryTimeout(RegistryError):
-    """The registry does not answer, or stopped to."""
+    """The registry does not answer, or no longer."""
 
     kind = "registry-timeout"
 
 
 class RegistryTls(RegistryError):
-    """The registry's certificate is not to be believed."""
+    """The registry's certificate cannot be trusted."""
 
     kind = "registry-tls"
 
 
 class RegistryScheme(RegistryError):
-    """http where it wants https, or the reverse."""
+    """ctr used http where the registry expects https, or the reverse."""
 
     kind = "registry-scheme"
 
 
 class RegistryUnauthorized(RegistryError):
-    """The registry wants a login, or another one."""
+    """The registry requires a login, or another one."""
 
     kind = "registry-unauthorized"
 
 
 class RegistryDenied(RegistryError):
-    """The login is right, but may not do this."""
+    """The login is right, but lacks the permission."""
 
     kind = "registry-denied"
 
@@ -393,18 +393,18 @@ class RepositoryNotFound(RegistryError):
 
 
 class RegistryFailed(RegistryError):
-    """The registry fails by its own word: 5xx, too many requests, a quota."""
+    """The registry reports a failure of its own: 5xx, too many requests, a quota."""
 
     kind = "registry-failed"
 
 
 class RegistryBrokenOff(RegistryError):
-    """The registry broke off in the middle."""
+    """The registry broke off in the middle of a transfer."""
 
     kind = "registry-broken-off"
 
 
 class SomeFailed(HostError):
-    """Of several images on one host, some could not be done; ``result`` tells which."""
+    """The command failed for some of several images on one host; ``result`` has each image's status."""
 
     kind = "some-failed"

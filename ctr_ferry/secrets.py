@@ -1,17 +1,17 @@
-"""The one type that passwords live in, and what keeps them out of the logs of others."""
+"""The type of all passwords, and a filter that keeps passwords out of the logs of Fabric and Invoke."""
 
 from __future__ import annotations
 
 import logging
 import re
 
-_KEY = re.compile(r"""(['"])([^'"\\\n]{1,200})\1\s*:\s*""")  # of a printed dictionary
+_KEY = re.compile(r"""(['"])([^'"\\\n]{1,200})\1\s*:\s*""")  # a key of a printed dictionary
 _SECRET = re.compile("pass|pwd|secret|token|credential", re.IGNORECASE)
 _LITERAL = re.compile(r"""'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?|[^'"]""", re.DOTALL)  # a string, or one other character
 
 
 class Secret:
-    """A value that no log, error, record or traceback shows; `reveal` is the only way to it."""
+    """A value that no log, error, record or traceback shows. `reveal` is the only way to the value."""
 
     __slots__ = ("_value",)
 
@@ -19,7 +19,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself, for the wire."""
+        """The value itself, for a connection."""
         return self._value
 
     def __str__(self) -> str:
@@ -29,7 +29,11 @@ class Secret:
 
 
 def keep_out_of_log(name: str) -> None:
-    """Takes passwords out of what a logger says: Invoke's debug log prints its whole configuration."""
+    """Filters passwords out of a logger's records: Invoke's debug log prints its whole configuration.
+
+    Args:
+        name: the logger's name.
+    """
     logging.getLogger(name).addFilter(_redacted)
 
 
@@ -39,7 +43,7 @@ def _redacted(record: logging.LogRecord) -> bool:
 
 
 def redact(text: str) -> str:
-    """A text without the values that stand behind ``'password':`` and its like."""
+    """A text with ``***`` for each value of a key such as ``'password':`` in a printed dictionary."""
     shown, done = [], 0
     while key := _KEY.search(text, done):
         end = key.end()
@@ -52,7 +56,7 @@ def redact(text: str) -> str:
 
 
 def _end_of_value(text: str, start: int) -> int:
-    """Where the value ends that begins there, as `repr` writes it; one that is cut off ends with the text."""
+    """Where the value that begins at ``start`` ends, as `repr` writes it: at the latest, where the text ends."""
     depth = 0
     for part in _LITERAL.finditer(text, start):
         depth += (part[0] in "([{") - (part[0] in ")]}")

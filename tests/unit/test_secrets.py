@@ -14,6 +14,7 @@ import fabric
 import pytest
 from invoke.util import debug
 
+import tasks  # noqa: F401  (filters Invoke's log)
 from ctr_ferry.secrets import Secret, redact
 
 ROOT = Path(__file__).parents[2]
