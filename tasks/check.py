@@ -1,4 +1,4 @@
-"""``check``: is an image on every host, the same everywhere, whole and unpacked?"""
+"""``check``: whether every host has the same image, complete and unpacked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.text import names
+from ctr_ferry.text import names, shown_name
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
@@ -30,7 +30,7 @@ UNDECIDED = "no majority"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is checked; no digest is the one that most hosts have."""
+    """Which image to check; without a digest, the one of more than half of the hosts is expected."""
 
     ref: str
     digest: str | None
@@ -43,10 +43,11 @@ class CheckResult:
 
     Attributes:
         check: ctr's words, such as ``complete (4/4)``.
-        platforms: that the image is for; ``platform`` is the host's.
-        missing: blobs that the host's platform needs and the namespace does not see.
-        verdict: ``same``, `PLATFORM_MANIFEST`, or ``other``, beside what is expected; `UNDECIDED` where nothing can be.
-        parts: whether this ctr can name only one platform's manifest of a partial index.
+        platforms: the platforms of the image.
+        platform: the platform of the host.
+        missing: the blobs that the host's platform needs and the namespace lacks.
+        verdict: ``same``, `PLATFORM_MANIFEST` or ``other``, compared with the expected digest; `UNDECIDED` without one.
+        parts: whether this ctr can name only one platform's manifest of an index that was pulled in part.
     """
 
     name: str
@@ -63,32 +64,33 @@ class CheckResult:
 
     @property
     def status(self) -> Status:
-        """It only reads."""
+        """ok, since the command only reads."""
         return Status.OK
 
     def lines(self) -> list[str]:
-        """One line."""
+        """The result in one line."""
         unpacked = "unpacked" if self.unpacked else "not unpacked"
-        return [f"{self.name} {self.digest} {self.verdict}, {self.check}, {unpacked}"]
+        return [f"{shown_name(self.name)} {self.digest} {self.verdict}, {self.check}, {unpacked}"]
 
 
 def parse(*, ref: str | None = None, digest: str | None = None, namespace: str | None = None) -> Request:
-    """Options to a request.
+    """Makes a request of the options.
 
     Raises:
-        UsageError: or BadReference, with the option that is wrong.
+        UsageError: ``--ref`` is missing, or ``--digest`` or ``--namespace`` is wrong.
+        BadReference: ``--ref`` is no reference.
     """
     if not ref:
         raise UsageError("check needs --ref REF", hint="fab -H all check --ref r.example/app:1")
     if not is_digest(ref):
         Reference.parse(ref)
     if digest and not is_digest(digest):
-        raise UsageError(f"--digest {digest!r} is no digest", hint="a digest is sha256: and 64 hex digits")
+        raise UsageError(f"--digest {digest!r} is no digest", hint="give sha256: and 64 hex digits")
     return Request(ref, digest, options.namespace(namespace))
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
-    """Hosts by digest, the most hosts first."""
+    """One row for each digest and state, with its hosts; the row with most hosts first."""
     hosts: dict[tuple[str, ...], list[str]] = {}
     for host, answer in answers.items():
         found = answer.result if isinstance(answer, FerryError) else answer
@@ -108,12 +110,12 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     read_only=True,
     help={
         "ref": "The image: a name, its short form, or a digest.",
-        "digest": "What it must point at (default: what more than half of the hosts that have it agree on).",
+        "digest": "The digest that it must have (default: that of more than half of the hosts that have it).",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
     },
 )
 def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
-    """Check that an image is on every host: the same digest, all of its blobs, unpacked."""
+    """Check that every host has an image: with the same digest, all of its blobs, unpacked."""
     indexes: dict[str, tuple[str, ...]] = {}
     answers: dict[str, Result | FerryError] = dict(fleet.each(lambda host: _inspect(host, request, indexes)))
     found = {name: answer for name, answer in answers.items() if isinstance(answer, CheckResult)}
@@ -142,20 +144,20 @@ def _inspect(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) 
     content, answers = inspect.content(host, facts, namespace, tops, deep=False, more=more)
     state = checks.parse_checks(answers["check"].text).get(image.name)
     if state is None:
-        raise failure(answers["check"], image.name)
-    content.manifest(image.digest)  # or it cannot be read
+        raise failure(answers["check"], shown_name(image.name))
+    content.manifest(image.digest)  # raises if the manifest cannot be read
     for top in content.blobs:
         if children := content.manifest(top).children:
             indexes[top] = tuple(child.digest for child in children)
     if not state.complete:
         inspect.deepen(host, facts, namespace, content)
     return CheckResult(
-        image.name,
-        namespace,
-        image.digest,
-        state.status,
-        state.complete,
-        state.unpacked,
+        name=image.name,
+        namespace=namespace,
+        digest=image.digest,
+        check=state.status,
+        complete=state.complete,
+        unpacked=state.unpacked,
         platforms=image.platforms,
         platform=str(facts.platform),
         missing=() if state.complete else _missing(image, content, facts.platform),
@@ -169,7 +171,7 @@ def _missing(image: Image, content: Content, platform: Platform) -> tuple[str, .
 
 
 def _holders(found: Mapping[str, CheckResult]) -> dict[str, list[str]]:
-    """Hosts by digest, the digest of most hosts first."""
+    """The hosts of each digest, the digest of most hosts first."""
     hosts: dict[str, list[str]] = {}
     for name, result in found.items():
         hosts.setdefault(result.digest, []).append(name)
@@ -177,9 +179,9 @@ def _holders(found: Mapping[str, CheckResult]) -> dict[str, list[str]]:
 
 
 def _majority(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) -> str:
-    """The digest of more than half of the hosts; empty where there is none.
+    """The digest of more than half of the hosts; empty if no digest has so many.
 
-    A platform's manifest, where a ctr can name no more, counts as the index that another host has.
+    If a host's ctr can name no more than a platform's manifest, that manifest counts as the index of other hosts.
     """
     tops = {result.digest for result in found}
     counted = Counter(
@@ -191,9 +193,9 @@ def _majority(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) 
 
 def _undecided(result: CheckResult, holders_by_digest: str) -> FerryError:
     error = Drift(
-        f"{result.name} in namespace {result.namespace} has no digest that more than half of the hosts have",
+        f"{_what(result)} has no digest that more than half of the hosts have",
         detail=holders_by_digest,
-        hint="choose with --digest",
+        hint="choose the right digest with --digest",
     )
     error.result = replace(result, verdict=UNDECIDED)
     return error
@@ -208,24 +210,24 @@ def _judge(
     error: FerryError | None = None
     if not (same or is_platform_manifest):
         error = Drift(
-            f"{result.name} in namespace {result.namespace} has another digest than expected",
+            f"{_what(result)} has another digest than expected",
             detail=f"here     {result.digest}\nexpected {expected}" + (f" (as on {holders})" if holders else ""),
-            hint="bring the right one here, or say which digest is right with --digest",
+            hint="copy or pull the expected image to this host, or choose another digest with --digest",
         )
     elif _foreign(result):
         error = PlatformMissing(
-            f"{result.name} in namespace {result.namespace} has no content for this host's {result.platform}",
+            f"{_what(result)} has no content for this host's platform {result.platform}",
             detail=f"it is for {result.platforms}",
-            hint="pull or import one that is for this platform",
+            hint="pull or import an image for this platform",
         )
     elif not result.complete:
         error = content_missing(
-            result.name, "\n".join(("missing", *result.missing)) if result.missing else result.check
+            shown_name(result.name), "\n".join(("missing", *result.missing)) if result.missing else result.check
         )
     elif not result.unpacked:
         error = NotUnpacked(
-            f"{result.name} in namespace {result.namespace} is whole, but not unpacked",
-            hint="pull or import it again, which unpacks it",
+            f"{_what(result)} is complete, but not unpacked",
+            hint="pull or import it again: that unpacks it",
         )
     if error is None:
         return result
@@ -233,8 +235,12 @@ def _judge(
     return error
 
 
+def _what(result: CheckResult) -> str:
+    return f"{shown_name(result.name)} in namespace {result.namespace}"
+
+
 def _foreign(result: CheckResult) -> bool:
-    """Whether it is for other machines; variants are left to ctr, which knows what runs what."""
+    """Whether the image is for other machines. Variants are ignored: ctr knows which variant runs which."""
     if (result.complete and result.unpacked) or result.platforms == "-":
         return False
     machine = result.platform.split("/")[:2]

@@ -1,4 +1,4 @@
-"""``find``: where an image is, in whatever namespace and containerd."""
+"""``find``: where an image is, in every namespace of every containerd."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 _KUBELETS = "k8s.io"
 _ELSEWHERE, _UNREAD = "kubelet reads another containerd", "kubelet does not read this namespace"
-_KUBERNETES = ("k3s", "k0s", "microk8s")  # whose containerd has no other user (RKE2's is k3s')
+_KUBERNETES = (
+    "k3s",
+    "k0s",
+    "microk8s",
+)  # distributions whose containerd serves kubelet alone (RKE2 uses the one of k3s)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is looked for."""
+    """The glob that names must fit."""
 
     match: str
 
@@ -38,7 +42,7 @@ class Place:
     """One name in one namespace of one containerd.
 
     Attributes:
-        note: why kubelet does not see it there; empty where it does, or where there is no CRI.
+        note: why kubelet does not see the name there; empty if kubelet sees it, or if there is no CRI plugin.
     """
 
     name: str
@@ -50,10 +54,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class FindResult:
-    """What one host has.
+    """What was found on one host.
 
     Attributes:
-        unread: sockets and namespaces that did not answer, with what they said.
+        places: where the names are that fit.
+        unread: the sockets and namespaces that could not be read, each with the reason.
     """
 
     places: tuple[Place, ...]
@@ -61,21 +66,21 @@ class FindResult:
 
     @property
     def status(self) -> Status:
-        """It only reads."""
+        """ok, since the command only reads."""
         return Status.OK
 
     def lines(self) -> list[str]:
-        """A line a place."""
+        """One line for each place."""
         return [
             f"{shown_name(p.name)} {p.digest} in {p.namespace} at {p.socket} {p.note}".rstrip() for p in self.places
         ]
 
 
 def parse(*, match: str | None = None) -> Request:
-    """Options to a request.
+    """Makes a request of the options.
 
     Raises:
-        UsageError: without ``--match``.
+        UsageError: ``--match`` is missing.
     """
     if not match:
         raise UsageError("find needs --match GLOB", hint="fab -H all find --match '*/app:1'")
@@ -83,7 +88,7 @@ def parse(*, match: str | None = None) -> Request:
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
-    """Places that are the same on several hosts are one row; what to do about them is said once below."""
+    """One row for each place, with all hosts that have it; below the rows, what to do if kubelet does not see it."""
     hosts: dict[Place, list[str]] = {}
     notes: list[str] = []
     for host, answer in answers.items():
@@ -105,7 +110,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 
 
 def _can_be_given(name: str) -> bool:
-    """Whether retag would take it as a destination."""
+    """Whether retag accepts the name as a destination."""
     try:
         Pair.parse(name, name)
     except UsageError:
@@ -120,7 +125,7 @@ def _hint(place: Place) -> str:
 
 @fleet_wide(parse, tabulate=tabulate, read_only=True, help={"match": "Glob on whole names, such as '*/app:1'."})
 def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
-    """Find an image on the hosts: in every namespace of every containerd; says where kubelet does not look."""
+    """Find an image in every namespace of every containerd of the hosts, and show where kubelet does not see it."""
     answers = fleet.each(lambda host: _inspect(host, request.match))
     results = [answer for answer in answers.values() if not isinstance(answer, FerryError)]
     if results and not any(isinstance(result, FindResult) and result.places for result in results):
@@ -131,7 +136,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
                 for host, answer in answers.items()
                 for each in (answer.unread if isinstance(answer, FindResult) else ())
             ),
-            hint="a glob fits whole names, such as '*/app:*'",
+            hint="write a glob that fits whole names, such as '*/app:*'",
             result=answers,
         )
     return answers
@@ -142,18 +147,7 @@ def _inspect(host: Host, match: str) -> FindResult:
     facts, limit = inspect.facts(host, ()), host.target.limits.probe
     unread: list[str] = []
     where = [(facts.ctr.address, namespace) for namespace in facts.namespaces]
-    others = [socket for socket in facts.sockets if socket != facts.ctr.address]
-    if others:
-        ctrs = [replace(facts.ctr, address=socket) for socket in others]
-        asked = {
-            f"on-{n}": shell.join((*c.argv, "--address", c.address, "namespaces", "ls", "-q"))
-            for n, c in enumerate(ctrs)
-        }
-        answers = host.ask(Script(asked), limit=limit)
-        for number, socket in enumerate(others):
-            answer = answers[f"on-{number}"]
-            where += [(socket, word) for word in answer.text.split()[:MOST_NAMESPACES]] if answer.ok else []
-            unread += [] if answer.ok else [f"{socket}: {tail(answer.stderr, lines=1)}"]
+    where += _further_namespaces(host, facts, unread)
     steps = {f"in-{n}": replace(facts.ctr, address=at[0]).images(at[1]) for n, at in enumerate(where)}
     listings = host.ask(Script(steps), limit=limit) if steps else {}
     found: list[tuple[str, Listing]] = []
@@ -169,6 +163,27 @@ def _inspect(host: Host, match: str) -> FindResult:
     return FindResult(tuple(_places(facts, found, match)), tuple(unread))
 
 
+def _further_namespaces(host: Host, facts: Facts, unread: list[str]) -> list[tuple[str, str]]:
+    """Socket and namespace of each namespace of further containerds; adds to ``unread`` those that do not answer."""
+    others = [socket for socket in facts.sockets if socket != facts.ctr.address]
+    if not others:
+        return []
+    ctrs = [replace(facts.ctr, address=socket) for socket in others]
+    steps = {
+        f"on-{n}": shell.join((*ctr.argv, "--address", ctr.address, "namespaces", "ls", "-q"))
+        for n, ctr in enumerate(ctrs)
+    }
+    answers = host.ask(Script(steps), limit=host.target.limits.probe)
+    found: list[tuple[str, str]] = []
+    for number, socket in enumerate(others):
+        answer = answers[f"on-{number}"]
+        if answer.ok:
+            found += [(socket, word) for word in answer.text.split()[:MOST_NAMESPACES]]
+        else:
+            unread.append(f"{socket}: {shell.tail(answer.stderr, lines=1)}")
+    return found
+
+
 def _places(facts: Facts, found: list[tuple[str, Listing]], match: str) -> list[Place]:
     kubelets = _kubelets_socket(facts)
     read = {
@@ -180,13 +195,16 @@ def _places(facts: Facts, found: list[tuple[str, Listing]], match: str) -> list[
     places = []
     for socket, listing in found:
         for image in listing.match(match):
-            seen = not kubelets or (image.name, image.digest) in read
-            note = "" if seen else _UNREAD if socket == kubelets else _ELSEWHERE
-            places.append(Place(image.name, image.digest, listing.namespace, socket, note))
+            note = ""
+            if kubelets and (image.name, image.digest) not in read:
+                note = _UNREAD if socket == kubelets else _ELSEWHERE
+            places.append(
+                Place(name=image.name, digest=image.digest, namespace=listing.namespace, socket=socket, note=note)
+            )
     return places
 
 
 def _kubelets_socket(facts: Facts) -> str:
-    """The containerd that kubelet uses, as far as one can tell; empty where there seems to be no kubelet."""
+    """The socket of the containerd that kubelet probably uses; empty if there seems to be no kubelet."""
     own = next((s for s in facts.sockets if any(name in s.split("/") for name in _KUBERNETES)), "")
     return own or (facts.ctr.address if facts.cri else "")

@@ -1,4 +1,4 @@
-"""``hosts``: the inventory as we understand it. Connects to nothing."""
+"""``hosts``: the inventory as ctr-ferry understands it; connects to no host."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ from ctr_ferry.report.outcome import Table, View
 from ctr_ferry.run.command import on_control_machine
 
 if TYPE_CHECKING:
+    from ctr_ferry.inventory.selector import HostSelector
     from ctr_ferry.run.control_machine import ControlMachine
     from ctr_ferry.ssh.target import Target
-
-if TYPE_CHECKING:  # what reads inventories is no part of a listing
-    from ctr_ferry.inventory.selector import HostSelector
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """There is nothing to choose but ``-H``."""
+    """Nothing: the only choice is ``-H``."""
 
 
 def parse() -> Request:
-    """No options of its own."""
+    """The command has no options of its own."""
     return Request()
 
 
 @on_control_machine(parse, help={})
 def hosts(control_machine: ControlMachine, request: Request) -> View:  # noqa: ARG001
-    """Show the inventory as ctr-ferry understands it: hosts, groups, how each is reached. Connects to nothing."""
+    """Show the inventory as ctr-ferry understands it: hosts, groups, how each host is reached. Connects to nothing."""
     selector = control_machine.selector
     data = [_as_data(selector, name) for name in selector.names(control_machine.patterns or ("all",))]
     wrong = [f"{each['error']['kind']}: {each['error']['message']}" for each in data if "error" in each]
@@ -39,7 +37,7 @@ def hosts(control_machine: ControlMachine, request: Request) -> View:  # noqa: A
 
 
 def _as_data(selector: HostSelector, name: str) -> dict[str, Any]:
-    """A host as data; one that cannot be worked with keeps no other from being shown."""
+    """A host as data; if its variables are wrong, their error."""
     groups = selector.groups_of(name)
     try:
         return _describe(selector.target(name), groups)

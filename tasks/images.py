@@ -1,4 +1,4 @@
-"""``images``: which host has which image, whole or not."""
+"""``images``: which host has which image, complete or not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Which images; no namespace is the inventory's."""
+    """Which images to list; without a namespace, those of the inventory's namespace."""
 
     match: str
     namespace: str | None
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One name on one host; complete and unpacked are those of the host's platform."""
+    """One name on one host; ``complete`` and ``unpacked`` are about the host's platform alone."""
 
     name: str
     namespace: str
@@ -53,11 +53,11 @@ class ImagesResult:
 
     @property
     def status(self) -> Status:
-        """It only reads."""
+        """ok, since the command only reads."""
         return Status.OK
 
     def lines(self) -> list[str]:
-        """A line an image."""
+        """One line for each image."""
         return [f"{row.namespace} {shown_name(row.name)} {row.digest} {row.check}" for row in self.images]
 
 
@@ -66,12 +66,12 @@ def parse(
     match: str | None = None,
     namespace: str | None = None,
     all_namespaces: bool = False,
-    csv: bool = False,  # noqa: ARG001  (how it is shown is no matter of the request)
+    csv: bool = False,  # noqa: ARG001  (read by what prints the table)
 ) -> Request:
-    """Options to a request.
+    """Makes a request of the options.
 
     Raises:
-        UsageError: where one namespace and all of them are asked for, or what is no namespace.
+        UsageError: ``--namespace`` is no namespace, or comes with ``--all-namespaces``.
     """
     if namespace and all_namespaces:
         raise UsageError("--namespace and --all-namespaces exclude each other", hint="leave one of them out")
@@ -79,7 +79,7 @@ def parse(
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
-    """Rows that are the same on several hosts are one."""
+    """One row for each image, with all hosts that have it."""
     hosts: dict[tuple[str, ...], list[str]] = {}
     for host, answer in answers.items():
         for row in answer.images if isinstance(answer, ImagesResult) else ():
@@ -101,12 +101,12 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     help={
         "match": "Glob on whole names, such as 'dead.example:5000/*' (default: all).",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
-        "all_namespaces": "Every namespace of every host.",
-        "csv": "Print CSV, a line for each image and host.",
+        "all_namespaces": "List every namespace of every host.",
+        "csv": "Print CSV, one line for each image and host.",
     },
 )
 def images(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
-    """List images across the hosts: digest, size, platforms, whether they are complete, and where."""
+    """List images across the hosts: digest, size, platforms, whether they are complete, and which hosts have them."""
     return fleet.each(lambda host: _inspect(host, request))
 
 
@@ -136,6 +136,16 @@ def _rows(listing: Listing, match: str, answer: Answer) -> list[Row]:
     rows = []
     for image in listing.match(match):
         check = checked.get(image.name, checks.UNKNOWN)
-        detail = check.complete, check.unpacked, check.status
-        rows.append(Row(image.name, listing.namespace, image.digest, image.size, image.platforms, *detail))
+        rows.append(
+            Row(
+                name=image.name,
+                namespace=listing.namespace,
+                digest=image.digest,
+                size=image.size,
+                platforms=image.platforms,
+                complete=check.complete,
+                unpacked=check.unpacked,
+                check=check.status,
+            )
+        )
     return rows

@@ -1,4 +1,4 @@
-"""``run``: any shell command on every host, with inventory names, limits and a record."""
+"""``run``: any shell command on every host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What it said, and how it ended."""
+    """The command's exit status and output."""
 
     exit: int
     stdout: str
@@ -35,52 +35,52 @@ class RunResult:
 
     @property
     def status(self) -> Status:
-        """ok: whether it changed anything, only it knows."""
+        """ok: only the command itself knows whether it changed anything."""
         return Status.OK
 
     def lines(self) -> list[str]:
-        """Its output, without what could move a terminal's cursor; where it failed, the error has it."""
+        """The output, without control characters; empty for a failed command, whose error has the output."""
         if self.exit:
             return []
         return [printable(line) for line in (*self.stdout.splitlines(), *self.stderr.splitlines())]
 
 
 def parse(command: str | None = None) -> Request:
-    """The command line's one word.
+    """Makes a request of the command line's one word.
 
     Raises:
-        UsageError: where it is empty.
+        UsageError: the word is missing or empty.
     """
     if not (command and command.strip()):
         raise UsageError("run needs a command", hint="fab -H all run 'uname -r'")
     return Request(command)
 
 
-@per_host(parse, help={"command": "POSIX sh text; quote it."}, positional=["command"])
+@per_host(parse, help={"command": "The POSIX sh text to run; quote it."}, positional=["command"])
 def run(host: Host, request: Request) -> RunResult:
     """Run any shell command on every host, with the inventory's names, limits and record."""
     if host.dry_run:
-        _require_ok(_ask(host, "-n", "-c", request.command), "it is no valid sh")
+        _require_ok(_ask(host, "-n", "-c", request.command), "the command is no valid sh: nothing ran")
         return RunResult(0, f"would run: {request.command}", "")
     answer = _ask(host, "-c", request.command)
-    _require_ok(answer, f"it exited with {answer.exit}")
+    _require_ok(answer, f"the command exited with {answer.exit}")
     return RunResult(answer.exit, answer.text, answer.stderr)
 
 
 def _ask(host: Host, *words: str) -> Answer:
-    """Runs a shell of its own, so that no text, valid or not, reaches into ours."""
+    """Runs a separate shell, so that the text, valid or not, cannot change the script around it."""
     try:
         return host.ask(Script({"run": shell.join(["/bin/sh", *words])}), listener=Clip())["run"]
     except (ConnectionLost, RemoteTimeout) as error:
-        error.hint = "how far it came nobody knows: look at the host before you run it again"
+        error.hint = "check on the host how far the command came before you run it again"
         raise
 
 
 class Clip:
-    """Hears endless output, and keeps its beginning and its end: 32 hosts at once must fit into memory.
+    """Keeps the beginning and the end of endless output: the output of 32 hosts must fit into memory.
 
     Attributes:
-        most: bytes that are kept of either.
+        most: how many bytes to keep of the beginning, and of the end.
     """
 
     def __init__(self, most: int = _MOST) -> None:
@@ -88,17 +88,17 @@ class Clip:
         self._room, self._end, self._lost = most, bytearray(), 0
 
     def hear(self, data: bytes) -> bytes:
-        """Lets the beginning through, and holds back the end."""
+        """Takes a piece of output; returns what belongs to the beginning, and keeps the last bytes for `end`."""
         through, rest = data[: self._room], data[self._room :]
         self._room -= len(through)
         self._end += rest
-        if (over := len(self._end) - self.most) > self.most:  # seldom, since it moves all of it
+        if (over := len(self._end) - self.most) > self.most:  # seldom, since the deletion moves all bytes
             self._lost += over
             del self._end[:over]
         return through
 
     def end(self) -> bytes:
-        """What was held back, and how much is missing before it."""
+        """The end of the output, after a line that says how many bytes are missing before it."""
         return (f"\n… {self._lost} bytes are left out here …\n".encode() if self._lost else b"") + bytes(self._end)
 
 

@@ -1,4 +1,4 @@
-"""``runs``: the records of past runs, a line each."""
+"""``runs``: the past runs, one line each."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How many runs, the newest ones."""
+    """How many of the newest runs to list."""
 
     last: int
 
 
 def parse(*, last: str | None = None) -> Request:
-    """Options to a request.
+    """Makes a request of the options.
 
     Raises:
-        UsageError: where ``--last`` is no number.
+        UsageError: ``--last`` is no number of runs.
     """
     if last is not None and not (last.isdecimal() and int(last)):
-        raise UsageError(f"--last {last!r} is no number of runs", hint="such as --last 20")
+        raise UsageError(f"--last {last!r} is no number of runs", hint="give a number from 1, such as --last 20")
     return Request(int(last or 20))
 
 
-@on_control_machine(parse, help={"last": "How many, the newest ones (default 20)."})
+@on_control_machine(parse, help={"last": "How many of the newest runs (default 20)."})
 def runs(control_machine: ControlMachine, request: Request) -> View:
-    """List past runs: when, which commands, how many hosts ended how. Their records are in runs/."""
+    """List past runs: their time, commands, and how many hosts ended how. The records are in runs/."""
     found = control_machine.runs.all()[-request.last :]
     data = [_summary(run) for run in found]
     rows = tuple(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Which run, of which host, and whether its log is wanted."""
+    """Which run to show, which of its hosts (None means all), and whether to show the log."""
 
     run: str
     host: str | None
@@ -25,23 +25,25 @@ class Request:
 
 
 def parse(*, run: str | None = None, host: str | None = None, log: bool = False) -> Request:
-    """Options to a request."""
+    """Makes a request of the options."""
     return Request(run or "last", host, log)
 
 
 @on_control_machine(
     parse,
     help={
-        "run": "Its id, or a beginning or end of it that no other run has (default: the last run).",
+        "run": "The run's id, or a beginning or end of the id that no other run has (default: the last run).",
         "host": "Only this host.",
-        "log": "Every remote command with what it said.",
+        "log": "Show every remote command with its output.",
     },
 )
 def show(control_machine: ControlMachine, request: Request) -> View:
-    """Show one past run: what it did on every host; with --log every remote command, with --json run.json itself."""
+    """Show one past run: its outcomes on every host; with --log every remote command, with --json all of run.json."""
     run = control_machine.runs.find(request.run)
     if request.host and request.host not in run.data["hosts"]:
-        raise UsageError(f"run {run.id} had no host {request.host!r}", hint=f"it had {', '.join(run.data['hosts'])}")
+        raise UsageError(
+            f"run {run.id} had no host {request.host!r}", hint=f"name one of its hosts: {', '.join(run.data['hosts'])}"
+        )
     if request.log:
         return View(run.data, text=_logs(run, request.host))
     return View(run.data, text="\n".join(_text(run, request.host)))
@@ -51,7 +53,11 @@ def _logs(run: Run, host: str | None) -> str:
     parts = []
     for name in [host] if host else run.data["hosts"]:
         file = run.log(name)
-        text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "# nothing was asked here\n"
+        text = (
+            file.read_text(encoding="utf-8", errors="replace")
+            if file.exists()
+            else "# no remote command ran on this host\n"
+        )
         parts.append(f"==> {name} <==\n{text}")
     return "\n".join(parts)
 
@@ -69,7 +75,9 @@ def _text(run: Run, host: str | None) -> list[str]:
             seen.add(outcome["host"])
             if host in (None, outcome["host"]):
                 lines += _outcome(outcome)
-        lines += [f"  {name}  cut off, or never begun" for name in data["hosts"] if name not in seen and host is None]
+        lines += [
+            f"  {name}  interrupted, or never begun" for name in data["hosts"] if name not in seen and host is None
+        ]
         for warning in command.get("warnings", ()):
             lines.append(f"  warning: {warning['message']}")
             lines += [f"    {digest} on {', '.join(hosts)}" for digest, hosts in warning["digests"].items()]

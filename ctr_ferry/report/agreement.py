@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from ctr_ferry.report.outcome import Outcome
-from ctr_ferry.text import names
+from ctr_ferry.text import names, shown_name
 
 
 @runtime_checkable
@@ -32,7 +32,7 @@ class Disagreement:
     @property
     def message(self) -> str:
         """The disagreement in one sentence."""
-        return f"{len(self.digests)} digests under this name: {self.name}"
+        return f"{len(self.digests)} digests under this name: {shown_name(self.name)}"
 
     def lines(self) -> list[str]:
         """The warning that a person reads."""

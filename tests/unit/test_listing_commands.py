@@ -315,7 +315,7 @@ def test_check_takes_no_side_where_no_majority_is(digests: tuple[str, ...]) -> N
     answers = check(fleet)
     assert {getattr(answer, "kind", "ok") for answer in answers.values()} == {"drift"}
     assert {(answer.hint, answer.result.verdict) for answer in answers.values()} == {
-        ("choose with --digest", "no majority")
+        ("choose the right digest with --digest", "no majority")
     }
     holders = {digest: ", ".join(n for n, d in zip("abcd", digests, strict=False) if d == digest) for digest in digests}
     assert set(answers["a"].detail.splitlines()) == {f"{digest} on {on}" for digest, on in holders.items()}
