@@ -66,7 +66,7 @@ def parse(
     match: str | None = None,
     namespace: str | None = None,
     all_namespaces: bool = False,
-    csv: bool = False,  # noqa: ARG001  (read by what prints the table)
+    csv: bool = False,  # noqa: ARG001  (the printer of the table reads it)
 ) -> Request:
     """Makes a request of the options.
 
@@ -89,7 +89,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     return Table(
         ("REFERENCE", "NAMESPACE", "DIGEST", "SIZE", "PLATFORMS", "COMPLETE", "HOSTS"),
         tuple((shown_name(name), *cells, names(hosts[name, *cells])) for name, *cells in listed),
-        ("no such images",) if any_answered and not listed else (),
+        ("no image fits",) if any_answered and not listed else (),
         apart=tuple((shown_name(name), *cells, host) for name, *cells in listed for host in hosts[name, *cells]),
     )
 

@@ -180,11 +180,7 @@ def target(
     """
     host = validate(name, variables)
     if host.ansible_connection not in _SSH_CONNECTIONS:
-        raise BadInventory(
-            f"{variables['ansible_connection'].where}: host {name!r} has ansible_connection "
-            f"{host.ansible_connection!r}",
-            hint="remove it: ctr-ferry connects over ssh alone, also to this machine",
-        )
+        raise _other_connection(name, variables["ansible_connection"])
     plain = partial(host.plain, name)
     options, notes = _SshOptions(), _unread_passwords(host) + _unread_files(host, name, encrypted)
     for variable in _SSH_ARGS:
@@ -233,6 +229,13 @@ def _registry(name: str, given: Registry, folder: Path) -> registry.Registry:
         skip_verify=given.skip_verify,
         username=given.username,
         password_env=given.password_env,
+    )
+
+
+def _other_connection(host: str, connection: Var) -> BadInventory:
+    return BadInventory(
+        f"{connection.where}: host {host!r} has ansible_connection {connection.value!r}",
+        hint="remove it: ctr-ferry connects over ssh alone, also to this machine",
     )
 
 

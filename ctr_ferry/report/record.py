@@ -249,13 +249,14 @@ class Run:
         if self.state == "running":
             return []
         done = [{o["host"] for o in command["outcomes"]} for command in self.data["commands"]]
-        whole = set.intersection(*done) if done and len(done) == len(self.asked) else set()
-        return [host for host in self.data["hosts"] if host not in whole]
+        finished = set.intersection(*done) if done and len(done) == len(self.asked) else set()
+        return [host for host in self.data["hosts"] if host not in finished]
 
     def hosts(self, status: str) -> list[str]:
         """The hosts that any command left with this status; `unfinished` hosts count as failed."""
         found = {o["host"] for o in self.outcomes() if o["status"] == status}
-        found |= set(self.unfinished) if status == Status.FAILED else set()
+        if status == Status.FAILED:
+            found.update(self.unfinished)
         return [host for host in self.data["hosts"] if host in found]
 
 
@@ -332,12 +333,13 @@ class Past:
 
     @property
     def note(self) -> str:
-        """One sentence: the run, its hosts with this status, and how many hosts it left with similar ones."""
+        """One sentence: the run, its hosts with this status, and how many other hosts did not succeed."""
         cut = [host for host in self.run.unfinished if host in self.hosts] if self.status is Status.FAILED else []
         also = [s for s in (Status.FAILED, Status.UNREACHABLE, Status.SKIPPED) if s is not self.status]
         others = [f"{len(hosts)} {s}" for s in also if (hosts := self.run.hosts(s))]
-        return (
-            f"run {self.run.id} left {names(self.hosts, every=True) or 'no host'} {self.status}"
-            + (f" ({names(cut, every=True)} cut off, without an outcome)" if cut else "")
-            + (f"; besides, {', '.join(others)}" if others else "")
-        )
+        note = f"run {self.run.id} left {names(self.hosts, every=True) or 'no host'} {self.status}"
+        if cut:
+            note += f" ({names(cut, every=True)} without an outcome)"
+        if others:
+            note += f"; it also left {', '.join(others)}"
+        return note

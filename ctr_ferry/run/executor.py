@@ -177,7 +177,7 @@ def _refuse_hosts_given_twice(words: Sequence[str]) -> None:
     """Refuses a second ``-H``: Invoke takes one before and one behind a command's name, and obeys the last alone."""
     given = [word for word in takewhile(lambda word: word != "--", words) if word.startswith(("-H", "--hosts"))]
     if len(given) > 1:
-        raise UsageError("-H is given twice", hint="name all hosts in one -H, such as -H HOST,HOST")
+        raise UsageError("-H is given twice", hint="name all hosts in one -H: -H HOST,HOST")
 
 
 def _read(call: Any, *, dry: bool, as_json: bool) -> Line:

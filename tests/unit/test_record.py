@@ -353,7 +353,7 @@ def test_a_killed_runs_hosts_without_an_outcome_have_failed(book: Book) -> None:
     assert past.hosts == ["b", "c"]
     view = runs_command.body(cast(Any, SimpleNamespace(runs=Runs(book.root))), runs_command.parse())
     assert view.table and view.table.rows[0][3] == "2 changed, 1 unreachable, 2 without an outcome"
-    assert "(b, c cut off, without an outcome)" in past.note
+    assert "(b, c without an outcome)" in past.note
     assert Runs(book.root).past("@changed").hosts == ["a"]
 
 
@@ -378,7 +378,7 @@ def test_this_run_is_not_the_last_one(book: Book) -> None:
 
 def test_whom_else_somebody_may_think_of_is_counted(book: Book) -> None:
     book.run(ID, a="failed", b="unreachable", c="skipped", d="ok")
-    assert Runs(book.root).past("@failed").note == f"run {ID} left a failed; besides, 1 unreachable, 1 skipped"
+    assert Runs(book.root).past("@failed").note == f"run {ID} left a failed; it also left 1 unreachable, 1 skipped"
 
 
 def test_a_record_of_an_earlier_version_tells_what_began(book: Book) -> None:
