@@ -1,4 +1,4 @@
-"""Map files, options, outcomes, exit statuses, and what is shown of them."""
+"""Outcomes, exit statuses, and what people and scripts see of them."""
 
 from __future__ import annotations
 
@@ -14,205 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from invoke.parser import Parser, ParserContext
 
-import fabfile
 from ctr_ferry import errors
 from ctr_ferry.ctr.health import Finding, Health
-from ctr_ferry.images.mappings import Pair, read_map, refuse_same
 from ctr_ferry.report import render
 from ctr_ferry.report.outcome import Outcome, Result, Status, Table, as_dry_run, exit_code
-from ctr_ferry.run.command import CommonOptions, Kind, on_control_machine, per_host
 from ctr_ferry.secrets import Secret
 from tasks.doctor import DoctorResult
 
 CLONE = Path(__file__).resolve().parents[2]
 DIGEST = "sha256:" + "ab" * 32
-ARGUMENTS = {name: getattr(fabfile, name).get_arguments() for name in fabfile.__all__}  # once: it uses help texts up
-
-
-def a_map(tmp_path: Path, text: str) -> Path:
-    file = tmp_path / "map"
-    file.write_text(text)
-    return file
-
-
-def test_a_map_has_two_columns_comments_and_blank_lines(tmp_path: Path) -> None:
-    file = a_map(tmp_path, f"# all of them\n\nold/a:1\tnew.example/a:1  # this one\n  {DIGEST}   new.example/b\n")
-    assert [(p.src, str(p.dst)) for p in read_map(file)] == [
-        ("old/a:1", "new.example/a:1"),
-        (DIGEST, "new.example/b"),
-    ]
-
-
-def test_all_wrong_lines_of_a_map_are_told_at_once(tmp_path: Path) -> None:
-    text = f"a b\nonly\na b c\nUPPER r/x\na r/y@{DIGEST}\nc r/ok:1\nd r/ok:1\nc r/ok:1\n"
-    file = a_map(tmp_path, text)
-    with pytest.raises(errors.UsageError, match="5 wrong lines") as wrong:
-        read_map(file)
-    assert [line.split(": ")[0] for line in wrong.value.detail.splitlines()] == [f"{file}:{n}" for n in (2, 3, 4, 5, 7)]
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("r/a:1 r/b:1\nr/b:1 r/c:1\n", "docker.io/r/b:1"),
-        ("r.example/b:1 r.example/c:1\nr.example/a:1 r.example/b\n", "r.example/b:1"),
-        ("r.example/a:1 r.example/b:1\nr.example/b:1 r.example/a:1\n", "r.example/a:1"),
-    ],
-)
-def test_a_destination_of_a_map_is_no_source_of_another_line(tmp_path: Path, text: str, name: str) -> None:
-    with pytest.raises(errors.UsageError) as refused:
-        read_map(a_map(tmp_path, text))
-    assert f"{name} is a source and a destination" in refused.value.detail
-    assert read_map(a_map(tmp_path, text), apart=True)  # another namespace, or another host
-
-
-def test_a_line_twice_in_a_map_is_one_image(tmp_path: Path) -> None:
-    assert len(read_map(a_map(tmp_path, "a r/x:1\na r/x:1\n"))) == 1
-
-
-def test_tags_that_destinations_take_from_their_sources_keep_them_apart(tmp_path: Path) -> None:
-    pairs = read_map(a_map(tmp_path, "old/a:1 new.example/a\nold/a:2 new.example/a\n"))
-    assert [pair.src for pair in pairs] == ["old/a:1", "old/a:2"]
-    with pytest.raises(errors.UsageError, match="wrong lines"):
-        read_map(a_map(tmp_path, "old/a:1 new.example/a:1\nold/b:1 new.example/a\n"))
-
-
-@pytest.mark.parametrize("text", ["", "# nothing\n"])
-def test_a_map_without_an_image_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(errors.UsageError, match="names no image"):
-        read_map(a_map(tmp_path, text))
-
-
-def test_a_map_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
-    for name in ("nosuch", "bytes", "."):
-        with pytest.raises(errors.UsageError, match="cannot be read"):
-            read_map(tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("src", "dst", "same"),
-    [
-        ("r/a:1", "docker.io/r/a:1", True),
-        ("busybox", "docker.io/library/busybox:latest", True),
-        ("busybox:1", "library/busybox", True),
-        ("busybox:1", "busybox:2", False),
-        (DIGEST, "busybox:2", False),
-        (f"busybox@{DIGEST}", "busybox:2", False),
-    ],
-)
-def test_a_source_that_is_its_own_destination_is_refused(src: str, dst: str, same: bool) -> None:
-    pair = Pair.parse(src, dst)
-    assert pair.same is same
-    if same:
-        with pytest.raises(errors.UsageError, match="same name"):
-            refuse_same([pair])
-    else:
-        refuse_same([pair])
-
-
-def arguments(argv: list[str]) -> dict[str, object]:
-    """A command line as Invoke takes it apart."""
-    context = ParserContext("retag", args=ARGUMENTS["retag"])
-    (parsed,) = Parser(contexts=[context]).parse_argv(["retag", *argv])
-    return parsed.as_kwargs
-
-
-def test_only_the_namespace_has_a_short_flag() -> None:
-    short = {name for args in ARGUMENTS.values() for a in args for name in a.names if len(name) == 1}
-    assert short == {"n"}
-
-
-def test_options_are_taken_by_their_names() -> None:
-    taken = arguments(["--src", "a", "--dst=b", "-n", "default", "--to-namespace", "k8s.io", "--force", "--json"])
-    assert taken["src"] == "a" and taken["dst"] == "b"
-    assert taken["namespace"] == "default" and taken["to_namespace"] == "k8s.io"
-    assert taken["force"] is True and taken["json"] is True and taken["dry_run"] is False
-    assert taken["map"] is None
-
-
-def test_every_option_has_a_help_text_and_the_common_ones_are_on_every_command() -> None:
-    for name, args in ARGUMENTS.items():
-        hosts = (
-            set() if getattr(fabfile, name).kind is Kind.CONTROL_MACHINE else {"dry_run", "serial", "limit_failures"}
-        )
-        assert {"json"} | hosts <= {a.attr_name or a.name for a in args}
-        assert all(a.help for a in args)
-        assert getattr(fabfile, name).__doc__
-
-
-def test_the_common_options_are_parted_from_a_commands_own() -> None:
-    @per_host(lambda **own: own, help={})
-    def nothing(host: object, request: object) -> None:
-        """Does nothing."""
-
-    options = {"json": True, "dry_run": False, "serial": "5", "limit_failures": "10%", "src": "a"}
-    common, own = nothing.read(options)
-    assert common == CommonOptions(json=True, dry_run=False, serial=5, limit_failures=0.1)
-    assert own == {"src": "a"}
-
-
-NEEDED = {"check": {"ref": "a"}, "push": {"ref": "a/b:1"}, "copy": {"from_": ["a"], "ref": ["b"]}, "show": {}}
-
-
-@pytest.mark.parametrize(
-    ("command", "name", "option"),
-    [("check", "digest", "--digest"), ("push", "as_", "--as"), ("copy", "to_namespace", "--to-namespace"),
-     ("copy", "ref", "--ref"), ("show", "run", "--run"), ("show", "host", "--host")],
-)  # fmt: skip
-def test_an_option_whose_value_is_empty_is_refused_rather_than_taken_for_none(
-    command: str, name: str, option: str
-) -> None:
-    empty = ["b", ""] if name == "ref" else ""
-    with pytest.raises(errors.UsageError, match=f"{option} is empty"):
-        getattr(fabfile, command).read({**NEEDED[command], name: empty})
-
-
-def test_each_command_says_whether_it_only_reads() -> None:
-    commands = {name: getattr(fabfile, name) for name in fabfile.__all__ if name != "doctor"}
-    on_hosts = {name: command for name, command in commands.items() if command.kind is not Kind.CONTROL_MACHINE}
-    assert {name for name, command in on_hosts.items() if command.read_only(None)} == {
-        "check",
-        "find",
-        "images",
-        "registry",
-    }
-    doctor = fabfile.doctor
-    assert [doctor.read_only(doctor.parse(clean=clean)) for clean in (False, True)] == [True, False]
-
-
-def common(serial: str | None = None, limit_failures: str | None = None) -> CommonOptions:
-    return CommonOptions.parse(json=False, dry_run=False, serial=serial, limit_failures=limit_failures)
-
-
-def test_limits_are_numbers_or_shares() -> None:
-    assert (common().serial, common().limit_failures) == (None, None)
-    assert [common(limit_failures=text).limit_failures for text in ("3", "100%", "5%")] == [3, 1.0, 0.05]
-    assert type(common(limit_failures="1").limit_failures) is int  # one host; 100% is a share
-
-
-@pytest.mark.parametrize("text", ["", "0", "-1", "x", "1.5", "10%"])
-def test_a_serial_that_is_no_number_of_hosts_is_refused(text: str) -> None:
-    with pytest.raises(errors.UsageError, match="--serial"):
-        common(serial=text)
-
-
-@pytest.mark.parametrize("text", ["", "0", "0%", "-1", "x", "1.5", "101%", "%", "5%%"])
-def test_a_limit_of_failures_that_is_neither_number_nor_share_is_refused(text: str) -> None:
-    with pytest.raises(errors.UsageError, match="--limit-failures"):
-        common(limit_failures=text)
-
-
-def test_a_command_on_the_control_machine_has_no_options_about_hosts() -> None:
-    @on_control_machine(lambda: None, help={})
-    def nothing(control_machine: object, request: object) -> None:
-        """Does nothing."""
-
-    names = {argument.attr_name or argument.name for argument in nothing.get_arguments()}
-    assert names == {"json"}
-    assert nothing.read({"json": True})[0] == CommonOptions(json=True)
 
 
 @dataclass(frozen=True)
