@@ -1,4 +1,4 @@
-"""Whether all hosts gave a name to one image, and how it is told where not."""
+"""A warning comes if hosts gave one name to different images, and only then."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ def retagged(host: str, digest: str, source: str = "", status: Status = Status.C
     return Outcome.of(host, 1.0, RetagResult("k8s.io", "k8s.io", "1.6", "1.6", (image,)))
 
 
-def told(*outcomes: Outcome) -> list[dict[str, list[str]]]:
+def digests_by_host(*outcomes: Outcome) -> list[dict[str, list[str]]]:
     return [each.digests for each in disagreements(outcomes)]
 
 
-def test_one_image_everywhere_is_nothing_to_tell() -> None:
-    assert told(retagged("a", A), retagged("b", A, status=Status.UNCHANGED)) == []
-    assert told(Outcome.of("a", 1.0, errors.Unreachable("no"))) == []
+def test_one_image_everywhere_gives_no_warning() -> None:
+    assert digests_by_host(retagged("a", A), retagged("b", A, status=Status.UNCHANGED)) == []
+    assert digests_by_host(Outcome.of("a", 1.0, errors.Unreachable("no"))) == []
 
 
-def test_one_name_for_different_images_is_told_with_the_hosts_of_each() -> None:
+def test_one_name_for_different_images_gives_a_warning_with_the_hosts_of_each() -> None:
     (one,) = disagreements([retagged("a", A), retagged("b", B, status=Status.UNCHANGED), retagged("c", B)])
     assert one.message == f"2 digests under this name: {REF}"
     assert one.lines() == [f"warning: {one.message}", f"  {B} on b, c", f"  {A} on a"]
-    assert told(retagged("a", A, status=Status.WOULD_CHANGE), retagged("b", B, status=Status.WOULD_CHANGE))
-    assert list(told(retagged("a", A), retagged("b", B), retagged("c", C))[0]) == [A, B, C]
+    assert digests_by_host(retagged("a", A, status=Status.WOULD_CHANGE), retagged("b", B, status=Status.WOULD_CHANGE))
+    assert list(digests_by_host(retagged("a", A), retagged("b", B), retagged("c", C))[0]) == [A, B, C]
 
 
-def test_a_name_that_was_not_given_counts_for_nothing() -> None:
-    assert told(retagged("a", A), retagged("b", B, status=Status.FAILED)) == []
-    assert told(retagged("a", A), retagged("b", B, name="r.example/other:1")) == []
-    assert told(retagged("a", A), retagged("b", "")) == []
+def test_a_name_that_was_not_given_gives_no_warning() -> None:
+    assert digests_by_host(retagged("a", A), retagged("b", B, status=Status.FAILED)) == []
+    assert digests_by_host(retagged("a", A), retagged("b", B, name="r.example/other:1")) == []
+    assert digests_by_host(retagged("a", A), retagged("b", "")) == []
     error = errors.SomeFailed("1 of 2", result=retagged("b", B).result)
-    assert told(retagged("a", A), Outcome.of("b", 1.0, error)) == [{A: ["a"], B: ["b"]}]
+    assert digests_by_host(retagged("a", A), Outcome.of("b", 1.0, error)) == [{A: ["a"], B: ["b"]}]
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_an_index_and_its_platforms_manifests_are_one_image(order: int) -> None:
+def test_an_index_and_its_platforms_manifests_count_as_one_image(order: int) -> None:
     hosts = [retagged("a", INDEX), retagged("b", A, INDEX), retagged("c", B, INDEX)]
-    assert told(*hosts[::order]) == []
-    assert told(*[retagged("a", A, INDEX), retagged("b", A, C)][::order]) == []
-    assert told(*[*hosts, retagged("d", C)][::order]) != []
+    assert digests_by_host(*hosts[::order]) == []
+    assert digests_by_host(*[retagged("a", A, INDEX), retagged("b", A, C)][::order]) == []
+    assert digests_by_host(*[*hosts, retagged("d", C)][::order]) != []
 
 
-def test_every_command_that_gives_names_tells_them() -> None:
+def test_every_command_that_gives_names_is_compared() -> None:
     image = Delivered("old", REF, A, INDEX, status=Status.CHANGED)
     results: list[Any] = [
         DeliveryResult("a", "k8s.io", "1.6", "1.6", (image,)),
@@ -70,10 +70,12 @@ def test_every_command_that_gives_names_tells_them() -> None:
         PushResult(REF, "old", "k8s.io", A, INDEX, Status.CHANGED, "1.6"),
     ]
     for result in results:
-        assert told(Outcome.of("a", 1.0, result), retagged("b", B)) == [{A: ["a"], B: ["b"]}]
+        assert digests_by_host(Outcome.of("a", 1.0, result), retagged("b", B)) == [{A: ["a"], B: ["b"]}]
 
 
-def test_it_is_told_to_people_scripts_and_the_record(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_warning_is_in_the_table_in_json_and_in_the_record(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     outcomes = [retagged("a", A), retagged("b", B)]
     warnings = disagreements(outcomes)
     done = render.Done("retag", {}, outcomes, warnings=warnings)

@@ -1,4 +1,4 @@
-"""What the inventory says of one host: Ansible's connection variables, ssh's options, and our own."""
+"""A host's variables give its target: Ansible's connection variables, ssh options, and our own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ctr_ferry.ssh.target import Limits, Target, Trust
 
 
 def read(tmp_path: Path, variables: str, trust: Trust | None = None) -> tuple[Target, list[str]]:
-    """The target of a host with these variables, one a line."""
+    """The target and notes of a host with these variables, one on each line."""
     file = tmp_path / "hosts.yaml"
     file.write_text("all:\n  hosts:\n    n:\n" + textwrap.indent(textwrap.dedent(variables), " " * 6))
     return target("n", Inventory(file).hosts["n"], tmp_path, trust or Trust(), Limits(connect=3))
@@ -36,7 +36,7 @@ def test_a_host_without_variables_is_its_own_address(tmp_path: Path) -> None:
     assert notes == []
 
 
-def test_ansibles_connection_variables_are_taken(tmp_path: Path) -> None:
+def test_ansibles_connection_variables_are_used(tmp_path: Path) -> None:
     made, _ = read(
         tmp_path,
         """\
@@ -71,7 +71,7 @@ def test_ansibles_older_spellings_mean_the_same_and_lose_to_the_new_ones(tmp_pat
     assert isinstance(made.become_password, Secret) and made.become_password.reveal() == "new"
 
 
-def test_our_own_variables_are_taken(tmp_path: Path) -> None:
+def test_our_own_variables_are_used(tmp_path: Path) -> None:
     made, _ = read(
         tmp_path,
         "ctr_command: k3s ctr\nctr_address: /run/x.sock\nctr_namespace: default\nctr_root: /data\nctr_snapshotter: zfs",
@@ -120,20 +120,20 @@ def test_jump_hosts_are_gateways(tmp_path: Path, text: str, jumps: list[tuple[st
         "-o 'ProxyCommand = ssh -W %h:%p -q -o User=ops jump'",
     ],
 )
-def test_a_proxy_command_is_a_gateway_as_it_is(tmp_path: Path, text: str) -> None:
+def test_a_proxy_command_is_the_gateway_unchanged(tmp_path: Path, text: str) -> None:
     made, notes = args(tmp_path, text)
     assert made.gateway == "ssh -W %h:%p -q -o User=ops jump"
     assert notes == []
 
 
-def test_gateways_are_trusted_and_limited_as_the_host_is(tmp_path: Path) -> None:
+def test_gateways_have_the_hosts_trust_and_limits(tmp_path: Path) -> None:
     made, _ = args(tmp_path, "-J jump -o UserKnownHostsFile=known")
     assert isinstance(made.gateway, Target)
     assert made.gateway.trust == made.trust == Trust((tmp_path / "known",))
     assert made.gateway.limits == made.limits
 
 
-def test_known_hosts_files_are_the_inventorys(tmp_path: Path) -> None:
+def test_known_hosts_files_come_from_the_inventory(tmp_path: Path) -> None:
     made, _ = args(tmp_path, "-o UserKnownHostsFile='a /b ~/c'")
     assert made.trust.known_hosts == (tmp_path / "a", Path("/b"), Path("~/c").expanduser())
 
@@ -171,7 +171,7 @@ def test_ssh_options_are_read_from_each_variable_of_ansibles(tmp_path: Path, nam
     assert notes == ["ssh option '-C' is not honoured"]
 
 
-def test_the_first_word_on_an_ssh_option_counts(tmp_path: Path) -> None:
+def test_the_first_value_of_an_ssh_option_counts(tmp_path: Path) -> None:
     made, _ = read(
         tmp_path,
         """\
@@ -185,7 +185,7 @@ def test_the_first_word_on_an_ssh_option_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["-J", "-o", "-o 'unclosed"])
-def test_ssh_options_that_cannot_be_read_are_refused(tmp_path: Path, text: str) -> None:
+def test_ssh_options_that_cannot_be_parsed_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(BadInventory, match="ansible_ssh_common_args of host 'n'"):
         args(tmp_path, text)
 
@@ -257,21 +257,21 @@ def test_a_password_that_only_ansible_can_read_may_come_from_elsewhere(tmp_path:
     ("variable", "named"),
     [("ansible_become_user: postgres", "'postgres'"), ("ansible_become_method: su", "'su'")],
 )
-def test_becoming_somebody_else_is_refused_rather_than_done_as_root(tmp_path: Path, variable: str, named: str) -> None:
+def test_becoming_another_user_than_root_is_refused(tmp_path: Path, variable: str, named: str) -> None:
     with pytest.raises(BadInventory, match=named):
         read(tmp_path, f"ansible_become: true\n{variable}\n")
-    made, notes = read(tmp_path, f"{variable}\n")  # as with Ansible, nothing becomes of it then
+    made, notes = read(tmp_path, f"{variable}\n")  # without become, Ansible ignores it, too
     assert not made.become and notes == []
 
 
-def test_becoming_root_through_sudo_may_be_said_in_full(tmp_path: Path) -> None:
+def test_becoming_root_through_sudo_may_be_spelt_out(tmp_path: Path) -> None:
     made, _ = read(
         tmp_path, "ansible_become: true\nansible_become_user: root\nansible_become_method: ansible.builtin.sudo\n"
     )
     assert made.become
 
 
-def test_values_that_are_not_ours_may_be_anything(tmp_path: Path) -> None:
+def test_other_variables_may_have_any_value(tmp_path: Path) -> None:
     made, notes = read(tmp_path, "secret: !vault |\n  31\nother: '{{ x }}'\nlist: [1, {a: b}]")
     assert made.address == "n" and notes == []
 
@@ -285,6 +285,6 @@ def test_a_target_never_shows_its_passwords(tmp_path: Path) -> None:
     assert "hunter" not in shown(made) and "***" in shown(made)
 
 
-def test_docker_hub_is_known_by_both_its_names(tmp_path: Path) -> None:
+def test_docker_hub_is_found_by_both_its_names(tmp_path: Path) -> None:
     target, _ = read(tmp_path, "ctr_registries: {index.docker.io: {username: ann}}")
     assert target.variables_of(Registries).named("docker.io").username == "ann"

@@ -1,4 +1,4 @@
-"""hosts.yaml as Ansible reads it, and what is wrong with it told with its line."""
+"""hosts.yaml is read as Ansible reads it, and errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ctr_ferry.inventory.ansible import Inventory, Opaque, expand
 
 
 class Folder:
-    """A folder with an inventory and what lies beside it."""
+    """A folder with an inventory, its group_vars and its host_vars."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -78,7 +78,7 @@ def test_top_level_groups_are_children_of_all(folder: Folder) -> None:
     assert folder.values("b") == {"x": 1, "y": 2}
 
 
-def test_groups_nest_and_their_hosts_keep_the_files_order(folder: Folder) -> None:
+def test_groups_nest_and_their_hosts_stay_in_the_files_order(folder: Folder) -> None:
     text = "all: {hosts: {c: , a: , b: }, children: {top: {children: {mid: {children: {low: {hosts: {b: , c: }}}}}}}}"
     assert folder.read(text).members("top") == ["c", "b"]
 
@@ -153,7 +153,7 @@ def test_a_hosts_own_variables_win_over_group_vars_and_lose_to_host_vars(folder:
     assert folder.values("n", text)["v"] == "host_vars"
 
 
-def test_files_of_comments_alone_are_no_variables(folder: Folder) -> None:
+def test_files_with_comments_alone_have_no_variables(folder: Folder) -> None:
     for number, text in enumerate(["", "# nothing yet\n", "---\n# nothing yet\n"]):
         folder.write(f"group_vars/all/{number}.yml", text)
     assert folder.values("n", "all: {hosts: {n: {v: 1}}}") == {"v": 1}
@@ -164,7 +164,7 @@ def test_merge_keys_give_their_variables(folder: Folder) -> None:
     assert folder.values("n", text) == {"a": 1, "b": 3}
 
 
-def test_a_host_in_several_places_has_all_it_was_given(folder: Folder) -> None:
+def test_a_host_in_several_places_has_the_variables_of_all(folder: Folder) -> None:
     text = "all: {hosts: {n: {a: 1, b: 1}}, children: {g: {hosts: {n: {b: 2, c: 2}}}}}"
     assert folder.values("n", text) == {"a": 1, "b": 2, "c": 2}
 
@@ -188,7 +188,7 @@ def test_ranges_are_written_out(pattern: str, hosts: list[str]) -> None:
 @pytest.mark.parametrize(
     "pattern", ["node[1:c]", "node[ab:cd]", "node[1:3:0]", "node[é:ü]", "node[3:1]", "node[c:a]", "node[²:3]"]
 )
-def test_a_range_that_is_none_is_refused(pattern: str) -> None:
+def test_a_wrong_range_is_refused(pattern: str) -> None:
     with pytest.raises(BadInventory, match="range"):
         list(expand(pattern))
 
@@ -232,13 +232,13 @@ ENCRYPTED = "$ANSIBLE_VAULT;1.1;AES256\n3132\n"
         ("host_vars/other.yml", []),
     ],
 )
-def test_an_encrypted_file_is_known_by_its_hosts(folder: Folder, file: str, hosts: list[str]) -> None:
+def test_each_host_knows_the_encrypted_files_with_its_variables(folder: Folder, file: str, hosts: list[str]) -> None:
     folder.write(file, ENCRYPTED)
     inventory = folder.read("all: {hosts: {p: }, children: {g: {hosts: {n: , o: }}}}")
     assert {host: inventory.encrypted(host) for host in "nop"} == {h: (file,) if h in hosts else () for h in "nop"}
 
 
-def test_an_encrypted_inventory_is_called_one(folder: Folder) -> None:
+def test_an_encrypted_inventory_is_refused(folder: Folder) -> None:
     with pytest.raises(BadInventory, match="is encrypted"):
         folder.read(ENCRYPTED)
 
@@ -259,7 +259,7 @@ def test_an_encrypted_inventory_is_called_one(folder: Folder) -> None:
         ("g:\n  hosts: {n: }\n  vars:\n    ansible_group_priority: high\n", 4, "ansible_group_priority"),
     ],
 )
-def test_what_is_wrong_is_told_with_file_and_line(folder: Folder, text: str, line: int, words: str) -> None:
+def test_an_error_names_its_file_and_line(folder: Folder, text: str, line: int, words: str) -> None:
     with pytest.raises(BadInventory) as bad:
         folder.read(text)
     where, _, what = bad.value.message.partition(": ")
@@ -267,13 +267,13 @@ def test_what_is_wrong_is_told_with_file_and_line(folder: Folder, text: str, lin
     assert words in what
 
 
-def test_a_misspelt_key_is_answered_with_the_right_one(folder: Folder) -> None:
+def test_the_hint_for_a_misspelt_key_has_the_right_one(folder: Folder) -> None:
     with pytest.raises(BadInventory) as bad:
         folder.read("all: {childern: {g: }}")
     assert "'children'" in bad.value.hint
 
 
-def test_what_is_wrong_beside_the_inventory_is_told_with_its_own_file(folder: Folder) -> None:
+def test_an_error_in_group_vars_names_that_file(folder: Folder) -> None:
     folder.write("group_vars/all.yml", "a: 1\nb: [\n")
     with pytest.raises(BadInventory, match=r"group_vars/all\.yml:3: not YAML"):
         folder.read("all: {hosts: {n: }}")
@@ -285,7 +285,7 @@ def test_an_empty_inventory_is_refused(folder: Folder, text: str) -> None:
         folder.read(text)
 
 
-def test_an_inventory_that_is_not_there_is_told_with_how_to_name_another(folder: Folder) -> None:
+def test_the_hint_for_a_missing_inventory_says_how_to_name_another(folder: Folder) -> None:
     with pytest.raises(BadInventory, match="there is no inventory") as bad:
         folder.read()
     assert "CTR_FERRY_INVENTORY" in bad.value.hint

@@ -1,4 +1,4 @@
-"""Ours and `ansible-inventory --list` agree on hosts, groups and connection variables."""
+"""ctr-ferry and `ansible-inventory --list` agree on hosts, groups and variables."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.skipif(not ANSIBLE, reason="ansible-core is not install
 
 
 def as_ansible_says(inventory: Path, home: Path) -> dict[str, Any]:
-    """What Ansible makes of an inventory."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_")}
+    """The inventory as Ansible lists it."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_")}
     done = subprocess.run(
         [str(ANSIBLE), "-i", str(inventory), "--list"],
         cwd=home,
-        env={**kept, "HOME": str(home), "ANSIBLE_HOME": str(home), "LC_ALL": "C.UTF-8"},
+        env={**environment, "HOME": str(home), "ANSIBLE_HOME": str(home), "LC_ALL": "C.UTF-8"},
         capture_output=True,
         text=True,
         check=True,
@@ -42,12 +42,12 @@ def members(detail: dict[str, Any], group: str) -> set[str]:
 
 
 @pytest.mark.parametrize("case", sorted(path.name for path in CASES.iterdir()))
-def test_ours_and_ansibles_reading_agree(case: str, tmp_path: Path) -> None:
+def test_ctr_ferry_and_ansible_read_the_same(case: str, tmp_path: Path) -> None:
     file = CASES / case / "hosts.yaml"
     detail, ours = as_ansible_says(file, tmp_path), Inventory(file)
     groups = {name: members(detail, name) for name in detail if name not in ("_meta", "all", "ungrouped")}
     assert set(ours.hosts) == members(detail, "all")
-    # Ansible lists no group without hosts and children; ours knows its name, so that -H can say that it is empty.
+    # Ansible lists no group without hosts and children. Ours has its name, so that -H can report it as empty.
     empty = {name for name in ours.groups if not ours.members(name) and name not in groups}
     assert {n: set(ours.members(n)) for n in ours.groups if n not in ("all", "ungrouped", *empty)} == groups
     for host, variables in ours.hosts.items():

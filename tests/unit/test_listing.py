@@ -1,4 +1,4 @@
-"""`ctr images ls`, read as every version prints it, and names looked up in it."""
+"""The listing of every version of ctr is parsed, and names are found in it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def digest(letters: str) -> str:
 
 
 def by_columns(table: str) -> list[list[str]]:
-    """The table cut where its header's words begin: another way to read it than by words."""
+    """The cells of a table, cut where the words of its header begin: another way than that of the parser."""
     head, *rows = table.splitlines()
     starts = [head.index(word) for word in ("REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS")]
     return [[row[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)] for row in rows]
 
 
 @pytest.mark.parametrize("recorded", listings(), ids=str)
-def test_every_versions_listing_is_read_cell_by_cell(recorded: Record) -> None:
+def test_every_versions_listing_is_parsed_cell_by_cell(recorded: Record) -> None:
     images = parse_images(recorded.stdout)
     assert [
         [i.name, i.media_type, i.digest, i.size, i.platforms, ",".join(sorted(i.labels)) or "-"] for i in images
@@ -33,7 +33,7 @@ def test_every_versions_listing_is_read_cell_by_cell(recorded: Record) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_cris_label_is_seen_on_every_version(version: str) -> None:
+def test_cris_label_is_found_on_every_version(version: str) -> None:
     (labelled,) = parse_images(record(version, "images ls, one image with labels").stdout)
     (plain,) = parse_images(record(version, "images ls, one image").stdout)
     assert labelled.cri_managed and not plain.cri_managed
@@ -64,12 +64,12 @@ def test_a_digest_in_a_name_or_a_label_is_not_taken_for_the_target() -> None:
     assert (second.name, second.digest) == ("b", digest("b"))
 
 
-def test_a_row_that_could_be_read_in_two_ways_is_garbled() -> None:
+def test_a_row_that_could_be_parsed_in_two_ways_is_garbled() -> None:
     with pytest.raises(GarbledAnswer):
         parse_images(f"{HEAD}a T {digest('c')} 1 MiB - - {OCI} {digest('a')} 3.0 MiB - -\n")
 
 
-def test_several_spaces_in_a_name_are_kept() -> None:
+def test_several_spaces_in_a_name_stay() -> None:
     assert parse_images(f"{HEAD}a  b {OCI} {digest('a')} 3.0 MiB - -\n")[0].name == "a  b"
 
 
@@ -101,7 +101,7 @@ def test_names_by_digest_and_cris_records_are_rows_like_others() -> None:
         f"{HEAD}a {OCI} sha256:abc 3.0 MiB - -\n",
     ],
 )
-def test_another_table_is_garbled_not_guessed(text: str) -> None:
+def test_another_table_is_garbled(text: str) -> None:
     with pytest.raises(GarbledAnswer) as garbled:
         parse_images(text)
     assert garbled.value.detail
@@ -112,7 +112,7 @@ def test_a_header_alone_is_no_images() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_digests_of_content_are_read(version: str) -> None:
+def test_the_digests_of_content_are_parsed(version: str) -> None:
     lines = record(version, "content ls -q, one image").stdout.splitlines()
     assert parse_digests(lines) == set(lines) and lines
     assert parse_digests(record(version, "content ls -q, empty").stdout.splitlines()) == frozenset()
@@ -203,7 +203,7 @@ def test_close_names_start_with_the_same_repository(wanted: str, first: str) -> 
     assert not any(name.startswith("sha256:") for name in close)
 
 
-def test_the_same_repository_comes_before_a_name_that_only_looks_alike() -> None:
+def test_the_same_repository_comes_before_a_similar_name() -> None:
     listing = Listing("k8s.io", (image("dead.example/library/plugim:v1"), image("z.example/x/plugin:v9")))
     assert listing.close_to("dead.example/library/plugin:v1") == [
         "z.example/x/plugin:v9",
@@ -221,7 +221,7 @@ def test_the_same_repository_comes_before_a_name_that_only_looks_alike() -> None
         ("-", "linux/arm64", True),
     ],
 )
-def test_platforms_are_compared_by_what_they_mean(listed: str, asked: str, fits: bool) -> None:
+def test_platforms_are_compared_with_their_variants(listed: str, asked: str, fits: bool) -> None:
     image = Image("r/a:1", "m", f"sha256:{'a' * 64}", "1 KiB", listed, frozenset())
     assert image.is_for(Platform.parse(asked)) is fits
 
@@ -230,7 +230,7 @@ def test_nothing_is_close_to_something_else() -> None:
     assert LISTING.close_to("q.example/zzz:9") == []
 
 
-def test_a_glob_that_is_to_name_things_leaves_kubelets_records_out() -> None:
+def test_a_glob_for_new_names_leaves_out_names_with_digests() -> None:
     listing = Listing("k8s.io", (image("r.example/a:1"), image(f"r.example/a@{digest('a')}")))
     assert [each.name for each in listing.tagged("r.example/*")] == ["r.example/a:1"]
     assert len(listing.tagged("r.example/a@*")) == 1

@@ -1,4 +1,4 @@
-"""images, find and check, on hosts that only answer."""
+"""images, find and check report what the hosts have."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def listed(images: Sequence[Image]) -> Answer:
 
 @dataclass
 class FakeHost:
-    """Answers from what it holds, by socket and namespace; keeps what it was asked."""
+    """Answers from the images that it has, by socket and namespace; keeps the scripts that it was sent."""
 
     images: Mapping[str, Sequence[Image]]
     name: str = "n"
@@ -97,7 +97,7 @@ class FakeHost:
 
 
 class FakeFleet:
-    """Hosts that are asked one after the other."""
+    """Hosts that work one after the other."""
 
     def __init__(self, **hosts: FakeHost | errors.FerryError) -> None:
         self.hosts = hosts
@@ -118,16 +118,16 @@ def images(fleet: FakeFleet, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_real_checks_are_read(version: str) -> None:
+def test_recorded_checks_of_every_version_are_parsed(version: str) -> None:
     cases = {
         "images check, a layer is missing": (False, "incomplete (3/4)"),
         "images check, the manifest is missing": (False, "unavailable (0/?)"),
         "images check, two-platform": (True, "complete (3/3)"),
         "images check name==REF": (True, "complete (4/4)"),
     }
-    for case, told in cases.items():
+    for case, expected in cases.items():
         found = parse_checks(record(version, case).stdout)
-        assert found and {(c.complete, c.status) for c in found.values()} == {told}, case
+        assert found and {(c.complete, c.status) for c in found.values()} == {expected}, case
         assert all(name.startswith("localhost:5101/facts/") for name in found)
     assert all(
         c.complete and c.unpacked for c in parse_checks(record(version, "images check, complete").stdout).values()
@@ -135,7 +135,7 @@ def test_real_checks_are_read(version: str) -> None:
     assert parse_checks(record(version, "images check, empty namespace").stdout) == {}
 
 
-def test_check_rows_are_read_whatever_their_status() -> None:
+def test_rows_of_every_status_are_parsed() -> None:
     found = parse_checks(
         f"REF TYPE DIGEST STATUS SIZE UNPACKED \na:1 t {A} incomplete (2/5) 1.0 MiB/4.0 MiB false\n"
         f"b:1 t {B} complete (4/4) 1 B/1 B true\nc:1 t {B} unavailable (0/?) 0.0 B/? false\nnoise {A}\n"
@@ -169,7 +169,7 @@ def test_images_of_all_namespaces_takes_one_command() -> None:
         images_command.parse(namespace="x", all_namespaces=True)
 
 
-def test_csv_has_a_line_for_each_host(capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_has_a_line_for_each_image_and_host(capsys: pytest.CaptureFixture[str]) -> None:
     held = {"k8s.io": [image()]}
     answers = images(FakeFleet(a=FakeHost(held), b=FakeHost(held), c=errors.ConnectTimeout("dead")))
     outcomes = [Outcome.of(name, 0.0, answer) for name, answer in answers.items()]
@@ -187,7 +187,7 @@ def find(fleet: FakeFleet, match: str = "*/app:*") -> dict[str, Any]:
     return answers
 
 
-def test_find_looks_into_every_namespace_of_every_containerd() -> None:
+def test_find_lists_every_namespace_of_every_containerd() -> None:
     host = FakeHost({"default": [image()], "k8s.io": [image(CONFIG)]}, others={"/docker.sock": {"moby": [image()]}})
     answers = find(FakeFleet(a=host, b=FakeHost({"k8s.io": []})))
     assert [(p.socket, p.namespace, p.note) for p in answers["a"].places] == [
@@ -198,7 +198,7 @@ def test_find_looks_into_every_namespace_of_every_containerd() -> None:
     assert answers["b"].places == ()
 
 
-def test_find_says_where_kubelet_does_not_look() -> None:
+def test_find_notes_namespaces_that_kubelet_does_not_read() -> None:
     lost = FakeHost({"default": [image()], "k8s.io": []}, cri=True)
     fine = FakeHost({"default": [image()], "k8s.io": [image()]}, cri=True)
     table = find_command.tabulate(find(FakeFleet(a=lost, b=fine)))
@@ -210,7 +210,7 @@ def test_find_says_where_kubelet_does_not_look() -> None:
     assert table.notes == (f"try: fab -H … retag --src {APP} --dst {APP} -n default --to-namespace k8s.io",)
 
 
-def test_find_says_which_containerd_kubelet_does_not_use() -> None:
+def test_find_notes_a_containerd_that_kubelet_does_not_use() -> None:
     docker = {"/run/docker/containerd/containerd.sock": {"moby": [image()]}}
     lost = find(FakeFleet(a=FakeHost({"k8s.io": []}, cri=True, others=docker)))
     assert [p.note for p in lost["a"].places] == ["kubelet reads another containerd"]
@@ -228,7 +228,7 @@ def test_find_proposes_no_retag_that_would_be_refused() -> None:
     assert len(table.rows) == 2 and table.notes == ()
 
 
-def test_find_goes_on_where_one_namespace_cannot_be_read() -> None:
+def test_find_goes_on_if_one_namespace_cannot_be_read() -> None:
     host = FakeHost({"default": [image()], "broken": [image("one\ntwo/app:1")]})
     table = find_command.tabulate(find(FakeFleet(a=host)))
     assert [(row[0], row[2]) for row in table.rows] == [(APP, "default")]
@@ -236,19 +236,19 @@ def test_find_goes_on_where_one_namespace_cannot_be_read() -> None:
     assert note.startswith("a: not read: the images of namespace broken cannot be read") and "'one'" in note
 
 
-def test_another_namespace_that_cannot_be_read_hides_no_missing_image() -> None:
+def test_check_finds_a_missing_image_elsewhere_although_one_namespace_cannot_be_read() -> None:
     host = FakeHost({"k8s.io": [], "broken": [image("one\ntwo/app:1")], "default": [image()]})
     error = check(FakeFleet(a=host))["a"]
     assert error.kind == "image-not-found" and "--namespace default" in error.hint
 
 
-def test_a_namespace_that_is_none_is_refused_first() -> None:
+def test_a_wrong_namespace_is_refused_before_any_host_is_asked() -> None:
     for parse in (images_command.parse, partial(check_command.parse, ref=APP)):
         with pytest.raises(errors.UsageError, match="'x y' is no namespace"):
             parse(namespace="x y")
 
 
-def test_find_tells_what_it_could_not_read() -> None:
+def test_find_reports_sockets_that_do_not_answer() -> None:
     class Deaf(FakeHost):
         def _answer(self, words: list[str]) -> Answer:
             if "/closed.sock" in words:
@@ -263,7 +263,7 @@ def test_find_tells_what_it_could_not_read() -> None:
     assert "/closed.sock" in nothing.value.detail
 
 
-def test_find_that_finds_nothing_fails_with_what_each_host_said() -> None:
+def test_find_fails_if_no_host_has_the_image() -> None:
     with pytest.raises(errors.NothingFound) as nothing:
         find(FakeFleet(a=FakeHost({"k8s.io": [image()]}), b=errors.ConnectTimeout("dead")), "nosuch:*")
     assert list(nothing.value.result) == ["a", "b"]
@@ -286,7 +286,7 @@ def has(digest: str = A, **more: Any) -> FakeHost:
     return FakeHost({"k8s.io": [image(APP, digest)]}, **more)
 
 
-def test_check_takes_what_most_hosts_have() -> None:
+def test_check_expects_the_digest_of_most_hosts() -> None:
     fleet = FakeFleet(a=has(), b=has(B), c=has(), d=FakeHost({"k8s.io": []}), e=errors.ConnectTimeout("dead"))
     answers = check(fleet)
     assert [getattr(answer, "kind", "ok") for answer in answers.values()] == [
@@ -300,7 +300,7 @@ def test_check_takes_what_most_hosts_have() -> None:
     assert all(len(fleet.hosts[name].scripts) == 1 for name in "abc")  # type: ignore[union-attr]
 
 
-def test_check_takes_the_digest_that_was_asked_for() -> None:
+def test_check_expects_the_digest_that_was_asked_for() -> None:
     answers = check(FakeFleet(a=has(), b=has(B), c=has()), digest=B)
     assert [getattr(answer, "kind", "ok") for answer in answers.values()] == ["drift", "ok", "drift"]
     assert answers["a"].detail.endswith(f"expected {B} (as on b)")
@@ -310,7 +310,7 @@ def test_check_takes_the_digest_that_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("digests", [(A, B), (B, A), (A, B, B, A), (A, A, B, C)])
-def test_check_takes_no_side_where_no_majority_is(digests: tuple[str, ...]) -> None:
+def test_check_fails_on_all_hosts_without_a_majority(digests: tuple[str, ...]) -> None:
     fleet = FakeFleet(**{name: has(digest) for name, digest in zip("abcd", digests, strict=False)})
     answers = check(fleet)
     assert {getattr(answer, "kind", "ok") for answer in answers.values()} == {"drift"}
@@ -324,7 +324,7 @@ def test_check_takes_no_side_where_no_majority_is(digests: tuple[str, ...]) -> N
     assert [getattr(answer, "kind", "ok") for answer in chosen.values()] == ["drift", "ok"]
 
 
-def test_check_needs_all_content_and_unpacked() -> None:
+def test_check_requires_complete_and_unpacked_images() -> None:
     fleet = FakeFleet(a=has(), b=has(status="incomplete (2/4)", unpacked=False), c=has(unpacked=False))
     answers = check(fleet)
     assert [getattr(answer, "kind", "ok") for answer in answers.values()] == ["ok", "content-missing", "not-unpacked"]
@@ -344,14 +344,14 @@ def test_check_names_the_blobs_that_are_missing() -> None:
     assert [len(host.scripts) for host in (plain, index, bare)] == [1, 2, 1]
 
 
-def test_check_tells_an_image_for_other_machines_apart() -> None:
+def test_check_reports_an_image_for_other_platforms() -> None:
     foreign = Image(APP, OCI_MANIFEST, A, "3.0 MiB", "linux/arm64", frozenset())
     answers = check(FakeFleet(a=FakeHost({"k8s.io": [foreign]}, unpacked=False)))
     assert answers["a"].kind == "platform-missing"
     assert "linux/arm64" in answers["a"].detail
 
 
-def test_check_believes_no_host_that_says_nothing() -> None:
+def test_images_and_check_fail_if_containerd_does_not_answer() -> None:
     class Mute(FakeHost):
         def _answer(self, words: list[str]) -> Answer:
             return Answer(1, b"", "ctr: dial unix /x.sock: refused") if "check" in words else super()._answer(words)
@@ -362,7 +362,7 @@ def test_check_believes_no_host_that_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(("version", "verdict"), [("1.2.6", "ok"), ("1.6.20", "drift")])
-def test_a_platforms_manifest_is_the_same_where_ctr_can_name_no_more(version: str, verdict: str) -> None:
+def test_a_platforms_manifest_counts_as_the_same_if_ctr_can_name_no_more(version: str, verdict: str) -> None:
     whole = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX})
     for options in ({}, {"digest": A}):
         fleet = FakeFleet(b=has(B, version=version), a=whole, c=whole)

@@ -26,7 +26,7 @@ def test_a_map_has_two_columns_comments_and_blank_lines(tmp_path: Path) -> None:
     ]
 
 
-def test_all_wrong_lines_of_a_map_are_told_at_once(tmp_path: Path) -> None:
+def test_all_wrong_lines_of_a_map_are_reported_at_once(tmp_path: Path) -> None:
     text = f"a b\nonly\na b c\nUPPER r/x\na r/y@{DIGEST}\nc r/ok:1\nd r/ok:1\nc r/ok:1\n"
     file = a_map(tmp_path, text)
     with pytest.raises(errors.UsageError, match="5 wrong lines") as wrong:
@@ -42,18 +42,18 @@ def test_all_wrong_lines_of_a_map_are_told_at_once(tmp_path: Path) -> None:
         ("r.example/a:1 r.example/b:1\nr.example/b:1 r.example/a:1\n", "r.example/a:1"),
     ],
 )
-def test_a_destination_of_a_map_is_no_source_of_another_line(tmp_path: Path, text: str, name: str) -> None:
+def test_a_destination_that_is_a_source_of_another_line_is_refused(tmp_path: Path, text: str, name: str) -> None:
     with pytest.raises(errors.UsageError) as refused:
         read_map(a_map(tmp_path, text))
     assert f"{name} is a source and a destination" in refused.value.detail
     assert read_map(a_map(tmp_path, text), apart=True)  # another namespace, or another host
 
 
-def test_a_line_twice_in_a_map_is_one_image(tmp_path: Path) -> None:
+def test_a_repeated_line_counts_once(tmp_path: Path) -> None:
     assert len(read_map(a_map(tmp_path, "a r/x:1\na r/x:1\n"))) == 1
 
 
-def test_tags_that_destinations_take_from_their_sources_keep_them_apart(tmp_path: Path) -> None:
+def test_destinations_that_differ_only_in_the_tags_of_their_sources_are_accepted(tmp_path: Path) -> None:
     pairs = read_map(a_map(tmp_path, "old/a:1 new.example/a\nold/a:2 new.example/a\n"))
     assert [pair.src for pair in pairs] == ["old/a:1", "old/a:2"]
     with pytest.raises(errors.UsageError, match="wrong lines"):

@@ -9,11 +9,13 @@ import fabfile
 from ctr_ferry import errors
 from ctr_ferry.run.command import CommonOptions, Kind, on_control_machine, per_host
 
-ARGUMENTS = {name: getattr(fabfile, name).get_arguments() for name in fabfile.__all__}  # once: it uses help texts up
+ARGUMENTS = {
+    name: getattr(fabfile, name).get_arguments() for name in fabfile.__all__
+}  # once: get_arguments removes help texts
 
 
 def arguments(argv: list[str]) -> dict[str, object]:
-    """A command line as Invoke takes it apart."""
+    """The options of a command line, parsed by Invoke."""
     context = ParserContext("retag", args=ARGUMENTS["retag"])
     (parsed,) = Parser(contexts=[context]).parse_argv(["retag", *argv])
     return parsed.as_kwargs
@@ -24,7 +26,7 @@ def test_only_the_namespace_has_a_short_flag() -> None:
     assert short == {"n"}
 
 
-def test_options_are_taken_by_their_names() -> None:
+def test_options_are_given_by_their_names() -> None:
     taken = arguments(["--src", "a", "--dst=b", "-n", "default", "--to-namespace", "k8s.io", "--force", "--json"])
     assert taken["src"] == "a" and taken["dst"] == "b"
     assert taken["namespace"] == "default" and taken["to_namespace"] == "k8s.io"
@@ -42,7 +44,7 @@ def test_every_option_has_a_help_text_and_the_common_ones_are_on_every_command()
         assert getattr(fabfile, name).__doc__
 
 
-def test_the_common_options_are_parted_from_a_commands_own() -> None:
+def test_the_common_options_are_separated_from_a_commands_own() -> None:
     @per_host(lambda **own: own, help={})
     def nothing(host: object, request: object) -> None:
         """Does nothing."""
@@ -61,15 +63,13 @@ NEEDED = {"check": {"ref": "a"}, "push": {"ref": "a/b:1"}, "copy": {"from_": ["a
     [("check", "digest", "--digest"), ("push", "as_", "--as"), ("copy", "to_namespace", "--to-namespace"),
      ("copy", "ref", "--ref"), ("show", "run", "--run"), ("show", "host", "--host")],
 )  # fmt: skip
-def test_an_option_whose_value_is_empty_is_refused_rather_than_taken_for_none(
-    command: str, name: str, option: str
-) -> None:
+def test_an_option_with_an_empty_value_is_refused(command: str, name: str, option: str) -> None:
     empty = ["b", ""] if name == "ref" else ""
     with pytest.raises(errors.UsageError, match=f"{option} is empty"):
         getattr(fabfile, command).read({**NEEDED[command], name: empty})
 
 
-def test_each_command_says_whether_it_only_reads() -> None:
+def test_each_command_declares_whether_it_is_read_only() -> None:
     commands = {name: getattr(fabfile, name) for name in fabfile.__all__ if name != "doctor"}
     on_hosts = {name: command for name, command in commands.items() if command.kind is not Kind.CONTROL_MACHINE}
     assert {name for name, command in on_hosts.items() if command.read_only(None)} == {
@@ -86,7 +86,7 @@ def common(serial: str | None = None, limit_failures: str | None = None) -> Comm
     return CommonOptions.parse(json=False, dry_run=False, serial=serial, limit_failures=limit_failures)
 
 
-def test_limits_are_numbers_or_shares() -> None:
+def test_a_limit_of_failures_is_a_number_or_a_share() -> None:
     assert (common().serial, common().limit_failures) == (None, None)
     assert [common(limit_failures=text).limit_failures for text in ("3", "100%", "5%")] == [3, 1.0, 0.05]
     assert type(common(limit_failures="1").limit_failures) is int  # one host; 100% is a share

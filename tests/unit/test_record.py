@@ -1,4 +1,4 @@
-"""The record of a run: written as it goes, readable whenever it was cut off, never in the run's way."""
+"""The record of a run is written as the run goes, can be read whenever the run ends, and never stops the run."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Did:
 
 
 class Book:
-    """A folder of runs, and what was complained."""
+    """A folder of runs, and the warnings about it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.complaints: list[str] = []
+        self.warnings: list[str] = []
 
     def record(self, run_id: str = ID, hosts: tuple[str, ...] = ("a", "b")) -> Record:
-        return Record(self.root, run_id, {"hosts": list(hosts), "commands_asked": ["retag"]}, self.complaints.append)
+        return Record(self.root, run_id, {"hosts": list(hosts), "commands_asked": ["retag"]}, self.warnings.append)
 
     def read(self, run_id: str = ID) -> dict[str, Any]:
         read: dict[str, Any] = json.loads((self.root / run_id / "run.json").read_text())
@@ -68,12 +68,12 @@ def detail(text: str = "0: ctr images ls", **changes: Any) -> Transcript:
     return replace(Transcript(text, 0, 0.25, b"out\n", b""), **changes)
 
 
-def test_a_runs_name_sorts_by_time_and_is_unique() -> None:
+def test_a_runs_id_sorts_by_time_and_is_unique() -> None:
     first, second = new_run_id("retag"), new_run_id("retag")
     assert first != second and first[:-5] <= second[:-5] and "-retag-" in first
 
 
-def test_the_record_knows_at_every_moment_what_is_known(book: Book) -> None:
+def test_run_json_has_every_outcome_as_soon_as_it_is_known(book: Book) -> None:
     record = book.record()
     assert (book.read()["ended"], book.read()["exit"], book.read()["commands"]) == (None, None, [])
     record.command("retag", {"src": "é"}, dry_run=True)
@@ -87,7 +87,7 @@ def test_the_record_knows_at_every_moment_what_is_known(book: Book) -> None:
     record.end(4)
     assert (book.read()["exit"], len(book.read()["commands"])) == (4, 2)
     assert book.read()["ended"] >= book.read()["started"]
-    assert book.complaints == []
+    assert book.warnings == []
 
 
 def test_outcomes_that_come_fast_are_all_written_soon(book: Book) -> None:
@@ -96,7 +96,7 @@ def test_outcomes_that_come_fast_are_all_written_soon(book: Book) -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda n: record.outcome(Outcome.of(f"h{n}", 1.0, Did("x" * 10000))), range(100)))
     deadline = time.monotonic() + 20
-    while len(book.read()["commands"][0]["outcomes"]) < 100:  # without another word to the record
+    while len(book.read()["commands"][0]["outcomes"]) < 100:  # although nothing more is noted
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -116,7 +116,7 @@ def test_only_its_owner_reads_a_record(book: Book) -> None:
     assert (book.root / ID).stat().st_mode & 0o077 == 0
 
 
-def test_a_log_has_each_remote_command_with_what_it_said(book: Book) -> None:
+def test_a_log_has_each_remote_command_with_its_output(book: Book) -> None:
     record = book.record()
     record.exchange("a", detail(stderr=b"level=warning\n"))
     record.exchange("a", detail("1: false", exit=None, stdout=b"\xff\x1b[2J\x00tab\t"))
@@ -127,7 +127,7 @@ def test_a_log_has_each_remote_command_with_what_it_said(book: Book) -> None:
     assert "\x1b" not in log and "\x00" not in log and "\\xff\\x1b[2J\\x00tab\t" in log
 
 
-def test_a_log_keeps_the_beginning_of_what_is_endless(book: Book) -> None:
+def test_a_log_keeps_the_beginning_of_endless_output(book: Book) -> None:
     book.record().exchange("a", detail(stdout=b"y\n" * (1 << 20)))
     file = book.root / ID / "a.log"
     assert file.stat().st_size < 1 << 20
@@ -148,26 +148,26 @@ def test_no_two_hosts_share_a_log() -> None:
     assert [log_name(host) for host in ("a_b", "ops@[::1]:22")] == ["a_b", "ops@[::1]:22"]
 
 
-def test_what_a_person_read_of_an_outcome_is_kept(book: Book) -> None:
-    class Said(Did):
+def test_run_json_has_the_lines_that_a_person_read(book: Book) -> None:
+    class WithLines(Did):
         def lines(self) -> list[str]:
             return ["one -> two"]
 
     record = book.record()
     record.command("retag", {}, dry_run=False)
-    record.outcome(Outcome("a", Status.CHANGED, 1.0, Said()))
+    record.outcome(Outcome("a", Status.CHANGED, 1.0, WithLines()))
     record.end(0)
     assert book.read()["commands"][0]["outcomes"][0]["lines"] == ["one -> two"]
 
 
-def test_a_fleet_commands_host_is_written_down_as_soon_as_it_is_done(book: Book) -> None:
+def test_the_recording_observer_writes_an_outcome_as_soon_as_its_host_has_ended(book: Book) -> None:
     record = book.record()
     record.command("remove", {}, dry_run=False)
     RecordingObserver(NoDisplay(), record).on_end("a", 1.0, Did())
     assert [o["host"] for o in book.read()["commands"][0]["outcomes"]] == ["a"]
 
 
-def test_the_run_that_began_last_is_the_last_whatever_its_name(book: Book) -> None:
+def test_the_run_that_began_last_is_the_last_one_whatever_its_id(book: Book) -> None:
     for letter in "zya":
         book.run(f"20261124T031500Z-{letter}-1f2e", a="ok")
         time.sleep(0.002)
@@ -190,18 +190,18 @@ def test_a_secret_never_reaches_a_record(book: Book) -> None:
     assert "***" in (book.root / ID / "run.json").read_text()
 
 
-def test_a_record_that_cannot_be_written_is_said_once(book: Book) -> None:
+def test_a_record_that_cannot_be_written_gives_one_warning(book: Book) -> None:
     book.root.write_text("no folder")
     record = book.record()
     record.command("retag", {}, dry_run=False)
     record.outcome(Outcome.of("a", 1.0, Did()))
     record.exchange("a", detail())
     record.end(0)
-    (complaint,) = book.complaints
-    assert str(book.root) in complaint
+    (warning,) = book.warnings
+    assert str(book.root) in warning
 
 
-def test_a_record_that_breaks_under_many_hosts_at_once_is_said_once(book: Book) -> None:
+def test_a_record_that_fails_for_many_hosts_at_once_gives_one_warning(book: Book) -> None:
     record = book.record()
     at_once = threading.Barrier(8)
 
@@ -211,14 +211,14 @@ def test_a_record_that_breaks_under_many_hosts_at_once_is_said_once(book: Book) 
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: record._write(breaks), range(8)))
-    assert len(book.complaints) == 1
+    assert len(book.warnings) == 1
 
 
 def test_two_runs_never_write_into_one_folder(book: Book) -> None:
     book.record().command("first", {}, dry_run=False)
     book.record().command("second", {}, dry_run=False)
     assert book.read()["commands"][0]["command"] == "first"
-    assert len(book.complaints) == 1
+    assert len(book.warnings) == 1
 
 
 def test_a_run_is_running_then_ended(book: Book) -> None:
@@ -234,14 +234,14 @@ def test_a_run_whose_process_is_gone_was_killed(book: Book) -> None:
         started = _process_start(gone.pid)
         os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
         data = {**book.record()._head, "pid": gone.pid, "pid_started": started}
-        assert Run(data, book.root).state == "killed"  # although its parent has not asked for its end yet
+        assert Run(data, book.root).state == "killed"  # although its parent has not waited for it yet
         gone.wait()
     assert Run(data, book.root).state == "killed"
     again = {**data, "pid": os.getpid(), "pid_started": "1"}  # the number is another process's now
     assert Run(again, book.root).state == "killed"
 
 
-def test_the_oldest_runs_go_and_nothing_else(book: Book) -> None:
+def test_pruning_removes_the_oldest_runs_and_nothing_else(book: Book) -> None:
     for day in range(1, 6):
         book.run(f"2026110{day}T000000Z-retag-000{day}", a="ok")
     (book.root / "notes").mkdir()
@@ -264,7 +264,7 @@ def test_records_that_cannot_be_read_hide_no_others(book: Book) -> None:
 
 @pytest.fixture
 def three(book: Book) -> Runs:
-    """Three runs, the last one of them well."""
+    """Three runs, the last of them without a failed host."""
     book.run("20261101T000000Z-retag-aaaa", a="failed", b="unreachable", c="changed")
     book.run("20261102T000000Z-find-bbbb", a="failed", b="ok")
     book.run("20261103T000000Z-retag-cccc", a="ok", b="unreachable")
@@ -280,17 +280,17 @@ def three(book: Book) -> Runs:
         ("bbbb", "20261102T000000Z-find-bbbb"),
     ],
 )
-def test_a_run_is_found_by_a_part_of_its_name(three: Runs, wanted: str, found: str) -> None:
+def test_a_run_is_found_by_the_beginning_or_end_of_its_id(three: Runs, wanted: str, found: str) -> None:
     assert three.find(wanted).id == found
 
 
 @pytest.mark.parametrize("wanted", ["", "2026", "nosuch", "../x"])
-def test_a_name_that_fits_no_run_or_several_is_refused(three: Runs, wanted: str) -> None:
+def test_an_id_that_fits_no_run_or_several_is_refused(three: Runs, wanted: str) -> None:
     with pytest.raises(errors.UsageError):
         three.find(wanted)
 
 
-def test_without_any_run_there_is_no_last_one(tmp_path: Path) -> None:
+def test_without_any_run_last_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.UsageError, match="no run"):
         Runs(tmp_path / "nosuch").find("last")
 
@@ -306,19 +306,21 @@ def test_without_any_run_there_is_no_last_one(tmp_path: Path) -> None:
         ("@last:ok", "cccc", ["a"]),
     ],
 )
-def test_hosts_of_a_past_run(three: Runs, pattern: str, run: str, hosts: list[str]) -> None:
+def test_a_pattern_means_the_hosts_of_an_earlier_run_with_its_status(
+    three: Runs, pattern: str, run: str, hosts: list[str]
+) -> None:
     past = three.past(pattern)
     assert (past.run.id[-4:], past.hosts) == (run, hosts)
     assert past.run.id in past.note and all(host in past.note for host in hosts)
 
 
 @pytest.mark.parametrize("pattern", ["@", "@bad", "@nosuch:failed", "@aaaa:"])
-def test_a_pattern_of_the_past_that_is_none_is_refused(three: Runs, pattern: str) -> None:
+def test_a_wrong_pattern_of_an_earlier_run_is_refused(three: Runs, pattern: str) -> None:
     with pytest.raises(errors.UsageError):
         three.past(pattern)
 
 
-def test_failed_hosts_are_those_of_the_last_run_that_could_change_something(book: Book) -> None:
+def test_failed_means_hosts_of_the_last_run_that_could_change_something(book: Book) -> None:
     book.run("20261101T000000Z-retag-aaaa", a="failed", b="changed")
     book.run("20261102T000000Z-retag-bbbb", dry_run=True, a="would-change", b="failed")
     book.run("20261103T000000Z-images-cccc", looks=True, a="ok", b="failed")
@@ -330,7 +332,7 @@ def test_failed_hosts_are_those_of_the_last_run_that_could_change_something(book
     assert (would.run.id[-4:], would.hosts) == ("bbbb", ["a"])
 
 
-def test_a_dry_run_and_a_look_alone_are_no_run_to_go_on_from(book: Book) -> None:
+def test_failed_never_means_hosts_of_dry_runs_and_read_only_commands(book: Book) -> None:
     book.run("20261102T000000Z-retag-bbbb", dry_run=True, a="would-change")
     book.run("20261103T000000Z-images-cccc", looks=True, a="failed")
     with pytest.raises(errors.UsageError, match=r"no run of .* could change something") as refused:
@@ -338,7 +340,7 @@ def test_a_dry_run_and_a_look_alone_are_no_run_to_go_on_from(book: Book) -> None
     assert refused.value.exit_code == 2
 
 
-def test_a_killed_runs_hosts_without_an_outcome_have_failed(book: Book) -> None:
+def test_hosts_without_an_outcome_of_a_killed_run_count_as_failed(book: Book) -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
     record = book.record(hosts=("a", "b", "c"))
@@ -357,7 +359,7 @@ def test_a_killed_runs_hosts_without_an_outcome_have_failed(book: Book) -> None:
     assert Runs(book.root).past("@changed").hosts == ["a"]
 
 
-def test_a_run_that_is_still_going_is_not_taken_unless_it_is_named(book: Book) -> None:
+def test_a_run_that_is_still_going_is_chosen_only_by_its_id(book: Book) -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
         record = book.record()
         record._head |= {"pid": other.pid, "pid_started": _process_start(other.pid)}
@@ -370,18 +372,18 @@ def test_a_run_that_is_still_going_is_not_taken_unless_it_is_named(book: Book) -
         other.terminate()
 
 
-def test_this_run_is_not_the_last_one(book: Book) -> None:
+def test_failed_never_means_hosts_of_the_current_run(book: Book) -> None:
     book.run("20261101T000000Z-retag-aaaa", a="failed")
     book.record("20261102T000000Z-copy-bbbb").command("copy", {}, dry_run=False)
     assert Runs(book.root).past("@failed").run.id[-4:] == "aaaa"
 
 
-def test_whom_else_somebody_may_think_of_is_counted(book: Book) -> None:
+def test_the_note_counts_other_hosts_that_did_not_succeed(book: Book) -> None:
     book.run(ID, a="failed", b="unreachable", c="skipped", d="ok")
     assert Runs(book.root).past("@failed").note == f"run {ID} left a failed; it also left 1 unreachable, 1 skipped"
 
 
-def test_a_record_of_an_earlier_version_tells_what_began(book: Book) -> None:
+def test_a_record_of_an_earlier_version_counts_the_commands_that_began(book: Book) -> None:
     book.run(ID, a="failed")
     data = book.read()
     del data["asked"]

@@ -45,7 +45,7 @@ OUTCOMES = [
 ]
 
 
-def test_a_result_is_what_says_its_status_and_lines() -> None:
+def test_a_result_has_a_status_and_lines() -> None:
     assert isinstance(Did(Status.OK), Result)
 
 
@@ -53,7 +53,7 @@ def test_an_error_makes_a_host_failed_or_unreachable_or_skipped() -> None:
     assert [o.status for o in OUTCOMES[2:]] == [Status.FAILED, Status.UNREACHABLE, Status.SKIPPED]
 
 
-def test_a_failure_keeps_what_was_done_before_it() -> None:
+def test_a_failed_outcome_keeps_the_result_of_the_work_before_the_error() -> None:
     error = errors.SomeFailed("1 of 2", result=Did(Status.CHANGED))
     assert Outcome.of("n", 0.0, error).result == Did(Status.CHANGED)
 
@@ -69,15 +69,16 @@ def test_a_failure_keeps_what_was_done_before_it() -> None:
         (["ok", "unreachable", "skipped"], 4),
     ],
 )
-def test_the_exit_status_is_the_worst_hosts(statuses: list[str], code: int) -> None:
+def test_the_exit_status_is_that_of_the_worst_host(statuses: list[str], code: int) -> None:
     assert exit_code([Outcome("n", Status(status), 0.0) for status in statuses]) == code
 
 
 @pytest.mark.parametrize("force", ["", "1"])
-def test_the_table_has_a_line_a_host_and_no_colours_where_nobody_looks(
+def test_the_table_has_a_row_per_host_and_no_colours_without_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, force: str
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", force) if force else None
+    if force:
+        monkeypatch.setenv("FORCE_COLOR", force)
     monkeypatch.setenv("COLUMNS", "20")
     render.table(render.Done("retag", {}, OUTCOMES, dry_run=False))
     out, err = capsys.readouterr()
@@ -103,7 +104,7 @@ class Several:
         return [str(image.status) for image in self.images]
 
 
-def test_a_dry_run_says_would_change_wherever_it_says_changed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_as_dry_run_replaces_changed_everywhere_in_a_result(capsys: pytest.CaptureFixture[str]) -> None:
     several = as_dry_run(Several((Did(Status.CHANGED), Did(Status.UNCHANGED))))
     failed = as_dry_run(errors.SomeFailed("1 of 2", result=Several((Did(Status.CHANGED), Did(Status.FAILED)))))
     outcomes = [Outcome.of("one", 0.25, several), Outcome.of("two", 1.0, failed)]
@@ -111,7 +112,7 @@ def test_a_dry_run_says_would_change_wherever_it_says_changed(capsys: pytest.Cap
     assert [i["status"] for o in outcomes for i in o.to_json()["result"]["images"]] == [
         *("would-change", "unchanged", "would-change", "failed")
     ]
-    assert several.word == "changed"  # text of others stays
+    assert several.word == "changed"  # plain text stays
     assert exit_code(outcomes[:1]) == 0
     render.table(render.Done("retag", {}, outcomes, dry_run=True))
     assert [line.split()[1:2] for line in capsys.readouterr().out.splitlines() if line.startswith("one")] == [
@@ -119,7 +120,7 @@ def test_a_dry_run_says_would_change_wherever_it_says_changed(capsys: pytest.Cap
     ]
 
 
-def test_of_all_images_the_one_that_was_changed_counts() -> None:
+def test_a_hosts_status_is_changed_if_any_image_was_changed() -> None:
     assert Status.of_all([Status.UNCHANGED, Status.WOULD_CHANGE]) is Status.WOULD_CHANGE
     assert Status.of_all([Status.FAILED, Status.CHANGED]) is Status.CHANGED
     assert Status.of_all([]) is Status.of_all([Status.FAILED]) is Status.UNCHANGED
@@ -142,7 +143,7 @@ def test_json_is_one_document_with_every_command_and_host(capsys: pytest.Capture
     assert five["status"] == "skipped" and five["error"]["kind"] == "not-started"
 
 
-def test_an_error_before_any_host_is_on_stderr_and_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_before_any_host_is_on_stderr_and_in_the_json_document(capsys: pytest.CaptureFixture[str]) -> None:
     error = errors.UnknownHost("no such host", detail="a\nb", hint="try another")
     render.failure(error, as_json=False)
     out, err = capsys.readouterr()
@@ -154,7 +155,7 @@ def test_an_error_before_any_host_is_on_stderr_and_in_the_document(capsys: pytes
     assert document["error"]["kind"] == "unknown-host"
 
 
-def test_a_secret_never_shows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_secret_is_never_shown(capsys: pytest.CaptureFixture[str]) -> None:
     secret = Secret("hunter2")
     assert secret.reveal() == "hunter2"
     shown = [str(secret), repr(secret), f"{secret}", f"{secret!r:>10}", str([secret]), str({1: secret})]
@@ -177,27 +178,27 @@ def fab(command: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=CLONE, env={**os.environ, **env}, capture_output=True, text=True, check=False)
 
 
-def test_a_reader_that_had_enough_is_no_error(tmp_path: Path) -> None:
+def test_a_reader_that_closes_its_pipe_is_no_error(tmp_path: Path) -> None:
     many = {"all": {"hosts": {f"h{n}": None for n in range(3000)}}}
     (tmp_path / "hosts.yaml").write_text(json.dumps(many))
     done = fab("hosts | head -1", CTR_FERRY_INVENTORY=str(tmp_path / "hosts.yaml"))
     assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
 
 
-def test_a_stdout_that_cannot_be_written_to_is_told_and_fails() -> None:
+def test_a_stdout_that_cannot_be_written_to_gives_a_note_and_exit_status_1() -> None:
     done = fab("hosts > /dev/full")
     assert (done.returncode, done.stderr) == (1, "stdout cannot be written to: No space left on device\n")
 
 
 @pytest.mark.parametrize("words", ["-H node1 hosts -H node2", "-H node1 check --ref a --hosts node2"])
-def test_hosts_that_are_given_twice_are_refused(words: str) -> None:
+def test_a_second_option_for_hosts_is_refused(words: str) -> None:
     done = fab(words)
     assert (done.returncode, done.stdout) == (2, "")
     assert "-H is given twice" in done.stderr
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_a_closed_stream_is_no_hindrance(closed: str) -> None:
+def test_a_closed_stream_is_no_error(closed: str) -> None:
     assert fab(f"hosts {closed}").returncode == 0
 
 
@@ -208,7 +209,7 @@ class Narrow(io.StringIO):
         return True
 
 
-def test_a_terminals_table_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_on_a_narrow_terminal_folds_cells_and_shortens_digests(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = ("REFERENCE", "DIGEST", "NAMESPACE", "HOSTS", "NOTE")
     name, hosts = "registry.example/library/cambricon-k8s-device-plugin:v1.1.3", ", ".join(f"h{n}" for n in range(40))
     table = Table(columns, ((name, DIGEST, "k8s.io", hosts, "a note"),))
@@ -222,20 +223,20 @@ def test_a_terminals_table_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert DIGEST not in shown
 
 
-def test_hosts_that_failed_are_all_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_names_all_its_hosts_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
     hosts = [f"h{n}" for n in range(9)]
     render.table(render.Done("run", {}, [Outcome.of(host, 1.0, errors.Unreachable("no")) for host in hosts]))
     assert capsys.readouterr().out.splitlines()[1].startswith(", ".join(hosts))
 
 
 @pytest.mark.parametrize("value", ["many", "0"])
-def test_a_setting_of_the_environment_that_is_wrong_is_named(value: str) -> None:
+def test_a_wrong_setting_in_the_environment_is_named(value: str) -> None:
     done = fab("hosts", FABRIC_FLEET_WORKERS=value)
     assert (done.returncode, done.stdout) == (2, "")
     assert "FABRIC_FLEET_WORKERS " in done.stderr
 
 
-def test_what_a_table_told_is_not_said_again_but_the_record_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_that_a_table_shows_are_not_printed_again(capsys: pytest.CaptureFixture[str]) -> None:
     result = DoctorResult((Finding("clock", Health.FAIL, "90 s ahead", "set it"),))
     assert result.lines() == ["fail clock: 90 s ahead (set it)"]
     outcome = Outcome.of("h1", 1.0, errors.CommandFailed("one finding is bad", result=result))

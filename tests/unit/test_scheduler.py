@@ -1,4 +1,4 @@
-"""How work runs on many hosts: side by side, in batches, within limits, and cut short."""
+"""Work on many hosts runs in parallel, in batches and within limits, and can be interrupted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from string import ascii_lowercase
 from typing import Any, cast
 
 import pytest
@@ -29,7 +30,7 @@ class Did:
 
 @dataclass
 class Machine:
-    """As much of a host as a fleet touches."""
+    """The part of a host that a fleet uses."""
 
     name: str
     asked: int = 0
@@ -61,6 +62,9 @@ class Notebook:
 
     begun: list[str] = field(default_factory=list)
     ended: dict[str, Answer] = field(default_factory=dict)
+    has_ended: dict[str, threading.Event] = field(
+        default_factory=lambda: {name: threading.Event() for name in ascii_lowercase}
+    )
     bytes: tuple[str, int, int | None] | None = None
 
     def on_start(self, host: str) -> None:
@@ -75,15 +79,16 @@ class Notebook:
     def on_end(self, host: str, seconds: float, answer: Answer) -> None:
         assert seconds >= 0
         self.ended[host] = answer
+        self.has_ended[host].set()
 
 
 class ScriptedFleet:
     """A fleet of machines a, b, c…"""
 
     def __init__(self, count: int, workers: int = 32) -> None:
-        self.machines = {name: Machine(name) for name in "abcdefghijklmnopqrstuvwxyz"[:count]}
-        self.seen = Notebook()
-        self.fleet = Fleet(cast(dict[str, Host], self.machines), workers, cast(Any, self.seen))
+        self.machines = {name: Machine(name) for name in ascii_lowercase[:count]}
+        self.notebook = Notebook()
+        self.fleet = Fleet(cast(dict[str, Host], self.machines), workers, cast(Any, self.notebook))
 
     def each(
         self, work: Callable[[Any], Any], *, last: bool = True, close: bool = True, **options: Any
@@ -93,17 +98,20 @@ class ScriptedFleet:
 
 
 class AtOnce:
-    """Work that notes how many do it at once."""
+    """Work that notes how many hosts do it at once; the first ones wait until so many as expected do it."""
 
-    def __init__(self) -> None:
-        self.now = self.most = 0
-        self.lock = threading.Lock()
+    def __init__(self, expected: int) -> None:
+        self.expected, self.now, self.most = expected, 0, 0
+        self.lock, self.reached = threading.Lock(), threading.Event()
 
     def __call__(self, host: Machine) -> Did:
         with self.lock:
             self.now += 1
             self.most = max(self.most, self.now)
-        time.sleep(0.02)
+            if self.now >= self.expected:
+                self.reached.set()
+        assert self.reached.wait(30)
+        time.sleep(0.01)  # one host too many would begin now
         with self.lock:
             self.now -= 1
         return Did(host.name)
@@ -127,24 +135,27 @@ def test_answers_come_in_the_order_of_the_hosts() -> None:
     scripted_fleet = ScriptedFleet(5)
 
     def work(host: Machine) -> Did:
-        time.sleep(0.02 * (ord("e") - ord(host.name)))
+        if host.name != "e":
+            assert scripted_fleet.notebook.has_ended[chr(ord(host.name) + 1)].wait(30)
         return Did(host.name)
 
     assert [(name, cast(Did, a).what) for name, a in scripted_fleet.each(work).items()] == [(n, n) for n in "abcde"]
-    assert list(scripted_fleet.seen.ended) != list("abcde")
+    assert list(scripted_fleet.notebook.ended) == list("edcba")
 
 
 @pytest.mark.parametrize(
     ("workers", "options", "most"), [(32, {}, 9), (3, {}, 3), (32, {"serial": 2}, 2), (3, {"serial": 5}, 3)]
 )
-def test_so_many_work_at_once(workers: int, options: dict[str, int], most: int) -> None:
-    work = AtOnce()
-    assert len(ScriptedFleet(9, workers).each(work, **options)) == 9
-    assert work.most <= most
-    assert work.most >= min(most, 2)
+def test_no_more_hosts_work_at_once_than_workers_and_batch_allow(
+    workers: int, options: dict[str, int], most: int
+) -> None:
+    work = AtOnce(most)
+    answers = ScriptedFleet(9, workers).each(work, **options)
+    assert list(kinds(answers).values()) == ["ok"] * 9
+    assert work.most == most
 
 
-def test_a_batch_begins_when_the_one_before_has_ended() -> None:
+def test_a_batch_begins_after_the_one_before_has_ended() -> None:
     scripted_fleet = ScriptedFleet(5)
     ended: list[str] = []
 
@@ -163,21 +174,21 @@ def test_an_error_of_one_host_is_its_answer_and_the_others_go_on() -> None:
     assert [m.failed for m in scripted_fleet.machines.values()] == [False, True, False]
 
 
-def test_a_fault_of_ours_is_told_with_its_place_and_stops_nobody() -> None:
+def test_a_fault_of_ours_is_the_hosts_answer_with_its_place_and_the_others_go_on() -> None:
     answers = ScriptedFleet(2).each(failing("a", error=ZeroDivisionError("by zero")))
     assert kinds(answers) == {"a": "internal-error", "b": "ok"}
-    told = cast(errors.InternalError, answers["a"])
-    assert "ZeroDivisionError: by zero" in told.message and "test_scheduler.py" in told.detail
+    fault = cast(errors.InternalError, answers["a"])
+    assert "ZeroDivisionError: by zero" in fault.message and "test_scheduler.py" in fault.detail
 
 
-def test_a_failed_host_has_no_part_in_later_commands() -> None:
+def test_later_commands_leave_out_a_failed_host() -> None:
     scripted_fleet = ScriptedFleet(3)
     scripted_fleet.each(failing("b"), last=False)
     assert list(scripted_fleet.each(failing())) == ["a", "c"]
     assert list(scripted_fleet.fleet.answers) == ["a", "c"]
 
 
-def test_connections_are_kept_until_the_lines_last_work_but_for_failed_hosts() -> None:
+def test_connections_stay_open_until_the_lines_last_work_except_those_of_failed_hosts() -> None:
     scripted_fleet = ScriptedFleet(3)
     closed = lambda: [m.closed for m in scripted_fleet.machines.values()]  # noqa: E731
     scripted_fleet.each(failing("b"), last=False)
@@ -188,7 +199,7 @@ def test_connections_are_kept_until_the_lines_last_work_but_for_failed_hosts() -
     assert closed() == [1, 1, 1]
 
 
-def test_a_dry_run_is_known_to_every_host() -> None:
+def test_every_host_knows_of_a_dry_run() -> None:
     scripted_fleet = ScriptedFleet(2)
     scripted_fleet.each(failing(), dry_run=True)
     assert all(m.dry_run for m in scripted_fleet.machines.values())
@@ -196,20 +207,20 @@ def test_a_dry_run_is_known_to_every_host() -> None:
     assert not any(m.dry_run for m in scripted_fleet.machines.values())
 
 
-def test_bytes_that_a_host_tells_of_are_shown_as_its_own() -> None:
+def test_the_observer_gets_the_bytes_that_a_host_moves() -> None:
     scripted_fleet = ScriptedFleet(2)
     scripted_fleet.each(failing())
     scripted_fleet.machines["b"].moved(3, 10)
-    assert scripted_fleet.seen.bytes == ("b", 3, 10)
+    assert scripted_fleet.notebook.bytes == ("b", 3, 10)
 
 
 @pytest.mark.parametrize(("limit", "failed"), [(1, 1), (3, 3), (0.2, 2), (0.25, 3), (0.01, 1), (1.0, 10)])
-def test_no_host_begins_once_enough_have_failed(limit: float, failed: int) -> None:
+def test_no_further_host_begins_once_the_limit_of_failures_is_reached(limit: float, failed: int) -> None:
     answers = kinds(ScriptedFleet(10).each(failing(*"abcdefghij"), serial=1, limit_failures=limit))
     assert list(answers.values()) == ["command-failed"] * failed + ["not-started"] * (10 - failed)
 
 
-def test_hosts_that_were_not_begun_do_not_count_as_failed() -> None:
+def test_hosts_that_never_began_do_not_count_as_failed() -> None:
     scripted_fleet = ScriptedFleet(4)
     scripted_fleet.each(failing("a"), serial=1, limit_failures=1)
     assert [m.failed for m in scripted_fleet.machines.values()] == [True, False, False, False]
@@ -218,7 +229,7 @@ def test_hosts_that_were_not_begun_do_not_count_as_failed() -> None:
 def cut_short(
     scripted_fleet: ScriptedFleet, cut: type[BaseException], *, first: str, asked: bool = True, **options: Any
 ) -> None:
-    """An interrupt reaches the main thread while host a is done, b is at work, and others wait."""
+    """Interrupts the main thread when host ``first`` is done, another is at work, and the rest waits."""
     at_work = threading.Event()
 
     def work(host: Machine) -> Did:
@@ -239,7 +250,7 @@ def cut_short(
 
 
 @pytest.mark.parametrize("cut", [KeyboardInterrupt, Terminated])
-def test_an_interrupt_tells_who_was_done_who_was_cut_and_who_was_not_begun(cut: type[BaseException]) -> None:
+def test_an_interrupt_leaves_an_answer_for_done_interrupted_and_waiting_hosts(cut: type[BaseException]) -> None:
     scripted_fleet = ScriptedFleet(4, workers=1)
     cut_short(scripted_fleet, cut, first="a")
     assert kinds(scripted_fleet.fleet.answers) == {
@@ -251,14 +262,14 @@ def test_an_interrupt_tells_who_was_done_who_was_cut_and_who_was_not_begun(cut: 
     assert all(m.abandoned for m in scripted_fleet.machines.values())
 
 
-def test_a_host_that_an_earlier_command_asked_was_not_begun_in_this_one() -> None:
+def test_a_host_that_only_an_earlier_command_asked_counts_as_not_started() -> None:
     scripted_fleet = ScriptedFleet(3, workers=1)
     scripted_fleet.each(failing(), last=False)
     cut_short(scripted_fleet, KeyboardInterrupt, first="a")
     assert kinds(scripted_fleet.fleet.answers) == {"a": "ok", "b": "interrupted", "c": "not-started"}
 
 
-def test_an_interrupt_waits_for_nobody_that_does_not_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_does_not_wait_for_a_host_that_ignores_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctr_ferry.run.scheduler._GRACE", 0.05)
     scripted_fleet, released = ScriptedFleet(2), threading.Event()
 
@@ -290,7 +301,7 @@ class Many:
         return [str(image.status) for image in self.images]
 
 
-def test_what_a_dry_run_gives_is_that_it_would_change() -> None:
+def test_a_dry_run_turns_changed_into_would_change() -> None:
     scripted_fleet = ScriptedFleet(2)
 
     def work(host: Machine) -> Many:
@@ -302,17 +313,17 @@ def test_what_a_dry_run_gives_is_that_it_would_change() -> None:
     answers = scripted_fleet.each(work, dry_run=True)
     results = [answers["a"], cast(errors.FerryError, answers["b"]).result]
     assert [(r.status, r.lines()) for r in results] == [(Status.WOULD_CHANGE, ["would-change", "unchanged"])] * 2
-    assert scripted_fleet.seen.ended == answers == scripted_fleet.fleet.answers
-    looked = scripted_fleet.each(
+    assert scripted_fleet.notebook.ended == answers == scripted_fleet.fleet.answers
+    planned = scripted_fleet.each(
         lambda _: Did(1, Status.CHANGED), dry_run=True, close=False
-    )  # a plan that is to be acted on
-    assert {cast(Did, answer).status for answer in looked.values()} == {Status.CHANGED}
+    )  # a plan that the command will apply
+    assert {cast(Did, answer).status for answer in planned.values()} == {Status.CHANGED}
     assert {cast(Did, a).status for a in scripted_fleet.each(lambda _: Did(1, Status.CHANGED)).values()} == {
         Status.CHANGED
     }
 
 
-def test_what_a_fleet_command_makes_of_its_hosts_answers_is_no_change_in_a_dry_run_either() -> None:
+def test_a_dry_run_turns_changed_into_would_change_in_answers_that_a_fleet_command_replaced() -> None:
     scripted_fleet = ScriptedFleet(1)
     made: dict[str, Answer] = {"a": Did(1, Status.CHANGED)}
     for dry_run, status in ((True, Status.WOULD_CHANGE), (False, Status.CHANGED)):

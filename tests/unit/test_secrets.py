@@ -1,4 +1,4 @@
-"""Passwords are in no log, and no repr."""
+"""Passwords are in no log and no repr."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ NASTY = [
 @pytest.mark.parametrize(
     "form", ["{{'a': 1, {key!r}: {value!r}, 'user': None}}", "<Config: {{'s': {{{key!r}: {value!r}}}}}>"]
 )
-def test_a_password_is_taken_out_of_a_printed_dictionary(secret: str, key: str, form: str) -> None:
+def test_a_password_is_removed_from_a_printed_dictionary(secret: str, key: str, form: str) -> None:
     shown = redact(form.format(key=key, value=secret))
     assert shown == re.sub("'VALUE'", "***", form.format(key=key, value="VALUE"))
 
 
 @pytest.mark.parametrize("value", [12345, b"bytes", 1.5, ("a", "b"), ["a", {"b": "c"}], {"x": "hunter2"}])
-def test_a_password_that_is_no_text_is_taken_out(value: Any) -> None:
+def test_a_password_that_is_no_text_is_removed(value: Any) -> None:
     shown = redact(repr({"password": value, "user": "ann"}))
     assert shown == "{'password': ***, 'user': 'ann'}"
 
@@ -52,11 +52,11 @@ def test_a_password_that_is_no_text_is_taken_out(value: Any) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{'user': 'ann'}", "{'prompt': '[sudo] password: '}", "{'password': None}", "passwords"]
 )
-def test_all_else_stays(text: str) -> None:
+def test_other_text_stays_as_it_is(text: str) -> None:
     assert redact(text) == text
 
 
-def test_a_long_log_line_takes_no_long_time() -> None:
+def test_a_long_log_line_is_filtered_in_linear_time() -> None:
     redact("'password': '" * 50_000)
     redact("'password': [" * 50_000)
     redact("\\" * 500_000 + "'pass" * 50_000)
@@ -78,7 +78,7 @@ def test_invokes_debug_log_has_no_password(caplog: pytest.LogCaptureFixture, mon
 
 
 @pytest.mark.parametrize("way", [["-d"], []], ids=["fab -d", "INVOKE_DEBUG"])
-def test_fab_prints_none_where_it_debugs(tmp_path: Path, way: list[str]) -> None:
+def test_fab_prints_no_password_when_it_debugs(tmp_path: Path, way: list[str]) -> None:
     inventory = tmp_path / "hosts.yaml"
     inventory.write_text("all: {hosts: {n: {ansible_password: hunter3, ansible_become_password: hunter4}}}")
     given = {"FABRIC_SUDO_PASSWORD": "hunter2", "CTR_FERRY_INVENTORY": str(inventory)}
@@ -89,5 +89,5 @@ def test_fab_prints_none_where_it_debugs(tmp_path: Path, way: list[str]) -> None
     assert "hunter" not in done.stderr + done.stdout
 
 
-def test_a_secret_shows_itself_nowhere() -> None:
+def test_a_secret_is_shown_as_stars() -> None:
     assert f"{Secret('hunter2')} {Secret('hunter2')!r} {[Secret('hunter2')]}" == "*** *** [***]"

@@ -1,4 +1,4 @@
-"""Which hosts -H means."""
+"""Patterns of -H mean the right hosts, and wrong patterns are refused."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def names(file: Path, patterns: str) -> list[str]:
         ("web[!2]", ["web1"]),
     ],
 )
-def test_names_groups_globs_and_exclusions(file: Path, patterns: str, hosts: list[str]) -> None:
+def test_names_groups_globs_and_exclusions_choose_hosts(file: Path, patterns: str, hosts: list[str]) -> None:
     assert names(file, patterns) == hosts
 
 
@@ -100,20 +100,20 @@ def test_a_range_means_what_it_means_in_the_inventory(file: Path, patterns: str,
     "word", ["node[1:]", "node[:3]", "node[3:1]", "node[1:3:0]", "node[1:c]", "node[1-3:5]", "node[-1:2]", "r@n[1:]"]
 )
 @pytest.mark.parametrize("sign", ["", "!"])
-def test_a_range_that_is_none_is_refused_rather_than_read_as_characters(file: Path, word: str, sign: str) -> None:
+def test_a_wrong_range_is_refused_and_not_read_as_a_character_class(file: Path, word: str, sign: str) -> None:
     file.write_text(RANGES)
     with pytest.raises(UsageError, match="a wrong range") as refused:
         names(file, f"node1,{sign}{word}")
     assert "node[01:20]" in refused.value.hint
 
 
-def test_a_host_of_a_range_that_is_not_there_is_named(file: Path) -> None:
+def test_a_missing_host_of_a_range_is_named(file: Path) -> None:
     file.write_text(RANGES)
     with pytest.raises(UnknownHost, match="'node13' is no host"):
         names(file, "node[11:14]")
 
 
-def test_a_host_that_is_a_group_as_well_is_told(file: Path) -> None:
+def test_a_name_of_a_host_and_a_group_chooses_the_host_and_gives_a_note(file: Path) -> None:
     file.write_text("all: {hosts: {web: , a: }, children: {web: {hosts: {a: }}}}")
     one = selector(file)
     assert one.names(["web"]) == ["web"]
@@ -121,7 +121,7 @@ def test_a_host_that_is_a_group_as_well_is_told(file: Path) -> None:
 
 
 class Past:
-    """Runs: what each pattern of the past means."""
+    """Runs, with the hosts that each pattern means."""
 
     def __init__(self, **hosts: list[str]) -> None:
         self._hosts = hosts
@@ -142,11 +142,13 @@ class Past:
         ("db1,@unreachable", ["db1"]),
     ],
 )
-def test_hosts_of_an_earlier_run_are_named_with_that_run(file: Path, patterns: str, hosts: list[str]) -> None:
+def test_a_pattern_of_an_earlier_run_chooses_its_hosts_and_notes_the_run(
+    file: Path, patterns: str, hosts: list[str]
+) -> None:
     one = selector(file, Past(failed=["web1", "web2"], unreachable=[]))
     assert one.names(patterns.split(",")) == hosts
-    told = {word.lstrip("!") for word in patterns.split(",") if "@" in word}
-    assert {note.split(": run x left ")[0] for note in one.notes} == told
+    noted = {word.lstrip("!") for word in patterns.split(",") if "@" in word}
+    assert {note.split(": run x left ")[0] for note in one.notes} == noted
 
 
 @pytest.mark.parametrize("patterns", ["@unreachable", "@failed,!web1,!web2", "@failed,@unreachable,!web*"])
@@ -198,7 +200,7 @@ def test_a_host_may_be_given_with_user_and_port(
         ("all,!nothing*", UnknownHost, "fits no host and no group", ""),
     ],
 )
-def test_what_names_no_host_is_refused_with_the_nearest_names(
+def test_a_pattern_that_fits_no_host_is_refused_with_the_nearest_names(
     file: Path, patterns: str, kind: type[FerryError], words: str, hint: str
 ) -> None:
     with pytest.raises(kind) as refused:
@@ -221,21 +223,21 @@ def test_a_name_needs_the_inventory(tmp_path: Path, patterns: str) -> None:
         selector(tmp_path / "nosuch.yaml").select(patterns.split(","))
 
 
-def test_what_is_wrong_with_one_host_does_not_keep_the_others_from_work(file: Path) -> None:
+def test_wrong_variables_of_one_host_do_not_affect_the_others(file: Path) -> None:
     file.write_text(HOSTS.replace("web2: ", "web2: {ansible_connection: local}"))
     assert names(file, "web1") == ["web1"]
     with pytest.raises(BadInventory, match="'local'"):
         names(file, "web")
 
 
-def test_what_is_wrong_with_an_excluded_host_keeps_no_other_from_work(file: Path) -> None:
+def test_wrong_variables_of_an_excluded_host_do_not_affect_the_others(file: Path) -> None:
     file.write_text(HOSTS.replace("web2: ", "web2: {ansible_host: '{{ address }}'}"))
     assert names(file, "web,!web2") == ["web1", "web-old"]
     with pytest.raises(BadInventory, match="'web2' is a template"):
         names(file, "web")
 
 
-def test_the_inventory_is_shown_although_one_host_cannot_be_worked_with(file: Path) -> None:
+def test_hosts_shows_the_inventory_although_one_host_is_wrong(file: Path) -> None:
     file.write_text(HOSTS.replace("web2: ", "web2: {ansible_host: '{{ address }}'}"))
     view = hosts.body(ControlMachine(selector(file), ("web",), Runs(file.parent)), hosts.parse())
     assert [each["host"] for each in view.data["hosts"]] == ["web1", "web2", "web-old"]
@@ -244,7 +246,7 @@ def test_the_inventory_is_shown_although_one_host_cannot_be_worked_with(file: Pa
     assert view.table and "ansible_host of host 'web2' is a template" in view.table.notes[-1]
 
 
-def test_what_is_said_of_many_hosts_is_one_note(file: Path) -> None:
+def test_equal_notes_of_many_hosts_are_one_note(file: Path) -> None:
     args = "{ansible_ssh_common_args: -o ControlMaster=auto -C}"
     file.write_text(f"all: {{hosts: {{'n[001:300]': {args}, odd: {{ansible_ssh_common_args: -C}}}}}}")
     one = selector(file)
@@ -255,13 +257,13 @@ def test_what_is_said_of_many_hosts_is_one_note(file: Path) -> None:
     ]
 
 
-def test_notes_are_kept_once(file: Path) -> None:
+def test_a_host_is_noted_once(file: Path) -> None:
     one = selector(file)
     one.select(["odd", "all"])
     assert len(one.notes) == 1 and one.notes[0].startswith("odd: ")
 
 
-def test_the_inventory_is_the_environments_then_the_configs_then_hosts_yaml(
+def test_the_inventory_comes_from_the_environment_then_from_fabric_yaml_then_is_hosts_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CTR_FERRY_INVENTORY", raising=False)
@@ -279,7 +281,7 @@ def test_the_inventory_is_the_environments_then_the_configs_then_hosts_yaml(
 VAULT = "$ANSIBLE_VAULT;1.1;AES256\n3132\n"
 
 
-class TestWhatIsEncrypted:
+class TestEncryptedFile:
     @pytest.fixture
     def vaulted(self, file: Path) -> Path:
         vault = file.parent / "host_vars/web2/vault.yml"
@@ -297,22 +299,24 @@ class TestWhatIsEncrypted:
             ("ansible_host: 10.0.0.2, ansible_port: 22", "ansible_user and ansible_ssh_common_args"),
         ],
     )
-    def test_refuses_its_host_where_user_and_way_are_not_said(self, vaulted: Path, plain: str, missing: str) -> None:
+    def test_its_host_is_refused_without_a_plain_user_and_jump_host(
+        self, vaulted: Path, plain: str, missing: str
+    ) -> None:
         vaulted.write_text(f"all: {{hosts: {{web1: , web2: {{{plain}}}}}}}")
         with pytest.raises(BadInventory, match=r"host_vars/web2/vault\.yml is encrypted") as bad:
             selector(vaulted).select(["all"])
         assert f"give {missing} " in bad.value.hint and "'web2'" in bad.value.message
-        assert names(vaulted, "web1") == ["web1"]  # the others' business it is not
+        assert names(vaulted, "web1") == ["web1"]  # the other host is not affected
 
     @pytest.mark.parametrize("way", ["ansible_ssh_common_args: -J gate", "ansible_ssh_args: ''"])
-    def test_is_noted_where_they_are(self, vaulted: Path, way: str) -> None:
+    def test_it_gives_a_note_if_user_and_jump_host_are_plain(self, vaulted: Path, way: str) -> None:
         vaulted.write_text(f"all: {{hosts: {{web2: {{ansible_user: ops, {way}}}}}}}")
         found = selector(vaulted)
         assert found.select(["web2"])[0].user == "ops"
         assert len(found.notes) == 1
         assert found.notes[0].startswith("web2: host_vars/web2/vault.yml is encrypted: ctr-ferry cannot read")
 
-    def test_shows_in_the_list_of_hosts(self, vaulted: Path) -> None:
+    def test_its_host_is_listed_with_the_error(self, vaulted: Path) -> None:
         vaulted.write_text("all: {hosts: {web1: , web2: }}")
         view = hosts.body(ControlMachine(selector(vaulted), (), Runs(vaulted.parent)), None)
         assert [list(host)[-1] for host in view.data["hosts"]] == ["ctr", "error"]
