@@ -69,7 +69,7 @@ class TestBeforeAnyHostIsTouched:
     @pytest.mark.parametrize(
         ("text", "says"),
         [
-            (None, "not there"),
+            (None, "does not exist"),
             ("all:\n  hosts: [\n", ":3: not YAML"),
             ("", "empty"),
             ("all:\n  hosts:\n    - node3\n", ":3: "),
