@@ -180,7 +180,7 @@ def _further_namespaces(host: Host, facts: Facts, unread: list[str]) -> list[tup
         if answer.ok:
             found += [(socket, word) for word in answer.text.split()[:MOST_NAMESPACES]]
         else:
-            unread.append(f"{socket}: {shell.tail(answer.stderr, lines=1)}")
+            unread.append(f"{socket}: {tail(answer.stderr, lines=1)}")
     return found
 
 
