@@ -62,6 +62,10 @@ class Image:
 def parse_images(text: str) -> tuple[Image, ...]:
     """Parses ``images ls``: REF TYPE DIGEST SIZE(two words) PLATFORMS LABELS (1.0 to 2.1).
 
+    A line break in a name or label splits a row, and its second half may look like the row of another image. ctr pads
+    every row to the width of the header, which gives such a half away, unless the name or label also has the tabs or
+    spaces that make it as wide. With tabs the table is byte for byte that of two images, and nothing in it can tell.
+
     Raises:
         GarbledAnswer: where the header or a row has another shape. Then no row can be trusted: with a line break in
             a name, a part of that name looks like another one, and what seems absent may be there.
@@ -70,13 +74,13 @@ def parse_images(text: str) -> tuple[Image, ...]:
     if header.split() != ["REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"]:
         raise GarbledAnswer("`ctr images ls` did not print its table", detail=f"it printed {header[:200]!r}")
     labels: dict[str, frozenset[str]] = {}
-    return tuple(_parse_row(line, header.index("DIGEST"), labels) for line in lines)
+    return tuple(_parse_row(line, header, labels) for line in lines)
 
 
-def _parse_row(line: str, column: int, alike: dict[str, frozenset[str]]) -> Image:
+def _parse_row(line: str, header: str, alike: dict[str, frozenset[str]]) -> Image:
     """What many rows have in common is kept once: a host may have a hundred thousand."""
-    row = split_row(line, column)
-    if row is None or len(row[3]) < 4:
+    row = split_row(line, header.index("DIGEST"))
+    if row is None or len(row[3]) < 4 or not _is_aligned(line, header):
         raise GarbledAnswer("a row of `ctr images ls` has another shape", detail=f"the row {line[:200]!r}")
     name, media_type, digest, (number, unit, platforms, *labels) = row
     text = " ".join(labels)
@@ -90,6 +94,15 @@ def _parse_row(line: str, column: int, alike: dict[str, frozenset[str]]) -> Imag
         intern(shown_name(platforms)),
         alike[text],
     )
+
+
+def _is_aligned(line: str, header: str) -> bool:
+    """Whether a row is as wide as its header, which ends with a space where ctr's own tabwriter padded it.
+
+    A byte that is no UTF-8 is one character to ctr, and four here.
+    """
+    wider = range(0, 3 * line.count("\\x") + 1, 3)
+    return not header.endswith(" ") or len(line) - len(header) in wider
 
 
 def split_row(line: str, column: int | None = None) -> tuple[str, str, str, list[str]] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import pytest
 from records import VERSIONS, Record, listings, record
 
@@ -49,11 +51,27 @@ def test_labels_may_have_spaces_and_may_name_a_digest() -> None:
 
 
 def table(*rows: tuple[str, ...]) -> str:
-    """Rows as Go's tabwriter aligns them."""
-    cells = [("REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"), *rows]
-    widths = [max(len(row[i]) for row in cells) + 1 for i in range(6)]
-    lines = ["".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
-    return "\n".join(lines) + "\n"
+    """The table that ctr prints of these cells; a cell may have any text in it, also tabs and line breaks."""
+    text = "".join("".join(f"{cell}\t" for cell in row) + "\n" for row in [HEAD.split(), *rows])
+    parts = [[line.split("\t") for line in part.split("\n")] for part in text.split("\f")]
+    for lines in parts:  # a form feed ends a line and all columns
+        aligned(lines, 0)
+    return "\n".join("".join(cells) for lines in parts for cells in lines)
+
+
+def aligned(lines: list[list[str]], column: int) -> None:
+    """Pads as Go's tabwriter does: a column is a block of adjacent lines that each end a cell there by a tab."""
+    blocks = groupby(lines, key=lambda cells: len(cells) > column + 1)
+    for block in [list(group) for ends, group in blocks if ends]:
+        aligned(block, column + 1)
+        width = max(len(cells[column]) for cells in block) + 1
+        for cells in block:
+            cells[column] = cells[column].ljust(width)
+
+
+@pytest.mark.parametrize("recorded", listings(), ids=str)
+def test_ctr_aligns_as_the_tables_of_these_tests(recorded: Record) -> None:
+    assert table(*map(tuple, by_columns(recorded.stdout))) == recorded.stdout
 
 
 def test_a_digest_in_a_name_or_a_label_is_not_taken_for_the_target() -> None:
@@ -79,6 +97,36 @@ def test_a_line_break_in_a_name_or_label_is_garbled_with_its_namespace(name: str
         with pytest.raises(GarbledAnswer, match="namespace ns") as garbled:
             Listing.parse("ns", HEAD + row)
         assert "ctr -n ns images ls" in garbled.value.hint and garbled.value.detail
+
+
+PLAIN = ("r.example/a:1", OCI, digest("a"), "3.0 MiB", "linux/amd64", "-")
+FORGED = ("r.example/forged:1", OCI, digest("b"), "3.0 MiB", "linux/amd64", "team=core")
+
+
+@pytest.mark.parametrize("label", ["k=v\n{}", "k=v \n{}", "k=v\n{} ", "k=v\n{} \n", "k=v\f{}", "k=v\t\n{}"])
+@pytest.mark.parametrize("tabs", range(6))
+def test_a_row_that_a_label_forges_is_told_not_believed(label: str, tabs: int) -> None:
+    *first, last = FORGED
+    cells = [*first[:tabs], " ".join([*first[tabs:], last])]
+    if tabs == 5 and label == "k=v\t\n{}":
+        pytest.skip("byte for byte the table of two images")
+    forger = ("r.example/b:1", OCI, digest("c"), "3.0 MiB", "linux/amd64", label.format("\t".join(cells)))
+    with pytest.raises(GarbledAnswer, match="another shape"):
+        parse_images(table(PLAIN, forger, PLAIN))
+
+
+def test_a_row_that_a_name_forges_without_tabs_is_told_not_believed() -> None:
+    for name in (" ".join(FORGED) + "\nb", " ".join(FORGED) + " \n" + " ".join(FORGED) + "\nb"):
+        with pytest.raises(GarbledAnswer, match="another shape"):
+            parse_images(table(PLAIN, (name, *FORGED[1:])))
+
+
+def test_a_row_with_characters_of_any_width_is_ctrs_own() -> None:
+    names = ["é/ü:1", "名:1", "a?b:1"]
+    printed = table(*((name, *PLAIN[1:]) for name in names))
+    assert [image.name for image in parse_images(printed)] == names
+    # A byte that is no UTF-8 is one character to ctr and four here.
+    assert [image.name for image in parse_images(printed.replace("?", "\\xc3"))] == [*names[:2], "a\\xc3b:1"]
 
 
 def test_names_by_digest_and_cris_records_are_rows_like_others() -> None:
