@@ -66,7 +66,7 @@ class PushResult:
         method: push, platform (by ctr's flag) or stage (through a name of ours); empty where nothing was to be done.
         verified: ``digest``, or ``unverified`` where the registry could not be asked; ``reason`` tells why.
         notices: what a person should know of it.
-        previous_digest: what the name there pointed at, where that was something else.
+        previous_digest: what the name there pointed at, where that was something else; empty where it was not.
     """
 
     reference: str
@@ -83,7 +83,7 @@ class PushResult:
     verified: str = "digest"
     reason: str = ""
     notices: tuple[str, ...] = ()
-    previous_digest: str | None = None
+    previous_digest: str = ""
 
     def given(self) -> list[tuple[str, str, str]]:
         """The registry's name with its digest, and the digest of the image that it was made from."""
@@ -325,7 +325,7 @@ class Job:
             "unverified" if unknown else "digest",
             unknown,
             (*pushed.notices, *notices),
-            self.there.digest if status is Status.CHANGED else None,
+            (self.there.digest or "") if status is Status.CHANGED else "",
         )
 
 

@@ -196,7 +196,7 @@ class TestPush:
         assert result.previous_digest == B
         assert any(B in line for line in result.lines())
         sell(None, A)
-        assert pushed(Host([image(REF, A)], answers={"push": OK}), force=True).previous_digest is None
+        assert pushed(Host([image(REF, A)], answers={"push": OK}), force=True).previous_digest == ""
 
     @pytest.mark.parametrize(
         ("state", "kind"),
