@@ -8,6 +8,7 @@ from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr import health
+from ctr_ferry.ctr.commands import OURS
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.health import Finding, Health, Visit
 from ctr_ferry.ctr.probe import Facts, Settings
@@ -161,7 +162,8 @@ def _clean(host: Host, visit: Visit, found: list[Finding]) -> tuple[list[Finding
     if not _cleanable(now):
         return _with(found, *(each for each in health.findings(now) if each.what == "leftovers")), ""
     assert isinstance(now.facts, Facts)  # noqa: S101
-    answers = host.ask(health.clean(now.facts.ctr, host.target.variables_of(Settings), now.held, now.files))
+    settings, owner = host.target.variables_of(Settings), f"{OURS}.{host.run_id}"
+    answers = host.ask(health.clean(now.facts.ctr, settings, now.held, now.files, owner))
     still = health.left(health.parse_held(answers["held"].text), health.parse_files(answers["files"].text))
     if not answers["held"].ok or still:
         failed = [failure(a, "leftovers").detail for name, a in answers.items() if not a.ok]

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ctr_ferry import shell
-from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, Ctr
-from ctr_ferry.ctr.health import OURS
+from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, OURS, Ctr
 
 _TRIES = 50  # to label a blob before a collection takes it; the first does, unless images are removed all the time
 _EXPIRED = timedelta(days=2)  # nothing is held for longer than a day, by a run that may be a day old when it begins

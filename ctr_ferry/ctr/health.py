@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ctr_ferry import shell
-from ctr_ferry.ctr import free_space, probe
-from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, Ctr
+from ctr_ferry.ctr import free_space, naming, probe
+from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, OURS, Ctr
 from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.ctr.version import Version
-from ctr_ferry.errors import CtrNotFound, DaemonUnreachable, HostError, PermissionDenied
-from ctr_ferry.oci.reference import is_digest
+from ctr_ferry.errors import BadReference, CtrNotFound, DaemonUnreachable, HostError, PermissionDenied
+from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.text import tail
 
-OURS = "ctr-ferry"  # what names, labels and ingests of ours begin with
 _WORD = "[A-Za-z0-9._-]"  # what a run's id consists of
 _OWNER = re.compile(rf"{OURS}\.{_WORD}+")
 _NAME = re.compile(rf"{OURS}\.invalid/{_WORD}+(?::{_WORD}+)?")
+_STAGE_TAG = re.compile(rf"{OURS}\.\d{{8}}T\d{{6}}Z-{_WORD}+")
 _REF = re.compile(rf"{re.escape(GC_REF)}\.{OURS}\.{_WORD}+")
 _FILE = re.compile(rf"/[^\n]*/{OURS}\.{_WORD}+")
 _LOW, _EMPTY = 15, 5  # percent free; kubelet's imageGCHighThresholdPercent is 85
@@ -66,14 +66,17 @@ def questions(settings: Settings) -> dict[str, str]:
 
 # Names, labels and files are text that others may have written, with line breaks in it: of what claims to be ours,
 # only what has our form is printed, a line each.
-_TARGET = r" sha[0-9]*:[0-9a-f]\{64,\} "  # what every row of a listing has
+_ROW = r" sha[0-9]*:[0-9a-f]\{64,\} .* $"  # ctr pads every row
+# The name under which `pull` keeps what is to be moved to its tag: repository:ctr-ferry.RUN@digest.
+_STAGE = rf"[^[:space:]@]*:{OURS}[.][0-9]\{{8\}}T[0-9]\{{6\}}Z-{_WORD}*@sha[0-9]*:[0-9a-f]\{{64,\}}"
 _HELD = f"""ready && $ctr --address "$address" namespaces ls -q | while read -r ns; do
   c() {{ $ctr --address "$address" --namespace "$ns" "$@" </dev/null; }}
   echo "namespace $ns"
   c images ls -q | {{ grep -v '^sha256:' || :; }} |
-    sed -n -e '/^{OURS}[.]invalid\\/{_WORD}*\\(:{_WORD}*\\)\\{{0,1\\}}$/s/^/name /p' -e '$=' |
+    sed -n -e '/^{OURS}[.]invalid\\/{_WORD}*\\(:{_WORD}*\\)\\{{0,1\\}}$/s/^/name /p' \\
+      -e '/^{_STAGE}$/s/^/name /p' -e '$=' |
     sed 's/^\\([0-9]*\\)$/images \\1/'
-  c images ls | sed 1d | grep -v '{_TARGET}' | sed -n -e 's/^/odd /p' -e 3q
+  c images ls | sed 1d | grep -v '{_ROW}' | sed -n -e 's/^/odd /p' -e 3q
   c content active | sed -n 's/^\\({OURS}[.]{_WORD}*\\)[[:space:]].*/ingest \\1/p'
   c content ls | sed -n '/^sha[0-9]*:[0-9a-f]*[[:space:]].*[=.]{OURS}[.]/s/^/blob /p'
 done"""
@@ -139,13 +142,24 @@ def parse_held(text: str) -> list[Held]:
             found[-1].images = _digits(rest)
         elif word == "odd":
             found[-1].odd.append(rest)
-        elif word == "name" and _NAME.fullmatch(rest):
+        elif word == "name" and is_our_name(rest):
             found[-1].names.append(rest)
         elif word == "ingest" and _OWNER.fullmatch(rest):
             found[-1].ingests.append(rest)
         elif word == "blob" and (keys := our_labels(rest)):
             found[-1].labels[rest.split()[0]] = keys
     return found
+
+
+def is_our_name(name: str) -> bool:
+    """Whether only a run of ours gives such a name: one of our own domain, or `pull`'s for a digest on its way."""
+    if _NAME.fullmatch(name):
+        return True
+    try:
+        reference = Reference.parse(name)
+    except BadReference:
+        return False
+    return bool(reference.digest and _STAGE_TAG.fullmatch(reference.tag or "")) and str(reference) == name
 
 
 def our_labels(row: str) -> list[str]:
@@ -163,27 +177,31 @@ def parse_files(text: str) -> list[str]:
     return [line for line in text.split("\n") if _FILE.fullmatch(line)]
 
 
-def clean(ctr: Ctr, settings: Settings, held: Iterable[Held], files: Sequence[str]) -> Script:
+def clean(ctr: Ctr, settings: Settings, held: Iterable[Held], files: Sequence[str], owner: str) -> Script:
     """Takes away what is ours, and looks again (``held``, ``files``).
 
     An ingest ends by being committed: from an empty regular file nothing is added to it. What it holds is content
-    that nothing names, which goes with the next collection.
+    that nothing names, which goes with the next collection. One that somebody is writing is given up after a minute.
+
+    Args:
+        owner: this run's, whose name that empty file has.
     """
     steps: dict[str, str] = {}
-    empty = 'empty=$(mktemp) && exec 5<"$empty" && rm -f "$empty"'
+    empty, remove_empty = naming.empty_file(owner)
     for each in held:
         gc_rooted = ctr.line(each.namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"~="^{OURS}[.]"')
         lines = [f"roots=$({gc_rooted})"] if each.labels else []
         lines += [_unlabel(ctr, each.namespace, digest, keys) for digest, keys in each.labels.items()]
         lines += [empty] if each.ingests else []
-        lines += [ctr.line(each.namespace, "content", "ingest", key) + " <&5" for key in each.ingests]
+        lines += [ctr.bounded.line(each.namespace, "content", "ingest", key) + " <&5" for key in each.ingests]
         lines += [ctr.remove(each.namespace, *each.names, sync=True)] if each.names else []
         if lines:
             steps[f"clean-{len(steps)}"] = "\n".join(lines)
     if files:
         names = " -o ".join(shell.join(["-name", file.rpartition("/")[2]]) for file in files)
         steps["clean-files"] = f"( {_OUR_FILES} \\( {names} \\) -exec rm -f -- {{}} + )"
-    return Script({**steps, "held": _HELD, "files": _FILES}, prologue=probe.script(settings, ()).prologue)
+    prologue = probe.script(settings, ()).prologue
+    return Script({**steps, "held": _HELD, "files": _FILES}, prologue, cleanup=f"set +f; {remove_empty}")
 
 
 def _unlabel(ctr: Ctr, namespace: str, digest: str, keys: Sequence[str]) -> str:

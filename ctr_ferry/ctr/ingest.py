@@ -14,9 +14,8 @@ from datetime import datetime
 
 from ctr_ferry import shell
 from ctr_ferry.ctr import free_space, naming
-from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.commands import OURS, Ctr
 from ctr_ferry.ctr.gc_root import Root, expired_ingests, expired_labels
-from ctr_ferry.ctr.health import OURS
 from ctr_ferry.ctr.naming import Naming, Place
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.oci import layout

@@ -28,6 +28,7 @@ from lab.fleet import Fleet, Node
 from lab.images import build
 
 RUN = "ctr-ferry.20260101T000000Z-retag-dead"
+PULL = "ctr-ferry.20260101T000000Z-pull-dead"
 NOW = datetime.datetime.now(datetime.UTC)
 
 
@@ -90,7 +91,8 @@ class TestAWellHost:
             run = doctor(fab, "node3")
             found = seen(run, "node3")["listings"]
             assert (run.exit, found["health"]) == (1, "fail")
-            assert f"in {namespace} 'lines" in found["text"] and namespace in found["todo"]
+            assert f"in {namespace} '{name}" in found["text"] and "note=two' is no row" in found["text"]
+            assert namespace in found["todo"]
             run = fab("-H", "node3", "images", "--json", "-n", namespace)
             assert (run.exit, run.error["kind"]) == (1, "garbled-answer")
             assert namespace in run.error["message"] and "lines" in run.error["said"]
@@ -190,7 +192,8 @@ def mess(stage: Stage, tmp_path: Path) -> Iterator[str]:
     namespace, image = stage.namespace(), build(tmp_path, seed=11)
 
     def one(node: Node) -> None:
-        ours = ("ctr-ferry.invalid/ctr-ferry.x:0", stage.name())
+        on_its_way = f"{stage.name().rpartition(':')[0]}:{PULL}@{image.target.digest}"
+        ours = ("ctr-ferry.invalid/ctr-ferry.x:0", on_its_way, stage.name())
         stage.seed(image, *ours, namespace=namespace, nodes=[node])
         labels = (f"containerd.io/gc.root={RUN}", f"containerd.io/gc.ref.content.{RUN}.0={image.target.digest}")
         node.real_ctr("content", "label", next(iter(image.configs.values())), *labels, namespace=namespace)
@@ -225,6 +228,7 @@ class TestWhatAKilledRunLeft:
             for node in stage.nodes.values():
                 text = seen(run, node.name)["leftovers"]["text"]
                 assert f"{RUN}-0123" in text and "ctr-ferry.invalid" in text and "labels" in text, text
+                assert f":{PULL}@sha256:" in text
                 assert f"/tmp/{RUN}.a1B2c3" in text
         assert stage.on_each(lambda node: [line.split()[0] for line in leftovers(node, [namespace])]) == before
 

@@ -39,6 +39,8 @@ from tasks.doctor import DoctorResult, Request, tabulate
 
 D = f"sha256:{'a' * 64}"
 RUN = "ctr-ferry.20260101T000000Z-retag-dead"
+MINE = "ctr-ferry.20260102T000000Z-doctor-1234"
+STAGE = f"r.example:5000/a/b:ctr-ferry.20260101T000000Z-pull-dead@{D}"
 MARK = "ferry-0123456789abcdef"
 
 
@@ -203,12 +205,12 @@ class TestLeftovers:
 
     def test_cleaning_touches_only_them(self) -> None:
         held = [Held("a", 1), Held("b", 1, ["ctr-ferry.invalid/x:0"], [f"{RUN}-1"], {D: ["k"]})]
-        script = health.clean(facts().ctr, Settings(), held, [f"/tmp/{RUN}.a1B2c3"])
+        script = health.clean(facts().ctr, Settings(), held, [f"/tmp/{RUN}.a1B2c3"], MINE)
         assert list(script.steps) == ["clean-0", "clean-files", "held", "files"]
         assert f"-name {RUN}.a1B2c3 " in script.steps["clean-files"]
         words = script.steps["clean-0"]
         assert f"content label {D} k=" in words
-        assert f"content ingest {RUN}-1 <&5" in words
+        assert f"--timeout 60s --address /x.sock --namespace b content ingest {RUN}-1 <&5" in words
         assert "images rm --sync ctr-ferry.invalid/x:0" in words
         assert "--namespace a " not in words
 
@@ -222,7 +224,7 @@ class TestTheScript:
         ctr.write_text(f"""#!/bin/sh
 case "$*" in
 *"namespaces ls -q") printf 'k8s.io\\nempty\\n' ;;
-*"k8s.io images ls -q") printf 'a/b:1\\nsha256:12\\nctr-ferry.invalid/x:0\\n' ;;
+*"k8s.io images ls -q") printf 'a/b:1\\nsha256:12\\nctr-ferry.invalid/x:0\\n{STAGE}\\n' ;;
 *"k8s.io content active") printf 'REF\\tSIZE\\tAGE\\n{RUN}-1\\t0B\\t1 second\\nother-{RUN}\\t0B\\t1\\n' ;;
 *"k8s.io content ls")
   printf 'DIGEST SIZE AGE LABELS\\n{D} 1B 1 second containerd.io/gc.root={RUN}\\n{D} 1B 1 second x=y\\n' ;;
@@ -241,7 +243,7 @@ esac
         assert answers["held"].ok
         labels = {D: ["containerd.io/gc.root"]}
         assert health.parse_held(answers["held"].text) == [
-            Held("k8s.io", 2, ["ctr-ferry.invalid/x:0"], [f"{RUN}-1"], labels),
+            Held("k8s.io", 3, ["ctr-ferry.invalid/x:0", STAGE], [f"{RUN}-1"], labels),
             Held("empty"),
         ]
 
@@ -311,7 +313,7 @@ class TestWhatOthersPlant:
         ours, swapped = tmp_path / f"{RUN}.a1B2c3", tmp_path / f"{RUN}.d4E5f6"
         ours.touch()
         swapped.symlink_to("/etc/passwd")
-        script = health.clean(facts().ctr, Settings(), [], [str(ours), str(swapped)])
+        script = health.clean(facts().ctr, Settings(), [], [str(ours), str(swapped)], MINE)
         run(tools, script.steps["clean-files"])
         assert not ours.exists() and swapped.is_symlink()
 
@@ -346,6 +348,53 @@ class TestWhatOthersPlant:
                 process.kill()
                 process.communicate()
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "a/b:1",
+            f"a/b@{D}",
+            f"a/b:1@{D}",
+            STAGE.partition("@")[0],
+            STAGE.removesuffix("a"),
+            STAGE + "a",
+            STAGE.replace("T000000Z", ""),
+            STAGE.replace("-pull", "/pull"),
+            STAGE.replace("a/b:", "a/b:x"),
+            STAGE.replace("r.example:5000/", ""),
+            f"x {STAGE}",
+            f"{STAGE} x",
+        ],
+    )
+    def test_a_name_of_a_pull_is_ours_by_its_exact_form(self, name: str) -> None:
+        assert health.parse_held(f"namespace a\nname {STAGE}\nname {name}\n") == [Held("a", 0, [STAGE])]
+
+    def test_the_empty_file_of_a_cleaning_has_its_name_and_goes(self, tmp_path: Path) -> None:
+        """Also where the cleaning is ended between making and removing it."""
+        held, ctr = [Held("a", 1, [], [f"{RUN}-1"])], tmp_path / "ctr"
+        ctr.write_text(f"#!/bin/sh\nls -l /proc/self/fd/5 >>{tmp_path}/log\n")
+        ctr.chmod(0o755)
+        script = health.clean(replace(facts().ctr, argv=(str(ctr),)), Settings(), held, [], MINE)
+        tools = ["env", f"TMPDIR={tmp_path}", "/bin/sh"]
+        run(tools, script.steps["clean-0"])
+        assert f"{MINE}.empty." in (tmp_path / "log").read_text()
+        left = tmp_path / f"{MINE}.empty.a1B2c3"
+        left.touch()
+        assert health.parse_files(f"{left}\n") == [str(left)]
+        run(tools, script.cleanup)
+        assert {file.name for file in tmp_path.iterdir()} == {"ctr", "log"}
+
+    def test_a_row_that_a_label_forges_is_told(self, tmp_path: Path) -> None:
+        row, ctr = f"a {'t':9} {D} 1 MiB - ", tmp_path / "ctr"
+        ctr.write_text(f"""#!/bin/sh
+case "$*" in
+*"namespaces ls -q") echo k8s.io ;;
+*"images ls") printf 'REF \\n%s\\n%s\\n%s\\n' '{row}- ' '{row}x=y' '{row}- ' ;;
+esac
+""")
+        ctr.chmod(0o755)
+        text = run(["/bin/sh"], f"ctr={ctr}; address=/x; ready() {{ :; }}\n{health._HELD}")
+        assert health.parse_held(text)[0].odd == [f"{row}x=y"]
+
     def test_rows_of_another_form_are_not_ours(self) -> None:
         names = ["sha256:" + "b" * 64, "ctr-ferry.invalid/x y", "ctr-ferry.invalid/../etc", "ctr-ferry.invalid/x:0;y"]
         rows = [f"name {name}\n" for name in names] + ["ingest ctr-ferry.x y\n", "ingest other\n", "images x\n"]
@@ -369,7 +418,7 @@ case "$*" in *"content ls -q labels."*) echo {D};; esac
         ctr.chmod(0o755)
         row = "{0}\t1 B\t2 days\tcontainerd.io/gc.root=" + RUN
         held = health.parse_held(f"namespace a\nblob {row.format(D)}\nblob {row.format(victim)}\n")
-        script = health.clean(replace(facts().ctr, argv=(str(ctr),)), Settings(), held, [])
+        script = health.clean(replace(facts().ctr, argv=(str(ctr),)), Settings(), held, [], MINE)
         run(["/bin/sh"], script.steps["clean-0"])
         done = log.read_text()
         assert f"content label {D} containerd.io/gc.root=\n" in done
@@ -429,7 +478,7 @@ class FakeHost:
         self._visit, self._late, self.dry_run, self.asked = visit, late or visit, dry_run, 0
         self.scripts: list[Script] = []
         self.where = "root@h:22"
-        self.has_sudo_password = False
+        self.has_sudo_password, self.run_id = False, MINE.removeprefix("ctr-ferry.")
         self.target = Target("h", "h")
         self.left = "namespace k8s.io\n"
 
@@ -484,7 +533,7 @@ class TestTheCommand:
         host = FakeHost(visit(held=self.MESS), late)
         assert examine(host, clean=True).cleaned == f"in k8s.io: unfinished ingest {RUN}-2"
         (done,) = host.scripts
-        assert "/usr/bin/ctr --address" in done.steps["clean-0"] and f"{RUN}-1" not in done.steps["clean-0"]
+        assert "/usr/bin/ctr --timeout" in done.steps["clean-0"] and f"{RUN}-1" not in done.steps["clean-0"]
 
     @pytest.mark.parametrize("late", [visit(), visit(held=MESS, sessions="2"), errors.RemoteTimeout("slow")])
     def test_cleans_nothing_where_the_second_look_says_otherwise(self, late: Visit | errors.FerryError) -> None:
