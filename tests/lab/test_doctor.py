@@ -95,7 +95,7 @@ class TestAWellHost:
             assert namespace in found["todo"]
             run = fab("-H", "node3", "images", "--json", "-n", namespace)
             assert (run.exit, run.error["kind"]) == (1, "garbled-answer")
-            assert namespace in run.error["message"] and "lines" in run.error["said"]
+            assert namespace in run.error["message"] and name in run.error["said"]
             run = fab("-H", "node3", "find", "--json", "--match", name)
             assert (run.exit, run.document["commands"][0]["error"]["kind"]) == (1, "nothing-found")
             assert namespace in run.document["commands"][0]["error"]["said"]
