@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import posixpath
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import islice
 from typing import IO, Any
 
 from ctr_ferry.errors import BadArchive, BadReference
-from ctr_ferry.oci import tar
+from ctr_ferry.oci import docker_archive, tar
+from ctr_ferry.oci.archive_files import CUT, MOST_DOCUMENTS, MOST_JSON, Extent, Files, Part, json_list, json_object
 from ctr_ferry.oci.descriptor import DOCKER_MANIFEST, INDEXES, MANIFESTS, Descriptor, Manifest, Platform
 from ctr_ferry.oci.layout import NAME, REF_NAME
 from ctr_ferry.oci.reference import Reference, is_digest
-
-DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
-DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
-
-_MOST_JSON = 4 << 20  # bytes of one document; registries take no larger manifest (distribution-spec)
-_MOST_KEPT = 64 << 20  # bytes of all documents
-_MOST_LINKS = 16
-_BLOBS = "blobs/sha256/"
-_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +31,6 @@ class Entry:
 
     name: str
     target: Descriptor
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Where a file's bytes lie in the decompressed tar."""
-
-    offset: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +100,13 @@ def read(file: IO[bytes]) -> Archive:
         BadArchive.
     """
     stream = tar.Stream(file)
-    files = _Files()
+    files = Files()
     for member in tar.members(stream):
         files.add(member, stream)
     if "index.json" in files:
         return _checked(_of_layout(files))
     if "manifest.json" in files:
-        return _checked(_of_docker(files, lambda extent: _Part(file, extent)))
+        return _checked(_of_docker(files, lambda extent: Part(file, extent)))
     raise BadArchive(
         "it has neither an index.json nor a manifest.json",
         hint="it is no image archive, or was cut off when it was saved: save it again",
@@ -146,95 +128,16 @@ def blobs(file: IO[bytes], archive: Archive, wanted: Collection[str]) -> Iterato
         yield digest, stream.chunks(extent.size)
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    digest: str
-    extent: Extent
-    document: bytes | None  # where it may be JSON
-    packed: bool = False
-
-
-class _Files:
-    """The files of a tar by name, links resolved."""
-
-    def __init__(self) -> None:
-        self._files: dict[str, _File] = {}
-        self._links: dict[str, str] = {}
-        self._kept = 0
-
-    def add(self, member: tar.Member, stream: tar.Stream) -> None:
-        """Takes in a member, its bytes read from the stream.
-
-        Raises:
-            BadArchive: a blob that is not what its name says, or a name that stands for two things.
-        """
-        if member.link:
-            self._links[member.name] = member.link
-            return
-        file = self._read(member, stream)
-        if member.name.startswith(_BLOBS) and f"sha256:{member.name.removeprefix(_BLOBS)}" != file.digest:
-            raise BadArchive(
-                "a blob is not what its name says",
-                detail=f"its name is {member.name}\nits digest is {file.digest}",
-                hint="the archive was damaged or changed: copy or save it again",
-            )
-        if self._files.setdefault(member.name, file).digest != file.digest:
-            raise BadArchive(f"it has {member.name!r} twice, with different content")
-
-    def _read(self, member: tar.Member, stream: tar.Stream) -> _File:
-        sha, head, kept = hashlib.sha256(), b"", []
-        for chunk in stream.chunks(member.size):
-            sha.update(chunk)
-            head = head or chunk[:64]
-            if member.size <= _MOST_JSON and head.lstrip()[:1] in (b"{", b"["):
-                kept.append(chunk)
-        self._kept += sum(map(len, kept))
-        if self._kept > _MOST_KEPT:
-            raise BadArchive(f"its manifests and configs have more than {_MOST_KEPT >> 20} MiB")
-        document = b"".join(kept) if kept else None
-        extent = Extent(member.offset, member.size)
-        return _File(f"sha256:{sha.hexdigest()}", extent, document, head.startswith(_GZIP))
-
-    def __contains__(self, name: str) -> bool:
-        return self._find(name) is not None
-
-    def _find(self, name: str) -> _File | None:
-        for _ in range(_MOST_LINKS):
-            if name not in self._links:
-                return self._files.get(name)
-            name = self._links[name]
-        raise BadArchive(f"the links of {name!r} have no end")
-
-    def named(self, name: str) -> _File:
-        """The file that manifest.json calls so."""
-        plain = posixpath.normpath(name)
-        if found := self._find(plain):
-            return found
-        raise BadArchive(f"manifest.json names {name[:200]!r}, which is not in the archive", hint=_CUT)
-
-    def document(self, name: str) -> bytes:
-        """A document's bytes."""
-        file = self.named(name)
-        if file.document is None:
-            raise BadArchive(f"{name} is no JSON of {_MOST_JSON >> 20} MiB at most")
-        return file.document
-
-    @property
-    def blobs(self) -> dict[str, _File]:
-        """The files below blobs/ by digest."""
-        return {file.digest: file for name, file in self._files.items() if name.startswith(_BLOBS)}
-
-
-def _of_layout(files: _Files) -> Archive:
+def _of_layout(files: Files) -> Archive:
     found = files.blobs
-    index = _object(files.document("index.json"), "index.json")
+    index = json_object(files.document("index.json"), "index.json")
     documents = {digest: file.document for digest, file in found.items() if file.document is not None}
     extents = {digest: file.extent for digest, file in found.items()}
     entries = []
-    for each in _list(index.get("manifests"), "the manifests of index.json"):
+    for each in json_list(index.get("manifests"), "the manifests of index.json"):
         target = _descriptor(each, "index.json")
         if target.digest not in found:
-            raise BadArchive("index.json names a blob that is not in the archive", detail=target.digest, hint=_CUT)
+            raise BadArchive("index.json names a blob that is not in the archive", detail=target.digest, hint=CUT)
         entries.append(Entry(_name_of(each.get("annotations") or {}, target), target))
     return Archive(tuple(entries), documents, extents)
 
@@ -260,110 +163,27 @@ def _full(text: str, target: Descriptor) -> str:
     return str(reference if reference.tag else reference.with_tag("latest"))
 
 
-def _of_docker(files: _Files, part: Callable[[Extent], _Part]) -> Archive:
+def _of_docker(files: Files, part: Callable[[Extent], Part]) -> Archive:
     entries: list[Entry] = []
     documents: dict[str, bytes] = {}
     extents: dict[str, Extent] = {}
     made: dict[str, bytes] = {}
-    plain = cache(lambda extent: _plain_digest(part(extent)))  # images share layers
-    for each in _list(_json(files.document("manifest.json"), "manifest.json"), "manifest.json"):
-        if not isinstance(each, dict):
-            raise BadArchive("manifest.json lists something that is no image")
-        name = str(each.get("Config", ""))
-        config, document = files.named(name), files.document(name)
-        layers = [files.named(str(layer)) for layer in _list(each.get("Layers"), "the layers in manifest.json")]
-        _check_layers(name, config, _diff_ids(document), layers, plain)
-        manifest = _docker_manifest(config, layers)
-        target = Descriptor(DOCKER_MANIFEST, f"sha256:{hashlib.sha256(manifest).hexdigest()}", len(manifest))
-        extents |= {file.digest: file.extent for file in (config, *layers)}
-        made[target.digest] = manifest
-        if sum(map(len, made.values())) > _MOST_KEPT:
-            raise BadArchive(f"its images have more than {_MOST_KEPT >> 20} MiB of manifests")
-        documents |= {target.digest: manifest, config.digest: document}
-        tags = [str(tag) for tag in _list(each.get("RepoTags") or [], "the tags in manifest.json")]
-        entries += [Entry(_full(tag, target), target) for tag in tags] or [Entry("", target)]
+    for image in docker_archive.images(files, part):
+        digest = f"sha256:{hashlib.sha256(image.manifest).hexdigest()}"
+        target = Descriptor(DOCKER_MANIFEST, digest, len(image.manifest))
+        extents |= {file.digest: file.extent for file in (image.config, *image.layers)}
+        made[digest] = image.manifest
+        if sum(map(len, made.values())) > MOST_DOCUMENTS:
+            raise BadArchive(f"its images have more than {MOST_DOCUMENTS >> 20} MiB of manifests")
+        documents |= {digest: image.manifest, image.config.digest: image.document}
+        entries += [Entry(_full(tag, target), target) for tag in image.tags] or [Entry("", target)]
     return Archive(tuple(entries), documents, extents, made)
-
-
-def _diff_ids(config: bytes) -> list[str]:
-    root = _object(config, "a config").get("rootfs")
-    return [str(each) for each in _list(root.get("diff_ids") or [] if isinstance(root, dict) else None, "diff_ids")]
-
-
-def _check_layers(
-    name: str,
-    config: _File,
-    diff_ids: list[str],
-    layers: list[_File],
-    plain: Callable[[Extent], str],
-) -> None:
-    """Its name has the config's digest, and the config has those of the uncompressed layers.
-
-    Args:
-        plain: a compressed layer's digest without its compression.
-    """
-    claimed = posixpath.basename(name).removesuffix(".json")
-    if is_digest(f"sha256:{claimed}") and f"sha256:{claimed}" != config.digest:
-        raise BadArchive("a config is not what its name says", detail=f"{name}\n{config.digest}")
-    if len(diff_ids) != len(layers):
-        raise BadArchive(f"an image has {len(layers)} layers, and its config {len(diff_ids)}", detail=name)
-    for diff_id, layer in zip(diff_ids, layers, strict=True):
-        is_it = plain(layer.extent) if layer.packed else layer.digest
-        if diff_id != is_it:
-            raise BadArchive(
-                "a layer is not the one that its image's config means",
-                detail=f"config {diff_id}\nlayer  {is_it}",
-                hint="the archive was damaged or changed: copy or save it again",
-            )
-
-
-def _docker_manifest(config: _File, layers: Iterable[_File]) -> bytes:
-    """What containerd 1.4 to 2.1 make of such an archive, byte for byte: both give an image the same digest.
-
-    (Where containerd has a layer in compressed form already, it takes that, and the digest is another.)
-    """
-
-    def descriptor(media_type: str, file: _File) -> dict[str, object]:
-        return {"mediaType": media_type, "digest": file.digest, "size": file.extent.size}
-
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": DOCKER_MANIFEST,
-        "config": descriptor(DOCKER_CONFIG, config),
-        "layers": [descriptor(DOCKER_LAYER + (".gzip" if layer.packed else ""), layer) for layer in layers],
-    }
-    return json.dumps(manifest, separators=(",", ":")).encode()
-
-
-class _Part:
-    """One file of the archive, to be read from its start."""
-
-    def __init__(self, file: IO[bytes], extent: Extent) -> None:
-        self._stream = tar.Stream(file)
-        self._stream.skip_to(extent.offset)
-        self._end = extent.offset + extent.size
-
-    def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, at most so many."""
-        left = self._end - self._stream.at
-        return self._stream.take(left if size < 0 else min(size, left))
-
-
-def _plain_digest(part: _Part) -> str:
-    sha = hashlib.sha256()
-    stream = tar.unpacked(part, _GZIP + bytes(2))
-    try:
-        while chunk := stream.read(1 << 20):
-            sha.update(chunk)
-    except tar.BROKEN as error:
-        raise BadArchive("a compressed layer is broken", detail=str(error)) from error
-    return f"sha256:{sha.hexdigest()}"
 
 
 def _checked(archive: Archive) -> Archive:
     """Refuses images that cannot be used, and names that mean two of them."""
     if not archive.entries:
-        raise BadArchive("it has no image", hint=_CUT)
+        raise BadArchive("it has no image", hint=CUT)
     named: dict[str, str] = {}
     whole: dict[tuple[str, bool], bool] = {}
     for entry in archive.entries:
@@ -388,7 +208,7 @@ def _check_image(archive: Archive, target: Descriptor, whole: dict[tuple[str, bo
         raise BadArchive(
             "an image is not whole: blobs that it needs are not in the archive",
             detail="\n".join(islice(missing, 10)),
-            hint=_CUT,
+            hint=CUT,
         )
 
 
@@ -417,8 +237,8 @@ def _check_type(archive: Archive, descriptor: Descriptor, types: Collection[str]
 
 def _check_document(archive: Archive, descriptor: Descriptor) -> None:
     if descriptor.digest not in archive.documents:
-        raise BadArchive(f"{descriptor.digest} is no JSON of {_MOST_JSON >> 20} MiB at most, as a manifest is")
-    _object(archive.documents[descriptor.digest], descriptor.digest)
+        raise BadArchive(f"{descriptor.digest} is no JSON of {MOST_JSON >> 20} MiB at most, as a manifest is")
+    json_object(archive.documents[descriptor.digest], descriptor.digest)
     try:
         parsed = archive.manifest(descriptor.digest)
     except (ValueError, TypeError, AttributeError) as error:
@@ -448,26 +268,3 @@ def _descriptor(data: Any, where: str) -> Descriptor:
         return _check_descriptor(Descriptor.of_json(data), where)
     except ValueError as error:
         raise BadArchive(f"{where} lists something that is no descriptor", detail=str(error)[:400]) from error
-
-
-def _json(raw: bytes, what: str) -> Any:
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise BadArchive(f"{what} is broken JSON", detail=str(error)) from error
-
-
-def _object(raw: bytes, what: str) -> dict[str, Any]:
-    data = _json(raw, what)
-    if not isinstance(data, dict):
-        raise BadArchive(f"{what} is no JSON object")
-    return data
-
-
-def _list(data: Any, what: str) -> list[Any]:
-    if not isinstance(data, list):
-        raise BadArchive(f"{what}: not a list")
-    return data
-
-
-_CUT = "the archive was cut off or put together wrongly: save it again"

@@ -30,7 +30,7 @@ from archives import (
 )
 
 from ctr_ferry.errors import BadArchive
-from ctr_ferry.oci import archive, tar
+from ctr_ferry.oci import archive, archive_files, tar
 from ctr_ferry.oci.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
 
 if sys.version_info >= (3, 14):
@@ -469,6 +469,6 @@ def test_reading_takes_little_memory_whatever_a_blob_has(packed: Callable[[bytes
 
 
 def test_more_documents_than_any_image_has_are_refused_before_memory_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "_MOST_KEPT", 10_000)
+    monkeypatch.setattr(archive_files, "MOST_DOCUMENTS", 10_000)
     files = [(f"junk{n}", b"{" + bytes(3000)) for n in range(4)]
     assert "manifests and configs" in refused(tarred(files)).message

@@ -1,0 +1,140 @@
+"""The files of an image archive: each hashed as it is read, and JSON in them read with care."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+from dataclasses import dataclass
+from typing import IO, Any
+
+from ctr_ferry.errors import BadArchive
+from ctr_ferry.oci import tar
+
+MOST_JSON = 4 << 20  # bytes of one document; registries take no larger manifest (distribution-spec)
+MOST_DOCUMENTS = 64 << 20  # bytes of all documents
+GZIP = b"\x1f\x8b"
+CUT = "the archive was cut off or put together wrongly: save it again"
+_MOST_LINKS = 16
+_BLOBS = "blobs/sha256/"
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where a file's bytes lie in the decompressed tar."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    digest: str
+    extent: Extent
+    document: bytes | None  # where it may be JSON
+    packed: bool = False
+
+
+class Files:
+    """The files of a tar by name, links resolved."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, File] = {}
+        self._links: dict[str, str] = {}
+        self._kept = 0
+
+    def add(self, member: tar.Member, stream: tar.Stream) -> None:
+        """Takes in a member, its bytes read from the stream.
+
+        Raises:
+            BadArchive: a blob that is not what its name says, or a name that stands for two things.
+        """
+        if member.link:
+            self._links[member.name] = member.link
+            return
+        file = self._read(member, stream)
+        if member.name.startswith(_BLOBS) and f"sha256:{member.name.removeprefix(_BLOBS)}" != file.digest:
+            raise BadArchive(
+                "a blob is not what its name says",
+                detail=f"its name is {member.name}\nits digest is {file.digest}",
+                hint="the archive was damaged or changed: copy or save it again",
+            )
+        if self._files.setdefault(member.name, file).digest != file.digest:
+            raise BadArchive(f"it has {member.name!r} twice, with different content")
+
+    def _read(self, member: tar.Member, stream: tar.Stream) -> File:
+        sha, head, kept = hashlib.sha256(), b"", []
+        for chunk in stream.chunks(member.size):
+            sha.update(chunk)
+            head = head or chunk[:64]
+            if member.size <= MOST_JSON and head.lstrip()[:1] in (b"{", b"["):
+                kept.append(chunk)
+        self._kept += sum(map(len, kept))
+        if self._kept > MOST_DOCUMENTS:
+            raise BadArchive(f"its manifests and configs have more than {MOST_DOCUMENTS >> 20} MiB")
+        document = b"".join(kept) if kept else None
+        extent = Extent(member.offset, member.size)
+        return File(f"sha256:{sha.hexdigest()}", extent, document, head.startswith(GZIP))
+
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def _find(self, name: str) -> File | None:
+        for _ in range(_MOST_LINKS):
+            if name not in self._links:
+                return self._files.get(name)
+            name = self._links[name]
+        raise BadArchive(f"the links of {name!r} have no end")
+
+    def named(self, name: str) -> File:
+        """The file that manifest.json calls so."""
+        plain = posixpath.normpath(name)
+        if found := self._find(plain):
+            return found
+        raise BadArchive(f"manifest.json names {name[:200]!r}, which is not in the archive", hint=CUT)
+
+    def document(self, name: str) -> bytes:
+        """A document's bytes."""
+        file = self.named(name)
+        if file.document is None:
+            raise BadArchive(f"{name} is no JSON of {MOST_JSON >> 20} MiB at most")
+        return file.document
+
+    @property
+    def blobs(self) -> dict[str, File]:
+        """The files below blobs/ by digest."""
+        return {file.digest: file for name, file in self._files.items() if name.startswith(_BLOBS)}
+
+
+class Part:
+    """One file of the archive, to be read from its start."""
+
+    def __init__(self, file: IO[bytes], extent: Extent) -> None:
+        self._stream = tar.Stream(file)
+        self._stream.skip_to(extent.offset)
+        self._end = extent.offset + extent.size
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, at most so many."""
+        left = self._end - self._stream.at
+        return self._stream.take(left if size < 0 else min(size, left))
+
+
+def json_value(raw: bytes, what: str) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BadArchive(f"{what} is broken JSON", detail=str(error)) from error
+
+
+def json_object(raw: bytes, what: str) -> dict[str, Any]:
+    data = json_value(raw, what)
+    if not isinstance(data, dict):
+        raise BadArchive(f"{what} is no JSON object")
+    return data
+
+
+def json_list(data: Any, what: str) -> list[Any]:
+    if not isinstance(data, list):
+        raise BadArchive(f"{what}: not a list")
+    return data

@@ -1,0 +1,124 @@
+"""What ``docker save`` writes: a manifest.json that names configs and layers by their files, and no manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from ctr_ferry.errors import BadArchive
+from ctr_ferry.oci import tar
+from ctr_ferry.oci.archive_files import GZIP, Extent, File, Files, Part, json_list, json_object, json_value
+from ctr_ferry.oci.descriptor import DOCKER_MANIFEST
+from ctr_ferry.oci.reference import is_digest
+
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+
+
+@dataclass(frozen=True, slots=True)
+class DockerImage:
+    """One image.
+
+    Attributes:
+        tags: its names, as written.
+        document: the config's bytes.
+        manifest: made of what the archive says, since it has none.
+    """
+
+    tags: tuple[str, ...]
+    config: File
+    document: bytes
+    layers: tuple[File, ...]
+    manifest: bytes
+
+
+def images(files: Files, part: Callable[[Extent], Part]) -> Iterator[DockerImage]:
+    """Every image of the archive, each checked: config and layers are what their names say.
+
+    Args:
+        part: opens one file of the archive again, to decompress a layer.
+
+    Raises:
+        BadArchive.
+    """
+    plain = cache(lambda extent: _plain_digest(part(extent)))  # images share layers
+    for each in json_list(json_value(files.document("manifest.json"), "manifest.json"), "manifest.json"):
+        if not isinstance(each, dict):
+            raise BadArchive("manifest.json lists something that is no image")
+        name = str(each.get("Config", ""))
+        config, document = files.named(name), files.document(name)
+        layers = [files.named(str(layer)) for layer in json_list(each.get("Layers"), "the layers in manifest.json")]
+        _check_layers(name, config, _diff_ids(document), layers, plain)
+        tags = json_list(each.get("RepoTags") or [], "the tags in manifest.json")
+        yield DockerImage(
+            tags=tuple(str(tag) for tag in tags),
+            config=config,
+            document=document,
+            layers=tuple(layers),
+            manifest=_docker_manifest(config, layers),
+        )
+
+
+def _diff_ids(config: bytes) -> list[str]:
+    root = json_object(config, "a config").get("rootfs")
+    return [str(each) for each in json_list(root.get("diff_ids") or [] if isinstance(root, dict) else None, "diff_ids")]
+
+
+def _check_layers(
+    name: str,
+    config: File,
+    diff_ids: list[str],
+    layers: list[File],
+    plain: Callable[[Extent], str],
+) -> None:
+    """Its name has the config's digest, and the config has those of the uncompressed layers.
+
+    Args:
+        plain: a compressed layer's digest without its compression.
+    """
+    claimed = posixpath.basename(name).removesuffix(".json")
+    if is_digest(f"sha256:{claimed}") and f"sha256:{claimed}" != config.digest:
+        raise BadArchive("a config is not what its name says", detail=f"{name}\n{config.digest}")
+    if len(diff_ids) != len(layers):
+        raise BadArchive(f"an image has {len(layers)} layers, and its config {len(diff_ids)}", detail=name)
+    for diff_id, layer in zip(diff_ids, layers, strict=True):
+        is_it = plain(layer.extent) if layer.packed else layer.digest
+        if diff_id != is_it:
+            raise BadArchive(
+                "a layer is not the one that its image's config means",
+                detail=f"config {diff_id}\nlayer  {is_it}",
+                hint="the archive was damaged or changed: copy or save it again",
+            )
+
+
+def _docker_manifest(config: File, layers: Iterable[File]) -> bytes:
+    """What containerd 1.4 to 2.1 make of such an archive, byte for byte: both give an image the same digest.
+
+    (Where containerd has a layer in compressed form already, it takes that, and the digest is another.)
+    """
+
+    def descriptor(media_type: str, file: File) -> dict[str, object]:
+        return {"mediaType": media_type, "digest": file.digest, "size": file.extent.size}
+
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": DOCKER_MANIFEST,
+        "config": descriptor(DOCKER_CONFIG, config),
+        "layers": [descriptor(DOCKER_LAYER + (".gzip" if layer.packed else ""), layer) for layer in layers],
+    }
+    return json.dumps(manifest, separators=(",", ":")).encode()
+
+
+def _plain_digest(part: Part) -> str:
+    sha = hashlib.sha256()
+    stream = tar.unpacked(part, GZIP + bytes(2))
+    try:
+        while chunk := stream.read(1 << 20):
+            sha.update(chunk)
+    except tar.BROKEN as error:
+        raise BadArchive("a compressed layer is broken", detail=str(error)) from error
+    return f"sha256:{sha.hexdigest()}"
