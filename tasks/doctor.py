@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING
 
-from ctr_ferry.ctr import health
+from ctr_ferry.ctr import health, leftovers
 from ctr_ferry.ctr.commands import OURS
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.health import Finding, Health, Visit
@@ -163,9 +163,11 @@ def _clean(host: Host, visit: Visit, found: list[Finding]) -> tuple[list[Finding
         return _with(found, *(each for each in health.findings(now) if each.what == "leftovers")), ""
     assert isinstance(now.facts, Facts)  # noqa: S101
     settings, owner = host.target.variables_of(Settings), f"{OURS}.{host.run_id}"
-    answers = host.ask(health.clean(now.facts.ctr, settings, now.held, now.files, owner))
-    still = health.left(health.parse_held(answers["held"].text), health.parse_files(answers["files"].text))
-    if not answers["held"].ok or still:
+    answers = host.ask(leftovers.clean(now.facts.ctr, settings, now.namespaces, now.files, owner))
+    still = leftovers.left(
+        leftovers.parse_namespaces(answers["leftovers"].text), leftovers.parse_files(answers["files"].text)
+    )
+    if not answers["leftovers"].ok or still:
         failed = [failure(a, "leftovers").detail for name, a in answers.items() if not a.ok]
         todo = f"remove it by hand: {'; '.join(failed)}"
         return _with(found, Finding("leftovers", Health.FAIL, f"could not be removed: {still or now.left}", todo)), ""

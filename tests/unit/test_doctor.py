@@ -21,9 +21,10 @@ import paramiko
 import pytest
 
 from ctr_ferry import errors
-from ctr_ferry.ctr import health
+from ctr_ferry.ctr import health, leftovers
 from ctr_ferry.ctr.commands import Ctr
-from ctr_ferry.ctr.health import Finding, Health, Held, Visit
+from ctr_ferry.ctr.health import Finding, Health, Visit
+from ctr_ferry.ctr.leftovers import InNamespace
 from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.oci.descriptor import Platform
@@ -74,7 +75,7 @@ def visit(found: Facts | errors.HostError | None = None, **answers: str) -> Visi
     texts = {
         "host": "root\nx86_64\nsudo=\n",
         "path": "/usr/bin/ctr\n",
-        "held": "namespace k8s.io\nimages 3\n",
+        "leftovers": "namespace k8s.io\nimages 3\n",
         "files": "",
         "space": DF.format(size=1000, free=500),
         "sessions": "1\n",
@@ -106,7 +107,7 @@ class TestFindings:
             visit(space="df: no such thing"),
             visit(clock="900"),
             visit(clock=""),
-            visit(held=f"namespace a\nimages 1\ningest {RUN}-1\n"),
+            visit(leftovers=f"namespace a\nimages 1\ningest {RUN}-1\n"),
         ]
         for each in bad:
             found = [f for f in health.findings(each) if f.health is not Health.OK]
@@ -114,7 +115,7 @@ class TestFindings:
 
     def test_a_listing_that_cannot_be_read(self) -> None:
         assert finding(visit(), "listings").health is Health.OK
-        found = finding(visit(held="namespace a\nimages 1\nnamespace k8s.io\nodd two,x=y\nodd \n"), "listings")
+        found = finding(visit(leftovers="namespace a\nimages 1\nnamespace k8s.io\nodd two,x=y\nodd \n"), "listings")
         assert (found.health, found.text) == (Health.FAIL, "in k8s.io 'two,x=y' is no row")
         assert "ctr -n k8s.io images ls" in found.todo
 
@@ -160,11 +161,11 @@ class TestFindings:
         assert (found.health, text in found.text) == (expected, True), found
 
     def test_images_where_kubelet_does_not_look(self) -> None:
-        held = "namespace k8s.io\nnamespace moby\nimages 4\nnamespace x\nimages 1\n"
-        found = finding(visit(held=held), "namespaces")
+        there = "namespace k8s.io\nnamespace moby\nimages 4\nnamespace x\nimages 1\n"
+        found = finding(visit(leftovers=there), "namespaces")
         assert found.health is Health.WARN
         assert "--namespace moby --to-namespace k8s.io" in found.todo
-        assert finding(visit(facts(cri=False), held=held), "namespaces").health is Health.OK
+        assert finding(visit(facts(cri=False), leftovers=there), "namespaces").health is Health.OK
 
     def test_other_containerds_are_named(self) -> None:
         assert "/y.sock" in finding(visit(facts(sockets=("/x.sock", "/y.sock"))), "socket").text
@@ -174,9 +175,9 @@ class TestFindings:
         assert "index" in finding(visit(facts("1.2.6")), "retag").text
 
     def test_what_a_run_at_work_has_is_not_left_over(self) -> None:
-        held = f"namespace k8s.io\ningest {RUN}-1\n"
-        assert finding(visit(held=held), "leftovers").health is Health.WARN
-        busy = visit(held=held, sessions="2\n")
+        there = f"namespace k8s.io\ningest {RUN}-1\n"
+        assert finding(visit(leftovers=there), "leftovers").health is Health.WARN
+        busy = visit(leftovers=there, sessions="2\n")
         assert busy.others_at_work
         assert finding(busy, "leftovers").health is Health.OK
 
@@ -186,27 +187,27 @@ class TestLeftovers:
         row = f"{D}\t551 B\t2 minutes\tcontainerd.io/gc.root={RUN},containerd.io/gc.ref.content.{RUN}.0={D},x=y"
         text = f"namespace a\nimages 7\nname ctr-ferry.invalid/x:0\nblob {row}\nnamespace b\ningest {RUN}-1\n"
         keys = ["containerd.io/gc.root", f"containerd.io/gc.ref.content.{RUN}.0"]
-        assert health.parse_held(text) == [
-            Held("a", 7, ["ctr-ferry.invalid/x:0"], [], {D: keys}),
-            Held("b", 0, [], [f"{RUN}-1"], {}),
+        assert leftovers.parse_namespaces(text) == [
+            InNamespace("a", 7, ["ctr-ferry.invalid/x:0"], [], {D: keys}),
+            InNamespace("b", 0, [], [f"{RUN}-1"], {}),
         ]
 
     def test_labels_of_others_are_not_ours(self) -> None:
         for label in ("containerd.io/gc.root=ctr-ferry", "containerd.io/gc.root=a.ctr-ferry.x", "a=ctr-ferry.x"):
-            assert health.parse_held(f"namespace a\nblob {D} 1B 2 days {label}\n")[0].labels == {}
+            assert leftovers.parse_namespaces(f"namespace a\nblob {D} 1B 2 days {label}\n")[0].labels == {}
 
     def test_files_of_others_are_not_ours(self) -> None:
         ours = f"/tmp/{RUN}.a1B2c3"
-        assert health.parse_files(f"{ours}\n/tmp/ctr-ferry.x;y\n/tmp/ctr-ferry.\nctr-ferry.x\n") == [ours]
+        assert leftovers.parse_files(f"{ours}\n/tmp/ctr-ferry.x;y\n/tmp/ctr-ferry.\nctr-ferry.x\n") == [ours]
 
     def test_a_file_is_left_also_where_containerd_is_down(self) -> None:
         found = visit(errors.DaemonUnreachable("it is down"), files=f"/tmp/{RUN}.a1B2c3\n")
         assert f"/tmp/{RUN}.a1B2c3" in finding(found, "leftovers").text
 
     def test_cleaning_touches_only_them(self) -> None:
-        held = [Held("a", 1), Held("b", 1, ["ctr-ferry.invalid/x:0"], [f"{RUN}-1"], {D: ["k"]})]
-        script = health.clean(facts().ctr, Settings(), held, [f"/tmp/{RUN}.a1B2c3"], MINE)
-        assert list(script.steps) == ["clean-0", "clean-files", "held", "files"]
+        there = [InNamespace("a", 1), InNamespace("b", 1, ["ctr-ferry.invalid/x:0"], [f"{RUN}-1"], {D: ["k"]})]
+        script = leftovers.clean(facts().ctr, Settings(), there, [f"/tmp/{RUN}.a1B2c3"], MINE)
+        assert list(script.steps) == ["clean-0", "clean-files", "leftovers", "files"]
         assert f"-name {RUN}.a1B2c3 " in script.steps["clean-files"]
         words = script.steps["clean-0"]
         assert f"content label {D} k=" in words
@@ -240,11 +241,11 @@ esac
         return script.read(MARK, done.stdout, done.stderr)
 
     def test_counts_and_finds(self, answers: dict[str, Answer]) -> None:
-        assert answers["held"].ok
+        assert answers["leftovers"].ok
         labels = {D: ["containerd.io/gc.root"]}
-        assert health.parse_held(answers["held"].text) == [
-            Held("k8s.io", 3, ["ctr-ferry.invalid/x:0", STAGE], [f"{RUN}-1"], labels),
-            Held("empty"),
+        assert leftovers.parse_namespaces(answers["leftovers"].text) == [
+            InNamespace("k8s.io", 3, ["ctr-ferry.invalid/x:0", STAGE], [f"{RUN}-1"], labels),
+            InNamespace("empty"),
         ]
 
     def test_looks_for_space_where_the_content_store_is(self, answers: dict[str, Answer], tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ esac
         script = Script(health.questions(Settings(root=str(tmp_path / "gone"))), prologue="ctr=; ready() { false; }")
         done = subprocess.run(["/bin/sh", "-c", script.render(MARK)], capture_output=True, check=False, timeout=20)
         answers = script.read(MARK, done.stdout, done.stderr)
-        assert (answers["held"].ok, answers["held"].text) == (False, "")
+        assert (answers["leftovers"].ok, answers["leftovers"].text) == (False, "")
         assert finding(visit(space=answers["space"].text), "content store").health in list(Health)
         assert "%" in answers["space"].text
 
@@ -305,15 +306,15 @@ class TestWhatOthersPlant:
         if os.geteuid() == 0:
             (tmp_path / "ctr-ferry.nobodys").touch()
             os.chown(tmp_path / "ctr-ferry.nobodys", NOBODY, NOBODY)
-        text = run(tools, health._FILES)
-        assert health.parse_files(text) == [str(ours)]
+        text = run(tools, leftovers.FILES)
+        assert leftovers.parse_files(text) == [str(ours)]
         assert MARK not in text
 
     def test_a_file_that_is_another_by_now_stays(self, tools: list[str], tmp_path: Path) -> None:
         ours, swapped = tmp_path / f"{RUN}.a1B2c3", tmp_path / f"{RUN}.d4E5f6"
         ours.touch()
         swapped.symlink_to("/etc/passwd")
-        script = health.clean(facts().ctr, Settings(), [], [str(ours), str(swapped)], MINE)
+        script = leftovers.clean(facts().ctr, Settings(), [], [str(ours), str(swapped)], MINE)
         run(tools, script.steps["clean-files"])
         assert not ours.exists() and swapped.is_symlink()
 
@@ -336,8 +337,8 @@ class TestWhatOthersPlant:
         ]
         try:
             time.sleep(0.3)
-            count = health._SESSIONS.replace("ferry-[0-9a-f]\\{16\\}", "ferry-0000aaaa[0-9]*")  # of this test
-            assert count != health._SESSIONS
+            count = leftovers.SESSIONS.replace("ferry-[0-9a-f]\\{16\\}", "ferry-0000aaaa[0-9]*")  # of this test
+            assert count != leftovers.SESSIONS
             assert run(tools, count) == "3\n"
             assert run(["env", f"SUDO_UID={NOBODY}", *tools], count) == "5\n"
             (tmp_path / "sock").touch()
@@ -366,20 +367,20 @@ class TestWhatOthersPlant:
         ],
     )
     def test_a_name_of_a_pull_is_ours_by_its_exact_form(self, name: str) -> None:
-        assert health.parse_held(f"namespace a\nname {STAGE}\nname {name}\n") == [Held("a", 0, [STAGE])]
+        assert leftovers.parse_namespaces(f"namespace a\nname {STAGE}\nname {name}\n") == [InNamespace("a", 0, [STAGE])]
 
     def test_the_empty_file_of_a_cleaning_has_its_name_and_goes(self, tmp_path: Path) -> None:
         """Also where the cleaning is ended between making and removing it."""
-        held, ctr = [Held("a", 1, [], [f"{RUN}-1"])], tmp_path / "ctr"
+        there, ctr = [InNamespace("a", 1, [], [f"{RUN}-1"])], tmp_path / "ctr"
         ctr.write_text(f"#!/bin/sh\nls -l /proc/self/fd/5 >>{tmp_path}/log\n")
         ctr.chmod(0o755)
-        script = health.clean(replace(facts().ctr, argv=(str(ctr),)), Settings(), held, [], MINE)
+        script = leftovers.clean(replace(facts().ctr, argv=(str(ctr),)), Settings(), there, [], MINE)
         tools = ["env", f"TMPDIR={tmp_path}", "/bin/sh"]
         run(tools, script.steps["clean-0"])
         assert f"{MINE}.empty." in (tmp_path / "log").read_text()
         left = tmp_path / f"{MINE}.empty.a1B2c3"
         left.touch()
-        assert health.parse_files(f"{left}\n") == [str(left)]
+        assert leftovers.parse_files(f"{left}\n") == [str(left)]
         run(tools, script.cleanup)
         assert {file.name for file in tmp_path.iterdir()} == {"ctr", "log"}
 
@@ -392,20 +393,20 @@ case "$*" in
 esac
 """)
         ctr.chmod(0o755)
-        text = run(["/bin/sh"], f"ctr={ctr}; address=/x; ready() {{ :; }}\n{health._HELD}")
-        assert health.parse_held(text)[0].odd == [f"{row}x=y"]
+        text = run(["/bin/sh"], f"ctr={ctr}; address=/x; ready() {{ :; }}\n{leftovers.LEFTOVERS}")
+        assert leftovers.parse_namespaces(text)[0].odd == [f"{row}x=y"]
 
     def test_rows_of_another_form_are_not_ours(self) -> None:
         names = ["sha256:" + "b" * 64, "ctr-ferry.invalid/x y", "ctr-ferry.invalid/../etc", "ctr-ferry.invalid/x:0;y"]
         rows = [f"name {name}\n" for name in names] + ["ingest ctr-ferry.x y\n", "ingest other\n", "images x\n"]
-        assert health.parse_held(f"namespace a\n{''.join(rows)}blob x\n") == [Held("a")]
+        assert leftovers.parse_namespaces(f"namespace a\n{''.join(rows)}blob x\n") == [InNamespace("a")]
         for label in (f"containerd.io/gc.root={RUN};x", f"containerd.io/gc.ref.content.{RUN}/0={D}"):
-            assert health.our_labels(f"{D} 1B 2 days {label}") == []
+            assert leftovers.our_labels(f"{D} 1B 2 days {label}") == []
 
     @pytest.mark.parametrize("mark", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
     def test_a_row_goes_to_its_line_feed(self, mark: str) -> None:
         row = f"a{mark}namespace b{mark}name ctr-ferry.invalid/x:0{mark}ingest ctr-ferry.x"
-        assert health.parse_held(f"namespace a\nodd {row}\nblob {row}\n") == [Held("a", odd=[row])]
+        assert leftovers.parse_namespaces(f"namespace a\nodd {row}\nblob {row}\n") == [InNamespace("a", odd=[row])]
 
     def test_a_root_goes_only_where_containerd_says_that_it_is_ours(self, tmp_path: Path) -> None:
         """A label with a line break makes a row that speaks of another blob."""
@@ -417,8 +418,8 @@ case "$*" in *"content ls -q labels."*) echo {D};; esac
 """)
         ctr.chmod(0o755)
         row = "{0}\t1 B\t2 days\tcontainerd.io/gc.root=" + RUN
-        held = health.parse_held(f"namespace a\nblob {row.format(D)}\nblob {row.format(victim)}\n")
-        script = health.clean(replace(facts().ctr, argv=(str(ctr),)), Settings(), held, [], MINE)
+        there = leftovers.parse_namespaces(f"namespace a\nblob {row.format(D)}\nblob {row.format(victim)}\n")
+        script = leftovers.clean(replace(facts().ctr, argv=(str(ctr),)), Settings(), there, [], MINE)
         run(["/bin/sh"], script.steps["clean-0"])
         done = log.read_text()
         assert f"content label {D} containerd.io/gc.root=\n" in done
@@ -437,9 +438,9 @@ case "$*" in
 esac
 """)
         ctr.chmod(0o755)
-        text = run(["/bin/sh"], f"ctr={ctr}; address=/x; ready() {{ :; }}\n{health._HELD}")
-        (held,) = health.parse_held(text)
-        assert (held.names, held.ingests, held.labels) == ([], [], {})
+        text = run(["/bin/sh"], f"ctr={ctr}; address=/x; ready() {{ :; }}\n{leftovers.LEFTOVERS}")
+        (there,) = leftovers.parse_namespaces(text)
+        assert (there.names, there.ingests, there.labels) == ([], [], {})
 
 
 WELL, ILL = Finding("a", Health.OK, "x"), Finding("b", Health.FAIL, "y", "do z")
@@ -495,7 +496,7 @@ class FakeHost:
     def ask(self, script: Script) -> dict[str, Answer]:
         self.asked += 1
         self.scripts.append(script)
-        return {name: detail(self.left if name == "held" else "") for name in script.steps}
+        return {name: detail(self.left if name == "leftovers" else "") for name in script.steps}
 
 
 def examine(host: FakeHost, **options: bool) -> DoctorResult:
@@ -516,34 +517,34 @@ class TestTheCommand:
         assert host.asked == 1
 
     def test_looks_again_before_it_cleans(self) -> None:
-        host = FakeHost(visit(held=self.MESS))
+        host = FakeHost(visit(leftovers=self.MESS))
         result = examine(host, clean=True)
         assert (result.status, host.asked) == (Status.CHANGED, 3)
         assert self.leftovers(result).text == f"removed in k8s.io: unfinished ingest {RUN}-1"
 
     def test_cleans_nothing_in_a_dry_run_nor_under_a_run_at_work(self) -> None:
-        host = FakeHost(visit(held=self.MESS), dry_run=True)
+        host = FakeHost(visit(leftovers=self.MESS), dry_run=True)
         assert (examine(host, clean=True).status, host.asked) == (Status.CHANGED, 1)
-        host = FakeHost(visit(held=self.MESS, sessions="2"))
+        host = FakeHost(visit(leftovers=self.MESS, sessions="2"))
         assert (examine(host, clean=True).status, host.asked) == (Status.OK, 1)
 
     def test_cleans_only_what_is_there_at_the_second_look_and_by_its_ctr(self) -> None:
         other = replace(facts().ctr, argv=("/usr/bin/ctr",))
-        late = visit(replace(facts(), ctr=other), held=f"namespace k8s.io\ningest {RUN}-2\n")
-        host = FakeHost(visit(held=self.MESS), late)
+        late = visit(replace(facts(), ctr=other), leftovers=f"namespace k8s.io\ningest {RUN}-2\n")
+        host = FakeHost(visit(leftovers=self.MESS), late)
         assert examine(host, clean=True).cleaned == f"in k8s.io: unfinished ingest {RUN}-2"
         (done,) = host.scripts
         assert "/usr/bin/ctr --timeout" in done.steps["clean-0"] and f"{RUN}-1" not in done.steps["clean-0"]
 
-    @pytest.mark.parametrize("late", [visit(), visit(held=MESS, sessions="2"), errors.RemoteTimeout("slow")])
+    @pytest.mark.parametrize("late", [visit(), visit(leftovers=MESS, sessions="2"), errors.RemoteTimeout("slow")])
     def test_cleans_nothing_where_the_second_look_says_otherwise(self, late: Visit | errors.FerryError) -> None:
-        host = FakeHost(visit(held=self.MESS), late)
+        host = FakeHost(visit(leftovers=self.MESS), late)
         with contextlib.suppress(errors.Unhealthy):
             assert examine(host, clean=True).status is Status.OK
         assert host.scripts == []
 
     def test_says_what_could_not_be_cleaned(self) -> None:
-        host = FakeHost(visit(held=self.MESS))
+        host = FakeHost(visit(leftovers=self.MESS))
         host.left = self.MESS
         with pytest.raises(errors.Unhealthy, match="leftovers") as caught:
             examine(host, clean=True)

@@ -1,0 +1,181 @@
+"""What killed runs of ours left on a host: how it is found, and how it is removed. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ctr_ferry import shell
+from ctr_ferry.ctr import naming, probe
+from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, OURS, Ctr
+from ctr_ferry.ctr.probe import Settings
+from ctr_ferry.errors import BadReference
+from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.shell import Script
+
+_WORD = "[A-Za-z0-9._-]"  # what a run's id consists of
+_OWNER = re.compile(rf"{OURS}\.{_WORD}+")
+_NAME = re.compile(rf"{OURS}\.invalid/{_WORD}+(?::{_WORD}+)?")
+_STAGE_TAG = re.compile(rf"{OURS}\.\d{{8}}T\d{{6}}Z-{_WORD}+")
+_REF = re.compile(rf"{re.escape(GC_REF)}\.{OURS}\.{_WORD}+")
+_FILE = re.compile(rf"/[^\n]*/{OURS}\.{_WORD}+")
+
+# Names, labels and files are text that others may have written, with line breaks in it: of what claims to be ours,
+# only what has our form is printed, a line each.
+_ROW = r" sha[0-9]*:[0-9a-f]\{64,\} .* $"  # ctr pads every row
+# The name under which `pull` keeps what is to be moved to its tag: repository:ctr-ferry.RUN@digest.
+_STAGE = rf"[^[:space:]@]*:{OURS}[.][0-9]\{{8\}}T[0-9]\{{6\}}Z-{_WORD}*@sha[0-9]*:[0-9a-f]\{{64,\}}"
+LEFTOVERS = f"""ready && $ctr --address "$address" namespaces ls -q | while read -r ns; do
+  c() {{ $ctr --address "$address" --namespace "$ns" "$@" </dev/null; }}
+  echo "namespace $ns"
+  c images ls -q | {{ grep -v '^sha256:' || :; }} |
+    sed -n -e '/^{OURS}[.]invalid\\/{_WORD}*\\(:{_WORD}*\\)\\{{0,1\\}}$/s/^/name /p' \\
+      -e '/^{_STAGE}$/s/^/name /p' -e '$=' |
+    sed 's/^\\([0-9]*\\)$/images \\1/'
+  c images ls | sed 1d | grep -v '{_ROW}' | sed -n -e 's/^/odd /p' -e 3q
+  c content active | sed -n 's/^\\({OURS}[.]{_WORD}*\\)[[:space:]].*/ingest \\1/p'
+  c content ls | sed -n '/^sha[0-9]*:[0-9a-f]*[[:space:]].*[=.]{OURS}[.]/s/^/blob /p'
+done"""
+
+# Certificates that a push or pull brought with it, where `transfer.bring` puts them: files of root's or the login's.
+_MINE = '"$(id -u)" "${SUDO_UID:-0}"'
+_OUR_FILES = f"""set -- 0 {_MINE}
+find "${{TMPDIR:-/tmp}}" -maxdepth 1 -type f -links 1 \\( -user "$1" -o -user "$2" -o -user "$3" \\) \\
+  -name '{OURS}.*' ! -name '*[!{_WORD[1:]}*'"""
+FILES = f"( {_OUR_FILES} 2>/dev/null ) || :"
+
+# A run that is at work has a shell here whose command line begins as our bootstrap does. The doctor has one, too.
+# Both its user ids must be root's or the login's, since anybody starts a program of root's with words of his own; or
+# it belongs to the group of containerd's socket.
+_AT_WORK = 's/^\\(echo ferry-[0-9a-f]*-ready >&2; \\)\\{0,1\\}until . "$l" = \\(ferry-[0-9a-f]\\{16\\}\\) .*/\\2/p'
+SESSIONS = f"""( owners=
+for uid in 0 {_MINE}; do owners="$owners -e ^Uid:[[:space:]]*$uid[[:space:]][[:space:]]*$uid[[:space:]]"; done
+group=$(stat -c %g "$address") && owners="$owners -e ^Groups:.*[[:space:]]$group[[:space:]]"
+shells=$(set +f; grep -l '^Name:[[:space:]]*sh$' /proc/[0-9]*/status)
+set -f
+for status in $(grep -l $owners $shells /dev/null); do tr '\\0' '\\n' <"${{status%status}}cmdline"; done
+) 2>/dev/null | sed -n '{_AT_WORK}' | sort -u | grep -c ."""
+
+
+@dataclass(slots=True)
+class InNamespace:
+    """One namespace: how many images it has, and what of it is ours.
+
+    Attributes:
+        names: of ours, which a killed run has left.
+        ingests: that never ended.
+        labels: keys by digest, which keep content from being collected.
+        odd: lines of the listing of images that are no row: a name or a label has a line break.
+    """
+
+    namespace: str
+    images: int = 0
+    names: list[str] = field(default_factory=list)
+    ingests: list[str] = field(default_factory=list)
+    labels: dict[str, list[str]] = field(default_factory=dict)
+    odd: list[str] = field(default_factory=list)
+
+    @property
+    def left(self) -> list[str]:
+        """What is ours, in words."""
+        return [
+            *(f"name {name}" for name in self.names),
+            *(f"unfinished ingest {ingest}" for ingest in self.ingests),
+            *(f"labels on {digest}" for digest in self.labels),
+        ]
+
+
+def parse_namespaces(text: str) -> list[InNamespace]:
+    """Parses the answer to ``leftovers``."""
+    found: list[InNamespace] = []
+    for line in text.split("\n"):  # not at what else Python takes for a line break
+        word, _, rest = line.partition(" ")
+        if word == "namespace":
+            found.append(InNamespace(rest))
+        elif not found:
+            continue
+        elif word == "images":
+            found[-1].images = digits(rest)
+        elif word == "odd":
+            found[-1].odd.append(rest)
+        elif word == "name" and is_our_name(rest):
+            found[-1].names.append(rest)
+        elif word == "ingest" and _OWNER.fullmatch(rest):
+            found[-1].ingests.append(rest)
+        elif word == "blob" and (keys := our_labels(rest)):
+            found[-1].labels[rest.split()[0]] = keys
+    return found
+
+
+def is_our_name(name: str) -> bool:
+    """Whether only a run of ours gives such a name: one of our own domain, or `pull`'s for a digest on its way."""
+    if _NAME.fullmatch(name):
+        return True
+    try:
+        reference = Reference.parse(name)
+    except BadReference:
+        return False
+    return bool(reference.digest and _STAGE_TAG.fullmatch(reference.tag or "")) and str(reference) == name
+
+
+def our_labels(row: str) -> list[str]:
+    """Keys of ours in a row of ``content ls``; a value with a comma would look like two labels, and is none of ours."""
+    words = row.split()
+    if len(words) < 2 or not is_digest(words[0]):
+        return []
+    pairs = [label.partition("=")[::2] for label in words[-1].split(",")]
+    roots = [key for key, value in pairs if key == GC_ROOT and _OWNER.fullmatch(value)]
+    return [*roots, *(key for key, _ in pairs if _REF.fullmatch(key))]
+
+
+def parse_files(text: str) -> list[str]:
+    """Parses the answer to ``files``; what no run of ours can have named is somebody else's."""
+    return [line for line in text.split("\n") if _FILE.fullmatch(line)]
+
+
+def clean(ctr: Ctr, settings: Settings, namespaces: Iterable[InNamespace], files: Sequence[str], owner: str) -> Script:
+    """Takes away what is ours, and looks again (``leftovers``, ``files``).
+
+    An ingest ends by being committed: from an empty regular file nothing is added to it. What it holds is content
+    that nothing names, which goes with the next collection. One that somebody is writing is given up after a minute.
+
+    Args:
+        owner: this run's, whose name that empty file has.
+    """
+    steps: dict[str, str] = {}
+    empty, remove_empty = naming.empty_file(owner)
+    for each in namespaces:
+        gc_rooted = ctr.line(each.namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"~="^{OURS}[.]"')
+        lines = [f"roots=$({gc_rooted})"] if each.labels else []
+        lines += [_unlabel(ctr, each.namespace, digest, keys) for digest, keys in each.labels.items()]
+        lines += [empty] if each.ingests else []
+        lines += [ctr.bounded.line(each.namespace, "content", "ingest", key) + " <&5" for key in each.ingests]
+        lines += [ctr.remove(each.namespace, *each.names, sync=True)] if each.names else []
+        if lines:
+            steps[f"clean-{len(steps)}"] = "\n".join(lines)
+    if files:
+        names = " -o ".join(shell.join(["-name", file.rpartition("/")[2]]) for file in files)
+        steps["clean-files"] = f"( {_OUR_FILES} \\( {names} \\) -exec rm -f -- {{}} + )"
+    prologue = probe.script(settings, ()).prologue
+    return Script({**steps, "leftovers": LEFTOVERS, "files": FILES}, prologue, cleanup=f"set +f; {remove_empty}")
+
+
+def _unlabel(ctr: Ctr, namespace: str, digest: str, keys: Sequence[str]) -> str:
+    """A root goes only where containerd itself says that it is ours: a row of a table may lie, by a line break."""
+    off = ctr.label(namespace, digest, *(f"{key}=" for key in keys))
+    if GC_ROOT not in keys:
+        return off
+    others = [f"{key}=" for key in keys if key != GC_ROOT]
+    rest = ctr.label(namespace, digest, *others) if others else ":"
+    return f'case "$roots" in *{digest}*) {off};; *) {rest};; esac'
+
+
+def left(namespaces: Iterable[InNamespace], files: Iterable[str]) -> str:
+    """What is ours in all namespaces and among the files, in words."""
+    return "; ".join([*(f"in {each.namespace}: {', '.join(each.left)}" for each in namespaces if each.left), *files])
+
+
+def digits(text: str) -> int:
+    """A number of at most 18 digits; 0 for other text."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
