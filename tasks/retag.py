@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr import naming
 from ctr_ferry.ctr.failures import content_missing, required
-from ctr_ferry.ctr.listing import Image, Listing, parse_digests
+from ctr_ferry.ctr.listing import Listing, parse_digests
 from ctr_ferry.ctr.naming import Method, Naming, Place
 from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.ctr.verdict import exists, judge, numbers, tell_moved, unproved
-from ctr_ferry.errors import FerryError, MethodUnsupported, ReferenceExists, SomeFailed, UsageError
+from ctr_ferry.errors import FerryError, MethodUnsupported, SomeFailed, UsageError
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.mappings import Pair, moved_to, read_map, refuse_same
-from ctr_ferry.oci.descriptor import Descriptor, Platform
-from ctr_ferry.oci.reference import Reference, is_digest, parse_domain
+from ctr_ferry.images.retag import ALREADY, Plan, Retag, refuse_collisions, tag_of
+from ctr_ferry.oci.descriptor import Platform
+from ctr_ferry.oci.reference import parse_domain
 from ctr_ferry.report.outcome import Status, error_lines
 from ctr_ferry.run import options
 from ctr_ferry.run.command import per_host
@@ -107,29 +108,6 @@ def _method(text: str | None, *, crosses: bool) -> Method:
     return method
 
 
-@dataclass(slots=True)
-class Retag:
-    """What became of one image.
-
-    Attributes:
-        digest: what the new name points at; ``src_digest`` differs where only the platform's manifest can be named.
-        previous_digest: what the name pointed at before it was, or would be, moved; empty where it is new.
-        method: how it was, or would be, named; empty where nothing is to be done.
-        note: what a person should know of it.
-        error: why it could not be done.
-    """
-
-    src: str
-    dst: str
-    digest: str = ""
-    src_digest: str = ""
-    previous_digest: str = ""
-    method: str = ""
-    status: Status = Status.UNCHANGED
-    note: str = ""
-    error: dict[str, str] | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class RetagResult:
     """One host's result: every image, and what did the work."""
@@ -171,44 +149,6 @@ def _image_lines(image: Retag, result: RetagResult) -> Iterator[str]:
         yield from (f"  {line}" for line in error_lines(image.error))
 
 
-@dataclass(slots=True)
-class Plan:
-    """One image on one host: from what was asked to what is to be done."""
-
-    report: Retag
-    source: Image
-    dst: Reference
-    existing: Image | None
-    target: Descriptor | None = None
-    error: FerryError | None = None
-    duplicate_of: Plan | None = None
-
-    @property
-    def open(self) -> bool:
-        """Whether there is something to do, and nothing against it so far."""
-        return self.error is None and self.report.status is Status.CHANGED
-
-    @property
-    def part(self) -> bool:
-        """Whether one platform's manifest of an index gets the name."""
-        return self.report.digest != self.source.digest
-
-    @property
-    def moves(self) -> bool:
-        """Whether the name points elsewhere so far."""
-        return self.existing is not None and self.existing.digest != self.report.digest
-
-    def unchanged(self, note: str) -> None:
-        """Nothing is to be done."""
-        self.report.status, self.report.method, self.report.note = Status.UNCHANGED, "", note
-        self.report.previous_digest = ""
-
-    def fail(self, error: FerryError) -> None:
-        """It cannot be, or was not, done."""
-        self.error = error
-        self.report.status, self.report.error = Status.FAILED, error.to_json()
-
-
 class Job:
     """The images to be named again on one host, from the first look to the last."""
 
@@ -239,7 +179,7 @@ class Job:
         """
         for pair in self._pairs():
             self._first_look(pair)
-        self._refuse_collisions()
+        refuse_collisions(self.plans, within_namespace=not self.place.crosses)
         self._second_look()
         for plan in self.plans:
             if plan.open:
@@ -259,7 +199,7 @@ class Job:
         if not source:
             self.missing.append(Retag(pair.src, str(pair.dst), status=Status.FAILED))
             return
-        dst = pair.dst if pair.dst.tag else pair.dst.with_tag(_tag_of(source.name))
+        dst = pair.dst if pair.dst.tag else pair.dst.with_tag(tag_of(source.name))
         existing = self.there.get(str(dst))
         report = Retag(source.name, str(dst), source.digest, source.digest, status=Status.CHANGED)
         plan = Plan(report, source, dst, existing)
@@ -268,19 +208,6 @@ class Job:
             plan.unchanged("source and destination are the same name")
         elif existing and existing.digest == source.digest and not self.request.platform and not self.place.crosses:
             plan.unchanged(ALREADY)
-
-    def _refuse_collisions(self) -> None:
-        """Two images cannot both get one name (``a/x:1`` and ``b/x:1`` to one registry), nor can names swap."""
-        sources = {} if self.place.crosses else {plan.source.name: plan for plan in self.plans}
-        for plan in self.plans:
-            rivals = [p for p in self.plans if p.report.dst == plan.report.dst and p is not plan]
-            if others := [rival.source.name for rival in rivals if rival.source.digest != plan.source.digest]:
-                plan.fail(_collision(f"{plan.source.name} and {others[0]} would both become {plan.dst}"))
-            elif any(self.plans.index(rival) < self.plans.index(plan) for rival in rivals) and plan.open:
-                plan.duplicate_of = rivals[0]
-                plan.unchanged(f"the same image gets that name from {rivals[0].source.name}")
-            elif plan.open and plan.report.dst in sources:
-                plan.fail(_collision(f"{plan.dst} is the source of another line"))
 
     def _needs_content(self, plan: Plan) -> bool:
         by_tag = self.request.method in (Method.AUTO, Method.TAG) and self.facts.ctr.capabilities.tag
@@ -308,7 +235,9 @@ class Job:
             if self._needs_content(plan):
                 self._choose_target(plan)
             if plan.existing and plan.existing.digest == plan.report.digest and self._is_whole_there(plan):
-                plan.unchanged(f"same (platform manifest of index {plan.source.digest})" if plan.part else ALREADY)
+                plan.unchanged(
+                    f"same (platform manifest of index {plan.source.digest})" if plan.is_platform_manifest else ALREADY
+                )
             elif plan.existing and plan.existing.digest != plan.report.digest and not self.request.force:
                 raise exists(plan.report.dst, self.there.namespace, plan.existing.digest, plan.report.digest)
             else:
@@ -343,10 +272,10 @@ class Job:
         if method is Method.AUTO:
             if self.place.crosses:
                 return Method.LINK
-            return Method.TAG if has_tag and not plan.part and not plan.moves else Method.INDEX
+            return Method.TAG if has_tag and not plan.is_platform_manifest and not plan.moves else Method.INDEX
         if method is Method.TAG and not has_tag:
             raise MethodUnsupported(f"ctr {self.facts.client} has no `images tag`", hint="leave --method out")
-        if method is not Method.INDEX and plan.part:
+        if method is not Method.INDEX and plan.is_platform_manifest:
             raise MethodUnsupported(
                 f"--method {method} cannot name one platform's manifest of an index",
                 hint="leave --method out, or use --method index",
@@ -436,25 +365,11 @@ class Job:
         return result
 
 
-ALREADY = "it is there already, with this digest"
-
-
-def _collision(message: str) -> ReferenceExists:
-    return ReferenceExists(message, hint="name them apart with --map, or in two runs")
-
-
 def some_failed(failed: int, of: int, result: RetagResult) -> SomeFailed:
     """The error of a host where not every image could be done."""
     return SomeFailed(
         f"{failed} of {of} images were not done", hint="mend these and run it again; the others stay", result=result
     )
-
-
-def _tag_of(name: str) -> str:
-    try:
-        return (None if is_digest(name) else Reference.parse(name).tag) or "latest"
-    except UsageError:
-        return "latest"
 
 
 @per_host(
