@@ -1,11 +1,12 @@
-"""``retag``: gives images of a host a second name, without moving their bytes.
+"""``retag``: gives images of a host a second name without moving their bytes.
 
-Plan from what the host has, act in one remote command, then report what the host says afterwards.
+The command inspects the host and plans each image. One remote command applies all plans and lists the names again;
+that listing decides the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,26 +16,27 @@ from ctr_ferry.ctr.failures import content_missing, required
 from ctr_ferry.ctr.listing import Listing, parse_digests
 from ctr_ferry.ctr.naming import Method, Naming, Place
 from ctr_ferry.ctr.probe import Facts
-from ctr_ferry.ctr.verdict import exists, judge, numbers, tell_moved, unproved
-from ctr_ferry.errors import FerryError, MethodUnsupported, SomeFailed, UsageError
+from ctr_ferry.ctr.verdict import Verdict, exists, judge, numbers, tell_moved, unproved
+from ctr_ferry.errors import FerryError, ImageNotFound, MethodUnsupported, SomeFailed, UsageError
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.mappings import Pair, moved_to, read_map, refuse_same
 from ctr_ferry.images.retag import ALREADY, Plan, Retag, refuse_collisions, tag_of
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.oci.reference import parse_domain
-from ctr_ferry.report.outcome import Status, error_lines
+from ctr_ferry.report.outcome import Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import per_host
-from ctr_ferry.text import tail
+from ctr_ferry.text import shown_name
 
 if TYPE_CHECKING:
+    from ctr_ferry.shell import Answer
     from ctr_ferry.ssh.host import Host
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for, checked before any host is touched."""
+    """The options, checked before the first connection."""
 
     pairs: tuple[Pair, ...] = ()
     to_registry: str | None = None
@@ -59,10 +61,10 @@ def parse(
     platform: str | None = None,
     force: bool = False,
 ) -> Request:
-    """Options to a request.
+    """Turns the options into a request.
 
     Raises:
-        UsageError: or BadReference, with the option that is wrong.
+        UsageError, BadReference: names the wrong option.
     """
     ways = [bool(src or dst), bool(map), bool(to_registry or match)]
     if sum(ways) != 1:
@@ -110,7 +112,14 @@ def _method(text: str | None, *, crosses: bool) -> Method:
 
 @dataclass(frozen=True, slots=True)
 class RetagResult:
-    """One host's result: every image, and what did the work."""
+    """One host's result.
+
+    Attributes:
+        namespace: where the sources are.
+        to_namespace: where the new names are.
+        ctr, containerd: the versions.
+        images: one entry per source.
+    """
 
     namespace: str
     to_namespace: str
@@ -120,37 +129,24 @@ class RetagResult:
 
     @property
     def status(self) -> Status:
-        """changed where any image got a name."""
+        """``changed`` if any image got a name."""
         return Status.of_all(image.status for image in self.images)
 
     def given(self) -> list[tuple[str, str, str]]:
-        """Each name that an image has now, with its digest and the source's."""
+        """The new names, each with its digest and the source's digest."""
         return [(i.dst, i.digest, i.src_digest) for i in self.images if i.status is not Status.FAILED]
 
     def lines(self) -> list[str]:
-        """A line an image, its digest and note below."""
+        """One line per image; its digest and notes are indented below."""
         if not self.images:
             return [f"no image of namespace {self.namespace} fits"]
-        return [line for image in self.images for line in _image_lines(image, self)]
-
-
-def _image_lines(image: Retag, result: RetagResult) -> Iterator[str]:
-    where = f" in {result.to_namespace}" if result.to_namespace != result.namespace else ""
-    how = f"  ({image.method}, ctr {result.ctr})" if image.method else ""
-    state = f"  {image.status}" if len(result.images) > 1 else ""
-    yield f"{image.src} -> {image.dst}{where}{how}{state}"
-    if image.digest:
-        yield f"  {image.digest}"
-    if image.previous_digest:
-        yield f"  replaces {image.previous_digest}"
-    if image.note:
-        yield f"  {image.note}"
-    if image.error:
-        yield from (f"  {line}" for line in error_lines(image.error))
+        where = f" in {self.to_namespace}" if self.to_namespace != self.namespace else ""
+        several = len(self.images) > 1
+        return [line for image in self.images for line in image.lines(where, self.ctr, several=several)]
 
 
 class Job:
-    """The images to be named again on one host, from the first look to the last."""
+    """One run of retag on one host: inspects, plans, applies, verifies."""
 
     def __init__(self, host: Host, request: Request) -> None:
         self.host, self.request = host, request
@@ -172,21 +168,22 @@ class Job:
         self.missing: list[Retag] = []
 
     def run(self) -> RetagResult:
-        """Plans, acts where something is to be done, verifies.
+        """Does all steps, and returns the result.
 
         Raises:
-            FerryError: the one image's own error, or SomeFailed with the result.
+            SomeFailed: some of several images failed; the error has the result.
+            FerryError: the only image failed, or the host gave no answer.
         """
         for pair in self._pairs():
-            self._first_look(pair)
+            self._plan(pair)
         refuse_collisions(self.plans, within_namespace=not self.place.crosses)
-        self._second_look()
+        self._inspect_content()
         for plan in self.plans:
             if plan.open:
                 self._decide(plan)
         todo = [plan for plan in self.plans if plan.open]
         if todo and not self.host.dry_run:
-            self._act(todo)
+            self._apply(todo)
         return self._result()
 
     def _pairs(self) -> tuple[Pair, ...]:
@@ -194,7 +191,8 @@ class Job:
             return self.request.pairs
         return moved_to(str(self.request.to_registry), self.here.match(self.request.match))
 
-    def _first_look(self, pair: Pair) -> None:
+    def _plan(self, pair: Pair) -> None:
+        """Plans one pair by the listings alone."""
         source = self.here.find(pair.src)
         if not source:
             self.missing.append(Retag(pair.src, str(pair.dst), status=Status.FAILED))
@@ -214,8 +212,11 @@ class Job:
         by_tag = by_tag and not (plan.moves and self.request.force)
         return plan.open and (self.place.crosses or not by_tag or bool(self.request.platform))
 
-    def _second_look(self) -> None:
-        """Reads the manifests that the plans stand on; one remote command, two from namespace to namespace."""
+    def _inspect_content(self) -> None:
+        """Reads the manifests that the plans need.
+
+        That takes one remote command, or two if manifests of indexes are needed as well. Without need it takes none.
+        """
         tops = [plan.source.digest for plan in self.plans if self._needs_content(plan)]
         if not tops:
             return
@@ -230,14 +231,13 @@ class Job:
             self.visible_there = parse_digests(answers["there"].text.splitlines())
 
     def _decide(self, plan: Plan) -> None:
-        """Settles what the new name shall point at, and how it is given; or why not."""
+        """Decides what the new name points at and which method gives it, or fails the plan."""
         try:
             if self._needs_content(plan):
                 self._choose_target(plan)
             if plan.existing and plan.existing.digest == plan.report.digest and self._is_whole_there(plan):
-                plan.unchanged(
-                    f"same (platform manifest of index {plan.source.digest})" if plan.is_platform_manifest else ALREADY
-                )
+                of_index = f"same (platform manifest of index {plan.source.digest})"
+                plan.unchanged(of_index if plan.is_platform_manifest else ALREADY)
             elif plan.existing and plan.existing.digest != plan.report.digest and not self.request.force:
                 raise exists(plan.report.dst, self.there.namespace, plan.existing.digest, plan.report.digest)
             else:
@@ -253,21 +253,21 @@ class Job:
         choice = self.content.choose(plan.source, asked, host, partial_index=partial_index)
         plan.target = choice.target
         plan.report.digest, plan.report.note = choice.target.digest, choice.note
-        self.content.below(choice.target)  # what cannot be read of it is this image's trouble alone
+        self.content.below(choice.target)  # raises here what cannot be read, so that only this image fails
         if self.place.crosses:
             needed = self.content.needed(choice.target, asked or host)
             if absent := [blob.digest for blob in needed if blob.digest not in self.content.visible]:
-                raise content_missing(plan.source.name, "\n".join(absent))
+                raise content_missing(shown_name(plan.source.name), "\n".join(absent))
 
     def _is_whole_there(self, plan: Plan) -> bool:
-        """In another namespace, a name may be what an import that failed has left."""
+        """Whether the existing name has its content; in another namespace a failed import may have left it without."""
         if not self.place.crosses or plan.target is None:
             return True
         needed = self.content.needed(plan.target, self.request.platform or self.facts.platform)
         return all(blob.digest in self.visible_there for blob in needed)
 
     def _method(self, plan: Plan) -> Method:
-        """A name that exists is never moved by tag, which deletes it first; import moves it in one go."""
+        """Chooses the method. `tag` never moves an existing name, since it would delete that name first."""
         method, has_tag = self.request.method, self.facts.ctr.capabilities.tag
         if method is Method.AUTO:
             if self.place.crosses:
@@ -282,7 +282,7 @@ class Job:
             )
         return Method.INDEX if method is Method.TAG and plan.moves else method
 
-    def _whole(self, plan: Plan) -> bool:
+    def _is_whole(self, plan: Plan) -> bool:
         return plan.target is not None and self.content.below(plan.target).keys() <= self.content.visible
 
     def _cost(self, plan: Plan) -> str:
@@ -295,14 +295,14 @@ class Job:
     def _naming(self, plan: Plan) -> Naming:
         target, source = plan.target, plan.source.name
         platforms = str((target and target.platform) or plan.source.platforms).split(",")
-        whole = self._whole(plan)
+        whole = self._is_whole(plan)
         linked = self.content.below(target) if target and self.place.crosses else {}
         namesake = self.there.get(source)
         return Naming(
-            Method(plan.report.method),
-            source,
-            plan.dst,
-            target,
+            method=Method(plan.report.method),
+            source=source,
+            name=plan.dst,
+            target=target,
             replaces=plan.existing is not None,
             whole=whole,
             foreign=str(self.facts.platform) not in platforms,
@@ -314,26 +314,17 @@ class Job:
             source_digest=plan.source.digest,
         )
 
-    def _act(self, todo: Sequence[Plan]) -> None:
-        """Gives all names in one remote command, which looks again and takes back what it cannot prove."""
+    def _apply(self, todo: Sequence[Plan]) -> None:
+        """Gives all names in one remote command, which also verifies them and rolls back the unproved ones."""
         namings = [self._naming(plan) for plan in todo]
         answers = self.host.ask(naming.script(self.place, namings))
         now = Listing.parse(self.there.namespace, required(answers["verify"], "verify").text)
-        was, kept = naming.was(self.place, answers), numbers(answers["kept"])
-        for number, plan in enumerate(todo):
+        before, kept = naming.was(self.place, answers), numbers(answers["kept"])
+        for number, (plan, planned) in enumerate(zip(todo, namings, strict=True)):
             if plan.report.method == Method.LINK and not answers[f"link-{number}"].ok:
                 plan.report.method = Method.STREAM
-                plan.report.note = "linking failed: " + tail(answers[f"link-{number}"].stderr, lines=1)
-            verdict = judge(
-                plan.report.dst,
-                plan.report.digest,
-                answers[f"name-{number}"],
-                now.get(plan.report.dst),
-                namespace=now.namespace,
-                cri_managed=self.place.cri_managed,
-                tolerant=self.facts.ctr.capabilities.oci_name and namings[number].foreign,
-                fresh=plan.existing is None,
-            )
+                plan.report.note = "linking failed: " + shell.tail(answers[f"link-{number}"].stderr, lines=1)
+            verdict = self._judge(plan, planned, answers[f"name-{number}"], now)
             if verdict.error:
                 plan.fail(verdict.error)
             elif not verdict.ours:
@@ -341,35 +332,51 @@ class Job:
             elif number not in kept:
                 plan.fail(unproved(plan.report.dst))
             elif plan.existing:
-                tell_moved(plan.report, was.get(plan.report.dst), now.get(plan.report.dst))
+                tell_moved(plan.report, before.get(plan.report.dst), now.get(plan.report.dst))
+
+    def _judge(self, plan: Plan, planned: Naming, answer: Answer, now: Listing) -> Verdict:
+        return judge(
+            plan.report.dst,
+            plan.report.digest,
+            answer,
+            now.get(plan.report.dst),
+            namespace=now.namespace,
+            cri_managed=self.place.cri_managed,
+            tolerant=self.facts.ctr.capabilities.oci_name and planned.foreign,
+            fresh=plan.existing is None,
+        )
+
+    def _explain_missing(self) -> list[ImageNotFound]:
+        if not self.missing:
+            return []
+        errors = inspect.not_found(self.host, self.facts, self.here, [report.src for report in self.missing])
+        for report, error in zip(self.missing, errors, strict=True):
+            report.error = error.to_json()
+        return errors
 
     def _result(self) -> RetagResult:
         for plan in self.plans:
             if plan.duplicate_of and plan.duplicate_of.error:
                 plan.fail(plan.duplicate_of.error)
         errors = [plan.error for plan in self.plans if plan.error]
-        not_found = (
-            inspect.not_found(self.host, self.facts, self.here, [m.src for m in self.missing]) if self.missing else []
-        )
-        for report, error in zip(self.missing, not_found, strict=True):
-            report.error = error.to_json()
+        not_found = self._explain_missing()
         result = RetagResult(
-            self.here.namespace,
-            self.there.namespace,
-            self.facts.client,
-            self.facts.server,
-            tuple([plan.report for plan in self.plans] + self.missing),
+            namespace=self.here.namespace,
+            to_namespace=self.there.namespace,
+            ctr=self.facts.client,
+            containerd=self.facts.server,
+            images=tuple([plan.report for plan in self.plans] + self.missing),
         )
-        if failed := [*errors, *not_found]:
-            raise failed[0] if len(result.images) == 1 else some_failed(len(failed), len(result.images), result)
+        failed = [*errors, *not_found]
+        if failed and len(result.images) == 1:
+            raise failed[0]
+        if failed:
+            raise SomeFailed(
+                f"{len(failed)} of {len(result.images)} images did not get their new name",
+                hint="mend these and run it again; the other names stay",
+                result=result,
+            )
         return result
-
-
-def some_failed(failed: int, of: int, result: RetagResult) -> SomeFailed:
-    """The error of a host where not every image could be done."""
-    return SomeFailed(
-        f"{failed} of {of} images were not done", hint="mend these and run it again; the others stay", result=result
-    )
 
 
 @per_host(
@@ -377,7 +384,7 @@ def some_failed(failed: int, of: int, result: RetagResult) -> SomeFailed:
     help={
         "src": "The image as the host has it: a name, its short form, or a digest.",
         "dst": "The new name; without a tag it takes the source's.",
-        "map": "File with two columns, source and destination, '#' comments; all are done in one go.",
+        "map": "File with two columns, source and destination, and '#' comments; all names are given in one go.",
         "to_registry": "With --match: give every matching image the same name on this registry host.",
         "match": "With --to-registry: glob on whole names, such as 'dead.example:5000/*'.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",

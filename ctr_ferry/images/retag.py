@@ -1,15 +1,15 @@
-"""An image that gets a second name on one host: what is asked, what is planned, and what became of it. Pure."""
+"""One image that gets a second name on one host: the plan and the result. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import FerryError, ReferenceExists, UsageError
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.report.outcome import Status
+from ctr_ferry.report.outcome import Status, error_lines
 from ctr_ferry.text import shown_name
 
 ALREADY = "it is there already, with this digest"
@@ -17,14 +17,15 @@ ALREADY = "it is there already, with this digest"
 
 @dataclass(slots=True)
 class Retag:
-    """What became of one image.
+    """The result for one image; its fields are keys of the JSON output.
 
     Attributes:
-        digest: what the new name points at; ``src_digest`` differs where only the platform's manifest can be named.
-        previous_digest: what the name pointed at before it was, or would be, moved; empty where it is new.
-        method: how it was, or would be, named; empty where nothing is to be done.
-        note: what a person should know of it.
-        error: why it could not be done.
+        digest: what the new name points at. ``src_digest`` is another one where only one platform's manifest got the
+            name.
+        previous_digest: what an existing name pointed at before; empty for a new name.
+        method: how the name was, or in a dry run would be, given; empty where nothing changes.
+        note: one line for a person; may be empty.
+        error: why the name was not given.
     """
 
     src: str
@@ -37,10 +38,38 @@ class Retag:
     note: str = ""
     error: dict[str, str] | None = None
 
+    def lines(self, where: str, ctr: str, *, several: bool) -> Iterator[str]:
+        """What a person reads: one line, and below it, indented, the digest and the notes.
+
+        Args:
+            where: the namespace of the new name, in words; may be empty.
+            ctr: its version.
+            several: whether the image is one of several, so that its status is shown.
+        """
+        how = f"  ({self.method}, ctr {ctr})" if self.method else ""
+        status = f"  {self.status}" if several else ""
+        yield f"{shown_name(self.src)} -> {self.dst}{where}{how}{status}"
+        if self.digest:
+            yield f"  {self.digest}"
+        if self.previous_digest:
+            yield f"  replaces {self.previous_digest}"
+        if self.note:
+            yield f"  {self.note}"
+        if self.error:
+            yield from (f"  {line}" for line in error_lines(self.error))
+
 
 @dataclass(slots=True)
 class Plan:
-    """One image on one host: from what was asked to what is to be done."""
+    """One image on one host: what is asked and what is planned.
+
+    Attributes:
+        report: the result so far.
+        dst: the new name, with its tag.
+        existing: the image that has the new name already.
+        target: what the name is to point at; None where `images tag` gives the name.
+        duplicate_of: an earlier plan that gives the same name to the same image.
+    """
 
     report: Retag
     source: Image
@@ -52,7 +81,7 @@ class Plan:
 
     @property
     def open(self) -> bool:
-        """Whether there is something to do, and nothing against it so far."""
+        """Whether the name is still to be given: nothing has failed, and nothing made it superfluous."""
         return self.error is None and self.report.status is Status.CHANGED
 
     @property
@@ -62,36 +91,42 @@ class Plan:
 
     @property
     def moves(self) -> bool:
-        """Whether the name points elsewhere so far."""
+        """Whether the name exists and points at another digest."""
         return self.existing is not None and self.existing.digest != self.report.digest
 
     def unchanged(self, note: str) -> None:
-        """Nothing is to be done."""
+        """Marks the plan as done without a change, and says why."""
         self.report.status, self.report.method, self.report.note = Status.UNCHANGED, "", note
         self.report.previous_digest = ""
 
     def fail(self, error: FerryError) -> None:
-        """It cannot be, or was not, done."""
+        """Marks the plan as failed."""
         self.error = error
         self.report.status, self.report.error = Status.FAILED, error.to_json()
 
 
 def refuse_collisions(plans: Sequence[Plan], *, within_namespace: bool) -> None:
-    """Two images cannot both get one name (``a/x:1`` and ``b/x:1`` to one registry), nor can names swap.
+    """Fails the plans that would give one name to two images, or a name that is the source of another plan.
+
+    ``a/x:1`` and ``b/x:1`` would both become ``c/x:1`` on registry ``c``. If both have the same digest, the second plan
+    becomes a duplicate of the first.
 
     Args:
-        plans: of one host; those that collide fail.
-        within_namespace: whether sources and new names are names of one namespace.
+        plans: all plans of one host, in order.
+        within_namespace: whether sources and new names are in the same namespace.
     """
     sources = {plan.source.name for plan in plans} if within_namespace else set()
-    for number, plan in enumerate(plans):
-        rivals = [p for p in plans if p.report.dst == plan.report.dst and p is not plan]
-        if others := [rival.source.name for rival in rivals if rival.source.digest != plan.source.digest]:
+    by_name: dict[str, list[Plan]] = {}
+    for plan in plans:
+        by_name.setdefault(plan.report.dst, []).append(plan)
+    for plan in plans:
+        same_name = by_name[plan.report.dst]
+        if others := [rival.source.name for rival in same_name if rival.source.digest != plan.source.digest]:
             both = f"{shown_name(plan.source.name)} and {shown_name(others[0])}"
             plan.fail(_collision(f"{both} would both become {plan.dst}"))
-        elif any(rival in plans[:number] for rival in rivals) and plan.open:
-            plan.duplicate_of = rivals[0]
-            plan.unchanged(f"the same image gets that name from {shown_name(rivals[0].source.name)}")
+        elif plan is not same_name[0] and plan.open:
+            plan.duplicate_of = same_name[0]
+            plan.unchanged(f"the same image gets that name from {shown_name(same_name[0].source.name)}")
         elif plan.open and plan.report.dst in sources:
             plan.fail(_collision(f"{plan.dst} is the source of another line"))
 
@@ -101,7 +136,7 @@ def _collision(message: str) -> ReferenceExists:
 
 
 def tag_of(name: str) -> str:
-    """The tag of a source's name; ``latest`` where it has none."""
+    """Returns the tag of an image name, or ``latest`` if it has none."""
     try:
         return (None if is_digest(name) else Reference.parse(name).tag) or "latest"
     except UsageError:
