@@ -1,6 +1,7 @@
-"""``remove``: takes names of images away, and with the last one the image.
+"""``remove``: removes names of images, and an image with its last name.
 
-Looks at all hosts first, so that what would go can be shown, and asked about once; then removes, and looks again.
+The command first inspects all hosts, so that it can show what would go and ask once. Then it removes the names and
+lists the images again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for, checked before any host is touched."""
+    """The options, checked before the first connection."""
 
     refs: tuple[str, ...] = ()
     match: str | None = None
@@ -47,10 +48,10 @@ def parse(
     force: bool = False,
     yes: bool = False,
 ) -> Request:
-    """Options to a request.
+    """Turns the options into a request.
 
     Raises:
-        UsageError: or BadReference, with the option that is wrong.
+        UsageError, BadReference: names the wrong option.
     """
     if bool(ref) == bool(match):
         raise UsageError(
@@ -65,13 +66,13 @@ def parse(
 
 @dataclass(slots=True)
 class Removed:
-    """What became of one name.
+    """The result for one name; its fields are keys of the JSON output.
 
     Attributes:
-        digest: what it pointed at; empty where it was not there.
-        records: CRI's own records of the image, which go with its last name.
-        note: what a person should know of it.
-        error: why it is still there.
+        digest: what the name pointed at; empty if there was no such name.
+        records: CRI's own records of the image, which are removed with its last name.
+        note: one line for a person; may be empty.
+        error: why the name is still there.
     """
 
     name: str
@@ -82,24 +83,24 @@ class Removed:
     error: dict[str, str] | None = None
 
     def fail(self, error: FerryError) -> None:
-        """It could not be, or was not, removed."""
+        """Marks the name as not removed."""
         self.status, self.error = Status.FAILED, error.to_json()
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveResult:
-    """One host's result: every name that was asked for, or that the glob fits."""
+    """One host's result: every name that was asked for or that the glob fits."""
 
     namespace: str
     names: tuple[Removed, ...]
 
     @property
     def status(self) -> Status:
-        """changed where any name went."""
+        """``changed`` if any name was removed."""
         return Status.of_all(name.status for name in self.names)
 
     def lines(self) -> list[str]:
-        """A line a name, what went with it below."""
+        """One line per name; what was removed with it is indented below."""
         if not self.names:
             return [f"no name in namespace {self.namespace} fits"]
         return [line for name in self.names for line in _name_lines(name, several=len(self.names) > 1)]
@@ -117,12 +118,13 @@ def _name_lines(removed: Removed, *, several: bool) -> Iterator[str]:
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be done on one host, as far as its first look tells.
+    """What is planned on one host.
 
     Attributes:
-        users: containers by the digest of the image that they use.
-        guarded: names of images that would be gone and that no container used.
-        errors: of the names that stay.
+        here: the images of the namespace.
+        users: ids of containers by the digest of the image that they use.
+        guarded: names of the images that would go and that no container used at inspection.
+        errors: one for each name that stays.
     """
 
     facts: Facts
@@ -134,20 +136,20 @@ class Plan:
 
     @property
     def status(self) -> Status:
-        """Nothing was changed so far."""
+        """``ok``: an inspection changes nothing."""
         return Status.OK
 
     def lines(self) -> list[str]:
-        """Nothing is to be read of it."""
+        """Nothing: only the result is shown."""
         return []
 
     @property
     def going(self) -> list[Removed]:
-        """The names that are to go."""
+        """The names that are to be removed."""
         return [each for each in self.names if each.status is Status.CHANGED]
 
     def fail(self, removed: Removed, error: FerryError) -> None:
-        """A name stays, and why."""
+        """Marks a name as not removed, and keeps the error."""
         removed.fail(error)
         self.errors.append(error)
 
@@ -155,34 +157,34 @@ class Plan:
 @fleet_wide(
     parse,
     help={
-        "ref": "A name to take away, or a digest for all of its names; may be repeated.",
+        "ref": "A name to remove, or a digest for all of its names; may be repeated.",
         "match": "Glob on whole names, such as 'dead.example:5000/*'.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
-        "force": "Take the last name of an image although a container uses it.",
+        "force": "Remove the last name of an image although a container uses it.",
         "yes": "Do not ask; needed where nobody can be asked.",
     },
     iterable=["ref"],
 )
 def remove(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
-    """Take names of images away; with the last one goes the image, unless a container uses it."""
+    """Remove names of images; an image goes with its last name, unless a container uses it."""
     plans: dict[str, Plan] = {}
 
-    def look(host: Host) -> Result:
+    def inspect(host: Host) -> Result:
         plans[host.name] = plan(host, request)
         return plans[host.name]
 
-    looked = fleet.each(look, close=False)
+    inspected = fleet.each(inspect, close=False)
     going = {host: plan.going for host, plan in plans.items() if plan.going}
     if going and not request.yes and not any(host.dry_run for host in fleet):
         _ask(fleet, going, request)
-    return looked | fleet.each(lambda host: act(host, plans[host.name]))
+    return inspected | fleet.each(lambda host: apply(host, plans[host.name]))
 
 
 def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request) -> None:
-    """Goes on where the operator may be taken to mean it: by one name of one host typed at a terminal, or an answer.
+    """Asks the operator once for all hosts; one name on one host, typed at a terminal, needs no question.
 
     Raises:
-        UsageError: with what would have gone.
+        UsageError: the operator did not agree, or cannot be asked. The error lists what would have been removed.
     """
     hosts: dict[str, list[str]] = {}
     for host_name, removals in going.items():
@@ -200,18 +202,18 @@ def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request)
             return
         refused = UsageError(f"{what} would be removed, and nothing was", hint="answer y, or add --yes")
     else:
-        hint = "look at it, then add --yes"
+        hint = "check the list, then add --yes"
         refused = UsageError(f"{what} would be removed, and nothing was", detail=shown, hint=hint)
     for host in fleet:
-        host.mark_failed()  # later commands of this line may stand on it
+        host.mark_failed()  # later commands of this command line may depend on it
     raise refused
 
 
 def plan(host: Host, request: Request) -> Plan:
-    """Looks: the probe, and where the last name of an image would go, what the containers use.
+    """Inspects a host: its images, and what its containers use if the last name of an image is to go.
 
     Raises:
-        FerryError: the host cannot be asked.
+        FerryError: the host gave no usable answer.
     """
     namespace = inspect.namespace(host, request.namespace)
     facts = inspect.facts(host, (namespace,))
@@ -226,7 +228,7 @@ def plan(host: Host, request: Request) -> Plan:
         made.users = usage.used(
             here,
             usage.parse_containers(required(answers["containers"], f"containers of {namespace}").text),
-            usage.parse_parents(answers["snapshots"].text),  # a snapshotter of another name has none of them
+            usage.parse_parents(answers["snapshots"].text),  # fails under another snapshotter, and then tells nothing
             usage.parse_blobs(required(answers["content"], f"content of {namespace}").text),
         )
         gone = set() if request.force else last - made.users.keys()
@@ -250,22 +252,25 @@ def _decide(made: Plan, wanted: Wanted, last: frozenset[str], *, force: bool) ->
             records = ctr_remove.records(made.here, image.digest, wanted)
             removed.records = () if users else records
             if users and records:
-                removed.note = f"CRI's record of it stays, as long as a container uses it: {', '.join(users[:3])}"
+                removed.note = (
+                    f"CRI's record of it stays while a container uses it: {', '.join(map(shown_name, users[:3]))}"
+                )
 
 
 def _in_use(image: Image, namespace: str, users: Sequence[str]) -> InUse:
     return InUse(
         f"a container uses the image of {shown_name(image.name)}, which would have no name left in {namespace}",
-        detail="\n".join(f"container {user}" for user in users[:5]),
+        detail="\n".join(f"container {shown_name(user)}" for user in users[:5]),
         hint="remove the container first, or add --force",
     )
 
 
-def act(host: Host, made: Plan) -> RemoveResult:
-    """Removes, looks again in the same remote command, and says what the host then says.
+def apply(host: Host, made: Plan) -> RemoveResult:
+    """Removes the names and lists the images again, in one remote command; the listing decides the result.
 
     Raises:
-        FerryError: the one name's own error, or SomeFailed with the result.
+        SomeFailed: some of several names were not removed; the error has the result.
+        FerryError: the only name was not removed, or the host gave no answer.
     """
     if made.going and not host.dry_run:
         _remove(host, made)
@@ -292,16 +297,17 @@ def _remove(host: Host, made: Plan) -> None:
             continue
         if answers["remove"].exit == ctr_remove.TAKEN_UP:
             error: FerryError = InUse(
-                f"a container came to use what was to go in namespace {made.here.namespace}; nothing was removed",
+                f"a container began to use an image that was to be removed from namespace {made.here.namespace}; "
+                "nothing was removed",
                 detail=tail(answers["remove"].stderr),
-                hint="look again, and run it again",
+                hint="run it again: it inspects the containers again",
             )
         elif not answers["remove"].ok:
-            error = failure(answers["remove"], left[0])
+            error = failure(answers["remove"], shown_name(left[0]))
         else:
             error = VerifyFailed(
-                f"ctr reports success, but {shown_name(left[0])} is there",
+                f"ctr reports success, but {shown_name(left[0])} is still there",
                 detail=tail(answers["remove"].stderr),
-                hint="somebody else may give that name again; look at it, and run it again",
+                hint="somebody else may have given that name again; check with images, then run it again",
             )
         made.fail(each, error)

@@ -1,7 +1,8 @@
-"""Which names go when names are taken away, and how. Pure.
+"""Which names are removed, and how. Pure.
 
-In ``k8s.io`` CRI keeps records of its own beside the names that people give: ``sha256:<config>``, and of what it
-pulled itself ``repository@digest``. They would hold the content for ever, so they go with the last name.
+In ``k8s.io`` CRI keeps records of its own beside the names that people give: ``sha256:<config>``, and
+``repository@digest`` for what it pulled itself. These records keep the content from being collected, so they are
+removed with the last name.
 """
 
 from __future__ import annotations
@@ -16,26 +17,31 @@ from ctr_ferry.errors import BadReference
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.shell import Script
 
-TAKEN_UP = 75  # exit status of the step where a container came to use an image meanwhile
-_AT_ONCE = 500  # names that one command line takes
+TAKEN_UP = 75  # exit status of the step if a container began to use an image meanwhile
+_AT_ONCE = 500  # names in one command line
 _KUBELETS = "k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The images whose names are to go, and the names that are not there."""
+    """What is to be removed.
+
+    Attributes:
+        images: one record per name.
+        absent: names that the namespace does not have.
+    """
 
     images: tuple[Image, ...]
     absent: tuple[str, ...] = ()
 
 
 def of_match(here: Listing, glob: str) -> Wanted:
-    """The names that a glob fits."""
+    """Returns the names that a glob fits."""
     return Wanted(here.match(glob))
 
 
 def of_names(here: Listing, refs: Iterable[str]) -> Wanted:
-    """The images of exactly these names, in short or full form; a digest means every name of it."""
+    """Returns the images of exactly these names, in short or full form; a digest means all of its names."""
     images: dict[str, Image] = {}
     absent = []
     for ref in refs:
@@ -46,7 +52,7 @@ def of_names(here: Listing, refs: Iterable[str]) -> Wanted:
 
 
 def _by_digest(here: Listing, digest: str) -> list[Image]:
-    """CRI's record alone only where it has outlived every name."""
+    """All names of a digest; CRI's own record only if no other name is left."""
     record = here.get(digest)
     target = record.digest if record else digest
     alike = [image for image in here.images if image.digest == target]
@@ -54,7 +60,7 @@ def _by_digest(here: Listing, digest: str) -> list[Image]:
 
 
 def _by_name(here: Listing, ref: str) -> list[Image]:
-    """Never another name of the same content, as a look-up by ``repository@digest`` would find."""
+    """Exactly this name; unlike `Listing.find`, ``repository@digest`` never means another repository's name."""
     if exact := here.get(ref):
         return [exact]
     reference = Reference.parse(ref)
@@ -66,18 +72,18 @@ def _by_name(here: Listing, ref: str) -> list[Image]:
 
 
 def left(here: Listing, digest: str, wanted: Wanted) -> list[str]:
-    """The names that people gave an image and that stay, CRI's own aside."""
+    """Returns the names of a digest that stay, without CRI's own records."""
     going = {image.name for image in wanted.images} | set(_pulled(here, digest, wanted))
     return [i.name for i in here.images if i.digest == digest and i.user_named and i.name not in going]
 
 
 def last_names(here: Listing, wanted: Wanted) -> frozenset[str]:
-    """The digests that no name is left for."""
+    """Returns the digests that lose their last name."""
     return frozenset(i.digest for i in wanted.images if not left(here, i.digest, wanted))
 
 
 def _pulled(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
-    """CRI's ``repository@digest``, where a tag of that repository is among the names that go."""
+    """CRI's ``repository@digest``, if a tag of that repository is to be removed."""
     if here.namespace != _KUBELETS:
         return ()
     names = {image.name for image in wanted.images}
@@ -87,7 +93,7 @@ def _pulled(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
 
 
 def records(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
-    """CRI's own records of an image whose last name goes."""
+    """Returns CRI's own records of an image that loses its last name."""
     if here.namespace != _KUBELETS:
         return ()
     names = {image.name for image in wanted.images}
@@ -103,10 +109,13 @@ def _repository(image: Image) -> str | None:
 
 
 def script(ctr: Ctr, namespace: str, names: Sequence[str], guarded: Sequence[str]) -> Script:
-    """Removes the names in their order, waits for the collection, and lists what is there (``remove``, ``after``).
+    """Builds the script that removes names and lists the images again: steps ``remove`` and ``after``.
+
+    The last removal waits until containerd has collected the content.
 
     Args:
-        guarded: names that no container used; does one now, nothing is removed.
+        names: are removed in this order.
+        guarded: names that no container used at inspection. If one does now, nothing is removed.
     """
     parts = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
     steps = [ctr.remove(namespace, *part, sync=part is parts[-1]) for part in parts]

@@ -23,7 +23,7 @@ from ctr_ferry.report.outcome import Status, as_dry_run
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.target import Limits, Target
 from tasks import remove as remove_command
-from tasks.remove import RemoveResult, act, parse, plan
+from tasks.remove import RemoveResult, apply, parse, plan
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
 CONFIG, LAYERS, OTHER_LAYERS = (f"sha256:{letter * 64}" for letter in "def")
@@ -98,7 +98,7 @@ class FakeHost:
 
 
 def run(host: Any, **options: Any) -> RemoveResult:
-    return act(host, plan(host, parse(**options)))
+    return apply(host, plan(host, parse(**options)))
 
 
 def told(result: RemoveResult) -> dict[str, Status]:
@@ -256,7 +256,7 @@ class TestWhatTheHostSaysAfterwards:
         host = FakeHost([image(ONE)])
         made = plan(host, parse(ref=[ONE]))  # type: ignore[arg-type]
         host.images, host.answers = [], {"remove": Answer(1, b"", "ctr: not found")}
-        assert act(host, made).status is Status.CHANGED  # type: ignore[arg-type]
+        assert apply(host, made).status is Status.CHANGED  # type: ignore[arg-type]
 
     def test_a_container_that_came_meanwhile_is_in_use(self) -> None:
         taken = Answer(ctr_remove.TAKEN_UP, b"", f"container c9 uses {ONE}")
