@@ -1,4 +1,4 @@
-"""``doctor``: what on a host would keep its images from being worked with, and what to do about it."""
+"""``doctor``: finds what is wrong on a host, and says what to do about it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be done besides looking."""
+    """The options, checked before the first connection."""
 
     clean: bool = False
     all: bool = False
 
 
 def parse(*, clean: bool = False, all: bool = False) -> Request:
-    """Options to a request."""
+    """Turns the options into a request."""
     return Request(clean, all)
 
 
@@ -42,9 +42,9 @@ class DoctorResult:
     """One host's findings.
 
     Attributes:
-        cleaned: what was, or would be, removed.
-        status: ok, as it only looks, unless something was removed.
-        everything: whether a person wants to see what is ok as well; no part of the data.
+        cleaned: what was, or in a dry run would be, removed.
+        status: ``changed`` if something was removed, else ``ok``.
+        everything: whether a person wants to see the findings that are ok as well; not in the JSON output.
     """
 
     findings: tuple[Finding, ...]
@@ -57,16 +57,16 @@ class DoctorResult:
 
     @property
     def shown(self) -> list[Finding]:
-        """What a person wants to see of it."""
+        """The findings that a person wants to see."""
         return [f for f in self.findings if self._everything or f.health is not Health.OK]
 
     def lines(self) -> list[str]:
-        """A line a finding, for the record; a person reads the table."""
+        """One line per finding, for the record; a person reads the table."""
         return [f"{f.health} {f.what}: {f.text}" + (f" ({f.todo})" if f.todo else "") for f in self.findings]
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
-    """A row a finding; hosts of which the same is to be said share one. Of a single host all is shown."""
+    """Makes one row per finding; hosts with the same finding share a row. A single host shows all findings."""
     rows: dict[Finding, list[str]] = {}
     order: dict[str, int] = {}
     well = []
@@ -80,7 +80,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
             order.setdefault(finding.what, len(order))
         if all(finding.health is Health.OK for finding in found.findings):
             well.append(host)
-    note = f"nothing to mend on {names(well)}" if well else ""
+    note = f"nothing is wrong on {names(well)}" if well else ""
     return Table(
         ("HOST", "FINDING", "STATUS", "SEEN", "WHAT TO DO"),
         tuple(
@@ -97,11 +97,11 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     read_only=lambda request: not request.clean,
     help={
         "clean": "Remove what killed runs of ctr-ferry left: labels, unfinished ingests, names, files.",
-        "all": "Show what is ok as well; one host alone always shows it.",
+        "all": "Show what is ok as well; a single host always shows it.",
     },
 )
 def doctor(host: Host, request: Request) -> DoctorResult:
-    """Look at all that could be wrong on a host, its registries included, and say what to do about it."""
+    """Inspect a host and its registries, and say what is wrong and what to do about it."""
     from ctr_ferry.registry import client
 
     visit = _visit(host)
@@ -117,7 +117,7 @@ def doctor(host: Host, request: Request) -> DoctorResult:
     status = Status.CHANGED if cleaned else Status.OK
     result = DoctorResult(tuple(found), cleaned, status, everything=request.all)
     if ill := [finding.what for finding in found if finding.health is Health.FAIL]:
-        raise Unhealthy(f"to be mended: {', '.join(ill)}", hint="do as the table says", result=result)
+        raise Unhealthy(f"to be mended: {', '.join(ill)}", hint="follow the column WHAT TO DO", result=result)
     return result
 
 
@@ -130,10 +130,10 @@ def _login(host: Host) -> str:
 
 
 def _visit(host: Host) -> Visit | Finding:
-    """The one remote command; a finding where it could not be had.
+    """Asks everything in one remote command; returns a finding if that command failed.
 
     Raises:
-        Unreachable.
+        Unreachable: there is no connection.
     """
     host.open()
     began = time.time()
@@ -151,12 +151,12 @@ def _visit(host: Host) -> Visit | Finding:
 
 
 def _clean(host: Host, visit: Visit, found: list[Finding]) -> tuple[list[Finding], str]:
-    """Removes what runs of ours left, unless one is at work there, and looks again."""
+    """Removes what killed runs left, unless a run is at work there, and inspects the host again."""
     if not _cleanable(visit):
         return found, ""
     if host.dry_run:
         return _with(found, Finding("leftovers", Health.OK, f"would remove {visit.left}")), visit.left
-    now = _visit(host)  # right before the act, since what was seen is old by now
+    now = _visit(host)  # the first answer may be old by now
     if isinstance(now, Finding):
         return _with(found, Finding("leftovers", Health.FAIL, f"could not be removed: {now.text}", now.todo)), ""
     if not _cleanable(now):
@@ -179,7 +179,7 @@ def _cleanable(visit: Visit) -> bool:
 
 
 def _with(found: list[Finding], *others: Finding) -> list[Finding]:
-    """The findings, others in the place of those of the same name."""
+    """Replaces the findings that have the same name as one of the others."""
     new = {each.what: each for each in others}
     return [new.get(each.what, each) for each in found]
 

@@ -1,4 +1,4 @@
-"""What ``ctr images check`` says: whether an image's content is there, and whether it is unpacked. Pure."""
+"""``ctr images check``: whether an image's content is there and unpacked. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STATUS = re.compile(r"(complete|incomplete|unavailable|error)(?: \([^)]{0,40}\)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One image, as far as the host's own platform goes.
+    """The state of one image for the host's own platform.
 
     Attributes:
         status: ctr's words, such as ``incomplete (2/5)``.
@@ -29,15 +29,16 @@ UNKNOWN = Check(False, False, "unknown")
 
 
 def command(ctr: Ctr, namespace: str, *names: str) -> str:
-    """``images check`` of a whole namespace, or of exactly these names, as sh text."""
+    """Builds ``images check`` for a whole namespace, or for exactly these names, as sh text."""
     snapshotter = ("--snapshotter", ctr.snapshotter) if ctr.snapshotter else ()
     return ctr.line(namespace, "images", "check", *snapshotter, *(f'name=="{name}"' for name in names))
 
 
 def parse_checks(text: str) -> dict[str, Check]:
-    """Parses ``images check`` by name: REF TYPE DIGEST STATUS SIZE UNPACKED; lines of another shape are left out.
+    """Parses ``images check``, REF TYPE DIGEST STATUS SIZE UNPACKED, and returns the states by name.
 
-    A name that has a digest in it is left out as well: another one must not get its state.
+    Lines of another shape are left out. A name with a digest in it is left out as well, since it can be split in two
+    ways, and no other image must get its state.
     """
     found = {}
     for line in text.split("\n"):

@@ -1,4 +1,4 @@
-"""What a failed ctr command meant, by its words (measured on 1.0.3 to 2.1.9)."""
+"""What a failed ctr command means, by ctr's words (measured on 1.0.3 to 2.1.9). Pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ctr_ferry.shell import Answer
 from ctr_ferry.text import tail
 
 _SOCKET = re.compile(r"dial unix|unix://|\.sock\b")
-# In the middle of a command; a blob that somebody else is writing is Unavailable, too.
+# The daemon ended during the command. "Unavailable" alone may also mean a blob that somebody else writes.
 _GONE = re.compile(r"transport is closing|error reading from server|code = Unavailable desc = connection")
 _LOOK_AT_CONTAINERD = "look at `systemctl status containerd` on that host"
 
 
 def daemon_trouble(stderr: str) -> FerryError | None:
-    """Tells the daemon's absence from other failures; registry trouble says ``dial tcp`` and is none."""
+    """Returns the error if ctr could not reach the daemon; ``dial tcp`` is trouble with a registry and gives None."""
     socket = _SOCKET.search(stderr) is not None
     detail = tail(stderr)
     if socket and "permission denied" in stderr:
@@ -38,16 +38,20 @@ def daemon_trouble(stderr: str) -> FerryError | None:
 
 
 def content_missing(name: str, detail: str) -> ContentMissing:
-    """The image is a name for content that is not all there."""
+    """Returns the error for an image whose content is incomplete."""
     return ContentMissing(
-        f"{name} is named on this host, but not all of its content is there",
+        f"this host has the name {name}, but not all of its content",
         detail=detail,
-        hint="take it from a host that has it whole, or pull it again",
+        hint="copy the image from a host that has all of it, or pull it again",
     )
 
 
 def failure(answer: Answer, name: str) -> FerryError:
-    """The error that a ctr command about the image ``name`` ended with."""
+    """Returns the error of a failed ctr command.
+
+    Args:
+        name: what the command was about, usually an image.
+    """
     detail = tail(answer.stderr)
     if trouble := daemon_trouble(answer.stderr):
         return trouble
@@ -56,7 +60,9 @@ def failure(answer: Answer, name: str) -> FerryError:
     if "content digest" in detail and "not found" in detail:
         return content_missing(name, detail)
     if "no space left on device" in detail:
-        return DiskFull("the host's disk is full", detail=detail, hint="make room where containerd's root lies")
+        return DiskFull(
+            "the host's disk is full", detail=detail, hint="make room on the disk of containerd's root directory"
+        )
     return CommandFailed(
         f"ctr failed with exit status {answer.exit} on {name}",
         detail=detail or tail(answer.text),
@@ -65,10 +71,10 @@ def failure(answer: Answer, name: str) -> FerryError:
 
 
 def required(answer: Answer, what: str) -> Answer:
-    """The answer, where its command succeeded.
+    """Returns the answer if its command succeeded.
 
     Raises:
-        FerryError: what its failure meant.
+        FerryError: what the failure means.
     """
     if not answer.ok:
         raise failure(answer, what)

@@ -1,4 +1,4 @@
-"""What the doctor asks a host besides the probe, and what it makes of the answers. Pure."""
+"""What ``doctor`` asks a host besides the probe, and its findings. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.ctr.version import Version
 from ctr_ferry.errors import CtrNotFound, DaemonUnreachable, HostError, PermissionDenied
 from ctr_ferry.shell import Answer
-from ctr_ferry.text import tail
+from ctr_ferry.text import shown_name, tail
 
 _LOW, _EMPTY = 15, 5  # percent free; kubelet's imageGCHighThresholdPercent is 85
 _SKEW = 60  # seconds
@@ -20,7 +20,7 @@ _KUBELETS = "k8s.io"
 
 
 class Health(StrEnum):
-    """How a finding is to be taken."""
+    """How bad a finding is."""
 
     OK = "ok"
     WARN = "warn"
@@ -29,12 +29,12 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was checked.
 
     Attributes:
         what: its short name, the same on every host.
-        text: what was seen.
-        todo: what to do about it; empty where it is ok.
+        text: what is there.
+        todo: what to do about it; empty if it is ok.
     """
 
     what: str
@@ -44,7 +44,7 @@ class Finding:
 
 
 def questions(settings: Settings) -> dict[str, str]:
-    """The doctor's own steps, to follow the probe's in one script (they use its words ``ctr`` and ``ready``)."""
+    """Builds the steps that follow the probe's in one script; they use its shell words ``ctr`` and ``ready``."""
     return {
         "path": 'command -v "${ctr%% *}"',
         "leftovers": leftovers.LEFTOVERS,
@@ -57,13 +57,14 @@ def questions(settings: Settings) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """All that a doctor's one remote command brought home.
+    """The answers to the one remote command of ``doctor``.
 
     Attributes:
-        facts: or why the probe has none.
-        began, ended: by the control machine's clock.
+        facts: what the probe found, or why it found nothing.
+        answers: by step.
+        began, ended: seconds by the clock of the control machine.
         login: ``user@host:port``.
-        password: whether sudo was given one.
+        password: whether sudo got one.
     """
 
     facts: Facts | HostError
@@ -75,27 +76,27 @@ class Visit:
 
     @property
     def namespaces(self) -> list[InNamespace]:
-        """What each namespace has."""
+        """What each namespace has; see `InNamespace`."""
         return leftovers.parse_namespaces(self.answers["leftovers"].text)
 
     @property
     def files(self) -> list[str]:
-        """Files of ours."""
+        """Paths of files that runs of ours left."""
         return leftovers.parse_files(self.answers["files"].text)
 
     @property
     def left(self) -> str:
-        """What is ours, in words."""
+        """All that runs of ours left, in words; empty for nothing."""
         return leftovers.left(self.namespaces, self.files)
 
     @property
     def others_at_work(self) -> bool:
-        """Whether another run of ours is at work on that host."""
+        """Whether another run of ctr-ferry is at work on that host."""
         return _number(self.answers["sessions"]) > 1
 
 
 def findings(visit: Visit) -> list[Finding]:
-    """Everything but the registries, in the order in which one would mend it."""
+    """Returns all findings but those on registries, in the order in which they are best mended."""
     found = [Finding("reachable", Health.OK, visit.login), _user(visit), _sudo(visit)]
     if isinstance(visit.facts, Facts):
         facts = visit.facts
@@ -124,7 +125,7 @@ def _trouble(error: HostError) -> Finding:
 
 
 def _user(visit: Visit) -> Finding:
-    return Finding("user", Health.OK, visit.answers["host"].text.split("\n")[0].strip())
+    return Finding("user", Health.OK, shown_name(visit.answers["host"].text.split("\n")[0].strip()))
 
 
 def _sudo(visit: Visit) -> Finding:
@@ -133,7 +134,7 @@ def _sudo(visit: Visit) -> Finding:
     lines = visit.answers["host"].text.splitlines()
     by = next((line.partition("=")[2] for line in lines if line.startswith("sudo=")), "")
     if by:
-        return Finding("sudo", Health.OK, f"used by {by}" + (", with a password" if visit.password else ""))
+        return Finding("sudo", Health.OK, f"used by {shown_name(by)}" + (", with a password" if visit.password else ""))
     return Finding("sudo", Health.OK, "not used")
 
 
@@ -149,20 +150,20 @@ def _versions(client: str, server: str) -> Finding:
     text = f"client {client}, containerd {server or 'unknown'}"
     mine, its = Version.parse(client), Version.parse(server)
     if mine is None:
-        todo = "nothing, as long as commands work: what this ctr can do is found out from its help"
+        todo = "nothing while commands work: ctr-ferry reads from ctr's help what it can do"
         return Finding("version", Health.WARN, f"{text}: not a release", todo)
     if its is None or (mine.major, mine.minor) == (its.major, its.minor):
         return Finding("version", Health.OK, text)
     if mine.at_least(2, 0) and not its.at_least(1, 7):
-        todo = "install the ctr that came with this containerd, or name it with ctr_command"
-        return Finding("version", Health.WARN, f"{text}: this ctr pushes and pulls there only with --local", todo)
-    return Finding("version", Health.OK, f"{text}: they differ, which works; what ctr can do is the client's")
+        todo = "install the ctr that belongs to this containerd, or set ctr_command to it"
+        return Finding("version", Health.WARN, f"{text}: this ctr can push and pull there only with --local", todo)
+    return Finding("version", Health.OK, f"{text}: they differ, which works; the client decides what ctr can do")
 
 
 def _retag(facts: Facts) -> Finding:
     if facts.ctr.capabilities.tag:
         return Finding("retag", Health.OK, "by tag")
-    return Finding("retag", Health.OK, "by index (this ctr has no tag), in constant time as well")
+    return Finding("retag", Health.OK, "by index (this ctr has no `images tag`), in constant time as well")
 
 
 def _socket(facts: Facts) -> Finding:
@@ -173,10 +174,12 @@ def _socket(facts: Facts) -> Finding:
 
 def _namespaces(facts: Facts, namespaces: Sequence[InNamespace]) -> Finding:
     counts = {each.namespace: each.images for each in namespaces}
-    listed = ", ".join(f"{name} ({count} image{'s' * (count != 1)})" for name, count in counts.items()) or "none"
+    listed = (
+        ", ".join(f"{shown_name(name)} ({count} image{'s' * (count != 1)})" for name, count in counts.items()) or "none"
+    )
     fullest = max((name for name in counts if name != _KUBELETS), key=lambda name: counts[name], default="")
     if facts.cri and not counts.get(_KUBELETS) and counts.get(fullest):
-        todo = f"bring them over with retag --namespace {fullest} --to-namespace {_KUBELETS}"
+        todo = f"bring them over with {shell.join(['retag', '--namespace', fullest, '--to-namespace', _KUBELETS])}"
         return Finding("namespaces", Health.WARN, f"{listed}: kubelet reads only {_KUBELETS}", todo)
     several = facts.cri and len(counts) > 1
     return Finding("namespaces", Health.OK, f"{listed}; kubelet reads only {_KUBELETS}" if several else listed)
@@ -186,8 +189,9 @@ def _listings(namespaces: Sequence[InNamespace]) -> Finding:
     odd = [each for each in namespaces if each.odd]
     if not odd:
         return Finding("listings", Health.OK, "every row can be read")
-    text = "; ".join(f"in {each.namespace} {each.odd[0][:200]!r} is no row" for each in odd)
-    todo = f"find the name or label with the line break (`ctr -n {odd[0].namespace} images ls | cat -A`) and remove it"
+    text = "; ".join(f"in {shown_name(each.namespace)} {each.odd[0][:200]!r} is no row" for each in odd)
+    listing = shell.join(["ctr", "-n", odd[0].namespace, "images", "ls"])
+    todo = f"find the name or label with the line break (`{listing} | cat -A`) and remove it"
     return Finding("listings", Health.FAIL, text, todo)
 
 
@@ -196,7 +200,7 @@ def _cri(facts: Facts) -> Finding:
         return Finding("CRI", Health.OK, "on")
     server = Version.parse(facts.server)
     if server and not server.at_least(1, 2):
-        return Finding("CRI", Health.OK, "containerd before 1.2 does not tell which names kubelet sees")
+        return Finding("CRI", Health.OK, "containerd up to 1.1 does not tell which names kubelet sees")
     return Finding("CRI", Health.OK, "off: kubelet does not use this containerd")
 
 
@@ -205,17 +209,17 @@ def _content(visit: Visit) -> Finding:
     answer = visit.answers["space"]
     found = free_space.parse(answer.text)
     if not found:
-        todo = "look with df at containerd's root on that host"
-        return Finding("content store", Health.WARN, f"{root}free space unknown: {tail(answer.stderr, lines=1)}", todo)
+        todo = "run df on containerd's root directory there"
+        unknown = f"{root}free space unknown: {tail(answer.stderr, lines=1)}"
+        return Finding("content store", Health.WARN, unknown, todo)
     size, free = found.blobs.size, found.blobs.available
     percent = 100 * free / size
     text = f"{root}{_gib(free)} of {_gib(size)} free ({percent:.0f} %) on {found.blobs.mount}"
     if percent < _EMPTY:
-        return Finding(
-            "content store", Health.FAIL, text, "make room: the next image may not fit, and kubelet evicts pods"
-        )
+        todo = "make room: the next image may not fit, and kubelet evicts pods"
+        return Finding("content store", Health.FAIL, text, todo)
     if percent < _LOW:
-        todo = "make room: kubelet removes unused images from 85 % use on, what is delivered first of all"
+        todo = "make room: from 85 % use on kubelet removes unused images, and new ones first"
         return Finding("content store", Health.WARN, text, todo)
     return Finding("content store", Health.OK, text)
 
@@ -225,10 +229,10 @@ def _gib(size: int) -> str:
 
 
 def _clock(visit: Visit) -> Finding:
-    """Somewhere within the remote command the host looked at its clock; only what lies outside of that is skew."""
+    """The host read its clock while the remote command ran; a time within that span is no skew."""
     there = _number(visit.answers["clock"])
     if not there:
-        return Finding("clock", Health.WARN, "the host tells no time", "run date +%s there")
+        return Finding("clock", Health.WARN, "the host did not tell the time", "run date +%s there")
     ahead, behind = there - visit.ended, visit.began - (there + 1)
     skew = max(0, round(max(ahead, behind)))
     text = f"{skew} s {'ahead of' if ahead > behind else 'behind'} this machine" if skew else "as here"
@@ -242,10 +246,10 @@ def _number(answer: Answer) -> int:
 
 
 def _leftovers(visit: Visit) -> Finding:
-    """What runs of ours have left; while one is at work there, it may be that one's."""
+    """What runs of ours left; while a run is at work there, these things may belong to that run."""
     what = visit.left
     if not what:
         return Finding("leftovers", Health.OK, "none")
     if visit.others_at_work:
-        return Finding("leftovers", Health.OK, f"none, as far as one can tell: a run is at work there ({what})")
+        return Finding("leftovers", Health.OK, f"a run is at work there, to which these may belong: {what}")
     return Finding("leftovers", Health.WARN, f"a killed run left {what}", "remove it with doctor --clean")

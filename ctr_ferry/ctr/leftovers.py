@@ -1,4 +1,4 @@
-"""What killed runs of ours left on a host: how it is found, and how it is removed. Pure."""
+"""What killed runs of ctr-ferry left on a host: how it is found and removed. Pure."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadReference
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.shell import Script
+from ctr_ferry.text import shown_name
 
-_WORD = "[A-Za-z0-9._-]"  # what a run's id consists of
+_WORD = "[A-Za-z0-9._-]"  # the characters of a run's id
 _OWNER = re.compile(rf"{OURS}\.{_WORD}+")
 _NAME = re.compile(rf"{OURS}\.invalid/{_WORD}+(?::{_WORD}+)?")
 _STAGE_TAG = re.compile(rf"{OURS}\.\d{{8}}T\d{{6}}Z-{_WORD}+")
 _REF = re.compile(rf"{re.escape(GC_REF)}\.{OURS}\.{_WORD}+")
 _FILE = re.compile(rf"/[^\n]*/{OURS}\.{_WORD}+")
 
-# Names, labels and files are text that others may have written, with line breaks in it: of what claims to be ours,
-# only what has our form is printed, a line each.
 _ROW = r" sha[0-9]*:[0-9a-f]\{64,\} .* $"  # ctr pads every row
-# The name under which `pull` keeps what is to be moved to its tag: repository:ctr-ferry.RUN@digest.
+# The name that `pull` gives an image until its tag follows: repository:ctr-ferry.RUN@digest.
 _STAGE = rf"[^[:space:]@]*:{OURS}[.][0-9]\{{8\}}T[0-9]\{{6\}}Z-{_WORD}*@sha[0-9]*:[0-9a-f]\{{64,\}}"
+# Others may write names and labels with line breaks in them. So only text of exactly our form is printed.
 LEFTOVERS = f"""ready && $ctr --address "$address" namespaces ls -q | while read -r ns; do
   c() {{ $ctr --address "$address" --namespace "$ns" "$@" </dev/null; }}
   echo "namespace $ns"
@@ -38,16 +38,16 @@ LEFTOVERS = f"""ready && $ctr --address "$address" namespaces ls -q | while read
   c content ls | sed -n '/^sha[0-9]*:[0-9a-f]*[[:space:]].*[=.]{OURS}[.]/s/^/blob /p'
 done"""
 
-# Certificates that a push or pull brought with it, where `transfer.bring` puts them: files of root's or the login's.
+# Files of a push, pull or cleaning. They belong to root or to the login user; a file of anybody else is not ours.
 _MINE = '"$(id -u)" "${SUDO_UID:-0}"'
 _OUR_FILES = f"""set -- 0 {_MINE}
 find "${{TMPDIR:-/tmp}}" -maxdepth 1 -type f -links 1 \\( -user "$1" -o -user "$2" -o -user "$3" \\) \\
   -name '{OURS}.*' ! -name '*[!{_WORD[1:]}*'"""
 FILES = f"( {_OUR_FILES} 2>/dev/null ) || :"
 
-# A run that is at work has a shell here whose command line begins as our bootstrap does. The doctor has one, too.
-# Both its user ids must be root's or the login's, since anybody starts a program of root's with words of his own; or
-# it belongs to the group of containerd's socket.
+# A run at work has a shell here whose command line begins with our bootstrap; the doctor's own shell counts, too.
+# Real and effective user must both be root or the login user, since anybody may start a setuid program with words of
+# his own. A shell in the group of containerd's socket counts as well.
 _AT_WORK = 's/^\\(echo ferry-[0-9a-f]*-ready >&2; \\)\\{0,1\\}until . "$l" = \\(ferry-[0-9a-f]\\{16\\}\\) .*/\\2/p'
 SESSIONS = f"""( owners=
 for uid in 0 {_MINE}; do owners="$owners -e ^Uid:[[:space:]]*$uid[[:space:]][[:space:]]*$uid[[:space:]]"; done
@@ -60,13 +60,14 @@ for status in $(grep -l $owners $shells /dev/null); do tr '\\0' '\\n' <"${{statu
 
 @dataclass(slots=True)
 class InNamespace:
-    """One namespace: how many images it has, and what of it is ours.
+    """What was found in one namespace.
 
     Attributes:
-        names: of ours, which a killed run has left.
-        ingests: that never ended.
-        labels: keys by digest, which keep content from being collected.
-        odd: lines of the listing of images that are no row: a name or a label has a line break.
+        images: how many there are.
+        names: names that only ctr-ferry gives.
+        ingests: keys of unfinished ingests of ours.
+        labels: keys of our labels, by digest; they keep content from being collected.
+        odd: lines of `images ls` that are no row, since a name or label has a line break.
     """
 
     namespace: str
@@ -78,7 +79,7 @@ class InNamespace:
 
     @property
     def left(self) -> list[str]:
-        """What is ours, in words."""
+        """What runs of ours left here, one entry each, in words."""
         return [
             *(f"name {name}" for name in self.names),
             *(f"unfinished ingest {ingest}" for ingest in self.ingests),
@@ -87,9 +88,9 @@ class InNamespace:
 
 
 def parse_namespaces(text: str) -> list[InNamespace]:
-    """Parses the answer to ``leftovers``."""
+    """Parses the answer to the step ``leftovers``."""
     found: list[InNamespace] = []
-    for line in text.split("\n"):  # not at what else Python takes for a line break
+    for line in text.split("\n"):  # splitlines() would also split at other characters
         word, _, rest = line.partition(" ")
         if word == "namespace":
             found.append(InNamespace(rest))
@@ -109,7 +110,7 @@ def parse_namespaces(text: str) -> list[InNamespace]:
 
 
 def is_our_name(name: str) -> bool:
-    """Whether only a run of ours gives such a name: one of our own domain, or `pull`'s for a digest on its way."""
+    """Whether only ctr-ferry gives such a name: in a domain of its own, or `pull`'s name for an image on its way."""
     if _NAME.fullmatch(name):
         return True
     try:
@@ -120,7 +121,7 @@ def is_our_name(name: str) -> bool:
 
 
 def our_labels(row: str) -> list[str]:
-    """Keys of ours in a row of ``content ls``; a value with a comma would look like two labels, and is none of ours."""
+    """Returns the keys of our labels in a row of ``content ls``; our own values have no comma."""
     words = row.split()
     if len(words) < 2 or not is_digest(words[0]):
         return []
@@ -130,28 +131,33 @@ def our_labels(row: str) -> list[str]:
 
 
 def parse_files(text: str) -> list[str]:
-    """Parses the answer to ``files``; what no run of ours can have named is somebody else's."""
+    """Parses the answer to the step ``files``; a path of another form belongs to somebody else and is left out."""
     return [line for line in text.split("\n") if _FILE.fullmatch(line)]
 
 
 def clean(ctr: Ctr, settings: Settings, namespaces: Iterable[InNamespace], files: Sequence[str], owner: str) -> Script:
-    """Takes away what is ours, and looks again (``leftovers``, ``files``).
+    """Builds the script that removes what runs of ours left, and then asks again (``leftovers``, ``files``).
 
-    An ingest ends by being committed: from an empty regular file nothing is added to it. What it holds is content
-    that nothing names, which goes with the next collection. One that somebody is writing is given up after a minute.
+    An unfinished ingest ends when it is committed; an empty file adds nothing to it. Nothing names its content, so the
+    next collection removes that. If another process still writes the ingest, the step gives up after a minute.
 
     Args:
-        owner: this run's, whose name that empty file has.
+        files: paths, as `parse_files` returned them.
+        owner: this run's id with our prefix; the empty file has it in its name.
     """
     steps: dict[str, str] = {}
     empty, remove_empty = naming.empty_file(owner)
     for each in namespaces:
         gc_rooted = ctr.line(each.namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"~="^{OURS}[.]"')
-        lines = [f"roots=$({gc_rooted})"] if each.labels else []
-        lines += [_unlabel(ctr, each.namespace, digest, keys) for digest, keys in each.labels.items()]
-        lines += [empty] if each.ingests else []
-        lines += [ctr.bounded.line(each.namespace, "content", "ingest", key) + " <&5" for key in each.ingests]
-        lines += [ctr.remove(each.namespace, *each.names, sync=True)] if each.names else []
+        lines: list[str] = []
+        if each.labels:
+            lines.append(f"roots=$({gc_rooted})")
+            lines += [_unlabel(ctr, each.namespace, digest, keys) for digest, keys in each.labels.items()]
+        if each.ingests:
+            lines.append(empty)
+            lines += [ctr.bounded.line(each.namespace, "content", "ingest", key) + " <&5" for key in each.ingests]
+        if each.names:
+            lines.append(ctr.remove(each.namespace, *each.names, sync=True))
         if lines:
             steps[f"clean-{len(steps)}"] = "\n".join(lines)
     if files:
@@ -162,7 +168,7 @@ def clean(ctr: Ctr, settings: Settings, namespaces: Iterable[InNamespace], files
 
 
 def _unlabel(ctr: Ctr, namespace: str, digest: str, keys: Sequence[str]) -> str:
-    """A root goes only where containerd itself says that it is ours: a row of a table may lie, by a line break."""
+    """Takes our labels off a blob; a root only if containerd's own filter finds it, since a row can be forged."""
     off = ctr.label(namespace, digest, *(f"{key}=" for key in keys))
     if GC_ROOT not in keys:
         return off
@@ -172,10 +178,12 @@ def _unlabel(ctr: Ctr, namespace: str, digest: str, keys: Sequence[str]) -> str:
 
 
 def left(namespaces: Iterable[InNamespace], files: Iterable[str]) -> str:
-    """What is ours in all namespaces and among the files, in words."""
-    return "; ".join([*(f"in {each.namespace}: {', '.join(each.left)}" for each in namespaces if each.left), *files])
+    """Says in words what runs of ours left in all namespaces and as files; empty for nothing."""
+    return "; ".join(
+        [*(f"in {shown_name(each.namespace)}: {', '.join(each.left)}" for each in namespaces if each.left), *files]
+    )
 
 
 def digits(text: str) -> int:
-    """A number of at most 18 digits; 0 for other text."""
+    """Reads a number of at most 18 digits; other text is 0."""
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0

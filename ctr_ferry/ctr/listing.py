@@ -1,4 +1,4 @@
-"""What ``ctr images ls`` says: parsed rows, and looking names up in them."""
+"""``ctr images ls``: its rows parsed, and names looked up in them. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from sys import intern
 
+from ctr_ferry import shell
 from ctr_ferry.ctr.commands import CRI_MANAGED
 from ctr_ferry.errors import BadReference, GarbledAnswer
 from ctr_ferry.oci.descriptor import Platform
@@ -18,18 +19,18 @@ from ctr_ferry.text import shown_name
 _DIGEST_CELL = re.compile(r" (sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128}))(?= |$)")  # as is_digest
 _TWO_WORDS = re.compile(r" *[^ ]+ +[^ ]+")
 _PLATFORM = re.compile(r"[^/]+/[^/]+(?:/[^/]+)?")
-_MOST_COMPARED = 2000  # names that are looked at for one that is alike
+_MOST_COMPARED = 2000  # names that are compared for a similar one
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One record of a namespace: a name and what it points at.
+    """One record of a namespace: a name and its target.
 
     Attributes:
-        media_type: of the target; ``digest`` is the target's digest.
-        name: exactly as it is, with whatever characters; `shown_name` is for people.
-        size: as ctr prints it, of the host's platform alone; only to be shown.
-        platforms: all that the index names, though their content may be absent.
+        name: exactly as ctr prints it, with any characters; use `shown_name` before a person sees it.
+        media_type, digest: of the target.
+        size: as ctr prints it, for the host's platform alone; only for people.
+        platforms: all platforms that the index names; their content may be absent.
     """
 
     name: str
@@ -41,11 +42,11 @@ class Image:
 
     @property
     def cri_managed(self) -> bool:
-        """Whether CRI knows it, so that kubelet sees the name."""
+        """Whether CRI knows the name, so that kubelet sees it."""
         return CRI_MANAGED in self.labels
 
     def is_for(self, platform: Platform) -> bool:
-        """Whether ctr lists the platform; where it lists none ("-"), that is not known, and nothing is ruled out."""
+        """Whether ctr lists the platform; True if ctr lists no platform at all ("-"), since then nobody knows."""
         return not self.listed or platform in self.listed
 
     @property
@@ -62,13 +63,14 @@ class Image:
 def parse_images(text: str) -> tuple[Image, ...]:
     """Parses ``images ls``: REF TYPE DIGEST SIZE(two words) PLATFORMS LABELS (1.0 to 2.1).
 
-    A line break in a name or label splits a row, and its second half may look like the row of another image. ctr pads
-    every row to the width of the header, which gives such a half away, unless the name or label also has the tabs or
-    spaces that make it as wide. With tabs the table is byte for byte that of two images, and nothing in it can tell.
+    A line break in a name or label splits a row, and the second half may look like the row of another image. ctr pads
+    every row to the width of the header, so a half is found by its width. It is not found if the name or label also
+    has the tabs or spaces that give the right width: with tabs the table is byte for byte that of two images, and
+    nothing in the table tells the difference.
 
     Raises:
-        GarbledAnswer: where the header or a row has another shape. Then no row can be trusted: with a line break in
-            a name, a part of that name looks like another one, and what seems absent may be there.
+        GarbledAnswer: the header or a row has another shape. Then no row can be trusted: a name may be a part of
+            another name, and a name that seems absent may be there.
     """
     header, *lines = text.removesuffix("\n").split("\n")  # an empty namespace has its header, too
     if header.split() != ["REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"]:
@@ -78,7 +80,7 @@ def parse_images(text: str) -> tuple[Image, ...]:
 
 
 def _parse_row(line: str, header: str, alike: dict[str, frozenset[str]]) -> Image:
-    """What many rows have in common is kept once: a host may have a hundred thousand."""
+    """Parses a row; equal labels of many rows share memory, since a host may have a hundred thousand images."""
     row = split_row(line, header.index("DIGEST"))
     if row is None or len(row[3]) < 4 or not _is_aligned(line, header):
         raise GarbledAnswer("a row of `ctr images ls` has another shape", detail=f"the row {line[:200]!r}")
@@ -97,19 +99,19 @@ def _parse_row(line: str, header: str, alike: dict[str, frozenset[str]]) -> Imag
 
 
 def _is_aligned(line: str, header: str) -> bool:
-    """Whether a row is as wide as its header, which ends with a space where ctr's own tabwriter padded it.
+    """Whether a row is as wide as the header. A header that does not end with a space was not padded by ctr.
 
-    A byte that is no UTF-8 is one character to ctr, and four here.
+    A byte that is no UTF-8 is one character to ctr, and four characters (``\\xff``) here.
     """
     wider = range(0, 3 * line.count("\\x") + 1, 3)
     return not header.endswith(" ") or len(line) - len(header) in wider
 
 
 def split_row(line: str, column: int | None = None) -> tuple[str, str, str, list[str]] | None:
-    """Name, type, digest, and the words behind it, of a row of a table of images; None for another shape.
+    """Splits a row into name, type, digest and the words behind; returns None if the row has another shape.
 
-    Names and labels may have spaces and digests in them; then the target is the digest in its column. Words end at
-    spaces alone: of Unicode's others a name may have any, and two names that differ in them are two.
+    Names and labels may have spaces and digests in them. Of several digests, the target is the one at ``column``.
+    Only plain spaces separate words: a name may have other Unicode spaces, and they belong to the name.
     """
     first = _TWO_WORDS.match(line)
     found = list(_DIGEST_CELL.finditer(line, first.end())) if first else []
@@ -130,29 +132,29 @@ class Listing:
 
     @classmethod
     def parse(cls, namespace: str, text: str) -> Listing:
-        """From what ``images ls`` says of a namespace.
+        """Parses the output of ``images ls`` in a namespace.
 
         Raises:
-            GarbledAnswer: with the namespace, and how to find what is in the way.
+            GarbledAnswer: names the namespace, and says how to find the wrong row.
         """
         try:
             return cls(namespace, parse_images(text))
         except GarbledAnswer as error:
             raise GarbledAnswer(
-                f"the images of namespace {namespace} cannot be read: {error.message}",
+                f"the images of namespace {shown_name(namespace)} cannot be read: {error.message}",
                 detail=error.detail,
                 hint="a name or label there may have a line break: find it with "
-                f"`ctr -n {namespace} images ls | cat -A` and remove that name by hand",
+                f"`{shell.join(['ctr', '-n', namespace, 'images', 'ls'])} | cat -A` and remove that name by hand",
             ) from error
 
     def get(self, name: str) -> Image | None:
-        """The record of exactly this name."""
+        """Returns the record of exactly this name."""
         return next((image for image in self.images if image.name == name), None)
 
     def find(self, wanted: str) -> Image | None:
-        """The image that a user means: the exact name, else one of the same full form, else a digest's.
+        """Returns the image that a user means: by exact name, by the name's full form, or by digest.
 
-        ``repository@digest`` means that content under any name, the same repository's first.
+        ``repository@digest`` means that digest under any name; names of that repository come first.
         """
         if exact := self.get(wanted):
             return exact
@@ -170,15 +172,15 @@ class Listing:
         yield from sorted(alike, key=lambda image: not image.user_named)
 
     def match(self, glob: str) -> tuple[Image, ...]:
-        """The ordinary images whose name the glob fits; a glob never names CRI's own records."""
+        """Returns the images whose names the glob fits; a glob never fits CRI's own records."""
         return tuple(i for i in self.images if i.user_named and fnmatchcase(i.name, glob))
 
     def tagged(self, glob: str) -> tuple[Image, ...]:
-        """Those of `match` that have a tag: kubelet's pull leaves ``repository@sha256:…``, too."""
+        """Like `match`, without names that have no tag: kubelet's pull also leaves ``repository@sha256:…``."""
         return tuple(image for image in self.match(glob) if "@" in glob or "@" not in image.name)
 
     def close_to(self, wanted: str, most: int = 3) -> list[str]:
-        """Names that a user may have meant: the same repository name first, then alike ones."""
+        """Returns names that a user may have meant: first those with the same last component, then similar ones."""
         names = [image.name for image in self.images if image.user_named][:_MOST_COMPARED]
         last = _last_component(wanted)
         same = [name for name in names if last and _last_component(name) == last]
@@ -205,5 +207,5 @@ def _last_component(name: str) -> str:
 
 
 def parse_digests(lines: Iterable[str]) -> frozenset[str]:
-    """The digests of ``content ls -q``."""
+    """Parses ``content ls -q``; lines that are no digest are left out."""
     return frozenset(word for line in lines if is_digest(word := line.strip()))

@@ -47,7 +47,8 @@ def of_names(here: Listing, refs: Iterable[str]) -> Wanted:
     for ref in refs:
         found = _by_digest(here, ref) if is_digest(ref) else _by_name(here, ref)
         images |= {image.name: image for image in found}
-        absent += [] if found else [ref]
+        if not found:
+            absent.append(ref)
     return Wanted(tuple(images.values()), tuple(absent))
 
 

@@ -1,7 +1,7 @@
-"""Which images containers use: by the names they were made from, and by the snapshots they stand on. Pure.
+"""Which images containers use: by the image name that a container has, and by its snapshot. Pure.
 
-A container keeps the name of its image as text. That name may be gone since, or point elsewhere; the container's
-snapshot still tells what it stands on: the content store's labels lead from an image's target to its snapshot.
+A container keeps the name of its image as text. Since then the name may have been removed or moved. The container's
+snapshot still tells the image: labels in the content store lead from an image's target to its snapshots.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MOST_STEPS = 3_000_000  # from blob to blob, for all images; a thousand images 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container, running or not, and the name that its image had when it was made."""
+    """A container, running or not, and the name of its image when the container was created."""
 
     id: str
     image: str
@@ -28,14 +28,14 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """What a blob's labels hold: other blobs, and the snapshots that it was unpacked to."""
+    """What a blob's labels refer to: other blobs, and the snapshots that the blob was unpacked to."""
 
     content: frozenset[str]
     snapshots: frozenset[str]
 
 
 def questions(ctr: Ctr, namespace: str) -> dict[str, str]:
-    """The steps whose answers tell what is in use."""
+    """Builds the steps whose answers tell which images are in use."""
     snapshotter = ("--snapshotter", ctr.snapshotter) if ctr.snapshotter else ()
     return {
         "containers": ctr.line(namespace, "containers", "ls"),
@@ -45,49 +45,51 @@ def questions(ctr: Ctr, namespace: str) -> dict[str, str]:
 
 
 def parse_containers(text: str) -> tuple[Container, ...]:
-    """Parses ``containers ls``: CONTAINER IMAGE RUNTIME, ``-`` for no image."""
+    """Parses ``containers ls``: CONTAINER IMAGE RUNTIME; a container without image has ``-``."""
     rows = [line.split() for line in text.split("\n")[1:]]
     return tuple(Container(row[0], row[1]) for row in rows if len(row) > 1)
 
 
 def parse_parents(text: str) -> dict[str, str]:
-    """Parses ``snapshots ls``: KEY PARENT KIND, to parent by key; a base has none and is left out."""
+    """Parses ``snapshots ls``, KEY PARENT KIND, and returns parents by key; a base has no parent and is left out."""
     rows = [line.split() for line in text.split("\n")[1:]]
     return {row[0]: row[1] for row in rows if len(row) == 3}
 
 
 def parse_blobs(text: str) -> dict[str, Blob]:
-    """Parses ``content ls`` for its labels alone; sizes and ages have one word or two."""
+    """Parses the labels of ``content ls``; sizes and ages before them have one word or two."""
     found = {}
     for line in text.split("\n"):
         words = line.split(None, 1)
         if words and is_digest(words[0]):
-            found[words[0]] = Blob(*_held(words[-1]))
+            found[words[0]] = _blob(words[-1])
     return found
 
 
-def _held(row: str) -> tuple[frozenset[str], frozenset[str]]:
-    """What the labels at a row's end hold: content, and snapshots."""
+def _blob(row: str) -> Blob:
+    """Reads the labels at the end of a row."""
     content, snapshots = set(), set()
     for label in row.split(","):
         key, _, value = label.partition("=")
         key = key.split()[-1] if key.strip() else ""
-        if is_digest(held := value.strip()):
-            content |= {held} if key.startswith(_CONTENT) else set()
-            snapshots |= {held} if key.startswith(_SNAPSHOT) else set()
-    return frozenset(content), frozenset(snapshots)
+        digest = value.strip()
+        if is_digest(digest) and key.startswith(_CONTENT):
+            content.add(digest)
+        elif is_digest(digest) and key.startswith(_SNAPSHOT):
+            snapshots.add(digest)
+    return Blob(frozenset(content), frozenset(snapshots))
 
 
 def used(
     listing: Listing, containers: Iterable[Container], parents: Mapping[str, str], blobs: Mapping[str, Blob]
 ) -> dict[str, list[str]]:
-    """The containers that use an image, by its target's digest.
+    """Returns the ids of the containers that use an image, by the digest of the image's target.
 
-    A container's own snapshot has its id as its key: so CRI, ctr and nerdctl name it. Where its name's image does
-    not have that snapshot, every image that has it counts.
+    The key of a container's own snapshot is the container's id; CRI, ctr and nerdctl do so. If the image that the
+    container names does not have the snapshot's parent, every image that has it counts as used.
 
     Raises:
-        AnswerTooLarge: the labels lead on and on.
+        AnswerTooLarge: the labels refer to more than any real content store has.
     """
     named = {image.name: image.digest for image in reversed(listing.images)}
     on = _images_by_snapshot(set(named.values()), blobs)
@@ -104,7 +106,7 @@ def used(
 
 
 def _images_by_snapshot(digests: Iterable[str], blobs: Mapping[str, Blob]) -> dict[str, set[str]]:
-    """The targets by what was unpacked of them: their own snapshots, and those of all that their labels lead to."""
+    """The targets by snapshot: their own snapshots, and those of every blob that their labels lead to."""
     found: dict[str, set[str]] = {}
     steps = 0
     for digest in digests:
@@ -124,6 +126,6 @@ def _images_by_snapshot(digests: Iterable[str], blobs: Mapping[str, Blob]) -> di
 def _refuse_more(steps: int) -> None:
     if steps > _MOST_STEPS:
         raise AnswerTooLarge(
-            "containers, snapshots and content there hold one another without an end in sight",
-            hint="look at them by hand: ctr containers ls, ctr snapshots ls, ctr content ls",
+            "the labels of content, snapshots and containers there refer to one another without end",
+            hint="inspect them by hand: ctr containers ls, ctr snapshots ls, ctr content ls",
         )

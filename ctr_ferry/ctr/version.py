@@ -1,4 +1,4 @@
-"""ctr's versions and what each can do (measured on 1.0.3 to 2.1.9)."""
+"""ctr's versions and what each can do (measured on 1.0.3 to 2.1.9). Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Version:
 
     Attributes:
         text: as the host printed it.
-        prerelease: whether it is an alpha, beta or rc, whose abilities lie between two releases.
+        prerelease: whether it is an alpha, beta or rc; what such a version can do lies between two releases.
     """
 
     major: int
@@ -26,7 +26,7 @@ class Version:
 
     @classmethod
     def parse(cls, printed: str) -> Version | None:
-        """Reads ``ctr --version`` or a version alone; the number is the last word, None where that is no number.
+        """Parses ``ctr --version`` or a version alone: the number is the last word. Returns None if it is no number.
 
         ``v1.2.6``, ``1.6.20~ds1``, ``v1.7.2-k3s1``, ``1.3.0-beta.0-27-gdeadbee`` and ``2.1.9+unknown`` occur.
         """
@@ -38,7 +38,7 @@ class Version:
         return cls(major, minor, patch, words[-1], bool(_PRERELEASE.match(match["rest"])))
 
     def at_least(self, major: int, minor: int) -> bool:
-        """Whether it is that release or a later one."""
+        """Whether this is that release or a later one."""
         return (self.major, self.minor) >= (major, minor)
 
     def __str__(self) -> str:
@@ -50,19 +50,20 @@ class Capabilities:
     """What a ctr client can do; the daemon's version does not matter (measured with eight daemons).
 
     Attributes:
-        tag: has ``images tag`` (1.3).
-        local: knows ``--local`` for tag, import and export (1.7); without it 2.x's tag overwrites without a word
-            and its export can be cut short with exit 0.
-        oci_name: import learns the repository from ``--oci-name`` and the tag from the ref name (1.0, 1.1); later
-            ones read the full name from the annotations.
-        no_unpack: import has ``--no-unpack`` and ``--all-platforms`` (1.3).
-        partial_index: can import an index whose other manifests are absent (all but 1.2).
-        link: ``content ingest`` links a blob of another namespace from an empty file (1.1).
-        piped: push and pull run without a terminal; 1.0's panic there, push no index and know no platforms (1.1).
-        skip_verify: ``--skip-verify`` does something (1.3).
-        push_platform: push has ``--platform`` (1.4).
-        import_platform: import has ``--platform`` (1.5).
-        tells_layers: push tells how far each layer has come; 1.6 and 1.7 tell only manifest and config.
+        tag: there is ``images tag`` (from 1.3).
+        local: tag, import and export have ``--local`` (from 1.7). Without it, tag of 2.x overwrites a name silently,
+            and export of 2.x may be cut short with exit status 0.
+        oci_name: import takes the repository from ``--oci-name`` and the tag from the ref name (1.0 and 1.1). Later
+            versions read the full name from the annotations.
+        no_unpack: import has ``--no-unpack`` and ``--all-platforms`` (from 1.3).
+        partial_index: import takes an index whose other manifests are absent (all but 1.2).
+        link: ``content ingest`` of an empty file links a blob of another namespace (from 1.1).
+        piped: push and pull run without a terminal (from 1.1). Those of 1.0 panic without one; they also push no
+            index and know no platforms.
+        skip_verify: ``--skip-verify`` has an effect (from 1.3).
+        push_platform: push has ``--platform`` (from 1.4).
+        import_platform: import has ``--platform`` (from 1.5).
+        tells_layers: push prints the progress of each layer; 1.6 and 1.7 print only that of manifest and config.
     """
 
     tag: bool
@@ -79,7 +80,7 @@ class Capabilities:
 
     @classmethod
     def of_version(cls, version: Version) -> Capabilities:
-        """What a release can do."""
+        """Returns what a release can do."""
         return cls(
             tag=version.at_least(1, 3),
             local=version.at_least(1, 7),
@@ -96,10 +97,10 @@ class Capabilities:
 
     @classmethod
     def of_help(cls, text: str) -> Capabilities:
-        """What a ctr without a telling version can do, by its own help.
+        """Returns what a ctr can do by its own help, for a version that is unknown or a pre-release.
 
         Args:
-            text: ``images --help``, ``images tag --help`` and ``images import --help``, one after the other.
+            text: the output of ``images --help``, ``images tag --help`` and ``images import --help`` together.
         """
         tag = re.search(r"^[ \t]+tag[ \t]", text, re.MULTILINE) is not None
         oci_name = "--oci-name" in text

@@ -455,7 +455,7 @@ class TestTheTable:
         many = {f"h{n}": DoctorResult((WELL, ILL)) for n in range(5)} | {"g": DoctorResult((WELL,))}
         table = tabulate(many)
         assert table.rows == (("h0, h1, h2, h3, h4", "b", "fail", "y", "do z"),)
-        assert table.notes == ("nothing to mend on g",)
+        assert table.notes == ("nothing is wrong on g",)
 
     def test_of_many_shows_all_when_asked(self) -> None:
         assert len(tabulate({n: DoctorResult((WELL,), everything=True) for n in "ab"}).rows) == 1
