@@ -1,6 +1,6 @@
-"""How a name is given to content that a host already has: one script for all names of a namespace. Pure.
+"""The script that gives names to content that a host already has: one for all names of a namespace. Pure.
 
-Where each method works, and what it does to content besides, was measured on 1.0.3 to 2.1.9.
+What each method does on each version of ctr was measured on 1.0.3 to 2.1.9.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.shell import Answer, Script
 
-TAKEN = 75  # exit status of a step of ours whose name appeared meanwhile
-# To ctr 1.2 two that look at the same time both give a name; who was first sees it after this moment.
+TAKEN = 75  # exit status of a naming step if somebody else gave the name meanwhile
+# With ctr up to 1.2, two runs may both give a name. After this moment, the first run sees that.
 MOMENT = "sleep 0.5 2>/dev/null || sleep 1"
 
 
 class Method(StrEnum):
-    """How a name is given."""
+    """How to give a name."""
 
     AUTO = "auto"
     TAG = "tag"
     INDEX = "index"
     ARCHIVE = "archive"
-    LINK = "link"  # by itself, from another namespace
-    STREAM = "stream"  # by itself, where linking failed
-    BLOBS = "blobs"  # for content that was brought here, blob by blob
+    LINK = "link"  # chosen by ctr-ferry for another namespace
+    STREAM = "stream"  # chosen by ctr-ferry where linking failed
+    BLOBS = "blobs"  # for content that was transferred blob by blob
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where names are given: one namespace of one host.
+    """The namespace of a host in which names are given.
 
     Attributes:
         from_namespace: where the sources are.
         content_root: the content store's directory.
-        owner: the run's id; labels, ingests and names of ours carry it.
-        cri_managed: whether CRI must take notice of a name.
+        owner: the run's id with our prefix; our labels, ingests and temporary names have it in their names.
+        cri_managed: whether CRI must label every new name.
     """
 
     ctr: Ctr
@@ -56,31 +56,31 @@ class Place:
 
     @property
     def crosses(self) -> bool:
-        """Whether content comes from another namespace, so that it is to be unpacked here."""
+        """Whether content comes from another namespace, so that it must be unpacked here."""
         return self.namespace != self.from_namespace
 
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """One name to be given.
+    """One name to give.
 
     Attributes:
-        source: the image's own name, in ``from_namespace``.
-        target: what the name shall point at, with the exact byte length of that blob; None where `tag` does it.
-        replaces: whether the name points elsewhere and is to be moved.
+        source: the image's own name in ``from_namespace``.
+        target: what the name will point at, with the exact size of that blob in bytes; None for `tag`.
+        replaces: whether the name exists and is to be moved.
         whole: whether every blob of every platform is there.
-        foreign: whether the content is of another platform than the host's.
-        blobs: what is to be linked, the target first.
-        rest: of a partial index: by parent, what is there that import itself would not keep.
-        source_stays: whether this namespace has the source's own name anyhow.
-        unpack: whether containerd is to unpack it; what comes from another namespace it unpacks in any case.
-        may_stream: False where that name is another image here, which import of an export would replace.
-        digest: the target's, where `tag` gives the name and its length is not known.
-        source_digest: what the source's own name points at, which a stream brings along.
-        only: the one platform of the index that is there, if it is not the host's.
-        complete: whether `check` must say that it is whole, and unpacked where it is to be.
-        pin: whether it is pinned as well.
-        number: tells it from the others of one script.
+        foreign: whether the content is for another platform than the host's.
+        blobs: what to link from the other namespace, the target first.
+        rest: for a partial index, by parent, the blobs that are there and that import itself would not keep.
+        source_stays: whether the namespace has the source's own name before, so that this name stays.
+        unpack: whether containerd is to unpack the image; from another namespace it does so in any case.
+        may_stream: False if the source's name is another image here, which a stream would replace.
+        digest: of the target; known also for `tag`, which needs no size.
+        source_digest: what the source's own name points at; a stream brings that name along.
+        only: the one platform of the index that is there, if it is not the host's platform.
+        complete: whether ``images check`` must say that the image is whole, and unpacked if ``unpack``.
+        pin: whether to pin the image as well.
+        number: the number of the name in its script.
     """
 
     method: Method
@@ -104,10 +104,11 @@ class Naming:
 
 
 def script(place: Place, namings: Sequence[Naming]) -> Script:
-    """All names in one remote command: ``name-N`` and ``verify``, and ``link-N``, ``pin-N`` and ``check`` as asked.
+    """Builds the script that gives all names in one remote command.
 
-    ``was`` shows the names that are to be moved, before anything is done; ``kept`` says the numbers of the names that
-    are as they must be. The clean-up takes the others back, if the script gave them.
+    Its steps are, as far as they are needed: ``was`` (lists the names that will be moved), for each name ``link-N``,
+    ``name-N`` and ``pin-N``, then ``verify`` (lists the names), ``check`` (``images check``) and ``kept`` (prints the
+    numbers of the verified names). The clean-up rolls back the names that were given and not verified.
     """
     numbered = [replace(each, number=number) for number, each in enumerate(namings)]
     steps: dict[str, str] = {}
@@ -142,7 +143,7 @@ def _pin(place: Place, naming: Naming) -> str:
 
 
 def check(place: Place, *names: str) -> str:
-    """Whether the images of these names are whole and unpacked; ``$checked`` has the answer, too."""
+    """Builds the step ``check``: ``images check`` of these names; its output is in ``$checked`` as well."""
     question = checks.command(place.ctr, place.namespace, *names)
     return f"""checked=$({question}); e=$?
 printf '%s\\n' "$checked"; (exit $e)"""
@@ -166,15 +167,18 @@ def _stage(place: Place, naming: Naming) -> Reference:
 
 
 def _is_staged(place: Place, naming: Naming) -> bool:
-    """Whether the name follows one of our own: a name that is moved, only if all went well, so that what it was is not
-    lost; a new name, by `tag`, which alone fails where somebody else was first (import is a forced tag)."""
+    """Whether the content first gets a temporary name, and the wanted name follows.
+
+    A name that is moved follows so that it changes only after all went well. A new name follows by `tag`, which fails
+    if somebody else gave the name first, while import would move it.
+    """
     if naming.replaces:
         return naming.method is not Method.INDEX
     return place.ctr.capabilities.tag and naming.method is not Method.TAG
 
 
 def _give(place: Place, naming: Naming) -> tuple[str, str]:
-    """The step that gives a name, and the clean-up of what it brought besides."""
+    """The step that gives a name, and the clean-up of other names that it brought."""
     if naming.method is Method.TAG:
         assert not naming.replaces, "tag --force deletes the name first"  # noqa: S101
         return by_tag(place, naming, place.from_namespace, naming.source), ""
@@ -187,7 +191,7 @@ def _give(place: Place, naming: Naming) -> tuple[str, str]:
         first, cleanup = _bring(place, staged)
         last = by_index(place, naming, unpack=False)
     elif place.crosses and naming.source == str(naming.name):
-        # A stream brings the source's own name, which is the wanted one.
+        # A stream brings the source's own name, which is the wanted name.
         first, cleanup = _bring(place, staged, brings=naming)
         tag = by_tag(place, naming, place.namespace, str(stage))
         last = f'{{ [ -n "$streamed_{naming.number}" ] || {{ {tag}; }}; }}'
@@ -198,17 +202,20 @@ def _give(place: Place, naming: Naming) -> tuple[str, str]:
 
 
 def by_tag(place: Place, naming: Naming, namespace: str, source: str) -> str:
-    """`tag`, which fails where somebody else was first; failing by itself, rather than ended, it has given no name."""
+    """Gives the name by `images tag`. Exit status 1 means that tag gave no name; any other one, that it was cut off."""
     step = place.ctr.tag(namespace, source, str(naming.name))
     step = f"{{ {step} || {{ e=$?; [ $e != 1 ] || began_{naming.number}=; (exit $e); }}; }}"
     return _unless_taken(place, naming, step)
 
 
 def _bring(place: Place, naming: Naming, *, brings: Naming | None = None) -> tuple[str, str]:
-    """By import, which moves a name that exists.
+    """Gives the name by import, which moves an existing name.
 
     Args:
-        brings: what a stream gives besides, which must not be there yet.
+        brings: the name that a stream brings besides, and that must not exist.
+
+    Returns:
+        The step and its clean-up.
     """
     match naming.method:
         case Method.INDEX:
@@ -225,12 +232,12 @@ def _bring(place: Place, naming: Naming, *, brings: Naming | None = None) -> tup
 
 
 def by_index(place: Place, naming: Naming, *, unpack: bool = True) -> str:
-    """An index-only archive into ``images import -``: constant time, on every ctr.
+    """Gives the name by importing an index-only archive: in constant time, with every version of ctr.
 
-    A name that exists is moved in one go, by an update that keeps its labels.
+    An existing name is moved by one update.
 
     Args:
-        unpack: False where that is done already.
+        unpack: False if the image is unpacked already.
     """
     ctr, target = place.ctr, naming.target
     assert target is not None  # noqa: S101
@@ -240,23 +247,26 @@ def by_index(place: Place, naming: Naming, *, unpack: bool = True) -> str:
     archive = layout.index_only([(full, tag if oci_name else full, target)])
     flags = []
     if ctr.capabilities.no_unpack:
-        # Without --all-platforms, 1.3 on lets go of every platform but the host's, under all names of the index.
-        flags += ["--all-platforms"] if (naming.whole and target.is_index) or naming.foreign else []
-        flags += ["--platform", str(naming.only)] if naming.only else []
-        flags += [] if unpack and (place.crosses or naming.unpack) and not naming.foreign else ["--no-unpack"]
+        # Without --all-platforms, import from 1.3 on drops every platform but the host's, under all names of the index.
+        if (naming.whole and target.is_index) or naming.foreign:
+            flags.append("--all-platforms")
+        if naming.only:
+            flags += ["--platform", str(naming.only)]
+        if not unpack or naming.foreign or not (place.crosses or naming.unpack):
+            flags.append("--no-unpack")
     take = ctr.import_stdin(place.namespace, *flags, oci_name=naming.name.repository if oci_name else None)
     step = f"{shell.printf(archive)} | {take}"
     if naming.replaces:
         return step
-    # Two that find no name at the same time both create it; the one that ctr tells so has given none.
+    # Two runs that find no name both create it. ctr tells one of them that it exists: that run gave none.
     return f"""{{ said=$({{ {step}; }} 2>&1 >/dev/null); e=$?; [ -z "$said" ] || printf '%s\\n' "$said" >&2
 case "$said" in *": already exists"*) began_{naming.number}=;; esac; (exit $e); }}"""
 
 
 def _unless_taken(place: Place, naming: Naming, step: str) -> str:
-    """A second look right before the act; from here on the name counts as ours."""
-    look = f'if [ -n "$({_is_there(place, naming)})" ]; then (exit {TAKEN}); else'
-    return f"{look} began_{naming.number}=1; {step}; fi"
+    """Checks once more, right before the step, that nobody has the name; from here on the name counts as ours."""
+    check = f'if [ -n "$({_is_there(place, naming)})" ]; then (exit {TAKEN}); else'
+    return f"{check} began_{naming.number}=1; {step}; fi"
 
 
 def _is_there(place: Place, naming: Naming) -> str:
@@ -264,13 +274,13 @@ def _is_there(place: Place, naming: Naming) -> str:
 
 
 def by_archive(place: Place, naming: Naming, *, brings: Naming | None = None) -> tuple[str, str]:
-    """The classic way, export into import on the host itself; then the exact name, which plain import cannot give.
+    """Gives the name in the classic way: export into import on the host itself, then the exact name by an index.
 
-    To 1.2.13 export writes the wanted name; later ones write the source's own, so that import leaves that name here
-    as well, and the index-only archive must give the wanted one.
+    Export up to 1.2.13 writes the wanted name. Later versions write the source's own name, so import gives that name
+    here as well, and an index-only archive must give the wanted name.
 
     Returns:
-        The step, and the clean-up that takes the source's own name out of a namespace that did not have it.
+        The step, and the clean-up that removes the source's own name if the namespace did not have it before.
     """
     if not naming.may_stream:
         return f"echo {shell.join([f'{naming.source} is another image in {place.namespace}'])} >&2; false", ""
@@ -283,7 +293,7 @@ def by_archive(place: Place, naming: Naming, *, brings: Naming | None = None) ->
     imported = ctr.import_stdin(place.namespace, *(["--all-platforms"] if every else []), oci_name=repository)
     name = by_index(place, naming)
     if not has_tag:
-        # Import has given the name, but from 1.2.14 on.
+        # Up to 1.2.13, import has given the wanted name already.
         name = f'[ -n "$({_is_there(place, naming)})" ] || {by_index(place, replace(naming, replaces=True))}'
     pipe = f"""{{ streamed_{naming.number}=1
 statuses=$( {{ {{ {export}; echo $? >&3; }} | {{ {imported} >&4; echo $? >&3; }}; }} 3>&1 ) 4>&1
@@ -300,13 +310,13 @@ statuses=$( {{ {{ {export}; echo $? >&3; }} | {{ {imported} >&4; echo $? >&3; }}
 
 
 def link(place: Place, naming: Naming) -> tuple[str, str]:
-    """Makes blobs of another namespace visible here without moving a byte (1.1 on; 1.0 reads its own file).
+    """Makes blobs of another namespace visible here without moving a byte (from 1.1; 1.0 reads the blob's own file).
 
-    A root of our own holds them all before they are there: a collection in between, which anybody's `images rm`
-    causes, takes none of them.
+    A GC root of ours refers to all blobs before they are there. So a collection in between removes none of them;
+    anybody's `images rm` causes one.
 
     Returns:
-        The step, and the clean-up that removes the root again.
+        The step, and the clean-up that removes the GC root.
     """
     held = tuple(blob.digest for blob in naming.blobs)
     root = Root(place.ctr, place.namespace, place.owner, held, naming.number)
@@ -317,17 +327,17 @@ def link(place: Place, naming: Naming) -> tuple[str, str]:
 
 
 def empty_file(owner: str) -> tuple[str, str]:
-    """Opens an empty regular file as descriptor 5; the file has the run's id in its name, and is removed at once.
+    """Opens an empty regular file as descriptor 5 and removes it at once; its name begins with ``owner``.
 
     Returns:
-        The step, and the clean-up where the step was cut off in the middle.
+        The step, and the clean-up for a step that is cut off in the middle; it needs globbing (no ``set -f``).
     """
     file = f'"${{TMPDIR:-/tmp}}"/{shell.join([owner])}.empty'
     return f'empty=$(mktemp {file}.XXXXXX) && exec 5<"$empty" && rm -f "$empty"', f"rm -f {file}.*"
 
 
 def ingest_link(place: Place, blob: Descriptor) -> str:
-    """Makes one blob of another namespace visible here; descriptor 5 is an empty regular file."""
+    """Makes one blob of another namespace visible here; descriptor 5 must be an empty regular file."""
     algorithm, _, value = blob.digest.partition(":")
     file = f"{place.content_root}/blobs/{algorithm}/{value}"
     source = "<&5" if place.ctr.capabilities.link else f"< {shell.join([file])}"
@@ -335,7 +345,7 @@ def ingest_link(place: Place, blob: Descriptor) -> str:
 
 
 def _keep_rest(place: Place, naming: Naming) -> list[str]:
-    """From 1.3 on import of a partial index keeps the host's platform alone; labels keep the others that are there."""
+    """Labels that keep a partial index's other platforms; import from 1.3 on keeps the host's platform alone."""
     ctr = place.ctr
     if not ctr.capabilities.no_unpack:
         return []
@@ -348,9 +358,9 @@ def _keep_rest(place: Place, naming: Naming) -> list[str]:
 
 
 def keep_children(place: Place, index: str) -> str:
-    """Labels all that an index names as kept, as `pull` does and import, but for the host's platform, undoes.
+    """Labels an index so that all manifests it names are kept; import drops those labels but for the host's platform.
 
-    What the index names is read on the host; digests that are not there do no harm.
+    The host reads the digests out of the index. Digests that are not there do no harm.
     """
     get = place.ctr.content(place.namespace, index)
     if not place.ctr.capabilities.no_unpack:
@@ -363,13 +373,13 @@ done
 
 
 def verify(place: Place, names: Iterable[str]) -> str:
-    """Lists the names as they now are; where CRI watches, once it has labelled all that are there, or time is up."""
-    look = roll_back.watch(place.ctr, place.namespace, names, cri_managed=place.cri_managed)
-    return f"""{look}
+    """Builds the step ``verify``: lists the names, where CRI is on once it has labelled them (ten seconds at most)."""
+    listing = roll_back.list_labelled(place.ctr, place.namespace, names, cri_managed=place.cri_managed)
+    return f"""{listing}
 printf '%s\\n' "$rows"; (exit $listed)"""
 
 
 def was(place: Place, answers: Mapping[str, Answer]) -> Listing:
-    """The names that were to be moved, as they were right before; none where that could not be seen."""
+    """Parses the answer to the step ``was``: the names to be moved, as they were right before; empty if it failed."""
     detail = answers["was"].text if "was" in answers and answers["was"].ok else ""
     return Listing.parse(place.namespace, detail) if detail.strip() else Listing(place.namespace, ())

@@ -1,7 +1,7 @@
-"""Push and pull as each ctr takes them (measured on 1.0.3 to 2.1.9). Pure.
+"""The commands ``images push`` and ``images pull`` for each version of ctr (measured on 1.0.3 to 2.1.9). Pure.
 
-Where ctr has ``--local`` it is given, so that the client and not the daemon does the transfer: then certificates,
-proxy and password are what this one command brings with it.
+They have ``--local`` wherever ctr knows it, so that the client and not the daemon does the transfer. Then this one
+command decides on certificates, proxy and password.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Registry
 
-METER = "ferry-read:"  # before the bytes that ctr has read so far; for `Progress`
-BUNDLES = (  # where Go looks (crypto/x509, root_linux.go)
+METER = "ferry-read:"  # precedes the number of bytes that ctr has read so far; `Progress` parses it
+BUNDLES = (  # where Go reads certificates (crypto/x509, root_linux.go)
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
@@ -29,19 +29,19 @@ BUNDLES = (  # where Go looks (crypto/x509, root_linux.go)
 )
 SYSTEM_BUNDLE = f'for f in {shell.join(BUNDLES)}; do [ -s "$f" ] && {{ cat "$f"; break; }}; done'
 TAKE_AWAY = '[ -z "$authorities" ] || rm -f "$authorities"'
-_TYPED = 1024  # bytes of a password that a terminal's line surely holds
+_TYPED = 1024  # bytes of a password that fit into a line of any terminal
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How one host's ctr gets to a registry.
+    """How one host's ctr reaches a registry.
 
     Attributes:
-        username: whose password ctr is to ask for; None is nobody.
-        authorities: certificates, PEM, of whoever signed the registry's, besides those that the host trusts.
-        alone: whether what the host trusts does not count, since a password goes along.
+        username: ctr asks for this user's password; None means no login.
+        authorities: CA certificates in PEM, besides those that the host trusts.
+        alone: whether only ``authorities`` count, and not what the host trusts; so if a password is sent.
         proxy: ``http://host:port``.
-        owner: the run's id; a file of ours carries it.
+        owner: the run's id with our prefix; our file's name begins with it.
     """
 
     registry: Registry
@@ -53,16 +53,17 @@ class Route:
 
     @property
     def cleanup(self) -> str:
-        """Takes away what the steps brought to the host."""
+        """Sh text that removes the file of certificates; empty if there is none."""
         return TAKE_AWAY if self.authorities else ""
 
 
 def bring(authorities: bytes, owner: str, *, alone: bool = False) -> str:
-    """Puts certificates into a file of the host, ``$authorities``; as sh text.
+    """Builds sh text that writes certificates into a file on the host; ``$authorities`` is its path.
 
     Args:
-        owner: whose name the file carries.
-        alone: whether the host's own are not put before them.
+        authorities: PEM.
+        owner: the file's name begins with it.
+        alone: False puts the certificates that the host trusts into the file as well.
     """
     file = f'"${{TMPDIR:-/tmp}}/{shell.join([owner])}.XXXXXX"'
     pems = shell.printf(authorities) if alone else f"{{ {SYSTEM_BUNDLE}; echo; {shell.printf(authorities)}; }}"
@@ -78,12 +79,12 @@ def push(
     platform: Platform | None = None,
     terminal: str | None = None,
 ) -> str:
-    """``images push``, as sh text.
+    """Builds ``images push``, as sh text.
 
     Args:
-        names: under which name it goes, and what it is called on the host.
-        platform: whose manifest of an index goes (1.4 on).
-        terminal: the device on which ctr asks for the password.
+        names: the name in the registry, and the name on the host.
+        platform: pushes only this platform's manifest of an index (from 1.4).
+        terminal: the device on which ctr asks for the password; None for no login.
     """
     flags = [f"--platform={platform}"] if platform else []
     brought, line = _command(ctr, namespace, route, terminal, "push", *flags, *names)
@@ -91,20 +92,22 @@ def push(
 
 
 def stage(place: Place, image: str, name: Reference, child: Descriptor, *, foreign: bool) -> tuple[str, str]:
-    """A name of ours for one manifest of an index, which to 1.3 cannot be pushed in another way.
+    """Gives a temporary name to one manifest of an index; ctr up to 1.3 cannot push the manifest in another way.
 
-    (``push --manifest`` sends it with a length of 0, which registries refuse, on all versions.)
+    (On all versions ``push --manifest`` sends a manifest of length 0, which registries refuse.)
+
+    CRI moves its own record of an image to the name that came last. So where CRI is on, the clean-up removes CRI's
+    label from the image's own name. CRI then sets the label again and moves its record back.
 
     Returns:
-        The step that gives it, and the clean-up. CRI lets its record of the image follow the last name that comes;
-        where it watches, the image's own name comes again: its label is taken off, and CRI sets it anew.
+        The step that gives the name, and the clean-up.
     """
     ctr, namespace = place.ctr, place.namespace
     named = Naming(Method.INDEX, image, name, child, replaces=True, foreign=foreign)
     cleanup = f"{ctr.remove(namespace, str(name))} >/dev/null 2>&1"
     if place.cri_managed:
-        # CRI gives a name anew that goes while it labels it.
-        labelled = roll_back.watch(ctr, namespace, [str(name)], cri_managed=True, patience=roll_back.HASTE)
+        # CRI creates a name again that goes while CRI labels it.
+        labelled = roll_back.list_labelled(ctr, namespace, [str(name)], cri_managed=True, patience=roll_back.HASTE)
         cleanup = f"{{ {labelled}\n}} 2>/dev/null\n{cleanup}"
         label, _, _ = CRI_MANAGED.partition("=")
         again = f"{ctr.relabel(namespace, image, f'{label}=')} >/dev/null 2>&1"
@@ -122,32 +125,48 @@ def pull(
     all_platforms: bool = False,
     terminal: str | None = None,
 ) -> str:
-    """``images pull``, as sh text."""
-    flags = ["--snapshotter", ctr.snapshotter] if ctr.snapshotter else []
-    flags += [f"--platform={platform}"] if platform else []
-    flags += ["--all-platforms"] if all_platforms else []
+    """Builds ``images pull``, as sh text.
+
+    Args:
+        name: with registry, and tag or digest.
+        platform: pulls this platform; None means the host's.
+        all_platforms: pulls every platform.
+        terminal: the device on which ctr asks for the password; None for no login.
+    """
+    flags: list[str] = []
+    if ctr.snapshotter:
+        flags += ["--snapshotter", ctr.snapshotter]
+    if platform:
+        flags.append(f"--platform={platform}")
+    if all_platforms:
+        flags.append("--all-platforms")
     return "".join(_command(ctr, namespace, route, terminal, "pull", *flags, name))
 
 
 def _metered(line: str) -> str:
-    """A ctr that tells little of what it does: once a second, how many bytes it has read, of containerd's blobs.
+    """Prints once a second how many bytes ctr has read, for a ctr that prints no progress of layers.
 
-    (``/proc/PID/io``; what it has written would count its own progress bars, too.)
+    The number is from ``/proc/PID/io``. Written bytes would include ctr's own progress bars.
     """
-    return f"""{{ {line} & carrier=$!
+    return f"""{{ {line} & ctr_pid=$!
 ( trap 'kill -s KILL $!; exit' TERM
-while sleep 1 >/dev/null 2>&1 & wait $!; do sed -n 's/^rchar:/{METER}/p' /proc/$carrier/io 2>/dev/null || exit; done
+while sleep 1 >/dev/null 2>&1 & wait $!; do sed -n 's/^rchar:/{METER}/p' /proc/$ctr_pid/io 2>/dev/null || exit; done
 ) & meter=$!
-wait $carrier; carried=$?; kill $meter 2>/dev/null; (exit $carried); }}"""
+wait $ctr_pid; ctr_exit=$?; kill $meter 2>/dev/null; (exit $ctr_exit); }}"""
 
 
 def _command(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb: str, *words: str) -> tuple[str, str]:
-    """What is to be brought to the host first, if anything, and the command itself."""
+    """The sh text that brings certificates, if any, and the command itself."""
     registry = route.registry
-    flags = ["--local"] if ctr.capabilities.local else []
-    flags += ["--plain-http"] if registry.scheme == "http" else []
-    flags += ["--skip-verify"] if registry.scheme == "https" and registry.skip_verify else []
-    flags += ["--user", route.username] if route.username else []
+    flags: list[str] = []
+    if ctr.capabilities.local:
+        flags.append("--local")
+    if registry.scheme == "http":
+        flags.append("--plain-http")
+    elif registry.skip_verify:
+        flags.append("--skip-verify")
+    if route.username:
+        flags += ["--user", route.username]
     line = ctr.line(namespace, "images", verb, *flags, *words)
     if route.proxy:
         line = f"{shell.join(['env', f'HTTP_PROXY={route.proxy}', f'HTTPS_PROXY={route.proxy}'])} {line}"
@@ -155,20 +174,20 @@ def _command(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb:
         line = f"{line} <{shell.join([terminal])}"
     if not route.authorities:
         return "", line
-    # SSL_CERT_FILE replaces the system's bundle, not its folders of certificates.
+    # SSL_CERT_FILE replaces the system's bundle, but not its folders of certificates.
     folder = "SSL_CERT_DIR=/dev/null " if route.alone else ""
     brought = bring(route.authorities, route.owner, alone=route.alone)
     return f"{brought} &&\n", f'SSL_CERT_FILE="$authorities" {folder}{line}'
 
 
 def refuse(ctr: Ctr, client: str, route: Route) -> None:
-    """Refuses what this ctr would ignore without a word.
+    """Refuses settings that this ctr would silently ignore.
 
     Args:
-        client: its version, as printed.
+        client: ctr's version, as printed.
 
     Raises:
-        MethodUnsupported: with the way out.
+        MethodUnsupported: says which setting works instead.
     """
     registry, version = route.registry, Version.parse(client)
     if registry.scheme == "https" and registry.skip_verify and not ctr.capabilities.skip_verify:
@@ -191,5 +210,5 @@ def refuse(ctr: Ctr, client: str, route: Route) -> None:
 
 
 def can_be_typed(password: str) -> bool:
-    """Whether a terminal hands a password on as it is."""
+    """Whether a terminal passes a password on unchanged."""
     return password.isprintable() and len(password.encode()) <= _TYPED

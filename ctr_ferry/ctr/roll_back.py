@@ -1,8 +1,11 @@
-"""What a script gives and cannot prove, its own clean-up takes away again, also where the script is cut off. Pure.
+"""The clean-up of a script that gives names: it rolls back every name that was not verified. Pure.
 
-Variables of sh that the steps share, for each name's number N: ``began_N`` (nobody had the name when the script gave
-it), ``staged_N`` (the same of a name of ours on the way), ``named_N`` and ``pinned_N`` (exit statuses), ``kept_N``
-(proved).
+The clean-up runs on the host, also if the script is cut off. The steps share shell variables, for each name's number N:
+
+- ``began_N``: nobody had the name when the script began to give it;
+- ``staged_N``: the same for a temporary name of ours on the way to it;
+- ``named_N``, ``pinned_N``: exit statuses;
+- ``kept_N``: the name was verified.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ from dataclasses import dataclass
 from ctr_ferry import shell
 from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
 
-_PATIENCE = 100  # looks, a tenth of a second apart, until CRI must have labelled a new name; it takes about 0.04 s
-HASTE = 20  # such looks where the script was cut off: the guard lets a clean-up run for ten seconds
+_PATIENCE = 100  # listings, 0.1 s apart, until CRI must have labelled a new name; CRI takes about 0.04 s
+HASTE = 20  # the same in a clean-up, which the guard ends after ten seconds
 DIGEST = r"sha256:[0-9a-f]\{64\}"  # as a basic regular expression
-# The guard sends TERM once a second while a clean-up runs; it may hit any command, so each is tried again.
+# The guard sends TERM once a second while a clean-up runs. TERM may end any command, so each is tried three times.
 _AGAIN = 'again() { "$@" 2>/dev/null || "$@" 2>/dev/null || "$@" 2>/dev/null; }'
 
 
@@ -25,14 +28,14 @@ class Given:
     """One name that a script gives.
 
     Attributes:
-        number: tells it from the others of the script.
-        digest: what it must point at; None where nobody knows it yet.
-        stage: the name of ours on the way to it, if any.
-        tolerant: whether the exit status of the step does not count.
-        complete, unpacked: what ``images check`` must say, whose answer is in ``$checked``.
-        pinned: whether the step that pins it must have succeeded.
-        shared: how ``images check`` is asked where others may give that name by the same command: if it says that
-            the image is whole, a script that was cut off leaves the name.
+        number: its number in the script.
+        digest: what the name must point at; None if nobody knows it yet.
+        stage: the temporary name on the way to it; empty for none.
+        tolerant: whether the exit status of the naming step does not matter.
+        complete, unpacked: whether ``images check`` must say so; its output is in ``$checked``.
+        pinned: whether the step that pins the name must have succeeded.
+        shared: the command ``images check``, if others may give the same name in the same way. A script that is cut
+            off then leaves the name if the command says that the image is whole.
     """
 
     number: int
@@ -48,20 +51,20 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Where CRI's ``sha256:<config>`` records may come with the names; ``before`` is sh that is run first."""
+    """Removal of CRI's ``sha256:<config>`` records that came with the names."""
 
     ctr: Ctr
     namespace: str
 
     @property
     def before(self) -> str:
-        """Remembers the records that there are, which are not ours."""
+        """Sh text to run first: remembers the records that exist, which are not ours."""
         listing = self.ctr.line(self.namespace, "images", "ls", "-q", 'name~="^sha256:"')
         return f"records=$({listing} 2>/dev/null) || records=unknown"
 
     @property
-    def take(self) -> str:
-        """Takes those that came since of the digests in ``$taken``, unless an ordinary name points there, too."""
+    def remove(self) -> str:
+        """Sh text: removes newer records of the digests in ``$taken``, unless a user's name points there as well."""
         listing = self.ctr.line(self.namespace, "images", "ls", "-q")
         return f"""[ "$records" = unknown ] || for digest in $taken; do
   left=$(again {listing} "target.digest==$digest") || continue
@@ -72,8 +75,15 @@ class Records:
 done"""
 
 
-def watch(ctr: Ctr, namespace: str, names: Iterable[str], *, cri_managed: bool, patience: int | None = None) -> str:
-    """Puts the names' rows into ``$rows``, its exit status into ``$listed``; where CRI watches, once labelled."""
+def list_labelled(
+    ctr: Ctr, namespace: str, names: Iterable[str], *, cri_managed: bool, patience: int | None = None
+) -> str:
+    """Builds sh text that lists names: rows into ``$rows``, exit status into ``$listed``.
+
+    Args:
+        cri_managed: whether to list again until CRI has labelled every name that is there.
+        patience: how often at most; None means ten seconds.
+    """
     listing = ctr.images(namespace, *names)
     if not cri_managed:
         return f"rows=$({listing}); listed=$?"
@@ -87,52 +97,56 @@ done"""
 
 
 def kept(given: Sequence[Given], *, cri_managed: bool) -> str:
-    """Says the numbers of the names that are as they must be, by what ``$rows`` and ``$checked`` say."""
+    """Builds the step ``kept``: prints the numbers of the verified names, by ``$rows``, ``$checked`` and exit statuses."""
     lines = []
     for each in given:
-        tests = [] if each.tolerant else [f'[ "$named_{each.number}" = 0 ]']
-        tests.append(_is_in("rows", _row(each.name, each.digest, CRI_MANAGED if cri_managed else "")))
-        tests += [_is_in("checked", _check(each))] if each.complete else []
-        tests += [f'[ "$pinned_{each.number}" = 0 ]'] if each.pinned else []
+        tests = [_is_in("rows", _row(each.name, each.digest, CRI_MANAGED if cri_managed else ""))]
+        if not each.tolerant:
+            tests.append(f'[ "$named_{each.number}" = 0 ]')
+        if each.complete:
+            tests.append(_is_in("checked", _check(each)))
+        if each.pinned:
+            tests.append(f'[ "$pinned_{each.number}" = 0 ]')
         lines.append(f"{' && '.join(tests)} && kept_{each.number}=1 && echo {each.number}")
     return "\n".join([*lines, ":"])
 
 
 def undo(ctr: Ctr, namespace: str, given: Sequence[Given], records: Records | None, *, cri_managed: bool) -> str:
-    """The clean-up: takes away what was begun and not proved, if it still is what the script gave; and our own names.
+    """Builds the clean-up: it removes temporary names, and names that were begun and not verified.
 
-    CRI gives a name anew that goes while it labels it, so that the clean-up waits for the label, too.
+    A name that points at another digest by now is somebody else's and stays. The clean-up waits for CRI's label before
+    it removes a name, since CRI creates a name again that goes while CRI labels it.
     """
     names = dict.fromkeys(name for each in given for name in (each.name, each.stage) if name)
     doubts = [f"{_unproved(each)} && undo=1" for each in given]
-    hasty = watch(ctr, namespace, names, cri_managed=cri_managed, patience=HASTE)
+    hasty = list_labelled(ctr, namespace, names, cri_managed=cri_managed, patience=HASTE)
     lines = [
         _AGAIN,
         '[ -n "$listed" ] || undo=1',
         *doubts,
-        # What was cut off may still be at work in containerd.
+        # containerd may still be at work on a command that was cut off.
         'if [ -n "$undo" ]; then [ -n "$listed" ] || sleep 0.2 2>/dev/null || sleep 1',
         f"for n in 1 2 3; do {{ {hasty}\n}} 2>/dev/null; [ $listed != 0 ] || break; done",
-        *(_take(each) for each in given),
+        *(_mark(each) for each in given),
         "fi",
         *(f'[ -z "$staged_{each.number}" ] || set -- "$@" {shell.join([each.stage])}' for each in given if each.stage),
         f'[ $# = 0 ] || again {ctr.line(namespace, "images", "rm")} "$@" >/dev/null',
     ]
-    # A name of ours may have brought a record although the wanted one was never given.
+    # A temporary name may have brought a record although the wanted name was never given.
     lines += [
         f'[ -n "$kept_{each.number}" ] || [ -z "$staged_{each.number}" ] || taken="$taken {each.digest}"'
         for each in given
         if each.stage
     ]
-    return "\n".join([*lines, records.take if records else ""])
+    return "\n".join([*lines, records.remove if records else ""])
 
 
 def _unproved(each: Given) -> str:
     return f'[ -n "$began_{each.number}" ] && [ -z "$kept_{each.number}" ]'
 
 
-def _take(each: Given) -> str:
-    """Marks the name for removal; only what is there with the script's own digest, if any is known."""
+def _mark(each: Given) -> str:
+    """Marks an unverified name for removal, if it is there with the script's own digest."""
     found = _is_in("rows", _row(each.name, each.digest))
     whole = ""
     if each.shared:
@@ -151,12 +165,12 @@ def _is_in(variable: str, pattern: str) -> str:
 
 
 def _row(name: str, digest: str | None, label: str = "") -> str:
-    """A basic regular expression for a row of ``images ls``: REF TYPE DIGEST … LABELS."""
+    """A basic regular expression for a name's row of ``images ls``: REF TYPE DIGEST … LABELS."""
     return f"^{_bre(name)}  *[^ ]*  *{digest or 'sha256:'}{'.*[ ,]' + _bre(label) if label else ''}"
 
 
 def _check(each: Given) -> str:
-    """One for a row of ``images check``: REF TYPE DIGEST STATUS SIZE UNPACKED."""
+    """A basic regular expression for a whole image's row of ``images check``: REF TYPE DIGEST STATUS SIZE UNPACKED."""
     unpacked = r".* true *$" if each.unpacked else ""
     return f"^{_bre(each.name)}  *[^ ]*  *{each.digest or '[^ ]*'}  *complete{unpacked}"
 

@@ -1,4 +1,4 @@
-"""What became of a name: judged by what the host says afterwards, never by ctr's exit status alone. Pure."""
+"""Whether a name was given: judged by the listing afterwards, never by ctr's exit status alone. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ctr_ferry.text import tail
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a naming ended.
+    """How an attempt to give a name ended.
 
     Attributes:
-        error: why it failed; None where the name is as it should be.
-        ours: whether the name, if it is there, is there because of us.
+        error: why it failed; None if the name is as it must be.
+        ours: whether this run gave the name, if the name is there.
     """
 
     error: FerryError | None
@@ -29,7 +29,7 @@ class Verdict:
 
 
 def exists(name: str, namespace: str, there: str, wanted: str) -> ReferenceExists:
-    """The name is taken by another digest."""
+    """Returns the error for a name that has another digest."""
     return ReferenceExists(
         f"{name} exists in namespace {namespace} with another digest",
         detail=f"there {there}\nsource {wanted}",
@@ -52,12 +52,12 @@ def judge(
 
     Args:
         digest: what the name must point at.
-        answer: the naming step's.
-        now: the name's record afterwards.
-        cri_managed: whether CRI must have labelled it.
-        tolerant: whether a failure does not matter if the name is right (1.0 and 1.1 name an image of another
-            platform, then fail to unpack it).
-        fresh: whether nobody had the name before, so that who moved it since was another one that gave it, too.
+        answer: of the naming step.
+        now: the name's record afterwards; None if there is none.
+        cri_managed: whether CRI must have labelled the name.
+        tolerant: whether a failed step does not matter if the name is right: 1.0 and 1.1 name an image of another
+            platform and then fail to unpack it.
+        fresh: whether nobody had the name before. Then another digest means that somebody else gave it as well.
     """
     right = now is not None and now.digest == digest
     if is_taken(answer, name):
@@ -68,46 +68,49 @@ def judge(
         detail = tail(answer.stderr)
         return Verdict(VerifyFailed(f"ctr reports success, but {name} is not there", detail=detail), False)
     if not right:
-        moved = VerifyFailed(
-            f"{name} points at another digest than it should",
-            detail=f"there {now.digest}\nwanted {digest}",
-            hint="somebody else uses that name; look again, then add --force if it is yours",
-        )
-        return Verdict(exists(name, namespace, now.digest, digest) if fresh else moved, False)
-    if cri_managed and not now.cri_managed:
         return Verdict(
-            VerifyFailed(
-                f"{name} was there, but CRI took no notice of it, so that kubelet would not see it",
-                hint="look at containerd's log on that host, then run it again",
-            ),
-            True,
+            exists(name, namespace, now.digest, digest) if fresh else _moved(name, now.digest, digest), False
         )
+    if cri_managed and not now.cri_managed:
+        return Verdict(_unlabelled(name), True)
     return Verdict(None, True)
 
 
+def _moved(name: str, there: str, wanted: str) -> VerifyFailed:
+    return VerifyFailed(
+        f"{name} points at another digest than it should",
+        detail=f"there {there}\nwanted {wanted}",
+        hint="somebody else uses that name; run it again, and add --force if the name is yours",
+    )
+
+
+def _unlabelled(name: str) -> VerifyFailed:
+    return VerifyFailed(
+        f"CRI did not label {name}, so kubelet would not see it",
+        hint="read containerd's log on that host, then run it again",
+    )
+
+
 def is_taken(answer: Answer, name: str) -> bool:
-    """Whether a naming step gave nothing, since somebody else was first."""
+    """Whether a naming step did nothing because somebody else had given the name."""
     return answer.exit == TAKEN or f'"{name}": already exists' in answer.stderr
 
 
 def unproved(name: str) -> VerifyFailed:
-    """The host itself did not find the name as it must be, and has taken it away again."""
+    """Returns the error for a name that the script could not verify on the host and rolled back."""
     return VerifyFailed(
-        f"{name} was given, but did not prove right on the host, and was taken away again",
-        hint="somebody else may work on that image; look again, and run it again",
+        f"{name} was given, but the host could not verify it, so the name was removed again",
+        hint="somebody else may be at work on that image: run it again",
     )
 
 
 def numbers(answer: Answer) -> frozenset[int]:
-    """The numbers that a script's step ``kept`` said."""
+    """Parses the answer to the step ``kept``: the numbers of the verified names."""
     return frozenset(int(word) for word in answer.text.split() if word.isdecimal())
 
 
 def labels_gone(before: Image | None, now: Image | None) -> str:
-    """What is to be said of labels that others set on a name and that it lost when it was moved; empty for none.
-
-    CRI sets its own label again, or not, as it sees fit.
-    """
+    """Says which labels a name lost when it was moved; empty for none. CRI's own label does not count."""
     if before is None or now is None:
         return ""
     gone = sorted(before.labels - now.labels - {CRI_MANAGED, ""})
@@ -115,7 +118,7 @@ def labels_gone(before: Image | None, now: Image | None) -> str:
 
 
 class Moved(Protocol):
-    """What is reported of a name; see the results of retag, copy and load."""
+    """The part of a result that `tell_moved` fills in."""
 
     digest: str
     previous_digest: str
@@ -123,13 +126,13 @@ class Moved(Protocol):
 
 
 def tell_moved(report: Moved, before: Image | None, now: Image | None) -> None:
-    """Reports what a name pointed at right before it was moved, and the labels of others that it lost by that."""
+    """Writes into a result what a moved name pointed at right before, and which labels it lost."""
     report.previous_digest = before.digest if before and before.digest != report.digest else ""
     report.note = "; ".join(filter(None, (report.note, labels_gone(before, now))))
 
 
 def records_left(digests: Iterable[str], before: Listing, after: Listing) -> list[str]:
-    """CRI's own records of digests that have no ordinary name any more, and that were not there before us."""
+    """Returns CRI's own records that came since ``before``, of digests that have no user's name any more."""
     named = {image.digest for image in after.images if image.user_named}
     gone = set(digests) - named
     return [i.name for i in after.images if i.digest in gone and not i.user_named and not before.get(i.name)]

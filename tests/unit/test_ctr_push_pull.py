@@ -31,7 +31,7 @@ def ctr(version: str, snapshotter: str | None = None) -> Ctr:
 
 
 def words(step: str) -> list[str]:
-    line = step.removeprefix("{ ").partition(" & carrier=")[0]
+    line = step.removeprefix("{ ").partition(" & ctr_pid=")[0]
     return shlex.split(line)[5:]  # behind ctr, its address and its namespace
 
 
@@ -122,7 +122,7 @@ def test_a_ctr_that_tells_little_is_measured_and_leaves_nothing(tmp_path: Path) 
     assert progress.feed(done.stdout) == b"got typed\n"
     assert 0 < progress.read == progress.done
     assert progress.total == 10_000_000
-    assert "carrier" not in push_pull.push(ctr("1.4.13"), "n", Route(HTTP), ("r/a:1", "a:1"))
+    assert "ctr_pid" not in push_pull.push(ctr("1.4.13"), "n", Route(HTTP), ("r/a:1", "a:1"))
 
 
 @pytest.mark.parametrize(

@@ -663,7 +663,7 @@ class TestPull:
 
     def test_what_the_host_did_not_find_right_has_not_been_done(self, sell: Sell) -> None:
         sell(A)
-        with pytest.raises(errors.VerifyFailed, match="taken away again"):
+        with pytest.raises(errors.VerifyFailed, match="removed again"):
             pulled(Host([], answers=here(image(REF, A), kept=Answer(0, b"", ""))))
 
     def test_a_name_that_points_elsewhere_stays_without_force(self, sell: Sell) -> None:

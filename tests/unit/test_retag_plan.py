@@ -175,13 +175,13 @@ def test_a_name_that_somebody_else_moved_as_well_is_told_apart() -> None:
 
 def test_what_the_host_did_not_find_right_has_not_been_done() -> None:
     host = FakeHost([image(OLD)], answers={"verify": table(image(NEW)), "kept": Answer(0, b"", "")})
-    with pytest.raises(errors.VerifyFailed, match="taken away again"):
+    with pytest.raises(errors.VerifyFailed, match="removed again"):
         retag(host)
 
 
 def test_a_name_that_cri_does_not_notice_is_a_failure() -> None:
     host = FakeHost([image(OLD, A, MANAGED)], cri=True, answers={"verify": table(image(NEW))})
-    with pytest.raises(errors.VerifyFailed, match="CRI took no notice"):
+    with pytest.raises(errors.VerifyFailed, match="CRI did not label"):
         retag(host)
 
 

@@ -72,7 +72,7 @@ def test_each_wrong_end_says_what_it_saw() -> None:
     elsewhere = verdict(FINE, WRONG).error
     assert elsewhere and A in elsewhere.detail and B in elsewhere.detail and "--force" in elsewhere.hint
     unseen = verdict(FINE, RIGHT, cri_managed=True).error
-    assert unseen and "CRI took no notice" in unseen.message
+    assert unseen and "CRI did not label" in unseen.message
     taken = verdict(TAKEN_ALREADY, None).error
     assert taken and "gone again" in taken.detail and A in taken.detail
 
