@@ -19,7 +19,7 @@ from ctr_ferry.text import tail
 _SOCKET = re.compile(r"dial unix|unix://|\.sock\b")
 # The daemon ended during the command. "Unavailable" alone may also mean a blob that somebody else writes.
 _GONE = re.compile(r"transport is closing|error reading from server|code = Unavailable desc = connection")
-_LOOK_AT_CONTAINERD = "look at `systemctl status containerd` on that host"
+_CHECK_CONTAINERD = "run `systemctl status containerd` on that host"
 
 
 def daemon_trouble(stderr: str) -> FerryError | None:
@@ -33,14 +33,14 @@ def daemon_trouble(stderr: str) -> FerryError | None:
             hint="log in as root, or set ansible_become: true",
         )
     if (socket and ("dial" in stderr or "cannot access socket" in stderr)) or _GONE.search(stderr):
-        return DaemonUnreachable("containerd does not answer", detail=detail, hint=_LOOK_AT_CONTAINERD)
+        return DaemonUnreachable("containerd does not answer", detail=detail, hint=_CHECK_CONTAINERD)
     return None
 
 
 def content_missing(name: str, detail: str) -> ContentMissing:
     """Returns the error for an image whose content is incomplete."""
     return ContentMissing(
-        f"this host has the name {name}, but not all of its content",
+        f"{name} is named on this host, but not all of its content is there",
         detail=detail,
         hint="copy the image from a host that has all of it, or pull it again",
     )

@@ -1,4 +1,4 @@
-"""One question that tells what a host has: its ctr, its containerd, what we may do there, what it holds."""
+"""The probe: one script that finds a host's ctr, its containerd, the user's rights there, and its images. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.errors import AnswerTooLarge, CtrNotFound, DaemonUnreachable, GarbledAnswer, PermissionDenied
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.text import printable, tail
+from ctr_ferry.text import printable, shown_name, tail
 
-# Where distributions keep a ctr that PATH does not show; each line is a whole command.
+# Commands that may be a ctr, also where distributions install it outside of PATH.
 _PLACES = (
     "ctr",
     "/usr/local/bin/ctr",
@@ -41,21 +41,21 @@ _SOCKETS = (
     "/run/docker/containerd/containerd.sock",
 )
 _OWN_SOCKET = {"k3s": _SOCKETS[1], "rke2": _SOCKETS[1], "k0s": _SOCKETS[2], "microk8s": _SOCKETS[3]}
-_IMPORT = re.compile(r"^[ \t]+import[ \t]", re.MULTILINE)  # what the help of every ctr's images lists
-MOST_NAMESPACES = 1000  # of one containerd; each is one more question
+_IMPORT = re.compile(r"^[ \t]+import[ \t]", re.MULTILINE)  # a line in the help of `images`, with every version
+MOST_NAMESPACES = 1000  # of one containerd; commands ask once or more for each
 DEFAULT_ROOT, _CONTENT = "/var/lib/containerd", "io.containerd.content.v1.content"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the inventory says of a host's ctr; None is found out.
+    """What the inventory says of a host's ctr; the probe finds what is None.
 
     Attributes:
         command: ``ctr_command``, such as ``k3s ctr`` or a path.
-        address: ``ctr_address``, the socket.
-        namespace: ``ctr_namespace``, where commands work unless told otherwise.
+        address: ``ctr_address``, the path of the socket.
+        namespace: ``ctr_namespace``, the default for ``--namespace``.
         root: ``ctr_root``, containerd's root directory.
-        snapshotter: ``ctr_snapshotter``, where import unpacks to.
+        snapshotter: ``ctr_snapshotter``, where import and pull unpack to.
     """
 
     command: str | None = None
@@ -70,13 +70,14 @@ class Facts:
     """What the probe found.
 
     Attributes:
-        user: who ran it: the login user, or root through sudo.
-        ctr: ready to build command lines.
+        user: who ran the probe: the login user, or root through sudo.
+        sudo: whether sudo was used.
+        ctr: builds the command lines.
         client, server: versions as printed; the server's may be empty.
-        sockets: every containerd socket that was seen.
-        namespaces: all of this containerd's.
-        listings: images of the namespaces that were asked for.
-        cri: whether CRI's plugin runs and labels names in k8s.io, as it does since 1.2.
+        sockets: paths of all containerd sockets of the host.
+        namespaces: all namespaces of this containerd.
+        listings: images by namespace, for the namespaces that were asked for.
+        cri: whether the CRI plugin runs and labels names in k8s.io (from 1.2).
         content_root: the content store's directory.
         platform: of the host.
     """
@@ -95,9 +96,9 @@ class Facts:
 
 
 def script(settings: Settings, namespaces: Sequence[str]) -> Script:
-    """The probe: finds ctr and socket in sh, then asks ctr, also for the images of these namespaces.
+    """Builds the probe. It finds ctr and socket in sh, then asks ctr, also for the images of these namespaces.
 
-    The first question that containerd does not answer is the last.
+    If containerd does not answer the first question, the probe asks no other.
     """
     ask = 'ready && $ctr --address "$address"'
     steps = {
@@ -144,17 +145,18 @@ ctr=; own=; address=; dead=; version=; find_ctr; find_address
 
 
 def rights_check(settings: Settings) -> str:
-    """A sh test, without quotes of its own, that fails where no socket is open to the login user."""
+    """Builds a sh test that fails if the login user may write to no socket; it has no quotes."""
     sockets = [settings.address] if settings.address else _SOCKETS
     return " || ".join(f"[ -w {shell.join([socket])} ]" for socket in sockets)
 
 
 def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, Answer]) -> Facts:
-    """Reads the probe's answers.
+    """Parses the answers to the probe.
 
     Raises:
-        CtrNotFound, DaemonUnreachable, PermissionDenied: what the host lacks.
-        GarbledAnswer: where ctr's table has another shape.
+        CtrNotFound, DaemonUnreachable, PermissionDenied: what is missing on the host.
+        GarbledAnswer: ctr printed a table of another shape.
+        AnswerTooLarge: containerd has too many namespaces.
     """
     user, machine, sudo = (*_lines(answers["host"]), "", "", "")[:3]
     command, printed = _ctr(settings, answers["ctr"])
@@ -169,7 +171,9 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
     _require_daemon(settings, sockets, address, user, answers)
     if version is None and not _IMPORT.search(answers["help"].text):
         raise CtrNotFound(
-            f"{command!r} is no ctr", detail=tail(printed), hint="mend ctr_command for this host in the inventory"
+            f"{command!r} is no ctr",
+            detail=tail(printed),
+            hint="correct ctr_command of this host in the inventory",
         )
     server = _server(answers["version"].text)
     plugins = _parse_plugins(answers["plugins"].text)
@@ -195,14 +199,14 @@ def _namespaces(answer: Answer) -> tuple[str, ...]:
     found = tuple(_lines(answer))
     if len(found) > MOST_NAMESPACES:
         raise AnswerTooLarge(
-            f"containerd there has {len(found)} namespaces, more than the {MOST_NAMESPACES} that are looked at",
-            hint="look at them by hand: ctr namespaces ls",
+            f"containerd there has {len(found)} namespaces; ctr-ferry reads at most {MOST_NAMESPACES}",
+            hint="list them by hand: ctr namespaces ls",
         )
     return found
 
 
 def _server(text: str) -> str:
-    """The daemon's version, of ``ctr version``: the first one below ``Server:``."""
+    """The daemon's version in the output of ``ctr version``: the first one below ``Server:``."""
     below = text.partition("Server:\n")[2].split("\n", 1)[0].split()
     return tail(below[1]) if len(below) > 1 and below[0] == "Version:" else ""
 
@@ -219,7 +223,7 @@ def _content_root(settings: Settings, plugins: Sequence[_Plugin]) -> str:
 
 
 def content_root(root: str) -> str:
-    """The content store's directory in a containerd's root directory."""
+    """Returns the content store's directory in containerd's root directory."""
     return f"{root}/{_CONTENT}"
 
 
@@ -237,7 +241,7 @@ def _ctr(settings: Settings, answer: Answer) -> tuple[str, str]:
             hint="set ctr_command for this host in the inventory, to a path or to something like 'k3s ctr'",
         )
     if command not in ([settings.command.strip()] if settings.command else _PLACES):
-        raise GarbledAnswer(f"the host names a ctr that it was not asked for: {printable(command)[:200]!r}")
+        raise GarbledAnswer(f"the host named a ctr that it was not asked for: {printable(command)[:200]!r}")
     return command, "\n".join(lines[1:])
 
 
@@ -251,7 +255,8 @@ def _require_daemon(
         )
     if f"open {address}" not in sockets:
         raise PermissionDenied(
-            f"{user or 'the login user'} may not use {address}, and sudo asks for a password or is not allowed",
+            f"{shown_name(user) or 'the login user'} may not use {address}, "
+            "and sudo asks for a password or is not allowed",
             hint="set ansible_become: true and give sudo's password with fab --prompt-for-sudo-password or "
             "FABRIC_SUDO_PASSWORD, or log in as root",
         )
@@ -259,7 +264,7 @@ def _require_daemon(
         raise daemon_trouble(answers["namespaces"].stderr) or DaemonUnreachable(
             f"containerd at {address} does not answer",
             detail=tail(answers["namespaces"].stderr),
-            hint="look at `systemctl status containerd` on that host",
+            hint="run `systemctl status containerd` on that host",
         )
 
 
@@ -272,7 +277,7 @@ class _Plugin:
 
     @property
     def is_cri(self) -> bool:
-        """1.x: one grpc plugin ``cri``; 2.x besides it ``io.containerd.cri.v1`` with images and runtime."""
+        """1.x has one grpc plugin ``cri``; 2.x also has ``io.containerd.cri.v1`` with ``images`` and ``runtime``."""
         return (self.type, self.id) in {("io.containerd.grpc.v1", "cri"), ("io.containerd.cri.v1", "images")}
 
     @property
@@ -281,7 +286,7 @@ class _Plugin:
 
 
 def _parse_plugins(text: str) -> list[_Plugin]:
-    """Parses ``plugins ls -d``: a block of ``Key: value`` a plugin, exports indented below ``Exports:``."""
+    """Parses ``plugins ls -d``: one block of ``Key: value`` per plugin; exports are indented below ``Exports:``."""
     plugins: list[_Plugin] = []
     for line in text.split("\n"):
         key, _, value = line.partition(":")

@@ -1,7 +1,7 @@
-"""What ctr prints while it pushes or pulls, in all its formats from 1.0 to 2.1: bytes so far, of how many. Pure.
+"""The progress that ctr prints while it pushes or pulls, in all formats from 1.0 to 2.1. Pure.
 
-The same block of lines comes ten times a second, with colours, and on a terminal with cursor movements: it is taken
-out of what is kept, so that an hour's push is as small as a second's.
+ctr prints the same block of lines ten times a second, with colours and, at a terminal, cursor movements. `Progress`
+drops these lines, so that an hour's output takes no more memory than a second's.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ from dataclasses import dataclass
 
 _ESCAPE = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\r")
 _STATE, _STATES = re.compile(rb"[a-z]+"), re.compile(rb"[a-z ]+")
-_AMOUNT = re.compile(rb"([0-9.]{1,20}) ?([KMGT]?)i?B?")  # ``1.5 MiB``, or ``1.5 Mi`` where its column is narrow
+_AMOUNT = re.compile(rb"([0-9.]{1,20}) ?([KMGT]?)i?B?")  # ``1.5 MiB``, or ``1.5 Mi`` in a narrow column
 _BLOB = re.compile(rb"application/vnd\.\S+ sha256:[0-9a-f]{64}\t?")  # 2.x
-_METER = re.compile(rb"ferry-read: ([0-9]{1,18})")  # transfer's own
+_METER = re.compile(rb"ferry-read: ([0-9]{1,18})")  # printed by our own step, see `push_pull.METER`
 _DRAWN = bytes(
     set(range(256)) - set(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
-)  # before a name
+)  # what is drawn before a name
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|\((?P<short>[0-9a-f]{12})\)")
 _UNITS = {b"": 1, b"K": 1 << 10, b"M": 1 << 20, b"G": 1 << 30, b"T": 1 << 40}
 _DONE = ("done", "complete", "exists", "committing")
-_MOVING = 1 << 10  # bytes a second; Go's runtime wakes itself through a pipe, some bytes each time
-_PROMPT = re.compile(rb"^Password: ", re.MULTILINE)  # on stdout, without a newline: what comes next is on its line
-_LONGEST = 1 << 12  # bytes of a line that may still become one of progress
-_MOST_ITEMS = 10_000  # that are told of; an image has a hundred layers
+_MOVING = 1 << 10  # bytes a second; less is no progress: Go's runtime also reads some bytes to wake itself
+_PROMPT = re.compile(
+    rb"^Password: ", re.MULTILINE
+)  # on stdout without a newline, so later output follows on the same line
+_LONGEST = 1 << 12  # bytes of an unfinished line that may become a line of progress
+_MOST_ITEMS = 10_000  # items; an image has a hundred layers
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One blob on its way."""
+    """One blob on its way: ctr's word for its state, bytes so far, and bytes in all if known."""
 
     state: str
     done: int
@@ -37,16 +39,16 @@ class Item:
 
 
 class Progress:
-    """Reads ctr's output as it comes.
+    """Parses ctr's output as it comes.
 
     Args:
-        sizes: of the blobs, by digest, as far as they are known before.
+        sizes: sizes of blobs in bytes, by digest, as far as they are known before.
 
     Attributes:
-        items: every blob that was told of, by digest where it has one.
-        read: bytes that ctr has read so far, where it is measured because it tells nothing of layers; else 0.
+        items: every blob that ctr printed, by digest if ctr printed one.
+        read: bytes that ctr has read so far, if they are measured since ctr prints no progress of layers; else 0.
         prompts: how often ctr has asked for the password.
-        unpacking: whether all is there, and containerd is at work on it.
+        unpacking: whether all content is there and containerd unpacks it.
     """
 
     def __init__(self, sizes: Mapping[str, int] | None = None) -> None:
@@ -60,24 +62,24 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Bytes so far."""
+        """Bytes transferred so far."""
         if self.read:
             return min(self.read, sum(self._sizes.values()))
         return sum(item.done for item in self.items.values())
 
     @property
     def total(self) -> int | None:
-        """Bytes of all that was told of, where all their sizes are known."""
+        """Bytes of all items; None while the size of one is unknown."""
         if self.read:
             return sum(self._sizes.values())
         totals = [item.total for item in self.items.values()]
         return sum(total for total in totals if total is not None) if totals and None not in totals else None
 
     def feed(self, data: bytes) -> bytes:
-        """Takes in what was printed.
+        """Takes in some output.
 
         Returns:
-            What of it is no progress, whole lines.
+            The whole lines of it that are no progress.
         """
         text, asked = _PROMPT.subn(b"\\g<0>\n", self._rest + data)
         self.prompts += asked
@@ -89,7 +91,7 @@ class Progress:
         return b"".join(kept)
 
     def end(self) -> bytes:
-        """What the last line was, where no newline ended it."""
+        """Ends the output, and returns an unfinished last line if it is no progress."""
         rest, self._rest = self._rest, b""
         return b"" if self._is_progress(rest) else rest
 
@@ -112,7 +114,7 @@ class Progress:
         return bool(tree or _BLOB.fullmatch(bare) or _is_foot(bare)) or (bare == b"" and line != b"")
 
     def _take(self, name: str, state: str, done: int = 0, total: int | None = None) -> None:
-        if state in ("resolving", "resolved"):  # the name itself
+        if state in ("resolving", "resolved"):  # a state of the image's name, not of a blob
             return
         found = _DIGEST.search(name)
         key = name if not found else self._short.get(found["short"], name) if found["short"] else found[0]
@@ -126,21 +128,21 @@ class Progress:
 
 
 def _bar(line: bytes) -> tuple[str, str, int, int | None] | None:
-    """Name, state, bytes so far and in all of ``NAME: STATE |++--| 1.0 MiB/2.0 MiB``, where the line is such a one."""
+    """Parses ``NAME: STATE |++--| 1.0 MiB/2.0 MiB``: name, state, bytes so far, bytes in all; None for another line."""
     head, _, rest = line.partition(b"|")
     bar, end, amounts = rest.partition(b"|")
-    told = head.rsplit(None, 1)
-    if not (end and not bar.strip(b"+-") and head[-1:].isspace() and len(told) == 2 and _STATE.fullmatch(told[1])):
+    words = head.rsplit(None, 1)
+    if not (end and not bar.strip(b"+-") and head[-1:].isspace() and len(words) == 2 and _STATE.fullmatch(words[1])):
         return None
-    name = told[0].lstrip(_DRAWN).removesuffix(b":")
+    name = words[0].lstrip(_DRAWN).removesuffix(b":")
     done, both, total = amounts.strip().partition(b"/")
     if not name or (done and not (both and _AMOUNT.fullmatch(done) and _AMOUNT.fullmatch(total))):
         return None
-    return _text(name), told[1].decode(), _bytes(done), _bytes(total) if both else None
+    return _text(name), words[1].decode(), _bytes(done), _bytes(total) if both else None
 
 
 def _tree(line: bytes) -> tuple[str, str] | None:
-    """Name and state of 2.x's ``└──NAME<tab>STATE<tab>``."""
+    """Parses a line of 2.x, ``└──NAME<tab>STATE<tab>``: name and state; None for another line."""
     name, tab, state = line.lstrip(_DRAWN).removesuffix(b"\t").partition(b"\t")
     return (_text(name), state.decode()) if tab and name and _STATES.fullmatch(state) else None
 

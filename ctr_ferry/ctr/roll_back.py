@@ -97,7 +97,7 @@ done"""
 
 
 def kept(given: Sequence[Given], *, cri_managed: bool) -> str:
-    """Builds the step ``kept``: prints the numbers of the verified names, by ``$rows``, ``$checked`` and exit statuses."""
+    """Builds the step ``kept``: verifies names by the listing and exit statuses, and prints their numbers."""
     lines = []
     for each in given:
         tests = [_is_in("rows", _row(each.name, each.digest, CRI_MANAGED if cri_managed else ""))]

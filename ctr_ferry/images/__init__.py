@@ -1,1 +1,1 @@
-"""One host's images: what is there, and how it is named and rolled back."""
+"""One host's images: which are there, how they get names, and how names are rolled back."""

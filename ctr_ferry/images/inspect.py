@@ -20,7 +20,7 @@ from ctr_ferry.shell import Answer, Script
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
-_DOCUMENTS = INDEXES | MANIFESTS  # to containerd, what an index lists besides is a blob like a layer
+_DOCUMENTS = INDEXES | MANIFESTS  # other entries of an index are blobs like layers to containerd
 
 
 def namespace(host: Host, given: str | None) -> str:
@@ -78,18 +78,18 @@ def survey(
 def content(
     host: Host, facts: Facts, namespace: str, tops: Iterable[str], *, deep: bool, more: Mapping[str, str] | None = None
 ) -> tuple[Content, dict[str, Answer]]:
-    """Reads manifests and what the namespace sees, in one remote command, or two where indexes are read deeply.
+    """Reads manifests and the visible digests of a namespace, in one remote command; ``deep`` may take a second one.
 
     Args:
         tops: digests of the images' targets.
-        deep: whether the manifests of indexes are read as well.
-        more: further steps to ask in the first command.
+        deep: whether to read the manifests of indexes as well.
+        more: further steps for the first remote command.
 
     Returns:
-        The content, and the answers to the further steps.
+        The content, and the answers by step.
 
     Raises:
-        FerryError: the host does not say what the namespace sees.
+        FerryError: the host did not list the visible digests.
     """
     read = Content()
     answers = fetch(
@@ -102,7 +102,7 @@ def content(
 
 
 def deepen(host: Host, facts: Facts, namespace: str, read: Content) -> None:
-    """Reads the manifests of all indexes that were read, in one remote command, where there are any."""
+    """Reads the visible manifests of all indexes in ``read``, in one remote command; without any it asks nothing."""
     children = [child for top in list(read.blobs) for child in read.manifest(top).children]
     there = [child.digest for child in children if child.digest in read.visible and child.media_type in _DOCUMENTS]
     fetch(host, facts, namespace, there, read=read)
@@ -117,7 +117,14 @@ def fetch(
     read: Content,
     more: Mapping[str, str] | None = None,
 ) -> dict[str, Answer]:
-    """Reads manifests by digest into ``read``, each checked; ``more`` as above."""
+    """Reads manifests by digest into ``read`` and checks them, in one remote command.
+
+    Args:
+        more: further steps for the same remote command.
+
+    Returns:
+        The answers by step.
+    """
     wanted = [digest for digest in dict.fromkeys(digests) if digest not in read.blobs]
     steps = {f"get-{n}": facts.ctr.document(namespace, digest) for n, digest in enumerate(wanted)} | dict(more or {})
     if not steps:
@@ -129,7 +136,7 @@ def fetch(
 
 
 def others(host: Host, facts: Facts, namespace: str) -> list[Listing]:
-    """The images of every other namespace of this containerd that can be read, in one remote command."""
+    """Lists the images of all other namespaces in one remote command; a namespace that cannot be read is left out."""
     names = [name for name in facts.namespaces if name != namespace]
     if not names:
         return []
@@ -143,7 +150,7 @@ def others(host: Host, facts: Facts, namespace: str) -> list[Listing]:
 
 
 def not_found(host: Host, facts: Facts, here: Listing, wanted: Iterable[str]) -> list[ImageNotFound]:
-    """One error for each missing image, which says where it is instead."""
+    """Returns one error for each missing image; it says where the image is instead."""
     elsewhere = others(host, facts, here.namespace)
     return [
         ImageNotFound(

@@ -1,4 +1,4 @@
-"""Sources and destinations as the command line and map files name them."""
+"""Pairs of source and destination, from the command line and from map files."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from ctr_ferry.oci.reference import Reference, is_digest
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One image to be named again; ``dst`` without a tag takes the source's."""
+    """A source and its destination; a destination without tag takes the source's tag."""
 
     src: str
     dst: Reference
 
     @classmethod
     def parse(cls, src: str, dst: str) -> Pair:
-        """Checks both.
+        """Parses and checks both.
 
         Raises:
-            BadReference, UsageError.
+            BadReference: one of them is no reference.
+            UsageError: the destination has a digest.
         """
         if not is_digest(src):
             Reference.parse(src)
         reference = Reference.parse(dst)
         if reference.digest:
-            raise UsageError(f"the destination {dst!r} has a digest", hint="a name to give has a tag alone")
+            raise UsageError(f"the destination {dst!r} has a digest", hint="give it a tag, or nothing")
         return cls(src, reference)
 
     @property
     def named(self) -> Reference:
-        """The destination with the tag that it takes from the source, as far as the source's own text tells."""
+        """The destination with the source's tag, if the source's text has one and the destination has none."""
         tag = None if is_digest(self.src) else Reference.parse(self.src).tag
         return self.dst if self.dst.tag or not tag else self.dst.with_tag(tag)
 
     @property
     def same(self) -> bool:
-        """Whether both are one name."""
+        """Whether source and destination are the same name."""
         if is_digest(self.src):
             return False
         source = Reference.parse(self.src)
@@ -49,20 +50,24 @@ class Pair:
 
 
 def refuse_same(pairs: Sequence[Pair]) -> None:
-    """Raises UsageError where a source is its own destination."""
+    """Refuses pairs of which source and destination are the same name.
+
+    Raises:
+        UsageError: for the first such pair.
+    """
     for pair in pairs:
         if pair.same:
             raise UsageError(f"source and destination are the same name, {pair.src}", hint="give another one")
 
 
 def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
-    """Reads a map file: source and destination a line, blank lines and ``#`` comments aside.
+    """Reads a map file: one source and one destination per line; it may have blank lines and ``#`` comments.
 
     Args:
-        apart: whether destinations lie elsewhere than sources, so that no name can be both.
+        apart: whether sources and destinations are in different namespaces, so that a name may be both.
 
     Raises:
-        UsageError: with every line that is wrong, so that one more look at the file does.
+        UsageError: lists every wrong line.
     """
     try:
         lines = file.expanduser().read_text(encoding="utf-8").splitlines()
@@ -88,14 +93,17 @@ def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
 
 
 def _chained(pairs: Iterable[Pair]) -> list[str]:
-    """Names that one line gives and another takes: which of them would be meant depends on the order."""
+    """Names that are a destination in one line and a source in another: the order would decide what they mean."""
     destinations = {str(pair.named) for pair in pairs}
     sources = {str(Reference.parse(pair.src)) for pair in pairs if not is_digest(pair.src)}
     return sorted(destinations & sources)
 
 
 def moved_to(registry: str, images: Iterable[Image]) -> tuple[Pair, ...]:
-    """The same name on another registry host, for each image whose name is one and is not there already."""
+    """Pairs each image with the same name on another registry host.
+
+    Names that are no reference, have a digest, or are on that host already are left out.
+    """
     pairs = []
     for image in images:
         try:

@@ -1,4 +1,4 @@
-"""Taking back what an attempt that failed has left on a host, and nothing else."""
+"""Rolls back what a failed attempt left on a host, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 def remove_names(host: Host, ctr: Ctr, before: Listing, names: Sequence[str], digests: Iterable[str]) -> None:
-    """Removes names that were not there before, and CRI's record of an image that came with them.
+    """Removes names that an attempt gave, and CRI's records that came with them.
 
     Args:
-        before: the namespace as it was.
-        digests: what the attempt was about.
+        before: the images of the namespace before the attempt.
+        names: must not be in ``before``.
+        digests: of the images that the attempt named.
     """
     namespace = before.namespace
     steps = {f"rm-{n}": ctr.remove(namespace, name) for n, name in enumerate(names)}
