@@ -1,7 +1,7 @@
 """Image archives: OCI layouts in a tar (image-spec, image-layout.md), and what ``docker save`` writes.
 
-`read` looks at every byte once: what lies where, whether each blob is what its name says, and which images there
-are. `blobs` then goes through the archive again, for the blobs that are wanted, in the order in which they lie.
+`read` reads every byte once: it notes where each blob is, compares digests, and finds the images. `blobs` reads the
+archive a second time and gives the wanted blobs in the order of the archive.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Entry:
     """An image of an archive under one of its names.
 
     Attributes:
-        name: in its full form; empty where the archive gives it none.
+        name: the full name; empty if the archive gives the image none.
     """
 
     name: str
@@ -35,13 +35,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What an archive has.
+    """The content of an archive.
 
     Attributes:
-        entries: every image under every name, in the archive's order.
-        documents: indexes, manifests and configs by digest.
-        extents: where each blob lies, by digest.
-        made: manifests that the archive lacks and that were made of what it says, by digest.
+        entries: every image under every name, in the order of the archive.
+        documents: indexes, manifests and configs, by digest.
+        extents: the place of each blob, by digest.
+        made: manifests by digest that the archive lacks and that `read` made for it.
     """
 
     entries: tuple[Entry, ...]
@@ -52,25 +52,25 @@ class Archive:
 
     @property
     def digests(self) -> frozenset[str]:
-        """Every blob that is there."""
+        """The digests of all blobs."""
         return frozenset(self.extents) | frozenset(self.made)
 
     def has(self, digest: str) -> bool:
-        """Whether a blob is there."""
+        """Whether the archive has a blob."""
         return digest in self.extents or digest in self.made
 
     def size(self, digest: str) -> int:
-        """A blob's length in bytes."""
+        """Returns the size of a blob in bytes."""
         return len(self.made[digest]) if digest in self.made else self.extents[digest].size
 
     def manifest(self, digest: str) -> Manifest:
-        """The manifest or index of this digest; an empty one where it is not there."""
+        """Returns the manifest or index of this digest; an empty one if the archive lacks it."""
         if digest not in self._parsed:
             self._parsed[digest] = Manifest.parse(self.documents[digest]) if digest in self.documents else Manifest()
         return self._parsed[digest]
 
     def platform(self, manifest: Descriptor) -> Platform | None:
-        """What a manifest is for, by its index or its config; None where neither says."""
+        """Returns the platform of a manifest, by its index or its config; None if neither tells."""
         if manifest.platform:
             return manifest.platform
         try:
@@ -81,23 +81,23 @@ class Archive:
             return None
 
     def manifests(self, target: Descriptor) -> tuple[Descriptor, ...]:
-        """The manifests of an index, or the target itself."""
+        """Returns the manifests of an index, or the target itself."""
         return self.manifest(target.digest).children if target.is_index else (target,)
 
     def absent(self, manifest: Descriptor) -> list[str]:
-        """What a manifest needs and the archive lacks, itself included."""
+        """Returns the digests that a manifest needs and the archive lacks; the manifest's own may be among them."""
         needed = [manifest, *self.manifest(manifest.digest).blobs]
         return [blob.digest for blob in needed if not self.has(blob.digest)]
 
 
 def read(file: IO[bytes]) -> Archive:
-    """Reads all of an archive and checks it: every blob's digest and size, and that every image is whole.
+    """Reads and checks a whole archive: the digest and size of every blob, and that every image is whole.
 
     Args:
         file: seekable; plain, or compressed with gzip or zstd, as its first bytes say.
 
     Raises:
-        BadArchive.
+        BadArchive: says what is wrong.
     """
     stream = tar.Stream(file)
     files = Files()
@@ -114,9 +114,9 @@ def read(file: IO[bytes]) -> Archive:
 
 
 def blobs(file: IO[bytes], archive: Archive, wanted: Collection[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """The wanted blobs, each with its bytes, in the order in which they lie in the archive.
+    """Yields the digest and the bytes of each wanted blob, in the order of the archive.
 
-    The bytes are as they are now; whoever takes them hashes them.
+    The file may have changed since `read`, so the caller must compare the digests.
     """
     for digest in archive.made.keys() & wanted:
         yield digest, iter((archive.made[digest],))
@@ -143,9 +143,9 @@ def _of_layout(files: Files) -> Archive:
 
 
 def _name_of(annotations: Any, target: Descriptor) -> str:
-    """The image's full name, as containerd reads it from 1.3 on; a tag alone is no name."""
+    """Reads an image's full name as containerd does from 1.3 on; a tag alone is no name."""
     if not isinstance(annotations, dict):
-        raise BadArchive("index.json has annotations that are none")
+        raise BadArchive("the annotations of an image in index.json are no JSON object")
     name, ref = (str(annotations.get(key) or "") for key in (NAME, REF_NAME))
     text = name or (ref if set(ref) & set(":/") else "")
     return "" if is_digest(text) or not text else _full(text, target)
@@ -158,7 +158,7 @@ def _full(text: str, target: Descriptor) -> str:
         raise BadArchive(f"it names an image {text[:200]!r}, which is no reference", detail=error.message) from error
     if reference.digest and reference.digest != target.digest:
         raise BadArchive(f"it gives the name {text} to another digest", detail=target.digest)
-    if reference.digest:  # nothing looks an image up so, and no tool gives such a name
+    if reference.digest:  # no tool gives or looks up such a name
         return str(replace(reference, digest=None)) if reference.tag else ""
     return str(reference if reference.tag else reference.with_tag("latest"))
 
@@ -181,7 +181,7 @@ def _of_docker(files: Files, part: Callable[[Extent], Part]) -> Archive:
 
 
 def _checked(archive: Archive) -> Archive:
-    """Refuses images that cannot be used, and names that mean two of them."""
+    """Refuses images that are not whole, and names that two images have."""
     if not archive.entries:
         raise BadArchive("it has no image", hint=CUT)
     named: dict[str, str] = {}
@@ -198,10 +198,10 @@ def _checked(archive: Archive) -> Archive:
 
 
 def _check_image(archive: Archive, target: Descriptor, whole: dict[tuple[str, bool], bool]) -> None:
-    """An index may lack platforms, as one that was pulled does, but not all of them.
+    """Refuses an image that is not whole. An index may lack platforms, as after a pull, but not all of them.
 
     Args:
-        whole: what was looked at before: an archive may name one document a thousand times.
+        whole: results so far, by digest and kind: an archive may name one document a thousand times.
     """
     if not _is_whole(archive, target, INDEXES | MANIFESTS, whole):
         missing = (digest for manifest in archive.manifests(target) for digest in archive.absent(manifest))
@@ -222,8 +222,8 @@ def _is_whole(
         for blob in archive.manifest(target.digest).blobs:
             _check_size(archive, blob)
         there = [each for each in archive.manifest(target.digest).children if archive.has(each.digest)]
-        parts = [_is_whole(archive, each, MANIFESTS, whole) for each in there]
-        whole[key] = any(parts) if target.is_index else not archive.absent(target)
+        children_whole = [_is_whole(archive, each, MANIFESTS, whole) for each in there]
+        whole[key] = any(children_whole) if target.is_index else not archive.absent(target)
     return whole[key]
 
 
@@ -244,7 +244,7 @@ def _check_document(archive: Archive, descriptor: Descriptor) -> None:
     except (ValueError, TypeError, AttributeError) as error:
         raise BadArchive(f"{descriptor.digest} is no manifest", detail=str(error)[:400]) from error
     if bool(parsed.blobs) == descriptor.is_index:
-        raise BadArchive(f"{descriptor.digest} is not of the type that it is said to be", detail=descriptor.media_type)
+        raise BadArchive(f"{descriptor.digest} has another type than its descriptor says", detail=descriptor.media_type)
     for each in (*parsed.children, *parsed.blobs):
         _check_descriptor(each, descriptor.digest)
 
@@ -252,8 +252,8 @@ def _check_document(archive: Archive, descriptor: Descriptor) -> None:
 def _check_size(archive: Archive, descriptor: Descriptor) -> None:
     if archive.has(descriptor.digest) and archive.size(descriptor.digest) != descriptor.size:
         raise BadArchive(
-            f"the size of {descriptor.digest} is not the one that it is said to have",
-            detail=f"said {descriptor.size}\nis   {archive.size(descriptor.digest)}",
+            f"{descriptor.digest} has another size than its descriptor says",
+            detail=f"descriptor {descriptor.size} bytes\nblob       {archive.size(descriptor.digest)} bytes",
         )
 
 

@@ -1,4 +1,4 @@
-"""The files of an image archive: each hashed as it is read, and JSON in them read with care."""
+"""The files of an image archive, hashed as they are read, and the JSON in them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BLOBS = "blobs/sha256/"
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Where a file's bytes lie in the decompressed tar."""
+    """Where a file is in the decompressed tar: offset and size in bytes."""
 
     offset: int
     size: int
@@ -29,9 +29,15 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class File:
+    """One file: its digest, its place, and its bytes if it may be JSON.
+
+    Attributes:
+        packed: whether it is compressed with gzip.
+    """
+
     digest: str
     extent: Extent
-    document: bytes | None  # where it may be JSON
+    document: bytes | None
     packed: bool = False
 
 
@@ -44,10 +50,10 @@ class Files:
         self._kept = 0
 
     def add(self, member: tar.Member, stream: tar.Stream) -> None:
-        """Takes in a member, its bytes read from the stream.
+        """Adds a member, and reads its bytes from the stream.
 
         Raises:
-            BadArchive: a blob that is not what its name says, or a name that stands for two things.
+            BadArchive: a blob has another digest than its name says, or a name has two contents.
         """
         if member.link:
             self._links[member.name] = member.link
@@ -87,14 +93,22 @@ class Files:
         raise BadArchive(f"the links of {name!r} have no end")
 
     def named(self, name: str) -> File:
-        """The file that manifest.json calls so."""
+        """Returns the file that manifest.json names.
+
+        Raises:
+            BadArchive: there is no such file.
+        """
         plain = posixpath.normpath(name)
         if found := self._find(plain):
             return found
         raise BadArchive(f"manifest.json names {name[:200]!r}, which is not in the archive", hint=CUT)
 
     def document(self, name: str) -> bytes:
-        """A document's bytes."""
+        """Returns the bytes of a JSON document.
+
+        Raises:
+            BadArchive: there is no such file, or it is no JSON.
+        """
         file = self.named(name)
         if file.document is None:
             raise BadArchive(f"{name} is no JSON of {MOST_JSON >> 20} MiB at most")
@@ -102,12 +116,12 @@ class Files:
 
     @property
     def blobs(self) -> dict[str, File]:
-        """The files below blobs/ by digest."""
+        """The files below blobs/sha256/, by digest."""
         return {file.digest: file for name, file in self._files.items() if name.startswith(_BLOBS)}
 
 
 class Part:
-    """One file of the archive, to be read from its start."""
+    """One file of the archive, read from its start."""
 
     def __init__(self, file: IO[bytes], extent: Extent) -> None:
         self._stream = tar.Stream(file)
@@ -115,7 +129,7 @@ class Part:
         self._end = extent.offset + extent.size
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, at most so many."""
+        """Returns the next bytes, at most ``size``; all that are left if it is negative."""
         left = self._end - self._stream.at
         return self._stream.take(left if size < 0 else min(size, left))
 

@@ -1,4 +1,4 @@
-"""Descriptors, platforms and what manifests and indexes say (OCI image-spec 1.1, docker schema 2)."""
+"""Descriptors, platforms, manifests and indexes (OCI image-spec 1.1, docker schema 2)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _MACHINES = {
     "loongarch64": ("loong64", ""),
 }
 _DEFAULT_VARIANTS = {("arm64", "v8"), ("amd64", "v1"), ("arm", "v7")}
-MOST = (1 << 63) - 1  # bytes that a size may tell: Go's int64, as image-spec has it
+MOST = (1 << 63) - 1  # bytes, the largest size: an int64 as in image-spec
 _LONGEST = 256  # characters of a media type, of a digest, or of a part of a platform
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """``os/architecture[/variant]``; arm64/v8, amd64/v1 and arm/v7 are their architecture's plain form."""
+    """``os/architecture[/variant]``; the default variants arm64/v8, amd64/v1 and arm/v7 are left out."""
 
     os: str
     architecture: str
@@ -46,7 +46,7 @@ class Platform:
         """Parses ``linux/amd64`` or ``linux/arm/v7``.
 
         Raises:
-            ValueError: where it has not two or three non-empty parts.
+            ValueError: it has not two or three non-empty parts.
         """
         parts = text.strip().lower().split("/")
         if len(parts) not in (2, 3) or not all(parts):
@@ -55,22 +55,22 @@ class Platform:
 
     @classmethod
     def of_machine(cls, machine: str) -> Platform:
-        """The platform of a Linux host whose ``uname -m`` says ``machine``."""
+        """Returns the platform of a Linux host whose ``uname -m`` prints ``machine``."""
         architecture, variant = _MACHINES.get(machine, (machine, ""))
         return cls("linux", architecture, variant)._plain()
 
     @classmethod
     def of_json(cls, data: dict[str, Any]) -> Platform:
-        """The ``platform`` object of an index's descriptor; what is no visible ASCII in it is escaped.
+        """Parses the ``platform`` object of a descriptor; characters other than visible ASCII are escaped.
 
         Raises:
-            ValueError: a part of it is no text, or a long one.
+            ValueError: a part of it is no text, or too long.
         """
         parts = (data.get("os"), data.get("architecture"), data.get("variant"))
         return cls(*(shown_name(_word(part or "")) for part in parts))._plain()
 
     def takes(self, other: Platform) -> bool:
-        """Whether containerd takes what is for the other one in its stead (its `platforms.Only`); variants aside."""
+        """Whether containerd would run what is for the other platform (its `platforms.Only`); variants do not count."""
         instead = {("arm64", "arm"), ("amd64", "386")}
         same = self.architecture == other.architecture
         return self.os == other.os and (same or (self.architecture, other.architecture) in instead)
@@ -86,7 +86,7 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What points at a blob: media type, digest, and its exact length in bytes."""
+    """A reference to a blob: media type, digest, exact size in bytes, and the platform if an index tells it."""
 
     media_type: str
     digest: str
@@ -95,10 +95,10 @@ class Descriptor:
 
     @classmethod
     def of_json(cls, data: dict[str, Any]) -> Descriptor:
-        """A descriptor object of an index or manifest.
+        """Parses a descriptor of an index or manifest.
 
         Raises:
-            ValueError: where digest or size are absent, or anything is not what it is said to be.
+            ValueError: digest or size are absent, or a value has the wrong type.
         """
         try:
             platform = data.get("platform")
@@ -113,13 +113,13 @@ class Descriptor:
 
     @property
     def is_index(self) -> bool:
-        """Whether the blob lists manifests rather than being one."""
+        """Whether the blob is an index, by its media type."""
         return self.media_type in INDEXES
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What one manifest or index blob points at.
+    """What a manifest or an index points at.
 
     Attributes:
         children: manifests of an index, in its order; empty for a manifest.
@@ -131,10 +131,10 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes) -> Manifest:
-        """Reads a manifest or index blob.
+        """Parses a manifest or an index.
 
         Raises:
-            ValueError: where it is neither.
+            ValueError: it is neither.
         """
         try:
             data = json.loads(raw)
@@ -149,13 +149,13 @@ class Manifest:
         raise ValueError("neither a manifest nor an index")
 
     def child_for(self, platform: Platform) -> Descriptor | None:
-        """The index's manifest for exactly this platform, the first where several claim it."""
+        """Returns the index's manifest for exactly this platform, the first of several; None if there is none."""
         return next((child for child in self.children if child.platform == platform), None)
 
 
 def _word(value: Any) -> str:
     if not isinstance(value, str) or len(value) > _LONGEST:
-        raise ValueError("no text, or a long one")
+        raise ValueError("no text, or too long a one")
     return value
 
 
@@ -167,5 +167,5 @@ def _size(value: Any) -> int:
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value or [], list):
-        raise ValueError("what should be a list is none")
+        raise ValueError("something is no list that should be one")
     return value or []

@@ -1,4 +1,4 @@
-"""What ``docker save`` writes: a manifest.json that names configs and layers by their files, and no manifest."""
+"""Archives of ``docker save``: manifest.json names the files of configs and layers, and there is no manifest."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class DockerImage:
     """One image.
 
     Attributes:
-        tags: its names, as written.
+        tags: its names, as the archive has them.
         document: the config's bytes.
-        manifest: made of what the archive says, since it has none.
+        manifest: the bytes that containerd would make for it.
     """
 
     tags: tuple[str, ...]
@@ -37,13 +37,13 @@ class DockerImage:
 
 
 def images(files: Files, part: Callable[[Extent], Part]) -> Iterator[DockerImage]:
-    """Every image of the archive, each checked: config and layers are what their names say.
+    """Yields every image of the archive after checking the digests of its config and layers.
 
     Args:
         part: opens one file of the archive again, to decompress a layer.
 
     Raises:
-        BadArchive.
+        BadArchive: says what is wrong.
     """
     plain = cache(lambda extent: _plain_digest(part(extent)))  # images share layers
     for each in json_list(json_value(files.document("manifest.json"), "manifest.json"), "manifest.json"):
@@ -75,10 +75,10 @@ def _check_layers(
     layers: list[File],
     plain: Callable[[Extent], str],
 ) -> None:
-    """Its name has the config's digest, and the config has those of the uncompressed layers.
+    """Checks that the config's name has its digest, and that the config lists the digests of the uncompressed layers.
 
     Args:
-        plain: a compressed layer's digest without its compression.
+        plain: returns the digest of a compressed layer without its compression.
     """
     claimed = posixpath.basename(name).removesuffix(".json")
     if is_digest(f"sha256:{claimed}") and f"sha256:{claimed}" != config.digest:
@@ -86,19 +86,19 @@ def _check_layers(
     if len(diff_ids) != len(layers):
         raise BadArchive(f"an image has {len(layers)} layers, and its config {len(diff_ids)}", detail=name)
     for diff_id, layer in zip(diff_ids, layers, strict=True):
-        is_it = plain(layer.extent) if layer.packed else layer.digest
-        if diff_id != is_it:
+        found = plain(layer.extent) if layer.packed else layer.digest
+        if diff_id != found:
             raise BadArchive(
-                "a layer is not the one that its image's config means",
-                detail=f"config {diff_id}\nlayer  {is_it}",
+                "a layer is not the one that its image's config lists",
+                detail=f"config {diff_id}\nlayer  {found}",
                 hint="the archive was damaged or changed: copy or save it again",
             )
 
 
 def _docker_manifest(config: File, layers: Iterable[File]) -> bytes:
-    """What containerd 1.4 to 2.1 make of such an archive, byte for byte: both give an image the same digest.
+    """Makes the manifest that containerd 1.4 to 2.1 make of such an archive, byte for byte, so the digests are equal.
 
-    (Where containerd has a layer in compressed form already, it takes that, and the digest is another.)
+    (If containerd has a compressed form of a layer already, it uses that form, and its digest is another one.)
     """
 
     def descriptor(media_type: str, file: File) -> dict[str, object]:

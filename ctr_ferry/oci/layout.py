@@ -1,7 +1,7 @@
 """OCI image layouts as small archives (image-spec, image-layout.md).
 
-An *index-only* archive has ``oci-layout`` and ``index.json`` and no blob: fed to ``ctr images import`` it gives
-names to content that the namespace already has, in constant time, on every ctr from 1.0 to 2.1 (measured).
+An *index-only* archive has ``oci-layout`` and ``index.json`` and no blob. ``ctr images import`` of it gives names to
+content that the namespace already has, in constant time, with every ctr from 1.0 to 2.1 (measured).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ REF_NAME = "org.opencontainers.image.ref.name"
 
 
 def index_only(named: Iterable[tuple[str, str, Descriptor]]) -> bytes:
-    """Builds the archive.
+    """Builds an index-only archive.
 
     Args:
-        named: full name, ref name and target of each image. ctr 1.2 reads the ref name alone and wants the full
-            name there; 1.3 to 2.1 want both full; 1.0 and 1.1 want the tag and are told the repository apart.
+        named: full name, ref name and target of each image. The ref name must be the full name from ctr 1.2 on. For
+            1.0 and 1.1 it must be the tag; the command line of import has the repository.
 
     Returns:
-        A few KiB of tar, the same bytes for the same names.
+        A few KiB of tar, always the same bytes for the same names.
     """
     index = {
         "schemaVersion": 2,
@@ -38,16 +38,16 @@ def index_only(named: Iterable[tuple[str, str, Descriptor]]) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         _add(tar, "oci-layout", {"imageLayoutVersion": "1.0.0"})
         _add(tar, "index.json", index)
-    # tarfile pads to 10 KiB records; two zero blocks end an archive, and every byte here is sent as text.
+    # tarfile pads to records of 10 KiB. Two blocks of zeros are enough, and every byte here is sent as text.
     return buffer.getvalue().rstrip(b"\0").ljust(_round_up(len(buffer.getvalue().rstrip(b"\0"))), b"\0") + bytes(1024)
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """An image in an archive that is to be written.
+    """An image that is to be written into an archive.
 
     Attributes:
-        manifest: of the platform that `docker load` gets, which knows no index.
+        manifest: for `docker load`, which knows no index and takes one platform.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Saved:
 
 
 def documents(images: Sequence[Saved]) -> dict[str, bytes]:
-    """What an archive has besides its blobs, by file name: for ctr, skopeo and, last, for `docker load`."""
+    """Builds the files of an archive besides its blobs, by name; manifest.json is for `docker load`."""
     index = {
         "schemaVersion": 2,
         "mediaType": OCI_INDEX,
@@ -74,7 +74,7 @@ def documents(images: Sequence[Saved]) -> dict[str, bytes]:
 
 
 def blob_path(digest: str) -> str:
-    """Where a layout has a blob."""
+    """Returns the path of a blob in a layout."""
     return f"blobs/{digest.replace(':', '/')}"
 
 
@@ -83,7 +83,7 @@ def _json(document: object) -> bytes:
 
 
 def around(blob: Descriptor) -> tuple[bytes, bytes]:
-    """What makes a blob an archive of its own, without any image: the bytes before and behind it."""
+    """Returns the bytes before and behind a blob that make it an archive of its own, without any image."""
     algorithm, _, value = blob.digest.partition(":")
     version, index = b'{"imageLayoutVersion":"1.0.0"}', b'{"schemaVersion":2,"manifests":[]}'
     head = _file("oci-layout", version) + tar.header(f"blobs/{algorithm}/{value}", blob.size)

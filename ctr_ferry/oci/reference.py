@@ -1,4 +1,4 @@
-"""Image references as distribution, docker and kubelet write them: ``host:port/path:tag@digest``."""
+"""Image references as distribution, docker and kubelet write them: ``host:port/path:tag@digest``. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
-_LONGEST = 1024  # characters of a text that may be a reference: a name, a tag and a digest have 520 at most
+_LONGEST = 1024  # characters of a text that is parsed at all; a name, a tag and a digest have at most 520
 
 
 def is_digest(text: str) -> bool:
@@ -27,7 +27,7 @@ def is_digest(text: str) -> bool:
 
 
 def is_glob(text: str) -> bool:
-    """Whether ``text`` is a glob on whole names, not a name: no reference has such a character."""
+    """Whether ``text`` is a glob rather than a name: no reference has ``*``, ``?`` or ``[``."""
     return bool(set(text) & set("*?["))
 
 
@@ -36,10 +36,10 @@ class Reference:
     """A parsed reference in its full form.
 
     Attributes:
-        domain: registry host with port, ``docker.io`` where the text names none.
-        path: repository below the domain, ``library/…`` for docker.io's short names.
-        tag: the tag, None where the text has none.
-        digest: ``sha256:…``, None where the text has none.
+        domain: registry host with port; ``docker.io`` if the text names none.
+        path: repository below the domain; ``library/…`` for docker.io's short names.
+        tag: None if the text has none.
+        digest: ``sha256:…``; None if the text has none.
         text: what the user wrote, for messages.
     """
 
@@ -51,10 +51,10 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Parses what a user may write, short forms included (grammar: distribution/reference).
+        """Parses a reference, short forms included (grammar: distribution/reference).
 
         Raises:
-            BadReference: with the part that is wrong and how a right one looks.
+            BadReference: says which part is wrong, and what a correct one looks like.
         """
         _refuse_what_people_paste(text)
         name, at, digest = text.partition("@")
@@ -78,15 +78,15 @@ class Reference:
 
     @property
     def repository(self) -> str:
-        """Domain and path, as ctr takes it for ``--base-name`` and ``--oci-name``."""
+        """Domain and path, as for ctr's ``--base-name`` and ``--oci-name``."""
         return f"{self.domain}/{self.path}"
 
     def with_tag(self, tag: str) -> Reference:
-        """The same repository under another tag."""
+        """Returns the same repository with another tag."""
         return replace(self, tag=tag)
 
     def with_domain(self, domain: str) -> Reference:
-        """The same path, tag and digest on another registry host."""
+        """Returns the same path, tag and digest on another registry host."""
         return replace(self, domain=domain)
 
     def __str__(self) -> str:
@@ -96,10 +96,10 @@ class Reference:
 
 
 def parse_domain(text: str) -> str:
-    """Checks a registry host with optional port, as ``--to-registry`` takes it.
+    """Checks a registry host with optional port, as for ``--to-registry``, and returns it.
 
     Raises:
-        BadReference: where it is none.
+        BadReference: it is none.
     """
     _refuse_what_people_paste(text)
     domain, slash, _ = text.partition("/")
@@ -120,7 +120,7 @@ def _refuse_what_people_paste(text: str) -> None:
     if "://" in text:
         raise _bad(text, "it has a scheme", f"leave out {text.split('://', 1)[0]}://")
     if any(c.isspace() or not c.isprintable() for c in text):
-        raise _bad(text, "it has white space or control characters", "take them out")
+        raise _bad(text, "it has white space or control characters", "remove them")
 
 
 def _split_tag(name: str) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""A registry: as the inventory describes it, and what can be seen of it from a host. Pure."""
+"""A registry: how it is reached, what states it may be in, and how it asks for a login. Pure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ class Registry:
     """How a registry is reached.
 
     Attributes:
-        name: as references begin, with its port where it has one.
-        ca_file: of whoever signed its certificate, on the control machine.
-        password_env: the environment variable that holds the password.
+        name: as in references, with the port if it has one.
+        scheme: ``https`` or ``http``.
+        ca_file: path of a CA certificate on the control machine.
+        skip_verify: whether its certificate is not checked.
+        username: for the login; None for no login.
+        password_env: the environment variable that has the password.
     """
 
     name: str
@@ -37,17 +40,17 @@ class Registry:
 
     @property
     def port(self) -> int:
-        """Its port, by default the scheme's."""
+        """Its port; by default the port of its scheme."""
         return int(self._parts[1] or _PORTS[self.scheme])
 
     @property
     def local(self) -> bool:
-        """Whether Go takes it for the machine itself: no proxy, and with some ctrs another scheme."""
+        """Whether Go takes it for the machine itself: then no proxy is used, and some ctrs use another scheme."""
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
     @property
     def url(self) -> str:
-        """Where its API is, without a slash at the end."""
+        """The URL of its API, without a slash at the end."""
         host, port = self._parts
         shown = f"[{host}]" if ":" in host else host
         return f"{self.scheme}://{shown}:{port}" if port else f"{self.scheme}://{shown}"
@@ -79,14 +82,14 @@ class Registries:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who we are to a registry."""
+    """Username and password for a registry."""
 
     username: str
     password: Secret
 
 
 class RegistryState(Enum):
-    """What a registry's answer, or its silence, means."""
+    """What a registry's answer, or a missing answer, means."""
 
     OPEN = "reachable"
     LOGIN = "reachable, needs a login"
@@ -119,22 +122,22 @@ REMEDIES = {
     RegistryState.WANTS_TLS: "leave scheme: http for it out of ctr_registries",
     RegistryState.UNKNOWN_CA: "name its CA's certificate with ca_file in ctr_registries",
     RegistryState.EXPIRED: "have its certificate renewed",
-    RegistryState.NOT_YET: "check this machine's clock, then its certificate",
+    RegistryState.NOT_YET: "check the clock of this machine, then the registry's certificate",
     RegistryState.WRONG_NAME: "call it by a name that its certificate has",
-    RegistryState.TLS_FAILED: "look at it with openssl s_client",
-    RegistryState.CA_FILE: "mend ca_file in ctr_registries",
+    RegistryState.TLS_FAILED: "inspect it with openssl s_client",
+    RegistryState.CA_FILE: "correct ca_file in ctr_registries",
     RegistryState.NO_REGISTRY: "check name, port and scheme in ctr_registries",
-    RegistryState.NO_TIME: "mend the registries that do not answer, and run it again",
-    RegistryState.NOT_CHECKED: "let sshd there forward (AllowTcpForwarding, PermitOpen), or look with curl on the host",
+    RegistryState.NO_TIME: "mend the registries that do not answer, then run it again",
+    RegistryState.NOT_CHECKED: "let sshd there forward (AllowTcpForwarding, PermitOpen), or check with curl there",
     RegistryState.UNAUTHORIZED: "check username and password_env in ctr_registries, or ~/.docker/config.json",
     RegistryState.DENIED: "ask whoever runs the registry for that right",
     RegistryState.NOT_FOUND: "check repository and tag",
-    RegistryState.FAILED: "look at the registry's log; run it again later",
-    RegistryState.BROKEN_OFF: "run it again: what the registry has is not sent twice",
+    RegistryState.FAILED: "read the registry's log; run it again later",
+    RegistryState.BROKEN_OFF: "run it again: what the registry has already is not sent again",
 }
 
 
-_LONGEST = 8 << 10  # characters of a WWW-Authenticate that are read at all
+_LONGEST = 8 << 10  # characters; a longer WWW-Authenticate is ignored
 _MOST_HEAD = 64 << 10  # characters of all headers of one answer
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r'[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))', re.DOTALL)
@@ -143,14 +146,14 @@ _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One way in which a registry takes a login (RFC 9110, section 11; distribution, spec/auth/token)."""
+    """One way in which a registry accepts a login (RFC 9110, section 11; distribution, spec/auth/token)."""
 
     scheme: str
     parameters: Mapping[str, str]
 
     @classmethod
     def parse(cls, header: str) -> Challenge:
-        """The one of ``WWW-Authenticate`` that we take: Bearer before Basic; empty where there is none."""
+        """Chooses a challenge of ``WWW-Authenticate``: Bearer before Basic; an empty one if there is none."""
         return min(cls.parse_all(header), key=cls._rank, default=cls("", {}))
 
     def _rank(self) -> int:
@@ -160,7 +163,7 @@ class Challenge:
 
     @classmethod
     def parse_all(cls, header: str) -> tuple[Challenge, ...]:
-        """All challenges of ``WWW-Authenticate``, in one pass; none of a header that is too long to be meant."""
+        """Parses all challenges of ``WWW-Authenticate`` in one pass; a header that is too long has none."""
         found: list[tuple[str, dict[str, str]]] = []
         at, text = 0, header if len(header) <= _LONGEST else ""
         while word := _TOKEN.search(text, at):
@@ -171,15 +174,15 @@ class Challenge:
             at = value.end()
             if found:
                 quoted, bare = value.groups()
-                told = bare if quoted is None else _QUOTED_PAIR.sub(r"\1", quoted)
-                found[-1][1].setdefault(word[0].lower(), told)
+                parameter = bare if quoted is None else _QUOTED_PAIR.sub(r"\1", quoted)
+                found[-1][1].setdefault(word[0].lower(), parameter)
         return tuple(cls(scheme, parameters) for scheme, parameters in found)
 
 
 def headers(fields: Iterable[tuple[str, str]]) -> dict[str, str] | None:
-    """Header lines by name, in lower case; None where they are more than an answer has room for.
+    """Returns headers by name in lower case; None if they are longer than any real answer.
 
-    Challenges may come in several lines, which mean the same as one (RFC 9110, section 5.3).
+    Challenges in several lines mean the same as in one line (RFC 9110, section 5.3), so these lines are joined.
     """
     found: dict[str, str] = {}
     left = _MOST_HEAD

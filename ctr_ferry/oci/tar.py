@@ -1,7 +1,7 @@
-"""Tar streams, plain or compressed: read front to back in bounded memory, written piece by piece.
+"""Tar streams, plain or compressed: read front to back in bounded memory, written piece by piece. Pure.
 
-An archive comes from anywhere. `tarfile` would take a header's word for the length of a name and read all of it,
-take an archive that was cut off between two members for a whole one, and keep every member.
+An archive may come from anywhere. `tarfile` would read a name as long as its header claims, take an archive that was
+cut off between two members for a whole one, and keep every member in memory.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
 _MOST_HEADER = 1 << 16  # bytes of a long name or of pax records
-_MOST_DIGITS = 8  # of a record's length, and the blank behind
+_MOST_DIGITS = 8  # of a record's length, and the space behind it
 _MOST_SIZE = 1 << 50  # bytes of one file
 _MOST_MEMBERS = 100_000
 _MOST_NAMES = 32 << 20  # characters of all names and links; those of blobs have 77
-_KEYS = ("path", "linkpath", "size", "GNU.sparse.major")  # of pax records: what a member is made of
-_MOST_BEHIND = 16 << 20  # bytes behind the end; tar fills up to a record, of 10 KiB unless told otherwise
+_KEYS = ("path", "linkpath", "size", "GNU.sparse.major")  # the pax records that are read
+_MOST_BEHIND = 16 << 20  # bytes behind the end; tar fills up to a record, by default of 10 KiB
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError)
 
@@ -41,7 +41,7 @@ class Readable(Protocol):
     """Anything that bytes can be read from."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, at most so many; none at the end."""
+        """Returns the next bytes, at most ``size``; none at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class Member:
     """A file or a link of a tar.
 
     Attributes:
-        name: where it is in the archive, never outside of it; without ``./``.
+        name: its path in the archive, without ``./``; it never leads out of the archive.
         offset: of its first byte in the decompressed tar.
         size: in bytes.
-        link: the name that it stands for; empty for a file.
+        link: the path that a link refers to; empty for a file.
     """
 
     name: str
@@ -62,10 +62,10 @@ class Member:
 
 
 class Stream:
-    """The bytes of a file from its start on, decompressed where its first bytes say that they are compressed.
+    """The bytes of a file from its start, decompressed if its first bytes are those of gzip or zstd.
 
     Attributes:
-        at: how many were read or skipped.
+        at: how many bytes were read or skipped.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -77,10 +77,10 @@ class Stream:
         self.at = 0
 
     def take(self, most: int) -> bytes:
-        """The next bytes, at most so many; none at the end.
+        """Returns the next bytes, at most ``most``; none at the end.
 
         Raises:
-            BadArchive: where what was compressed is broken or cut off.
+            BadArchive: the compressed data is broken or cut off.
         """
         try:
             data = self._file.read(most)
@@ -96,10 +96,10 @@ class Stream:
         return data
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """The next ``size`` bytes, some at a time.
+        """Yields the next ``size`` bytes in chunks.
 
         Raises:
-            BadArchive: where there are fewer.
+            BadArchive: there are fewer bytes.
         """
         while size:
             data = self.take(min(size, _CHUNK))
@@ -109,7 +109,7 @@ class Stream:
             yield data
 
     def skip_to(self, offset: int) -> None:
-        """Goes on to an offset that lies ahead."""
+        """Skips to an offset further on."""
         if self._plain:
             self.at = self._plain.seek(offset)
         for _ in self.chunks(offset - self.at):
@@ -117,7 +117,11 @@ class Stream:
 
 
 def unpacked(file: Readable, head: bytes) -> Readable:
-    """The file's bytes decompressed, where its first four bytes are gzip's or zstd's; else the file itself."""
+    """Returns a decompressing reader if the first four bytes are those of gzip or zstd; else the file itself.
+
+    Args:
+        head: the first four bytes.
+    """
     if head.startswith(_GZIP):
         return gzip.GzipFile(fileobj=file)  # type: ignore[call-overload,no-any-return]
     if head == _ZSTD:
@@ -126,10 +130,10 @@ def unpacked(file: Readable, head: bytes) -> Readable:
 
 
 def members(stream: Stream) -> Iterator[Member]:
-    """Every file and link, in order; of a file, the bytes that the caller leaves are skipped.
+    """Yields every file and link, in order. The caller may read a file's bytes from the stream; the rest is skipped.
 
     Raises:
-        BadArchive: no tar, cut off, or with names and links that lead out of it.
+        BadArchive: it is no tar, is cut off, or has names or links that lead out of it.
     """
     named: dict[str, str] = {}
     names = 0
@@ -146,7 +150,8 @@ def members(stream: Stream) -> Iterator[Member]:
             data = info.size
         elif info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE):
             records = _pax(_more(stream, info.size))
-            named |= {} if info.type == tarfile.XGLTYPE else records
+            if info.type != tarfile.XGLTYPE:
+                named |= records
             data = info.size
         else:
             data = _size(named.get("size"), data)
@@ -161,7 +166,7 @@ def members(stream: Stream) -> Iterator[Member]:
 
 
 def _header(stream: Stream) -> tarfile.TarInfo | None:
-    """The next header; None for the block of zeros that ends a tar."""
+    """Reads the next header; None for the block of zeros that ends a tar."""
     first = stream.at == 0
     block = b"".join(stream.chunks(_BLOCK)) if not first else stream.take(_BLOCK)
     if first and not block:
@@ -185,7 +190,7 @@ def _more(stream: Stream, size: int) -> bytes:
 
 
 def _pax(records: bytes) -> dict[str, str]:
-    """``LENGTH key=value`` lines, where the length counts all of its line (POSIX pax, extended header)."""
+    """Parses ``LENGTH key=value`` lines; the length is that of the whole line (POSIX pax, extended header)."""
     found = {}
     at = 0
     while at < len(records):
@@ -199,17 +204,18 @@ def _pax(records: bytes) -> dict[str, str]:
     return found
 
 
-def _size(told: str | None, size: int) -> int:
-    if told is not None and not (told.isascii() and told.isdigit() and len(told) < 20):
-        raise BadArchive(f"a header of its tar claims a size of {told[:40]!r}")
-    size = int(told) if told is not None else size
+def _size(record: str | None, size: int) -> int:
+    """The size by its pax record, else by the header."""
+    if record is not None and not (record.isascii() and record.isdigit() and len(record) < 20):
+        raise BadArchive(f"a header of its tar claims a size of {record[:40]!r}")
+    size = int(record) if record is not None else size
     if not 0 <= size <= _MOST_SIZE:
         raise BadArchive(f"a header of its tar claims a size of {size} bytes")
     return size
 
 
 def _member(info: tarfile.TarInfo, named: dict[str, str], offset: int, size: int) -> Member | None:
-    """None for what is neither a file nor a link: nothing is ever made of it."""
+    """Makes a member of a header; None for what is neither a file nor a link, which is ignored."""
     name = named.get("path", info.name)
     if info.issym() or info.islnk():
         target = named.get("linkpath", info.linkname)
@@ -226,13 +232,13 @@ def _inside(path: str, shown: str = "") -> str:
     if plain.startswith("/") or climbs:
         raise BadArchive(
             f"{(shown or path)[:200]!r} leads out of the archive",
-            hint="no tool that saves images writes that; do not trust where it came from",
+            hint="no tool that saves images writes that; do not trust the source of this archive",
         )
     return plain
 
 
 def _end(stream: Stream) -> None:
-    """Reads on behind the end of the tar, so that a compressed one's check sum counts."""
+    """Reads on behind the end of the tar, so that the decompressor compares its checksum."""
     most = stream.at + _MOST_BEHIND
     while stream.take(_CHUNK):
         if stream.at > most:
@@ -240,15 +246,15 @@ def _end(stream: Stream) -> None:
 
 
 def header(name: str, size: int) -> bytes:
-    """A file's header: mode 0644, no owner and no time, so that the same content gives the same bytes."""
+    """Builds a file's header: mode 0644, no owner and no time, so that equal files give equal bytes."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o644
-    # ustar has no room for 8 GiB; GNU's form of large numbers is read by Go, Python and every tar.
+    # ustar has no room for 8 GiB. Go, Python and every tar read GNU's form of large numbers.
     return info.tobuf(tarfile.USTAR_FORMAT if size < 8 << 30 else tarfile.GNU_FORMAT)
 
 
 def padding(size: int) -> bytes:
-    """What fills a file of this size up to whole blocks."""
+    """Returns the zeros that fill a file of this size up to whole blocks."""
     return bytes(_round_up(size) - size)
 
 
