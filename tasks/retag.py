@@ -27,7 +27,7 @@ from ctr_ferry.oci.reference import parse_domain
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import per_host
-from ctr_ferry.text import shown_name
+from ctr_ferry.text import shown_name, tail
 
 if TYPE_CHECKING:
     from ctr_ferry.shell import Answer
@@ -323,7 +323,7 @@ class Job:
         for number, (plan, planned) in enumerate(zip(todo, namings, strict=True)):
             if plan.report.method == Method.LINK and not answers[f"link-{number}"].ok:
                 plan.report.method = Method.STREAM
-                plan.report.note = "linking failed: " + shell.tail(answers[f"link-{number}"].stderr, lines=1)
+                plan.report.note = "linking failed: " + tail(answers[f"link-{number}"].stderr, lines=1)
             verdict = self._judge(plan, planned, answers[f"name-{number}"], now)
             if verdict.error:
                 plan.fail(verdict.error)
