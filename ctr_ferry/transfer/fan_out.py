@@ -19,10 +19,10 @@ from typing import Protocol
 from ctr_ferry.errors import ContentCorrupt, FerryError, SourceLost
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.report.outcome import unforeseen
-from ctr_ferry.transfer.receiver import LeftError, Pipe, QueuedPipe, Receiver, Sink
+from ctr_ferry.transfer.policy import Policy
+from ctr_ferry.transfer.receiver import DetachedError, Pipe, QueuedPipe, Receiver, Sink
 
-_ALONE, _AGAIN = 3, 1  # hosts served alone at a time: that left the others, and that lack something in the end
-_PATIENCE = 10.0  # seconds that a host may hold up others, and half of the time so far, before it is served alone
+_AGAIN = 1  # hosts served alone at a time that lack something in the end, beside those that were detached
 _LARGE = 16 << 20  # bytes; what is larger goes to a host alone from the hand that reads it: handing on costs time
 _INSTANT, _MOMENT = 0.001, 0.2  # seconds
 
@@ -83,15 +83,23 @@ class _Round:
     """The blobs that some members lack, read once each: first what most of them want, and of that the largest."""
 
     def __init__(
-        self, source: Source, receivers: Collection[Receiver], readers: int, leave: Callable[[Receiver], None]
+        self,
+        source: Source,
+        receivers: Collection[Receiver],
+        readers: int,
+        *,
+        policy: Policy,
+        clock: Callable[[], float],
+        detach: Callable[[Receiver, float], None] = lambda *_: None,
     ) -> None:
-        self._source, self._receivers, self._readers, self._leave = source, list(receivers), readers, leave
+        self._source, self._receivers, self._readers = source, list(receivers), readers
+        self._policy, self._clock, self._detach = policy, clock, detach
         takers = Counter(digest for receiver in receivers for digest in receiver.wanted)
         blobs = {digest: blob for receiver in receivers for digest, blob in receiver.wanted.items()}
         self._in_order = iter(sorted(blobs.values(), key=lambda blob: (-takers[blob.digest], -blob.size)))
         self._unread = dict(blobs)
         self._lock = threading.Lock()
-        self._began = time.monotonic()
+        self._began = clock()
 
     def start(self) -> None:
         """Reads in threads of its own."""
@@ -156,38 +164,39 @@ class _Round:
         while pipes and (chunk := next(chunks, None)) is not None:
             pipes[:] = [pipe for pipe in pipes if not pipe.over]
             for pipe in pipes:
-                self._put(pipe, chunk, pipes)
+                if chunk:
+                    self._wait_for_room(pipe, pipes)
+                pipe.put(chunk)
         for pipe in pipes:
             pipe.put(None)
 
-    def _put(self, pipe: Pipe, chunk: bytes, pipes: Sequence[Pipe]) -> None:
-        room = not chunk
+    def _wait_for_room(self, pipe: Pipe, pipes: Sequence[Pipe]) -> None:
+        """Waits for one host, and charges all that are behind with what the others lose meanwhile."""
+        room, since = False, self._clock()
         while not room:
-            since = time.monotonic()
             room = pipe.wait_for_room(_MOMENT)
-            if (now := time.monotonic()) - since > _INSTANT:
-                slow = {pipe.receiver, *(other.receiver for other in pipes if other.receiver.full)}
-                lost = self._lost_by_others(slow, pipes, since, now)
-                for receiver in slow:
-                    self._blame(receiver, now - lost, now)
-        pipe.put(chunk)
+            now = self._clock()
+            if now - since > _INSTANT:
+                behind = {pipe.receiver, *(other.receiver for other in pipes if other.receiver.full)}
+                self._charge(behind, pipes, since, now)
+            since = now
 
-    def _lost_by_others(self, slow: Collection[Receiver], pipes: Iterable[Pipe], since: float, now: float) -> float:
-        """The seconds that another could have used: for this blob, or for one that nobody reads yet."""
+    def _charge(self, behind: Collection[Receiver], pipes: Iterable[Pipe], since: float, now: float) -> None:
+        """Charges hosts with the time that others lost, and detaches the ones that have cost too much."""
         takers = {pipe.receiver for pipe in pipes}
         with self._lock:
             unread = self._unread.keys()
-            others = [m for m in self._receivers if m not in slow and (m in takers or not unread.isdisjoint(m.wanted))]
-        return max((receiver.starved(since, now) for receiver in others), default=0.0)
-
-    def _blame(self, receiver: Receiver, since: float, now: float) -> None:
-        """Counts what others lost by a member; too much, and it leaves, if it may."""
-        receiver.held_up(since, now)
-        if self._too_long(receiver, now):
-            self._leave(receiver)
-
-    def _too_long(self, receiver: Receiver, now: float) -> bool:
-        return receiver.held > max(_PATIENCE, (now - self._began) / 2)
+            others = [
+                receiver.pace
+                for receiver in self._receivers
+                if receiver not in behind
+                and not receiver.lost
+                and (receiver in takers or not unread.isdisjoint(receiver.wanted))
+            ]
+        self._policy.charge([receiver.pace for receiver in behind], others, since, now)
+        for receiver in behind:
+            if self._policy.is_too_slow(receiver.pace, self._began, now):
+                self._detach(receiver, now)
 
 
 class FanOut:
@@ -195,14 +204,22 @@ class FanOut:
 
     Args:
         hosts: their names.
+        policy: when a slow host is detached.
+        clock: tells the time in seconds.
     """
 
-    def __init__(self, hosts: Iterable[str], source: Source) -> None:
-        self._source = source
+    def __init__(
+        self,
+        hosts: Iterable[str],
+        source: Source,
+        policy: Policy = Policy(),  # noqa: B008  (a value)
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source, self._policy, self._clock = source, policy, clock
         self._awaited = set(hosts)
         self._receivers: list[Receiver] = []
-        self._lock, self._leaving = threading.Lock(), threading.Lock()
-        self._alone, self._again = threading.Semaphore(_ALONE), threading.Semaphore(_AGAIN)
+        self._lock, self._detaching = threading.Lock(), threading.Lock()
+        self._detached, self._again = threading.Semaphore(policy.slots), threading.Semaphore(_AGAIN)
 
     def deliver(
         self, host: str, wanted: Collection[Descriptor], sink: Callable[[Descriptor], Sink]
@@ -215,27 +232,30 @@ class FanOut:
         Raises:
             FerryError: what ended the host.
         """
-        receiver = Receiver(wanted, sink)
+        receiver = Receiver(wanted, sink, self._clock)
         if not self._join(host, receiver):
             return self._serve(receiver, self._again)
         try:
             rest = receiver.wait()
-            return receiver.failed | (self._serve(Receiver(rest, sink), self._alone) if rest else {})
+            if not rest:
+                return receiver.failed
+            return receiver.failed | self._serve(Receiver(rest, sink, self._clock), self._detached)
         finally:
             receiver.over = True
 
     def _serve(self, receiver: Receiver, turn: threading.Semaphore) -> dict[str, FerryError]:
         """Alone, by one lane, so that the others still get their blobs."""
         with turn:
-            _Round(self._source, [receiver], 1, lambda _: None).start()
+            _Round(self._source, [receiver], 1, policy=self._policy, clock=self._clock).start()
             rest = receiver.wait()
-        return receiver.failed | {blob.digest: LeftError("it was left alone") for blob in rest}
+        return receiver.failed | {blob.digest: DetachedError("it was left alone") for blob in rest}
 
-    def _leave(self, receiver: Receiver) -> None:
-        """One that still moves leaves only to be served at once: waiting for its turn, it would be worse off."""
-        with self._leaving:  # two lanes may see the last free place
-            if not receiver.lost and (receiver.is_stuck or sum(each.is_apart for each in self._receivers) < _ALONE):
-                receiver.lose(LeftError("it is slower than the others"))
+    def _detach(self, receiver: Receiver, now: float) -> None:
+        with self._detaching:  # two readers may see the last free slot
+            detached = sum(each.is_detached for each in self._receivers)
+            may = self._policy.may_detach(receiver.pace, now, full=receiver.full, detached=detached)
+            if may and not receiver.lost:
+                receiver.lose(DetachedError("it is slower than the others"))
 
     def gone(self, host: str) -> None:
         """A host wants nothing, or nothing any more."""
@@ -249,5 +269,12 @@ class FanOut:
             self._receivers += [receiver] if receiver else []
             complete = not self._awaited
         if complete and self._receivers:
-            _Round(self._source, self._receivers, self._source.readers, self._leave).start()
+            _Round(
+                self._source,
+                self._receivers,
+                self._source.readers,
+                policy=self._policy,
+                clock=self._clock,
+                detach=self._detach,
+            ).start()
         return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -11,11 +10,11 @@ from typing import Protocol
 from ctr_ferry.errors import DaemonUnreachable, DiskFull, FerryError, Unreachable
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.report.outcome import unforeseen
+from ctr_ferry.transfer.policy import Pace
 
 _QUEUE = 4 << 20  # bytes that wait for one host, in all lanes together
 _SLOTS = 4  # blobs that one host takes at a time; sshd lets ten sessions run on a connection (MaxSessions)
 _GLANCE = 1.0  # seconds without data after which it is seen whether the host is there
-_STUCK = 5.0  # seconds in which a host has taken nothing, though there was something
 _PIPES = 32  # blobs that wait for one host or are on their way to it, each a thread
 
 
@@ -36,8 +35,8 @@ class Sink(Protocol):
         """The data will never be complete."""
 
 
-class LeftError(FerryError):
-    """A slow host has left the others: what was on its way is sent again, to it alone."""
+class DetachedError(FerryError):
+    """A slow host was detached from the others: what was on its way is sent again, to this host alone."""
 
 
 class Receiver:
@@ -46,62 +45,43 @@ class Receiver:
     Attributes:
         failed: by digest, why a blob did not come.
         lost: why nothing more comes in this round.
-        held: seconds that others have lost by it; what several lanes see at once counts once.
+        pace: how it keeps up with the others.
         over: whether it has all that it will get.
     """
 
-    def __init__(self, wanted: Iterable[Descriptor], sink: Callable[[Descriptor], Sink]) -> None:
+    def __init__(
+        self, wanted: Iterable[Descriptor], sink: Callable[[Descriptor], Sink], clock: Callable[[], float]
+    ) -> None:
         self.wanted = {blob.digest: blob for blob in wanted}
-        self.sink = sink
+        self.sink, self._clock = sink, clock
         self.failed: dict[str, FerryError] = {}
         self.lost: FerryError | None = None
-        self.held = self._held_until = 0.0
+        self.pace = Pace(clock())
         self.over = False
         self.slots = threading.Semaphore(_SLOTS)
         self._change = threading.Condition()
-        self._queued, self._idle_since = 0, 0.0
-        self._taken = time.monotonic()
         self._pipes: set[Pipe] = set()
         self._open = set(self.wanted)
 
     @property
     def full(self) -> bool:
         """Whether its queue has no room."""
-        return (self._queued >= _QUEUE or len(self._pipes) >= _PIPES) and not self.lost
+        return (self.pace.waiting >= _QUEUE or len(self._pipes) >= _PIPES) and not self.lost
 
     @property
-    def is_stuck(self) -> bool:
-        """Whether it takes nothing at all."""
-        return self.full and time.monotonic() > self._taken + _STUCK
-
-    @property
-    def is_apart(self) -> bool:
-        """Whether it left the others, and is still being served."""
-        return isinstance(self.lost, LeftError) and not self.over
-
-    def starved(self, since: float, now: float) -> float:
-        """For how many of these last seconds nothing waited for it; what its sshd has taken in it may still be at."""
-        return 0.0 if self._queued or self.lost else now - max(since, self._idle_since)
+    def is_detached(self) -> bool:
+        """Whether it was detached from the others, and does not have all yet."""
+        return isinstance(self.lost, DetachedError) and not self.over
 
     def wait_for_room(self, seconds: float) -> bool:
         """Waits until its queue has room, or it is lost."""
         with self._change:
             return self._change.wait_for(lambda: not self.full, seconds)
 
-    def held_up(self, since: float, now: float) -> None:
-        """Others have had nothing to do between two readings of the clock, because of it."""
-        with self._change:
-            self.held += max(0.0, now - max(since, self._held_until))
-            self._held_until = max(now, self._held_until)
-
     def queued(self, size: int) -> None:
         """So many bytes more wait for it; negative, fewer."""
         with self._change:
-            if size < 0 or not self._queued:
-                self._taken = time.monotonic()
-            self._queued += size
-            if size and not self._queued:
-                self._idle_since = time.monotonic()
+            self.pace.add(size, self._clock())
             self._change.notify_all()
 
     def begun(self, pipe: Pipe) -> None:
@@ -113,7 +93,7 @@ class Receiver:
         """A blob that was on its way has arrived, or has not."""
         if isinstance(error, Unreachable | DiskFull):
             self.lose(error)
-        if not isinstance(error, LeftError):
+        if not isinstance(error, DetachedError):
             self.settle(pipe.blob.digest, error)
         with self._change:
             self._pipes.discard(pipe)
@@ -151,7 +131,7 @@ class Receiver:
         """
         with self._change:
             self._change.wait_for(lambda: not self._open or (self.lost and not self._pipes))
-        if self.lost and not isinstance(self.lost, LeftError):
+        if self.lost and not isinstance(self.lost, DetachedError):
             raise self.lost
         return [self.wanted[digest] for digest in self._open]
 

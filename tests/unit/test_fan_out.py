@@ -1,10 +1,14 @@
-"""Blobs to many hosts at once, without hosts: what is read how often, who waits for whom, what a fault costs."""
+"""Blobs to many hosts at once, without hosts: what is read how often, who waits for whom, what a fault costs.
+
+Events and a clock that the tests move decide, never how long something takes.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,8 +30,10 @@ from ctr_ferry.errors import (
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.transfer import fan_out, receiver
 from ctr_ferry.transfer.fan_out import FanOut
+from ctr_ferry.transfer.policy import Pace, Policy
 
-PATIENCE = 20  # seconds, after which a test that hangs says so
+PATIENCE = 60  # seconds, after which a test that hangs says so
+MOMENT = 0.002  # seconds between two looks at something that is about to be true
 
 
 def blob(data: bytes) -> Descriptor:
@@ -59,7 +65,7 @@ class FakeSource:
         for at in range(0, len(data), 1024):
             self.break_in(each, at)
             while self.stalls(each, at):
-                time.sleep(0.01)
+                threading.Event().wait(MOMENT)
                 yield b""
             self.given += 1024
             yield data[at : at + 1024]
@@ -74,9 +80,12 @@ class Box:
     on_end: Callable[[Box, Descriptor], None] = lambda _box, _blob: None
     came: dict[Descriptor, bytes] = field(default_factory=dict)
     cut: list[Descriptor] = field(default_factory=list)
+    on_cut: Callable[[Descriptor], None] = lambda _blob: None
+    opened: Counter[Descriptor] = field(default_factory=Counter)
     taken: int = 0
 
     def sink(self, each: Descriptor) -> Sink:
+        self.opened[each] += 1
         return Sink(self, each)
 
 
@@ -96,6 +105,7 @@ class Sink:
 
     def cut(self) -> None:
         self.box.cut.append(self.blob)
+        self.box.on_cut(self.blob)
 
 
 class Later(threading.Thread):
@@ -119,10 +129,48 @@ class Later(threading.Thread):
         return self.detail
 
 
-def begin(source: fan_out.Source, boxes: Iterable[tuple[Box, list[Descriptor]]]) -> dict[str, Later]:
+@dataclass
+class Clock:
+    """A clock that stands still until a test moves it."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def run_until(self, over: Callable[[], bool]) -> None:
+        """Goes on, second by second, until something is true."""
+        until(over, step=self.tick)
+
+    def tick(self) -> None:
+        self.now += 1.0
+
+
+def until(over: Callable[[], bool], step: Callable[[], None] = lambda: None) -> None:
+    """Waits until something is true."""
+    for _ in range(int(PATIENCE / MOMENT)):
+        if over():
+            return
+        step()
+        threading.Event().wait(MOMENT)
+    pytest.fail("it never came true")
+
+
+def jumping_clock() -> Callable[[], float]:
+    """A clock by which every wait is a long one."""
+    readings = itertools.count(0.0, 1000.0)
+    return lambda: next(readings)
+
+
+def begin(
+    source: fan_out.Source,
+    boxes: Iterable[tuple[Box, list[Descriptor]]],
+    clock: Callable[[], float] | None = None,
+    policy: Policy = Policy(),  # noqa: B008
+) -> dict[str, Later]:
     """All hosts at once."""
     wanted = list(boxes)
-    together = FanOut([box.name for box, _ in wanted], source)
+    together = FanOut([box.name for box, _ in wanted], source, policy, clock or Clock())
     return {box.name: Later(partial(together.deliver, box.name, blobs, box.sink)) for box, blobs in wanted}
 
 
@@ -137,6 +185,27 @@ DATA = {blob(data): data for data in (bytes([n]) * n * 10_000 for n in range(1, 
 BLOBS = list(DATA)
 
 
+@pytest.fixture
+def short_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue of a few chunks for each host, and readers who look often whether it has room."""
+    monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
+    monkeypatch.setattr(fan_out, "_MOMENT", MOMENT)
+
+
+@pytest.fixture
+def blocked(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Has one more for each time that a reader waits for a host whose queue is full."""
+    times, wait = threading.Semaphore(0), receiver.Receiver.wait_for_room
+
+    def noted(self: receiver.Receiver, seconds: float) -> bool:
+        if self.full:
+            times.release()
+        return wait(self, seconds)
+
+    monkeypatch.setattr(receiver.Receiver, "wait_for_room", noted)
+    return times
+
+
 def test_each_blob_is_read_once_and_each_host_gets_its_own_alone() -> None:
     source, boxes = FakeSource(DATA), [Box("a"), Box("b"), Box("c")]
     wanted = [BLOBS, BLOBS[:3], [BLOBS[5]]]
@@ -147,15 +216,29 @@ def test_each_blob_is_read_once_and_each_host_gets_its_own_alone() -> None:
     assert source.read_how_often == dict.fromkeys(BLOBS, 1)
 
 
-def test_a_host_that_is_gone_is_not_waited_for_and_one_that_comes_again_is_served_alone() -> None:
+def test_a_host_that_is_gone_is_not_waited_for_and_one_that_comes_again_is_served_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[fan_out._Round] = []
+    waits, wait, start = threading.Event(), receiver.Receiver.wait, fan_out._Round.start
+
+    def noted_wait(host: receiver.Receiver) -> list[Descriptor]:
+        waits.set()
+        return wait(host)
+
+    def noted_start(one: fan_out._Round) -> None:
+        started.append(one)
+        start(one)
+
+    monkeypatch.setattr(receiver.Receiver, "wait", noted_wait)
+    monkeypatch.setattr(fan_out._Round, "start", noted_start)
     source, box = FakeSource(DATA), Box("a")
     together = FanOut(["a", "b", "c"], source)
     together.gone("b")
     done = Later(partial(together.deliver, "a", BLOBS[:1], box.sink))
-    time.sleep(0.05)
-    assert done.is_alive() and not source.read_how_often
+    assert waits.wait(PATIENCE) and not started
     together.gone("c")
-    assert done.result() == {}
+    assert done.result() == {} and len(started) == 1
     assert together.deliver("a", BLOBS[1:2], box.sink) == {}
     assert set(box.came) == set(BLOBS[:2])
 
@@ -223,20 +306,22 @@ def test_a_host_that_is_lost_while_the_source_gives_nothing_is_noticed() -> None
 @pytest.mark.parametrize("others", [True, False], ids=["of two", "alone"])
 def test_a_containerd_that_is_down_ends_what_waits_for_it_on_that_host_alone(others: bool) -> None:
     """ctr that is about to open a blob asks again and again until containerd is back (seen with 1.7)."""
-    waiting = threading.Event()
+    waiting, cut = threading.Event(), threading.Event()
 
-    def end(box: Box, each: Descriptor) -> None:
+    def end(_box: Box, each: Descriptor) -> None:
         if each == BLOBS[6]:
             waiting.wait(PATIENCE)
-            time.sleep(0.1)
             raise DaemonUnreachable("down")
         if each == BLOBS[5]:
             waiting.set()
-            while BLOBS[5] not in box.cut:
-                time.sleep(0.01)
+            assert cut.wait(PATIENCE)
             raise ConnectionLost("cut")
 
-    down, well = Box("down", on_end=end), Box("well")
+    def note_cut(each: Descriptor) -> None:
+        if each == BLOBS[5]:
+            cut.set()
+
+    down, well = Box("down", on_end=end, on_cut=note_cut), Box("well")
     detail = deliver(FakeSource(DATA), [(down, BLOBS[5:]), *([(well, BLOBS)] if others else [])])
     assert not others or (detail["well"] == {} and well.came == DATA)
     assert isinstance(detail["down"], dict) and len(detail["down"]) == 2
@@ -247,16 +332,24 @@ def test_a_containerd_that_is_down_ends_what_waits_for_it_on_that_host_alone(oth
 def test_what_ends_a_host_finds_a_blob_that_is_just_beginning(
     monkeypatch: pytest.MonkeyPatch, error: FerryError
 ) -> None:
-    begun = receiver.Receiver.begun
+    begun, ended = receiver.Receiver.begun, receiver.Receiver.ended
+    first: dict[receiver.Receiver, threading.Event] = {}
 
-    def slowly(self: receiver.Receiver, pipe: receiver.Pipe) -> None:
+    def begin_second_when_first_has_ended(self: receiver.Receiver, pipe: receiver.Pipe) -> None:
         begun(self, pipe)
-        time.sleep(0.02)
+        if first.setdefault(self, mine := threading.Event()) is not mine:
+            assert first[self].wait(PATIENCE)
+
+    def note(self: receiver.Receiver, pipe: receiver.Pipe, why: FerryError | None) -> None:
+        ended(self, pipe, why)
+        if self in first:  # not the end of a thread of another test
+            first[self].set()
 
     def fail(_box: Box, _each: Descriptor) -> None:
         raise error
 
-    monkeypatch.setattr(receiver.Receiver, "begun", slowly)
+    monkeypatch.setattr(receiver.Receiver, "begun", begin_second_when_first_has_ended)
+    monkeypatch.setattr(receiver.Receiver, "ended", note)
     boxes = [Box("a", on_end=fail), Box("b", on_end=fail)]
     for detail in deliver(FakeSource(DATA), [(box, BLOBS) for box in boxes]).values():
         assert detail is error or (
@@ -293,15 +386,25 @@ def test_a_blob_that_gets_no_thread_fails_with_the_reason(monkeypatch: pytest.Mo
     assert isinstance(error, InternalError) and "thread" in error.message
 
 
-def test_where_nobody_takes_the_rest_of_a_blob_it_is_not_read() -> None:
+def test_where_nobody_takes_the_rest_of_a_blob_it_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    over, ended = threading.Event(), receiver.Receiver.ended
+
     def die(_box: Box, _each: Descriptor) -> bool:
         raise ConnectionLost("gone")
 
-    big = {blob(bytes(32 << 20)): bytes(32 << 20)}
-    source = FakeSource(big)
+    def note(self: receiver.Receiver, pipe: receiver.Pipe, error: FerryError | None) -> None:
+        ended(self, pipe, error)
+        over.set()
+
+    def wait(_blob: Descriptor, at: int) -> None:
+        assert not at or over.wait(PATIENCE)
+
+    monkeypatch.setattr(receiver.Receiver, "ended", note)
+    big = {blob(bytes(1 << 20)): bytes(1 << 20)}
+    source = FakeSource(big, break_in=wait)
     detail = deliver(source, [(Box("a", on_write=die), list(big))])
     assert isinstance(detail["a"], ConnectionLost)
-    assert source.given < 16 << 20
+    assert source.given <= 2 << 10  # the first chunk, and the one in the middle of which the host died
 
 
 def test_a_blob_that_one_host_does_not_take_fails_there_alone() -> None:
@@ -386,14 +489,14 @@ def test_a_fault_of_ours_in_the_middle_of_a_blob_is_told() -> None:
     assert {type(error) for error in detail["a"].values()} == {InternalError}
 
 
-def test_a_slow_host_holds_up_the_others_by_its_queue_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
+@pytest.mark.usefixtures("short_queue")
+def test_a_slow_host_holds_up_the_others_by_its_queue_alone(blocked: threading.Semaphore) -> None:
     gate = threading.Event()
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
     source = FakeSource(DATA)
     running = begin(source, [(slow, BLOBS), (quick, BLOBS)])
-    time.sleep(0.3)
-    assert quick.taken <= (8 << 10) + 4 * 1024  # in memory: the queue, and what is on its way in each lane
+    assert blocked.acquire(timeout=PATIENCE)
+    assert quick.taken <= (8 << 10) + 4 * 1024  # in memory: the queue, and what is on its way in each reader
     assert source.given <= (8 << 10) + 4 * 1024
     gate.set()
     assert {name: later.result() for name, later in running.items()} == {"slow": {}, "quick": {}}
@@ -401,101 +504,94 @@ def test_a_slow_host_holds_up_the_others_by_its_queue_alone(monkeypatch: pytest.
     assert source.read_how_often == dict.fromkeys(BLOBS, 1)
 
 
-def test_a_host_that_holds_up_the_others_for_long_is_served_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
-    monkeypatch.setattr(fan_out, "_PATIENCE", 0.2)
-    monkeypatch.setattr(fan_out, "_MOMENT", 0.05)
-    gate = threading.Event()
+@pytest.mark.usefixtures("short_queue")
+@pytest.mark.parametrize("policy", [Policy(), Policy(stuck_after=float("inf"))], ids=["stuck", "moving"])
+def test_a_host_that_holds_up_the_others_for_long_is_served_alone(policy: Policy) -> None:
+    gate, clock = threading.Event(), Clock()
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
-    running = begin(FakeSource(DATA), [(slow, BLOBS), (quick, BLOBS)])
+    running = begin(FakeSource(DATA), [(slow, BLOBS), (quick, BLOBS)], clock, policy)
+    clock.run_until(lambda: not running["quick"].is_alive())
     assert running["quick"].result() == {}
     assert quick.came == DATA and running["slow"].is_alive()
+    assert slow.taken == 0 and clock.now > policy.patience
     gate.set()
     assert running["slow"].result() == {}
     assert slow.came == DATA
 
 
-def test_a_slow_host_that_still_moves_is_served_alone_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
-    monkeypatch.setattr(fan_out, "_PATIENCE", 0.2)
-    slow, quick = Box("slow", on_write=lambda _box, _each: not time.sleep(0.02)), Box("quick")
-    running = begin(FakeSource(DATA), [(slow, BLOBS), (quick, BLOBS)])
-    assert running["quick"].result() == {}
-    assert running["slow"].is_alive() and slow.taken < sum(map(len, DATA.values())) / 2
-    slow.on_write = lambda _box, _each: True
-    assert running["slow"].result() == {}
-    assert slow.came == quick.came == DATA
-
-
-def test_hosts_of_one_speed_stay_together_though_the_source_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "_QUEUE", 16 << 10)
-    monkeypatch.setattr(fan_out, "_PATIENCE", 0.1)
-    boxes = [Box(name, on_write=lambda _box, _each: not time.sleep(0.003)) for name in "abc"]
-    source = FakeSource(DATA)
-    assert deliver(source, [(box, BLOBS) for box in boxes]) == {"a": {}, "b": {}, "c": {}}
-    assert source.read_how_often == dict.fromkeys(BLOBS, 1)
-
-
-def test_a_host_that_is_a_little_slower_stays_with_others_that_are_as_good_as_busy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(receiver, "_QUEUE", 16 << 10)
-    monkeypatch.setattr(fan_out, "_PATIENCE", 0.1)
-    waits = {"slow": 0.004, "quick": 0.003}
-    boxes = [Box(name, on_write=lambda box, _each: not time.sleep(waits[box.name])) for name in waits]
-    source = FakeSource(DATA)
-    assert deliver(source, [(box, BLOBS) for box in boxes]) == {"slow": {}, "quick": {}}
-    assert source.read_how_often == dict.fromkeys(BLOBS, 1)
-
-
-@pytest.mark.parametrize("writes", ["short", "long"])
-def test_no_more_hosts_leave_than_are_served_at_once_where_they_still_move(
-    monkeypatch: pytest.MonkeyPatch, writes: str
-) -> None:
-    """Who is too slow is said here, so that no clock has a part in it; a long write lasts until one may not leave."""
-    monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
-    monkeypatch.setattr(receiver, "_STUCK", float("inf"))
-    monkeypatch.setattr(fan_out, "_INSTANT", -1.0)  # whoever is waited for, however shortly, is blamed
-    refused, apart, leave = threading.Event(), [0], FanOut._leave
-    slow = [Box(f"slow{n}", on_write=lambda _box, _each: writes == "short" or refused.wait(PATIENCE)) for n in range(6)]
+@pytest.mark.usefixtures("short_queue")
+def test_no_host_is_detached_while_no_time_passes() -> None:
+    clock, gate = Clock(), threading.Semaphore(0)
+    slow = Box("slow", on_write=lambda _box, _each: gate.acquire(timeout=PATIENCE))
     source, quick = FakeSource(DATA), Box("quick")
-
-    def is_slow(_round: fan_out._Round, one: receiver.Receiver, _now: float) -> bool:
-        return one.sink != quick.sink
-
-    def noted(self: FanOut, one: receiver.Receiver) -> None:
-        leave(self, one)
-        apart.append(sum(each.is_apart for each in self._receivers))
-        if not one.lost:
-            refused.set()
-
-    monkeypatch.setattr(fan_out._Round, "_too_long", is_slow)
-    monkeypatch.setattr(FanOut, "_leave", noted)
-    assert set(map(str, deliver(source, [(box, BLOBS) for box in [*slow, quick]]).values())) == {"{}"}
-    assert all(box.came == DATA for box in [*slow, quick])
-    assert 1 <= max(apart) <= 3
-    assert writes == "short" or (refused.is_set() and max(apart) == 3)
+    running = begin(source, [(slow, BLOBS), (quick, BLOBS)], clock)
+    until(lambda: not running["slow"].is_alive(), step=gate.release)
+    assert [later.result() for later in running.values()] == [{}, {}]
+    assert source.read_how_often == dict.fromkeys(BLOBS, 1)
 
 
-def test_what_a_host_that_left_is_stuck_with_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
-    monkeypatch.setattr(fan_out, "_PATIENCE", 0.1)
-    monkeypatch.setattr(fan_out, "_MOMENT", 0.05)
-    gate = threading.Event()
+class Impatient(Policy):
+    """A policy by which a host is too slow as soon as it has cost others anything."""
+
+    def is_too_slow(self, pace: Pace, began: float, now: float) -> bool:  # noqa: ARG002
+        return pace.delay > 0
+
+
+@dataclass(frozen=True)
+class NotedPolicy(Impatient):
+    """Notes how many hosts are detached, and when one may not be."""
+
+    detached: list[int] = field(default_factory=list)
+    refused: threading.Event = field(default_factory=threading.Event)
+
+    def may_detach(self, pace: Pace, now: float, *, full: bool, detached: int) -> bool:
+        may = super().may_detach(pace, now, full=full, detached=detached)
+        self.detached.append(detached + may)
+        if not may:
+            self.refused.set()
+        return may
+
+
+@pytest.mark.usefixtures("short_queue")
+@pytest.mark.parametrize("writes", ["short", "long"])
+def test_no_more_hosts_are_detached_than_are_served_at_once_where_they_still_move(writes: str) -> None:
+    """A long write lasts until a host may not be detached."""
+    policy = NotedPolicy(stuck_after=float("inf"))
+
+    def write(_box: Box, _each: Descriptor) -> bool:
+        return writes == "short" or policy.refused.wait(PATIENCE)
+
+    boxes = [*(Box(f"slow{n}", on_write=write) for n in range(6)), Box("quick")]
+    running = begin(FakeSource(DATA), [(box, BLOBS) for box in boxes], jumping_clock(), policy)
+    assert [later.result() for later in running.values()] == [{}] * 7
+    assert all(box.came == DATA for box in boxes)
+    assert max(policy.detached, default=0) <= 3
+    assert writes == "short" or (policy.refused.is_set() and max(policy.detached) == 3)
+
+
+@pytest.mark.usefixtures("short_queue")
+def test_what_a_detached_host_is_stuck_with_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, clock = threading.Event(), Clock()
     pipes: list[receiver.Pipe] = []
     begun = receiver.Receiver.begun
-    monkeypatch.setattr(receiver.Receiver, "begun", lambda host, pipe: (pipes.append(pipe), begun(host, pipe)))
+
+    def noted(host: receiver.Receiver, pipe: receiver.Pipe) -> None:
+        pipes.append(pipe)
+        begun(host, pipe)
+
+    monkeypatch.setattr(receiver.Receiver, "begun", noted)
     big = {blob(bytes(1 << 20)): bytes(1 << 20)}
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
-    running = begin(FakeSource(big), [(slow, list(big)), (quick, list(big))])
+    running = begin(FakeSource(big), [(slow, list(big)), (quick, list(big))], clock)
+    clock.run_until(lambda: not running["quick"].is_alive())
     assert running["quick"].result() == {}
     assert sum(len(chunk or b"") for pipe in pipes for chunk in pipe._chunks) <= 10 << 10
     gate.set()
     assert running["slow"].result() == {}
 
 
-def test_a_write_that_fails_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "_QUEUE", 2 << 10)
+@pytest.mark.usefixtures("short_queue")
+def test_a_write_that_fails_leaves_room_for_others() -> None:
     refused = set(BLOBS[:4])
 
     def refuse(_box: Box, each: Descriptor) -> bool:
@@ -509,45 +605,48 @@ def test_a_write_that_fails_leaves_room_for_others(monkeypatch: pytest.MonkeyPat
     assert set(box.came) == set(BLOBS[4:])
 
 
-def test_a_host_is_not_blamed_for_what_it_waited_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "_QUEUE", 4 << 10)
-    monkeypatch.setattr(fan_out, "_PATIENCE", 0.1)
-
+@pytest.mark.usefixtures("short_queue")
+def test_a_host_is_not_blamed_for_what_it_waited_for_itself(blocked: threading.Semaphore) -> None:
     class Lazy(Box):
+        """Opens a blob only when a reader has waited for it."""
+
         def sink(self, each: Descriptor) -> Sink:
-            time.sleep(0.03)
+            assert blocked.acquire(timeout=PATIENCE)
             return super().sink(each)
 
     box = Lazy("a", on_write=lambda _box, _each: False)  # as where all is there already
     source = FakeSource({blob(data): data for data in (bytes([n]) * 10_000 for n in range(40))})
-    assert deliver(source, [(box, list(source.has))]) == {"a": {}}
+    running = begin(source, [(box, list(source.has))], jumping_clock(), Impatient())
+    assert running["a"].result() == {}
     assert set(box.came) == set(source.has)
     assert source.read_how_often == dict.fromkeys(source.has, 1)
 
 
-def test_a_host_that_lacks_a_blob_in_the_end_does_not_wait_for_slow_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
-    monkeypatch.setattr(fan_out, "_PATIENCE", 0.1)
-    monkeypatch.setattr(fan_out, "_MOMENT", 0.05)
-    gate = threading.Event()
-    boxes = [Box(f"slow{n}", on_write=lambda _box, _each: bool(gate.wait(0.1)) or True) for n in range(5)]
-    boxes.append(Box("quick"))
-    together = FanOut([box.name for box in boxes], FakeSource(DATA))
-    running = [Later(partial(together.deliver, box.name, BLOBS, box.sink)) for box in boxes]
-    assert running[-1].result() == {}
-    time.sleep(0.3)  # until those that left are served alone
-    again = Later(partial(together.deliver, "quick", BLOBS[:1], boxes[-1].sink))
+@pytest.mark.usefixtures("short_queue")
+def test_a_host_that_lacks_a_blob_in_the_end_does_not_wait_for_slow_ones() -> None:
+    detached, gate, clock = threading.Event(), threading.Event(), Clock()
+
+    def write(box: Box, each: Descriptor) -> bool:
+        return (detached if box.opened[each] == 1 else gate).wait(PATIENCE)
+
+    slow, quick = [Box(f"slow{n}", on_write=write) for n in range(5)], Box("quick")
+    together = FanOut([box.name for box in (*slow, quick)], FakeSource(DATA), clock=clock)
+    running = [Later(partial(together.deliver, box.name, BLOBS, box.sink)) for box in (*slow, quick)]
+    clock.run_until(lambda: not running[-1].is_alive())
+    detached.set()
+    until(lambda: sum(max(box.opened.values()) > 1 for box in slow) == 3)  # all that are served alone at once
+    again = Later(partial(together.deliver, "quick", BLOBS[:1], quick.sink))
     assert again.result() == {} and all(later.is_alive() for later in running[:-1])
     gate.set()
     assert [later.result() for later in running] == [{}] * 6
 
 
-def test_a_slow_host_does_not_hold_the_lanes_with_blobs_that_it_alone_wants(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
-    monkeypatch.setattr(fan_out, "_PATIENCE", 0.2)
-    gate = threading.Event()
+@pytest.mark.usefixtures("short_queue")
+def test_a_slow_host_does_not_hold_the_readers_with_blobs_that_it_alone_wants() -> None:
+    gate, clock = threading.Event(), Clock()
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
-    running = begin(FakeSource(DATA), [(slow, BLOBS[3:]), (quick, BLOBS[:3])])
+    running = begin(FakeSource(DATA), [(slow, BLOBS[3:]), (quick, BLOBS[:3])], clock)
+    clock.run_until(lambda: not running["quick"].is_alive())
     assert running["quick"].result() == {}
     assert running["slow"].is_alive()
     gate.set()
@@ -559,19 +658,16 @@ def test_what_most_hosts_want_is_read_first() -> None:
     order: list[Descriptor] = []
 
     def note(each: Descriptor, at: int) -> None:
-        order.extend([] if at else [each])
+        if not at:
+            order.append(each)
 
     deliver(FakeSource(DATA, readers=1, break_in=note), [(Box("a"), BLOBS), (Box("b"), BLOBS[:2])])
     assert order == [BLOBS[1], BLOBS[0], *reversed(BLOBS[2:])]
 
 
-def test_those_who_left_take_no_more_of_the_source_than_leaves_the_others_their_lanes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
-    monkeypatch.setattr(fan_out, "_PATIENCE", 0.1)
-    monkeypatch.setattr(fan_out, "_MOMENT", 0.05)
-    gate, reading, most, lock = threading.Event(), 0, 0, threading.Lock()
+@pytest.mark.usefixtures("short_queue")
+def test_detached_hosts_take_no_more_of_the_source_than_leaves_the_others_their_readers() -> None:
+    gate, clock, reading, most, lock = threading.Event(), Clock(), 0, 0, threading.Lock()
 
     class Counted(FakeSource):
         def _chunks(self, each: Descriptor) -> Iterator[bytes]:
@@ -586,7 +682,8 @@ def test_those_who_left_take_no_more_of_the_source_than_leaves_the_others_their_
 
     slow = [Box(f"slow{n}", on_write=lambda _box, _each: gate.wait(PATIENCE)) for n in range(7)]
     quick = Box("quick")
-    running = begin(Counted(DATA), [(box, BLOBS) for box in [*slow, quick]])
+    running = begin(Counted(DATA), [(box, BLOBS) for box in [*slow, quick]], clock)
+    clock.run_until(lambda: not running["quick"].is_alive())
     assert running["quick"].result() == {}
     gate.set()
     assert [later.result() for later in running.values()] == [{}] * 8
@@ -594,7 +691,7 @@ def test_those_who_left_take_no_more_of_the_source_than_leaves_the_others_their_
     assert most <= 2 + 4
 
 
-def test_thousands_of_tiny_blobs_take_no_thousands_of_threads() -> None:
+def test_thousands_of_tiny_blobs_take_no_thousands_of_threads(blocked: threading.Semaphore) -> None:
     tiny = {blob(data): data for data in (str(n).encode() for n in range(2000))}
     gate, most = threading.Event(), 0
 
@@ -605,7 +702,7 @@ def test_thousands_of_tiny_blobs_take_no_thousands_of_threads() -> None:
     before = threading.active_count()
     box = Box("a", on_write=lambda _box, _each: gate.wait(PATIENCE))
     running = begin(FakeSource(tiny, break_in=count), [(box, list(tiny))])
-    time.sleep(0.3)
+    assert blocked.acquire(timeout=PATIENCE)
     gate.set()
     assert running["a"].result() == {}
     assert box.came == tiny
