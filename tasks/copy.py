@@ -183,9 +183,9 @@ def copy(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
         for host in fleet:
             host.mark_failed()
         return dict.fromkeys(fleet.hosts, error)
-    from ctr_ferry.transfer.copy import deliver
+    from ctr_ferry.transfer.copy import copy_images
 
-    return deliver(fleet, copy_request, source)
+    return copy_images(fleet, copy_request, source)
 
 
 def _copy_request(fleet: Fleet, request: Request) -> tuple[CopyRequest, Source]:

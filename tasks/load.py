@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.errors import BadArchive, FerryError, SourceLost, UsageError
+from ctr_ferry.errors import BadArchive, FerryError, UsageError
 from ctr_ferry.images.content import Content
-from ctr_ferry.oci.descriptor import Descriptor, Platform
+from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
@@ -37,49 +36,6 @@ class Request:
     file: Path
     archive: Archive
     copy_request: CopyRequest
-
-
-class ArchiveSource:
-    """An archive as a source of blobs: read front to back, once for all hosts that are served together.
-
-    Attributes:
-        name: for messages.
-        readers: how many may read at once.
-    """
-
-    readers = 1
-
-    def __init__(self, file: Path, found: Archive) -> None:
-        self.name = str(file)
-        self._file, self._archive = file, found
-
-    def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
-        """Each wanted blob with its bytes, in the archive's order.
-
-        Raises:
-            BadArchive, SourceLost: the file is not what it was, or cannot be read any more.
-        """
-        from ctr_ferry.oci import archive
-
-        blobs = {blob.digest: blob for blob in wanted}
-        with self._readable(), self._file.open("rb") as opened:
-            for digest, chunks in archive.blobs(opened, self._archive, blobs):
-                yield blobs[digest], self._told(chunks)
-
-    def holder(self, blob: Descriptor) -> str:  # noqa: ARG002
-        """The file, for messages."""
-        return self.name
-
-    def _told(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        with self._readable():
-            yield from chunks
-
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise SourceLost(f"{self.name} cannot be read any more", detail=error.strerror or str(error)) from error
 
 
 def parse(
@@ -241,6 +197,7 @@ def _listed(found: Archive, entry: Entry) -> Image:
 )
 def load(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Take an archive's images to hosts; each gets only the blobs that it lacks, checked before they leave."""
-    from ctr_ferry.transfer.copy import deliver
+    from ctr_ferry.transfer.archive_source import ArchiveSource
+    from ctr_ferry.transfer.copy import copy_images
 
-    return deliver(fleet, request.copy_request, ArchiveSource(request.file, request.archive))
+    return copy_images(fleet, request.copy_request, ArchiveSource(request.file, request.archive))

@@ -14,7 +14,7 @@ from ctr_ferry.report import render
 from ctr_ferry.report.agreement import disagreements
 from ctr_ferry.report.outcome import Outcome, Status
 from ctr_ferry.report.record import Record, Runs
-from ctr_ferry.transfer.copy_request import Delivered, DeliveryResult
+from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
 from tasks.pull import PullResult
 from tasks.push import PushResult
 from tasks.retag import Retag, RetagResult
@@ -63,9 +63,9 @@ def test_an_index_and_its_platforms_manifests_count_as_one_image(order: int) -> 
 
 
 def test_every_command_that_gives_names_is_compared() -> None:
-    image = Delivered("old", REF, A, INDEX, status=Status.CHANGED)
+    image = CopiedImage("old", REF, A, INDEX, status=Status.CHANGED)
     results: list[Any] = [
-        DeliveryResult("a", "k8s.io", "1.6", "1.6", (image,)),
+        CopyResult("a", "k8s.io", "1.6", "1.6", (image,)),
         PullResult(REF, "k8s.io", A, Status.CHANGED, "1.6"),
         PushResult(REF, "old", "k8s.io", A, INDEX, Status.CHANGED, "1.6"),
     ]

@@ -11,7 +11,8 @@ from archives import NAME, Image, digest, index_of, layout, path, tarred
 
 from ctr_ferry.errors import BadArchive, BadReference, SourceLost, UsageError
 from ctr_ferry.oci.descriptor import Descriptor, Platform
-from tasks.load import ArchiveSource, Request, parse
+from ctr_ferry.transfer.archive_source import ArchiveSource
+from tasks.load import Request, parse
 
 IMAGE = Image()
 ARM = Image(layers=(tarred({"etc/arm": b"arm"}),), platform={"os": "linux", "architecture": "arm64"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,9 +13,9 @@ import pytest
 from test_content import ALL, AMD64, ARM64, BLOBS, IMAGE, INDEX, NAME, digest
 from test_retag_plan import FakeHost, table
 
-from ctr_ferry.ctr import ingest
+from ctr_ferry.ctr import gc_protection
 from ctr_ferry.ctr.probe import Facts
-from ctr_ferry.errors import CommandFailed, ConnectionLost, FerryError
+from ctr_ferry.errors import CommandFailed, ConnectionLost, ContentCorrupt, DaemonUnreachable, FerryError, VerifyFailed
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.oci.reference import Reference
@@ -22,9 +23,11 @@ from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.target import Limits, Target
-from ctr_ferry.transfer.copy import Job
-from ctr_ferry.transfer.copy_request import CopyRequest, DeliveryResult, ImageCopy
+from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
+from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
 from ctr_ferry.transfer.fan_out import FanOut
+from ctr_ferry.transfer.host_copy import HostCopy
+from ctr_ferry.transfer.plan import Plan
 
 OK, NO = Answer(0, b"", ""), Answer(1, b"", "ctr: no space for a label\n")
 WITHOUT_ARM = {d: data for d, data in ALL.items() if data not in (ARM64, *BLOBS[2:])}
@@ -115,8 +118,8 @@ def copy_request(has: Mapping[str, bytes] = ALL, **options: Any) -> CopyRequest:
     return CopyRequest((ImageCopy(IMAGE, Reference.parse(NAME)),), Content(frozenset(has), documents), **options)
 
 
-def bring(host: FakeHost, what: CopyRequest, source: FakeSource) -> DeliveryResult:
-    return Job(cast(Host, host), what, source, FanOut([host.name], source)).run()
+def bring(host: FakeHost, what: CopyRequest, source: FakeSource) -> CopyResult:
+    return HostCopy(cast(Host, host), what, source, FanOut([host.name], source)).run()
 
 
 def test_an_image_is_held_brought_and_let_go() -> None:
@@ -124,7 +127,7 @@ def test_an_image_is_held_brought_and_let_go() -> None:
     result = bring(host, copy_request(), source)
     assert result.status is Status.CHANGED and result.images[0].note == ""
     assert sorted(source.read_from) == sorted(map(digest, BLOBS))
-    assert [hold.words for hold in host.holds] == [[ingest.NAMED]]
+    assert [hold.words for hold in host.holds] == [[gc_protection.ALL_NAMED]]
 
 
 def test_what_cannot_be_held_is_told_before_a_blob_is_sent() -> None:
@@ -163,7 +166,7 @@ def test_two_jobs_never_have_an_owner_in_common() -> None:
 
 
 class TestManifestsThatTheSourceLacks:
-    def job(self, host: FakeHost, **options: Any) -> DeliveryResult:
+    def job(self, host: FakeHost, **options: Any) -> CopyResult:
         return bring(host, copy_request(WITHOUT_ARM, **options), FakeSource())
 
     def test_are_read_here_so_that_all_platforms_means_all(self) -> None:
@@ -186,3 +189,37 @@ class TestManifestsThatTheSourceLacks:
         host = FakeHost(has={digest(ARM64): b"damaged"})
         assert self.job(host).status is Status.CHANGED
         assert f"={digest(ARM64)}" not in host.holds[0].script.steps["prepare-0"]
+
+
+class TestASecondAttempt:
+    """What a second attempt ends with."""
+
+    def job(self, inspect: FerryError | None, bring: FerryError | None, *done: Plan) -> HostCopy:
+        job = HostCopy.__new__(HostCopy)
+
+        def act(error: FerryError | None, *_: object, **__: object) -> None:
+            for plan in done:
+                plan.done = True
+            if error:
+                raise error
+
+        job._inspect = partial(act, inspect)  # type: ignore[method-assign]
+        job._bring = partial(act, bring)  # type: ignore[method-assign]
+        return job
+
+    def plan(self, reason: FerryError) -> Plan:
+        name = "r.example/app:1"
+        report = CopiedImage(name, name, IMAGE.digest, IMAGE.digest, status=Status.CHANGED)
+        return Plan(report, ImageCopy(IMAGE, Reference.parse(name)), None, again=reason)
+
+    def test_is_told_and_not_what_the_first_did(self) -> None:
+        plan, gone = self.plan(VerifyFailed("vanished")), DaemonUnreachable("gone")
+        self.job(gone, None)._once_more([plan])
+        assert plan.error is gone
+
+    def test_leaves_what_is_done_and_what_failed_for_its_own_reason(self) -> None:
+        done, corrupt, open_ = (self.plan(VerifyFailed("vanished")) for _ in range(3))
+        own, gone = ContentCorrupt("wrong"), CommandFailed("ended")
+        corrupt.fail(own)
+        self.job(None, gone, done)._once_more([done, corrupt, open_])
+        assert (done.error, corrupt.error, open_.error) == (None, own, gone)

@@ -1,0 +1,95 @@
+"""Protection from garbage collection, for the blobs of images that come to a host and have no name yet. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ctr_ferry import shell
+from ctr_ferry.ctr import ingest, naming
+from ctr_ferry.ctr.gc_root import Root
+from ctr_ferry.ctr.ingest import ImageBlobs, Store
+from ctr_ferry.ctr.naming import Place
+from ctr_ferry.oci.descriptor import Descriptor
+from ctr_ferry.shell import Script
+
+ALL_NAMED = b"named\n"  # the line on stdin that ends a protection whose images all have their names
+
+
+def protect(place: Place, images: Sequence[ImageBlobs], store: Store) -> Script:
+    """Builds the script that protects the blobs of images until its stdin ends.
+
+    Its steps are ``prepare-N`` for each image, then ``wait``. A step ``prepare-N`` makes a root that protects all
+    blobs of the image before they are there, takes in the documents, and links what other namespaces have. The
+    clean-up removes the roots if stdin said `ALL_NAMED`, and takes their labels off if not. It also takes off labels
+    that expired runs have left, and finishes ingests of this run and of expired ones: with an empty regular file as
+    stdin, an ingest is committed as it is, and the next collection takes it. Ingests of other runs stay.
+    """
+    roots = [_root(place, image, number) for number, image in enumerate(images)]
+    steps = {
+        f"prepare-{number}": _prepare(place, image, root, store)
+        for number, (image, root) in enumerate(zip(images, roots, strict=True))
+    }
+    open_empty, remove_empty = naming.empty_file(place.owner)
+    cleanup = f"{_release(place, roots, store)}\n{remove_empty}"
+    return Script({**steps, "wait": "read -r named"}, open_empty, cleanup=cleanup)
+
+
+def _root(place: Place, image: ImageBlobs, number: int) -> Root:
+    return Root(place.ctr, place.namespace, place.owner, tuple(blob.digest for blob in image.blobs), number)
+
+
+def _prepare(place: Place, image: ImageBlobs, root: Root, store: Store) -> str:
+    taken = [_take_in(place, blob, image, store) for blob in image.blobs]
+    chain = " &&\n".join(filter(None, [root.prepare(), *taken]))
+    return f"{{ {chain}; }} </dev/null"
+
+
+def _take_in(place: Place, blob: Descriptor, image: ImageBlobs, store: Store) -> str:
+    """Takes in one blob that need not be sent; empty for a blob that is there, or is yet to be sent."""
+    if blob.digest in store.here:
+        return ""
+    if blob.digest in store.elsewhere:
+        return naming.ingest_link(place, blob)
+    if blob.digest in image.documents:
+        return f"{shell.printf(image.documents[blob.digest])} | {ingest.ingest_stdin(place, blob)}"
+    return ""
+
+
+def _release(place: Place, roots: Sequence[Root], store: Store) -> str:
+    """Ends the protection.
+
+    Blobs of an image that has no name are not collected at once: another run may go on from there.
+    """
+    ctr, namespace = place.ctr.bounded, place.namespace
+    # The end of an import, also of a broken one, starts a collection, which must find the blobs still labelled.
+    pause = '[ -n "$named" ] || sleep 3' if place.ctr.capabilities.local else ":"
+    ask = f"{ctr.line(namespace, 'content', 'active')} >/dev/null 2>&1"
+    old = [ctr.label(namespace, digest, *(f"{key}=" for key in keys)) for digest, keys in store.labels.items()]
+    old += [_finish(place, shell.join([key])) for key in store.ingests]
+    lines = "\n".join
+    return f"""{pause}
+{ask} || {{ sleep 3; {ask}; }} || return  # a containerd that is down costs ten seconds a question
+{{ if [ -n "$named" ]; then
+{lines(root.remove() for root in roots)}
+else
+{lines(root.release() for root in roots)}
+fi
+{_finish_own_ingests(place)}
+{lines(old)}
+}} >/dev/null 2>&1"""
+
+
+def _finish_own_ingests(place: Place) -> str:
+    """Finishes the ingests of this run. One that was just cut off, or is at work, is locked for a moment."""
+    active = place.ctr.bounded.line(place.namespace, "content", "active")
+    keys = f"keys=$({active} | sed -n 's/^\\({re.escape(place.owner)}-[^[:space:]]*\\).*/\\1/p')"
+    return f"""for n in 1 2 3 4 5; do
+  {keys}; [ -n "$keys" ] || break
+  [ $n = 1 ] || sleep 1
+  for key in $keys; do {_finish(place, '"$key"')}; done
+done"""
+
+
+def _finish(place: Place, key: str) -> str:
+    return f"{place.ctr.bounded.line(place.namespace, 'content', 'ingest')} {key} <&5"

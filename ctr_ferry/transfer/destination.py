@@ -1,0 +1,96 @@
+"""One host of a copy, as it was found: which ctr is there, what its content store has, how much room is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from ctr_ferry.ctr import checks, free_space, ingest
+from ctr_ferry.ctr.checks import Check
+from ctr_ferry.ctr.failures import required
+from ctr_ferry.ctr.free_space import Room
+from ctr_ferry.ctr.ingest import Store
+from ctr_ferry.ctr.listing import Listing
+from ctr_ferry.ctr.naming import Place
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.errors import HostError
+from ctr_ferry.images import inspect
+from ctr_ferry.images.content import Content
+from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
+from ctr_ferry.ssh.host import Host
+from ctr_ferry.transfer.copy_request import CopyRequest
+
+_KUBELETS = "k8s.io"  # the namespace of CRI
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What a host has before images come.
+
+    Attributes:
+        listing: the names of the namespace that the images go to.
+        place: where names are given, and under which owner.
+        content: the manifests that the source or this host has, and all blobs that either of them has.
+        checks: by name, whether an image that is there already is complete and unpacked.
+        room: None where the host does not tell.
+    """
+
+    facts: Facts
+    listing: Listing
+    store: Store
+    place: Place
+    content: Content
+    checks: Mapping[str, Check]
+    room: Room | None = None
+
+
+def inspect_destination(host: Host, copy_request: CopyRequest, owner: str) -> Destination:
+    """Asks a host what it has, in one remote command, or two where it must read manifests.
+
+    Args:
+        owner: what the labels and ingests of this copy are called.
+
+    Raises:
+        HostError: the host has no ctr that can be used, or does not answer.
+    """
+    namespace = copy_request.namespace or host.target.ctr.namespace
+    names = [str(image_copy.dst) for image_copy in copy_request.image_copies]
+    facts, answers = host.survey((namespace,), ingest.questions(host.target.ctr, namespace, names))
+    if isinstance(facts, HostError):
+        raise facts
+    text, active = (required(answers[step], step).text for step in ("store", "active"))
+    store = ingest.parse_store(text, active, namespace, datetime.now(UTC))
+    place = Place(
+        facts.ctr,
+        namespace=namespace,
+        from_namespace=namespace,
+        content_root=facts.content_root,
+        owner=owner,
+        cri_managed=namespace == _KUBELETS and facts.cri,
+    )
+    return Destination(
+        facts=facts,
+        listing=facts.listings[namespace],
+        store=store,
+        place=place,
+        content=_content(host, facts, copy_request, namespace, store),
+        checks=checks.parse_checks(answers["check"].text),
+        room=free_space.parse(answers["room"].text),
+    )
+
+
+def _content(host: Host, facts: Facts, copy_request: CopyRequest, namespace: str, store: Store) -> Content:
+    """Adds to what the source has what is here.
+
+    A manifest that the source lacks and this host has is read here. One that cannot be read counts as absent.
+    """
+    given = copy_request.content
+    digests = [each.image.digest for each in copy_request.image_copies if each.image.digest not in given.bad]
+    children = [child for digest in digests for child in given.manifest(digest).children]
+    listed = {child.digest for child in children if child.media_type in INDEXES | MANIFESTS}
+    unread = listed - given.blobs.keys() - given.bad.keys()
+    own = Content()
+    inspect.fetch(host, facts, namespace, sorted(unread & store.here), read=own)
+    there = (store.here | store.elsewhere) - (unread - own.blobs.keys())
+    return replace(given, visible=given.visible | there, blobs={**given.blobs, **own.blobs})

@@ -1,0 +1,126 @@
+"""One host's part of a copy: inspect, protect and send what is missing, name, verify."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+
+from ctr_ferry.ctr import ingest
+from ctr_ferry.ctr.failures import failure
+from ctr_ferry.errors import FerryError, SomeFailed
+from ctr_ferry.oci.descriptor import Descriptor
+from ctr_ferry.ssh.host import Host
+from ctr_ferry.transfer.copy_request import CopyRequest
+from ctr_ferry.transfer.copy_result import CopyResult
+from ctr_ferry.transfer.destination import Destination, inspect_destination
+from ctr_ferry.transfer.fan_out import FanOut, Source
+from ctr_ferry.transfer.gc_protection import protected
+from ctr_ferry.transfer.naming import name_images
+from ctr_ferry.transfer.plan import Plan, check_room, plan_images, settle
+from ctr_ferry.transfer.upload import Progress, Upload
+
+
+class HostCopy:
+    """The copy to one host, from the first inspection to the last verification."""
+
+    def __init__(self, host: Host, copy_request: CopyRequest, source: Source, fan_out: FanOut) -> None:
+        self._host, self._copy_request, self._source, self._fan_out = host, copy_request, source, fan_out
+        self._token = secrets.token_hex(2)  # one machine may be several hosts of a run
+        self._attempts, self._inspections = itertools.count(), itertools.count(1)
+        self._progress = Progress(host.moved)
+        self._seconds = 0.0
+
+    def run(self) -> CopyResult:
+        """Plans, sends what is missing, names and verifies; an image that may pass is tried once more.
+
+        Raises:
+            FerryError: the one image's own error, or SomeFailed with the result.
+        """
+        found = self._inspect()
+        plans = plan_images(self._copy_request, found)
+        notices = check_room(plans, self._copy_request, found, dry_run=self._host.dry_run)
+        todo = [plan for plan in plans if plan.open]
+        if todo and not self._host.dry_run:
+            self._bring(todo, found)
+            for plan in todo:
+                if plan.again:
+                    plan.fail(plan.again)
+        return self._result(plans, found, notices)
+
+    def _inspect(self) -> Destination:
+        owner = f"ctr-ferry.{self._host.run_id}.{self._token}.{next(self._inspections)}"
+        return inspect_destination(self._host, self._copy_request, owner)
+
+    def _bring(self, todo: Sequence[Plan], found: Destination, *, once_more: bool = True) -> None:
+        """Protects, fetches and names; what goes wrong with one image leaves the others alone.
+
+        What is tried once more is protected anew before the first protection ends: a collection in between would
+        take what arrived.
+        """
+        for plan in todo:
+            plan.again = None
+        with protected(self._host, todo, found) as prepared:
+            for number, plan in enumerate(todo):
+                if not prepared[f"prepare-{number}"].ok:
+                    plan.stop(failure(prepared[f"prepare-{number}"], plan.image_copy.image.name))
+            safe = [plan for plan in todo if plan.ready]
+            wanted = ingest.to_send([plan.needed for plan in safe if plan.needed], found.store)
+            failed = self._fetch(wanted, found)
+            for plan in safe:
+                settle(plan, failed)
+            if ready := [plan for plan in safe if plan.ready]:
+                name_images(self._host, ready, self._copy_request, found)
+            if once_more and (again := [plan for plan in todo if plan.again]):
+                self._once_more(again)
+
+    def _once_more(self, again: Sequence[Plan]) -> None:
+        """Tries images a second time. An error now is told of these images, not of those that are done."""
+        for plan in again:
+            plan.again = None
+        try:
+            self._bring(again, self._inspect(), once_more=False)
+        except FerryError as error:
+            for plan in again:
+                if not plan.done and plan.error is None:
+                    plan.fail(plan.again or error)
+
+    def _fetch(self, wanted: Sequence[Descriptor], found: Destination) -> Mapping[str, FerryError]:
+        """Gets blobs from the fan-out; returns by digest why a blob did not come."""
+        if not wanted:
+            self._fan_out.gone(self._host.name)
+            return {}
+
+        def sink(blob: Descriptor) -> Upload:
+            return Upload(self._host, found.place, blob, next(self._attempts), self._progress.add)
+
+        self._progress.total += sum(blob.size for blob in wanted)
+        began = time.monotonic()
+        try:
+            return self._fan_out.deliver(self._host.name, wanted, sink)
+        finally:
+            self._seconds += time.monotonic() - began
+
+    def _result(self, plans: Sequence[Plan], found: Destination, notices: tuple[str, ...]) -> CopyResult:
+        sent, seconds = self._progress.sent, self._seconds
+        result = CopyResult(
+            source=self._source.name,
+            namespace=found.place.namespace,
+            ctr=found.facts.client,
+            containerd=found.facts.server,
+            images=tuple(plan.report for plan in plans),
+            bytes_sent=sent,
+            seconds=round(seconds, 3),
+            rate=int(sent / seconds) if seconds else 0,
+            notices=notices,
+        )
+        if errors := [plan.error for plan in plans if plan.error]:
+            if len(plans) == 1:
+                raise errors[0]
+            raise SomeFailed(
+                f"{len(errors)} of {len(plans)} images were not done",
+                hint="mend these and run it again; the others stay",
+                result=result,
+            )
+        return result

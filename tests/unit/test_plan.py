@@ -1,0 +1,83 @@
+"""What one host is to get is planned from what it has, and refused where it does not fit."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from copies import AMD, ARM, Two, digest, image
+
+from ctr_ferry.ctr.free_space import Room, Space
+from ctr_ferry.errors import (
+    ContentMissing,
+    DiskFull,
+)
+from ctr_ferry.images.content import Content
+from ctr_ferry.oci.reference import Reference
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.transfer import plan
+from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy, blobs_to_copy
+from ctr_ferry.transfer.copy_result import CopiedImage
+from ctr_ferry.transfer.destination import Destination
+from ctr_ferry.transfer.plan import Plan
+
+
+class TestBlobsToCopy:
+    def numbers(self, content: Content, **options: Any) -> list[int]:
+        found = blobs_to_copy(content, image(), Two.top, **{"platform": AMD, "every": False, **options})
+        return [int(each.digest[7:], 16) for each in found]
+
+    def test_all_platforms_that_are_whole_come_and_of_the_others_the_manifest(self) -> None:
+        assert self.numbers(Two.content(1, 2, 3, 4, 5, 6, 7)) == [1, 2, 3, 4, 6, 5, 7]
+        assert self.numbers(Two.content(1, 2, 3, 4, 5, 6)) == [1, 2, 3, 4, 6]
+        assert self.numbers(Two.content(1, 2, 4, 6)) == [1, 2, 4, 6]
+
+    def test_the_hosts_own_platform_must_be_whole(self) -> None:
+        with pytest.raises(ContentMissing) as raised:
+            self.numbers(Two.content(1, 2, 3, 4, 5, 7))
+        assert raised.value.detail == digest(6)
+        assert self.numbers(Two.content(1, 2, 3, 4, 5, 7), platform=ARM) == [1, 2, 3, 5, 7]
+
+    def test_all_platforms_must_be_whole_where_that_is_asked(self) -> None:
+        with pytest.raises(ContentMissing) as raised:
+            self.numbers(Two.content(1, 2, 4, 6), every=True)
+        assert raised.value.detail.splitlines() == [digest(3), digest(5), digest(7)]
+
+    def test_one_manifest_comes_with_its_blobs(self) -> None:
+        found = blobs_to_copy(Two.content(1, 2, 4, 6), image(), Two.amd, AMD, every=False)
+        assert [each.digest for each in found] == [digest(2), digest(4), digest(6)]
+
+
+class TestRoom:
+    """What is reported where all that comes does not, or may not, fit."""
+
+    @pytest.fixture(autouse=True)
+    def growth(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(plan, "_growth", lambda todo, *_: 30 if todo else 0)
+
+    def notices(self, free: int, *plans: Plan, dry_run: bool = False) -> tuple[str, ...]:
+        space = Space(1000, free, free, "/")
+        found = cast(Destination, SimpleNamespace(room=Room(space, space)))
+        return plan.check_room(plans, cast(CopyRequest, None), found, dry_run=dry_run)
+
+    def plan(self, size: int) -> Plan:
+        report = CopiedImage("a", "a", digest(1), digest(1), status=Status.CHANGED, bytes_sent=size)
+        return Plan(report, ImageCopy(image(), Reference.parse("r.example/app:1")), None)
+
+    def test_all_that_is_to_be_sent_is_refused_where_it_does_not_fit_together(self) -> None:
+        plans = [self.plan(60), self.plan(60), self.plan(0)]
+        assert self.notices(100, *plans) == ()
+        assert [type(each.error) for each in plans] == [DiskFull, DiskFull, type(None)]
+        assert "120 bytes are needed, and 100 are free on /" in str(plans[0].error)
+
+    @pytest.mark.parametrize(("free", "notices"), [(149, 1), (150, 0)])
+    def test_what_may_not_fit_unpacked_is_reported(self, free: int, notices: int) -> None:
+        one = self.plan(120)
+        assert len(self.notices(free, one)) == notices and one.error is None
+
+    def test_a_dry_run_reports_what_is_needed_and_free(self) -> None:
+        assert self.notices(150, self.plan(120), dry_run=True) == (
+            "120 bytes, and about 30 more when unpacked are needed, and 150 are free on /",
+        )
+        assert self.notices(150, dry_run=True) == ()
