@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ctr_ferry import shell
 from ctr_ferry.ctr import free_space, leftovers
 from ctr_ferry.ctr.leftovers import InNamespace
 from ctr_ferry.ctr.probe import Facts, Settings

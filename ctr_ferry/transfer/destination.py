@@ -13,7 +13,7 @@ from ctr_ferry.ctr.free_space import Room
 from ctr_ferry.ctr.ingest import Store
 from ctr_ferry.ctr.listing import Listing
 from ctr_ferry.ctr.naming import Place
-from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.errors import HostError
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
@@ -54,9 +54,10 @@ def inspect_destination(host: Host, copy_request: CopyRequest, owner: str) -> De
     Raises:
         HostError: the host has no ctr that can be used, or does not answer.
     """
-    namespace = copy_request.namespace or host.target.ctr.namespace
+    namespace = inspect.namespace(host, copy_request.namespace)
     names = [str(image_copy.dst) for image_copy in copy_request.image_copies]
-    facts, answers = host.survey((namespace,), ingest.questions(host.target.ctr, namespace, names))
+    questions = ingest.questions(host.target.variables_of(Settings), namespace, names)
+    facts, answers = inspect.survey(host, (namespace,), questions)
     if isinstance(facts, HostError):
         raise facts
     text, active = (required(answers[step], step).text for step in ("store", "active"))

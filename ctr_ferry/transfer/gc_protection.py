@@ -23,10 +23,10 @@ def protected(host: Host, todo: Sequence[Plan], found: Destination) -> Iterator[
     protection that does not end as it should is a note: what is named and verified stays.
     """
     needed = [plan.needed for plan in todo if plan.needed]
-    protection = host.hold(gc_protection.protect(found.place, needed, found.store), limit=_DAY)
+    protection = host.run_in_background(gc_protection.protect(found.place, needed, found.store), limit=_DAY)
     try:
         with host.lost_connection():
-            prepared = protection.begun(host.target.limits.command)
+            prepared = protection.prepared(host.target.limits.command)
         yield prepared
     except BaseException:
         with contextlib.suppress(FerryError), host.lost_connection():
