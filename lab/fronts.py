@@ -1,8 +1,8 @@
-"""What stands before the lab's registries, in one process of its own: `python -m lab.fronts SPEC`.
+"""The servers in front of the lab's registries, all in one process: `python -m lab.fronts SPEC`.
 
-SPEC is a JSON file with `groups` (control groups to join) and `fronts`: what `_open` takes, one for each. The
-process says "ready" on stdout when all of them listen, then obeys lines of JSON on stdin, each answered by one, and
-ends when stdin does.
+SPEC is a JSON file with `groups` (the control groups to join) and `fronts` (by name, the arguments of `_open`). The
+process prints "ready" when all fronts listen. Then it reads commands from stdin, a line of JSON each, and answers each
+with a line of JSON. It ends when stdin ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography import x509
@@ -30,21 +30,18 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-PIECE = 1 << 16
-PATIENCE = 2.0
-Reader: TypeAlias = asyncio.StreamReader
-Writer: TypeAlias = asyncio.StreamWriter
+from lab.relay import PIECE, Reader, Writer, answer, head, hear_out, relay
 
 
 @dataclass
 class Front(ABC):
-    """Somewhere to connect to.
+    """A server that a test can steer and ask what it has counted.
 
     Attributes:
-        listen: its address and port.
-        connections: how many there were.
+        listen: the server's address and port.
+        connections: how many connections there were.
         sent: bytes that clients have sent.
-        tls: with what it serves TLS.
+        tls: the TLS context; None for plain connections.
     """
 
     listen: tuple[str, int]
@@ -56,13 +53,13 @@ class Front(ABC):
     async def open(self) -> None:
         """Listen."""
 
-    def told(self) -> dict[str, Any]:
-        """Return what it has seen so far."""
+    def counts(self) -> dict[str, Any]:
+        """Return what the front has counted so far."""
         return {"connections": self.connections, "sent": self.sent}
 
 
 class Server(Front):
-    """A front for TCP."""
+    """A front that accepts TCP connections."""
 
     async def open(self) -> None:
         """Listen."""
@@ -79,16 +76,16 @@ class Server(Front):
 
     @abstractmethod
     async def serve(self, reader: Reader, writer: Writer) -> None:
-        """Talk with one client until the connection is done with."""
+        """Serve one client, until the connection is to be closed."""
 
     def _count(self, size: int) -> float:
-        """Take down what a client has sent; return 0, for how long to wait in seconds."""
+        """Count the bytes that a client has sent; return how long to wait, in seconds: 0."""
         self.sent += size
         return 0
 
 
 def _socket() -> socket.socket:
-    """Return a socket to which nobody can send more than a moment's worth ahead."""
+    """Return a socket with a small receive buffer, so that senders cannot run far ahead."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
     made.setblocking(False)
@@ -103,11 +100,11 @@ class Names(Front, asyncio.DatagramProtocol):
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, self.listen)
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
-        """Take down where to answer."""
+        """Keep the transport, to answer on it."""
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        """Answer one question: there is no such name."""
+        """Answer one question: no such name."""
         self.connections += 1
         question = data[12 : data.index(0, 12) + 5]
         flags, counts = b"\x81\x83", b"\0\1" + bytes(6)
@@ -115,22 +112,22 @@ class Names(Front, asyncio.DatagramProtocol):
 
 
 class Silent(Server):
-    """Accepts, and never says a word."""
+    """Accepts connections, and never answers."""
 
     async def serve(self, reader: Reader, writer: Writer) -> None:  # noqa: ARG002
-        """Read until the client has had enough."""
+        """Read until the client closes the connection."""
         while data := await reader.read(PIECE):
             self._count(len(data))
 
 
 @dataclass
 class Slow(Server):
-    """Passes everything on, so and so many bytes a second each way.
+    """Passes everything on to another server, at a limited rate.
 
     Attributes:
-        target: where to.
-        rate: bytes per second; None: as fast as they come.
-        got: bytes that clients have got.
+        target: the other server's address and port.
+        rate: bytes per second each way; None is no limit.
+        got: bytes that clients have received.
     """
 
     target: tuple[str, int] = ("", 0)
@@ -139,7 +136,7 @@ class Slow(Server):
     _free: dict[str, float] = field(default_factory=dict)
 
     async def serve(self, reader: Reader, writer: Writer) -> None:
-        """Pass on."""
+        """Pass everything on, both ways."""
         there = _socket()
         await asyncio.get_running_loop().sock_connect(there, self.target)
         streams = await asyncio.open_connection(sock=there, limit=PIECE)
@@ -153,12 +150,12 @@ class Slow(Server):
         self.got += size
         return self._wait("from", size)
 
-    def told(self) -> dict[str, Any]:
-        """Return what it has seen so far."""
-        return {**super().told(), "got": self.got}
+    def counts(self) -> dict[str, Any]:
+        """Return what the front has counted so far."""
+        return {**super().counts(), "got": self.got}
 
     def _wait(self, way: str, size: int) -> float:
-        """Return how long to wait after so many bytes, in seconds, all connections together."""
+        """Return how long to wait after so many bytes, in seconds; the rate is that of all connections together."""
         now = time.monotonic()
         self._free[way] = max(now, self._free.get(way, 0)) + (size / self.rate if self.rate else 0)
         return self._free[way] - now
@@ -166,14 +163,14 @@ class Slow(Server):
 
 @dataclass
 class Flaky(Server):
-    """Answers so and so many requests with a fault and passes the others on, over plain HTTP.
+    """Answers some requests with a fault, and passes the others on to another server, over plain HTTP.
 
     Attributes:
-        target: where to.
-        fault: the status, headers and body of the answer.
-        times: how many more it gives.
-        methods: only to these; to all where empty.
-        answered: how many it has given.
+        target: the other server's address and port.
+        fault: the status, headers and body of the fault.
+        times: how many further requests get the fault.
+        methods: only requests of these methods get the fault; empty is all.
+        answered: how many requests have got the fault.
     """
 
     target: tuple[str, int] = ("", 0)
@@ -183,37 +180,37 @@ class Flaky(Server):
     answered: int = 0
 
     async def serve(self, reader: Reader, writer: Writer) -> None:
-        """Answer or pass on one request; the client is told to ask the next one on another connection."""
+        """Answer or pass on one request. The client sends its next request on another connection."""
         request = await head(reader)
         if self.times and (not self.methods or request.method in self.methods):
             self.times -= 1
             self.answered += 1
             await answer(writer, self.fault[0], self.fault[2], self.fault[1])
-            await _hear_out(reader)
+            await hear_out(reader)
             return
         there = await asyncio.open_connection(*self.target)
         there[1].write(request.bytes({"connection": "close"}))
         await relay((reader, writer), there, self._count)
 
-    def told(self) -> dict[str, Any]:
-        """Return what it has seen so far."""
-        return {**super().told(), "answered": self.answered}
+    def counts(self) -> dict[str, Any]:
+        """Return what the front has counted so far."""
+        return {**super().counts(), "answered": self.answered}
 
 
 @dataclass
 class Proxy(Server):
-    """An HTTP proxy: it connects, and asks plain HTTP itself.
+    """An HTTP proxy, for CONNECT and for plain HTTP.
 
     Attributes:
-        names: what it resolves, as nobody else does: host:port -> address and port.
-        asked: every host:port that was asked for.
+        names: the names that only this proxy resolves: host:port -> address and port.
+        asked: every host:port that a client asked for.
     """
 
     names: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
     async def serve(self, reader: Reader, writer: Writer) -> None:
-        """Connect a client with what it asks for, or pass on its one request."""
+        """Connect a client with the server that it asks for, or pass on its one request."""
         request = await head(reader)
         url = urlsplit(request.target)
         name = request.target if request.method == "CONNECT" else url.netloc
@@ -229,19 +226,19 @@ class Proxy(Server):
             there[1].write(replace(request, target=path).bytes({"connection": "close"}))
         await relay((reader, writer), there, self._count)
 
-    def told(self) -> dict[str, Any]:
-        """Return what it has seen so far."""
-        return {**super().told(), "asked": self.asked}
+    def counts(self) -> dict[str, Any]:
+        """Return what the front has counted so far."""
+        return {**super().counts(), "asked": self.asked}
 
 
 @dataclass
 class Tokens(Server):
-    """A token server as Docker's token specification has it, for GET and for OAuth's POST.
+    """A token server by Docker's token specification, for GET and for OAuth's POST.
 
     Attributes:
-        issuer, service: what its tokens say, and the registry demands.
-        rights: user -> password, and the actions that it may have on any repository.
-        pem: key and certificate that it signs with, and serves TLS with.
+        issuer, service: claims of the tokens. The registry checks them.
+        rights: by user, the password and the actions that the user may take on any repository.
+        pem: the file with key and certificate, both for the tokens' signatures and for TLS.
     """
 
     issuer: str = ""
@@ -258,7 +255,7 @@ class Tokens(Server):
         self._key, self._certificate = key, x509.load_pem_x509_certificate(data).public_bytes(Encoding.DER)
 
     async def serve(self, reader: Reader, writer: Writer) -> None:
-        """Give one token, or none for a wrong password; who says no name gets one that allows nothing."""
+        """Give one token; none for a wrong password; one that allows nothing where the request names no user."""
         request = await head(reader)
         body = await reader.readexactly(int(request.headers.get("content-length", 0)))
         form = parse_qs(body.decode() if request.method == "POST" else urlsplit(request.target).query)
@@ -287,95 +284,15 @@ class Tokens(Server):
 
 
 def _access(scope: str, actions: Sequence[str]) -> dict[str, Any]:
-    """Return what is granted of a scope such as repository:library/app:pull,push."""
+    """Return which part of a scope is granted, such as repository:library/app:pull,push."""
     kind, _, rest = scope.partition(":")
     name, _, wanted = rest.rpartition(":")
     return {"type": kind, "name": name, "actions": [action for action in wanted.split(",") if action in actions]}
 
 
 def _base64url(data: bytes) -> bytes:
-    """Return bytes as a token spells them."""
+    """Encode bytes as tokens do: URL-safe base64 without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=")
-
-
-@dataclass(frozen=True)
-class Request:
-    """The head of an HTTP request; names of headers are in lower case."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-
-    def bytes(self, changed: Mapping[str, str]) -> bytes:
-        """Return it as it is sent on, with some headers changed."""
-        lines = [f"{self.method} {self.target} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in {**self.headers, **changed}.items()]
-        return "\r\n".join([*lines, "", ""]).encode()
-
-
-async def head(reader: Reader) -> Request:
-    """Read the head of a request; raise EOFError when there is none."""
-    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    method, target, _ = first.split(" ", 2)
-    named = [line.partition(":") for line in lines if line]
-    return Request(method, target, {name.lower(): value.strip() for name, _, value in named})
-
-
-async def answer(
-    writer: Writer, status: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
-) -> None:
-    """Answer a request with JSON, as the last one of its connection."""
-    data = json.dumps(body or {}).encode()
-    told = {"Content-Type": "application/json", "Content-Length": str(len(data)), "Connection": "close"}
-    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in {**told, **(headers or {})}.items())]
-    writer.write("\r\n".join([*lines, "", ""]).encode() + data)
-    await writer.drain()
-
-
-async def _hear_out(reader: Reader) -> None:
-    """Read what a client still sends: closed before, the connection would take the answer with it."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE):
-            while await reader.read(PIECE):
-                continue
-
-
-Pause = Callable[[int], float]
-
-
-async def relay(
-    here: tuple[Reader, Writer], there: tuple[Reader, Writer], to: Pause, back: Pause = lambda _: 0
-) -> None:
-    """Pass bytes both ways until either side is done.
-
-    Args:
-        here, there: the two connections.
-        to, back: told the size of what passes; return how long to wait then, in seconds.
-    """
-    ways = [
-        asyncio.create_task(_pass(here[0], there[1], to)),
-        asyncio.create_task(_pass(there[0], here[1], back)),
-    ]
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        if ways[0].done() and not ways[0].exception():  # the client is done asking, not done listening
-            await ways[1]
-    finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        there[1].close()
-
-
-async def _pass(reader: Reader, writer: Writer, pause: Pause) -> None:
-    """Pass bytes one way until they end."""
-    while data := await reader.read(PIECE):
-        writer.write(data)
-        await writer.drain()
-        if (seconds := pause(len(data))) > 0:
-            await asyncio.sleep(seconds)
-    if writer.can_write_eof():
-        writer.write_eof()
 
 
 KINDS: Mapping[str, Callable[..., Front]] = {
@@ -389,29 +306,29 @@ def _open(kind: str, host: str, port: int, **settings: Any) -> Front:
 
 
 def _obey(fronts: Mapping[str, Front], line: str) -> dict[str, Any]:
-    """Set attributes of a front, where some are given; return what it has seen."""
+    """Set attributes of a front, where some are given; return what the front has counted."""
     asked = json.loads(line)
     front = fronts[asked["front"]]
     for name, value in asked["set"].items():
         setattr(front, name, value)
-    return front.told()
+    return front.counts()
 
 
 async def _serve(spec: Mapping[str, Any]) -> None:
-    """Be the fronts, until stdin ends."""
+    """Run the fronts, until stdin ends."""
     fronts = {name: _open(**settings) for name, settings in spec["fronts"].items()}
     for front in fronts.values():
         await front.open()
-    orders = asyncio.StreamReader()
-    protocol = partial(asyncio.StreamReaderProtocol, orders)
+    commands = asyncio.StreamReader()
+    protocol = partial(asyncio.StreamReaderProtocol, commands)
     await asyncio.get_running_loop().connect_read_pipe(protocol, sys.stdin)
     print("ready", flush=True)
-    while line := await orders.readline():
+    while line := await commands.readline():
         print(json.dumps(_obey(fronts, line.decode())), flush=True)
 
 
 def main() -> None:
-    """Join the control groups, and serve."""
+    """Join the control groups, and run the fronts."""
     spec = json.loads(Path(sys.argv[1]).read_text())
     for group in spec["groups"]:
         (Path(group) / "cgroup.procs").write_text(str(os.getpid()))

@@ -111,9 +111,8 @@ def doctor(host: Host, request: Request) -> DoctorResult:
         found, cleaned = health.findings(visit), ""
         if request.clean:
             found, cleaned = _clean(host, visit, found)
-    found += [
-        _registry(registry_status) for registry_status in client.look(host, host.target.variables_of(Registries).known)
-    ]
+    registries = host.target.variables_of(Registries).known
+    found += [_registry(registry_status) for registry_status in client.inspect(host, registries)]
     status = Status.CHANGED if cleaned else Status.OK
     result = DoctorResult(tuple(found), cleaned, status, everything=request.all)
     if ill := [finding.what for finding in found if finding.health is Health.FAIL]:

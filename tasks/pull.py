@@ -1,36 +1,26 @@
-"""``pull``: hosts take an image from a registry, each by itself, and it is looked at what they got."""
+"""``pull``: each host pulls an image from a registry by itself, and what the host received is verified."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ctr_ferry.ctr import checks, free_space, naming, roll_back
-from ctr_ferry.ctr.failures import content_missing, required
+from ctr_ferry.ctr import checks, free_space, naming
+from ctr_ferry.ctr.failures import required
 from ctr_ferry.ctr.listing import Image, Listing, parse_digests
-from ctr_ferry.ctr.naming import Method, Naming, Place
 from ctr_ferry.ctr.probe import Facts, Settings
-from ctr_ferry.ctr.roll_back import Given, Records
-from ctr_ferry.ctr.verdict import is_taken, judge, labels_gone, numbers, unproved
-from ctr_ferry.errors import (
-    Drift,
-    FerryError,
-    HostError,
-    MethodUnsupported,
-    NotUnpacked,
-    PlatformMissing,
-    ReferenceExists,
-    UsageError,
-)
+from ctr_ferry.ctr.verdict import Verdict, is_taken, judge, labels_gone, numbers, unproved
+from ctr_ferry.errors import Drift, HostError, MethodUnsupported, ReferenceExists, UsageError
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.roll_back import remove_names
-from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
+from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.oci.registry import Registries
-from ctr_ferry.registry import credentials
+from ctr_ferry.registry import credentials, pull_content
+from ctr_ferry.registry.pull_plan import PullPlan
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import per_host
@@ -40,12 +30,13 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.ssh.target import Target
 
-ALREADY = "it is there already, with the registry's digest, whole and unpacked"
+ALREADY = "the host has it already, with the registry's digest, whole and unpacked"
+GIVEN_BY_OTHERS = "somebody else gave that name meanwhile, with this digest"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is pulled; ``digest`` is what its tag must point at."""
+    """What to pull. The registry's tag must point at ``digest``, where one is given."""
 
     reference: Reference
     digest: str | None = None
@@ -57,16 +48,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class PullResult:
-    """What the host has now.
+    """What the host has after the pull.
 
     Attributes:
         digest: what the name points at.
-        previous_digest: what it pointed at before it was, or would be, moved; empty where it is new.
-        bytes: of all blobs that the platforms asked for need; None where they were not read.
-        seconds: that ctr took.
-        method: pull, or stage (through a name of its own, where a name was moved); empty where nothing was to be done.
+        previous_digest: what the name pointed at before it was moved, or would be moved; empty for a new name.
+        bytes: of all blobs that the platforms asked for need; None where their manifests were not read.
+        seconds: how long ctr took.
+        method: ``pull``, or ``stage`` where a name was moved; empty where nothing was pulled.
         verified: ``digest``, or ``unverified`` where the registry could not be asked; ``reason`` tells why.
-        notices: what a person should know of it.
+        notices: what the user should know besides.
     """
 
     reference: str
@@ -87,11 +78,13 @@ class PullResult:
         return [(self.reference, self.digest, "")]
 
     def lines(self) -> list[str]:
-        """The name, its digest, and what is to be known."""
-        from ctr_ferry.registry.push_pull import told
+        """The name, its digest, the digest that was replaced, and the notices."""
+        from ctr_ferry.registry.push_pull import result_lines
 
-        name, *below = told(f"{self.reference} in {self.namespace}", self)
-        return [name, *below[:1], *([f"  replaces {self.previous_digest}"] if self.previous_digest else []), *below[1:]]
+        lines = result_lines(f"{self.reference} in {self.namespace}", self)
+        if self.previous_digest:
+            lines.insert(2, f"  replaces {self.previous_digest}")
+        return lines
 
 
 def parse(
@@ -103,10 +96,10 @@ def parse(
     namespace: str | None = None,
     force: bool = False,
 ) -> Request:
-    """Options to a request.
+    """Turns the options into a request.
 
     Raises:
-        UsageError: or BadReference, with the option that is wrong.
+        UsageError: an option is wrong. (Also BadReference, which is one.)
     """
     if not ref:
         raise UsageError("pull needs --ref REF", hint="fab -H all pull --ref registry.example/app:1")
@@ -116,299 +109,202 @@ def parse(
     if reference.digest and (reference.tag or digest):
         raise UsageError(
             f"--ref {ref} has a digest and {'a tag' if reference.tag else '--digest another'}",
-            hint="give a tag with --ref, and what it must point at with --digest",
+            hint="give a tag with --ref, and the digest that the tag must point at with --digest",
         )
     reference = reference if reference.tag or reference.digest else reference.with_tag("latest")
     return Request(
-        reference,
-        digest,
-        options.platform(platform, every=all_platforms),
-        all_platforms,
-        options.namespace(namespace),
-        force,
+        reference=reference,
+        digest=digest,
+        platform=options.platform(platform, every=all_platforms),
+        all_platforms=all_platforms,
+        namespace=options.namespace(namespace),
+        force=force,
     )
 
 
 def before(request: Request, targets: Sequence[Target]) -> None:
-    """Finds the logins that the inventory names before any host is touched.
+    """Checks the logins that the inventory names, before any host is touched.
 
     Raises:
-        UsageError: what is wrong with one.
+        UsageError: a login is missing, or cannot be used.
     """
     credentials.check({target.variables_of(Registries).named(request.reference.domain) for target in targets})
 
 
 class Job:
-    """One image on its way to one host."""
+    """One image that one host pulls. The constructor asks the host and the registry what they have.
+
+    Raises:
+        FerryError: the host or the registry does not tell, or the host's ctr cannot do what is asked for.
+    """
 
     def __init__(self, host: Host, request: Request) -> None:
-        from ctr_ferry.registry.push_pull import RegistryTransfer, There
+        from ctr_ferry.registry.push_pull import RegistryTransfer
 
-        self.host, self.request, self.name = host, request, str(request.reference)
-        self.namespace = inspect.namespace(host, request.namespace)
-        facts, answers = inspect.survey(
-            host, (self.namespace,), {"room": free_space.question(host.target.variables_of(Settings))}
-        )
+        self.host, self.request = host, request
+        namespace = inspect.namespace(host, request.namespace)
+        space = {"room": free_space.question(host.target.variables_of(Settings))}
+        facts, answers = inspect.survey(host, (namespace,), space)
         if isinstance(facts, HostError):
             raise facts
         self.facts: Facts = facts
         self.room = free_space.parse(answers["room"].text)
-        self.before: Listing = self.facts.listings[self.namespace]
-        self.existing: Image | None = self.before.get(self.name)
-        if (request.platform or request.all_platforms) and not self.facts.ctr.capabilities.piped:
-            raise MethodUnsupported(
-                f"ctr {self.facts.client} pulls the host's own platform alone",
-                hint="leave --platform and --all-platforms out",
-            )
+        self.before: Listing = self.facts.listings[namespace]
+        self._refuse_platforms()
         self.transfer = RegistryTransfer(host, self.facts, request.reference)
-        self.there = There(None)
-        self.notices: tuple[str, ...] = ()
-        self.previous = ""
-        self.taken = False
+        self.remote = self.transfer.inspect()
+        self.plan = PullPlan(
+            place=self.transfer.place(namespace),
+            reference=request.reference,
+            wanted=request.digest or request.reference.digest or self.remote.digest,
+            target=self.remote.target,
+            existing=self.before.get(str(request.reference)),
+            platform=request.platform,
+            all_platforms=request.all_platforms,
+            host_platform=self.facts.platform,
+        )
 
     def run(self) -> PullResult:
-        """Looks at both ends, pulls where they differ, and looks at what came.
+        """Pulls the image where the host does not have it, and verifies what the host received.
 
         Raises:
-            FerryError.
+            FerryError: nothing was pulled, or what the host received is not what it must be.
         """
-        self.there = self.transfer.look()
-        if not self.there.target and not self.there.unknown:
-            raise self.transfer.missing()
+        plan = self.plan
+        if not self.remote.target and not self.remote.unknown:
+            raise self.transfer.not_found()
         self._refuse_moved_tag()
-        if self.existing and self.existing.digest == self.wanted and (found := self._whole()):
+        if found := self._existing_whole():
             return found
-        if self.existing and self.moves:
+        if plan.moves:
             self._refuse_to_replace()
-            self.previous = self.existing.digest
-        method = "stage" if self.moves else "pull"
-        every = self.request.all_platforms
-        platform = None if every else self.request.platform or self.facts.platform
-        size, self.notices = self.transfer.weigh(self.room, platform)
-        if self.host.dry_run:
-            return self._result(self.wanted or "", Status.CHANGED, method, size=size)
-        return self._pull(method)
+        platform = None if plan.all_platforms else plan.platform or plan.host_platform
+        size, notices = self.transfer.check_space(self.room, platform)
+        if not self.host.dry_run:
+            return self._pull(notices)
+        previous = plan.existing.digest if plan.existing and plan.moves else ""
+        return self._result(
+            plan.wanted or "", Status.CHANGED, plan.method, size=size, notices=notices, previous=previous
+        )
 
-    @property
-    def moves(self) -> bool:
-        """Whether the name points elsewhere so far."""
-        return self.existing is not None and self.existing.digest != self.wanted
-
-    @property
-    def wanted(self) -> str | None:
-        """The digest that the name shall have; None where neither user nor registry told."""
-        return self.request.digest or self.request.reference.digest or self.there.digest
+    def _refuse_platforms(self) -> None:
+        asked = self.request.platform or self.request.all_platforms
+        if asked and not self.facts.ctr.capabilities.piped:
+            raise MethodUnsupported(
+                f"ctr {self.facts.client} pulls only the host's own platform; nothing was pulled",
+                hint="leave --platform and --all-platforms out",
+            )
 
     def _refuse_moved_tag(self) -> None:
-        if self.request.digest and self.there.digest and self.there.digest != self.request.digest:
+        wanted, found = self.request.digest, self.remote.digest
+        if wanted and found and found != wanted:
+            by_digest = f"{self.request.reference.repository}@{wanted}"
             raise Drift(
-                f"{self.name} points at another digest in the registry than it should",
-                detail=f"there  {self.there.digest}\nwanted {self.request.digest}",
-                hint="find out who moved it; or pull by digest: --ref "
-                f"{self.request.reference.repository}@{self.request.digest}",
+                f"{self.plan.name} points at another digest in the registry than it should; nothing was pulled",
+                detail=f"registry {found}\nwanted   {wanted}",
+                hint=f"find out who moved the tag, or pull by digest: fab -H @failed pull --ref {by_digest}",
             )
 
     def _refuse_to_replace(self) -> None:
-        """A name that points elsewhere stays, unless told otherwise, and unless it can be moved at the very end."""
-        assert self.existing  # noqa: S101
+        """Refuses to move a name without --force, and where a failed pull could lose what the name points at."""
+        plan, target = self.plan, self.plan.target
+        assert plan.existing  # noqa: S101
         if not self.request.force:
             raise ReferenceExists(
-                f"{self.name} exists in namespace {self.namespace} with another digest than the registry's",
-                detail=f"there    {self.existing.digest}\nregistry {self.wanted or self.there.unknown}",
-                hint="add --force to let the name point at what comes",
+                f"{plan.name} exists in namespace {plan.place.namespace} with another digest than the registry's; "
+                "nothing was pulled",
+                detail=f"host     {plan.existing.digest}\nregistry {plan.wanted or self.remote.unknown}",
+                hint="add --force to move the name to the registry's digest",
             )
-        target, able = self.there.target, self.facts.ctr.capabilities
+        able = self.facts.ctr.capabilities
         partial = target and target.is_index and not able.partial_index
-        if target is None or partial or (self._only and not able.import_platform):
+        if target is None or partial or (plan.only and not able.import_platform):
             raise MethodUnsupported(
-                f"{self.name} cannot be moved on this host without losing what it was, should the pull fail",
-                detail=self.there.unknown or f"ctr {self.facts.client} cannot name an index with absent platforms",
-                hint="take the name away first, with remove",
+                f"{plan.name} cannot be moved: if the pull failed, this host would lose what the name points at now; "
+                "nothing was pulled",
+                detail=self.remote.unknown
+                or f"ctr {self.facts.client} cannot name a multi-platform image that was pulled only in part",
+                hint=f"remove the name first: fab -H HOST remove --ref {plan.name} --namespace {plan.place.namespace}",
             )
 
-    @property
-    def _only(self) -> Platform | None:
-        """The one platform of an index that comes, where it is not the host's."""
-        target, platform = self.there.target, self.request.platform
-        return platform if target and target.is_index and platform != self.facts.platform else None
-
-    def _whole(self) -> PullResult | None:
-        """The result where the host has it all already."""
-        check = checks.command(self.facts.ctr, self.namespace, self.name)
-        tops = [str(self.wanted)]
-        content, answers = inspect.content(
-            self.host, self.facts, self.namespace, tops, deep=self._deep, more={"check": check}
-        )
-        image = self.existing
-        assert image  # noqa: S101
-        if self._lacks(image, content, answers["check"]):
+    def _existing_whole(self) -> PullResult | None:
+        """The result where the host has the wanted digest under that name, whole and unpacked; else None."""
+        plan, namespace = self.plan, self.plan.place.namespace
+        image = plan.existing
+        if not image or plan.moves:
             return None
-        self.notices = (ALREADY,)
-        return self._result(image.digest, Status.UNCHANGED, "", size=self._size(image, content))
+        check = checks.command(self.facts.ctr, namespace, plan.name)
+        content, answers = inspect.content(
+            self.host,
+            self.facts,
+            namespace,
+            [str(plan.wanted)],
+            deep=plan.beyond_host_platform,
+            more={"check": check},
+        )
+        if pull_content.shortcoming(plan, image, content, answers["check"]):
+            return None
+        size = pull_content.size(plan, image, content)
+        return self._result(image.digest, Status.UNCHANGED, "", size=size, notices=(ALREADY,))
 
-    @property
-    def _deep(self) -> bool:
-        """Whether ctr's own check, which knows the host's platform alone, does not do."""
-        return self.request.all_platforms or self.request.platform not in (None, self.facts.platform)
-
-    def _needed(self, image: Image, content: Content) -> list[Descriptor]:
-        top = Descriptor(image.media_type, image.digest, len(content.blobs.get(image.digest, b"")))
-        if self.request.all_platforms:
-            return list(content.below(top).values())
-        return content.needed(top, self.request.platform or self.facts.platform)
-
-    def _size(self, image: Image, content: Content) -> int | None:
-        needed = self._needed(image, content)
-        whole = len(needed) > 1 and (self._deep or not needed[0].is_index)
-        return sum(blob.size for blob in needed) if whole else None
-
-    def _lacks(self, image: Image, content: Content, check: Answer) -> FerryError | None:
-        """Why the image is not as it must be, if so."""
-        wanted = self.request.platform
-        other = wanted and image.listed and not any(wanted.takes(each) for each in image.listed)
-        if other and image.media_type not in INDEXES:
-            return PlatformMissing(
-                f"{self.name} is for {image.platforms}, not for {wanted}", hint="leave --platform out"
-            )
-        try:
-            needed = self._needed(image, content)
-        except FerryError as error:  # a manifest that is there cannot be read
-            return error
-        if self._deep:
-            absent = [blob.digest for blob in needed if blob.digest not in content.visible]
-            return content_missing(self.name, "\n".join(absent)) if absent else None
-        state = checks.parse_checks(check.text).get(self.name, checks.UNKNOWN)
-        if not state.complete:
-            return content_missing(self.name, state.status)
-        if not state.unpacked:
-            return NotUnpacked(
-                f"{self.name} in namespace {self.namespace} is whole, but not unpacked",
-                hint="look at containerd's log on that host, then run it again",
-            )
-        return None
-
-    def _pull(self, method: str) -> PullResult:
+    def _pull(self, notices: tuple[str, ...]) -> PullResult:
+        """Runs the script, and verifies what the host has afterwards."""
+        plan = self.plan
         began = time.monotonic()
         answers = self.transfer.run(self._script, "pull", {})
         seconds = time.monotonic() - began
-        was = naming.was(self._place, answers).get(self.name)
-        now = Listing.parse(self.namespace, required(answers["verify"], "verify").text).get(self.name)
-        content = Content(parse_digests(answers["visible"].text.splitlines()))
-        if now and self.wanted == now.digest:
-            content.take(now.digest, answers["top"], self.host.name)
-            if self._deep:
-                inspect.deepen(self.host, self.facts, self.namespace, content)
-        kept = bool(numbers(answers["kept"]))
-        error = self._judge(now, content, answers)
-        if error and now and kept and not self.existing:
-            remove_names(self.host, self.facts.ctr, self.before, [self.name], {now.digest})
-        if error := error or (None if kept or self.taken else unproved(self.name)):
+        was = naming.was(plan.place, answers).get(plan.name)
+        now = Listing.parse(plan.place.namespace, required(answers["verify"], "verify").text).get(plan.name)
+        content, verdict = self._content(now, answers), self._judge(now, answers)
+        proved = bool(numbers(answers["kept"]))
+        error = verdict.error
+        if now and not error:
+            error = pull_content.shortcoming(plan, now, content, answers["check"])
+        if error and now and proved and not plan.existing:
+            remove_names(self.host, self.facts.ctr, self.before, [plan.name], {now.digest})
+        if not error and verdict.ours and not proved:
+            error = unproved(plan.name)
+        if error:
             raise error
         assert now  # noqa: S101
-        size = self._size(now, content)
-        self.notices += tuple(filter(None, [labels_gone(self.existing, now)]))
-        self.previous = was.digest if was and was.digest != now.digest else ""
-        if self.taken:
-            self.notices += ("somebody else gave that name meanwhile, with this digest",)
-            return self._result(now.digest, Status.UNCHANGED, "", seconds=seconds, size=size)
-        return self._result(now.digest, Status.CHANGED, method, seconds=seconds, size=size)
-
-    @property
-    def _stage(self) -> Reference | None:
-        """A name of this run alone, for the digest, which no tag that moves and nobody else who pulls gets at.
-
-        The name follows when it is whole. None where that cannot be: then the name itself is pulled.
-        """
-        able = self.facts.ctr.capabilities.tag or self.moves
-        if not (self.wanted and self.request.reference.tag and able):
-            return None
-        return replace(self.request.reference, tag=self._place.owner, digest=self.wanted)
+        notices += tuple(filter(None, [labels_gone(plan.existing, now), "" if verdict.ours else GIVEN_BY_OTHERS]))
+        return self._result(
+            now.digest,
+            Status.CHANGED if verdict.ours else Status.UNCHANGED,
+            plan.method if verdict.ours else "",
+            seconds=seconds,
+            size=pull_content.size(plan, now, content),
+            notices=notices,
+            previous=was.digest if was and was.digest != now.digest else "",
+        )
 
     def _script(self, terminal: str | None) -> Script:
-        from ctr_ferry.ctr import push_pull
+        return self.plan.script(self.transfer.route, terminal)
 
-        ctr, namespace, request, place, stage = self.facts.ctr, self.namespace, self.request, self._place, self._stage
-        pulled = push_pull.pull(
-            ctr,
-            namespace,
-            self.transfer.route,
-            str(stage or self.name),
-            platform=request.platform,
-            all_platforms=request.all_platforms,
-            terminal=terminal,
-        )
-        there = ctr.line(namespace, "images", "ls", "-q", f'name=="{self.name}"')
-        first = "staged_0=1" if stage else f'[ -n "$({there})" ] || began_0=1'
-        was = f"was=$({ctr.images(namespace, self.name)})\n" if self.moves else ""
-        last = f" && {self._follow(stage)}" if stage else ""
-        moment = "" if ctr.capabilities.tag else f"{naming.MOMENT}\n"
-        given, records = self._given(stage), Records(ctr, namespace) if place.cri_managed else None
-        undo = roll_back.undo(ctr, namespace, [given], records, cri_managed=place.cri_managed)
-        return Script(
-            {
-                "pull": f"{was}{first}\n{{ {pulled}; }}{last}\nnamed_0=$?; (exit $named_0)",
-                **({"was": "printf '%s\\n' \"$was\""} if self.moves else {}),
-                "verify": moment + naming.verify(place, filter(None, (self.name, given.stage))),
-                "check": naming.check(place, self.name),
-                "kept": roll_back.kept([given], cri_managed=place.cri_managed),
-                "top": ctr.document(namespace, self.wanted) if self.wanted else "false",
-                "visible": ctr.digests(namespace),
-            },
-            records.before if records else "",
-            cleanup=f"{undo}\n{self.transfer.route.cleanup}",
-        )
+    def _content(self, now: Image | None, answers: Mapping[str, Answer]) -> Content:
+        """What the host has after the pull, as far as it must be read."""
+        content = Content(parse_digests(answers["visible"].text.splitlines()))
+        if now and now.digest == self.plan.wanted:
+            content.take(now.digest, answers["top"], self.host.name)
+            if self.plan.beyond_host_platform:
+                inspect.deepen(self.host, self.facts, self.plan.place.namespace, content)
+        return content
 
-    def _given(self, stage: Reference | None) -> Given:
-        """What the pull gives; without a stage, kubelet may pull the same image by the same name meanwhile."""
-        whole = not self._deep
-        shared = checks.command(self.facts.ctr, self.namespace, self.name) if whole and not stage else ""
-        name = str(stage or "")
-        return Given(0, self.name, self.wanted, name, complete=whole, unpacked=whole, shared=shared)
-
-    @property
-    def _place(self) -> Place:
-        cri_managed = self.namespace == "k8s.io" and self.facts.cri
-        owner = f"ctr-ferry.{self.host.run_id}"
-        return Place(self.facts.ctr, self.namespace, self.namespace, self.facts.content_root, owner, cri_managed)
-
-    def _follow(self, stage: Reference) -> str:
-        """The name follows the one that was pulled, which is whole by then; one that is right already stays."""
-        place, target, platform = self._place, self.there.target, self.request.platform
-        if self.existing and not self.moves:
-            return ":"
-        named = Naming(Method.TAG, str(stage), self.request.reference, digest=self.wanted)
-        if not self.moves:
-            return naming.by_tag(place, named, self.namespace, str(stage))
-        assert target  # noqa: S101
-        every = self.request.all_platforms
-        named = replace(
-            named,
-            method=Method.INDEX,
-            target=target,
-            replaces=True,
-            whole=every,
-            foreign=platform not in (None, self.facts.platform) and not target.is_index,
-            only=self._only,
-        )
-        steps = [naming.keep_children(place, target.digest)] if target.is_index and not every else []
-        return " &&\n".join([*steps, naming.by_index(place, named)])
-
-    def _judge(self, now: Image | None, content: Content, answers: Mapping[str, Answer]) -> FerryError | None:
-        if not answers["pull"].ok and not is_taken(answers["pull"], self.name):
-            return self.transfer.failure(answers["pull"])
-        verdict = judge(
-            self.name,
-            self.wanted or (now.digest if now else ""),
+    def _judge(self, now: Image | None, answers: Mapping[str, Answer]) -> Verdict:
+        """Judges whether the pull gave the name. A failure of the registry keeps its own error."""
+        plan = self.plan
+        if not answers["pull"].ok and not is_taken(answers["pull"], plan.name):
+            return Verdict(self.transfer.failure(answers["pull"]), ours=True)
+        return judge(
+            plan.name,
+            plan.wanted or (now.digest if now else ""),
             answers["pull"],
             now,
-            namespace=self.namespace,
-            cri_managed=self._place.cri_managed,
+            namespace=plan.place.namespace,
+            cri_managed=plan.place.cri_managed,
             tolerant=False,
-            fresh=self.existing is None and self._stage is not None,
+            fresh=plan.existing is None and plan.stage is not None,
         )
-        if not verdict.ours:
-            self.taken = verdict.error is None
-        return verdict.error or (self._lacks(now, content, answers["check"]) if now else None)
 
     def _result(
         self,
@@ -416,22 +312,24 @@ class Job:
         status: Status,
         method: str,
         *,
+        size: int | None,
+        notices: tuple[str, ...],
         seconds: float = 0.0,
-        size: int | None = None,
+        previous: str = "",
     ) -> PullResult:
         return PullResult(
-            self.name,
-            self.namespace,
-            digest,
-            status,
-            self.facts.client,
-            method,
-            size,
-            round(seconds, 3),
-            "unverified" if self.there.unknown else "digest",
-            self.there.unknown,
-            self.notices,
-            self.previous,
+            reference=self.plan.name,
+            namespace=self.plan.place.namespace,
+            digest=digest,
+            status=status,
+            ctr=self.facts.client,
+            method=method,
+            bytes=size,
+            seconds=round(seconds, 3),
+            verified="unverified" if self.remote.unknown else "digest",
+            reason=self.remote.unknown,
+            notices=notices,
+            previous_digest=previous,
         )
 
 
@@ -440,13 +338,13 @@ class Job:
     before=before,
     help={
         "ref": "The image's name in the registry, with a tag (default: latest) or a digest.",
-        "digest": "What the tag must point at; a tag that has moved is refused.",
+        "digest": "The digest that the tag must point at; a tag that has moved is refused.",
         "platform": "Pull this platform of a multi-platform image rather than the host's own.",
         "all_platforms": "Pull all platforms of a multi-platform image.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
-        "force": "Let an existing name point at what comes.",
+        "force": "Move a name that the host has already to the digest that is pulled.",
     },
 )
 def pull(host: Host, request: Request) -> PullResult:
-    """Pull an image from a registry on every host, and look at what came; --serial N spares the registry."""
+    """Pull an image from a registry on every host, and verify what arrived; --serial N spares the registry."""
     return Job(host, request).run()

@@ -1,6 +1,7 @@
-"""``push``: an image of a host goes to a registry, from that host, and the registry is asked what it got.
+"""``push``: each host pushes an image to a registry, and the registry is asked afterwards what it has.
 
-All hosts look first: a name that would get several digests, or lose another one, is refused before anything moves.
+All hosts inspect image and registry before any host pushes. A name that would get several digests, or that points at
+another digest already, is refused then.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.ctr.naming import Place
 from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.errors import (
     Drift,
@@ -32,10 +32,10 @@ from ctr_ferry.report.outcome import Result, Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.shell import Script
-from ctr_ferry.text import names
+from ctr_ferry.text import names, shown_name
 
 if TYPE_CHECKING:
-    from ctr_ferry.registry.push_pull import There
+    from ctr_ferry.registry.push_pull import RemoteImage
     from ctr_ferry.run.scheduler import Fleet
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.ssh.target import Target
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What goes, and under which name; ``target`` None is the image's own."""
+    """What to push, and under which name; where ``target`` is None, under the image's own."""
 
     ref: str
     target: Reference | None = None
@@ -55,18 +55,22 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
-    """What the registry has now.
+    """What the registry has after the push.
 
     Attributes:
-        reference: its name there; ``source`` is the image's on the host.
-        digest: what that name points at; ``source_digest`` differs where one platform of an index was pushed.
-        bytes: of all blobs that the name stands for; None where they were not read.
-        present: of those, what the repository had before; None where that was not asked, as of small images.
-        seconds: that ctr took.
-        method: push, platform (by ctr's flag) or stage (through a name of ours); empty where nothing was to be done.
+        reference: the name in the registry.
+        source: the image's name on the host.
+        digest: what the name in the registry points at.
+        source_digest: the image's digest on the host; another one where one platform of an index was pushed.
+        method: ``push``; ``platform`` where ctr's flag chose one; ``stage`` where one platform was pushed through a
+            temporary name; empty where nothing was pushed.
+        bytes: of all blobs of the image; None where its manifests were not read.
+        present: bytes of these that the repository had before; None where the registry was not asked, as for small
+            images.
+        seconds: how long ctr took.
         verified: ``digest``, or ``unverified`` where the registry could not be asked; ``reason`` tells why.
-        notices: what a person should know of it.
-        previous_digest: what the name there pointed at, where that was something else; empty where it was not.
+        notices: what the user should know besides.
+        previous_digest: what the name in the registry pointed at before, where that was another digest; else empty.
     """
 
     reference: str
@@ -86,15 +90,17 @@ class PushResult:
     previous_digest: str = ""
 
     def given(self) -> list[tuple[str, str, str]]:
-        """The registry's name with its digest, and the digest of the image that it was made from."""
+        """The name in the registry, its digest, and the image's digest on the host."""
         return [(self.reference, self.digest, self.source_digest)]
 
     def lines(self) -> list[str]:
-        """The name, its digest, and what is to be known."""
-        from ctr_ferry.registry.push_pull import told
+        """Both names, the digest, the notices, and the digest that was replaced."""
+        from ctr_ferry.registry.push_pull import result_lines
 
-        replaced = [f"  replaces {self.previous_digest}"] if self.previous_digest else []
-        return told(f"{self.source} -> {self.reference}", self) + replaced
+        lines = result_lines(f"{shown_name(self.source)} -> {self.reference}", self)
+        if self.previous_digest:
+            lines.append(f"  replaces {self.previous_digest}")
+        return lines
 
 
 def parse(
@@ -106,10 +112,10 @@ def parse(
     namespace: str | None = None,
     force: bool = False,
 ) -> Request:
-    """Options to a request.
+    """Turns the options into a request.
 
     Raises:
-        UsageError: or BadReference, with the option that is wrong.
+        UsageError: an option is wrong. (Also BadReference, which is one.)
     """
     if not ref:
         raise UsageError("push needs --ref REF", hint="fab -H node1 push --ref registry.example/app:1")
@@ -117,33 +123,38 @@ def parse(
         Reference.parse(ref)
     if not as_ and (is_digest(ref) or Reference.parse(ref).digest):
         raise UsageError(
-            f"--ref {ref} is a digest, which may have several names on a host", hint="say with --as where it goes"
+            f"--ref {ref} is a digest, which may have several names on a host",
+            hint="give the name in the registry with --as",
         )
     target = Reference.parse(as_) if as_ else None
     if target and target.digest:
-        raise UsageError(f"--as {as_} has a digest", hint="a name to push to has a tag alone")
+        raise UsageError(f"--as {as_} has a digest", hint="give a name with a tag and no digest")
     return Request(
-        ref,
-        target,
-        options.platform(platform, every=all_platforms),
-        all_platforms,
-        options.namespace(namespace),
-        force,
+        ref=ref,
+        target=target,
+        platform=options.platform(platform, every=all_platforms),
+        all_platforms=all_platforms,
+        namespace=options.namespace(namespace),
+        force=force,
     )
 
 
 def before(request: Request, targets: Sequence[Target]) -> None:
-    """Finds the logins that the inventory names before any host is touched.
+    """Checks the logins that the inventory names, before any host is touched.
 
     Raises:
-        UsageError: what is wrong with one.
+        UsageError: a login is missing, or cannot be used.
     """
     name = request.target or (None if is_digest(request.ref) else Reference.parse(request.ref))
     credentials.check({target.variables_of(Registries).named(name.domain) for target in targets} if name else ())
 
 
 class Job:
-    """One image of one host on its way."""
+    """One image that one host pushes. The constructor asks the host what it has.
+
+    Raises:
+        FerryError: the host does not have the image, or cannot work with the registry.
+    """
 
     def __init__(self, host: Host, request: Request) -> None:
         from ctr_ferry.registry.push_pull import RegistryTransfer
@@ -160,20 +171,23 @@ class Job:
 
     def _target(self) -> Reference:
         if not self.request.target and is_digest(self.image.name):
-            raise UsageError(f"{self.image.name} is no name to push to", hint="give one with --as")
+            raise UsageError(
+                f"{shown_name(self.image.name)} is a digest and no name in a registry; nothing was pushed",
+                hint="give the name in the registry with --as",
+            )
         own = None if is_digest(self.image.name) else Reference.parse(self.image.name)
         target = self.request.target or own
         assert target  # noqa: S101
         return target if target.tag else target.with_tag((own and own.tag) or "latest")
 
-    def look(self, *, alone: bool) -> PushResult:
-        """Looks at the image and at the registry.
+    def inspect(self, *, alone: bool) -> PushResult:
+        """Reads the image on the host, and asks the registry what it has under the name.
 
         Args:
-            alone: whether nobody else pushes before this one does, so that it need not look again.
+            alone: whether this host is the only one of the run. Then `run` does not ask the registry again.
 
         Raises:
-            FerryError: also where the name there stands for something else.
+            FerryError: the image cannot be pushed, or the name in the registry points at another digest.
         """
         self.pushed = choose(
             self.host,
@@ -183,73 +197,78 @@ class Job:
             self.request.platform,
             all_platforms=self.request.all_platforms,
         )
-        self.there = self.transfer.look(self.pushed.sizes if alone else None)
+        self.remote = self.transfer.inspect(self.pushed.sizes if alone else None)
         self._decide()
-        return self._result(Status.OK, "")  # so that a run that is cut off now tells of no change
+        return self._result(Status.OK, "")  # a run that is interrupted now reports no change
 
     def run(self, *, alone: bool) -> PushResult:
-        """Pushes where the registry has something else, and asks it again.
+        """Pushes the image where the registry does not have it, and asks the registry what it has then.
+
+        Args:
+            alone: as for `inspect`.
 
         Raises:
-            FerryError.
+            FerryError: the push failed, or the registry has another digest.
         """
         if not alone and not self.host.dry_run:
-            self.there = self.transfer.look(self.pushed.sizes)
+            self.remote = self.transfer.inspect(self.pushed.sizes)
         if done := self._decide():
             return done
         method = self._method()
         if self.host.dry_run:
             return self._result(Status.CHANGED, method, notices=(self._would_move(self.pushed),))
-        return self._push(self.pushed, method, self.there)
+        return self._push(self.pushed, method, self.remote)
 
     def verify(self, result: PushResult) -> PushResult:
-        """Asks the registry once more, when all hosts are done.
+        """Asks the registry once more, after all hosts have pushed.
 
         Raises:
-            FerryError: with the result.
+            FerryError: the registry has another digest by now. The error has the result.
         """
         try:
-            self._verify(self.transfer.look(), self.pushed)
+            self._verify(self.transfer.inspect(), self.pushed)
         except FerryError as error:
             error.result = result
             raise
         return result
 
     def _decide(self) -> PushResult | None:
-        """The result where nothing is to be done.
+        """The result where the registry has the image already; None where it must be pushed.
 
         Raises:
-            ReferenceExists, MethodUnsupported: the name there is not to be moved.
+            ReferenceExists: the name in the registry points at another digest.
+            MethodUnsupported: the registry does not tell whether it does.
         """
-        there = self.there
-        if there.digest == self.pushed.target.digest:
-            return self._result(Status.UNCHANGED, "", notices=("the registry has it already, with this digest",))
-        if there.digest == self.image.digest and not self.request.platform:
+        remote = self.remote
+        if remote.digest == self.pushed.target.digest:
+            return self._result(Status.UNCHANGED, "", notices=("the registry has this digest already",))
+        if remote.digest == self.image.digest and not self.request.platform:
             self.pushed = PushContent(Descriptor(self.image.media_type, self.image.digest, 0))
-            return self._result(Status.UNCHANGED, "", notices=("the registry has the whole index already",))
-        if there.digest and not self.request.force:
+            return self._result(Status.UNCHANGED, "", notices=("the registry has the whole image already",))
+        if remote.digest and not self.request.force:
             raise ReferenceExists(
-                f"{self.transfer.reference} exists in the registry with another digest",
-                detail=f"there {there.digest}\nhere  {self.pushed.target.digest}",
-                hint="push it under another name with --as, or add --force to let the name there point at this one",
+                f"{self.transfer.reference} exists in the registry with another digest; nothing was pushed",
+                detail=f"registry {remote.digest}\nhost     {self.pushed.target.digest}",
+                hint="add --force to move the name to this host's digest, or push under another name with --as",
             )
-        if there.unknown and not self.request.force:
+        if remote.unknown and not self.request.force:
             raise MethodUnsupported(
-                f"it cannot be known whether {self.transfer.reference} is something else in the registry",
-                detail=there.unknown,
-                hint="let this host ask it, or add --force to push whatever the name there points at",
+                f"it cannot be known whether {self.transfer.reference} has another digest in the registry; "
+                "nothing was pushed",
+                detail=remote.unknown,
+                hint="let this host ask the registry, or add --force to push whatever the name points at there",
             )
         return None
 
     def _method(self) -> str:
-        if not self.pushed.part:
+        if not self.pushed.platform:
             return "push"
         return "platform" if self.facts.ctr.capabilities.push_platform else "stage"
 
     def _would_move(self, pushed: PushContent) -> str:
         return f"would move up to {sum((pushed.sizes or {}).values())} bytes"
 
-    def _push(self, pushed: PushContent, method: str, before: There) -> PushResult:
+    def _push(self, pushed: PushContent, method: str, before: RemoteImage) -> PushResult:
         def script(terminal: str | None) -> Script:
             return self._script(pushed, method, terminal)
 
@@ -258,74 +277,69 @@ class Job:
         seconds = time.monotonic() - began
         if not answers["push"].ok:
             raise self.transfer.failure(answers["push"])
-        there = self.transfer.look()
-        self._verify(there, pushed)
-        notices = [f"{before.present} of its bytes were there already"] if before.present else []
+        remote = self.transfer.inspect()
+        self._verify(remote, pushed)
+        notices = [f"the registry had {before.present} of these bytes already"] if before.present else []
         return self._result(
-            Status.CHANGED, method, there, seconds=seconds, present=before.present, notices=tuple(notices)
+            Status.CHANGED, method, remote, seconds=seconds, present=before.present, notices=tuple(notices)
         )
 
     def _script(self, pushed: PushContent, method: str, terminal: str | None) -> Script:
+        """The script of the push. Its clean-up removes the certificates, and the temporary name where there is one."""
         from ctr_ferry.ctr import push_pull
 
-        route, remote, local, before, cleanup = (
-            self.transfer.route,
-            str(self.transfer.reference),
-            self.image.name,
-            "",
-            "",
-        )
+        route, local, step, cleanups = self.transfer.route, self.image.name, "", [self.transfer.route.cleanup]
         if method == "stage":
             stage = Reference("ctr-ferry.invalid", route.owner.lower(), "0")
-            foreign = pushed.part != self.facts.platform
-            step, cleanup = push_pull.stage(self._place, local, stage, pushed.target, foreign=foreign)
-            before, local = f"{{ {step}; }} >/dev/null && ", str(stage)
-        by_flag = pushed.part if method == "platform" else None
-        names = (remote, local)
-        push = push_pull.push(self.facts.ctr, self.namespace, route, names, platform=by_flag, terminal=terminal)
-        return Script({"push": before + push}, cleanup="\n".join(filter(None, (route.cleanup, cleanup))))
+            place, foreign = self.transfer.place(self.namespace), pushed.platform != self.facts.platform
+            give, cleanup = push_pull.stage(place, local, stage, pushed.target, foreign=foreign)
+            step, local = f"{{ {give}; }} >/dev/null && ", str(stage)
+            cleanups.append(cleanup)
+        push = push_pull.push(
+            self.facts.ctr,
+            self.namespace,
+            route,
+            (str(self.transfer.reference), local),
+            platform=pushed.platform if method == "platform" else None,
+            terminal=terminal,
+        )
+        return Script({"push": step + push}, cleanup="\n".join(filter(None, cleanups)))
 
-    @property
-    def _place(self) -> Place:
-        cri_managed = self.namespace == "k8s.io" and self.facts.cri
-        owner, root = self.transfer.route.owner, self.facts.content_root
-        return Place(self.facts.ctr, self.namespace, self.namespace, root, owner, cri_managed)
-
-    def _verify(self, there: There, pushed: PushContent) -> None:
-        if not there.unknown and there.digest != pushed.target.digest:
+    def _verify(self, remote: RemoteImage, pushed: PushContent) -> None:
+        if not remote.unknown and remote.digest != pushed.target.digest:
             raise VerifyFailed(
-                f"ctr reports success, but the registry has something else under {self.transfer.reference}",
-                detail=f"there {there.digest or 'nothing'}\nwanted {pushed.target.digest}",
-                hint="somebody else pushes to that name; look again, then run it again",
+                f"ctr reports success, but {self.transfer.reference} has another digest in the registry",
+                detail=f"registry {remote.digest or 'nothing'}\nwanted   {pushed.target.digest}",
+                hint="somebody else may push to that name; run the same command again to see what it has now",
             )
 
     def _result(
         self,
         status: Status,
         method: str,
-        there: There | None = None,
+        remote: RemoteImage | None = None,
         *,
         seconds: float = 0.0,
         present: int | None = None,
         notices: tuple[str, ...] = (),
     ) -> PushResult:
-        unknown, pushed = there.unknown if there else "", self.pushed
+        unknown, pushed = remote.unknown if remote else "", self.pushed
         return PushResult(
-            str(self.transfer.reference),
-            self.image.name,
-            self.namespace,
-            pushed.target.digest,
-            self.image.digest,
-            status,
-            self.facts.client,
-            method,
-            sum(pushed.sizes.values()) if pushed.sizes else None,
-            present,
-            round(seconds, 3),
-            "unverified" if unknown else "digest",
-            unknown,
-            (*pushed.notices, *notices),
-            (self.there.digest or "") if status is Status.CHANGED else "",
+            reference=str(self.transfer.reference),
+            source=self.image.name,
+            namespace=self.namespace,
+            digest=pushed.target.digest,
+            source_digest=self.image.digest,
+            status=status,
+            ctr=self.facts.client,
+            method=method,
+            bytes=sum(pushed.sizes.values()) if pushed.sizes else None,
+            present=present,
+            seconds=round(seconds, 3),
+            verified="unverified" if unknown else "digest",
+            reason=unknown,
+            notices=(*pushed.notices, *notices),
+            previous_digest=(self.remote.digest or "") if status is Status.CHANGED else "",
         )
 
 
@@ -334,54 +348,56 @@ class Job:
     before=before,
     help={
         "ref": "The image as the host has it: a name, its short form, or a digest.",
-        "as_": "The name that it gets in the registry (default: its own); no tag is left on the host.",
+        "as_": "The name in the registry (default: the image's own); the host keeps no further name.",
         "platform": "Push this platform's manifest of a multi-platform image, such as linux/arm64.",
-        "all_platforms": "Push all platforms or nothing; by default, where some are absent, the host's own goes.",
+        "all_platforms": "Push all platforms or nothing (default: the host's own where others are not there).",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
-        "force": "Let a name that the registry has already point at what comes.",
+        "force": "Move a name that the registry has already to the digest that is pushed.",
     },
 )
 def push(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
-    """Push an image from its host to a registry, and ask the registry what it has got."""
+    """Push an image from each host to a registry, and ask the registry what it has then."""
     jobs: dict[str, Job] = {}
     alone = len(fleet.hosts) == 1
 
-    def look_at(host: Host) -> PushResult:
+    def inspect_image(host: Host) -> PushResult:
         jobs[host.name] = Job(host, request)
-        return jobs[host.name].look(alone=alone)
+        return jobs[host.name].inspect(alone=alone)
 
-    answers: dict[str, Result | FerryError] = dict(fleet.each(look_at, close=False))
-    for name, error in _at_odds({n: job for n, job in jobs.items() if isinstance(answers[n], PushResult)}).items():
+    answers: dict[str, Result | FerryError] = dict(fleet.each(inspect_image, close=False))
+    for name, error in _conflicts({n: job for n, job in jobs.items() if isinstance(answers[n], PushResult)}).items():
         answers[name] = fleet.answers[name] = error
         fleet.hosts[name].mark_failed()
     once = alone or any(host.dry_run for host in fleet)
     pushed = fleet.each(lambda host: jobs[host.name].run(alone=alone), close=once)
     if once:
         return answers | pushed
-    again = fleet.each(lambda host: jobs[host.name].verify(_of(pushed[host.name])))
+    again = fleet.each(lambda host: jobs[host.name].verify(_result(pushed[host.name])))
     return answers | pushed | {name: answer for name, answer in again.items() if not isinstance(answer, NotStarted)}
 
 
-def _of(answer: Result | FerryError) -> PushResult:
-    """What a host has pushed; one that has not is asked nothing more."""
+def _result(answer: Result | FerryError) -> PushResult:
+    """The result of a push; raises where there is none."""
     if isinstance(answer, FerryError):
         raise answer
     assert isinstance(answer, PushResult)  # noqa: S101
     return answer
 
 
-def _at_odds(jobs: Mapping[str, Job]) -> dict[str, Drift]:
-    """The error of every host whose name in the registry another host would give another digest."""
+def _conflicts(jobs: Mapping[str, Job]) -> dict[str, Drift]:
+    """An error for every host whose name in the registry would get another digest from another host."""
     goals: dict[str, dict[str, list[str]]] = {}
     for host, job in jobs.items():
         goals.setdefault(str(job.transfer.reference), {}).setdefault(job.pushed.target.digest, []).append(host)
     errors = {}
     for reference, digests in goals.items():
+        if len(digests) == 1:
+            continue
         detail = "\n".join(f"{digest} on {names(hosts, every=True)}" for digest, hosts in digests.items())
-        for host in [each for hosts in digests.values() for each in hosts] if len(digests) > 1 else ():
+        for host in [each for hosts in digests.values() for each in hosts]:
             errors[host] = Drift(
-                f"{reference} would get {len(digests)} digests from these hosts; none was pushed",
+                f"{reference} would get {len(digests)} digests from these hosts; nothing was pushed",
                 detail=detail,
-                hint="push it from one host, or from each under a name of its own with --as",
+                hint="push from the hosts of one digest, or from each host under a name of its own with --as",
             )
     return errors

@@ -1,4 +1,4 @@
-"""``registry``: what each host sees of each registry that the inventory names for it."""
+"""``registry``: how each host sees the registries that the inventory names for it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.ssh.target import Target
 
-_WELL = (RegistryState.OPEN, RegistryState.LOGIN)
-_UNSURE = (RegistryState.NOT_CHECKED, RegistryState.NO_TIME)
+_OK = (RegistryState.OPEN, RegistryState.LOGIN)
+_WARN = (RegistryState.NOT_CHECKED, RegistryState.NO_TIME)
+_TODO = "WHAT TO DO"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Which registries; None is all."""
+    """The registry to inspect; None is all of the inventory's."""
 
     name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryRow:
-    """One registry from one host.
+    """One registry, as one host sees it.
 
     Attributes:
-        health: ok, warn (it could not be asked) or fail.
-        auth: what it wants a login with: Basic, Bearer, or empty.
-        login: whether our login works; None where it wants none or we have none.
-        seconds: until its first answer; None where there was none.
+        health: ``ok``, ``warn`` (the registry could not be asked) or ``fail``.
+        text: the registry's state, in words.
+        auth: how the registry wants a login: Basic, Bearer, or empty.
+        login: whether the login works; None where the registry wants none, or there is none.
+        seconds: until the registry's first answer; None where there was no answer.
+        todo: what to do next; empty where all is well.
     """
 
     registry: str
@@ -51,22 +54,22 @@ class RegistryRow:
 
     @classmethod
     def of(cls, registry_status: RegistryStatus) -> RegistryRow:
-        """From what was seen."""
+        """Makes the row of a registry's status."""
         state, auth = registry_status.state, registry_status.auth
-        health = "ok" if state in _WELL else "warn" if state in _UNSURE else "fail"
+        health = "ok" if state in _OK else "warn" if state in _WARN else "fail"
         login = {RegistryState.OPEN: True, RegistryState.UNAUTHORIZED: False}.get(state) if auth else None
         text = f"{state.value}, the login works" if login else state.value
-        text += f" ({registry_status.detail})" if registry_status.detail else ""
-        seconds = round(registry_status.seconds, 3) if registry_status.seconds else None
+        if registry_status.detail:
+            text = f"{text} ({registry_status.detail})"
         return cls(
-            registry_status.registry.name,
-            registry_status.registry.scheme,
-            health,
-            text,
-            auth,
-            login,
-            seconds,
-            REMEDIES.get(state, ""),
+            registry=registry_status.registry.name,
+            scheme=registry_status.registry.scheme,
+            health=health,
+            text=text,
+            auth=auth,
+            login=login,
+            seconds=round(registry_status.seconds, 3) if registry_status.seconds else None,
+            todo=REMEDIES.get(state, ""),
         )
 
 
@@ -78,29 +81,31 @@ class RegistryResult:
 
     @property
     def status(self) -> Status:
-        """It only looks."""
+        """Always ok: the command changes nothing."""
         return Status.OK
 
     def lines(self) -> list[str]:
-        """A line a registry, for the record; a person reads the table."""
+        """One line per registry, for the record. A person reads the table."""
         return [f"{r.health} {r.registry}: {r.text}" + (f" ({r.todo})" if r.todo else "") for r in self.registries]
 
 
 def parse(*, name: str | None = None) -> Request:
-    """Options to a request."""
+    """Turns the options into a request."""
     return Request(name)
 
 
 def before(request: Request, targets: Sequence[Target]) -> None:
-    """Finds the logins that the inventory names before any host is touched.
+    """Checks the logins that the inventory names, before any host is touched.
 
     Raises:
-        UsageError: what is wrong with one, or no registry of that name.
+        UsageError: a login is missing or cannot be used, or the inventory names no such registry.
     """
     wanted = {registry for target in targets for registry in _chosen(target, request)}
     if not wanted:
         what = f"no registry {request.name}" if request.name else "no registry"
-        raise UsageError(f"the inventory has {what} for these hosts", hint="name them in ctr_registries")
+        raise UsageError(
+            f"the inventory has {what} for these hosts; no host was touched", hint="add it to ctr_registries"
+        )
     credentials.check(wanted)
 
 
@@ -109,7 +114,7 @@ def _chosen(target: Target, request: Request) -> list[Registry]:
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
-    """A row a registry and what is seen of it; hosts that see the same share one, with the slowest's time."""
+    """One row per registry and state. Hosts that see the same state share a row, with the time of the slowest."""
     rows: dict[tuple[str, ...], list[tuple[str, float | None]]] = {}
     for host, answer in answers.items():
         found = answer.result if isinstance(answer, FerryError) else answer
@@ -117,11 +122,11 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
             key = (each.registry, each.health, each.text, each.auth or "-", each.todo)
             rows.setdefault(key, []).append((host, each.seconds))
     cells = []
-    for (registry, health, text, auth, todo), state in rows.items():
-        slowest = max((seconds for _, seconds in state if seconds), default=None)
+    for (registry, health, text, auth, todo), times in rows.items():
+        slowest = max((seconds for _, seconds in times if seconds), default=None)
         time = f"{slowest * 1000:.0f} ms" if slowest else "-"
-        cells.append((registry, names(host for host, _ in state), health, auth, time, text, todo))
-    columns = ("REGISTRY", "HOSTS", "STATUS", "AUTH", "ANSWER", "SEEN", "WHAT TO DO")
+        cells.append((registry, names(host for host, _ in times), health, auth, time, text, todo))
+    columns = ("REGISTRY", "HOSTS", "STATUS", "AUTH", "ANSWER", "SEEN", _TODO)
     return Table(columns, tuple(sorted(cells, key=lambda row: row[0])))
 
 
@@ -133,13 +138,15 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     help={"name": "Only this registry of ctr_registries (default: all of them)."},
 )
 def registry(host: Host, request: Request) -> RegistryResult:
-    """Look at the inventory's registries as each host sees them: name, connection, TLS, login, time."""
-    from ctr_ferry.registry.client import look
+    """Inspect the inventory's registries as each host sees them: name, connection, TLS, login, time."""
+    from ctr_ferry.registry.client import inspect
 
-    registry_statuses = look(host, _chosen(host.target, request), credentials.login, allow_curl=True)
+    registry_statuses = inspect(host, _chosen(host.target, request), credentials.login, allow_curl=True)
     result = RegistryResult(tuple(RegistryRow.of(registry_status) for registry_status in registry_statuses))
-    if ill := [each.registry for each in result.registries if each.health == "fail"]:
+    if failed := [each.registry for each in result.registries if each.health == "fail"]:
         raise RegistryError(
-            f"not to be worked with from here: {', '.join(ill)}", hint="do as the table says", result=result
+            f"this host cannot push to or pull from {', '.join(failed)}",
+            hint=f"do what the column {_TODO} says, then: fab -H @failed registry",
+            result=result,
         )
     return result

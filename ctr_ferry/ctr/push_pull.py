@@ -1,7 +1,7 @@
-"""The commands ``images push`` and ``images pull`` for each version of ctr (measured on 1.0.3 to 2.1.9). Pure.
+"""``images push`` and ``images pull`` for each ctr, measured on 1.0.3 to 2.1.9. Pure.
 
-They have ``--local`` wherever ctr knows it, so that the client and not the daemon does the transfer. Then this one
-command decides on certificates, proxy and password.
+A ctr that has ``--local`` gets it. Then the client and not the daemon does the transfer, with the certificates, the
+proxy and the password of this one command.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Registry
 
-METER = "ferry-read:"  # precedes the number of bytes that ctr has read so far; `Progress` parses it
-BUNDLES = (  # where Go reads certificates (crypto/x509, root_linux.go)
+METER = "ferry-read:"  # stands before the number of bytes that ctr has read so far; `Progress` reads it
+BUNDLES = (  # the places that Go searches (crypto/x509, root_linux.go)
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
@@ -28,45 +28,45 @@ BUNDLES = (  # where Go reads certificates (crypto/x509, root_linux.go)
     "/etc/ssl/cert.pem",
 )
 SYSTEM_BUNDLE = f'for f in {shell.join(BUNDLES)}; do [ -s "$f" ] && {{ cat "$f"; break; }}; done'
-TAKE_AWAY = '[ -z "$authorities" ] || rm -f "$authorities"'
-_TYPED = 1024  # bytes of a password that fit into a line of any terminal
+REMOVE_AUTHORITIES = '[ -z "$authorities" ] || rm -f "$authorities"'
+_MOST_TYPED = 1024  # bytes of a password; a line of every terminal holds as many
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How one host's ctr reaches a registry.
+    """How one host's ctr gets to a registry.
 
     Attributes:
-        username: ctr asks for this user's password; None means no login.
-        authorities: CA certificates in PEM, besides those that the host trusts.
-        alone: whether only ``authorities`` count, and not what the host trusts; so if a password is sent.
+        username: the user whose password ctr asks for; None is no login.
+        authorities: certificates, PEM, that ctr trusts besides those that the host trusts.
+        exclusive: whether ctr trusts ``authorities`` alone, since it sends a password.
         proxy: ``http://host:port``.
-        owner: the run's id with our prefix; our file's name begins with it.
+        owner: the run's id; the name of the file with the certificates begins with it.
     """
 
     registry: Registry
     username: str | None = None
     authorities: bytes = b""
-    alone: bool = False
+    exclusive: bool = False
     proxy: str | None = None
     owner: str = ""
 
     @property
     def cleanup(self) -> str:
-        """Sh text that removes the file of certificates; empty if there is none."""
-        return TAKE_AWAY if self.authorities else ""
+        """Removes the file with the certificates; as sh text."""
+        return REMOVE_AUTHORITIES if self.authorities else ""
 
 
-def bring(authorities: bytes, owner: str, *, alone: bool = False) -> str:
-    """Builds sh text that writes certificates into a file on the host; ``$authorities`` is its path.
+def write_authorities(authorities: bytes, owner: str, *, exclusive: bool = False) -> str:
+    """Writes certificates to a temporary file on the host, ``$authorities``; as sh text.
 
     Args:
-        authorities: PEM.
-        owner: the file's name begins with it.
-        alone: False puts the certificates that the host trusts into the file as well.
+        authorities: the certificates, PEM.
+        owner: what the file's name begins with.
+        exclusive: whether the host's own certificates are left out of the file.
     """
     file = f'"${{TMPDIR:-/tmp}}/{shell.join([owner])}.XXXXXX"'
-    pems = shell.printf(authorities) if alone else f"{{ {SYSTEM_BUNDLE}; echo; {shell.printf(authorities)}; }}"
+    pems = shell.printf(authorities) if exclusive else f"{{ {SYSTEM_BUNDLE}; echo; {shell.printf(authorities)}; }}"
     return f'authorities=$(umask 077; mktemp {file}) && {pems} >"$authorities"'
 
 
@@ -79,34 +79,39 @@ def push(
     platform: Platform | None = None,
     terminal: str | None = None,
 ) -> str:
-    """Builds ``images push``, as sh text.
+    """``images push``, as sh text.
 
     Args:
         names: the name in the registry, and the name on the host.
-        platform: pushes only this platform's manifest of an index (from 1.4).
-        terminal: the device on which ctr asks for the password; None for no login.
+        platform: the platform whose manifest of an index is pushed (from 1.4 on); None for all of the image.
+        terminal: the device on which ctr asks for the password; None where it does not ask.
     """
     flags = [f"--platform={platform}"] if platform else []
-    brought, line = _command(ctr, namespace, route, terminal, "push", *flags, *names)
-    return brought + (line if ctr.capabilities.tells_layers else _metered(line))
+    write, line = _command(ctr, namespace, route, terminal, "push", *flags, *names)
+    return write + (line if ctr.capabilities.tells_layers else _metered(line))
 
 
 def stage(place: Place, image: str, name: Reference, child: Descriptor, *, foreign: bool) -> tuple[str, str]:
-    """Gives a temporary name to one manifest of an index; ctr up to 1.3 cannot push the manifest in another way.
+    """A temporary name for one manifest of an index. Up to 1.3, ctr cannot push one platform in another way.
 
-    (On all versions ``push --manifest`` sends a manifest of length 0, which registries refuse.)
+    (``push --manifest`` sends the manifest with a length of 0 on all versions, and registries refuse that.)
 
-    CRI moves its own record of an image to the name that came last. So where CRI is on, the clean-up removes CRI's
-    label from the image's own name. CRI then sets the label again and moves its record back.
+    Args:
+        place: the host's ctr and namespace.
+        image: the image's own name.
+        name: the temporary name.
+        child: the manifest.
+        foreign: whether the manifest is for another platform than the host's.
 
     Returns:
-        The step that gives the name, and the clean-up.
+        The step that gives the name, and the clean-up. CRI's record of an image follows the latest name. So in a
+        namespace of CRI, the clean-up removes CRI's label from the image's own name, and CRI sets the label again.
     """
     ctr, namespace = place.ctr, place.namespace
     named = Naming(Method.INDEX, image, name, child, replaces=True, foreign=foreign)
     cleanup = f"{ctr.remove(namespace, str(name))} >/dev/null 2>&1"
     if place.cri_managed:
-        # CRI creates a name again that goes while CRI labels it.
+        # If a name is removed while CRI labels it, CRI creates the name again.
         labelled = roll_back.list_labelled(ctr, namespace, [str(name)], cri_managed=True, patience=roll_back.HASTE)
         cleanup = f"{{ {labelled}\n}} 2>/dev/null\n{cleanup}"
         label, _, _ = CRI_MANAGED.partition("=")
@@ -125,17 +130,15 @@ def pull(
     all_platforms: bool = False,
     terminal: str | None = None,
 ) -> str:
-    """Builds ``images pull``, as sh text.
+    """``images pull``, as sh text.
 
     Args:
-        name: with registry, and tag or digest.
-        platform: pulls this platform; None means the host's.
-        all_platforms: pulls every platform.
-        terminal: the device on which ctr asks for the password; None for no login.
+        name: the name in the registry, which is the name on the host as well.
+        platform: the platform to pull; None for the host's own.
+        all_platforms: whether all platforms are pulled.
+        terminal: the device on which ctr asks for the password; None where it does not ask.
     """
-    flags: list[str] = []
-    if ctr.snapshotter:
-        flags += ["--snapshotter", ctr.snapshotter]
+    flags = ["--snapshotter", ctr.snapshotter] if ctr.snapshotter else []
     if platform:
         flags.append(f"--platform={platform}")
     if all_platforms:
@@ -144,9 +147,9 @@ def pull(
 
 
 def _metered(line: str) -> str:
-    """Prints once a second how many bytes ctr has read, for a ctr that prints no progress of layers.
+    """Runs a ctr that prints little progress. Once a second, the step prints how many bytes ctr has read.
 
-    The number is from ``/proc/PID/io``. Written bytes would include ctr's own progress bars.
+    (``/proc/PID/io``. The bytes that ctr has written would include its own progress bars.)
     """
     return f"""{{ {line} & ctr_pid=$!
 ( trap 'kill -s KILL $!; exit' TERM
@@ -156,11 +159,9 @@ wait $ctr_pid; ctr_exit=$?; kill $meter 2>/dev/null; (exit $ctr_exit); }}"""
 
 
 def _command(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb: str, *words: str) -> tuple[str, str]:
-    """The sh text that brings certificates, if any, and the command itself."""
+    """The step that writes the certificates, empty where there are none, and the command itself."""
     registry = route.registry
-    flags: list[str] = []
-    if ctr.capabilities.local:
-        flags.append("--local")
+    flags = ["--local"] if ctr.capabilities.local else []
     if registry.scheme == "http":
         flags.append("--plain-http")
     elif registry.skip_verify:
@@ -175,40 +176,40 @@ def _command(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb:
     if not route.authorities:
         return "", line
     # SSL_CERT_FILE replaces the system's bundle, but not its folders of certificates.
-    folder = "SSL_CERT_DIR=/dev/null " if route.alone else ""
-    brought = bring(route.authorities, route.owner, alone=route.alone)
-    return f"{brought} &&\n", f'SSL_CERT_FILE="$authorities" {folder}{line}'
+    folder = "SSL_CERT_DIR=/dev/null " if route.exclusive else ""
+    write = write_authorities(route.authorities, route.owner, exclusive=route.exclusive)
+    return f"{write} &&\n", f'SSL_CERT_FILE="$authorities" {folder}{line}'
 
 
 def refuse(ctr: Ctr, client: str, route: Route) -> None:
-    """Refuses settings that this ctr would silently ignore.
+    """Refuses a registry whose settings this ctr would ignore silently.
 
     Args:
-        client: ctr's version, as printed.
+        client: ctr's version, as ctr prints it.
 
     Raises:
-        MethodUnsupported: says which setting works instead.
+        MethodUnsupported: which setting ctr ignores, and what to do.
     """
     registry, version = route.registry, Version.parse(client)
     if registry.scheme == "https" and registry.skip_verify and not ctr.capabilities.skip_verify:
         raise MethodUnsupported(
-            f"ctr {client} checks the certificate of {registry.name} whatever skip_verify says",
-            hint="name the certificate of its CA with ca_file in ctr_registries",
+            f"ctr {client} checks the certificate of {registry.name} in spite of skip_verify; nothing was moved",
+            hint="give the certificate of its CA with ca_file in ctr_registries",
         )
     plain = version and (not version.at_least(1, 4) or (version.major, version.minor) == (1, 6))
     local = registry.host in ("localhost", "127.0.0.1", "::1")
     if registry.scheme == "https" and local and plain:
         raise MethodUnsupported(
-            f"ctr {client} speaks plain http to {registry.name}, since that is the host itself",
-            hint="call the registry by another name, or set scheme: http for it in ctr_registries",
+            f"ctr {client} speaks plain http to {registry.name}, since that is the host itself; nothing was moved",
+            hint="use another name of the registry, or set scheme: http for it in ctr_registries",
         )
     if registry.scheme == "https" and local and not registry.skip_verify and version and version.at_least(1, 7):
         raise MethodUnsupported(
-            f"ctr {client} checks no certificate of {registry.name}, since that is the host itself",
-            hint="call the registry by another name, or set skip_verify: true for it in ctr_registries",
+            f"ctr {client} checks no certificate of {registry.name}, since that is the host itself; nothing was moved",
+            hint="use another name of the registry, or set skip_verify: true for it in ctr_registries",
         )
 
 
 def can_be_typed(password: str) -> bool:
     """Whether a terminal passes a password on unchanged."""
-    return password.isprintable() and len(password.encode()) <= _TYPED
+    return password.isprintable() and len(password.encode()) <= _MOST_TYPED

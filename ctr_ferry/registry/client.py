@@ -1,7 +1,7 @@
-"""Registries as a host sees them: what they answer, asked through that host's own connections.
+"""The registry API as one host sees it: which state a registry is in, and what it has.
 
-The password goes to the registry, or to the token service that it names, inside TLS where they speak it, and stays
-on no host.
+Requests go through the host (`http`). The password goes to the registry, or to the token service that the registry
+names, inside TLS where the registry uses TLS. It is never stored on a host.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.text import printable
 
-_LIMIT = 10.0  # seconds for one registry
-_ALL = 30.0  # seconds for all of one host
+_LIMIT = 10.0  # seconds for one answer
+_ALL = 30.0  # seconds for all registries of one host, and for all blobs of one image
 _REDIRECTS = 3
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, section 2.1
 _ACCEPT = ", ".join(sorted(INDEXES | MANIFESTS))
 _SIZE = re.compile(r"[0-9]{1,18}")
 _LONGEST_TOKEN = 32 << 10
-_MORE_FOR_A_LOGIN = (403, 404, 429)  # what nobody in particular is told, where somebody may be told more
-Who = Callable[[], Login | None]
+_MAY_NEED_LOGIN = (403, 404, 429)  # statuses for an anonymous token, which may differ for a login
 _REDIRECTED = (301, 302, 303, 307, 308)
+FindLogin = Callable[[], Login | None]
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryStatus:
-    """A registry from one host.
+    """One registry, as one host sees it.
 
     Attributes:
-        detail: in the words of whoever said it.
-        auth: what it wants a login with: Basic, Bearer, or empty.
-        seconds: until its first answer.
+        detail: what the registry, the host or the TLS library said.
+        auth: how the registry wants a login: Basic, Bearer, or empty.
+        seconds: until the registry's first answer.
     """
 
     registry: Registry
@@ -55,24 +55,27 @@ class RegistryStatus:
     seconds: float = 0.0
 
 
-def look(
+def inspect(
     host: Host,
     registries: Sequence[Registry],
     login: Callable[[Registry], Login | None] = lambda _: None,
     *,
     allow_curl: bool = False,
 ) -> list[RegistryStatus]:
-    """Asks each registry for its API, through the host, one after the other.
+    """Asks each registry, through the host, whether its API answers; one registry after the other.
 
     Args:
-        login: finds who to be, once a registry asks for it.
-        allow_curl: whether the host asks by itself where sshd forwards no connections.
+        login: finds the login for a registry. It is called only once that registry asks for a login.
+        allow_curl: whether the host may ask with its own curl or wget where its sshd forwards no connections.
+
+    Returns:
+        One status for each registry, in the same order.
     """
     deadline = time.monotonic() + _ALL
-    return [_look(host, registry, partial(login, registry), deadline, allow_curl) for registry in registries]
+    return [_inspect(host, registry, partial(login, registry), deadline, allow_curl) for registry in registries]
 
 
-def _look(host: Host, registry: Registry, login: Who, deadline: float, allow_curl: bool) -> RegistryStatus:
+def _inspect(host: Host, registry: Registry, login: FindLogin, deadline: float, allow_curl: bool) -> RegistryStatus:
     began, auth = time.monotonic(), ""
     try:
         if began >= deadline:
@@ -108,115 +111,134 @@ _WANTS_TLS = (b"HTTPS server", b"HTTPS port")  # Go's and nginx's words
 
 
 class Client:
-    """One registry, asked through one host: as nobody, until it wants a login.
+    """Asks one registry through one host; without a login until the registry wants one.
 
     Args:
-        who: finds who to be, once it wants a login.
+        find_login: finds the login. It is called only once the registry asks for a login.
         limit: seconds for each answer.
-        allow_curl: whether the host asks by itself where sshd forwards no connections.
-
-    Raises:
-        RegistryStateError: its ca_file cannot be read.
+        allow_curl: whether the host may ask with its own curl or wget where its sshd forwards no connections.
 
     Attributes:
-        login: who we turned out to be; None is nobody so far.
+        login: the login that is in use; None so far, or for good.
+
+    Raises:
+        RegistryStateError: the registry's ca_file cannot be read.
     """
 
     def __init__(
         self,
         host: Host,
         registry: Registry,
-        who: Who = lambda: None,
+        find_login: FindLogin = lambda: None,
         *,
         limit: float = _LIMIT,
         allow_curl: bool = True,
     ) -> None:
-        self._registry, self._who = registry, who
+        self._registry, self._find_login = registry, find_login
         self.login: Login | None = None
         self._requests = Requests(host, registry, limit=limit, allow_curl=allow_curl)
         self._authorization = ""
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
-        """For the block, a connection is used for as many questions as it takes."""
+        """Keeps one connection open during the block, for all of its requests."""
         try:
             yield
         finally:
-            self._requests.hang_up()
+            self._requests.close()
 
     def find(self, path: str, reference: str) -> Descriptor | None:
-        """What a tag (or digest) of a repository points at there, None where it has none.
+        """Looks up what a tag or digest of a repository points at.
+
+        Args:
+            path: the repository, without the registry's name.
+            reference: a tag or a digest.
+
+        Returns:
+            The manifest's or index's descriptor; None where the registry has nothing under the reference.
 
         Raises:
-            RegistryStateError: what kept it from being known; Unreachable.
+            RegistryStateError: the registry did not answer the question.
+            Unreachable: the connection to the host broke.
         """
         where = f"/v2/{path}/manifests/{reference}"
-        reply = self._asked("HEAD", where)
-        if reply.status == 405 or (reply.status == 200 and not _described(reply)):
-            reply = self._asked("GET", where)
+        reply = self._ask_logging_in("HEAD", where)
+        if reply.status == 405 or (reply.status == 200 and not _from_headers(reply)):
+            reply = self._ask_logging_in("GET", where)
         if reply.status == 404:
             return None
         if reply.status != 200:
-            raise RegistryStateError(self._seen(reply), f"{reply.status} {reply.reason[:80]}")
-        return _described(reply) or _describe(reply)
+            raise RegistryStateError(self._state_of(reply), f"{reply.status} {reply.reason[:80]}")
+        return _from_headers(reply) or _from_body(reply)
 
     def read(self, path: str, reference: str) -> bytes:
-        """A manifest or index itself; empty where it cannot be had."""
-        reply = self._asked("GET", f"/v2/{path}/manifests/{reference}")
+        """Reads a manifest or index; empty where the registry does not give it.
+
+        Raises:
+            RegistryStateError, Unreachable: as `find`.
+        """
+        reply = self._ask_logging_in("GET", f"/v2/{path}/manifests/{reference}")
         return reply.body if reply.status == 200 else b""
 
-    def _seen(self, reply: Reply) -> RegistryState:
+    def _state_of(self, reply: Reply) -> RegistryState:
         if reply.status == 401:
-            # A login that was let in, and lacks this right (distribution, spec/auth/token).
+            # The login was accepted, and lacks this right (distribution, spec/auth/token).
             lacks = reply.challenge.parameters.get("error") == "insufficient_scope"
             lacks = lacks or (self.login is not None and self._authorization.startswith("Bearer"))
             return RegistryState.DENIED if lacks else RegistryState.UNAUTHORIZED
         if reply.status == 400 and self._registry.scheme == "http":
-            return RegistryState.WANTS_TLS  # a manifest's address has nothing else that could be bad
+            return RegistryState.WANTS_TLS  # nothing else can be bad about a request for a manifest
         return {403: RegistryState.DENIED, 429: RegistryState.FAILED}.get(
             reply.status, RegistryState.FAILED if reply.status >= 500 else RegistryState.NO_REGISTRY
         )
 
-    def _asked(self, method: str, path: str) -> Reply:
-        """As nobody, as nobody in particular by a token, and then as who we are: the first that gets an answer."""
+    def _ask_logging_in(self, method: str, path: str) -> Reply:
+        """Asks without a login, then with an anonymous token, then with the login, until one gets an answer."""
         reply = self.ask(method, path)
         if reply.status == 401 and not self.login and reply.challenge.scheme.lower() == "bearer":
-            reply = self._as_nobody(method, path, reply)
-        if reply.status == 401 or (self._authorization and reply.status in _MORE_FOR_A_LOGIN):
+            reply = self._ask_anonymously(method, path, reply)
+        if reply.status == 401 or (self._authorization and reply.status in _MAY_NEED_LOGIN):
             return self.logged_in(method, path, reply)
         return reply
 
-    def _as_nobody(self, method: str, path: str, reply: Reply) -> Reply:
+    def _ask_anonymously(self, method: str, path: str, reply: Reply) -> Reply:
         try:
             self._authorization = f"Bearer {self._token(reply.challenge)}"
         except RegistryStateError as error:
-            if error.state is RegistryState.UNAUTHORIZED and self._who():
+            if error.state is RegistryState.UNAUTHORIZED and self._find_login():
                 return reply
             raise
         return self.ask(method, path)
 
     def ask(self, method: str, path: str) -> Reply:
-        """One answer, as whoever we are so far.
+        """Asks once, with the login or token that is in use so far.
 
         Raises:
-            RegistryStateError, Unreachable.
+            RegistryStateError, Unreachable: as `find`.
         """
         return self._follow(method, self._registry.url + path, self._headers)
 
     def logged_in(self, method: str, path: str, reply: Reply) -> Reply:
-        """The same answer, or where it wants a login and we have one, the one that the login gets.
+        """Asks again with the login, where the registry wants one and there is one.
+
+        Args:
+            reply: the answer so far.
+
+        Returns:
+            The answer with the login, or else the answer so far.
 
         Raises:
-            RegistryStateError, Unreachable, UsageError: what is wrong with the login.
+            RegistryStateError, Unreachable: as `find`.
+            UsageError: the login cannot be read.
         """
         if reply.status != 401 and not self._authorization:
             return reply
         if not self.login:
-            self.login = self._who()
+            self.login = self._find_login()
             if not self.login:
                 return reply
             self._authorization = ""
-            # What was said so far may have come from somebody whom the host alone believes.
+            # A server whose certificate only the host trusts may have given the answer so far.
             if self._requests.log_in() or reply.status != 401:
                 reply = self.ask(method, path)
         challenge = reply.challenge
@@ -231,7 +253,7 @@ class Client:
         return self.ask(method, path)
 
     def _token(self, challenge: Challenge) -> str:
-        """A token for what the challenge is about, for nobody in particular where there is no login."""
+        """Fetches the token that the challenge asks for; an anonymous one where there is no login."""
         realm = challenge.parameters.get("realm", "")
         asked = {name: challenge.parameters[name] for name in ("service", "scope") if name in challenge.parameters}
         headers = {}
@@ -248,14 +270,14 @@ class Client:
         token = answer.get("token") or answer.get("access_token")
         if not token:
             raise RegistryStateError(RegistryState.FAILED, f"{reply.status} without a token {named}")
-        # curl would take a line break in it for more of its configuration
+        # In curl's configuration, a line break in the token would begin another option.
         if not isinstance(token, str) or len(token) > _LONGEST_TOKEN or not _TOKEN.fullmatch(token):
             raise RegistryStateError(RegistryState.FAILED, f"{reply.status} with a malformed token {named}")
         return token
 
     def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
-        """Asks, and goes where it is sent to; the login goes nowhere else, and nobody else says where it goes."""
-        origin = parts_of(url)[:2]  # scheme and host: a login inside TLS stays inside
+        """Asks, and follows redirects. Another origin neither gets the login, nor says where the login goes."""
+        origin = parts_of(url)[:2]  # scheme and host: a login inside TLS stays inside TLS
         for _ in range(_REDIRECTS):
             reply = self._requests.ask(method, url, headers)
             if reply.status not in _REDIRECTED or not reply.headers.get("location"):
@@ -267,11 +289,13 @@ class Client:
         raise RegistryStateError(RegistryState.NO_REGISTRY, "it redirects in circles")
 
     def present(self, path: str, digests: Iterable[str]) -> frozenset[str] | None:
-        """Which of these blobs a repository has; None where that cannot be known.
+        """Asks which of these blobs a repository has. Call `find` first: it finds out whether a login is needed.
 
-        For whoever is logged in by now: it follows `find`.
+        Returns:
+            The digests that the repository has; None where the registry does not tell, or takes too long.
         """
-        found, deadline = set(), time.monotonic() + _ALL
+        found: set[str] = set()
+        deadline = time.monotonic() + _ALL
         try:
             for digest in digests:
                 if time.monotonic() > deadline:
@@ -279,7 +303,8 @@ class Client:
                 reply = self._requests.ask("HEAD", f"{self._registry.url}/v2/{path}/blobs/{digest}", self._headers)
                 if reply.status not in (200, 307, 404):
                     return None
-                found |= set() if reply.status == 404 else {digest}
+                if reply.status != 404:
+                    found.add(digest)
         except RegistryStateError:
             return None
         return frozenset(found)
@@ -289,22 +314,22 @@ class Client:
         return {"Accept": _ACCEPT} | ({"Authorization": self._authorization} if self._authorization else {})
 
 
-def _described(reply: Reply) -> Descriptor | None:
-    """The manifest by its headers alone (distribution, spec/api, existing manifests)."""
+def _from_headers(reply: Reply) -> Descriptor | None:
+    """The manifest's descriptor by the headers alone (distribution, spec/api, existing manifests)."""
     digest, size = reply.headers.get("docker-content-digest", ""), reply.headers.get("content-length", "")
     if not is_digest(digest) or not _SIZE.fullmatch(size):
         return None
     return Descriptor(_media_type(reply), digest, int(size))
 
 
-def _describe(reply: Reply) -> Descriptor:
+def _from_body(reply: Reply) -> Descriptor:
     if len(reply.body) >= MOST:
         raise RegistryStateError(RegistryState.NO_REGISTRY, f"a manifest of more than {MOST >> 20} MiB")
     return Descriptor(_media_type(reply), f"sha256:{hashlib.sha256(reply.body).hexdigest()}", len(reply.body))
 
 
 def _object(body: bytes) -> Mapping[str, Any]:
-    """The JSON object of a body; empty where it is none, whatever it is instead."""
+    """The JSON object in a body; empty where the body is anything else."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""Who we are to a registry: the inventory's ``username`` and ``password_env``, else Docker's config and its helpers.
+"""The login for a registry: the inventory's ``username`` and ``password_env``, else Docker's config and its helpers.
 
-All of it is on the control machine. What the inventory names must be there before any host is touched; Docker's config
-is read once a registry wants a login.
+All of them are on the control machine. A password that the inventory names must be there before any host is touched.
+Docker's config is read only once a registry wants a login.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from ctr_ferry.secrets import Secret
 
 _DOCKER_HUB = "https://index.docker.io/v1/"  # docker.io's key in Docker's config
 _PATIENCE = 30  # seconds for a credential helper
-_NOTHING = "credentials not found"  # what helpers say (docker-credential-helpers, credentials/error.go)
+_NO_LOGIN = "credentials not found"  # the words of helpers (docker-credential-helpers, credentials/error.go)
 
 
-_reading = Lock()  # hosts ask at once, and a helper is run once
+_reading = Lock()  # many hosts ask at the same time, and a helper runs once
 
 
 def check(registries: Iterable[Registry]) -> None:
-    """Finds out whether the logins that the inventory names are there.
+    """Checks that the logins which the inventory names are there.
 
     Raises:
-        UsageError: as `login`.
+        UsageError: one is missing, or cannot be used.
     """
     for registry in registries:
         if registry.username or registry.password_env:
@@ -42,10 +42,10 @@ def check(registries: Iterable[Registry]) -> None:
 
 
 def login(registry: Registry) -> Login | None:
-    """Who to be to a registry, where it asks; None is nobody. Found out once.
+    """The login for a registry; None where there is none. It is looked up once for each registry.
 
     Raises:
-        UsageError: what was named is not there, or cannot be read.
+        UsageError: the login that was named is missing, cannot be read or cannot be used.
     """
     with _reading:
         found = _found(registry)
@@ -66,13 +66,13 @@ def _login(registry: Registry) -> Login | None:
     found = _named(registry) if registry.password_env else _of_docker(registry)
     if registry.username and (found is None or found.username != registry.username):
         raise UsageError(
-            f"registry {registry.name} has the username {registry.username}, and nothing has a password for it",
-            hint="name the environment variable that has it with password_env, or use docker login",
+            f"there is no password for {registry.username} at registry {registry.name}; no host was touched",
+            hint=f"docker login --username {registry.username} {registry.name}; or give password_env in ctr_registries",
         )
     if found and (":" in found.username or not can_be_typed(found.password.reveal())):
         raise UsageError(
             f"the login for registry {registry.name} cannot be typed at ctr's prompt",
-            hint="a user name has no ':', a password no control characters",
+            hint="use a user name without ':', and a password of at most 1024 bytes without control characters",
         )
     return found
 
@@ -80,7 +80,9 @@ def _login(registry: Registry) -> Login | None:
 def _named(registry: Registry) -> Login:
     password = os.environ.get(str(registry.password_env))
     if not registry.username:
-        raise UsageError(f"registry {registry.name} has password_env and no username", hint="add its username")
+        raise UsageError(
+            f"registry {registry.name} has password_env and no username", hint="add username in ctr_registries"
+        )
     if not password:
         raise UsageError(
             f"the environment has no {registry.password_env}, the password for registry {registry.name}",
@@ -99,7 +101,9 @@ def _of_docker(registry: Registry) -> Login | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{file} cannot be read: {error}", hint="mend it, or set DOCKER_CONFIG") from error
+        raise UsageError(
+            f"{file} cannot be read: {error}", hint=f"python3 -m json.tool {file}; or set DOCKER_CONFIG"
+        ) from error
     if helper := next((helpers[key] for key in keys if key in helpers), config.get("credsStore")):
         return next((found for key in keys if (found := _ask(str(helper), key, file))), None)
     return _entry(entry, registry, file)
@@ -120,7 +124,7 @@ def _keys(registry: Registry) -> list[str]:
 def _entry(entry: Mapping[str, Any], registry: Registry, file: Path) -> Login | None:
     if entry.get("identitytoken"):
         raise UsageError(
-            f"{file} has an identity token for {registry.name}, which ctr cannot be given",
+            f"{file} has an identity token for {registry.name}, and ctr takes none",
             hint="give username and password_env in ctr_registries",
         )
     if entry.get("username") and entry.get("password"):
@@ -132,25 +136,27 @@ def _entry(entry: Mapping[str, Any], registry: Registry, file: Path) -> Login | 
     except (binascii.Error, UnicodeDecodeError):
         name = colon = password = ""
     if not colon:
-        raise UsageError(f"{file}: the auth of {registry.name} is no base64 of user:password", hint="docker login anew")
+        raise UsageError(
+            f"{file}: the auth of {registry.name} is no base64 of user:password", hint=f"docker login {registry.name}"
+        )
     return Login(name, Secret(password.rstrip("\0")))
 
 
 def _ask(helper: str, key: str, file: Path) -> Login | None:
-    """One question to ``docker-credential-HELPER get``, which runs here, on the control machine."""
+    """Asks ``docker-credential-HELPER get``, which runs on the control machine."""
     program = f"docker-credential-{helper}"
     named = f"{file} names {program} for {key}"
     try:
         done = subprocess.run([program, "get"], input=key.encode(), capture_output=True, timeout=_PATIENCE, check=False)
     except FileNotFoundError as error:
-        raise UsageError(f"{named}, which is not there", hint="install it, or take it out of that file") from error
+        raise UsageError(f"{named}, which is not there", hint="install it, or remove it from that file") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(
-            f"{named}, which does not answer", detail=type(error).__name__, hint="run it by hand"
+            f"{named}, which does not answer", detail=type(error).__name__, hint=f"try: echo {key} | {program} get"
         ) from error
     if done.returncode:
         detail = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
-        if _NOTHING in detail:
+        if _NO_LOGIN in detail:
             return None
         raise UsageError(f"{named}, which fails", detail=detail[:400], hint=f"try: echo {key} | {program} get")
     try:
@@ -159,5 +165,5 @@ def _ask(helper: str, key: str, file: Path) -> Login | None:
     except (ValueError, KeyError, RecursionError) as error:
         raise UsageError(f"{named}, whose answer is no login", hint=f"try: echo {key} | {program} get") from error
     if username == "<token>":
-        raise UsageError(f"{named}, which has an identity token, which ctr cannot be given", hint="use a password")
+        raise UsageError(f"{named}, which has an identity token, and ctr takes none", hint="use a password")
     return Login(username, password) if username else None

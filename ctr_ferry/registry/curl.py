@@ -1,7 +1,7 @@
-"""An HTTP question that a host asks with its own curl or wget, where sshd forwards no connections. Pure.
+"""HTTP requests by the host's own curl or wget, for hosts whose sshd forwards no connections. Pure.
 
-The login comes from a terminal, as a line of curl's configuration: it is in no command line. wget has no such way,
-and is asked only where no login is needed.
+curl reads the login from a terminal, as a line of its configuration, so that the login is in no command line. wget
+cannot do that. It is used only where no login is needed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from ctr_ferry.oci.registry import RegistryState, headers
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import tail
 
-TYPED = 4000  # bytes of a line that a terminal holds
+MOST_TYPED = 4000  # bytes of a line that a terminal holds
 _HEAD = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3}) ?([^\r\n]*)\r?\n((?:[^\r\n]+\r?\n)*)\r?\n?")
-_END = "\x04"  # of what a terminal is typed
+_END = "\x04"  # ends the input of a terminal
 _NO_TOOL = 127
-_NOBODY = "/proc/self/task"  # a folder without a single file, on every host
+_EMPTY_FOLDER = "/proc/self/task"  # a folder without a single file, on every host
 LONG_HEAD = "a head of more than 64 KiB"
-_MOST_HEAD = 1 << 16  # bytes of an answer's status line and headers, as http.client takes them
-_HEADS = 5  # a proxy's and the registry's, with some to spare
+_MOST_HEAD = 1 << 16  # bytes of an answer's status line and headers, the same limit as http.client's
+_HEADS = 5  # heads in one output: a proxy's and the registry's, with some to spare
 # curl's exit statuses (curl(1)); 51 and 60 are about certificates.
 _CURL = {
     5: RegistryState.UNRESOLVED,
@@ -49,39 +49,52 @@ def ask(
     seconds: int,
     terminal: str | None,
     authorities: bool,
-    alone: bool = False,
+    exclusive: bool = False,
 ) -> str:
-    """The question as sh text: the tool's name, then head and body of the answer on stdout.
+    """The request as sh text. It prints the tool's name, then head and body of the answer.
 
     Args:
-        headers: without the login's.
-        terminal: the device that curl reads the login's header from; None without a login.
-        authorities: whether ``$authorities`` is a file of certificates.
-        alone: whether no others are believed.
+        headers: all but the login's.
+        insecure: whether no certificate is checked.
+        proxy: ``http://host:port``.
+        seconds: until the tool gives up.
+        terminal: the device from which curl reads the login's header; None without a login.
+        authorities: whether ``$authorities`` names a file of certificates.
+        exclusive: whether no other certificates count.
     """
-    head = method == "HEAD"
-    given = [f"--header={name}: {value}" for name, value in headers.items()]
-    curl = ["curl", "-q", "-sS", "--include", "--max-time", str(seconds), *(["--head"] if head else [])]
-    curl += (["--insecure"] if insecure else []) + (["--proxy", proxy] if proxy else [])
-    curl += [word for name, value in headers.items() for word in ("--header", f"{name}: {value}")]
-    curl += ["--config", terminal] if terminal else []
-    wget = ["wget", "-q", "-S", "-O", "-", "-T", str(seconds), *(["--spider"] if head else []), *given]
-    wget += ["--no-check-certificate"] if insecure else []
-    through = shell.join(["env", f"http_proxy={proxy}", f"https_proxy={proxy}"]) + " " if proxy else ""
-    trust = ' --cacert "$authorities"' if authorities else ""
-    trust += f" --capath {_NOBODY}" if authorities and alone else ""  # curl would look there as well
-    trusted = ' --ca-certificate="$authorities"' if authorities else ""
-    other = f"elif command -v wget >/dev/null; then echo wget; {through}{shell.join(wget)}{trusted} {shell.join([url])}"
-    return f"""if command -v curl >/dev/null; then echo curl; {shell.join(curl)}{trust} {shell.join([url])}
-{other if not terminal else ""}
+    curl = ["curl", "-q", "-sS", "--include", "--max-time", str(seconds)]
+    wget = ["wget", "-q", "-S", "-O", "-", "-T", str(seconds)]
+    if method == "HEAD":
+        curl.append("--head")
+        wget.append("--spider")
+    for name, value in headers.items():
+        curl += ["--header", f"{name}: {value}"]
+        wget.append(f"--header={name}: {value}")
+    if insecure:
+        curl.append("--insecure")
+        wget.append("--no-check-certificate")
+    if proxy:
+        curl += ["--proxy", proxy]
+        wget = ["env", f"http_proxy={proxy}", f"https_proxy={proxy}", *wget]
+    if terminal:
+        curl += ["--config", terminal]
+    by_curl, by_wget = shell.join(curl), shell.join(wget)
+    if authorities:
+        by_curl += ' --cacert "$authorities"'
+        by_wget += ' --ca-certificate="$authorities"'
+    if authorities and exclusive:
+        by_curl += f" --capath {_EMPTY_FOLDER}"  # else curl searches the system's folder as well
+    if_wget = f"elif command -v wget >/dev/null; then echo wget; {by_wget} {shell.join([url])}"
+    return f"""if command -v curl >/dev/null; then echo curl; {by_curl} {shell.join([url])}
+{"" if terminal else if_wget}
 else (exit {_NO_TOOL}); fi"""
 
 
 def typed(authorization: str) -> str:
-    """What curl is typed of a login: a line of its configuration, and the end of it.
+    """The text to type for curl: the login's header as a line of curl's configuration, and the end of the input.
 
     Raises:
-        ValueError: it would be more than that one word of it.
+        ValueError: curl would read more than this one header from it.
     """
     if not re.fullmatch(r"[ !#-\[\]-~]*", authorization):
         raise ValueError("a login header with quotes, backslashes or control characters")
@@ -89,16 +102,16 @@ def typed(authorization: str) -> str:
 
 
 def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | RegistryState:
-    """Status, reason, headers (names in lower case) and body of the answer; or why there is none."""
+    """Status, reason, headers (names in lower case) and body of the answer; or what it means that there is none."""
     tool, _, data = answer.stdout.partition(b"\n")
-    if tool == b"wget":  # its head is on stderr, each line indented
+    if tool == b"wget":  # prints the head to stderr, each line indented
         head = "\n".join(line[2:] for line in answer.stderr.split("\n") if line.startswith("  "))
         data = head.encode() + b"\n\n" + data
     for _ in range(_HEADS):
         if not (match := _HEAD.match(data[:_MOST_HEAD])):
             break
         body = data[match.end() :]
-        if body.startswith(b"HTTP/"):  # that was the proxy's
+        if body.startswith(b"HTTP/"):  # the head was the proxy's
             data = body
             continue
         lines = [line.partition(":") for line in match[3].decode("latin-1").split("\n")]
@@ -106,16 +119,16 @@ def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | RegistrySta
         return (
             RegistryState.NO_REGISTRY if fields is None else (int(match[1]), match[2].decode("latin-1"), fields, body)
         )
-    return _why(answer)
+    return _failure(answer)
 
 
 def last_words(answer: Answer) -> str:
-    """What the tool said; of curl not its advice."""
+    """What the tool printed last, as text for an error; curl's advice is left out."""
     found = re.search(r"curl: \(\d{1,3}\).{0,400}", answer.stderr)
     return found[0] if found else tail(answer.stderr, lines=1)
 
 
-def _why(answer: Answer) -> RegistryState:
+def _failure(answer: Answer) -> RegistryState:
     if answer.exit == _NO_TOOL:
         return RegistryState.NOT_CHECKED
     if "wrong version number" in answer.stderr or "WRONG_VERSION_NUMBER" in answer.stderr:

@@ -1,4 +1,7 @@
-"""HTTP to a registry through a host: its connections, TLS and certificates, and the host's own errand instead."""
+"""HTTP to a registry through a host: connections, TLS, certificates.
+
+Connections go through the host's sshd. Where sshd forwards none, the host asks with its own curl or wget (`curl`).
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,9 @@ from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.host import Host
 
 MOST = 4 << 20  # bytes of a body; distribution takes no longer manifest
-_MOST_BY_CURL = MOST + (128 << 10)  # with its heads and our frames
-_CURL_LIMIT = 60  # seconds for a question that the host asks by itself
-_NOT_FOR_A_LOGIN = ", here and in ca_file; the host's own CAs do not count where a login goes along"
+_MOST_BY_CURL = MOST + (128 << 10)  # with the headers, and the boundaries of the script
+_CURL_LIMIT = 60  # seconds for a request that the host makes itself
+_NOT_FOR_A_LOGIN = ", on this machine and in ca_file; the host's own CAs do not count where a login is sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Reply:
     """One answer; header names are in lower case.
 
     Attributes:
-        last: whether nothing more can be asked on its connection.
+        last: whether the connection takes no further request.
     """
 
     status: int
@@ -45,19 +48,19 @@ class Reply:
 
     @property
     def challenge(self) -> Challenge:
-        """What it wants of us."""
+        """The login that the server asks for."""
         return Challenge.parse(self.headers.get("www-authenticate", ""))
 
 
 class Requests:
-    """What one registry, and whoever it sends us to, is asked through one host; a connection is used again.
+    """Sends requests to one registry, and to the servers that it names, through one host.
 
     Args:
         limit: seconds for each answer.
-        allow_curl: whether the host asks by itself where sshd forwards no connections.
+        allow_curl: whether the host may ask with its own curl or wget where its sshd forwards no connections.
 
     Raises:
-        RegistryStateError: its ca_file cannot be read.
+        RegistryStateError: the registry's ca_file cannot be read.
     """
 
     def __init__(self, host: Host, registry: Registry, *, limit: float, allow_curl: bool) -> None:
@@ -65,54 +68,58 @@ class Requests:
         self._proxy = None if registry.local else _address(host.target.variables_of(Registries).proxy)
         self._tls = context(registry)
         self._logs_in = self._asked_all = self._host_counted = False
-        self._kept: tuple[str, forward.Wire] | None = None
+        self._connection: tuple[str, forward.Wire] | None = None
         self._forwards, self._allow_curl = True, allow_curl
 
-    def hang_up(self) -> None:
-        """Closes the connection that is kept."""
-        if self._kept:
-            self._kept[1].hang_up()
-        self._kept = None
+    def close(self) -> None:
+        """Closes the connection that is kept for the next request."""
+        if self._connection:
+            self._connection[1].hang_up()
+        self._connection = None
 
     def log_in(self) -> bool:
-        """From now on a login goes along: nobody's word on the host counts for a certificate any longer.
+        """Prepares for requests with a login: certificates that only the host trusts count no longer.
 
         Returns:
-            Whether it counted so far, so that what was heard until now is not to be acted on.
+            Whether they counted so far. Then the answers so far may come from the wrong server.
         """
         counted, self._logs_in = self._host_counted, True
         if counted:
-            self.hang_up()
+            self.close()
             self._tls, self._asked_all, self._host_counted = context(self._registry), False, False
         return counted
 
     def ask(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
-        """One answer. A certificate that ca_file does not know may be known here; or on the host, where ctr looks.
+        """Sends one request. A certificate that ca_file does not cover may be one that this machine or the host trusts.
+
+        Args:
+            method, url, headers: of the request.
 
         Raises:
-            RegistryStateError, Unreachable.
+            RegistryStateError: there was no answer, or none that makes sense.
+            Unreachable: the connection to the host broke.
         """
         while True:
             try:
                 return self._once(method, url, headers)
             except RegistryStateError as error:
-                if error.state is RegistryState.UNKNOWN_CA and self._believe_more():
+                if error.state is RegistryState.UNKNOWN_CA and self._trust_more():
                     continue
                 if error.state is RegistryState.UNKNOWN_CA and self._logs_in:
                     raise RegistryStateError(error.state, f"{error.detail}{_NOT_FOR_A_LOGIN}") from error
                 raise
 
-    def _believe_more(self) -> bool:
-        """Also this machine's CAs, and where no login goes along the host's; False where that is nobody new."""
+    def _trust_more(self) -> bool:
+        """Trusts this machine's CAs as well, and the host's where no login is sent; False if nothing was added."""
         if self._registry.skip_verify or self._asked_all:
             return False
         self._asked_all = True
         self._tls.load_default_certs()
-        self._host_counted = not self._logs_in  # some of its certificates may count even where not all can be read
-        found = self._host_counted and self._believe_host()
+        self._host_counted = not self._logs_in  # even if the bundle cannot be read to its end, its first CAs count
+        found = self._host_counted and self._trust_host()
         return found or bool(self._registry.ca_file) or self._registry.scheme == "http"
 
-    def _believe_host(self) -> bool:
+    def _trust_host(self) -> bool:
         try:
             answer = self._host.ask(Script({"bundle": push_pull.SYSTEM_BUNDLE}), limit=self._host.target.limits.probe)
             self._tls.load_verify_locations(cadata=answer["bundle"].text)
@@ -123,7 +130,7 @@ class Requests:
     def _once(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
         parts = parts_of(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        # A proxy is told the whole address; inside TLS it is told nothing but the host.
+        # A proxy needs the whole address for plain HTTP. For TLS it gets the host alone, by CONNECT.
         target = url if self._proxy and parts.scheme == "http" else path
         if not self._forwards:
             return self._by_curl(method, url, headers)
@@ -131,7 +138,7 @@ class Requests:
             with forward.state_errors(self._limit):
                 reply = _exchange(self._wire(parts), method, target, {"Host": parts.netloc, **headers})
         except RegistryStateError as error:
-            self.hang_up()
+            self.close()
             if self._host.is_lost:
                 with self._host.lost_connection():
                     raise EOFError(error.detail) from error
@@ -140,18 +147,18 @@ class Requests:
             self._forwards = False
             return self._by_curl(method, url, headers)
         except BaseException:
-            self.hang_up()
+            self.close()
             raise
         if reply.last:
-            self.hang_up()
+            self.close()
         return reply
 
     def _by_curl(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
-        """The host asks by itself, where sshd forwards no connections."""
+        """Lets the host ask with its own curl or wget."""
         authorization = headers.get("Authorization", "")
         pems, owner = self._authorities(url), f"ctr-ferry.{self._host.run_id}"
         line = curl.typed(authorization)
-        if len(line) > curl.TYPED:
+        if len(line) > curl.MOST_TYPED:
             raise RegistryStateError(RegistryState.NOT_CHECKED, "a token that is too long for a terminal")
         with self._host.terminal(_CURL_LIMIT) if authorization else nullcontext() as terminal:
             question = curl.ask(
@@ -163,13 +170,14 @@ class Requests:
                 seconds=round(self._limit),
                 terminal=terminal.device if terminal else None,
                 authorities=bool(pems),
-                alone=self._logs_in,
+                exclusive=self._logs_in,
             )
-            bring = f"{push_pull.bring(pems, owner, alone=self._logs_in)} && " if pems else ""
-            script = Script({"ask": f"{bring}{{ {question}\n}}"}, cleanup=push_pull.TAKE_AWAY if pems else "")
+            prepare = f"{push_pull.write_authorities(pems, owner, exclusive=self._logs_in)} && " if pems else ""
+            cleanup = push_pull.REMOVE_AUTHORITIES if pems else ""
+            script = Script({"ask": f"{prepare}{{ {question}\n}}"}, cleanup=cleanup)
             if terminal:
                 terminal.type(line)
-            # It may be a token.
+            # The answer may be a token.
             answer = self._host.ask(script, limit=_CURL_LIMIT, secret=True, listener=_Bounded())["ask"]
         found = curl.read(answer)
         if isinstance(found, RegistryState):
@@ -177,7 +185,7 @@ class Requests:
         return Reply(*found)
 
     def _authorities(self, url: str) -> bytes:
-        """Whom the host's own tool is to believe: besides the host's bundle, or alone where a login goes along."""
+        """The certificates for the host's curl or wget: besides the host's bundle, or alone where a login is sent."""
         if self._registry.skip_verify or not url.startswith("https:"):
             return b""
         if self._logs_in:
@@ -186,16 +194,16 @@ class Requests:
         return authorities(self._registry)
 
     def _wire(self, parts: SplitResult) -> forward.Wire:
-        """The connection that is there, or another one."""
+        """The connection that is kept, where it leads to the same server; else a new one."""
         deadline, origin = time.monotonic() + self._limit, f"{parts.scheme}://{parts.netloc}"
-        if self._kept and self._kept[0] == origin:
-            self._kept[1].until(deadline)
-            return self._kept[1]
-        self.hang_up()
+        if self._connection and self._connection[0] == origin:
+            self._connection[1].until(deadline)
+            return self._connection[1]
+        self.close()
         secure, name = parts.scheme == "https", str(parts.hostname)
         port = parts.port or (443 if secure else 80)
         wire = forward.connect(self._host, self._proxy or (name, port), deadline)
-        self._kept = origin, wire
+        self._connection = origin, wire
         if self._proxy and secure:
             self._tunnel(wire, f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
         if secure:
@@ -209,7 +217,7 @@ class Requests:
 
 
 def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, str]) -> Reply:
-    """One request and its answer, spoken by http.client over a connection that is not its own."""
+    """Sends one request over a forwarded connection, and reads the answer; http.client knows the protocol."""
     request = http.client.HTTPConnection("unused")
     request.sock = wire
     try:
@@ -233,34 +241,35 @@ def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, 
 
 
 class _Bounded:
-    """Hears an errand, and ends it where the registry says more than anybody has to."""
+    """Listens to the host's curl or wget, and ends it where the answer is too long."""
 
     def __init__(self) -> None:
         self._heard = 0
 
     def hear(self, data: bytes) -> bytes:
-        """Takes in what came; all of it is kept."""
+        """Counts what came, and keeps all of it."""
         self._heard += len(data)
         if self._heard > _MOST_BY_CURL:
             raise RegistryStateError(RegistryState.NO_REGISTRY, f"an answer of more than {MOST >> 20} MiB")
         return data
 
     def end(self) -> bytes:
-        """Nothing is held back."""
+        """Nothing: `hear` holds nothing back."""
         return b""
 
 
 def authorities(registry: Registry) -> bytes:
-    """The certificate of whoever signed the registry's, PEM, where it is to be checked by it."""
+    """The registry's ca_file, PEM; empty where there is none, or no certificate is checked."""
     if registry.scheme == "http" or registry.skip_verify or not registry.ca_file:
         return b""
     return Path(registry.ca_file).read_bytes()
 
 
 def own_authorities(registry: Registry, *, system: bool) -> bytes:
-    """The certificates, PEM, of whom we ourselves believe: ca_file, without one or with ``system`` this machine's.
+    """The certificates, PEM, that ctr-ferry itself trusts. A password is sent to no other server.
 
-    A password goes nowhere else, whatever a host's own bundle says.
+    Args:
+        system: whether this machine's bundle counts besides ca_file. Without a ca_file, the bundle counts alone.
     """
     pems = authorities(registry)
     return pems if pems and not system else pems + b"\n" + _of_this_machine()
@@ -274,12 +283,12 @@ def _of_this_machine() -> bytes:
 
 
 def context(registry: Registry) -> ssl.SSLContext:
-    """Whose certificates are believed at first; only where that does not do, more (`Requests.ask`).
+    """TLS with the certificates that are tried first. `Requests.ask` adds others only where these do not suffice.
 
     (Reading all certificates of a system takes 50 ms.)
 
     Raises:
-        RegistryStateError: its ca_file cannot be read.
+        RegistryStateError: the registry's ca_file cannot be read.
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if registry.skip_verify:
@@ -299,17 +308,17 @@ _WRITTEN = re.compile(r"[!-~]{1,8192}")
 
 
 def parts_of(url: str) -> SplitResult:
-    """An address taken apart; it may be one that a registry sent us to.
+    """Splits an address, which may be one that a registry sent.
 
     Raises:
-        RegistryStateError: it is none of http or https.
+        RegistryStateError: the address is not a plain one of http or https.
     """
     try:
         parts = urlsplit(url)
         named = _NAME.fullmatch(parts.hostname or "") and not parts.username
         if parts.scheme in ("http", "https") and named and parts.port != 0 and _WRITTEN.fullmatch(url):
             return parts
-    except ValueError:  # of brackets, or of the port
+    except ValueError:  # wrong brackets, or a wrong port
         pass
     raise RegistryStateError(RegistryState.NO_REGISTRY, f"it sends to {url[:80]}")
 

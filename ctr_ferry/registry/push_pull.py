@@ -1,8 +1,7 @@
-"""What push and pull share: one image's way between one host and one registry, around ctr's own command."""
+"""What push and pull share: they inspect a registry through a host, run ctr there, and tell what a failure meant."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ctr_ferry.ctr import free_space, push_pull
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.free_space import Room
 from ctr_ferry.ctr.listing import parse_digests
+from ctr_ferry.ctr.naming import Place
 from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.ctr.progress import Progress
 from ctr_ferry.ctr.push_pull import Route
@@ -24,28 +24,29 @@ from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState
 from ctr_ferry.registry import credentials, refusals
 from ctr_ferry.registry.client import Client
 from ctr_ferry.registry.http import authorities, own_authorities
+from ctr_ferry.registry.listener import TransferListener
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.forward import RegistryStateError
 
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
-    from ctr_ferry.ssh.terminal import Terminal
 
-_WORTH_ASKING = 8 << 20  # bytes
-# What is no reason not to try: ctr may do what we may not ask.
+_WORTH_ASKING = 8 << 20  # bytes of an image from which on the registry is asked which blobs it has
+# Push and pull go on in these states: ctr may do what ctr-ferry may not ask.
 _UNKNOWN = {
     RegistryState.NOT_CHECKED: "sshd there forwards no connections, and the host has no curl or wget to ask with",
     RegistryState.DENIED: "the registry does not let this login ask for it",
 }
-_FOR_A_LOGIN = (RegistryState.UNAUTHORIZED, RegistryState.DENIED)  # what nobody is told who might be somebody
-_TOO_MANY = "toomanyrequests"  # Docker Hub's word to nobody
+_MAY_NEED_LOGIN = (RegistryState.UNAUTHORIZED, RegistryState.DENIED)
+_RATE_LIMIT = "toomanyrequests"  # Docker Hub's limit is lower for those who are not logged in
 _LARGEST = 1 << 50  # bytes of a blob
-_MANY = 100  # platforms of an index that are weighed
-_PAUSES = (0.5, 1.0, 2.0)  # seconds, between the tries of a registry that fails by its own word
+_MOST_PLATFORMS = 100  # manifests of one index that are read to add up its size
+_UNREADABLE = (ContentMissing, ContentCorrupt, ValueError, TypeError, AttributeError, RecursionError)  # of a manifest
+_PAUSES = (0.5, 1.0, 2.0)  # seconds between the tries while the registry reports a failure of its own
 
 
 class RegistryTransferResult(Protocol):
-    """What push and pull tell of an image; see their results."""
+    """What the results of push and pull have in common."""
 
     @property
     def digest(self) -> str:
@@ -53,11 +54,11 @@ class RegistryTransferResult(Protocol):
 
     @property
     def method(self) -> str:
-        """How it came there; empty where nothing was to be done."""
+        """How the image was pushed or pulled; empty where nothing was to be done."""
 
     @property
     def ctr(self) -> str:
-        """The version of the host's."""
+        """The version of the host's ctr."""
 
     @property
     def verified(self) -> str:
@@ -65,29 +66,36 @@ class RegistryTransferResult(Protocol):
 
     @property
     def reason(self) -> str:
-        """Why it is unverified."""
+        """Why the result is unverified."""
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know of it."""
+        """What the user should know besides."""
 
 
-def told(what: str, result: RegistryTransferResult) -> list[str]:
-    """The name, its digest, and what is to be known."""
+def result_lines(title: str, result: RegistryTransferResult) -> list[str]:
+    """What a person reads of a push or pull.
+
+    Args:
+        title: what was pushed or pulled, for the first line.
+
+    Returns:
+        The title with the method, then the digest, why it is unverified, and the notices, each on a line.
+    """
     how = f"  ({result.method}, ctr {result.ctr})" if result.method else ""
     unsure = f"unverified: {result.reason}" if result.verified != "digest" else ""
     below = (result.digest, unsure, *result.notices)
-    return [f"{what}{how}", *(f"  {line}" for line in below if line)]
+    return [f"{title}{how}", *(f"  {line}" for line in below if line)]
 
 
 @dataclass(frozen=True, slots=True)
-class There:
+class RemoteImage:
     """What the registry has under a reference.
 
     Attributes:
-        target: None where it has none, or where it could not be asked.
-        unknown: why it could not be asked; empty where it was.
-        present: bytes of what is to come that the repository has; None where that was not asked.
+        target: what the reference points at; None where there is no such image, or the registry could not be asked.
+        unknown: why the registry could not be asked; empty where it answered.
+        present: bytes of the image to push that the repository has already; None where that was not asked.
     """
 
     target: Descriptor | None
@@ -96,23 +104,27 @@ class There:
 
     @property
     def digest(self) -> str | None:
-        """What the reference points at."""
+        """The digest that the reference points at."""
         return self.target.digest if self.target else None
 
 
 class RegistryTransfer:
-    """A host, a registry and a reference in it.
+    """One reference that one host pushes or pulls.
+
+    Args:
+        facts: of the host.
+        reference: the image's name in the registry.
 
     Raises:
-        HostError: what keeps this host's ctr from working with that registry.
-        UsageError: what is wrong with the login for it.
+        HostError: this host's ctr cannot work with that registry as the inventory describes it.
+        UsageError: the login for the registry is missing, or cannot be used.
     """
 
     def __init__(self, host: Host, facts: Facts, reference: Reference) -> None:
         self.host, self.facts, self.reference = host, facts, reference
         self.registry: Registry = host.target.variables_of(Registries).named(reference.domain)
-        self._by_ctr: Login | None = None  # who we are since ctr was refused as nobody
-        self._system = not self.registry.ca_file
+        self._login_for_ctr: Login | None = None  # since the registry refused ctr without a login
+        self._trust_this_machine = not self.registry.ca_file
         try:
             self._client = Client(host, self.registry, partial(credentials.login, self.registry))
         except RegistryStateError as error:
@@ -121,40 +133,58 @@ class RegistryTransfer:
 
     @property
     def _login(self) -> Login | None:
-        """Who we are, as far as the registry wants to know."""
-        return self._client.login or self._by_ctr
+        """The login, once the registry has asked for one."""
+        return self._client.login or self._login_for_ctr
 
     @property
     def route(self) -> Route:
-        """How ctr gets there now: with a login, it believes whom we ourselves believe, and nobody else."""
+        """How ctr gets to the registry. With a login, ctr trusts only the certificates that ctr-ferry itself trusts."""
         registry, login = self.registry, self._login
-        alone = login is not None and registry.scheme == "https" and not registry.skip_verify
+        exclusive = login is not None and registry.scheme == "https" and not registry.skip_verify
+        pems = own_authorities(registry, system=self._trust_this_machine) if exclusive else authorities(registry)
         return Route(
-            registry,
-            login.username if login else None,
-            own_authorities(registry, system=self._system) if alone else authorities(registry),
-            alone,
-            self.host.target.variables_of(Registries).proxy,
-            f"ctr-ferry.{self.host.run_id}",
+            registry=registry,
+            username=login.username if login else None,
+            authorities=pems,
+            exclusive=exclusive,
+            proxy=self.host.target.variables_of(Registries).proxy,
+            owner=self._owner,
         )
 
-    def look(self, blobs: Mapping[str, int] | None = None) -> There:
-        """Asks the registry, as the host sees it, what it has under the reference.
+    def place(self, namespace: str) -> Place:
+        """Where names are given on the host: its ctr and one namespace."""
+        return Place(
+            ctr=self.facts.ctr,
+            namespace=namespace,
+            from_namespace=namespace,
+            content_root=self.facts.content_root,
+            owner=self._owner,
+            cri_managed=namespace == "k8s.io" and self.facts.cri,
+        )
+
+    @property
+    def _owner(self) -> str:
+        return f"ctr-ferry.{self.host.run_id}"
+
+    def inspect(self, blobs: Mapping[str, int] | None = None) -> RemoteImage:
+        """Asks the registry, through the host, what it has under the reference.
 
         Args:
-            blobs: sizes by digest of what is to come; where it is much, it is asked which of it is there.
+            blobs: sizes in bytes, by digest, of the image to push. For a large image, the registry is asked as well
+                which of these blobs it has.
 
         Raises:
-            RegistryError: what it says instead; Unreachable.
+            RegistryError: the registry does not tell.
+            Unreachable: the connection to the host broke.
         """
         for pause in (*_PAUSES, None):
             try:
                 with self._client.connected():
                     target = self._client.find(self.reference.path, str(self.reference.digest or self.reference.tag))
-                    return There(target, present=self._present(blobs or {}))
+                    return RemoteImage(target, present=self._present(blobs or {}))
             except RegistryStateError as error:
                 if unknown := _UNKNOWN.get(error.state):
-                    return There(None, unknown)
+                    return RemoteImage(None, unknown)
                 if error.state is not RegistryState.FAILED or pause is None:
                     raise self._error(error.state, error.detail) from error
                 self.host.pause(pause)
@@ -166,166 +196,126 @@ class RegistryTransfer:
         found = self._client.present(self.reference.path, blobs)
         return None if found is None else sum(blobs[digest] for digest in found)
 
-    def weigh(self, there: Room | None, platform: Platform | None) -> tuple[int | None, tuple[str, ...]]:
-        """Bytes of all that the reference stands for, and what is to be said of the host's room for it.
+    def check_space(self, room: Room | None, platform: Platform | None) -> tuple[int | None, tuple[str, ...]]:
+        """Compares the size of the image in the registry with the free space on the host.
 
         Args:
-            there: where containerd writes.
-            platform: the one that comes; None is all of them.
+            room: the file systems that containerd writes to; None where they are not known.
+            platform: the platform that is pulled; None is all of them.
+
+        Returns:
+            Bytes of all blobs, None where they are not known; and what the user should know about the space.
 
         Raises:
-            DiskFull: it surely does not fit.
+            DiskFull: the image does not fit.
         """
-        blobs = self._contents(platform) if there or self.host.dry_run else None
+        blobs = self._contents(platform) if room or self.host.dry_run else None
         if blobs is None:
             return None, ()
-        found = _judge(there, blobs)
-        if found:  # what is on the host already matters now, and is asked for only then
-            ctr, namespaces = self.facts.ctr, self.facts.namespaces
-            answers = self.host.ask(Script({f"has-{n}": ctr.digests(each) for n, each in enumerate(namespaces)}))
-            has = parse_digests(line for answer in answers.values() for line in answer.text.splitlines())
-            found = _judge(there, [blob for blob in blobs if blob.digest not in has])
+        found = _judge(room, blobs)
+        if found:  # only now it matters which blobs the host has already
+            present = self._digests_on_host()
+            found = _judge(room, [blob for blob in blobs if blob.digest not in present])
         if isinstance(found, DiskFull):
             raise found
         size = sum(blob.size for blob in blobs)
-        would = f"would move up to {size} bytes; {free_space.needs(there, size, free_space.growth(blobs))}"
+        would = f"would move up to {size} bytes; {free_space.needs(room, size, free_space.growth(blobs))}"
         return size, tuple(filter(None, (found, would if self.host.dry_run else "")))
 
+    def _digests_on_host(self) -> frozenset[str]:
+        ctr, namespaces = self.facts.ctr, self.facts.namespaces
+        answers = self.host.ask(Script({f"has-{n}": ctr.digests(each) for n, each in enumerate(namespaces)}))
+        return parse_digests(line for answer in answers.values() for line in answer.text.splitlines())
+
     def _contents(self, platform: Platform | None) -> list[Descriptor] | None:
+        """All blobs of the image in the registry; None where its manifests cannot be read, or make no sense."""
         try:
             with self._client.connected():
                 top = self._manifest(str(self.reference.digest or self.reference.tag))
-                children = [child for child in top.children if platform in (None, child.platform)][:_MANY]
+                children = [child for child in top.children if platform in (None, child.platform)][:_MOST_PLATFORMS]
                 manifests = (top, *(self._manifest(child.digest) for child in children))
                 blobs = {blob.digest: blob for each in manifests for blob in each.blobs}
                 return list(blobs.values()) if all(0 <= blob.size < _LARGEST for blob in blobs.values()) else None
-        except (
-            RegistryStateError,
-            ContentMissing,
-            ContentCorrupt,
-            ValueError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ):
+        except (RegistryStateError, *_UNREADABLE):
             return None
 
     def _manifest(self, reference: str) -> Manifest:
         raw = self._client.read(self.reference.path, reference)
         if is_digest(reference):
-            checked(reference, Answer(0, raw, ""), str(self.registry))
+            checked(reference, Answer(0, raw, ""), self.registry.name)
         return Manifest.parse(raw)
 
     def run(self, script: Callable[[str | None], Script], step: str, sizes: Mapping[str, int]) -> dict[str, Answer]:
-        """Runs ctr's push or pull, answering its prompt, until it is done or the registry stops.
+        """Runs ctr's push or pull to its end, answers ctr's prompt, and ends ctr where nothing moves any longer.
 
-        A registry that fails by its own word is tried again a few times.
-
-        It goes as nobody, until the registry wants a login.
+        The first try has a login only if the registry has already asked for one. A registry that reports a failure of
+        its own gets a few more tries.
 
         Args:
-            script: from the terminal's device to the script; no device where none is needed.
-            step: the one that pushes or pulls.
-            sizes: of the blobs, as far as they are known.
+            script: makes the script, given the device of the terminal; None where ctr needs no terminal.
+            step: the name of the step that pushes or pulls.
+            sizes: bytes of the blobs by digest, as far as they are known.
 
         Returns:
-            The answers to all steps.
+            The answers to all steps of the last try.
 
         Raises:
-            RegistryTimeout: no progress for too long; Unreachable, and what `Host.ask` raises.
+            RegistryTimeout: nothing has moved for too long.
+            FerryError: as `Host.ask`.
         """
         pauses = iter(_PAUSES)
         while True:
             answers = self._once(script, Progress(sizes))
-            if self._may_do_better(answers[step]):
+            if self._has_another_way(answers[step]):
                 continue
             pause = next(pauses, None)
             if pause is None or self.meaning(answers[step]) is not RegistryState.FAILED:
                 return answers
             self.host.pause(pause)
 
-    def _may_do_better(self, answer: Answer) -> bool:
-        """Whether a login changes what the registry said; or that this machine's CAs count besides ca_file."""
+    def _has_another_way(self, answer: Answer) -> bool:
+        """Whether the next try has what this one lacked: a login, or this machine's CAs besides ca_file."""
         state = self.meaning(answer)
-        if not self._login and (state in _FOR_A_LOGIN or _TOO_MANY in answer.stderr):
-            self._by_ctr = credentials.login(self.registry)
-            return self._by_ctr is not None
-        if state is RegistryState.UNKNOWN_CA and self.route.alone and not self._system:
-            self._system = True  # a token service, or whoever keeps its blobs
+        if not self._login and (state in _MAY_NEED_LOGIN or _RATE_LIMIT in answer.stderr):
+            self._login_for_ctr = credentials.login(self.registry)
+            return self._login_for_ctr is not None
+        if state is RegistryState.UNKNOWN_CA and self.route.exclusive and not self._trust_this_machine:
+            self._trust_this_machine = True  # the token service, or where the blobs are, may have another CA
             return True
         return False
 
     def _once(self, script: Callable[[str | None], Script], progress: Progress) -> dict[str, Answer]:
-        needs_one = self._login is not None or not self.facts.ctr.capabilities.piped
+        needs_terminal = self._login is not None or not self.facts.ctr.capabilities.piped
         limit = self.host.target.limits.command
-        with self.host.terminal(limit) if needs_one else nullcontext() as terminal:
-            talk = _Talk(self, progress, terminal, self._login)
-            return self.host.ask(script(terminal.device if terminal else None), listener=talk)
+        with self.host.terminal(limit) if needs_terminal else nullcontext() as terminal:
+            listener = TransferListener(self, progress, terminal, self._login)
+            return self.host.ask(script(terminal.device if terminal else None), listener=listener)
 
     def meaning(self, answer: Answer) -> RegistryState | None:
-        """What a push or pull says of the registry; None where it went well, or the registry is not why."""
+        """What ctr's answer means for the registry; None where ctr succeeded, or failed for another reason."""
         return None if answer.ok else refusals.meaning(answer.stderr, self.registry)
 
     def failure(self, answer: Answer) -> FerryError:
-        """The error that a push or pull ended with."""
+        """The error for a push or pull that failed."""
         state = self.meaning(answer)
         plain = failure(answer, str(self.reference))
         return self._error(state, plain.detail) if state else plain
 
-    def missing(self) -> HostError:
-        """The error of a registry that has nothing under the reference."""
+    def not_found(self) -> HostError:
+        """The error for a registry that has nothing under the reference."""
         return self._error(RegistryState.NOT_FOUND, "")
 
-    def silent(self) -> HostError:
-        """The error of a registry that stopped."""
+    def no_progress(self) -> HostError:
+        """The error for a push or pull that has stopped."""
         return self._error(RegistryState.NO_ANSWER, f"no progress within {self.host.target.limits.registry} s")
 
-    def asked_again(self) -> HostError:
-        """The error of a login that ctr asks for twice."""
+    def asks_again(self) -> HostError:
+        """The error for a login that ctr asks for twice."""
         return self._error(RegistryState.UNAUTHORIZED, "ctr asked for the password again")
 
     def _error(self, state: RegistryState, detail: str) -> HostError:
         return refusals.error(state, str(self.reference), detail, login=bool(self._login))
 
 
-def _judge(there: Room | None, blobs: Collection[Descriptor]) -> DiskFull | str:
-    return free_space.judge(there, sum(blob.size for blob in blobs), free_space.growth(blobs))
-
-
-class _Talk:
-    """Hears a push or pull: tells its progress, answers its prompt once, and knows when it has stopped."""
-
-    def __init__(
-        self, transfer: RegistryTransfer, progress: Progress, terminal: Terminal | None, login: Login | None
-    ) -> None:
-        self._transfer, self._progress, self._terminal, self._login = transfer, progress, terminal, login
-        self._answered = self._over = False
-        self._moved = time.monotonic()
-        self._state: object = None
-
-    def hear(self, data: bytes) -> bytes:
-        """Takes in what ctr printed; what is no progress is kept."""
-        progress = self._progress
-        kept = progress.feed(data)
-        if progress.prompts and self._terminal and self._login:
-            if progress.prompts > 1:
-                raise self._transfer.asked_again()
-            if not self._answered:
-                self._terminal.type(self._login.password.reveal())
-                self._answered = True
-        if progress.items and data:
-            self._transfer.host.moved(progress.done, progress.total)
-        self._over = self._over or b" end " in kept  # the first step's frame
-        self._refuse_silence()
-        return kept
-
-    def end(self) -> bytes:
-        """The last line."""
-        return self._progress.end()
-
-    def _refuse_silence(self) -> None:
-        now, state = time.monotonic(), (dict(self._progress.items), self._progress.read)
-        if state != self._state or self._progress.unpacking or self._over:
-            self._state, self._moved = state, now
-        elif now - self._moved > self._transfer.host.target.limits.registry:
-            raise self._transfer.silent()
+def _judge(room: Room | None, blobs: Collection[Descriptor]) -> DiskFull | str:
+    return free_space.judge(room, sum(blob.size for blob in blobs), free_space.growth(blobs))

@@ -1,4 +1,4 @@
-"""What a registry's refusal means, by ctr's words on 1.0.3 to 2.1.9, and as an error. Pure."""
+"""What ctr's words about a registry mean, on 1.0.3 to 2.1.9, and the error that tells it. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ctr_ferry.errors import (
 from ctr_ferry.oci.registry import REMEDIES, Registry, RegistryState
 from ctr_ferry.text import tail
 
-# In this order: a text that fits several means the first. URLs are in these texts, with ports and digests.
+# The first that matches counts. The texts have URLs in them, with ports and digests.
 _WORDS = (
     (RegistryState.UNRESOLVED, r"dial tcp: lookup |no such host|server misbehaving"),
     (RegistryState.REFUSED, r"connect: connection refused"),
@@ -47,25 +47,32 @@ _WORDS = (
         r"(?:status|response)[^\"\n]{0,1000}: (?:5\d\d|429)\b|\b(?:5\d\d|429) [A-Z][a-z]+|toomanyrequests",
     ),
     (RegistryState.FAILED, r"quota [^\"\n]{0,1000}exceeded|exceed\w{0,8} [^\"\n]{0,1000}(?:quota|upper limit)"),
-    # docker-registry rewrites its links in place: of several hosts that push the same blobs at once, one may see none.
+    # docker-registry rewrites its links in place. When several hosts push the same blobs, one may see no link.
     (RegistryState.FAILED, r'failed commit on ref "[^"]{0,1000}": unexpected [^\n]{0,1000}\b400 Bad Request'),
-    # In this race ctr loses what the registry said of the manifest; the next try tells it.
+    # A race in ctr: it loses the registry's answer about the manifest. The next try gets the answer.
     (RegistryState.FAILED, r"io: read/write on closed pipe"),
     (RegistryState.NOT_FOUND, r"\b404 Not Found|(?<!\")(?:: |\w )not found$|repository does not exist"),
     (
         RegistryState.BROKEN_OFF,
         r"\bEOF\b|connection reset|broken pipe|closed network connection|server closed idle|GOAWAY",
     ),
-    (RegistryState.BROKEN_OFF, r"failed size validation"),  # to 1.5: what came of a layer was too short
+    (RegistryState.BROKEN_OFF, r"failed size validation"),  # up to 1.5, for a layer that arrived too short
 )
 _LOCAL = re.compile(r'image "[^"]{0,1000}": not found|content digest sha256:\w{1,200}: not found|no match for platform')
-_INCOMPLETE = "missing in your target registry"  # of an index, which ctr 1.0 pushes without its other platforms
+_INCOMPLETE = "missing in your target registry"  # ctr 1.0 pushes an index without its other platforms
 _WANTS_TLS = re.compile(r"\b400 Bad Request")
-_MOST = 1 << 14  # characters of them that are looked at; the cause is the last
+_MOST = 1 << 14  # characters of an error that are searched, from its end; the cause comes last
 
 
 def meaning(stderr: str, registry: Registry) -> RegistryState | None:
-    """What a failed push or pull says of the registry; None where it is no business of the registry's."""
+    """What a failed push or pull means for the registry.
+
+    Args:
+        stderr: of ctr.
+
+    Returns:
+        The state; None where the registry is not the cause, or the words are not known.
+    """
     detail = _last_words(stderr)
     if _LOCAL.search(detail) or _INCOMPLETE in detail or daemon_trouble(detail):
         return None
@@ -75,7 +82,7 @@ def meaning(stderr: str, registry: Registry) -> RegistryState | None:
 
 
 def _last_words(stderr: str) -> str:
-    """ctr's own error; 1.5 to 1.7 log what went wrong with other hosts before it."""
+    """ctr's own error. 1.5 to 1.7 log the failures of other hosts before it."""
     _, found, detail = stderr.rpartition("ctr: ")
     return detail.strip()[-_MOST:] if found else tail(stderr)
 
@@ -102,11 +109,12 @@ _KINDS: dict[RegistryState, type[RegistryError]] = {
 
 
 def error(state: RegistryState, reference: str, detail: str, *, login: bool) -> HostError:
-    """What is to be told of it.
+    """The error for a state of the registry.
 
     Args:
-        reference: what was asked for there.
-        login: whether we came with one.
+        reference: the image's name in the registry.
+        detail: what ctr or the registry said.
+        login: whether the request had a login.
     """
     what = state.value
     if state is RegistryState.UNAUTHORIZED and not login:

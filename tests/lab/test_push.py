@@ -371,7 +371,7 @@ class TestACertificateThatOnlyTheNodeBelieves:
         detail = {}
         with _believing(node, registries.folder / "ca.pem"):
             for alone in (False, True):
-                route = push_pull.Route(described, authorities=other, alone=alone, owner="ctr-ferry.test")
+                route = push_pull.Route(described, authorities=other, exclusive=alone, owner="ctr-ferry.test")
                 line = push_pull.pull(ctr, scene.stage.namespace(), route, name)
                 detail[alone] = node.exec(["sh", "-c", f"{line}\nwait; {route.cleanup}"], check=False).stderr.decode()
         assert ["x509" in detail[alone] for alone in (False, True)] == [False, True], detail

@@ -1,4 +1,4 @@
-"""Who we are to a registry: the environment, Docker's config and its helpers."""
+"""The login for a registry: the environment, Docker's config and its helpers."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def test_the_inventorys_environment_variable_comes_first(home: Home, monkeypatch
     [
         (Registry(NAME, username="ann", password_env="R_PASSWORD"), "has no R_PASSWORD"),
         (Registry(NAME, password_env="R_PASSWORD"), "no username"),
-        (Registry(NAME, username="ann"), "nothing has a password"),
+        (Registry(NAME, username="ann"), "there is no password"),
     ],
 )
-def test_what_was_named_must_be_there(home: Home, registry: Registry, words: str) -> None:  # noqa: ARG001
+def test_a_login_that_the_inventory_names_must_be_there(home: Home, registry: Registry, words: str) -> None:  # noqa: ARG001
     with pytest.raises(UsageError, match=words) as caught:
         login(registry)
     assert caught.value.hint
@@ -89,7 +89,7 @@ def test_docker_hub_has_a_key_of_its_own(home: Home) -> None:
     assert found(Registry("docker.io")) == ("ann", "p")
 
 
-def test_nobody_is_nobody(home: Home) -> None:
+def test_without_any_login_there_is_none(home: Home) -> None:
     assert found(Registry(NAME)) is None
     home.config({"auths": {NAME: {}}})
     credentials._found.cache_clear()
@@ -120,7 +120,7 @@ def test_a_store_is_asked_for_all_others(home: Home) -> None:
         ("sleep 5", "does not answer"),
     ],
 )
-def test_a_helper_that_does_not_help_is_named(
+def test_a_helper_that_gives_no_login_is_named(
     home: Home, monkeypatch: pytest.MonkeyPatch, text: str | None, words: str
 ) -> None:
     monkeypatch.setattr(credentials, "_PATIENCE", 0.2)
@@ -150,8 +150,8 @@ def test_a_helper_is_run_once_however_many_hosts_ask(home: Home, *, well: bool) 
     assert (home.folder / "runs").read_text() == "run\n"
 
 
-def test_before_any_host_is_touched_only_what_the_inventory_names_is_looked_for(home: Home) -> None:
-    home.config("{")  # Docker's is nobody's business yet
+def test_check_reads_only_logins_that_the_inventory_names(home: Home) -> None:
+    home.config("{")  # Docker's config is broken, and is not read yet
     credentials.check([Registry(NAME)])
     for named in (Registry(NAME, username="ann", password_env="R_PASSWORD"), Registry(NAME, password_env="R_PASSWORD")):
         with pytest.raises(UsageError):
@@ -170,14 +170,14 @@ def test_before_any_host_is_touched_only_what_the_inventory_names_is_looked_for(
         ({"auths": {NAME: {"identitytoken": "t"}}}, "identity token"),
     ],
 )
-def test_a_broken_config_is_told(home: Home, document: Any, words: str) -> None:
+def test_a_broken_config_is_named(home: Home, document: Any, words: str) -> None:
     home.config(document)
     with pytest.raises(UsageError, match=words) as caught:
         login(Registry(NAME))
     assert "config.json" in caught.value.message
 
 
-def test_what_cannot_be_typed_is_refused_without_being_shown(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def test_a_password_that_cannot_be_typed_is_refused_and_not_shown(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     monkeypatch.setenv("R_PASSWORD", "s3\x03cret")
     with pytest.raises(UsageError, match="cannot be typed") as caught:
         login(Registry(NAME, username="ann", password_env="R_PASSWORD"))

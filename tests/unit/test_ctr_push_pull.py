@@ -1,4 +1,4 @@
-"""The command lines of push and pull, for every ctr; what it would ignore is refused."""
+"""The command lines of push and pull, for every ctr. Settings that a ctr would ignore are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def words(step: str) -> list[str]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_flags_come_first_and_the_client_does_the_work_where_it_can_be_told_to(version: str) -> None:
+def test_flags_come_first_and_local_is_given_where_ctr_has_it(version: str) -> None:
     local = ["--local"] if version in ("1.7.24", "2.1.9") else []
     pushed = push_pull.push(ctr(version), "k8s.io", Route(HTTP, "ann"), ("r.example:5000/a:1", "b:1"))
     assert words(pushed) == [
@@ -50,7 +50,7 @@ def test_flags_come_first_and_the_client_does_the_work_where_it_can_be_told_to(v
     ]
 
 
-def test_no_flag_is_given_that_nobody_asked_for() -> None:
+def test_no_flag_is_given_that_is_not_needed() -> None:
     assert words(push_pull.pull(ctr("1.6.20"), "k8s.io", Route(HTTPS), "r/a:1")) == ["images", "pull", "r/a:1"]
 
 
@@ -90,11 +90,12 @@ def test_certificates_are_on_the_host_while_the_step_runs_and_for_its_owner_alon
     assert not list((tmp_path / "tmp").iterdir())
 
 
-def test_where_a_password_goes_along_the_hosts_own_certificates_do_not_count(tmp_path: Path) -> None:
+def test_with_a_password_the_hosts_own_certificates_do_not_count(tmp_path: Path) -> None:
     fake = tmp_path / "ctr"
     fake.write_text('#!/bin/sh\ncat "$SSL_CERT_FILE"; echo "$SSL_CERT_DIR"\n')
     fake.chmod(0o755)
-    route = Route(HTTPS, "ann", b"-----BEGIN ours-----\n", alone=True, proxy="http://p:3128", owner="ctr-ferry.run-1")
+    ours = b"-----BEGIN ours-----\n"
+    route = Route(HTTPS, "ann", ours, exclusive=True, proxy="http://p:3128", owner="ctr-ferry.run-1")
     shell = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TMPDIR": str(tmp_path)}
     for line in (
         push_pull.pull(ctr("1.6.20"), "n", route, "r/a:1"),
@@ -106,7 +107,7 @@ def test_where_a_password_goes_along_the_hosts_own_certificates_do_not_count(tmp
     assert {file.name for file in tmp_path.iterdir()} == {"ctr"}
 
 
-def test_a_ctr_that_tells_little_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_ctr_that_prints_little_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
     fake = tmp_path / "ctr"
     fake.write_text(
         '#!/bin/sh\nhead -c 5000 /dev/zero | wc -c >/dev/null; read -r word; echo "got $word"; sleep 1.5; exit 3\n'
@@ -135,7 +136,7 @@ def test_a_ctr_that_tells_little_is_measured_and_leaves_nothing(tmp_path: Path) 
         ("v1.7.2-k3s1", Registry("localhost:5000"), "checks no certificate"),
     ],
 )
-def test_what_a_ctr_would_ignore_is_refused_with_a_way_out(version: str, registry: Registry, words: str) -> None:
+def test_a_setting_that_ctr_would_ignore_is_refused_with_a_hint(version: str, registry: Registry, words: str) -> None:
     with pytest.raises(MethodUnsupported, match=words) as caught:
         push_pull.refuse(ctr(version), version, Route(registry))
     assert caught.value.hint
@@ -152,11 +153,11 @@ def test_what_a_ctr_would_ignore_is_refused_with_a_way_out(version: str, registr
         ("1.2.6", Registry("r:5000")),
     ],
 )
-def test_what_it_can_do_is_not_refused(version: str, registry: Registry) -> None:
+def test_a_setting_that_ctr_heeds_is_not_refused(version: str, registry: Registry) -> None:
     push_pull.refuse(ctr(version), version, Route(registry))
 
 
-def test_a_stage_goes_whatever_happens_and_cri_gets_its_record_back() -> None:
+def test_a_stage_is_always_removed_and_cri_gets_its_record_back() -> None:
     child = Descriptor(OCI_MANIFEST, f"sha256:{'a' * 64}", 500)
     stage = Reference.parse("ctr-ferry.invalid/ctr-ferry.run:0")
     place = Place(ctr("1.2.6"), "k8s.io", "k8s.io", "/root", "ctr-ferry.run", cri_managed=True)
@@ -172,5 +173,5 @@ def test_a_stage_goes_whatever_happens_and_cri_gets_its_record_back() -> None:
 @pytest.mark.parametrize(
     ("password", "fits"), [("pässword $'\"\\", True), ("a\nb", False), ("a\x03", False), ("x" * 2000, False)]
 )
-def test_only_what_a_terminal_hands_on_is_typed(password: str, fits: bool) -> None:
+def test_only_a_password_that_a_terminal_passes_on_can_be_typed(password: str, fits: bool) -> None:
     assert push_pull.can_be_typed(password) is fits

@@ -1,4 +1,4 @@
-"""What a registry, a token service or a tool may say at worst, a megabyte of it: it ends that registry, soon."""
+"""A hostile answer of a registry, a token service or a tool, up to a megabyte, ends only that registry, and soon."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_registry_client import ANN, DIGEST, REGISTRY, Request, World, reply
+from registry_network import ANN, DIGEST, REGISTRY, Network, Request, reply
 
 from ctr_ferry.oci.registry import Challenge, RegistryState, headers
 from ctr_ferry.registry import client, curl, http
@@ -42,7 +42,7 @@ TEXTS = [
 
 
 def ended(work: Callable[..., Any], *given: Any) -> None:
-    """Fails where it does not end; a regular expression that holds the interpreter is ended with its process."""
+    """Fails if the work does not end. It has a process of its own, since no thread can stop a regular expression."""
     child = multiprocessing.get_context("fork").Process(target=work, args=given)
     child.start()
     child.join(PATIENCE)
@@ -78,27 +78,27 @@ def test_headers_have_bounds() -> None:
     assert headers([("a", filled("b"))]) is None
 
 
-def met(answer: str, *, token: str = "") -> list[RegistryState]:
-    """What is seen where a registry, or else its token service, answers everything like that."""
+def states(answer: str, *, token: str = "") -> list[RegistryState]:
+    """The states of a registry that answers every request so, or whose token service does."""
 
     def serve(request: Request) -> str:
         if not token or request[1].startswith("/token"):
             return token or answer
         return reply("401 Unauthorized", 'WWW-Authenticate: Bearer realm="http://t.example/token"')
 
-    world, state = World(serve), []
+    network, state = Network(serve), []
     try:
         try:
-            found = world.client(ANN).find("a", "1")
+            found = network.client(ANN).find("a", "1")
             assert found is None or found.size < 1 << 63
         except RegistryStateError as error:
             state.append(error.state)
             assert len(error.detail) < 1000
-        (registry_status,) = client.look(world.host, [REGISTRY], lambda _: ANN)
+        (registry_status,) = client.inspect(network.host, [REGISTRY], lambda _: ANN)
         assert len(registry_status.auth) < 100 and len(registry_status.detail) < 1000
         return [*state, registry_status.state]
     finally:
-        world.close()
+        network.close()
 
 
 ANSWERS: dict[str, str] = {
@@ -142,19 +142,19 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_an_answer_ends_its_registry_at_most(answer: str) -> None:
-    ended(met, ANSWERS[answer])
+def test_a_hostile_answer_ends_at_most_that_registry(answer: str) -> None:
+    ended(states, ANSWERS[answer])
 
 
 @pytest.mark.parametrize("body", TOKENS)
-def test_a_token_service_ends_its_registry_at_most(body: str) -> None:
+def test_a_hostile_token_service_ends_at_most_that_registry(body: str) -> None:
     def meet() -> None:
-        assert RegistryState.FAILED in met("", token=reply("200 OK", body=TOKENS[body]))
+        assert RegistryState.FAILED in states("", token=reply("200 OK", body=TOKENS[body]))
 
     ended(meet)
 
 
-def test_what_a_tool_says_is_read_in_one_pass() -> None:
+def test_the_output_of_curl_and_wget_is_read_in_one_pass() -> None:
     texts = [
         "HTTP/1.1 200 OK\n\n",
         "HTTP/1.1 200 OK\n",
@@ -179,7 +179,7 @@ def test_what_a_tool_says_is_read_in_one_pass() -> None:
     ended(read)
 
 
-def test_a_tool_that_says_too_much_is_ended() -> None:
+def test_a_tool_that_prints_too_much_is_ended() -> None:
     bounded = http._Bounded()
     assert bounded.hear(b"x" * http.MOST) + bounded.end() == b"x" * http.MOST
     with pytest.raises(RegistryStateError) as caught:

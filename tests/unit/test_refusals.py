@@ -1,4 +1,4 @@
-"""What a registry's refusal means, by the words of every ctr."""
+"""What ctr's words about a registry mean, for every ctr that was recorded."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ def test_no_recorded_version_is_left_out() -> None:
         ('manifest list/index references are missing in your target registry: failed commit on ref "i": 400', None),
     ],
 )
-def test_words_that_no_record_has_are_understood_too(text: str, state: RegistryState | None) -> None:
+def test_words_that_no_record_has_are_understood(text: str, state: RegistryState | None) -> None:
     assert meaning(f"ctr: {text}\n", HTTPS) is state
 
 
-def test_a_digest_or_a_port_is_no_status() -> None:
+def test_a_digest_or_a_port_is_not_taken_for_a_status() -> None:
     text = 'ctr: failed to do request: Head "https://r:5031/v2/a/blobs/sha256:401503": x509: certificate has expired'
     assert meaning(text + " or is not yet valid", Registry("r:5031")) is RegistryState.EXPIRED
 
@@ -123,6 +123,6 @@ def test_every_meaning_has_an_error_with_a_way_out(state: RegistryState) -> None
     assert error.hint or state is RegistryState.LOGIN
 
 
-def test_without_a_login_none_was_refused() -> None:
+def test_an_error_without_a_login_asks_for_one() -> None:
     assert "wants a login" in refusals.error(RegistryState.UNAUTHORIZED, "r/a:1", "", login=False).message
     assert "refuses the login" in refusals.error(RegistryState.UNAUTHORIZED, "r/a:1", "", login=True).message

@@ -1,4 +1,4 @@
-"""Whose certificates let a login through: ca_file's and this machine's; whom only the host believes gets none."""
+"""Which certificates a login needs: those of ca_file or of this machine. The host's own certificates do not suffice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_registry_client import ANN, BASIC, DIGEST, FOUND, Request, World, reply
+from registry_network import ANN, BASIC, DIGEST, FOUND, Network, Request, reply
 
 from ctr_ferry.oci.registry import Registry, RegistryState
 from ctr_ferry.registry import http
@@ -26,7 +26,12 @@ TOKEN = reply("200 OK", body='{"token": "T"}')
 
 @dataclass
 class Trust:
-    """Two authorities: whose certificate is our ca_file, and whom the host alone believes; what each has signed."""
+    """Two CAs: ours, whose certificate is the ca_file, and one that only the host trusts.
+
+    Attributes:
+        bundle: the host's bundle, which has the other CA.
+        pems: keys and certificates of servers, by the CA that signed them (``ours`` or ``host``).
+    """
 
     ca_file: str
     bundle: bytes
@@ -42,8 +47,8 @@ def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
     return Trust(str(ours.file), theirs.file.read_bytes(), pems)
 
 
-class TlsWorld(World):
-    """A host whose bundle has one more authority; every server speaks TLS, with a certificate of one of the two."""
+class TlsNetwork(Network):
+    """A host whose bundle has one more CA. Every server speaks TLS, with a certificate of one of the two CAs."""
 
     def __init__(self, serve: Callable[[Request], str], trust: Trust, signed: dict[str, str], **more: Any) -> None:
         super().__init__(serve, **more)
@@ -62,19 +67,19 @@ class TlsWorld(World):
 
     @property
     def logins(self) -> list[Request]:
-        """The questions that a login, or what one was given for it, went along with."""
+        """The requests with a login, or with a token that was got by a login."""
         return [each for each in self.asked if each[2].get("authorization", "Bearer nobody") != "Bearer nobody"]
 
 
-Make = Callable[..., TlsWorld]
+NewNetwork = Callable[..., TlsNetwork]
 
 
 @pytest.fixture
-def world(trust: Trust) -> Iterator[Make]:
-    made: list[TlsWorld] = []
+def network(trust: Trust) -> Iterator[NewNetwork]:
+    made: list[TlsNetwork] = []
 
-    def make(serve: Callable[[Request], str], **signed: str) -> TlsWorld:
-        made.append(TlsWorld(serve, trust, {f"{name}.example": who for name, who in signed.items()}))
+    def make(serve: Callable[[Request], str], **signed: str) -> TlsNetwork:
+        made.append(TlsNetwork(serve, trust, {f"{name}.example": who for name, who in signed.items()}))
         return made[-1]
 
     yield make
@@ -87,11 +92,11 @@ def basic(asked: Request) -> str:
 
 
 def bearer(asked: Request) -> str:
-    """A registry and its token service: nobody gets a token that allows nothing."""
-    told = asked[2].get("authorization", "")
+    """A registry and its token service. A request without a login gets a token that allows nothing."""
+    authorization = asked[2].get("authorization", "")
     if asked[1].startswith("/token"):
-        return TOKEN if told == BASIC else reply("200 OK", body='{"token": "nobody"}')
-    return FOUND if told == "Bearer T" else WANTS_TOKEN
+        return TOKEN if authorization == BASIC else reply("200 OK", body='{"token": "nobody"}')
+    return FOUND if authorization == "Bearer T" else WANTS_TOKEN
 
 
 def described(trust: Trust, *, ca_file: bool) -> Registry:
@@ -104,14 +109,14 @@ def described(trust: Trust, *, ca_file: bool) -> Registry:
         (basic, {"r": "host"}, True),
         (basic, {"r": "host"}, False),
         (bearer, {"r": "host", "t": "host"}, False),
-        (bearer, {"r": "host", "t": "ours"}, True),  # whom nobody but the host believes says where the login goes
+        (bearer, {"r": "host", "t": "ours"}, True),  # only the host trusts the registry, which names the token service
         (bearer, {"r": "ours", "t": "host"}, True),
     ],
 )
-def test_a_login_never_goes_where_only_the_host_vouches(
-    world: Make, trust: Trust, *, ca_file: bool, serve: Callable[[Request], str], signed: dict[str, str]
+def test_a_login_never_goes_to_a_server_that_only_the_host_trusts(
+    network: NewNetwork, trust: Trust, *, ca_file: bool, serve: Callable[[Request], str], signed: dict[str, str]
 ) -> None:
-    made = world(serve, **signed)
+    made = network(serve, **signed)
     with pytest.raises(RegistryStateError) as caught:
         made.client(ANN, described(trust, ca_file=ca_file)).find("a", "1")
     assert caught.value.state is RegistryState.UNKNOWN_CA
@@ -119,8 +124,8 @@ def test_a_login_never_goes_where_only_the_host_vouches(
     assert made.logins == []
 
 
-def test_a_bundle_that_can_be_read_in_part_counts_for_no_login_either(world: Make, trust: Trust) -> None:
-    made = world(bearer, r="ours", t="host")
+def test_a_bundle_that_can_be_read_only_in_part_counts_for_no_login_either(network: NewNetwork, trust: Trust) -> None:
+    made = network(bearer, r="ours", t="host")
     made._trust = replace(
         trust, bundle=trust.bundle + b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     )
@@ -130,38 +135,42 @@ def test_a_bundle_that_can_be_read_in_part_counts_for_no_login_either(world: Mak
 
 
 @pytest.mark.parametrize("serve", [basic, bearer])
-def test_a_login_goes_where_ca_file_vouches(world: Make, trust: Trust, serve: Callable[[Request], str]) -> None:
-    made = world(serve, r="ours", t="ours")
+def test_a_login_goes_to_a_server_that_ca_file_covers(
+    network: NewNetwork, trust: Trust, serve: Callable[[Request], str]
+) -> None:
+    made = network(serve, r="ours", t="ours")
     found = made.client(ANN, described(trust, ca_file=True)).find("a", "1")
     assert found and found.digest == DIGEST
     assert made.logins
 
 
-def test_a_login_goes_to_a_token_service_that_this_machine_believes(
-    world: Make, trust: Trust, monkeypatch: pytest.MonkeyPatch
+def test_a_login_goes_to_a_token_service_that_this_machine_trusts(
+    network: NewNetwork, trust: Trust, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    believed = trust.bundle.decode()
+    trusted = trust.bundle.decode()
     monkeypatch.setattr(
-        ssl.SSLContext, "load_default_certs", lambda context: context.load_verify_locations(cadata=believed)
+        ssl.SSLContext, "load_default_certs", lambda context: context.load_verify_locations(cadata=trusted)
     )
-    made = world(bearer, r="ours", t="host")
+    made = network(bearer, r="ours", t="host")
     made._trust = replace(trust, bundle=b"")
     assert made.client(ANN, described(trust, ca_file=True)).find("a", "1")
 
 
 @pytest.mark.parametrize("serve", [lambda _: FOUND, bearer])
-def test_nobody_may_ask_where_the_host_vouches(world: Make, trust: Trust, serve: Callable[[Request], str]) -> None:
+def test_requests_without_a_login_trust_the_hosts_cas(
+    network: NewNetwork, trust: Trust, serve: Callable[[Request], str]
+) -> None:
     def open_to_all(asked: Request) -> str:
         return FOUND if asked[2].get("authorization") == "Bearer nobody" else serve(asked)
 
-    made = world(open_to_all, r="host", t="host")
+    made = network(open_to_all, r="host", t="host")
     assert made.client(ANN, described(trust, ca_file=True)).find("a", "1")
     assert made.logins == []
 
 
-def test_a_connection_that_the_host_vouched_for_is_not_used_again_for_a_login(world: Make, trust: Trust) -> None:
+def test_a_login_uses_no_connection_that_only_the_host_trusts(network: NewNetwork, trust: Trust) -> None:
     answers = [FOUND, WANTS_BASIC, *[FOUND] * 9]
-    made = world(lambda _: answers.pop(0), r="host")
+    made = network(lambda _: answers.pop(0), r="host")
     client = made.client(ANN, described(trust, ca_file=True))
     with client.connected():
         assert client.find("a", "1")
@@ -170,9 +179,9 @@ def test_a_connection_that_the_host_vouched_for_is_not_used_again_for_a_login(wo
     assert made.logins == []
 
 
-class TestAHostThatAsksByItself:
-    def test_believes_nobody_but_us_where_a_login_goes_along(self, trust: Trust) -> None:
-        made = World(lambda _: "", forwards=False)
+class TestAHostThatAsksWithCurl:
+    def test_trusts_only_our_certificates_where_a_login_is_sent(self, trust: Trust) -> None:
+        made = Network(lambda _: "", forwards=False)
         answers = [*[WANTS_BASIC] * 2, FOUND]
         made.curl = lambda _: Answer(0, b"curl\n" + answers.pop(0).encode(), "")
         assert made.client(ANN, described(trust, ca_file=True)).find("a", "1")
@@ -183,11 +192,9 @@ class TestAHostThatAsksByItself:
             assert '--cacert "$authorities" --capath ' in text
         assert "--config" in last and "--config" not in again
 
-    def test_believes_this_machine_where_there_is_no_ca_file(
-        self, trust: Trust, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_trusts_this_machine_where_there_is_no_ca_file(self, trust: Trust, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(http, "_of_this_machine", lambda: b"our bundle")
-        made = World(lambda _: "", forwards=False)
+        made = Network(lambda _: "", forwards=False)
         answers = [*[WANTS_BASIC] * 2, FOUND]
         made.curl = lambda _: Answer(0, b"curl\n" + answers.pop(0).encode(), "")
         assert made.client(ANN, described(trust, ca_file=False)).find("a", "1")

@@ -1,0 +1,71 @@
+"""What ctr prints during a push or pull: its progress, its prompt for the password, and how long it has not moved."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ctr_ferry.ctr.progress import Progress
+    from ctr_ferry.oci.registry import Login
+    from ctr_ferry.registry.push_pull import RegistryTransfer
+    from ctr_ferry.ssh.terminal import Terminal
+
+
+class TransferListener:
+    """Hears ctr's output as it comes. It reports progress, answers the prompt once, and ends a transfer that stopped.
+
+    Args:
+        transfer: what is pushed or pulled.
+        progress: reads ctr's output.
+        terminal: where the password is typed; None where ctr does not ask for one.
+        login: whose password it is.
+    """
+
+    def __init__(
+        self, transfer: RegistryTransfer, progress: Progress, terminal: Terminal | None, login: Login | None
+    ) -> None:
+        self._transfer, self._progress, self._terminal, self._login = transfer, progress, terminal, login
+        self._has_answered = self._is_over = False
+        self._last_change = time.monotonic()
+        self._last_state: object = None
+
+    def hear(self, data: bytes) -> bytes:
+        """Takes in what ctr printed.
+
+        Returns:
+            What of it is no progress, in whole lines.
+
+        Raises:
+            RegistryUnauthorized: ctr asks for the password again.
+            RegistryTimeout: nothing has moved for too long.
+        """
+        progress = self._progress
+        rest = progress.feed(data)
+        self._answer_prompt()
+        if progress.items and data:
+            self._transfer.host.moved(progress.done, progress.total)
+        self._is_over = self._is_over or b" end " in rest  # the first step's boundary
+        self._refuse_standstill()
+        return rest
+
+    def end(self) -> bytes:
+        """The last line, where it is no progress."""
+        return self._progress.end()
+
+    def _answer_prompt(self) -> None:
+        if not (self._progress.prompts and self._terminal and self._login):
+            return
+        if self._progress.prompts > 1:
+            raise self._transfer.asks_again()
+        if not self._has_answered:
+            self._terminal.type(self._login.password.reveal())
+            self._has_answered = True
+
+    def _refuse_standstill(self) -> None:
+        """Ends a transfer that has not moved for too long. Unpacking, and the steps after ctr's, take their time."""
+        now, state = time.monotonic(), (dict(self._progress.items), self._progress.read)
+        if state != self._last_state or self._progress.unpacking or self._is_over:
+            self._last_state, self._last_change = state, now
+        elif now - self._last_change > self._transfer.host.target.limits.registry:
+            raise self._transfer.no_progress()

@@ -1,0 +1,161 @@
+"""What a pull is to do on one host, as data, and the script that does it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ctr_ferry.ctr import checks, naming, push_pull, roll_back
+from ctr_ferry.ctr.listing import Image
+from ctr_ferry.ctr.naming import Method, Naming, Place
+from ctr_ferry.ctr.push_pull import Route
+from ctr_ferry.ctr.roll_back import Given, Records
+from ctr_ferry.oci.descriptor import Descriptor, Platform
+from ctr_ferry.oci.reference import Reference
+from ctr_ferry.shell import Script
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlan:
+    """One image that a host's ctr pulls.
+
+    Attributes:
+        place: the host's ctr, and the namespace that gets the name.
+        reference: the name.
+        wanted: the digest that the name must point at; None where neither the user nor the registry gave one.
+        target: what the registry has under the reference; None where the registry could not be asked.
+        existing: what the host has under the name before the pull; None where the host does not have the name.
+        platform: the platform that the user asked for; None is the host's own.
+        all_platforms: whether the user asked for all platforms.
+        host_platform: the host's own platform.
+    """
+
+    place: Place
+    reference: Reference
+    wanted: str | None
+    target: Descriptor | None
+    existing: Image | None
+    platform: Platform | None
+    all_platforms: bool
+    host_platform: Platform
+
+    @property
+    def name(self) -> str:
+        """The name as containerd writes it."""
+        return str(self.reference)
+
+    @property
+    def moves(self) -> bool:
+        """Whether the host has the name, and the name points at another digest than the wanted one."""
+        return self.existing is not None and self.existing.digest != self.wanted
+
+    @property
+    def method(self) -> str:
+        """``pull``, or ``stage`` where the name is moved only after another name was pulled."""
+        return "stage" if self.moves else "pull"
+
+    @property
+    def beyond_host_platform(self) -> bool:
+        """Whether other platforms than the host's are asked for. ``ctr images check`` does not cover them."""
+        return self.all_platforms or self.platform not in (None, self.host_platform)
+
+    @property
+    def only(self) -> Platform | None:
+        """The one platform of an index that is pulled, where it is not the host's."""
+        is_index = self.target is not None and self.target.is_index
+        return self.platform if is_index and self.platform != self.host_platform else None
+
+    @property
+    def stage(self) -> Reference | None:
+        """A name of this run alone, with the wanted digest. Neither a moving tag nor another pull can change it.
+
+        The script pulls the stage first, and gives the wanted name once the stage is whole. None where that is not
+        possible: then the script pulls the wanted name itself.
+        """
+        can_follow = self.place.ctr.capabilities.tag or self.moves
+        if not (self.wanted and self.reference.tag and can_follow):
+            return None
+        return replace(self.reference, tag=self.place.owner, digest=self.wanted)
+
+    def script(self, route: Route, terminal: str | None) -> Script:
+        """The script of the pull.
+
+        Its steps: ``pull``, ``was`` (the name before it was moved), ``verify`` (the names afterwards), ``check``
+        (``images check``), ``kept`` (whether the name proved right), ``top`` (the manifest or index) and ``visible``
+        (all digests that the namespace sees). Its clean-up removes every name that did not prove right.
+
+        Args:
+            route: how ctr gets to the registry.
+            terminal: the device on which ctr asks for the password; None where it does not ask.
+        """
+        ctr, namespace = self.place.ctr, self.place.namespace
+        given, records = self._given, Records(ctr, namespace) if self.place.cri_managed else None
+        undo = roll_back.undo(ctr, namespace, [given], records, cri_managed=self.place.cri_managed)
+        moment = "" if ctr.capabilities.tag else f"{naming.MOMENT}\n"
+        return Script(
+            {
+                "pull": self._pull(route, terminal),
+                **({"was": "printf '%s\\n' \"$was\""} if self.moves else {}),
+                "verify": moment + naming.verify(self.place, filter(None, (self.name, given.stage))),
+                "check": naming.check(self.place, self.name),
+                "kept": roll_back.kept([given], cri_managed=self.place.cri_managed),
+                "top": ctr.document(namespace, self.wanted) if self.wanted else "false",
+                "visible": ctr.digests(namespace),
+            },
+            records.before if records else "",
+            cleanup=f"{undo}\n{route.cleanup}",
+        )
+
+    def _pull(self, route: Route, terminal: str | None) -> str:
+        ctr, namespace, stage = self.place.ctr, self.place.namespace, self.stage
+        pull = push_pull.pull(
+            ctr,
+            namespace,
+            route,
+            str(stage or self.name),
+            platform=self.platform,
+            all_platforms=self.all_platforms,
+            terminal=terminal,
+        )
+        existing = ctr.line(namespace, "images", "ls", "-q", f'name=="{self.name}"')
+        was = f"was=$({ctr.images(namespace, self.name)})\n" if self.moves else ""
+        begin = "staged_0=1" if stage else f'[ -n "$({existing})" ] || began_0=1'
+        follow = f" && {self._follow(stage)}" if stage else ""
+        return f"{was}{begin}\n{{ {pull}; }}{follow}\nnamed_0=$?; (exit $named_0)"
+
+    @property
+    def _given(self) -> Given:
+        stage, whole = self.stage, not self.beyond_host_platform
+        # Without a stage, kubelet may pull the same image by the same name at the same time.
+        shared = checks.command(self.place.ctr, self.place.namespace, self.name) if whole and not stage else ""
+        return Given(
+            number=0,
+            name=self.name,
+            digest=self.wanted,
+            stage=str(stage or ""),
+            complete=whole,
+            unpacked=whole,
+            shared=shared,
+        )
+
+    def _follow(self, stage: Reference) -> str:
+        """Gives the wanted name to what the stage points at, which is whole by then; a name that is right stays."""
+        if self.existing and not self.moves:
+            return ":"
+        by_tag = Naming(Method.TAG, str(stage), self.reference, digest=self.wanted)
+        if not self.moves:
+            return naming.by_tag(self.place, by_tag, self.place.namespace, str(stage))
+        target = self.target
+        assert target  # noqa: S101
+        by_index = replace(
+            by_tag,
+            method=Method.INDEX,
+            target=target,
+            replaces=True,
+            whole=self.all_platforms,
+            foreign=self.platform not in (None, self.host_platform) and not target.is_index,
+            only=self.only,
+        )
+        step = naming.by_index(self.place, by_index)
+        if not target.is_index or self.all_platforms:
+            return step
+        return f"{naming.keep_children(self.place, target.digest)} &&\n{step}"

@@ -1,0 +1,178 @@
+"""One docker-registry, Debian's package, as a process of the lab."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab import cgroups
+from lab.certificates import Authority
+from lab.fleet import LabError
+from lab.images import BuiltImage
+
+PORT = 5000
+PATIENCE = 20.0  # seconds for a registry to start or to end
+
+
+class DockerRegistry:
+    """One docker-registry, Debian's package.
+
+    Args:
+        folder: where the registry writes everything. What it stores outlives a stop.
+        address: the address on which the registry listens, on PORT.
+        group: the registry's control group.
+        names: the names in the registry's certificate; without any, the registry speaks plain HTTP.
+        days: for how many days the certificate is valid; below 0, it has expired so many days ago.
+        auth: the part `auth` of the registry's configuration.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        address: str,
+        group: str,
+        *,
+        names: Sequence[str] = (),
+        days: int = 10,
+        auth: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.address, self.names = folder, address, names
+        self._group, self._days, self._auth = group, days, auth
+        self._program = Path()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self, program: Path, authority: Authority) -> None:
+        """Write what the registry needs: a configuration, a certificate and an empty storage."""
+        self._program = program
+        (self._storage / "repositories").mkdir(parents=True)
+        http: dict[str, Any] = {"addr": f"{self.address}:{PORT}", "secret": secrets.token_hex()}
+        if self.names:
+            pem = str(authority.issue(self.folder / "server.pem", self.names, self._days))
+            http["tls"] = {"certificate": pem, "key": pem}
+        config = {
+            "version": "0.1",
+            "log": {"level": "warn"},
+            "storage": {"filesystem": {"rootdirectory": str(self.folder / "storage")}, "delete": {"enabled": True}},
+            "http": http,
+            **({"auth": self._auth} if self._auth else {}),
+        }
+        (self.folder / "config.yml").write_text(json.dumps(config))  # JSON is YAML
+
+    def start(self) -> None:
+        """Start the registry, unless it runs, and wait until it accepts connections; raise LabError."""
+        if self._process:
+            return
+        argv = [str(self._program), "serve", str(self.folder / "config.yml")]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                cgroups.joining(cgroups.create(self._group), argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not _answers(self.address):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                words = (self.folder / "log").read_text(errors="replace").strip().splitlines() or ["no word"]
+                raise LabError(f"docker-registry at {self.address} did not start: {words[-1]}")
+            time.sleep(0.01)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the registry with a signal, if it runs, and wait for its end."""
+        if self._process:
+            self._process.send_signal(number)
+            self._process.wait(PATIENCE)
+            self._process = None
+
+    def kill(self) -> None:
+        """End the registry at once, whatever it is doing."""
+        self.stop(signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the registry from answering, with all its connections open, for the block."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def requests(self) -> list[str]:
+        """Return the access log: one line per request that the registry has answered."""
+        return [line for line in (self.folder / "log").read_text().splitlines() if ' HTTP/1.1" ' in line]
+
+    def digest(self, name: str) -> str | None:
+        """Return the digest of repository:tag; None where the registry has no such tag."""
+        repository, _, tag = name.rpartition(":")
+        link = self._repository(repository) / f"_manifests/tags/{tag}/current/link"
+        return link.read_text() if link.exists() else None
+
+    def tags(self, repository: str) -> list[str]:
+        """Return the tags of a repository."""
+        return sorted(path.name for path in self._repository(repository).glob("_manifests/tags/*"))
+
+    def blobs(self, repository: str) -> set[str]:
+        """Return the digests of all layers and configs of a repository."""
+        return {f"sha256:{link.parent.name}" for link in self._repository(repository).glob("_layers/sha256/*/link")}
+
+    def put(self, image: BuiltImage, *names: str, blobs: Sequence[str] | None = None) -> None:
+        """Write an image straight into the registry's storage.
+
+        Args:
+            names: the image's names, as repository:tag.
+            blobs: the digests of the blobs to write; None is all.
+        """
+        given = set(image.blobs if blobs is None else blobs)
+        manifests = {image.target.digest, *image.manifests.values()} & given
+        for digest in given:
+            file = self._storage / f"blobs/sha256/{_hex(digest)[:2]}/{_hex(digest)}/data"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            blob = image.blobs[digest]
+            file.write_bytes(blob) if isinstance(blob, bytes) else shutil.copyfile(blob, file)
+        for name in names:
+            repository, _, tag = name.rpartition(":")
+            for digest in given:
+                kind = "_manifests/revisions" if digest in manifests else "_layers"
+                self._link(repository, f"{kind}/sha256/{_hex(digest)}", digest)
+            target = image.target.digest
+            self._link(repository, f"_manifests/tags/{tag}/index/sha256/{_hex(target)}", target)
+            self._link(repository, f"_manifests/tags/{tag}/current", target)
+
+    def empty(self) -> None:
+        """Empty the registry's storage, whether the registry runs or not."""
+        shutil.rmtree(self._storage)
+        (self._storage / "repositories").mkdir(parents=True)
+
+    @property
+    def _storage(self) -> Path:
+        return self.folder / "storage/docker/registry/v2"
+
+    def _repository(self, repository: str) -> Path:
+        return self._storage / "repositories" / repository
+
+    def _link(self, repository: str, path: str, digest: str) -> None:
+        folder = self._repository(repository) / path
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "link").write_text(digest)
+
+
+def _hex(digest: str) -> str:
+    """Return a digest without its algorithm."""
+    return digest.removeprefix("sha256:")
+
+
+def _answers(address: str) -> bool:
+    """Return whether a server accepts connections at an address, on PORT."""
+    with socket.socket() as probe:
+        return probe.connect_ex((address, PORT)) == 0

@@ -1,0 +1,153 @@
+"""What the unit tests of push and pull share: a registry and hosts that only answer, as the test tells them to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_retag_plan import CHILD, CONFIG, INDEX, MANIFEST, OTHER, B, FakeHost, image, table
+from test_roll_back import run_cut
+
+from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState
+from ctr_ferry.registry import credentials, push_pull
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh.forward import RegistryStateError
+from ctr_ferry.ssh.target import Limits
+from tasks import pull, push
+
+REF = "r.example:5000/app:1"
+OK = Answer(0, b"", "")
+
+
+class ScriptedRegistry:
+    """A registry client that gives one answer per question, the last one again and again, and counts the questions.
+
+    Attributes:
+        asked: how many questions came.
+        login: the login that the registry wanted.
+        manifest: the body of every manifest.
+    """
+
+    def __init__(self, *answers: str | RegistryState | None, login: Login | None = None) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+        self.login = login
+        self.manifest = MANIFEST
+
+    def find(self, path: str, reference: str) -> Descriptor | None:  # noqa: ARG002
+        self.asked += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, RegistryState):
+            raise RegistryStateError(answer, "its words")
+        return Descriptor(OCI_INDEX if answer == B else OCI_MANIFEST, answer, 5) if answer else None
+
+    def read(self, path: str, reference: str) -> bytes:  # noqa: ARG002
+        return self.manifest
+
+    def present(self, path: str, digests: Mapping[str, int]) -> None:  # noqa: ARG002
+        return None
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        yield
+
+
+class Host(FakeHost):
+    """A scripted host whose ctr prints `prints` while it works. It notes what is typed and what is reported."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        registry = Registry("r.example:5000", scheme="http")
+        self.target = replace(self.target, limits=Limits(probe=1, registry=1))
+        self.know(registry)
+        self.pauses: list[float] = []
+        self.typed: list[str] = []
+        self.moves: list[tuple[int, int | None]] = []
+        self.prints: list[bytes] = []
+
+    def know(self, registry: Registry) -> None:
+        """The inventory describes this registry, and no other."""
+        self.target = replace(self.target, variables={Registries: Registries((registry,))})
+
+    def ask(self, script: Script, *, listener: Any = None, **_: object) -> dict[str, Answer]:
+        for chunk in self.prints if listener else ():
+            listener.hear(chunk)
+        if listener:
+            listener.end()
+        return super().ask(script)
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    def moved(self, done: int, total: int | None) -> None:
+        self.moves.append((done, total))
+
+    @contextlib.contextmanager
+    def terminal(self, limit: int) -> Iterator[Any]:  # noqa: ARG002
+        yield SimpleNamespace(device="/dev/pts/9", type=self.typed.append)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        return {name: text for script in self.scripts for name, text in script.steps.items()}
+
+
+Answering = Callable[..., ScriptedRegistry]
+
+
+@pytest.fixture(name="answering")
+def answering_fixture(monkeypatch: pytest.MonkeyPatch) -> Answering:
+    """Returns what sets the registry's answers.
+
+    ``login`` is one that the registry has already asked for, ``unasked`` one that it has not asked for yet.
+    """
+
+    def answering(
+        *answers: str | RegistryState | None, login: Login | None = None, unasked: Login | None = None
+    ) -> ScriptedRegistry:
+        registry = ScriptedRegistry(*answers, login=login)
+        monkeypatch.setattr(push_pull, "Client", lambda *_: registry)
+        monkeypatch.setattr(credentials, "login", lambda _: login or unasked)
+        return registry
+
+    return answering
+
+
+def pushed(host: Host, *, ref: str = REF, **options: Any) -> push.PushResult:
+    job = push.Job(host, push.parse(ref=ref, **options))  # type: ignore[arg-type]
+    assert job.inspect(alone=True).status is Status.OK
+    return job.run(alone=True)
+
+
+def pulled(host: Host, *, ref: str = REF, **options: Any) -> pull.PullResult:
+    return pull.Job(host, pull.parse(ref=ref, **options)).run()  # type: ignore[arg-type]
+
+
+def stage(host: Host, digest: str) -> str:
+    """The temporary name that is pulled first."""
+    return f"r.example:5000/app:ctr-ferry.{host.run_id}@{digest}"
+
+
+def cut(script: Script, folder: Path, **env: str) -> list[str]:
+    """Run a script with a ctr that keeps names in a file; return the names that are left, and their digests."""
+    run_cut(script, **{**env, "PATH": f"{folder}:/usr/bin:/bin"})
+    return [" ".join(row.split()[:2]) for row in (folder / "names").read_text().splitlines()]
+
+
+def index_host(*, absent: tuple[str, ...] = (OTHER,), **more: Any) -> Host:
+    blobs = {B: INDEX, CHILD: MANIFEST, CONFIG: b"{}", **({} if OTHER in absent else {OTHER: MANIFEST})}
+    return Host([image(REF, B, media_type=OCI_INDEX)], blobs=blobs, absent=absent, **more)
+
+
+def here(*images: Any, check: str = "complete (3/3)", **more: Any) -> dict[str, Answer]:
+    """The answers of a pull's script after which the host has these images."""
+    rows = [f"{i.name} {i.media_type} {i.digest} {check} 1.0 MiB/1.0 MiB true" for i in images]
+    checked = Answer(0, "\n".join(["REF TYPE DIGEST STATUS SIZE UNPACKED", *rows, ""]).encode(), "")
+    answers = {"pull": OK, "verify": table(*images), "check": checked, "top": Answer(0, MANIFEST, ""), "visible": OK}
+    return answers | more

@@ -1,0 +1,270 @@
+"""What push decides, on hosts and registries that only answer: what is hard to bring about on real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from letters import unhashed  # noqa: F401
+from scripted_registry import OK, REF, Answering, Host, answering_fixture, index_host, pushed  # noqa: F401
+from test_retag_plan import CHILD, OTHER, A, B, image
+
+from ctr_ferry import errors
+from ctr_ferry.oci.registry import RegistryState
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.shell import Answer
+from tasks import push
+
+NO = Answer(1, b"", "ctr: something\n")
+
+
+class TestPush:
+    def test_nothing_is_pushed_where_the_registry_has_the_digest(self, answering: Answering) -> None:
+        registry, host = answering(A), Host([image(REF, A)])
+        assert pushed(host).status is Status.UNCHANGED
+        assert "push" not in host.texts
+        assert registry.asked == 1
+
+    def test_the_registry_is_asked_before_and_after(self, answering: Answering) -> None:
+        registry, host = answering(None, A), Host([image(REF, A)], answers={"push": OK})
+        result = pushed(host)
+        assert (result.status, result.method, result.verified, result.digest) == (Status.CHANGED, "push", "digest", A)
+        assert registry.asked == 2
+
+    def test_another_digest_afterwards_is_an_error(self, answering: Answering) -> None:
+        answering(None, B)
+        with pytest.raises(errors.VerifyFailed) as caught:
+            pushed(Host([image(REF, A)], answers={"push": OK}))
+        assert A in caught.value.detail and B in caught.value.detail
+
+    @pytest.mark.parametrize("why", [RegistryState.NOT_CHECKED, RegistryState.DENIED])
+    def test_a_registry_that_cannot_be_asked_makes_the_result_unverified(
+        self, answering: Answering, why: RegistryState
+    ) -> None:
+        answering(why)
+        result = pushed(Host([image(REF, A)], answers={"push": OK}), force=True)
+        assert (result.status, result.verified) == (Status.CHANGED, "unverified")
+        assert result.reason in "\n".join(result.lines())
+        host = Host([image(REF, A)], answers={"push": OK})
+        with pytest.raises(errors.MethodUnsupported, match="cannot be known") as caught:
+            pushed(host)  # it might be something else
+        assert "--force" in caught.value.hint
+        assert "push" not in host.texts
+
+    @pytest.mark.parametrize("dry_run", [False, True])
+    def test_a_name_with_another_digest_in_the_registry_stays_without_force(
+        self, answering: Answering, *, dry_run: bool
+    ) -> None:
+        answering(B)
+        host = Host([image(REF, A)], answers={"push": OK}, dry_run=dry_run)
+        with pytest.raises(errors.ReferenceExists) as caught:
+            pushed(host)
+        assert A in caught.value.detail and B in caught.value.detail
+        assert "--force" in caught.value.hint
+        assert "push" not in host.texts
+
+    @pytest.mark.parametrize("dry_run", [False, True])
+    def test_force_reports_the_digest_that_was_replaced(self, answering: Answering, *, dry_run: bool) -> None:
+        answering(B, A)
+        result = pushed(Host([image(REF, A)], answers={"push": OK}, dry_run=dry_run), force=True)
+        assert result.previous_digest == B
+        assert any(B in line for line in result.lines())
+        answering(None, A)
+        assert not pushed(Host([image(REF, A)], answers={"push": OK}), force=True).previous_digest
+
+    @pytest.mark.parametrize(
+        ("state", "kind"),
+        [(RegistryState.UNKNOWN_CA, errors.RegistryTls), (RegistryState.UNRESOLVED, errors.RegistryUnresolved)],
+    )
+    def test_a_registry_that_cannot_be_reached_gets_nothing(
+        self, answering: Answering, state: RegistryState, kind: type[errors.FerryError]
+    ) -> None:
+        answering(state)
+        host = Host([image(REF, A)])
+        with pytest.raises(kind):
+            pushed(host)
+        assert "push" not in host.texts
+
+    def test_a_registry_that_reports_its_own_failure_is_tried_again_a_few_times(self, answering: Answering) -> None:
+        answering(RegistryState.FAILED, RegistryState.FAILED, None, A)
+        busy = Answer(1, b"", "ctr: unexpected response: 503 Service Unavailable\n")
+        host = Host([image(REF, A)], answers={"push": busy})
+        with pytest.raises(errors.RegistryFailed):
+            pushed(host)
+        assert host.pauses == [0.5, 1.0, 0.5, 1.0, 2.0]
+        assert sum("push" in script.steps for script in host.scripts) == 4
+
+    def test_another_failure_is_not_tried_again(self, answering: Answering) -> None:
+        answering(None)
+        host = Host([image(REF, A)], answers={"push": NO})
+        with pytest.raises(errors.CommandFailed):
+            pushed(host)
+        assert host.pauses == []
+
+    def test_a_partial_index_is_pushed_as_the_hosts_platform(self, answering: Answering) -> None:
+        answering(None, CHILD)
+        host = index_host(answers={"push": OK})
+        result = pushed(host)
+        assert (result.digest, result.source_digest, result.method) == (CHILD, B, "platform")
+        assert B in result.notices[0] and "linux/amd64" in result.notices[0]
+        assert "--platform=linux/amd64" in host.texts["push"]
+
+    def test_without_the_platform_flag_a_temporary_name_is_pushed(self, answering: Answering) -> None:
+        answering(None, CHILD)
+        host = index_host(answers={"push": OK}, version="1.2.6", cri=True)
+        assert pushed(host).method == "stage"
+        (script,) = [script for script in host.scripts if "push" in script.steps]
+        assert "--platform" not in script.steps["push"]
+        assert "images rm ctr-ferry.invalid/ctr-ferry.20260101t000000z-abcd:0" in script.cleanup
+
+    def test_one_platform_replaces_the_whole_index_only_with_force(self, answering: Answering) -> None:
+        answering(B, CHILD)
+        with pytest.raises(errors.ReferenceExists):
+            pushed(index_host(), platform="linux/amd64")
+
+    def test_a_registry_that_has_the_whole_index_keeps_it(self, answering: Answering) -> None:
+        answering(B)
+        host = index_host()
+        result = pushed(host)
+        assert (result.status, result.digest) == (Status.UNCHANGED, B)
+        assert "push" not in host.texts
+
+    def test_all_platforms_or_nothing_names_what_is_absent(self, answering: Answering) -> None:
+        registry = answering(None)
+        with pytest.raises(errors.PlatformMissing, match="linux/arm64"):
+            pushed(index_host(), all_platforms=True)
+        assert registry.asked == 0
+
+    def test_a_whole_index_is_pushed_whole_except_by_1_0(self, answering: Answering) -> None:
+        answering(None, B)
+        assert pushed(index_host(absent=(), answers={"push": OK})).digest == B
+        with pytest.raises(errors.MethodUnsupported):
+            pushed(index_host(absent=(), version="1.0.3"), all_platforms=True)
+
+    def test_1_0_pushes_no_platform_but_its_own(self, answering: Answering) -> None:
+        registry = answering(None)
+        with pytest.raises(errors.MethodUnsupported):
+            pushed(index_host(absent=(), version="1.0.3"), platform="linux/arm64")
+        assert registry.asked == 0
+
+    def test_a_platform_that_the_image_is_not_for_is_refused(self, answering: Answering) -> None:
+        answering(None)
+        with pytest.raises(errors.PlatformMissing):
+            pushed(Host([image(REF, A)]), platform="linux/arm64")
+        with pytest.raises(errors.PlatformMissing):
+            pushed(index_host(), platform="linux/arm64")
+
+    def test_a_dry_run_sends_nothing(self, answering: Answering) -> None:
+        answering(None)
+        host = Host([image(REF, A)], dry_run=True)
+        assert pushed(host).status is Status.CHANGED
+        assert "push" not in host.texts
+
+    def test_as_gives_the_name_in_the_registry_alone(self, answering: Answering) -> None:
+        answering(None, A)
+        host = Host([image("app:1", A)], answers={"push": OK})
+        assert pushed(host, ref="app:1", as_="r.example:5000/b").reference == "r.example:5000/b:1"
+        assert "r.example:5000/b:1 app:1 &" in host.texts["push"]
+
+    def test_a_name_of_the_host_is_shown_with_what_is_invisible_escaped(self, answering: Answering) -> None:
+        answering(A)
+        result = replace(pushed(Host([image(REF, A)])), source="app\u202e:1")
+        assert result.lines()[0] == f"app\\u202e:1 -> {REF}"
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"ref": REF, "as_": f"r/a@{A}"},
+            {"ref": REF, "platform": "linux/amd64", "all_platforms": True},
+            {"ref": A},
+            {"ref": f"r.example/a@{A}"},
+        ],
+    )
+    def test_options_that_contradict_each_other_are_refused(self, options: dict[str, Any]) -> None:
+        with pytest.raises(errors.UsageError):
+            push.parse(**options)
+
+
+class ScriptedFleet:
+    """A fleet whose hosts work one after the other."""
+
+    def __init__(self, *hosts: Host) -> None:
+        self.hosts = {str(number): host for number, host in enumerate(hosts)}
+        self.answers: dict[str, Any] = {}
+        for name, host in self.hosts.items():
+            host.name, host.failed = name, False
+            host.mark_failed = lambda host=host: setattr(host, "failed", True)  # type: ignore[misc]
+
+    def each(self, work: Callable[[Host], Any], *, close: bool = True) -> dict[str, Any]:  # noqa: ARG002
+        names = [name for name, host in self.hosts.items() if not host.failed]
+        for name in names:
+            try:
+                self.answers[name] = work(self.hosts[name])
+            except errors.FerryError as error:
+                self.hosts[name].failed, self.answers[name] = True, error
+        return {name: self.answers[name] for name in names}
+
+    def __iter__(self) -> Iterator[Host]:
+        return iter(self.hosts.values())
+
+    def push(self, **options: Any) -> list[Any]:
+        answers: dict[str, Any] = push.push.body(self, push.parse(ref=REF, **options))
+        return list(answers.values())
+
+    @property
+    def pushed(self) -> list[bool]:
+        return ["push" in host.texts for host in self.hosts.values()]
+
+
+def pusher(digest: str = A, **more: Any) -> Host:
+    return Host([image(REF, digest)], answers={"push": OK}, **more)
+
+
+class TestSeveralHosts:
+    @pytest.mark.parametrize("options", [{}, {"force": True}])
+    @pytest.mark.parametrize("dry_run", [False, True])
+    @pytest.mark.parametrize("there", [None, OTHER])
+    def test_that_would_give_one_name_different_digests_give_it_none(
+        self, answering: Answering, *, options: dict[str, Any], dry_run: bool, there: str | None
+    ) -> None:
+        answering(there)
+        scripted_fleet = ScriptedFleet(*(pusher(digest, dry_run=dry_run) for digest in (A, CHILD, A)))
+        answers = scripted_fleet.push(**options)
+        exists = there and not options
+        assert {type(answer) for answer in answers} == {errors.ReferenceExists if exists else errors.Drift}
+        if not exists:
+            assert f"{A} on 0, 2\n{CHILD} on 1" in answers[0].detail
+        assert scripted_fleet.pushed == [False] * 3
+        assert all(host.failed for host in scripted_fleet)
+
+    def test_push_although_one_of_them_cannot(self, answering: Answering) -> None:
+        answering(None, None, None, A)
+        scripted_fleet = ScriptedFleet(Host([]), pusher(), pusher())
+        refused, changed, unchanged = scripted_fleet.push()
+        assert isinstance(refused, errors.ImageNotFound)
+        assert (changed.status, unchanged.status) == (Status.CHANGED, Status.UNCHANGED)
+        assert scripted_fleet.pushed == [False, True, False]  # once is enough
+
+    def test_a_name_that_changes_after_the_inspection_is_not_moved(self, answering: Answering) -> None:
+        answering(None, None, B)
+        scripted_fleet = ScriptedFleet(pusher(), pusher())
+        assert {type(answer) for answer in scripted_fleet.push()} == {errors.ReferenceExists}
+        assert scripted_fleet.pushed == [False, False]
+
+    def test_are_verified_once_more_when_all_are_done(self, answering: Answering) -> None:
+        # Two inspections, one push and its check, one host with nothing to do; then the digest has changed.
+        answering(None, None, None, A, A, B)
+        scripted_fleet = ScriptedFleet(pusher(), pusher())
+        answers = scripted_fleet.push()
+        assert scripted_fleet.pushed == [True, False]
+        assert {type(answer) for answer in answers} == {errors.VerifyFailed}
+        assert [answer.result.status for answer in answers] == [Status.CHANGED, Status.UNCHANGED]
+        assert all(A in answer.detail and B in answer.detail for answer in answers)
+
+    def test_that_are_only_one_ask_the_registry_twice(self, answering: Answering) -> None:
+        registry = answering(None, A)
+        assert [answer.status for answer in ScriptedFleet(pusher()).push()] == [Status.CHANGED]
+        assert registry.asked == 2
