@@ -145,25 +145,26 @@ class Download(Stream):
         """
         if isinstance(receive_buffer := self._channel.in_buffer, ReceiveBuffer):
             receive_buffer.low = _CHUNK // 2
-        left, tail = size, b""
+        left, last_bytes = size, b""
         try:
-            for data in self._behind_begin():
+            for data in self._after_start():
                 if left - len(data) < -_MOST_END:
                     raise ContentCorrupt(
                         f"the host sends more than the {size} bytes that it announced: the command was ended",
                         hint="its copy is damaged: look at it with check, or name another source",
                     )
-                tail = (tail + data[-_MOST_END:])[-_MOST_END:]
+                last_bytes = (last_bytes + data[-_MOST_END:])[-_MOST_END:]
                 yield data[: max(left, 0)]
                 left -= len(data)
-            self.answer = self._ended(tail)
+            self.answer = self._ended(last_bytes)
         finally:
             self._channel.close()
 
-    def _behind_begin(self) -> Iterator[bytes]:
-        begin = shell.section_start(self._boundary, READ)
+    def _after_start(self) -> Iterator[bytes]:
+        """Yields the pieces after the section's first line; the last piece also has the section's last line."""
+        start = shell.section_start(self._boundary, READ)
         noise, pieces = b"", self._pieces()
-        while begin not in noise:
+        while start not in noise:
             data = next(pieces, None)
             if data == b"":
                 yield data
@@ -173,30 +174,30 @@ class Download(Stream):
                 raise GarbledAnswer(
                     "the host's answer has no beginning", hint="check the login shell's start-up files there"
                 )
-        yield noise.partition(begin)[2]
+        yield noise.partition(start)[2]
         yield from pieces
 
     def _pieces(self) -> Iterator[bytes]:
         """Yields what comes on stdout, and an empty piece for each `_QUIET` seconds, until the host counts as gone."""
         patience = self._channel.gettimeout() or 0.0
         self._channel.settimeout(_QUIET)
-        heard = time.monotonic()
+        last_data = time.monotonic()
         while True:
             self._exchange.drain_stderr()
             try:
                 data = self._channel.recv(_CHUNK)
             except TimeoutError as error:
-                if time.monotonic() > heard + patience:
+                if time.monotonic() > last_data + patience:
                     self._stalled(error)
                 yield b""
                 continue
             if not data:
                 return
             yield data
-            heard = time.monotonic()
+            last_data = time.monotonic()
 
-    def _ended(self, tail: bytes) -> Answer:
-        match = re.search(rb"\n%s end (\d+)\n$" % self._boundary.encode(), tail)
+    def _ended(self, last_bytes: bytes) -> Answer:
+        match = re.search(rb"\n%s end (\d+)\n$" % self._boundary.encode(), last_bytes)
         self._exchange.stdout += shell.section_start(self._boundary, READ) + (match[0] if match else b"")
         return self._end(self._script)[READ]
 

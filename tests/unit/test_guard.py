@@ -4,156 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shlex
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from login_shells import BOUNDARY, MARKER, NOISE, SH, SHELLS, Login, ended
 
 from ctr_ferry.errors import GarbledAnswer
-from ctr_ferry.shell import Answer, Script
+from ctr_ferry.shell import Script
 from ctr_ferry.ssh import guard
-
-CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # exists where the rehearsal fleet was up once
-BUSYBOX = shutil.which("busybox") or next(map(str, CACHE.glob("trees/*/machine/usr/bin/busybox")), None)
-LOGIN_SHELLS = ["sh", "bash", "zsh", "csh", "fish", "mksh", "ksh"]
-SHELLS = {name: [path] for name in LOGIN_SHELLS if (path := shutil.which(name))}
-SHELLS |= {"busybox": [BUSYBOX, "sh"]} if BUSYBOX else {}
-SH = {name: path for name in ("dash", "bash") if (path := shutil.which(name))}
-SH |= {"busybox": BUSYBOX} if BUSYBOX else {}
-MARKER = "ferry-0123456789abcdef"
-BOUNDARY = "ferry-000102030405060708090a0b0c0d0e0f"
-NOISE = "Welcome to this host, begin one"
-
-
-class Login:
-    """A remote command as sshd starts it: in a session of its own, by a login shell with a start-up file that prints.
-
-    Args:
-        shell: the login shell.
-        home: the login user's home.
-        sh: the host's /bin/sh.
-    """
-
-    def __init__(self, shell: list[str], home: Path, sh: str = "/bin/sh") -> None:
-        self.shell = shell
-        self.sh = home / "sh"
-        self.sh.symlink_to(sh)
-        self.home = home
-        self.bin = home / "bin"
-        self.options = ""  # what a start-up file may have set
-        self.token = secrets.token_hex(8)
-        self.bin.mkdir()
-        (home / ".config" / "fish").mkdir(parents=True)
-        for file in (".cshrc", ".zshenv", ".bash_env", ".config/fish/config.fish"):
-            (home / file).write_text(f"echo '{NOISE}'\n")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def command(self, name: str, text: str) -> None:
-        """A command of this host, first on its PATH."""
-        (self.bin / name).write_text(f"#!/bin/sh\n{text}\n")
-        (self.bin / name).chmod(0o755)
-
-    def start(self, line: str, stdin: bytes) -> subprocess.Popen[bytes]:
-        env = {
-            "PATH": f"{self.bin}:/usr/bin:/bin",
-            "HOME": str(self.home),
-            "BASH_ENV": str(self.home / ".bash_env"),
-            "OUT": str(self.home / "out"),
-            "FERRY_TEST": self.token,
-            "SHELLOPTS": self.options,
-        }
-        self.process = subprocess.Popen(
-            [*self.shell, "-c", line.replace("/bin/sh", str(self.sh))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=env,
-            start_new_session=True,
-            cwd=self.home,
-        )
-        assert self.process.stdin
-        self.process.stdin.write(stdin)
-        self.process.stdin.flush()
-        return self.process
-
-    def script(self, script: Script, *, limit: int = 60, before: bytes = b"") -> subprocess.Popen[bytes]:
-        text = guard.render(script, BOUNDARY, limit)
-        line = guard.as_login_user(guard.bootstrap(MARKER, len(text)))
-        return self.start(line, before + f"{MARKER}\n".encode() + text)
-
-    def end(self, script: Script, seen: bytes = b"") -> dict[str, Answer]:
-        """Waits for the end while stdin is still open, and reads the answers.
-
-        Args:
-            seen: the part of stderr that was read before.
-        """
-        assert self.process and self.process.stdout and self.process.stderr
-        self.process.wait(10)
-        return script.read(BOUNDARY, self.process.stdout.read(), seen + self.process.stderr.read())
-
-    def end_stdin(self) -> None:
-        assert self.process and self.process.stdin
-        self.process.stdin.close()
-
-    def close(self) -> None:
-        if self.process:
-            for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-                if stream:
-                    stream.close()
-
-    @property
-    def left(self) -> list[str]:
-        """The processes of this login that still run, found by a variable of their environment."""
-        found = []
-        if self.process:
-            self.process.poll()  # reaps it, as sshd does: the guard checks whether it still exists
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if f"FERRY_TEST={self.token}".encode() in (folder / "environ").read_bytes():
-                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-            except OSError:
-                continue
-        return found
-
-    def is_gone(self, within: float) -> bool:
-        until = time.monotonic() + within
-        while self.left and time.monotonic() < until:
-            time.sleep(0.02)
-        return not self.left
-
-    def file(self, name: str, within: float = 5) -> Path:
-        """Waits until a file of this host exists."""
-        until = time.monotonic() + within
-        while not (self.home / name).exists() and time.monotonic() < until:
-            time.sleep(0.01)
-        return self.home / name
-
-
-def session(leader: int) -> list[int]:
-    """The processes of a session."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if stat.read_text().rpartition(")")[2].split()[3] == str(leader):
-                found.append(int(stat.parent.name))
-    return found
-
-
-def ended(login: Login) -> Iterator[Login]:
-    yield login
-    if login.process:
-        for pid in session(login.process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        login.close()
-        login.process.wait(5)
 
 
 @pytest.fixture
