@@ -34,7 +34,7 @@ def _line(line: str) -> str:
 
 
 def names(hosts: Iterable[str], *, every: bool = False) -> str:
-    """A few hosts by name, many by number; ``every`` one by name where it matters which."""
+    """Hosts as text: a few by their names, more by their number; all by their names with ``every``."""
     listed = list(hosts)
     return ", ".join(listed) if every or len(listed) <= _FEW else f"{len(listed)} hosts"
 

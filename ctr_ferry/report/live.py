@@ -43,7 +43,7 @@ class NoDisplay:
         """Nothing to show."""
 
     def while_asking(self) -> AbstractContextManager[object]:
-        """Nothing is on the terminal."""
+        """Nothing to hide: the terminal is free."""
         return nullcontext()
 
 

@@ -26,8 +26,8 @@ from ctr_ferry.ssh.exchange import Transcript
 from ctr_ferry.text import names, shown
 
 _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
-_SLOW = 0.01  # seconds; if writing run.json takes longer, the next write waits
-_PAUSE = 9  # times as long as the last one took
+_SLOW = 0.01  # seconds; after a longer write of run.json, the next write waits
+_PAUSE = 9  # times as long as that write took
 _MOST_OF_A_STREAM = 512 << 10  # bytes of one command's stdout or stderr that a log keeps
 
 
@@ -151,7 +151,7 @@ def _now() -> str:
 
 
 def _process_start(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; None if it has ended. The kernel gives process numbers again."""
+    """When a process started, in the kernel's ticks; None if it has ended. The kernel reuses process numbers."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -147,11 +147,14 @@ class Command(fabric.Task):  # type: ignore[misc]
             UsageError: an option is wrong; the message names it.
         """
         _refuse_empty(options, self.positional)
-        common = {name: options.get(name) for name in _FLAGS | {"serial", "limit_failures"}}
+        common = CommonOptions.parse(
+            json=bool(options.get("json")),
+            dry_run=bool(options.get("dry_run")),
+            serial=options.get("serial"),
+            limit_failures=options.get("limit_failures"),
+        )
         own = {name: value for name, value in options.items() if name not in self._common}
-        return CommonOptions.parse(
-            bool(common["json"]), bool(common["dry_run"]), common["serial"], common["limit_failures"]
-        ), self.parse(**own)
+        return common, self.parse(**own)
 
     def read_only(self, request: Any) -> bool:
         """Whether the command changes no host, whatever it finds there."""

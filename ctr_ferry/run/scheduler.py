@@ -38,7 +38,7 @@ class Together(Protocol):
 
 
 class Fleet:
-    """The hosts of a fleet command. A host connects when it first gets a script.
+    """The hosts of one invocation, and the work of its commands on them. A host connects when it first gets a script.
 
     Args:
         hosts: by name, in the order of the command line.
@@ -47,7 +47,7 @@ class Fleet:
         further: makes new hosts from a pattern of the inventory.
 
     Attributes:
-        answers: the current command's answers by host; after an interrupt, those that came before it.
+        answers: the current command's answers by host; complete also after an interrupt.
         seconds: how long the current command worked on each host.
     """
 
@@ -65,7 +65,7 @@ class Fleet:
         self._observer = observer
         self._options = CommonOptions()
         self._last = True
-        self._asked: dict[str, int] = {}  # by host, before the current command
+        self._asked: dict[str, int] = {}  # how many remote commands each host had run before the current command
         self.answers: dict[str, Answer] = {}
         self.seconds: dict[str, float] = {}
 

@@ -206,7 +206,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "records of a tar": records_of_a_tar,
     "an index.json": lambda data: in_a_tar("index.json", data),
     "a manifest.json": lambda data: in_a_tar("manifest.json", data),
-    "the record": record._shown,
+    "the record": record._log_text,
     "a run's record": lambda data: in_a_file(data, record.Run.read),
     "what is shown": lambda data: (shown(text_of(data)), shown_name(text_of(data))),
     "docker's config": docker_config,
