@@ -101,14 +101,14 @@ class Ctr:
         """``content ingest``: takes in one blob from stdin; the daemon checks digest and size."""
         return self.line(namespace, "content", "ingest", "--expected-digest", digest, "--expected-size", str(size), key)
 
-    def keep(self, namespace: str, digest: str, owner: str, held: Sequence[str] = ()) -> str:
+    def keep(self, namespace: str, digest: str, owner: str, references: Sequence[str] = ()) -> str:
         """Labels a blob as a GC root of one run, with references to other blobs."""
-        refs = [f"{GC_REF}.{owner}.{number}={other}" for number, other in enumerate(held)]
+        refs = [f"{GC_REF}.{owner}.{number}={other}" for number, other in enumerate(references)]
         return self.label(namespace, digest, f"{GC_ROOT}={owner}", *refs)
 
-    def release(self, namespace: str, digest: str, owner: str, held: Sequence[str] = ()) -> str:
+    def release(self, namespace: str, digest: str, owner: str, references: Sequence[str] = ()) -> str:
         """Removes the labels that `keep` set."""
-        refs = [f"{GC_REF}.{owner}.{number}=" for number in range(len(held))]
+        refs = [f"{GC_REF}.{owner}.{number}=" for number in range(len(references))]
         return self.label(namespace, digest, f"{GC_ROOT}=", *refs)
 
     def remove(self, namespace: str, *names: str, sync: bool = False) -> str:

@@ -318,8 +318,8 @@ def link(place: Place, naming: Naming) -> tuple[str, str]:
     Returns:
         The step, and the clean-up that removes the GC root.
     """
-    held = tuple(blob.digest for blob in naming.blobs)
-    root = Root(place.ctr, place.namespace, place.owner, held, naming.number)
+    blobs = tuple(blob.digest for blob in naming.blobs)
+    root = Root(place.ctr, place.namespace, place.owner, blobs, naming.number)
     open_empty, remove_empty = empty_file(place.owner)
     empty = [open_empty] if place.ctr.capabilities.link else []
     steps = " &&\n".join([*empty, root.prepare(), *(ingest_link(place, blob) for blob in naming.blobs)])
