@@ -1,139 +1,32 @@
-"""How a name is given: the command text of each method, run against a ctr that writes down what it is told."""
+"""Each method gives a name with the commands that the version of ctr knows, and never replaces somebody else's name."""
 
 from __future__ import annotations
 
-import io
-import json
 import re
 import shlex
-import subprocess
-import tarfile
 from dataclasses import replace
-from pathlib import Path
-from typing import cast
 
 import pytest
+from fake_ctr import (
+    ARCHIVED,
+    DIGEST,
+    INDEX,
+    LINKED,
+    NAMING,
+    SOURCE,
+    STAGE,
+    WANTED,
+    Fake,
+    annotations,
+    fake_fixture,  # noqa: F401
+    local,
+)
 from records import VERSIONS, record
 
-from ctr_ferry.ctr import gc_root, naming, roll_back
-from ctr_ferry.ctr.commands import Ctr
-from ctr_ferry.ctr.gc_root import Root
-from ctr_ferry.ctr.naming import TAKEN, Method, Naming, Place
-from ctr_ferry.ctr.version import Capabilities, Version
-from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+from ctr_ferry.ctr import naming, roll_back
+from ctr_ferry.ctr.naming import TAKEN, Method, Naming
+from ctr_ferry.oci.descriptor import OCI_MANIFEST
 from ctr_ferry.oci.reference import Reference
-from ctr_ferry.shell import Answer
-
-DIGEST = "sha256:" + "ab" * 32
-OTHER = "sha256:" + "cd" * 32
-TARGET = Descriptor(OCI_MANIFEST, DIGEST, 1234)
-INDEX = replace(TARGET, media_type=OCI_INDEX)
-LAYER = Descriptor("layer", OTHER, 5)
-WANTED, SOURCE = "new.example/a/app:2", "old.example/app:1"
-NAMING = Naming(Method.INDEX, SOURCE, Reference.parse(WANTED), TARGET, replaces=True)
-LINKED = replace(NAMING, method=Method.LINK, replaces=False, blobs=(TARGET, LAYER))
-ARCHIVED = replace(NAMING, method=Method.ARCHIVE, replaces=False)
-OWNER = "ctr-ferry.20260101T000000Z-abcd"
-STAGE = "ctr-ferry.invalid/ctr-ferry.20260101t000000z-abcd:0"
-
-FAKE = """#!/bin/sh
-# Writes each command line down, one quoted word after the other; keeps what it gets on stdin.
-here=${0%/*}
-line=$(for word in "$@"; do printf '%s\\037' "$word"; done)
-printf '%s\\n' "$line" >> "$here/log"  # in one go: the two ends of a pipe write at the same time
-case " $* " in
-  *" import "*) cat > "$here/stdin.$(grep -c import "$here/log")"; echo "unpacking";;
-  *" export "*) printf 'the archive';;
-  *" images ls -q "*",target.digest=="*) cat "$here/ours" 2>/dev/null;;
-  *" images ls -q "*) cat "$here/taken" 2>/dev/null;;
-  *" ingest "*) cat > "$here/ingested.$(grep -c ingest "$here/log")";;
-esac
-for failing in ${FAIL-}; do case " $* " in *" $failing "*) echo "$failing fails" >&2; exit 1;; esac; done
-"""
-
-
-class Fake:
-    """A folder with a ctr that only writes down."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / "ctr"
-        self.path.write_text(FAKE)
-        self.path.chmod(0o755)
-
-    def ctr(self, version: str) -> Ctr:
-        parsed = Version.parse(record(version, "--version").stdout)
-        assert parsed
-        return Ctr((str(self.path),), "/run/x.sock", Capabilities.of_version(parsed))
-
-    def place(self, version: str, *, from_namespace: str = "k8s.io", cri_managed: bool = False,
-              content_root: str = "/root") -> Place:  # fmt: skip
-        return Place(
-            self.ctr(version),
-            namespace="k8s.io",
-            from_namespace=from_namespace,
-            content_root=content_root,
-            owner=OWNER,
-            cri_managed=cri_managed,
-        )
-
-    def act(self, place: Place, *namings: Naming, fail: str = "") -> dict[str, Answer]:
-        """Runs a whole script, its clean-up included."""
-        script = naming.script(place, namings)
-        done = self.run(script.render("MARK"), fail)
-        return script.read("MARK", done.stdout.encode(), done.stderr.encode())
-
-    def run(self, text: str, fail: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["/bin/sh", "-c", text], env={"FAIL": fail, "PATH": "/usr/bin:/bin"},
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # fmt: skip
-
-    @property
-    def calls(self) -> list[list[str]]:
-        """What ctr was told, without the common start."""
-        log = self.folder / "log"
-        lines = log.read_text().splitlines() if log.exists() else []
-        return [line.split("\037")[2:-1] for line in lines]
-
-    def archive(self, call: int) -> dict[str, object]:
-        """The index.json of what the call-th import got on stdin."""
-        data = (self.folder / f"stdin.{call}").read_bytes()
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            index: dict[str, object] = json.loads(tar.extractfile("index.json").read())  # type: ignore[union-attr]
-            return index
-
-    @property
-    def given(self) -> list[str]:
-        """Every name that ctr was told to give, by tag or by index-only archive, in order."""
-        names, imports = [], 0
-        for call in self.calls:
-            imports += "import" in call
-            if "tag" in call:
-                names.append(call[-1])
-            elif "import" in call and (self.folder / f"stdin.{imports}").read_bytes() != b"the archive":
-                (entry,) = self.archive(imports)["manifests"]  # type: ignore[misc]
-                names.append(entry["annotations"]["io.containerd.image.name"])
-        return names
-
-    def told(self, verb: str) -> list[list[str]]:
-        """The calls of one verb, without the namespace."""
-        return [call[2:] for call in self.calls if verb in call[2:4]]
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    monkeypatch.setattr(naming, "MOMENT", ":")
-    return Fake(tmp_path)
-
-
-def local(version: str) -> list[str]:
-    return ["--local"] if version.startswith(("1.7", "2.")) else []
-
-
-def annotations(index: dict[str, object]) -> tuple[str, str]:
-    (entry,) = index["manifests"]  # type: ignore[misc]
-    assert (entry["digest"], entry["size"], entry["mediaType"]) == (DIGEST, 1234, OCI_MANIFEST)
-    names = entry["annotations"]
-    return names["io.containerd.image.name"], names["org.opencontainers.image.ref.name"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -347,116 +240,6 @@ def test_where_linking_fails_content_is_streamed(fake: Fake) -> None:
     answers = fake.act(fake.place("1.6.20", from_namespace="default"), LINKED, fail="ingest")
     assert not answers["link-0"].ok and answers["name-0"].ok
     assert len(fake.told("export")) == 1 and fake.given == [STAGE, WANTED]
-
-
-REST = {DIGEST: (OTHER, "sha256:" + "ef" * 32), OTHER: ("sha256:" + "01" * 32,), "sha256:" + "ef" * 32: ()}
-
-
-def test_what_import_would_let_go_of_a_linked_partial_index_is_kept_by_labels(fake: Fake) -> None:
-    asked = replace(LINKED, target=INDEX, blobs=(INDEX, LAYER), rest=REST)
-    assert fake.act(fake.place("1.6.20", from_namespace="default"), asked)["name-0"].ok
-    kept = [call[2:] for call in fake.told("label") if ".rest." in call[3]]
-    key = "containerd.io/gc.ref.content.rest"
-    assert kept == [
-        [DIGEST, f"{key}.0={OTHER}", f"{key}.1=sha256:{'ef' * 32}"],
-        [OTHER, f"{key}.0=sha256:{'01' * 32}"],
-    ]
-    verbs = [call[3] for call in fake.calls]
-    assert verbs.index("import") < len(verbs) - 1 - verbs[::-1].index("label")
-    assert not [key for _, key in labels(fake.calls, put=False) if ".rest." in key], "these stay"
-
-
-@pytest.mark.parametrize("fail", ["import", "ingest"])
-def test_nothing_is_kept_where_naming_or_linking_fails(fail: str, fake: Fake) -> None:
-    asked = replace(LINKED, target=INDEX, blobs=(INDEX, LAYER), rest=REST)
-    fake.act(fake.place("1.6.20", from_namespace="default"), asked, fail=fail)
-    assert not [key for _, key in labels(fake.calls, put=True) if ".rest." in key]
-
-
-def test_a_rest_that_cannot_be_kept_is_a_failure(fake: Fake) -> None:
-    asked = replace(LINKED, target=INDEX, blobs=(INDEX, LAYER), rest=REST)
-    place = fake.place("1.6.20", from_namespace="default")
-    step, *_ = (naming.script(place, [asked]).steps["name-0"],)
-    assert fake.run(f"linked=0; {step}", fail="label").returncode != 0
-
-
-def labels(calls: list[list[str]], *, put: bool) -> set[tuple[str, str]]:
-    """Blob and key of every label that was put on, or taken off."""
-    pairs = [(call[4], word) for call in calls if call[2:4] == ["content", "label"] for word in call[5:]]
-    return {(digest, word.partition("=")[0]) for digest, word in pairs if word.endswith("=") is not put}
-
-
-def link(fake: Fake, version: str, *blobs: Descriptor, **place: object) -> tuple[str, str]:
-    return naming.link(fake.place(version, **place), replace(LINKED, blobs=blobs))  # type: ignore[arg-type]
-
-
-ROOT = Root(cast(Ctr, None), "k8s.io", OWNER, (DIGEST, OTHER))
-
-
-def test_blobs_are_linked_from_an_empty_file_and_held_by_a_root_before_they_are_there(fake: Fake) -> None:
-    step, cleanup = link(fake, "1.2.6", TARGET, LAYER)
-    done = fake.run(step)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    size = str(len(ROOT.data))
-    ingest = ["content", "ingest", "--expected-digest"]
-    refs = [f"containerd.io/gc.ref.content.{OWNER}.{n}={held}" for n, held in enumerate((DIGEST, OTHER))]
-    assert [call[2:] for call in fake.calls] == [
-        [*ingest, ROOT.digest, "--expected-size", size, f"{OWNER}-root-0"],
-        ["content", "label", ROOT.digest, f"containerd.io/gc.root={OWNER}", *refs],
-        [*ingest, DIGEST, "--expected-size", "1234", f"{OWNER}-" + "ab" * 6],
-        [*ingest, OTHER, "--expected-size", "5", f"{OWNER}-" + "cd" * 6],
-    ]
-    assert {file.read_bytes() for file in fake.folder.glob("ingested.*")} == {ROOT.data, b""}
-    fake.run(cleanup)
-    assert fake.calls[-1][-3:] == ["content", "rm", ROOT.digest]
-
-
-def test_two_runs_that_link_the_same_have_no_root_in_common() -> None:
-    other = replace(ROOT, owner="ctr-ferry.20260101T000000Z-ffff")
-    assert other.digest != ROOT.digest
-    assert replace(ROOT, namespace="x").digest != ROOT.digest != replace(ROOT, number=1).digest
-
-
-def test_the_empty_file_that_links_is_gone_afterwards(fake: Fake, tmp_path: Path) -> None:
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    step, _ = link(fake, "1.2.6", TARGET)
-    fake.run(f"TMPDIR={folder}; export TMPDIR; {step}")
-    assert list(folder.iterdir()) == []
-    assert len(fake.calls) == 3
-
-
-def test_a_root_that_a_collection_took_before_its_label_is_planted_again(fake: Fake) -> None:
-    text = fake.path.read_text().replace(
-        "for failing in",
-        """case " $* " in *" label "*) [ "$(grep -c label "$here/log")" -gt 2 ] || exit 1;; esac\nfor failing in""",
-    )
-    fake.path.write_text(text)
-    step, _ = link(fake, "1.2.6", TARGET, LAYER)
-    assert fake.run(step).returncode == 0
-    assert [call[3] for call in fake.calls] == ["ingest", "label"] * 3 + ["ingest"] * 2
-
-
-def test_linking_gives_up_where_no_label_is_taken_on(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gc_root, "_TRIES", 3)
-    step, _ = link(fake, "1.2.6", TARGET, LAYER)
-    assert fake.run(step, fail="label").returncode != 0
-    assert [call[3] for call in fake.calls] == ["ingest", "label"] * 3
-
-
-def test_ctr_1_0_reads_the_blobs_own_file(fake: Fake, tmp_path: Path) -> None:
-    folder = tmp_path / "content root" / "blobs" / "sha256"
-    folder.mkdir(parents=True)
-    (folder / ("ab" * 32)).write_bytes(b"blob")
-    step, _ = link(fake, "1.0.3", TARGET, content_root=str(tmp_path / "content root"))
-    assert fake.run(step).returncode == 0
-    assert {file.read_bytes() for file in fake.folder.glob("ingested.*")} >= {b"blob"}
-
-
-def test_linking_stops_at_the_first_blob_that_fails(fake: Fake) -> None:
-    step, _ = link(fake, "1.2.6", TARGET, LAYER)
-    assert fake.run(step, fail="ingest").returncode == 1
-    assert len(fake.calls) == 1
 
 
 def row(labels: str) -> str:

@@ -1,0 +1,132 @@
+"""A ctr for unit tests that writes down its command lines, and names to give with it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from records import record
+
+from ctr_ferry.ctr import naming
+from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.naming import Method, Naming, Place
+from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+from ctr_ferry.oci.reference import Reference
+from ctr_ferry.shell import Answer
+
+DIGEST = "sha256:" + "ab" * 32
+OTHER = "sha256:" + "cd" * 32
+TARGET = Descriptor(OCI_MANIFEST, DIGEST, 1234)
+INDEX = replace(TARGET, media_type=OCI_INDEX)
+LAYER = Descriptor("layer", OTHER, 5)
+WANTED, SOURCE = "new.example/a/app:2", "old.example/app:1"
+NAMING = Naming(Method.INDEX, SOURCE, Reference.parse(WANTED), TARGET, replaces=True)
+LINKED = replace(NAMING, method=Method.LINK, replaces=False, blobs=(TARGET, LAYER))
+ARCHIVED = replace(NAMING, method=Method.ARCHIVE, replaces=False)
+OWNER = "ctr-ferry.20260101T000000Z-abcd"
+STAGE = "ctr-ferry.invalid/ctr-ferry.20260101t000000z-abcd:0"
+
+FAKE = """#!/bin/sh
+# Writes each command line down, one quoted word after the other; keeps what it gets on stdin.
+here=${0%/*}
+line=$(for word in "$@"; do printf '%s\\037' "$word"; done)
+printf '%s\\n' "$line" >> "$here/log"  # in one go: the two ends of a pipe write at the same time
+case " $* " in
+  *" import "*) cat > "$here/stdin.$(grep -c import "$here/log")"; echo "unpacking";;
+  *" export "*) printf 'the archive';;
+  *" images ls -q "*",target.digest=="*) cat "$here/ours" 2>/dev/null;;
+  *" images ls -q "*) cat "$here/taken" 2>/dev/null;;
+  *" ingest "*) cat > "$here/ingested.$(grep -c ingest "$here/log")";;
+esac
+for failing in ${FAIL-}; do case " $* " in *" $failing "*) echo "$failing fails" >&2; exit 1;; esac; done
+"""
+
+
+class Fake:
+    """A folder with a ctr that only writes down."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "ctr"
+        self.path.write_text(FAKE)
+        self.path.chmod(0o755)
+
+    def ctr(self, version: str) -> Ctr:
+        parsed = Version.parse(record(version, "--version").stdout)
+        assert parsed
+        return Ctr((str(self.path),), "/run/x.sock", Capabilities.of_version(parsed))
+
+    def place(self, version: str, *, from_namespace: str = "k8s.io", cri_managed: bool = False,
+              content_root: str = "/root") -> Place:  # fmt: skip
+        return Place(
+            self.ctr(version),
+            namespace="k8s.io",
+            from_namespace=from_namespace,
+            content_root=content_root,
+            owner=OWNER,
+            cri_managed=cri_managed,
+        )
+
+    def act(self, place: Place, *namings: Naming, fail: str = "") -> dict[str, Answer]:
+        """Runs a whole script, its clean-up included."""
+        script = naming.script(place, namings)
+        done = self.run(script.render("MARK"), fail)
+        return script.read("MARK", done.stdout.encode(), done.stderr.encode())
+
+    def run(self, text: str, fail: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["/bin/sh", "-c", text], env={"FAIL": fail, "PATH": "/usr/bin:/bin"},
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # fmt: skip
+
+    @property
+    def calls(self) -> list[list[str]]:
+        """What ctr was told, without the common start."""
+        log = self.folder / "log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [line.split("\037")[2:-1] for line in lines]
+
+    def archive(self, call: int) -> dict[str, object]:
+        """The index.json of what the call-th import got on stdin."""
+        data = (self.folder / f"stdin.{call}").read_bytes()
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            index: dict[str, object] = json.loads(tar.extractfile("index.json").read())  # type: ignore[union-attr]
+            return index
+
+    @property
+    def given(self) -> list[str]:
+        """Every name that ctr was told to give, by tag or by index-only archive, in order."""
+        names, imports = [], 0
+        for call in self.calls:
+            imports += "import" in call
+            if "tag" in call:
+                names.append(call[-1])
+            elif "import" in call and (self.folder / f"stdin.{imports}").read_bytes() != b"the archive":
+                (entry,) = self.archive(imports)["manifests"]  # type: ignore[misc]
+                names.append(entry["annotations"]["io.containerd.image.name"])
+        return names
+
+    def told(self, verb: str) -> list[list[str]]:
+        """The calls of one verb, without the namespace."""
+        return [call[2:] for call in self.calls if verb in call[2:4]]
+
+
+@pytest.fixture(name="fake")
+def fake_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    monkeypatch.setattr(naming, "MOMENT", ":")
+    return Fake(tmp_path)
+
+
+def local(version: str) -> list[str]:
+    return ["--local"] if version.startswith(("1.7", "2.")) else []
+
+
+def annotations(index: dict[str, object]) -> tuple[str, str]:
+    (entry,) = index["manifests"]  # type: ignore[misc]
+    assert (entry["digest"], entry["size"], entry["mediaType"]) == (DIGEST, 1234, OCI_MANIFEST)
+    names = entry["annotations"]
+    return names["io.containerd.image.name"], names["org.opencontainers.image.ref.name"]
