@@ -6,16 +6,16 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 from records import record
 
 from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.listing import Image, Listing
-from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
 from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh.target import Limits, Target
 from tasks.retag import Job, RetagResult, parse
 
 A, B, CHILD, OTHER = (f"sha256:{letter * 64}" for letter in "abcd")
@@ -62,7 +62,7 @@ class FakeHost:
     scripts: list[Script] = field(default_factory=list)
     name: str = "node1"
     run_id: str = "20260101T000000Z-abcd"
-    target: object = field(default_factory=lambda: SimpleNamespace(ctr=Settings(), limits=SimpleNamespace(probe=1)))
+    target: Target = field(default_factory=lambda: Target("n", "n", limits=Limits(probe=1)))
 
     def facts(self, namespaces: Sequence[str]) -> Facts:
         parsed = Version.parse(record(self.version, "--version").stdout)

@@ -14,6 +14,7 @@ from ctr_ferry.ctr import health
 from ctr_ferry.ctr.health import Finding, Health, Visit
 from ctr_ferry.report.outcome import Outcome, Status
 from ctr_ferry.shell import Answer, Script
+from ctr_ferry.ssh.target import Target
 from tasks import doctor as doctor_command
 from tasks.doctor import DoctorResult, Request, tabulate
 

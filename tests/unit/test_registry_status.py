@@ -71,16 +71,16 @@ class TestRegistries:
     )
     def test_are_known_by_their_answer(self, answers: tuple[bytes, ...], state: RegistryState, text: str) -> None:
         with answering(*answers) as host:
-            (registry_status,) = registries.look(host, [HTTP])
+            (registry_status,) = registries.inspect(host, [HTTP])
         assert (registry_status.state, registry_status.detail) == (state, text)
 
     def test_that_speak_no_tls_are_told(self) -> None:
         with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as host:
-            (registry_status,) = registries.look(host, [Registry("r.example")])
+            (registry_status,) = registries.inspect(host, [Registry("r.example")])
         assert registry_status.state is RegistryState.NO_TLS
 
     def test_a_ca_file_that_cannot_be_read_is_told(self) -> None:
-        (registry_status,) = registries.look(
+        (registry_status,) = registries.inspect(
             SimpleNamespace(target=Target("a", "a")), [Registry("r.example", ca_file="/nowhere.pem")]
         )  # type: ignore[arg-type]
         assert registry_status.state is RegistryState.CA_FILE
@@ -109,7 +109,7 @@ class TestRegistries:
         transport = SimpleNamespace(
             get_log_channel=lambda: "before", set_log_channel=logger.append, open_channel=refuse
         )
-        (registry_status,) = registries.look(
+        (registry_status,) = registries.inspect(
             SimpleNamespace(open=lambda: None, is_lost=False, transport=transport, target=Target("a", "a")), [HTTP]
         )  # type: ignore[arg-type]
         assert (registry_status.state, registry_status.detail) == (state, detail)
@@ -117,7 +117,7 @@ class TestRegistries:
 
     def test_time_is_bounded_for_all_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(registries, "_ALL", 0.0)
-        registry_statuses = registries.look(SimpleNamespace(target=Target("a", "a")), [HTTP, HTTP])  # type: ignore[arg-type]
+        registry_statuses = registries.inspect(SimpleNamespace(target=Target("a", "a")), [HTTP, HTTP])  # type: ignore[arg-type]
         assert [registry_status.state for registry_status in registry_statuses] == [RegistryState.NO_TIME] * 2
 
     def test_each_has_words_and_a_severity(self) -> None:
