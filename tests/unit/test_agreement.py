@@ -41,6 +41,8 @@ def test_one_image_everywhere_gives_no_warning() -> None:
 def test_one_name_for_different_images_gives_a_warning_with_the_hosts_of_each() -> None:
     (one,) = disagreements([retagged("a", A), retagged("b", B, status=Status.UNCHANGED), retagged("c", B)])
     assert one.message == f"2 digests under this name: {REF}"
+    (disguised,) = disagreements([retagged("a", A, name="app\u202e"), retagged("b", B, name="app\u202e")])
+    assert disguised.message.endswith(r": app\u202e") and disguised.name == "app\u202e"
     assert one.lines() == [f"warning: {one.message}", f"  {B} on b, c", f"  {A} on a"]
     assert digests_by_host(retagged("a", A, status=Status.WOULD_CHANGE), retagged("b", B, status=Status.WOULD_CHANGE))
     assert list(digests_by_host(retagged("a", A), retagged("b", B), retagged("c", C))[0]) == [A, B, C]

@@ -378,3 +378,13 @@ def test_old_hosts_do_not_outvote_the_index_of_a_new_one() -> None:
     assert [getattr(answer, "verdict", "") for answer in answers.values()] == [check_command.PLATFORM_MANIFEST] * 2 + [
         "same"
     ]
+
+
+def test_check_escapes_names_that_hosts_gave() -> None:
+    disguised = "old.example/app\u202e:1"
+    fleet = FakeFleet(
+        a=FakeHost({"k8s.io": [image(disguised)]}), b=FakeHost({"k8s.io": [image(disguised)]}, unpacked=False)
+    )
+    answers = check_command.check.body(fleet, check_command.parse(ref=A))
+    assert answers["a"].lines()[0].startswith(r"old.example/app\u202e:1 ")
+    assert answers["b"].message.startswith(r"old.example/app\u202e:1 in namespace k8s.io is complete")
