@@ -1,6 +1,7 @@
-"""Every error that an operator can meet. Each has three parts: what happened, what the host printed, what to do next.
+"""Every error that an operator can meet.
 
-::
+Each has three parts: `message` (what happened, in one sentence and in the user's terms), `detail` (what the host or a
+library printed) and `hint` (what to do next, in one sentence)::
 
     FerryError                        exit 1
     ├── UsageError                    exit 2   bad-arguments: nothing was started
@@ -55,8 +56,6 @@
         │   ├── RegistryFailed        registry-failed: 5xx, too many requests, a quota
         │   └── RegistryBrokenOff     registry-broken-off: in the middle; the next run continues
         └── SomeFailed                some-failed: of several images
-
-Kinds are stable names: scripts read them from ``--json``.
 """
 
 from __future__ import annotations
@@ -65,24 +64,14 @@ from typing import Any, ClassVar
 
 
 class FerryError(Exception):
-    """The root of the tree.
+    """The root of the tree. ``result`` is the command's own result, if some work was done before the error."""
 
-    Args:
-        message: what happened, in one sentence and in the user's terms.
-        detail: what the host or a library printed.
-        hint: what to do next, in one sentence.
-        result: the command's own result, if some work was done before the error (as in SomeFailed).
-    """
-
-    kind: ClassVar[str] = "error"
+    kind: ClassVar[str] = "error"  # a stable name: scripts read it from --json
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, detail: str = "", hint: str = "", result: Any = None) -> None:
         super().__init__(message)
-        self.message = message
-        self.detail = detail
-        self.hint = hint
-        self.result = result
+        self.message, self.detail, self.hint, self.result = message, detail, hint, result
 
     def to_json(self) -> dict[str, str]:
         """The error as ``--json`` has it."""
