@@ -146,7 +146,14 @@ def _visit(host: Host) -> Visit | Finding:
         raise
     except FerryError as error:
         return Finding("answers", Health.FAIL, f"{error.message}", error.hint)
-    return Visit(facts, answers, began, time.time(), _login(host), password=host.has_sudo_password)
+    return Visit(
+        facts=facts,
+        answers=answers,
+        began=began,
+        ended=time.time(),
+        login=_login(host),
+        password=host.has_sudo_password,
+    )
 
 
 def _clean(host: Host, visit: Visit, found: list[Finding]) -> tuple[list[Finding], str]:

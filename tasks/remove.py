@@ -61,7 +61,13 @@ def parse(
     for each in ref or ():
         if not is_digest(each):
             Reference.parse(each)
-    return Request(tuple(dict.fromkeys(ref or ())), match, options.namespace(namespace), force, yes)
+    return Request(
+        refs=tuple(dict.fromkeys(ref or ())),
+        match=match,
+        namespace=options.namespace(namespace),
+        force=force,
+        yes=yes,
+    )
 
 
 @dataclass(slots=True)

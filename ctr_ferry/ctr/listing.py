@@ -89,12 +89,12 @@ def _parse_row(line: str, header: str, alike: dict[str, frozenset[str]]) -> Imag
     if text not in alike:
         alike[text] = frozenset(text.split(",")) - {"-"}
     return Image(
-        name,
-        intern(media_type),
-        digest,
-        f"{shown_name(number)} {shown_name(unit)}",
-        intern(shown_name(platforms)),
-        alike[text],
+        name=name,
+        media_type=intern(media_type),
+        digest=digest,
+        size=f"{shown_name(number)} {shown_name(unit)}",
+        platforms=intern(shown_name(platforms)),
+        labels=alike[text],
     )
 
 

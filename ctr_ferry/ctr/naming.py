@@ -151,9 +151,9 @@ printf '%s\\n' "$checked"; (exit $e)"""
 
 def _given(place: Place, naming: Naming) -> Given:
     return Given(
-        naming.number,
-        str(naming.name),
-        naming.target.digest if naming.target else naming.digest,
+        number=naming.number,
+        name=str(naming.name),
+        digest=naming.target.digest if naming.target else naming.digest,
         stage=str(_stage(place, naming)) if _is_staged(place, naming) else "",
         tolerant=place.ctr.capabilities.oci_name and naming.foreign,
         complete=naming.complete,

@@ -35,7 +35,8 @@ class Version:
         if not match:
             return None
         major, minor, patch = (int(part or 0) for part in match.group(1, 2, 3))
-        return cls(major, minor, patch, words[-1], bool(_PRERELEASE.match(match["rest"])))
+        prerelease = bool(_PRERELEASE.match(match["rest"]))
+        return cls(major=major, minor=minor, patch=patch, text=words[-1], prerelease=prerelease)
 
     def at_least(self, major: int, minor: int) -> bool:
         """Whether this is that release or a later one."""

@@ -73,7 +73,7 @@ class Fake:
             cri_managed=cri_managed,
         )
 
-    def act(self, place: Place, *namings: Naming, fail: str = "") -> dict[str, Answer]:
+    def apply(self, place: Place, *namings: Naming, fail: str = "") -> dict[str, Answer]:
         """Runs a whole script, its clean-up included."""
         script = naming.script(place, namings)
         done = self.run(script.render("MARK"), fail)
@@ -85,7 +85,7 @@ class Fake:
 
     @property
     def calls(self) -> list[list[str]]:
-        """What ctr was told, without the common start."""
+        """Every command line of ctr, without the common start."""
         log = self.folder / "log"
         lines = log.read_text().splitlines() if log.exists() else []
         return [line.split("\037")[2:-1] for line in lines]
@@ -99,7 +99,7 @@ class Fake:
 
     @property
     def given(self) -> list[str]:
-        """Every name that ctr was told to give, by tag or by index-only archive, in order."""
+        """Every name that ctr got the command to give, by tag or by index-only archive, in order."""
         names, imports = [], 0
         for call in self.calls:
             imports += "import" in call
@@ -110,7 +110,7 @@ class Fake:
                 names.append(entry["annotations"]["io.containerd.image.name"])
         return names
 
-    def told(self, verb: str) -> list[list[str]]:
+    def calls_of(self, verb: str) -> list[list[str]]:
         """The calls of one verb, without the namespace."""
         return [call[2:] for call in self.calls if verb in call[2:4]]
 

@@ -1,4 +1,4 @@
-"""ctr's command lines: flags before positionals, everything quoted, split again into what was meant."""
+"""ctr's command lines have flags before positional arguments, and every word survives quoting."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_old_imports_and_exports_name_the_repository_and_the_ref() -> None:
     ]  # fmt: skip
 
 
-def test_a_flag_of_export_carries_its_value_since_some_versions_swap_what_follows_a_bare_one() -> None:
+def test_a_flag_of_export_has_its_value_since_some_versions_swap_what_follows_a_bare_one() -> None:
     for version in VERSIONS:
         exported = words(ctr(version).export_stdout("k8s.io", "a:1", all_platforms=True))[2:]
         assert exported[-2:] == ["-", "a:1"]

@@ -179,12 +179,12 @@ class TestTheCommand:
     def leftovers(self, result: DoctorResult) -> Finding:
         return next(f for f in result.findings if f.what == "leftovers")
 
-    def test_looks_in_one_remote_command(self) -> None:
+    def test_inspects_in_one_remote_command(self) -> None:
         host = FakeHost(visit(clock="0"))
         assert examine(host).status is Status.OK
         assert host.asked == 1
 
-    def test_looks_again_before_it_cleans(self) -> None:
+    def test_inspects_again_before_it_cleans(self) -> None:
         host = FakeHost(visit(leftovers=self.MESS))
         result = examine(host, clean=True)
         assert (result.status, host.asked) == (Status.CHANGED, 3)
@@ -196,7 +196,7 @@ class TestTheCommand:
         host = FakeHost(visit(leftovers=self.MESS, sessions="2"))
         assert (examine(host, clean=True).status, host.asked) == (Status.OK, 1)
 
-    def test_cleans_only_what_is_there_at_the_second_look_and_by_its_ctr(self) -> None:
+    def test_cleans_only_what_the_second_inspection_finds_and_by_its_ctr(self) -> None:
         other = replace(facts().ctr, argv=("/usr/bin/ctr",))
         late = visit(replace(facts(), ctr=other), leftovers=f"namespace k8s.io\ningest {RUN}-2\n")
         host = FakeHost(visit(leftovers=self.MESS), late)
@@ -205,7 +205,9 @@ class TestTheCommand:
         assert "/usr/bin/ctr --timeout" in done.steps["clean-0"] and f"{RUN}-1" not in done.steps["clean-0"]
 
     @pytest.mark.parametrize("late", [visit(), visit(leftovers=MESS, sessions="2"), errors.RemoteTimeout("slow")])
-    def test_cleans_nothing_where_the_second_look_says_otherwise(self, late: Visit | errors.FerryError) -> None:
+    def test_cleans_nothing_if_the_second_inspection_finds_nothing_or_a_run_at_work(
+        self, late: Visit | errors.FerryError
+    ) -> None:
         host = FakeHost(visit(leftovers=self.MESS), late)
         with contextlib.suppress(errors.Unhealthy):
             assert examine(host, clean=True).status is Status.OK

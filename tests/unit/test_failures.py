@@ -1,4 +1,4 @@
-"""What a failed ctr command meant, by the words of every version."""
+"""A failed ctr command becomes the right error, by the words of every version."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def test_trouble_with_a_registry_is_no_trouble_with_the_daemon(recorded: Record)
 @pytest.mark.parametrize(
     "recorded", [r for r in RECORDS if r.case == "content ingest with expected digest, wrong"], ids=str
 )
-def test_any_other_failure_keeps_its_exit_status_and_what_ctr_said(recorded: Record) -> None:
+def test_any_other_failure_keeps_its_exit_status_and_ctrs_words(recorded: Record) -> None:
     error = failure(answer(recorded), "r.example/a:1")
     assert type(error) is errors.CommandFailed
     assert f"exit status {recorded.exit}" in error.message
     assert "unexpected commit" in error.detail
 
 
-def test_an_image_that_lacks_the_platform_is_told() -> None:
+def test_an_image_that_lacks_the_platform_is_an_error_of_its_own() -> None:
     detail = answer_that("ctr: no match for platform in manifest sha256:aa: not found")
     assert isinstance(failure(detail, "r/a:1"), errors.PlatformMissing)
 
@@ -102,7 +102,7 @@ def test_a_full_disk_has_its_own_name() -> None:
     assert type(failure(Answer(1, b"", detail), "a")) is errors.DiskFull
 
 
-def test_what_ctr_said_on_stdout_alone_is_not_lost() -> None:
+def test_what_ctr_printed_on_stdout_alone_is_in_the_error() -> None:
     assert failure(Answer(1, b"Incorrect Usage: x\n", ""), "a").detail == "Incorrect Usage: x"
 
 

@@ -224,7 +224,7 @@ class TestWhatOthersPlant:
         run(tools, script.cleanup)
         assert {file.name for file in tmp_path.iterdir()} == {"ctr", "log"}
 
-    def test_a_row_that_a_label_forges_is_told(self, tmp_path: Path) -> None:
+    def test_a_row_that_a_label_forges_is_reported(self, tmp_path: Path) -> None:
         row, ctr = f"a {'t':9} {D} 1 MiB - ", tmp_path / "ctr"
         ctr.write_text(f"""#!/bin/sh
 case "$*" in

@@ -27,10 +27,10 @@ from ctr_ferry.oci.descriptor import Descriptor
 REST = {DIGEST: (OTHER, "sha256:" + "ef" * 32), OTHER: ("sha256:" + "01" * 32,), "sha256:" + "ef" * 32: ()}
 
 
-def test_what_import_would_let_go_of_a_linked_partial_index_is_kept_by_labels(fake: Fake) -> None:
+def test_labels_keep_what_import_would_drop_of_a_linked_partial_index(fake: Fake) -> None:
     asked = replace(LINKED, target=INDEX, blobs=(INDEX, LAYER), rest=REST)
-    assert fake.act(fake.place("1.6.20", from_namespace="default"), asked)["name-0"].ok
-    kept = [call[2:] for call in fake.told("label") if ".rest." in call[3]]
+    assert fake.apply(fake.place("1.6.20", from_namespace="default"), asked)["name-0"].ok
+    kept = [call[2:] for call in fake.calls_of("label") if ".rest." in call[3]]
     key = "containerd.io/gc.ref.content.rest"
     assert kept == [
         [DIGEST, f"{key}.0={OTHER}", f"{key}.1=sha256:{'ef' * 32}"],
@@ -42,13 +42,13 @@ def test_what_import_would_let_go_of_a_linked_partial_index_is_kept_by_labels(fa
 
 
 @pytest.mark.parametrize("fail", ["import", "ingest"])
-def test_nothing_is_kept_where_naming_or_linking_fails(fail: str, fake: Fake) -> None:
+def test_a_failed_naming_or_linking_labels_nothing(fail: str, fake: Fake) -> None:
     asked = replace(LINKED, target=INDEX, blobs=(INDEX, LAYER), rest=REST)
-    fake.act(fake.place("1.6.20", from_namespace="default"), asked, fail=fail)
+    fake.apply(fake.place("1.6.20", from_namespace="default"), asked, fail=fail)
     assert not [key for _, key in labels(fake.calls, put=True) if ".rest." in key]
 
 
-def test_a_rest_that_cannot_be_kept_is_a_failure(fake: Fake) -> None:
+def test_a_rest_that_cannot_be_labelled_is_a_failure(fake: Fake) -> None:
     asked = replace(LINKED, target=INDEX, blobs=(INDEX, LAYER), rest=REST)
     place = fake.place("1.6.20", from_namespace="default")
     step, *_ = (naming.script(place, [asked]).steps["name-0"],)
@@ -68,7 +68,7 @@ def link(fake: Fake, version: str, *blobs: Descriptor, **place: object) -> tuple
 ROOT = Root(cast(Ctr, None), "k8s.io", OWNER, (DIGEST, OTHER))
 
 
-def test_blobs_are_linked_from_an_empty_file_and_held_by_a_root_before_they_are_there(fake: Fake) -> None:
+def test_blobs_are_linked_from_an_empty_file_and_a_gc_root_refers_to_them_before(fake: Fake) -> None:
     step, cleanup = link(fake, "1.2.6", TARGET, LAYER)
     done = fake.run(step)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -86,7 +86,7 @@ def test_blobs_are_linked_from_an_empty_file_and_held_by_a_root_before_they_are_
     assert fake.calls[-1][-3:] == ["content", "rm", ROOT.digest]
 
 
-def test_two_runs_that_link_the_same_have_no_root_in_common() -> None:
+def test_two_runs_that_link_the_same_blobs_have_no_gc_root_in_common() -> None:
     other = replace(ROOT, owner="ctr-ferry.20260101T000000Z-ffff")
     assert other.digest != ROOT.digest
     assert replace(ROOT, namespace="x").digest != ROOT.digest != replace(ROOT, number=1).digest
@@ -101,7 +101,7 @@ def test_the_empty_file_that_links_is_gone_afterwards(fake: Fake, tmp_path: Path
     assert len(fake.calls) == 3
 
 
-def test_a_root_that_a_collection_took_before_its_label_is_planted_again(fake: Fake) -> None:
+def test_a_gc_root_that_was_collected_before_its_label_is_made_again(fake: Fake) -> None:
     text = fake.path.read_text().replace(
         "for failing in",
         """case " $* " in *" label "*) [ "$(grep -c label "$here/log")" -gt 2 ] || exit 1;; esac\nfor failing in""",
@@ -112,7 +112,7 @@ def test_a_root_that_a_collection_took_before_its_label_is_planted_again(fake: F
     assert [call[3] for call in fake.calls] == ["ingest", "label"] * 3 + ["ingest"] * 2
 
 
-def test_linking_gives_up_where_no_label_is_taken_on(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linking_gives_up_if_no_label_can_be_set(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc_root, "_TRIES", 3)
     step, _ = link(fake, "1.2.6", TARGET, LAYER)
     assert fake.run(step, fail="label").returncode != 0

@@ -49,17 +49,17 @@ def test_an_index_only_archive_is_fed_to_import_as_each_version_wants_it(version
 def test_a_name_that_somebody_else_gave_meanwhile_is_not_replaced(version: str, method: Method, fake: Fake) -> None:
     (fake.folder / "taken").write_text(f"{WANTED}\n")
     asked = replace(NAMING, method=method, replaces=False)
-    assert fake.act(fake.place(version), asked)["name-0"].exit == TAKEN
+    assert fake.apply(fake.place(version), asked)["name-0"].exit == TAKEN
     look = ["--namespace", "k8s.io", "images", "ls", "-q", f'name=="{WANTED}"']
     assert look in fake.calls and WANTED not in fake.given
-    assert not any(WANTED in call for call in fake.told("rm"))
+    assert not any(WANTED in call for call in fake.calls_of("rm"))
     (fake.folder / "taken").unlink()
     (fake.folder / "log").unlink()
-    assert fake.act(fake.place(version), asked)["name-0"].exit == 0
+    assert fake.apply(fake.place(version), asked)["name-0"].exit == 0
     assert look in fake.calls
     tagged = fake.place(version).ctr.capabilities.tag
     assert fake.given == ([STAGE, WANTED] if tagged else [WANTED])
-    assert fake.told("tag") == ([["images", "tag", *local(version), STAGE, WANTED]] if tagged else [])
+    assert fake.calls_of("tag") == ([["images", "tag", *local(version), STAGE, WANTED]] if tagged else [])
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -112,8 +112,8 @@ def test_the_classic_way_keeps_all_platforms_of_a_whole_index(version: str, from
     for wanted in (WHOLE, {"target": INDEX}, {"whole": True}):
         (fake.folder / "log").unlink(missing_ok=True)
         asked = replace(ARCHIVED, **wanted)  # type: ignore[arg-type]
-        fake.act(fake.place(version, from_namespace=from_namespace), asked)
-        calls = fake.told("export") + fake.told("import")
+        fake.apply(fake.place(version, from_namespace=from_namespace), asked)
+        calls = fake.calls_of("export") + fake.calls_of("import")
         assert len(calls) == 3
         every = [[word for word in call if word.startswith("--all-platforms")] for call in calls]
         # A flag of export without "=true" swaps what follows it, from 1.3 to 1.6.
@@ -157,17 +157,17 @@ def test_the_classic_way_fails_where_either_half_does_and_then_names_nothing(
 
 
 @pytest.mark.parametrize("fail", ["", "import", "export"])
-def test_the_classic_way_takes_the_sources_own_name_out_again_where_it_was_not(fail: str, fake: Fake) -> None:
+def test_the_classic_way_removes_the_sources_own_name_where_it_was_not(fail: str, fake: Fake) -> None:
     place, removal = fake.place("1.6.20", from_namespace="default"), ["images", "rm", SOURCE]
-    fake.act(place, replace(ARCHIVED, source_stays=True), fail=fail)
-    assert removal not in fake.told("rm")
+    fake.apply(place, replace(ARCHIVED, source_stays=True), fail=fail)
+    assert removal not in fake.calls_of("rm")
     gone = replace(ARCHIVED, source_stays=False, source_digest=DIGEST)
-    fake.act(place, gone, fail=fail)
-    assert removal not in fake.told("rm"), "it is another image by now"
+    fake.apply(place, gone, fail=fail)
+    assert removal not in fake.calls_of("rm"), "it is another image by now"
     (fake.folder / "ours").write_text(f"{SOURCE}\n")
-    answers = fake.act(place, gone, fail=fail)
+    answers = fake.apply(place, gone, fail=fail)
     assert answers["name-0"].ok is not bool(fail)
-    assert fake.told("rm")[-1] == removal
+    assert fake.calls_of("rm")[-1] == removal
     assert fake.calls[-2][2:] == ["images", "ls", "-q", f'name=="{SOURCE}",target.digest=="{DIGEST}"']
     assert fake.calls[-1] == ["--namespace", "k8s.io", *removal]
 
@@ -178,23 +178,23 @@ def test_the_classic_way_never_runs_where_import_would_replace_another_image(
     version: str, replaces: bool, fake: Fake
 ) -> None:
     asked = replace(ARCHIVED, may_stream=False, replaces=replaces)
-    answer = fake.act(fake.place(version, from_namespace="default"), asked)["name-0"]
+    answer = fake.apply(fake.place(version, from_namespace="default"), asked)["name-0"]
     assert answer.exit not in (0, TAKEN)
     assert f"{SOURCE} is another image in k8s.io" in answer.stderr
-    assert fake.told("export") == fake.told("import") == fake.told("tag") == []
+    assert fake.calls_of("export") == fake.calls_of("import") == fake.calls_of("tag") == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("asked", [LINKED, ARCHIVED], ids=["link", "archive"])
-def test_replacing_goes_through_a_name_of_our_own_that_is_gone_afterwards(
+def test_replacing_goes_through_a_temporary_name_that_is_gone_afterwards(
     version: str, asked: Naming, fake: Fake
 ) -> None:
     place = fake.place(version, from_namespace="default")
-    assert fake.act(place, replace(asked, replaces=True))["name-0"].ok
+    assert fake.apply(place, replace(asked, replaces=True))["name-0"].ok
     assert fake.given == [STAGE, WANTED]
-    assert fake.told("rm") == [["images", "rm", STAGE]]
+    assert fake.calls_of("rm") == [["images", "rm", STAGE]]
     assert str(Reference.parse(STAGE)) == STAGE
-    assert fake.told("tag") == [], "tag --force deletes the name first"
+    assert fake.calls_of("tag") == [], "tag --force deletes the name first"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -204,32 +204,32 @@ def test_replacing_goes_through_a_name_of_our_own_that_is_gone_afterwards(
 )
 def test_what_a_name_was_is_not_lost_where_replacing_fails(version: str, asked: Naming, fail: str, fake: Fake) -> None:
     place = fake.place(version, from_namespace="default")
-    assert not fake.act(place, replace(asked, replaces=True), fail=fail)["name-0"].ok
+    assert not fake.apply(place, replace(asked, replaces=True), fail=fail)["name-0"].ok
     assert WANTED not in fake.given
-    assert fake.told("rm") == [["images", "rm", STAGE]]
+    assert fake.calls_of("rm") == [["images", "rm", STAGE]]
 
 
 def test_each_naming_of_a_run_has_a_name_of_its_own_to_go_through(fake: Fake) -> None:
     asked = replace(ARCHIVED, replaces=True)
-    fake.act(fake.place("1.6.20"), asked, replace(asked, name=Reference.parse("new.example/b:1")))
+    fake.apply(fake.place("1.6.20"), asked, replace(asked, name=Reference.parse("new.example/b:1")))
     assert fake.given == [STAGE, WANTED, STAGE[:-1] + "1", "new.example/b:1"]
-    assert fake.told("rm") == [["images", "rm", STAGE, STAGE[:-1] + "1"]]
+    assert fake.calls_of("rm") == [["images", "rm", STAGE, STAGE[:-1] + "1"]]
 
 
 def test_replacing_within_a_namespace_needs_no_other_name(fake: Fake) -> None:
-    fake.act(fake.place("1.6.20"), NAMING)
+    fake.apply(fake.place("1.6.20"), NAMING)
     assert fake.given == [WANTED]
-    assert fake.told("rm") == []
+    assert fake.calls_of("rm") == []
 
 
 def test_a_tag_is_never_forced(fake: Fake) -> None:
     tagged = replace(NAMING, method=Method.TAG, replaces=False, target=None, digest=DIGEST)
-    fake.act(fake.place("1.6.20"), tagged)
-    assert fake.told("tag") == [["images", "tag", SOURCE, WANTED]]
-    assert fake.told("rm") == []
+    fake.apply(fake.place("1.6.20"), tagged)
+    assert fake.calls_of("tag") == [["images", "tag", SOURCE, WANTED]]
+    assert fake.calls_of("rm") == []
 
 
-def test_a_script_links_and_names_each_image_and_looks_at_all_names_once(fake: Fake) -> None:
+def test_a_script_links_and_names_each_image_and_lists_all_names_once(fake: Fake) -> None:
     second = replace(NAMING, name=Reference.parse("new.example/b:1"))
     script = naming.script(fake.place("1.6.20", from_namespace="default"), [LINKED, second, second])
     assert list(script.steps) == ["was", "link-0", "name-0", "name-1", "name-2", "verify", "kept"]
@@ -237,9 +237,9 @@ def test_a_script_links_and_names_each_image_and_looks_at_all_names_once(fake: F
 
 
 def test_where_linking_fails_content_is_streamed(fake: Fake) -> None:
-    answers = fake.act(fake.place("1.6.20", from_namespace="default"), LINKED, fail="ingest")
+    answers = fake.apply(fake.place("1.6.20", from_namespace="default"), LINKED, fail="ingest")
     assert not answers["link-0"].ok and answers["name-0"].ok
-    assert len(fake.told("export")) == 1 and fake.given == [STAGE, WANTED]
+    assert len(fake.calls_of("export")) == 1 and fake.given == [STAGE, WANTED]
 
 
 def row(labels: str) -> str:

@@ -1,4 +1,4 @@
-"""Descriptors, platforms, manifests, and the index-only archive."""
+"""Descriptors, platforms and manifests are parsed strictly, and the index-only archive is always the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The probe's real script, run here with a ctr on PATH that repeats what real ones said."""
+"""The probe's real script finds ctr, containerd, rights and images; run with a ctr that repeats real answers."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_what_the_inventory_says_of_root_and_snapshotter_counts(machine: Machine
     assert facts.ctr.snapshotter == "zfs"
 
 
-def test_a_ctr_that_is_not_there_is_named_with_where_it_was_looked_for(machine: Machine) -> None:
+def test_the_error_for_a_missing_ctr_says_where_it_was_searched(machine: Machine) -> None:
     with pytest.raises(errors.CtrNotFound, match="nosuch-ctr") as missing:
         machine.facts(command="nosuch-ctr")
     assert "ctr_command" in missing.value.hint

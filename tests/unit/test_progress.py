@@ -1,4 +1,4 @@
-"""What ctr prints while it pushes and pulls, in all its formats."""
+"""Progress is read in all of ctr's formats, and only other output is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image references: docker's familiar forms, what people paste, and what must never reach a shell."""
+"""References are parsed in docker's familiar forms; what people paste, and what must not reach a shell, is refused."""
 
 from __future__ import annotations
 

@@ -74,12 +74,12 @@ class TestRegistries:
             (registry_status,) = registries.inspect(host, [HTTP])
         assert (registry_status.state, registry_status.detail) == (state, text)
 
-    def test_that_speak_no_tls_are_told(self) -> None:
+    def test_that_speak_no_tls_are_recognized(self) -> None:
         with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as host:
             (registry_status,) = registries.inspect(host, [Registry("r.example")])
         assert registry_status.state is RegistryState.NO_TLS
 
-    def test_a_ca_file_that_cannot_be_read_is_told(self) -> None:
+    def test_a_ca_file_that_cannot_be_read_is_reported(self) -> None:
         (registry_status,) = registries.inspect(
             SimpleNamespace(target=Target("a", "a")), [Registry("r.example", ca_file="/nowhere.pem")]
         )  # type: ignore[arg-type]
@@ -97,7 +97,7 @@ class TestRegistries:
             (2, "No route to host", RegistryState.NO_ANSWER),
         ],
     )
-    def test_refusals_are_told_apart_by_what_sshd_says(self, code: int, detail: str, state: RegistryState) -> None:
+    def test_refusals_are_distinguished_by_sshds_words(self, code: int, detail: str, state: RegistryState) -> None:
         logger: list[str] = []
 
         def refuse(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""remove's decisions, on hosts that only answer: which names go, what goes with them, what stays."""
+"""`remove` removes the right names, keeps images that containers use, and asks first; on hosts that only answer."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def run(host: Any, **options: Any) -> RemoveResult:
     return apply(host, plan(host, parse(**options)))
 
 
-def told(result: RemoveResult) -> dict[str, Status]:
+def statuses(result: RemoveResult) -> dict[str, Status]:
     return {name.name: name.status for name in result.names}
 
 
@@ -121,7 +121,7 @@ class TestNames:
     def test_one_of_two_leaves_the_image_and_cris_record(self) -> None:
         host = FakeHost([image(ONE), image(TWO), record()])
         result = run(host, ref=[ONE])
-        assert told(result) == {ONE: Status.CHANGED}
+        assert statuses(result) == {ONE: Status.CHANGED}
         assert TWO in result.names[0].note
         assert [i.name for i in host.images] == [TWO, CONFIG]
         assert len(host.scripts) == 1  # nobody is asked what is in use
@@ -135,7 +135,7 @@ class TestNames:
 
     def test_both_together_are_the_last(self) -> None:
         host = FakeHost([image(ONE), image(TWO), record()])
-        assert told(run(host, ref=[ONE, TWO])) == {ONE: Status.CHANGED, TWO: Status.CHANGED}
+        assert statuses(run(host, ref=[ONE, TWO])) == {ONE: Status.CHANGED, TWO: Status.CHANGED}
         assert not host.images
 
     def test_elsewhere_than_in_kubelets_namespace_a_digest_as_a_name_is_left_alone(self) -> None:
@@ -146,10 +146,10 @@ class TestNames:
     def test_a_digest_is_all_of_its_names_and_cris_record_by_itself_where_they_are_gone(self) -> None:
         for digest in (A, CONFIG):
             host = FakeHost([image(ONE), image(TWO), record(), image("x/y:1", B)])
-            assert set(told(run(host, ref=[digest]))) == {ONE, TWO}
+            assert set(statuses(run(host, ref=[digest]))) == {ONE, TWO}
             assert [i.name for i in host.images] == ["x/y:1"]
             host = FakeHost([record(), image("x/y:1", B)])
-            assert set(told(run(host, ref=[digest]))) == {CONFIG}
+            assert set(statuses(run(host, ref=[digest]))) == {CONFIG}
             assert [i.name for i in host.images] == ["x/y:1"]
 
     def test_what_cri_pulled_by_digest_goes_with_the_last_tag_of_its_repository(self) -> None:
@@ -169,7 +169,7 @@ class TestNames:
 
     def test_repository_at_digest_never_means_another_repository(self) -> None:
         host = FakeHost([image("s.example/app:1")])
-        assert told(run(host, ref=[f"r.example/app@{A}"])) == {f"r.example/app@{A}": Status.UNCHANGED}
+        assert statuses(run(host, ref=[f"r.example/app@{A}"])) == {f"r.example/app@{A}": Status.UNCHANGED}
 
     def test_absent_names_change_nothing(self) -> None:
         host = FakeHost([image(ONE)])
@@ -179,7 +179,7 @@ class TestNames:
 
     def test_a_glob_never_names_cris_record(self) -> None:
         host = FakeHost([image(ONE), image(TWO, B), record(), record(f"sha256:{'9' * 64}", B)])
-        assert set(told(run(host, match="*"))) == {ONE, TWO}
+        assert set(statuses(run(host, match="*"))) == {ONE, TWO}
 
     def test_a_dry_run_only_says_it(self) -> None:
         host = FakeHost([image(ONE), record()], dry_run=True)
@@ -203,7 +203,7 @@ class TestContainers:
         host = FakeHost([image(ONE), image(TWO), record()], containers=f"c1 {name} io.containerd.runc.v2\n")
         with pytest.raises(errors.SomeFailed) as caught:
             run(host, ref=[ONE, TWO])
-        assert told(caught.value.result) == {ONE: Status.FAILED, TWO: Status.FAILED}
+        assert statuses(caught.value.result) == {ONE: Status.FAILED, TWO: Status.FAILED}
         assert len(host.images) == 3
 
     def test_keep_it_by_their_snapshot_where_their_name_is_gone(self) -> None:
@@ -225,7 +225,7 @@ class TestContainers:
         host = FakeHost([image(ONE), image(TWO, B)], containers=f"c1 {TWO} r\n", content=LABELS)
         with pytest.raises(errors.SomeFailed) as caught:
             run(host, match="*")
-        assert told(caught.value.result) == {ONE: Status.CHANGED, TWO: Status.FAILED}
+        assert statuses(caught.value.result) == {ONE: Status.CHANGED, TWO: Status.FAILED}
 
     def test_can_be_overruled_but_keep_cris_record(self) -> None:
         host = FakeHost([image(ONE), record()], containers=f"c1 {ONE} r\n")
@@ -296,7 +296,9 @@ esac
         assert second.endswith("n699")
 
     @pytest.mark.parametrize(("used", "exit"), [(ONE, ctr_remove.TAKEN_UP), (TWO, 0), (f"{ONE}x", 0)])
-    def test_stops_where_a_container_came_to_use_what_was_free(self, tmp_path: Path, used: str, exit: int) -> None:
+    def test_stops_if_a_container_began_to_use_an_image_that_was_free(
+        self, tmp_path: Path, used: str, exit: int
+    ) -> None:
         answer = self.remove(tmp_path, [ONE], [ONE, CONFIG], containers=f"c9 {used} r\\n")
         assert answer.exit == exit
         assert (tmp_path / "removed").exists() == (exit == 0)
@@ -392,7 +394,7 @@ class TestAsking:
         scripted_fleet = fleet()
         assert {a.status for a in command(scripted_fleet, ref=["x/y:1"]).values()} == {Status.UNCHANGED}
 
-    def test_a_host_that_failed_at_the_first_look_stays_failed(self) -> None:
+    def test_a_host_that_failed_at_inspection_stays_failed(self) -> None:
         scripted_fleet = fleet()
         scripted_fleet.hosts["a"].answers = {"containers": Answer(1, b"", "ctr: boom")}
         answers = command(scripted_fleet, ref=[ONE], yes=True)

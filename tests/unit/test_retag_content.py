@@ -149,7 +149,7 @@ def test_a_name_in_another_namespace_is_right_only_with_its_content(there: list[
 
 
 @pytest.mark.parametrize("options", [CROSSING, {"method": "archive"}, {"method": "archive", **CROSSING}])
-def test_moving_a_name_goes_through_one_of_our_own(options: dict[str, str]) -> None:
+def test_moving_a_name_goes_through_a_temporary_name(options: dict[str, str]) -> None:
     host = FakeHost(
         [image(OLD), image(NEW, B)], elsewhere={"default": [image(OLD)]}, answers={"verify": table(image(NEW))}
     )
@@ -163,7 +163,7 @@ def test_moving_a_name_goes_through_one_of_our_own(options: dict[str, str]) -> N
     assert stage in host.scripts[-1].cleanup
 
 
-def test_the_sources_own_name_is_taken_out_of_a_namespace_that_did_not_have_it() -> None:
+def test_the_sources_own_name_is_removed_from_a_namespace_that_did_not_have_it() -> None:
     for images, removed in (([], True), ([image(OLD)], False)):
         host = FakeHost(images, elsewhere={"default": [image(OLD)]}, answers={"verify": table(image(NEW))})
         retag(host, method="archive", **CROSSING)

@@ -1,4 +1,4 @@
-"""retag's decisions, on hosts that only answer: the branches that are hard to bring about on real ones."""
+"""`retag` gives, moves, refuses and reports names as it must, in cases that are hard to bring about on real hosts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_name_that_another_run_gave_as_well_exists(method: str) -> None:
     assert A in failed.value.detail and B in failed.value.detail
 
 
-def test_a_name_that_somebody_else_moved_as_well_is_told_apart() -> None:
+def test_a_name_that_somebody_else_moved_as_well_is_not_verified() -> None:
     host = FakeHost([image(OLD), image(NEW, B)], answers={"verify": table(image(NEW, OTHER))})
     with pytest.raises(errors.VerifyFailed, match="another digest"):
         retag(host, force=True)
@@ -140,7 +140,7 @@ def test_what_a_name_was_is_what_the_host_said_right_before_it_was_moved() -> No
         ((), "labels that are gone: a=b, io.cri-containerd.pinned=pinned"),
     ],
 )
-def test_labels_that_a_moved_name_lost_are_told(now: Sequence[str], note: str) -> None:
+def test_labels_that_a_moved_name_lost_are_reported(now: Sequence[str], note: str) -> None:
     was = image(NEW, B, MANAGED, "io.cri-containerd.pinned=pinned", "a=b")
     host = FakeHost([image(OLD), was], answers={"verify": table(image(NEW, A, *now))})
     assert retag(host, force=True).images[0].note == note
@@ -237,7 +237,7 @@ def test_of_many_images_the_good_ones_are_done_and_each_bad_one_says_why(tmp_pat
     assert any("image-not-found" in line for line in result.lines())
 
 
-def test_a_missing_image_is_told_with_the_namespace_that_has_it() -> None:
+def test_the_error_for_a_missing_image_names_the_namespace_that_has_it() -> None:
     host = FakeHost([image("x.example/app:1")], elsewhere={"default": [image(OLD)]})
     with pytest.raises(errors.ImageNotFound) as missing:
         retag(host)
@@ -270,7 +270,7 @@ def test_a_dry_run_asks_nothing_that_changes_anything(options: dict[str, object]
     assert wet.changes, "the same without --dry-run does change something"
 
 
-def test_from_namespace_to_namespace_blobs_are_linked_and_held_by_a_root_that_goes_again() -> None:
+def test_from_namespace_to_namespace_blobs_are_linked_and_protected_by_a_gc_root_meanwhile() -> None:
     host = FakeHost([], elsewhere={"default": [image(OLD)]}, answers={"verify": table(image(NEW))})
     (done,) = retag(host, namespace="default", to_namespace="k8s.io").images
     assert done.method == Method.LINK

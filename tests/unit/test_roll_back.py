@@ -1,4 +1,4 @@
-"""What a script that is cut off leaves: run in sh with a ctr that keeps names, and that is ended while it works."""
+"""A script that is cut off rolls back the names that it gave and nothing else; run in sh with a ctr of a few lines."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Host:
         """Begins with these: a label of somebody else is on each."""
         (self.folder / "names").write_text("".join(f"{name} {digest} own=1\n" for name, digest in names.items()))
 
-    def act(self, *namings: Naming, place: Place | None = None, **env: str) -> dict[str, Answer]:
+    def apply(self, *namings: Naming, place: Place | None = None, **env: str) -> dict[str, Answer]:
         """Runs a whole script, clean-up included; no answers where it was cut off."""
         script = naming.script(place or self.place, namings)
         done = run_cut(script, **({"CRI": CONFIG} if self.cri else {}), **env)
@@ -176,7 +176,7 @@ def test_a_name_that_proved_right_stays_and_nothing_else(
 ) -> None:
     host = Host(tmp_path, version, cri=cri)
     host.has(**{OLD: A})
-    answers = host.act(asked(method))
+    answers = host.apply(asked(method))
     assert answers["name-0"].ok and numbers(answers["kept"]) == {0}
     assert {name: digest for name, digest in host.names.items() if name != CONFIG} == {OLD: A, NEW: A}
 
@@ -194,12 +194,12 @@ CUTS = [(*each, *moment) for each in EVERY for moment in MOMENTS if comes(*each,
 
 
 @pytest.mark.parametrize(("version", "method", "verb", "when"), CUTS)
-def test_a_script_that_is_cut_off_takes_back_what_it_gave(
+def test_a_script_that_is_cut_off_rolls_back_what_it_gave(
     version: str, method: Method, verb: str, when: str, tmp_path: Path
 ) -> None:
     host = Host(tmp_path, version, cri=True)
     host.has(**{OLD: A})
-    host.act(asked(method), CUT=verb, CUT_AT=when)
+    host.apply(asked(method), CUT=verb, CUT_AT=when)
     assert {name: digest for name, digest in host.names.items() if name != CONFIG} == {OLD: A}
 
 
@@ -212,7 +212,7 @@ def test_a_name_that_is_moved_is_there_at_every_moment_with_the_old_or_the_new_d
     host = Host(tmp_path, version)
     host.has(**{OLD: A, NEW: B})
     assert " tag " not in naming.script(host.place, [asked(method, replaces=True)]).steps["name-0"]
-    host.act(asked(method, replaces=True), CUT="import", CUT_AT=when)
+    host.apply(asked(method, replaces=True), CUT="import", CUT_AT=when)
     assert host.names.keys() == {OLD, NEW} and host.names[NEW] in (A, B)
     assert host.labels == "own=1"
 
@@ -221,7 +221,7 @@ def test_a_name_that_is_moved_is_there_at_every_moment_with_the_old_or_the_new_d
 def test_a_moved_name_keeps_the_labels_of_others_and_says_what_it_was(version: str, tmp_path: Path) -> None:
     host = Host(tmp_path, version)
     host.has(**{OLD: A, NEW: B})
-    answers = host.act(asked(Method.INDEX, replaces=True))
+    answers = host.apply(asked(Method.INDEX, replaces=True))
     assert (host.names[NEW], host.labels) == (A, "own=1")
     before = naming.was(host.place, answers).get(NEW)
     assert before and before.digest == B
@@ -236,7 +236,7 @@ def test_a_name_that_somebody_else_gives_right_before_us_stays_theirs(
 ) -> None:
     host = Host(tmp_path, "2.1.9")
     host.has(**{OLD: A})
-    answers = host.act(asked(method), CUT=verb, CUT_AT="before", OTHER=f"{NEW} {theirs} -", UNCUT="1")
+    answers = host.apply(asked(method), CUT=verb, CUT_AT="before", OTHER=f"{NEW} {theirs} -", UNCUT="1")
     detail = answers["name-0"]
     assert detail.exit == TAKEN or f'"{NEW}": already exists' in detail.stderr
     assert numbers(answers["kept"]) == frozenset()
@@ -245,47 +245,49 @@ def test_a_name_that_somebody_else_gives_right_before_us_stays_theirs(
 
 @pytest.mark.parametrize("theirs", [A, B], ids=["the same", "another"])
 @pytest.mark.parametrize("version", ["1.1.8", "1.2.6"])
-def test_to_1_2_of_two_that_create_a_name_at_once_the_one_that_is_told_so_leaves_it(
+def test_up_to_1_2_of_two_runs_that_create_a_name_at_once_the_one_that_failed_leaves_it(
     version: str, theirs: str, tmp_path: Path
 ) -> None:
     host = Host(tmp_path, version)
     host.has(**{OLD: A})
-    answers = host.act(asked(Method.INDEX), TWO=theirs)
+    answers = host.apply(asked(Method.INDEX), TWO=theirs)
     assert f'"{NEW}": already exists' in answers["name-0"].stderr
     assert host.names == {OLD: A, NEW: theirs}
 
 
 @pytest.mark.parametrize(("version", "method"), EVERY)
-def test_what_somebody_else_sets_while_a_script_is_cut_off_is_not_taken(
+def test_a_name_that_somebody_else_gives_while_a_script_is_cut_off_stays(
     version: str, method: Method, tmp_path: Path
 ) -> None:
     verb = "tag" if version >= "1.3" else "import"
     host = Host(tmp_path, version)
     host.has(**{OLD: A})
-    host.act(asked(method), CUT=verb, CUT_AT="after", OTHER=f"{NEW} {B} -")
+    host.apply(asked(method), CUT=verb, CUT_AT="after", OTHER=f"{NEW} {B} -")
     assert host.names == {OLD: A, NEW: B}
 
 
 @pytest.mark.parametrize("version", ["1.2.6", "2.1.9"])
 @pytest.mark.parametrize("state", [{"STATUS": "incomplete (1\\/2)"}, {"UNPACKED": "false"}])
-def test_what_is_not_whole_or_not_unpacked_is_taken_away_again(
+def test_a_name_of_an_image_that_is_not_whole_or_not_unpacked_is_rolled_back(
     version: str, state: dict[str, str], tmp_path: Path
 ) -> None:
     host = Host(tmp_path, version)
     host.has(**{OLD: A})
-    answers = host.act(asked(Method.BLOBS), **state)
+    answers = host.apply(asked(Method.BLOBS), **state)
     assert answers["name-0"].ok and numbers(answers["kept"]) == frozenset()
     assert host.names == {OLD: A}
     foreign = replace(asked(Method.BLOBS), complete=False)
-    assert numbers(host.act(foreign, **state)["kept"]) == {0}
+    assert numbers(host.apply(foreign, **state)["kept"]) == {0}
 
 
 @pytest.mark.parametrize("cut", [{}, {"CUT": "check", "CUT_AT": "after"}, {"CUT": "import", "CUT_AT": "after"}])
 @pytest.mark.parametrize("version", ["1.2.6", "2.1.9"])
-def test_cris_record_goes_with_the_name_that_brought_it(version: str, cut: dict[str, str], tmp_path: Path) -> None:
+def test_cris_record_is_removed_with_the_name_that_it_came_with(
+    version: str, cut: dict[str, str], tmp_path: Path
+) -> None:
     host = Host(tmp_path, version, cri=True)
     host.has()
-    host.act(asked(Method.BLOBS), STATUS="incomplete (1\\/2)", **cut)
+    host.apply(asked(Method.BLOBS), STATUS="incomplete (1\\/2)", **cut)
     assert host.names == {}
 
 
@@ -293,7 +295,7 @@ def test_cris_record_goes_with_the_name_that_brought_it(version: str, cut: dict[
 def test_cris_record_stays_where_a_name_needs_it_or_it_was_there_before(others: dict[str, str], tmp_path: Path) -> None:
     host = Host(tmp_path, "1.6.20", cri=True)
     host.has(**others)
-    host.act(asked(Method.BLOBS), STATUS="incomplete (1\\/2)")
+    host.apply(asked(Method.BLOBS), STATUS="incomplete (1\\/2)")
     assert NEW not in host.names and CONFIG in host.names
 
 
@@ -302,7 +304,7 @@ def test_each_name_of_a_script_is_judged_alone(tmp_path: Path) -> None:
     host.has(**{OLD: A})
     second = replace(asked(Method.TAG), name=Reference.parse("new.example/other:1"), source="gone.example/app:1")
     third = replace(asked(Method.TAG), name=Reference.parse("new.example/third:1"))
-    answers = host.act(asked(Method.TAG), second, third)
+    answers = host.apply(asked(Method.TAG), second, third)
     assert numbers(answers["kept"]) == {0, 2}
     assert host.names == {OLD: A, NEW: A, "new.example/third:1": A}
 
@@ -310,6 +312,6 @@ def test_each_name_of_a_script_is_judged_alone(tmp_path: Path) -> None:
 def test_a_names_dots_and_brackets_stand_for_themselves(tmp_path: Path) -> None:
     host = Host(tmp_path, "1.6.20")
     host.has(**{OLD: A, "newXexample/aXb/app:2": A})
-    host.act(asked(Method.TAG), CUT="tag", CUT_AT="before")
+    host.apply(asked(Method.TAG), CUT="tag", CUT_AT="before")
     assert "newXexample/aXb/app:2" in host.names
     assert CRI_MANAGED not in re.findall(r"\S+", "".join(host.names))

@@ -1,4 +1,4 @@
-"""What became of a name: every branch of the judgement, and CRI's records that are ours to take away."""
+"""A name counts as given only by the listing afterwards; CRI's records that came with it are removed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_each_wrong_end_says_what_it_saw() -> None:
     assert taken and "gone again" in taken.detail and A in taken.detail
 
 
-def test_a_name_that_exists_is_told_with_both_digests_and_the_way_out() -> None:
+def test_the_error_for_an_existing_name_has_both_digests_and_the_way_out() -> None:
     error = exists(NAME, "k8s.io", B, A)
     assert NAME in error.message and "k8s.io" in error.message
     assert error.detail == f"there {B}\nsource {A}" and "--force" in error.hint

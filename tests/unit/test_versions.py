@@ -1,4 +1,4 @@
-"""ctr's versions as they occur in the wild, and what each can do."""
+"""ctr's versions are read as they occur, and each can do what was recorded of it."""
 
 from __future__ import annotations
 
