@@ -175,11 +175,11 @@ def remove(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Remove names of images; an image goes with its last name, unless a container uses it."""
     plans: dict[str, Plan] = {}
 
-    def inspect(host: Host) -> Result:
+    def planned(host: Host) -> Result:
         plans[host.name] = plan(host, request)
         return plans[host.name]
 
-    inspected = fleet.each(inspect, close=False)
+    inspected = fleet.each(planned, close=False)
     going = {host: plan.going for host, plan in plans.items() if plan.going}
     if going and not request.yes and not any(host.dry_run for host in fleet):
         _ask(fleet, going, request)
