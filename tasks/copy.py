@@ -1,4 +1,4 @@
-"""``copy``: images from one host to others over SSH, only the blobs that are missing, nothing installed anywhere."""
+"""``copy``: copies images from host to hosts over SSH: only blobs that are missing, with nothing installed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ImageSelector:
 
     Attributes:
         ref: a name in any form, a digest, or a glob on whole names.
-        dst: the name to give; None is the source's own.
+        dst: the name to give; None means the source's own name.
     """
 
     ref: str
@@ -52,7 +52,7 @@ class ImageSelector:
 
     @property
     def is_glob(self) -> bool:
-        """Whether it may mean several images."""
+        """Whether the selector may mean several images."""
         return bool(set(self.ref) & set("*?["))
 
 
@@ -61,7 +61,7 @@ class Request:
     """What the command line asks for, checked before any host is touched.
 
     Attributes:
-        sources: patterns of the inventory; `ANY` means all of it.
+        sources: patterns of the inventory; `ANY` means the whole inventory.
     """
 
     sources: tuple[str, ...]
@@ -76,7 +76,7 @@ class Request:
 
     @property
     def anywhere(self) -> bool:
-        """Whether the source is to be found."""
+        """Whether any host may be the source."""
         return ANY in self.sources
 
 
@@ -94,17 +94,17 @@ def parse(
     force: bool = False,
     pin: bool = False,
 ) -> Request:
-    """Options to a request.
+    """Turns options into a request.
 
     Raises:
-        UsageError: or BadReference, with the option that is wrong.
+        UsageError, BadReference: an option is wrong.
     """
     if not from_:
         raise UsageError("copy needs --from HOST", hint="the host that has the image, or --from any")
     source = options.namespace(namespace)
     return Request(
-        tuple(from_),
-        _selectors(tuple(ref or ()), as_, map),
+        sources=tuple(from_),
+        selectors=_selectors(tuple(ref or ()), as_, map),
         namespace=source,
         to_namespace=options.namespace(to_namespace, "--to-namespace") or source,
         platform=options.platform(platform, every=all_platforms),
@@ -127,7 +127,7 @@ def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> 
         if not (selector.is_glob or is_digest(selector.ref)):
             Reference.parse(selector.ref)
     if as_ and (len(selectors) > 1 or selectors[0].is_glob):
-        raise UsageError("--as is for one image", hint="name several apart with --map FILE")
+        raise UsageError("--as is for one image", hint="give each image its name with --map FILE")
     return tuple(selectors)
 
 
@@ -136,7 +136,7 @@ class SourceInventory:
     """What one possible source has.
 
     Attributes:
-        found: the images that are asked for, by wish.
+        found: by selector, the images that are asked for.
     """
 
     host: Host
@@ -146,7 +146,7 @@ class SourceInventory:
     found: dict[ImageSelector, tuple[Image, ...]] = field(default_factory=dict)
 
     def has_whole(self, image: Image, request: Request) -> bool:
-        """Whether all that is asked for of an image is here."""
+        """Tells whether the host has all blobs of an image that are asked for."""
         target = Descriptor(image.media_type, image.digest, 0)
         platform = request.platform or self.facts.platform
         try:
@@ -160,13 +160,13 @@ class SourceInventory:
     parse,
     iterable=["from_", "ref"],
     help={
-        "from_": "The host that has the image; repeated, each blob comes from the first that has it; any finds one.",
+        "from_": "A host that has the image; may be repeated: a blob comes from the first that has it; any finds one.",
         "ref": "The image as the source has it: a name, its short form, a digest, or a glob; may be repeated.",
-        "as_": "The name to give, where it is one image (default: its own).",
+        "as_": "The name to give, if it is one image (default: its own).",
         "map": "File with two columns, source and destination name, '#' comments.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
-        "to_namespace": "The namespace at the destination, where it is another.",
-        "platform": "Copy this platform's manifest of a multi-platform image alone.",
+        "to_namespace": "The namespace at the destination, if it is another.",
+        "platform": "Copy only this platform's manifest of a multi-platform image.",
         "all_platforms": "Insist that all platforms are there.",
         "no_unpack": "Do not unpack it.",
         "force": "Let an existing name point at the source's digest.",
@@ -174,7 +174,7 @@ class SourceInventory:
     },
 )
 def copy(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
-    """Copy images from host to hosts over SSH: each blob is read once, and goes only where it is missing."""
+    """Copy images from host to hosts over SSH: a blob goes only where it is missing, and is read once for a batch."""
     try:
         copy_request, source = _copy_request(fleet, request)
     except UsageError:
@@ -189,13 +189,11 @@ def copy(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 
 def _copy_request(fleet: Fleet, request: Request) -> tuple[CopyRequest, Source]:
-    """Looks at the possible sources, and settles what comes from where."""
+    """Inspects the possible sources, and decides which images come from which."""
     patterns = ["all"] if request.anywhere else request.sources
-    looked = fleet.also(patterns, lambda host: _look(host, request))
-    source_inventories = [
-        source_inventory for source_inventory in looked.values() if isinstance(source_inventory, SourceInventory)
-    ]
-    troubles = {name: error for name, error in looked.items() if isinstance(error, FerryError)}
+    answers = fleet.also(patterns, lambda host: _inspect(host, request))
+    source_inventories = [answer for answer in answers.values() if isinstance(answer, SourceInventory)]
+    troubles = {name: error for name, error in answers.items() if isinstance(error, FerryError)}
     if not source_inventories:
         raise _of_source(*next(iter(troubles.items())))
     images = {selector: _resolve(selector, source_inventories, request, troubles) for selector in request.selectors}
@@ -215,15 +213,15 @@ def _copy_request(fleet: Fleet, request: Request) -> tuple[CopyRequest, Source]:
     return copy_request, _source(used, image_copies, content)
 
 
-def _look(host: Host, request: Request) -> SourceInventory:
-    """One probe, the images' manifests, and those of indexes: three remote commands."""
+def _inspect(host: Host, request: Request) -> SourceInventory:
+    """Inspects one source in three remote commands: the probe, the images' manifests, and those of indexes."""
     namespace = inspect.namespace(host, request.namespace)
     facts = inspect.facts(host, (namespace,))
     listing = facts.listings[namespace]
     found = {selector: images for selector in request.selectors if (images := _fitting(selector, listing))}
     tops = [image.digest for images in found.values() for image in images]
     content, _ = inspect.content(host, facts, namespace, tops, deep=True)
-    return SourceInventory(host, facts, listing, content, found)
+    return SourceInventory(host=host, facts=facts, listing=listing, content=content, found=found)
 
 
 def _fitting(selector: ImageSelector, listing: Listing) -> tuple[Image, ...]:
@@ -234,7 +232,7 @@ def _fitting(selector: ImageSelector, listing: Listing) -> tuple[Image, ...]:
 
 
 def _of_source(name: str, error: FerryError) -> FerryError:
-    """A source's trouble, said where a destination's outcome stands."""
+    """Returns the error of a source for the outcome of a destination."""
     kind = SourceLost if isinstance(error, Unreachable) else type(error)
     return kind(f"the source {name}: {error.message}", detail=error.detail, hint=error.hint)
 
@@ -245,11 +243,11 @@ def _resolve(
     request: Request,
     troubles: Mapping[str, FerryError],
 ) -> tuple[Image, ...]:
-    """The images that a wish means: those of the first source that has them.
+    """Returns the images that a selector means: those of the first source that has them.
 
     Raises:
-        ImageNotFound: nobody has it.
-        Drift: where any host will do, and they do not agree.
+        ImageNotFound: no source has such an image.
+        Drift: any host may be the source, and the hosts do not agree.
     """
     named: dict[str, list[tuple[SourceInventory, Image]]] = {}
     for source_inventory in source_inventories:
@@ -265,13 +263,13 @@ def _resolve(
             raise Drift(
                 f"{name} is not the same image on all hosts",
                 detail="\n".join(f"{source_inventory.host.name} {image.digest}" for source_inventory, image in having),
-                hint="say which one with --from HOST",
+                hint="choose one with --from HOST",
             )
     return tuple(having[0][1] for having in tops.values())
 
 
 def _tops(having: Sequence[tuple[SourceInventory, Image]]) -> list[tuple[SourceInventory, Image]]:
-    """Without those who name one platform's manifest of an index that others name, as ctr 1.2 has to."""
+    """Drops sources that name one platform's manifest of an index that other sources name, as ctr 1.2 has to."""
     parts = {
         child.digest
         for source_inventory, image in having
@@ -298,10 +296,10 @@ def _not_found(
 
 
 def _image_copies(images: Mapping[ImageSelector, Iterable[Image]]) -> Iterator[ImageCopy]:
-    """Each image under the name that it gets.
+    """Yields each image with the name that it gets.
 
     Raises:
-        UsageError: where two would get one name, or one has no name that could be given.
+        UsageError: two images would get one name, or an image has no name that could be given.
     """
     taken: dict[str, str] = {}
     for selector, found in images.items():
@@ -310,7 +308,7 @@ def _image_copies(images: Mapping[ImageSelector, Iterable[Image]]) -> Iterator[I
             before = taken.setdefault(str(image_copy.dst), image.digest)
             if before != image.digest:
                 raise UsageError(
-                    f"two images would get the name {image_copy.dst}", hint="name them apart with --map FILE"
+                    f"two images would get the name {image_copy.dst}", hint="give each image its name with --map FILE"
                 )
             yield image_copy
 
@@ -323,14 +321,14 @@ def _name(selector: ImageSelector, image: Image) -> Reference:
     if selector.dst:
         return selector.dst if selector.dst.tag else selector.dst.with_tag((own and own.tag) or "latest")
     if not (own and own.tag) or own.digest:
-        raise UsageError(f"{image.name} has no tag to be named by", hint="give a name with --as, or with --map")
+        raise UsageError(f"{image.name} has no tag", hint="give a name with --as, or with --map")
     return own
 
 
 def _used(
     source_inventories: Sequence[SourceInventory], images: Sequence[Image], request: Request
 ) -> list[SourceInventory]:
-    """Where any host will do: the one that has all, or else all of them; as named otherwise."""
+    """Returns the sources to read from: if any host may be the source, one that has all, or else all of them."""
     if not request.anywhere:
         return list(source_inventories)
     whole = [
@@ -355,7 +353,7 @@ def _source(used: Sequence[SourceInventory], image_copies: Iterable[ImageCopy], 
     tops = {image_copy.image.digest: image_copy.image.media_type for image_copy in image_copies}
     wanted: set[str] = set()
     for top, kind in tops.items():
-        with suppress(HostError):  # what cannot be read is told of its image, by each host
+        with suppress(HostError):  # each host reports the image that cannot be read
             wanted |= content.below(Descriptor(kind, top, 0)).keys()
     holders = {d: [sources[s.host.name] for s in used if d in s.content.visible] for d in wanted}
     return Sources(list(sources.values()), holders)

@@ -1,4 +1,4 @@
-"""``load``: takes an archive of images to hosts, and sends each of them only the blobs that it lacks."""
+"""``load``: copies the images of an archive to hosts, and sends each host only the blobs that it lacks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for, the archive read and checked before any host is touched.
+    """What the command line asks for; the archive is read and checked before any host is touched.
 
     Attributes:
-        copy_request: what is to be delivered, each image under the name that it gets.
+        copy_request: the images to copy, each with the name that it gets.
     """
 
     file: Path
@@ -50,19 +51,16 @@ def parse(
     force: bool = False,
     pin: bool = False,
 ) -> Request:
-    """Options to a request.
+    """Turns options into a request; reads and checks the archive.
 
     Raises:
-        UsageError: or BadReference, with the option that is wrong.
-        BadArchive: with what is wrong in the file.
+        UsageError, BadReference: an option is wrong.
+        BadArchive: the file is.
     """
     if not archive:
         raise UsageError("load needs --archive FILE", hint="fab -H node1 load --archive app.tar")
-    name, wanted, where = (
-        options.new_name(as_),
-        options.platform(platform, every=all_platforms),
-        options.namespace(namespace),
-    )
+    name, wanted = options.new_name(as_), options.platform(platform, every=all_platforms)
+    where = options.namespace(namespace)
     file = Path(archive).expanduser()
     try:
         found = _read(file)
@@ -74,8 +72,8 @@ def parse(
     copy_request = CopyRequest(
         image_copies,
         _content(found),
-        where,
-        wanted,
+        namespace=where,
+        platform=wanted,
         every=all_platforms,
         unpack=not no_unpack,
         force=force,
@@ -85,33 +83,36 @@ def parse(
 
 
 def _content(archive: Archive) -> Content:
-    """Its indexes and manifests; configs, and layers that are JSON, go as blobs like others."""
+    """Returns what the archive has. Configs, and layers that are JSON, are blobs like others, not documents."""
     tops = [entry.target for entry in archive.entries]
     read = {manifest.digest for top in tops for manifest in (top, *archive.manifests(top))}
     return Content(archive.digests, {digest: raw for digest, raw in archive.documents.items() if digest in read})
 
 
 def _read(file: Path) -> Archive:
-    """Reads the archive; first of all its check sum, where there is one beside it."""
+    """Reads the archive. If a check sum lies beside it, that is compared first."""
     from ctr_ferry.oci import archive
 
     try:
         with file.open("rb") as opened:
-            if expected := checksum.told(file):
-                is_it = hashlib.file_digest(opened, "sha256").hexdigest()
-                if is_it != expected:
-                    raise BadArchive(
-                        f"it is not the file that {file.name}.sha256 tells of",
-                        detail=f"told {expected}\nis   {is_it}",
-                        hint="copy it again",
-                    )
+            _compare_checksum(file, opened)
             return archive.read(opened)
     except OSError as error:
         raise UsageError(f"--archive {file} cannot be read: {error.strerror or error}") from error
 
 
+def _compare_checksum(file: Path, opened: BufferedReader) -> None:
+    expected = checksum.expected(file)
+    if expected and (found := hashlib.file_digest(opened, "sha256").hexdigest()) != expected:
+        raise BadArchive(
+            f"it does not match {file.name}.sha256",
+            detail=f"expected {expected}\nfound    {found}",
+            hint="copy the archive here again",
+        )
+
+
 def _chosen(entries: Sequence[Entry], refs: Sequence[str]) -> tuple[Entry, ...]:
-    """Those that fit any of the references: a name in any form, a glob on whole names, or a digest."""
+    """Returns the entries that fit any of the references: a name in any form, a glob on whole names, or a digest."""
     if not refs:
         return tuple(dict.fromkeys(entries))
     chosen: dict[Entry, None] = {}
@@ -134,7 +135,7 @@ def _fits(entry: Entry, ref: str) -> bool:
 
 
 def _image_copies(found: Archive, images: Sequence[Entry], name: Reference | None) -> tuple[ImageCopy, ...]:
-    """Each image under the name that it gets."""
+    """Returns each image with the name that it gets."""
     if name:
         targets = {entry.target for entry in images}
         if len(targets) > 1:
@@ -143,14 +144,12 @@ def _image_copies(found: Archive, images: Sequence[Entry], name: Reference | Non
             )
         return (ImageCopy(_listed(found, images[0]), name if name.tag else name.with_tag("latest")),)
     if nameless := [entry.target.digest for entry in images if not entry.name]:
-        raise BadArchive(
-            "it does not name its image", detail="\n".join(nameless), hint="say what it is to be called with --as REF"
-        )
+        raise BadArchive("it does not name its image", detail="\n".join(nameless), hint="give it a name with --as REF")
     return tuple(ImageCopy(_listed(found, entry), Reference.parse(entry.name)) for entry in images)
 
 
 def _check_platforms(found: Archive, images: Sequence[Entry], wanted: Platform | None, *, every: bool) -> None:
-    """What is asked for must be in the archive, whatever the hosts have."""
+    """Refuses a platform that is not, or not whole, in the archive, whatever the hosts have."""
     for entry in images:
         manifests = found.manifests(entry.target)
         if wanted:
@@ -173,10 +172,15 @@ def _platforms(found: Archive, entry: Entry) -> list[str]:
 
 
 def _listed(found: Archive, entry: Entry) -> Image:
-    """The image as a host that had it would list it."""
+    """Returns the image as a host that had it would list it."""
     platforms = ",".join(_platforms(found, entry)) or "-"
     return Image(
-        entry.name or entry.target.digest, entry.target.media_type, entry.target.digest, "", platforms, frozenset()
+        name=entry.name or entry.target.digest,
+        media_type=entry.target.media_type,
+        digest=entry.target.digest,
+        size="",
+        platforms=platforms,
+        labels=frozenset(),
     )
 
 
@@ -185,10 +189,10 @@ def _listed(found: Archive, entry: Entry) -> Image:
     iterable=["ref"],
     help={
         "archive": "The file: an OCI layout or what docker save wrote, plain or compressed with gzip or zstd.",
-        "ref": "Load this image of it alone: a name, a glob on whole names, or a digest; may be repeated.",
-        "as_": "The name to give, where it is one image.",
+        "ref": "Load only this image: a name, a glob on whole names, or a digest; may be repeated.",
+        "as_": "The name to give, if it is one image.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
-        "platform": "Load this platform's manifest of a multi-platform image alone.",
+        "platform": "Load only this platform's manifest of a multi-platform image.",
         "all_platforms": "Insist that all platforms are there.",
         "no_unpack": "Do not unpack it.",
         "force": "Let an existing name point at the archive's digest.",
@@ -196,7 +200,7 @@ def _listed(found: Archive, entry: Entry) -> Image:
     },
 )
 def load(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
-    """Take an archive's images to hosts; each gets only the blobs that it lacks, checked before they leave."""
+    """Copy an archive's images to hosts; each host gets only the blobs that it lacks, checked before they are sent."""
     from ctr_ferry.transfer.archive_source import ArchiveSource
     from ctr_ferry.transfer.copy import copy_images
 

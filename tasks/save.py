@@ -1,4 +1,4 @@
-"""``save``: brings images of a host to the control machine, as an archive that ctr, skopeo and docker read."""
+"""``save``: writes images of a host to an archive on the control machine that ctr, skopeo and docker read."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ class Request:
     """What the command line asks for, checked before any host is touched.
 
     Attributes:
-        out: the archive, or the folder that gets one for each host.
-        platform: the one whose manifest is saved; None is all that are there.
+        out: the archive, or the folder that gets an archive for each host.
+        folder: whether ``out`` is a folder.
+        platform: the platform whose manifest is saved; None means all that are there.
     """
 
     refs: tuple[str, ...]
@@ -48,7 +49,7 @@ class Request:
     force: bool = False
 
     def file(self, host: str) -> Path:
-        """Where a host's images go."""
+        """Returns the archive of a host."""
         return self.out / f"{host.replace('/', '_')}.tar" if self.folder else self.out
 
 
@@ -61,10 +62,10 @@ def parse(
     all_platforms: bool = False,
     force: bool = False,
 ) -> Request:
-    """Options to a request.
+    """Turns options into a request.
 
     Raises:
-        UsageError: or BadReference, with the option that is wrong.
+        UsageError, BadReference: an option is wrong.
     """
     if not (ref and out):
         raise UsageError(
@@ -79,13 +80,13 @@ def parse(
     if not (file if file.is_dir() else file.parent).is_dir():
         raise UsageError(f"--out {out}: there is no folder {file.parent}", hint="make it first")
     return Request(
-        tuple(dict.fromkeys(ref)),
-        file,
-        folder,
-        options.namespace(namespace),
-        options.platform(platform, every=all_platforms),
-        all_platforms,
-        force,
+        refs=tuple(dict.fromkeys(ref)),
+        out=file,
+        folder=folder,
+        namespace=options.namespace(namespace),
+        platform=options.platform(platform, every=all_platforms),
+        all_platforms=all_platforms,
+        force=force,
     )
 
 
@@ -94,8 +95,8 @@ class SaveResult:
     """One host's archive.
 
     Attributes:
-        size: of the archive, in bytes.
-        sha256: of the archive, in hex; empty where nothing may be written.
+        size: bytes of the archive.
+        sha256: SHA-256 of the archive, in hex; empty in a dry run.
     """
 
     namespace: str
@@ -106,25 +107,27 @@ class SaveResult:
     images: tuple[SavedImage, ...]
 
     def lines(self) -> list[str]:
-        """The archive, its images below."""
+        """Returns a line for the archive, and one for each image below."""
         from rich.filesize import decimal
 
         state = "  it has these already" if self.status is Status.UNCHANGED else ""
-        return [f"{self.file}  {decimal(self.size)}{state}"] + [
-            f"  {image.name} {image.digest}" + (f"  {', '.join(image.platforms)}" if image.platforms else "")
-            for image in self.images
-        ]
+        return [f"{self.file}  {decimal(self.size)}{state}", *map(_image_line, self.images)]
+
+
+def _image_line(image: SavedImage) -> str:
+    platforms = f"  {', '.join(image.platforms)}" if image.platforms else ""
+    return f"  {image.name} {image.digest}{platforms}"
 
 
 def _images(host: Host, facts: Facts, here: Listing, refs: Iterable[str]) -> list[Image]:
-    """The images that are asked for, each once."""
+    """Returns the images that are asked for, each once."""
     found: dict[str, Image] = {}
     for ref in refs:
-        one = None if is_glob(ref) else here.find(ref)
-        fit = here.tagged(ref) if is_glob(ref) else (one,) if one else ()
-        if not fit:
+        fit = here.tagged(ref) if is_glob(ref) else [here.find(ref)]
+        images = [image for image in fit if image]
+        if not images:
             raise _not_found(host, facts, here, ref)
-        found |= {image.name: image for image in fit}
+        found |= {image.name: image for image in images}
     return list(found.values())
 
 
@@ -136,10 +139,10 @@ def _not_found(host: Host, facts: Facts, here: Listing, ref: str) -> ImageNotFou
 
 
 def _save(host: Host, request: Request) -> SaveResult:
-    """Plans, and writes where there is not already what would be written.
+    """Plans an archive, and writes it unless the file has the same content already.
 
     Raises:
-        FerryError.
+        FerryError: why nothing was written.
     """
     from ctr_ferry.transfer import archive_writer
     from ctr_ferry.transfer.fan_out import checked
@@ -152,10 +155,17 @@ def _save(host: Host, request: Request) -> SaveResult:
     content, _ = inspect.content(host, facts, namespace, [image.digest for image in images], deep=True)
     planned = archive_writer.plan(images, content, facts.platform, request.platform, every=request.all_platforms)
     file = request.file(host.name)
-    result = SaveResult(namespace, str(file), Status.CHANGED, planned.size, "", planned.images)
+    result = SaveResult(
+        namespace=namespace,
+        file=str(file),
+        status=Status.CHANGED,
+        size=planned.size,
+        sha256="",
+        images=planned.images,
+    )
     if file.exists() and not request.force:
-        if archive_writer.holds(file, planned):
-            sha256 = "" if host.dry_run else archive_writer.known(file)
+        if archive_writer.has_all(file, planned):
+            sha256 = "" if host.dry_run else archive_writer.sha256_of(file)
             return replace(result, status=Status.UNCHANGED, sha256=sha256)
         raise CannotWrite(f"{file} exists, and has something else", hint="choose another --out, or add --force")
     if host.dry_run:
@@ -173,15 +183,15 @@ def _save(host: Host, request: Request) -> SaveResult:
     iterable=["ref"],
     help={
         "ref": "An image: a name, its short form, a digest, or a glob on whole names; may be repeated.",
-        "out": "The archive to write; or a folder, which gets HOST.tar for each host.",
+        "out": "The archive to write, or a folder, which gets HOST.tar for each host.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
-        "platform": "Save this platform's manifest of a multi-platform image alone.",
+        "platform": "Save only this platform's manifest of a multi-platform image.",
         "all_platforms": "Insist that all platforms are there (default: those that are).",
         "force": "Write over an archive that has something else.",
     },
 )
 def save(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
-    """Bring images of a host to the control machine, as an archive for ctr, skopeo and docker load."""
+    """Write images of a host to an archive on the control machine, for ctr, skopeo and docker load."""
     if not request.folder and len(fleet.hosts) > 1:
         raise UsageError(
             f"--out {request.out} is one file, and there are {len(fleet.hosts)} hosts",

@@ -1,4 +1,4 @@
-"""How much room a host has where containerd writes, and whether what is to come fits there. Pure."""
+"""How much room a host has where containerd writes, and whether the blobs of an image fit there. Pure."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Space:
     """One file system, in bytes.
 
     Attributes:
-        size: of all of it.
-        free: what root may use, as containerd is.
-        available: what everybody may use.
+        size: of the whole file system.
+        free: what root may use, and containerd runs as root.
+        available: what every user may use.
     """
 
     size: int
@@ -35,7 +35,7 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Where containerd keeps blobs, and where it unpacks them; mostly one file system."""
+    """The file systems where containerd keeps blobs and where it unpacks them; mostly they are one."""
 
     blobs: Space
     unpacked: Space
@@ -47,7 +47,10 @@ class Room:
 
 
 def question(settings: Settings) -> str:
-    """``df`` of the content store and of containerd's root, to follow the probe (it uses its ``ctr`` and ``ready``)."""
+    """Returns sh text that runs ``df`` on the content store and on containerd's root.
+
+    It follows the probe in one script, and uses the probe's ``ctr``, ``address`` and ``ready``.
+    """
     known = shell.join([probe.content_root(settings.root)]) if settings.root else ""
     asked = (
         'ready && $ctr --address "$address" plugins ls -d | '
@@ -61,13 +64,13 @@ df -Pk "${{dir:-/}}" "${{dir%/*}}/" """
 
 
 def parse(text: str) -> Room | None:
-    """Parses the answer; None where df tells no sizes."""
+    """Parses the answer; returns None if df prints no sizes."""
     rows = [space for line in text.splitlines() if (space := _row(line.split()))]
     return Room(rows[0], rows[-1]) if rows else None
 
 
 def _row(words: list[str]) -> Space | None:
-    """Device and mount point may have spaces: the sizes are the three numbers before a percentage."""
+    """Reads one row. Device and mount point may have spaces: the sizes are the three numbers before a percentage."""
     for place in range(4, len(words)):
         numbers = words[place - 3 : place]
         if words[place].endswith("%") and all(_NUMBER.fullmatch(n) for n in numbers) and int(numbers[0]):
@@ -77,23 +80,27 @@ def _row(words: list[str]) -> Space | None:
 
 
 def growth(layers: Iterable[Descriptor]) -> int:
-    """Bytes that layers take once more when they are unpacked, about; configs and manifests take none."""
+    """Estimates the bytes that layers take when they are unpacked; configs and manifests take none."""
     found = [blob for blob in layers if "layer" in blob.media_type or "diff.tar" in blob.media_type]
     return sum(blob.size * (_GROWTH if blob.media_type.endswith(("gzip", "zstd")) else 1) for blob in found)
 
 
 def judge(room: Room | None, coming: int, unpacked: int) -> DiskFull | str:
-    """What is to be said of so many bytes that come, and so many that unpacking takes; nothing where all is well.
+    """Decides whether a host has room enough.
+
+    Args:
+        coming: bytes that are to be sent.
+        unpacked: bytes that unpacking takes besides.
 
     Returns:
-        The error where what comes surely does not fit; a warning where all of it may not.
+        An error if the blobs surely do not fit; a warning if they may not fit, or not unpacked; else an empty string.
     """
     if room is None or not coming + unpacked:
         return ""
     blobs, snapshots = room.blobs, room.unpacked
     if coming > blobs.free:
         return DiskFull(
-            f"what is to come does not fit: {coming} bytes are needed, and {blobs.free} are free on {blobs.mount}; "
+            f"the blobs do not fit: {coming} bytes are needed, and {blobs.free} are free on {blobs.mount}; "
             "nothing was sent",
             hint=f"make room there (`df -h {blobs.mount}` on that host), then run it again",
         )
@@ -107,7 +114,7 @@ def judge(room: Room | None, coming: int, unpacked: int) -> DiskFull | str:
 
 
 def needs(room: Room | None, coming: int, unpacked: int) -> str:
-    """What a dry run tells."""
+    """Returns what a dry run reports: how much room is needed, and how much there is."""
     there = f"{room.blobs.available} are free on {room.blobs.mount}" if room else "what is free is not known"
     return f"{_needs(coming, unpacked)} are needed, and {there}"
 

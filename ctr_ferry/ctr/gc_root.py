@@ -1,7 +1,7 @@
-"""A run's own root of garbage collection: a tiny blob whose labels hold what is brought, until all has its name. Pure.
+"""A run's own root of garbage collection: a tiny blob whose labels protect other blobs until an image has them. Pure.
 
-``containerd.io/gc.root`` is one key. Were it put on a blob of the image, two runs that bring that image to one host
-would take each other's protection off.
+``containerd.io/gc.root`` is a single key. If it were put on a blob of the image, two runs that bring the same image to
+a host would take off each other's protection.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from ctr_ferry import shell
 from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, OURS, Ctr
 
-_TRIES = 50  # to label a blob before a collection takes it; the first does, unless images are removed all the time
-_EXPIRED = timedelta(days=2)  # nothing is held for longer than a day, by a run that may be a day old when it begins
+_TRIES = 50  # to label a blob before a collection takes it; one is enough unless images are removed all the time
+_EXPIRED = timedelta(days=2)  # a protection lasts a day at most, and may begin when its run is a day old
 _OWNER = re.compile(rf"{OURS}\.(\d{{8}}T\d{{6}}Z)-[A-Za-z0-9._-]+")
 
 
@@ -25,45 +25,45 @@ class Root:
     """One root in one namespace.
 
     Attributes:
-        owner: no two roots of a namespace have the same owner and number.
-        held: digests of what it holds, whether it is there yet or not.
+        owner: the run; no two roots of a namespace have the same owner and number.
+        blobs: digests of the blobs that the root protects, whether they are there yet or not.
     """
 
     ctr: Ctr
     namespace: str
     owner: str
-    held: tuple[str, ...]
+    blobs: tuple[str, ...]
     number: int = 0
 
     @property
     def data(self) -> bytes:
-        """The blob."""
+        """The bytes of the root's own blob."""
         return f"{self.owner} holds blobs of {self.namespace}, {self.number}\n".encode()
 
     @property
     def digest(self) -> str:
-        """The blob's digest."""
+        """The digest of the root's own blob."""
         return f"sha256:{hashlib.sha256(self.data).hexdigest()}"
 
     def prepare(self) -> str:
-        """Sh text that takes in the blob and labels it; anew where a collection came in between."""
+        """Returns sh text that takes in the root's blob and labels it; again if a collection came in between."""
         key = f"{self.owner}-root-{self.number}"
         take = f"{shell.printf(self.data)} | {self.ctr.ingest(self.namespace, self.digest, len(self.data), key)}"
-        keep = f"{self.ctr.keep(self.namespace, self.digest, self.owner, self.held)} >/dev/null"
+        label = f"{self.ctr.keep(self.namespace, self.digest, self.owner, self.blobs)} >/dev/null"
         tries = " ".join(map(str, range(_TRIES)))
-        return f"{{ kept=1; for n in {tries}; do {take} || break; {keep} && kept=0 && break; done; [ $kept = 0 ]; }}"
+        return f"{{ safe=1; for n in {tries}; do {take} || break; {label} && safe=0 && break; done; [ $safe = 0 ]; }}"
 
     def release(self) -> str:
-        """Sh text that takes the labels off: the blob goes with the next collection, and so does what it held."""
-        return self.ctr.bounded.release(self.namespace, self.digest, self.owner, self.held)
+        """Returns sh text that takes the labels off: the next collection takes the root, and blobs without a name."""
+        return self.ctr.bounded.release(self.namespace, self.digest, self.owner, self.blobs)
 
     def remove(self) -> str:
-        """Sh text that removes the blob, which brings a collection."""
+        """Returns sh text that removes the root's blob, which starts a collection."""
         return self.ctr.bounded.line(self.namespace, "content", "rm", self.digest)
 
 
 def expired(owner: str, now: datetime) -> bool:
-    """Whether a run of this id cannot be at work any more; never what has another form than our ids."""
+    """Tells whether the run of this id cannot be at work any more; an id of another form never has expired."""
     if not (match := _OWNER.fullmatch(owner)):
         return False
     try:
@@ -74,12 +74,12 @@ def expired(owner: str, now: datetime) -> bool:
 
 
 def expired_labels(labels: str, now: datetime) -> tuple[str, ...]:
-    """Of a blob's labels, as ``content ls`` prints them, the keys that expired runs have left."""
+    """Returns the keys of labels that expired runs have left, from a blob's labels as ``content ls`` prints them."""
     pairs = [label.partition("=")[::2] for label in labels.split(",")]
     owners = {key: value if key == GC_ROOT else key.removeprefix(f"{GC_REF}.") for key, value in pairs}
     return tuple(key for key, owner in owners.items() if key.startswith((GC_ROOT, GC_REF)) and expired(owner, now))
 
 
 def expired_ingests(active: Iterable[str], now: datetime) -> tuple[str, ...]:
-    """Of the lines of ``content active``, the keys that expired runs have left."""
+    """Returns the keys of ingests that expired runs have left, from the lines of ``content active``."""
     return tuple(words[0] for line in active if (words := line.split()) and expired(words[0], now))

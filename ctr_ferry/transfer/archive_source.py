@@ -17,7 +17,7 @@ class ArchiveSource:
 
     Attributes:
         name: for messages.
-        readers: how many may read at once.
+        readers: how many threads may read at once.
     """
 
     readers = 1
@@ -27,10 +27,11 @@ class ArchiveSource:
         self._file, self._archive = file, found
 
     def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
-        """Each wanted blob with its bytes, in the archive's order.
+        """Yields each wanted blob with its bytes, in the archive's order.
 
         Raises:
-            BadArchive, SourceLost: the file is not what it was, or cannot be read any more.
+            BadArchive: the file is not what it was.
+            SourceLost: the file cannot be read any more.
         """
         blobs = {blob.digest: blob for blob in wanted}
         with self._readable(), self._file.open("rb") as opened:
@@ -38,7 +39,7 @@ class ArchiveSource:
                 yield blobs[digest], self._readable_chunks(chunks)
 
     def holder(self, blob: Descriptor) -> str:  # noqa: ARG002
-        """The file, for messages."""
+        """Returns the file."""
         return self.name
 
     def _readable_chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:

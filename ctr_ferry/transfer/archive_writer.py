@@ -1,6 +1,6 @@
-"""What `save` writes: the plan of an archive from what a host has, and the file on the control machine.
+"""The archive that `save` writes: planned from what a host has, written on the control machine.
 
-Each blob is streamed into a new file beside it while it is checked; then that takes the archive's name.
+Each blob is checked while it is streamed into a new file. The complete file takes the archive's name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SavedImage:
     """An image that is in the archive.
 
     Attributes:
-        platforms: whose content is there; empty where the image does not say.
+        platforms: those whose content is in the archive; empty if the image does not say.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Plan:
     """What one archive is to have.
 
     Attributes:
+        documents: by name, the files that are not blobs.
         blobs: each once, in the order in which they are written.
     """
 
@@ -52,7 +53,7 @@ class Plan:
 
     @property
     def size(self) -> int:
-        """Of the archive, in bytes."""
+        """The size of the archive in bytes."""
         sizes = [len(document) for document in self.documents.values()] + [blob.size for blob in self.blobs]
         return sum(len(tar.header("", size)) + size + len(tar.padding(size)) for size in sizes) + len(tar.END)
 
@@ -60,16 +61,17 @@ class Plan:
 def plan(
     images: Iterable[Image], content: Content, host: Platform, wanted: Platform | None = None, *, every: bool = False
 ) -> Plan:
-    """Chooses the blobs.
+    """Chooses the blobs of an archive.
 
     Args:
+        content: what the host has of the images, with the manifests that indexes list.
         host: the host's platform.
-        wanted: the platform whose manifest is saved; None is all that are there.
+        wanted: the platform whose manifest is saved; None means all that are there.
         every: whether all platforms must be there.
-        content: what the host has of the images, indexes read deeply.
 
     Raises:
-        ContentMissing, PlatformMissing.
+        ContentMissing: the host lacks blobs of an image.
+        PlatformMissing: an image has no manifest for the wanted platform.
     """
     saved: list[SavedImage] = []
     listed: list[Saved] = []
@@ -80,7 +82,7 @@ def plan(
             blob.digest: blob for blob in _blobs_to_copy(image, target, content, wanted or host, every=every)
         }
         manifests = _whole(content, target, blobs_to_copy.keys())
-        first = next((each for each in manifests if each.platform == host), manifests[0])
+        first = next((each for each in manifests if each.platform == host), manifests[0])  # manifest.json names one
         listed.append(Saved(image.name, target, content.manifest(first.digest)))
         platforms = [str(each.platform) for each in manifests if each.platform] or image.platforms.split(",")
         saved.append(SavedImage(image.name, target.digest, tuple(p for p in platforms if p != "-")))
@@ -101,32 +103,36 @@ def _blobs_to_copy(
 
 
 def _whole(content: Content, target: Descriptor, there: Collection[str]) -> list[Descriptor]:
-    """The target, or those of an index's manifests, with all that they point at."""
+    """Returns the manifests that are whole: the target itself, or those that an index lists."""
     manifests = content.manifest(target.digest).children if target.is_index else (target,)
-    return [m for m in manifests if {m.digest, *(b.digest for b in content.manifest(m.digest).blobs)} <= set(there)]
+    return [each for each in manifests if {each.digest, *_pointed_at(content, each)} <= set(there)]
+
+
+def _pointed_at(content: Content, manifest: Descriptor) -> set[str]:
+    return {blob.digest for blob in content.manifest(manifest.digest).blobs}
 
 
 class _Writer:
-    """The archive while it is written; hashes what goes into it."""
+    """An archive that is being written; hashes what goes into it."""
 
     def __init__(self, file: Path, part: IO[bytes]) -> None:
         self._file, self._part = file, part
         self._sha = hashlib.sha256()
 
-    def member(self, name: str, size: int, chunks: Iterable[bytes]) -> Iterator[int]:
-        """Writes a file of the archive.
+    def add_file(self, name: str, size: int, chunks: Iterable[bytes]) -> Iterator[int]:
+        """Writes one file of the archive.
 
         Yields:
-            The length of every piece, once it is written.
+            The length of each piece, once it is written.
         """
         for data in chain([tar.header(name, size)], chunks, [tar.padding(size)]):
             yield self.write(data)
 
     def write(self, data: bytes) -> int:
-        """Writes bytes.
+        """Writes bytes; returns how many.
 
         Raises:
-            CannotWrite.
+            CannotWrite: the control machine's disk refuses them.
         """
         with new_file.trouble(self._file):
             self._part.write(data)
@@ -135,16 +141,16 @@ class _Writer:
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far, in hex."""
+        """The SHA-256 of what was written so far, in hex."""
         return self._sha.hexdigest()
 
 
 @contextmanager
 def _replacing(file: Path) -> Iterator[_Writer]:
-    """What takes the file's place if all goes well, and is gone if not.
+    """Gives a writer whose file takes the archive's place if all goes well, and is removed if not.
 
     Raises:
-        CannotWrite.
+        CannotWrite: the control machine's disk refuses it, or another run writes the same archive.
     """
     with new_file.trouble(file):
         file.parent.mkdir(exist_ok=True)
@@ -152,9 +158,9 @@ def _replacing(file: Path) -> Iterator[_Writer]:
         yield _Writer(file, part)
 
 
-def holds(file: Path, plan: Plan) -> bool:
-    """Whether an archive has exactly what is to be saved."""
-    if not file.is_file():  # to open a pipe would wait for whoever writes to it
+def has_all(file: Path, plan: Plan) -> bool:
+    """Tells whether an archive has exactly what is to be saved."""
+    if not file.is_file():  # opening a pipe would wait for a writer
         return False
     try:
         with file.open("rb") as opened:
@@ -165,20 +171,21 @@ def holds(file: Path, plan: Plan) -> bool:
     return names == {(i.name, i.digest) for i in plan.images} and there.digests == {b.digest for b in plan.blobs}
 
 
-def known(file: Path) -> str:
-    """The SHA-256 of an archive that is whole, in hex; told beside it again, where a killed run had no time to.
+def sha256_of(file: Path) -> str:
+    """Returns the SHA-256 of a complete archive, in hex.
 
-    What is beside it and tells of something else stays: it may be somebody's.
+    If a killed run had no time to write the check sum file, it is written now. A check sum file that names other
+    files stays: it may belong to somebody.
 
     Raises:
         CannotWrite: the archive cannot be read any more.
     """
     with new_file.trouble(file), file.open("rb") as opened:
         with suppress(BadArchive):
-            if told := checksum.told(file):
-                return told
+            if expected := checksum.expected(file):
+                return expected
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-        # Another run may have written another archive meanwhile, with its own.
+        # Another run may have written another archive meanwhile, with a check sum file of its own.
         mine = os.path.samestat(file.stat(), os.fstat(opened.fileno()))
     if mine and not checksum.beside(file).exists():
         with suppress(OSError, CannotWrite):  # a folder that may only be read
@@ -187,29 +194,30 @@ def known(file: Path) -> str:
 
 
 def write(planned: Plan, file: Path, blobs: Iterable[tuple[Descriptor, Iterable[bytes]]], moved: Moved) -> str:
-    """Writes the archive and, beside it, its SHA-256 as sha256sum does.
+    """Writes the archive and, beside it, its check sum file. If it fails, nothing is left behind.
 
     Args:
-        blobs: the plan's, in its order, each with its bytes.
-        moved: told of every piece.
+        blobs: the blobs of the plan, in its order, each with its bytes.
+        moved: is called after each piece.
 
     Returns:
-        The SHA-256, in hex.
+        The SHA-256 of the archive, in hex.
 
     Raises:
-        CannotWrite: or what ``blobs`` raises; then nothing is left.
+        CannotWrite: the control machine's disk refuses the archive.
+        FerryError: what ``blobs`` raises.
     """
     done = 0
     with _replacing(file) as writer:
         for name, document in planned.documents.items():
-            done += sum(writer.member(name, len(document), [document]))
+            done += sum(writer.add_file(name, len(document), [document]))
         for blob, chunks in blobs:
-            for length in writer.member(layout.blob_path(blob.digest), blob.size, chunks):
+            for length in writer.add_file(layout.blob_path(blob.digest), blob.size, chunks):
                 done += length
                 moved(done, planned.size)
         writer.write(tar.END)
         with new_file.trouble(file):
-            checksum.beside(file).unlink(missing_ok=True)  # or it would tell of the archive that was there before
+            checksum.beside(file).unlink(missing_ok=True)  # it belongs to the archive that was there before
     with new_file.trouble(checksum.beside(file)):
         checksum.write(file, writer.sha256)
     return writer.sha256

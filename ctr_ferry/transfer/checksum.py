@@ -1,4 +1,4 @@
-"""The SHA-256 that lies beside an archive, in the form that sha256sum writes and checks."""
+"""The check sum file beside an archive, in the form that sha256sum writes and checks."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from pathlib import Path
 from ctr_ferry.errors import BadArchive
 from ctr_ferry.transfer import new_file
 
-_MOST = 1 << 20  # bytes of it that are read
-_LINE = re.compile(r"\\?([0-9a-f]{64}) [ *](.+)")  # "*" where sha256sum was told that the file is binary
+_MOST = 1 << 20  # bytes of the file that are read
+_LINE = re.compile(r"\\?([0-9a-f]{64}) [ *](.+)")  # sha256sum --binary writes "*"
 
 
 def beside(file: Path) -> Path:
-    """Where it lies."""
+    """Returns the path of an archive's check sum file."""
     return file.with_name(f"{file.name}.sha256")
 
 
-def told(file: Path) -> str | None:
-    """The archive's SHA-256 in hex, as the file beside it tells; None where there is no such file.
+def expected(file: Path) -> str | None:
+    """Returns the SHA-256 in hex that the check sum file has for an archive; None if there is no such file.
 
     Raises:
-        BadArchive: it tells of other files alone; OSError.
+        BadArchive: the check sum file names other files alone.
+        OSError: it cannot be read.
     """
     if not beside(file).is_file():
         return None
@@ -31,12 +32,12 @@ def told(file: Path) -> str | None:
     mine = [match[1] for match in found if Path(match[2]).name == file.name]
     if not mine:
         name = beside(file).name
-        raise BadArchive(f"{name} does not tell of it", hint=f"mend it, or take it away: {beside(file)}")
+        raise BadArchive(f"{name} does not name this archive", hint=f"mend it, or remove it: rm {beside(file)}")
     return mine[0]
 
 
 def write(file: Path, sha256: str) -> None:
-    """Writes it whole or not at all.
+    """Writes an archive's check sum file, whole or not at all.
 
     Raises:
         CannotWrite.

@@ -16,8 +16,8 @@ class ImageCopy:
     """One image, to be copied under one name.
 
     Attributes:
-        image: as the source lists it.
-        dst: with a tag.
+        image: the image as the source lists it.
+        dst: the name to give, with a tag.
     """
 
     image: Image
@@ -30,10 +30,12 @@ class CopyRequest:
 
     Attributes:
         content: the manifests, and what the source has.
-        namespace: None is each host's own.
-        platform: whose manifest is to be named; None is all that is there.
+        namespace: where the images go; None means each host's own namespace.
+        platform: the platform whose manifest is to be named; None means all that are there.
         every: whether all platforms must be there.
-        pin: whether kubelet is to keep it.
+        unpack: whether containerd is to unpack the images.
+        force: whether a name that is another image already may be moved.
+        pin: whether kubelet is to keep the images.
     """
 
     image_copies: tuple[ImageCopy, ...]
@@ -49,15 +51,15 @@ class CopyRequest:
 def blobs_to_copy(
     content: Content, image: Image, target: Descriptor, platform: Platform, *, every: bool
 ) -> list[Descriptor]:
-    """The blobs of a target that are to be at the destination, the target first.
+    """Returns the blobs of a target that must be at the destination, the target first.
 
     Args:
-        platform: what must be whole.
+        platform: the platform that must be whole.
         every: whether all platforms must be.
 
     Raises:
-        ContentMissing: with the digests that are nowhere.
-        MethodUnsupported: an index lists another one.
+        ContentMissing: some of these blobs are nowhere; the error lists their digests.
+        MethodUnsupported: an index lists another index.
     """
     if nested := [c.digest for c in content.manifest(target.digest).children if c.is_index]:
         raise MethodUnsupported(f"{image.name} is an index of indexes", detail="\n".join(nested), hint="use --platform")
@@ -66,6 +68,6 @@ def blobs_to_copy(
         raise ContentMissing(
             f"the source has not all of {image.name}",
             detail="\n".join(absent),
-            hint="take it from where it is whole; copy takes several --from, and --from any",
+            hint="copy it from a host that has all of it: give --from several times, or --from any",
         )
     return content.blobs_to_copy(target)

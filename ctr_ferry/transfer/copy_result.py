@@ -13,12 +13,12 @@ class CopiedImage:
     """What became of one image on one host.
 
     Attributes:
-        src, dst: its name at the source, and here.
-        digest: what the name points at; ``src_digest`` differs where only the platform's manifest can be named.
-        previous_digest: what the name pointed at before it was, or would be, moved; empty where it is new.
-        method: blobs, link, or index where nothing had to come; empty where nothing is to be done.
-        blobs_sent, bytes_sent: what went, or would go, over the wire.
-        blobs_saved, bytes_saved: what was here already.
+        src, dst: the image's name at the source, and on this host.
+        digest: what the name points at; ``src_digest`` differs if only the platform's manifest can be named.
+        previous_digest: what the name pointed at before it was, or would be, moved; empty if the name is new.
+        method: ``blobs``; ``link``; ``index`` if nothing had to come; empty if nothing is to be done.
+        blobs_sent, bytes_sent: what was, or would be, sent.
+        blobs_saved, bytes_saved: what the host had already.
     """
 
     src: str
@@ -41,8 +41,10 @@ class CopyResult:
     """One host's result.
 
     Attributes:
-        bytes_sent, seconds, rate: over the wire, how long that took, and bytes a second.
-        notices: what a person should know of all of it, such as that the host has little room.
+        source: the name of the source.
+        ctr, containerd: the versions on this host.
+        bytes_sent, seconds, rate: the bytes that were sent, how long that took, and bytes per second.
+        notices: what the user should know besides, such as that the host has little room.
     """
 
     source: str
@@ -57,15 +59,15 @@ class CopyResult:
 
     @property
     def status(self) -> Status:
-        """changed where any image came."""
+        """``changed`` if any image was copied."""
         return Status.of_all(image.status for image in self.images)
 
     def given(self) -> list[tuple[str, str, str]]:
-        """Each name that an image has now, with its digest and the source's."""
+        """Returns each name that an image has now, with its digest and the digest at the source."""
         return [(i.dst, i.digest, i.src_digest) for i in self.images if i.status is not Status.FAILED]
 
     def lines(self) -> list[str]:
-        """A line an image, its digest and bytes below."""
+        """Returns a line for each image, with its digest and bytes below."""
         lines = [line for image in self.images for line in _image_lines(image, self)]
         rate = [f"{_bytes(self.rate)}/s over {self.seconds:.1f} s"] if self.rate else []
         return [*lines, *self.notices, *rate]

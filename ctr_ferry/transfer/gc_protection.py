@@ -38,5 +38,5 @@ def protected(host: Host, todo: Sequence[Plan], found: Destination) -> Iterator[
     except FerryError as error:
         for plan in todo:
             plan.add_note(
-                f"what protected its blobs there did not end as it should ({error.message}): look with doctor"
+                f"the protection of its blobs did not end as it should ({error.message}): run doctor on that host"
             )

@@ -18,7 +18,7 @@ from ctr_ferry.errors import CannotWrite
 
 @contextmanager
 def trouble(file: Path) -> Iterator[None]:
-    """Turns what the control machine's disk refuses into CannotWrite."""
+    """Turns an OSError of the control machine's disk into CannotWrite."""
     try:
         yield
     except OSError as error:
@@ -31,12 +31,13 @@ def trouble(file: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[IO[bytes]]:
-    """A new file beside another, whose place it takes once it is on the disk; it is gone if something goes wrong.
+    """Opens a new file beside another, whose place it takes once it is on the disk. If that fails, it is removed.
 
-    Nobody can know its name, and it is made exclusively: no link or file that somebody planted is written to.
+    Nobody can guess the name of the new file, and it is created exclusively: no link or file that somebody put there
+    is written to.
 
     Raises:
-        CannotWrite: also where another run is writing the same file.
+        CannotWrite: the disk refuses it, or another run is writing the same file.
     """
     with trouble(file):
         part = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
@@ -49,18 +50,18 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
             with trouble(file):
                 opened.flush()
                 os.fsync(opened.fileno())
-                opened.close()  # some disks tell only now that they are full
+                opened.close()  # some file systems report only now that they are full
                 part.rename(file)
                 _sync_folder(file.parent)
         except BaseException:
             part.unlink(missing_ok=True)
-            with suppress(OSError):  # a full disk refuses once more what is still to be written
+            with suppress(OSError):  # a full disk refuses the rest of the buffer once more
                 opened.close()
             raise
 
 
 def _refuse_others(file: Path, part: Path, opened: IO[bytes]) -> None:
-    """Locks the part. Of other parts of ours, one that is locked is being written; the others were left behind."""
+    """Locks the new file. Of other new files of this kind, a locked one is being written; the rest were left behind."""
     fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     form = re.compile(rf"{re.escape(file.name)}\.[0-9a-f]{{16}}\.part")
     others = [other for other in file.parent.iterdir() if form.fullmatch(other.name) and other != part]
@@ -69,14 +70,14 @@ def _refuse_others(file: Path, part: Path, opened: IO[bytes]) -> None:
 
 
 def _is_at_work(other: Path) -> bool:
-    """Whether a run of this user writes it; takes it away where that was killed."""
+    """Tells whether a run of this user is writing a file; removes it if that run was killed."""
     try:
         descriptor = os.open(other, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # a link, or somebody else's, or gone
+    except OSError:  # it is a link, or belongs to another user, or was removed
         return False
     try:
-        seen = os.fstat(descriptor)
-        if stat.S_ISREG(seen.st_mode) and seen.st_uid == os.geteuid():
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             other.unlink(missing_ok=True)
     except BlockingIOError:
@@ -87,7 +88,7 @@ def _is_at_work(other: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Has the new name itself on the disk, too, where the file system can do that."""
+    """Writes the new name to the disk, too, if the file system can do that."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

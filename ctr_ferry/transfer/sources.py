@@ -1,4 +1,4 @@
-"""Hosts as sources of blobs: read once, straight from the content store, each blob from a host that has it."""
+"""Hosts as sources of blobs, which are read straight from their content stores."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.ssh.host import Host
 
 _READERS = 2  # while containerd writes one blob to disk, the next is on its way
-_SIGNAL = 128  # exit statuses above it tell of a signal
-_SESSIONS = 6  # downloads at a time: the lanes, and hosts served alone; sshd lets ten sessions run (MaxSessions)
+_SIGNAL = 128  # an exit status above it means that a signal ended the command
+_SESSIONS = 6  # downloads at a time: readers, and hosts served alone; sshd lets ten sessions run (MaxSessions)
 
 
 class HostSource:
@@ -30,21 +30,21 @@ class HostSource:
         self._lost: FerryError | None = None
 
     def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
-        """Each blob in the order wanted, with its bytes."""
+        """Yields each blob in the order wanted, with its bytes."""
         for blob in wanted:
             yield blob, self.chunks(blob)
 
     def holder(self, blob: Descriptor) -> str:  # noqa: ARG002
-        """The host."""
+        """Returns the host's name."""
         return self.name
 
     def chunks(self, blob: Descriptor) -> Iterator[bytes]:
-        """One blob's bytes.
+        """Yields one blob's bytes.
 
         Raises:
-            ContentMissing: the host does not have it, or not all of it.
-            CommandFailed, RemoteTimeout: it stopped giving it; another attempt may go well.
-            SourceLost: the host cannot be asked any more.
+            ContentMissing: the host does not have the blob, or not all of it.
+            CommandFailed, RemoteTimeout: the host stopped sending; another attempt may go well.
+            SourceLost: the host cannot be reached any more.
         """
         if self._lost:
             raise self._lost
@@ -53,9 +53,9 @@ class HostSource:
                 yield from self._chunks(blob)
             except Unreachable as error:
                 self._lost = SourceLost(
-                    f"the source {self.name} was lost in the middle",
+                    f"the connection to the source {self.name} was lost",
                     detail=": ".join(filter(None, (error.message, error.detail))),
-                    hint="run the same command again: what has arrived stays until containerd's next collection",
+                    hint="run the same command again: blobs that arrived whole stay, and only the rest is sent",
                 )
                 raise self._lost from error
 
@@ -72,22 +72,22 @@ class HostSource:
             error = failure(download.answer, f"blob {blob.digest}")
             if download.answer.exit > _SIGNAL:
                 raise CommandFailed(
-                    f"{self.name} was giving blob {blob.digest} when a signal ended that",
+                    f"a signal on {self.name} ended the command that was reading blob {blob.digest}",
                     detail=error.detail,
-                    hint="look at that host's log: it may lack memory",
+                    hint="read that host's log: it may lack memory",
                 )
             raise ContentMissing(
-                f"{self.name} does not give blob {blob.digest}",
+                f"{self.name} cannot read blob {blob.digest}",
                 detail=error.detail,
-                hint="the image was removed or damaged there meanwhile: look at it with check, or name another source",
+                hint="the image was removed or damaged there meanwhile: run check on it, or name another source",
             )
 
 
 class Sources:
-    """Several hosts as one source: each blob from the first that has it and gives it.
+    """Several hosts as one source: each blob comes from the first host that has it and gives it.
 
     Args:
-        holders: by digest, who has a blob, the first choice first.
+        holders: by digest, the hosts that have a blob, the first choice first.
     """
 
     readers = _READERS
@@ -98,17 +98,17 @@ class Sources:
         self._gives: dict[str, str] = {}
 
     def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
-        """Each blob in the order wanted, with its bytes."""
+        """Yields each blob in the order wanted, with its bytes."""
         for blob in wanted:
             yield blob, self._chunks(blob)
 
     def holder(self, blob: Descriptor) -> str:
-        """The host that gave it, else the one that is asked first."""
+        """Returns the host that gave a blob, or else the host that will be asked first."""
         first = next((each.name for each in self._holders.get(blob.digest, ())), self.name)
         return self._gives.get(blob.digest, first)
 
     def _chunks(self, blob: Descriptor) -> Iterator[bytes]:
-        """From the next host where one gives nothing at all; one that broke off in the middle is not asked again."""
+        """Yields a blob from the next host if one gives nothing at all; raises if a host breaks off in the middle."""
         holders = self._holders.get(blob.digest, [])
         for holder in list(holders):
             started = False
@@ -119,7 +119,7 @@ class Sources:
                     yield chunk
                 return
             except (ContentMissing, SourceLost):
-                with suppress(ValueError):  # another lane was faster
+                with suppress(ValueError):  # another reader was faster
                     holders.remove(holder)
                 if not holders or started:
                     raise

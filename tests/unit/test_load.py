@@ -127,13 +127,13 @@ class TestTheSumBeside:
         beside.write_text(f"{self.sum_of(file)}  app.tar\n")
         file.write_bytes(b"something else")
         error = refused(file)
-        assert "not the file that app.tar.sha256 tells of" in error.message
+        assert "does not match app.tar.sha256" in error.message
         assert self.sum_of(file) in error.detail
 
     @pytest.mark.parametrize("text", ["", "0" * 64 + "  other.tar\n", "garbage\n", "\xff\xfe"])
     def test_that_does_not_tell_of_the_archive_is_refused(self, file: Path, text: str) -> None:
         file.with_name("app.tar.sha256").write_text(text, encoding="latin-1")
-        assert "does not tell of it" in refused(file).message
+        assert "does not name this archive" in refused(file).message
 
 
 class TestPlatforms:

@@ -263,9 +263,9 @@ def test_an_archive_that_lost_its_check_sum_gets_it_again(tmp_path: Path) -> Non
     beside = tmp_path / "a.tar.sha256"
     told = beside.read_text()
     beside.unlink()  # as by a run that was killed between the two
-    assert archive_writer.known(file) == sha256
+    assert archive_writer.sha256_of(file) == sha256
     assert beside.read_text() == told
-    assert archive_writer.known(file) == sha256
+    assert archive_writer.sha256_of(file) == sha256
 
 
 @pytest.mark.parametrize("beside", [b"", b"\xff\xfe", b"%s  other.tar\n" % (b"a" * 64)])
@@ -273,7 +273,7 @@ def test_what_tells_of_something_else_is_neither_believed_nor_replaced(tmp_path:
     file = tmp_path / "a.tar"
     sha256 = write(planned(SINGLE), file)
     checksum.beside(file).write_bytes(beside)
-    assert archive_writer.known(file) == sha256
+    assert archive_writer.sha256_of(file) == sha256
     assert checksum.beside(file).read_bytes() == beside
 
 
@@ -287,7 +287,7 @@ def test_a_check_sum_that_cannot_be_written_is_told_all_the_same(
     sha256 = write(planned(SINGLE), file)
     checksum.beside(file).unlink()
     monkeypatch.setattr(checksum, "write", refuse)
-    assert archive_writer.known(file) == sha256
+    assert archive_writer.sha256_of(file) == sha256
 
 
 def test_the_check_sum_of_an_archive_that_was_replaced_meanwhile_is_not_written(
@@ -304,18 +304,18 @@ def test_the_check_sum_of_an_archive_that_was_replaced_meanwhile_is_not_written(
         return real(*words)
 
     monkeypatch.setattr(archive_writer.hashlib, "file_digest", slow)
-    archive_writer.known(file)
+    archive_writer.sha256_of(file)
     assert not checksum.beside(file).exists()
 
 
 def test_an_archive_that_has_it_all_is_known_again(tmp_path: Path) -> None:
     file = tmp_path / "a.tar"
     write(planned(SINGLE), file)
-    assert archive_writer.holds(file, planned(SINGLE))
-    assert not archive_writer.holds(file, planned(MULTI))
+    assert archive_writer.has_all(file, planned(SINGLE))
+    assert not archive_writer.has_all(file, planned(MULTI))
     os.mkfifo(tmp_path / "pipe")
-    assert not archive_writer.holds(tmp_path / "pipe", planned(SINGLE))
+    assert not archive_writer.has_all(tmp_path / "pipe", planned(SINGLE))
     file.write_bytes(tarred(layout(IMAGE.blobs, IMAGE.entry(**{NAME: "r.example/other:1"}))))
-    assert not archive_writer.holds(file, planned(SINGLE))
+    assert not archive_writer.has_all(file, planned(SINGLE))
     file.write_text("no archive")
-    assert not archive_writer.holds(file, planned(SINGLE))
+    assert not archive_writer.has_all(file, planned(SINGLE))
