@@ -26,7 +26,7 @@ from tasks.copy import ImageSelector, Request, SourceInventory
 
 
 class TestOptions:
-    def test_the_namespace_is_that_of_both_ends_unless_told_otherwise(self) -> None:
+    def test_the_namespace_is_that_of_both_ends_unless_another_is_given(self) -> None:
         both = copy.parse(from_=["a"], ref=["x"], namespace="here")
         apart = copy.parse(from_=["a"], ref=["x"], namespace="here", to_namespace="there")
         assert (both.namespace, both.to_namespace) == ("here", "here")
@@ -76,7 +76,7 @@ class TestNames:
         with pytest.raises(UsageError, match="no tag"):
             list(copy._image_copies({ImageSelector("x"): [image(name)]}))
 
-    def test_two_images_under_one_name_are_refused_and_one_under_two_wishes_is_not(self) -> None:
+    def test_two_images_under_one_name_are_refused_and_one_under_two_selectors_is_not(self) -> None:
         with pytest.raises(UsageError, match="two images"):
             list(copy._image_copies({ImageSelector("a"): [image()], ImageSelector("b"): [image(number=2)]}))
         assert len(list(copy._image_copies({ImageSelector("a"): [image()], ImageSelector("b"): [image()]}))) == 2
@@ -130,7 +130,7 @@ class TestWhoHasIt:
         ]
         assert copy._resolve(self.selector, source_inventories, self.request, {}) == (whole,)
 
-    def test_what_nobody_has_is_told_with_who_could_not_be_asked(self) -> None:
+    def test_what_nobody_has_is_reported_with_who_could_not_be_asked(self) -> None:
         with pytest.raises(ImageNotFound) as raised:
             copy._resolve(
                 self.selector, [source_inventory("a", self.selector)], self.request, {"b": Unreachable("no connection")}
@@ -146,9 +146,9 @@ class TestWhoHasIt:
         assert len(copy._used([half, whole], [image()], insisting)) == 2
 
     def test_a_source_that_is_unreachable_is_no_unreachable_destination(self) -> None:
-        told = copy._of_source("a", Unreachable("no connection", detail="refused", hint="look"))
-        assert isinstance(told, SourceLost)
-        assert (told.message, told.detail, told.hint) == ("the source a: no connection", "refused", "look")
+        error = copy._of_source("a", Unreachable("no connection", detail="refused", hint="look"))
+        assert isinstance(error, SourceLost)
+        assert (error.message, error.detail, error.hint) == ("the source a: no connection", "refused", "look")
 
 
 def test_requests_are_values() -> None:

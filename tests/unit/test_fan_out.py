@@ -85,7 +85,7 @@ def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("large")
-def test_a_host_that_dies_while_the_source_gives_nothing_is_told_at_once() -> None:
+def test_a_host_that_dies_while_the_source_gives_nothing_is_noticed_at_once() -> None:
     over, under_way = threading.Event(), threading.Event()
 
     def note(_box: Box, each: Descriptor) -> bool:
@@ -255,7 +255,7 @@ def test_a_wrong_blob_never_ends_well_and_names_who_has_it(what: str, names: str
         assert set(box.came) == set(BLOBS) - {BLOBS[4]}
 
 
-def test_a_source_that_gives_more_than_it_told_is_not_read_to_its_end() -> None:
+def test_a_source_that_gives_more_than_it_announced_is_not_read_to_its_end() -> None:
     short = blob(b"x" * 2048)
     source, box = FakeSource({short: bytes(8 << 20)}), Box("a")
     detail = deliver(source, [(box, [short])])["a"]
@@ -275,7 +275,7 @@ def test_a_blob_that_cannot_be_read_fails_and_the_others_come() -> None:
 
 
 class Archive(FakeSource):
-    """A source that decides its own order, and breaks off."""
+    """A source that gives blobs in its own order, and breaks off."""
 
     how: FerryError | Exception | None = None
 
@@ -299,7 +299,7 @@ def test_a_source_that_breaks_off_fails_all_that_is_left(how: Exception | None, 
     assert len(box.came) == 1
 
 
-def test_a_fault_of_ours_in_the_middle_of_a_blob_is_told() -> None:
+def test_a_fault_of_ours_in_the_middle_of_a_blob_is_reported() -> None:
     def fail(_each: Descriptor, _at: int) -> None:
         raise ZeroDivisionError
 
@@ -310,11 +310,11 @@ def test_a_fault_of_ours_in_the_middle_of_a_blob_is_told() -> None:
 
 
 def test_what_most_hosts_want_is_read_first() -> None:
-    order: list[Descriptor] = []
+    sequence: list[Descriptor] = []
 
     def note(each: Descriptor, at: int) -> None:
         if not at:
-            order.append(each)
+            sequence.append(each)
 
     deliver(FakeSource(DATA, readers=1, break_in=note), [(Box("a"), BLOBS), (Box("b"), BLOBS[:2])])
-    assert order == [BLOBS[1], BLOBS[0], *reversed(BLOBS[2:])]
+    assert sequence == [BLOBS[1], BLOBS[0], *reversed(BLOBS[2:])]

@@ -1,4 +1,4 @@
-"""How much room a host has, and what is said where what comes does not, or may not, fit."""
+"""How much room a host has, and what is reported where blobs do not, or may not, fit."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_compressed_layers_grow_and_what_is_no_layer_takes_nothing() -> None:
         (TWO, 90, 51, "it may not fit unpacked: about 51 bytes are needed, and 50 are free on /unpacked"),
     ],
 )
-def test_what_may_not_fit_is_told(where: Room | None, coming: int, unpacked: int, detail: str) -> None:
+def test_what_may_not_fit_is_a_warning(where: Room | None, coming: int, unpacked: int, detail: str) -> None:
     assert free_space.judge(where, coming, unpacked) == detail
 
 

@@ -17,7 +17,7 @@ EXPIRED = "ctr-ferry.20261121T000000Z-copy-12ab.1f.1-0f-0"  # an ingest of a run
 
 
 class Protection:
-    """A protection that runs against a ctr which writes down what it is told."""
+    """A protection that runs against a ctr which writes down its arguments."""
 
     def __init__(self, folder: Path, active: str = "") -> None:
         self.folder, fake = folder, folder / "ctr"
@@ -37,7 +37,7 @@ esac
         self.place = replace(PLACE, ctr=replace(CTR, argv=(str(fake),)))
 
     def run(self, detail: bytes, *images: ImageBlobs, store: Store = Store()) -> tuple[dict[str, bool], list[str]]:  # noqa: B008
-        """Returns which images are protected, and what ctr was told after the end of stdin."""
+        """Returns which images are protected, and the arguments of ctr after the end of stdin."""
         script = gc_protection.protect(self.place, images or (NEEDED,), store)
         script = replace(script, steps={**script.steps, "wait": "echo waits >>" + f"{self.folder}/log; read -r named"})
         done = subprocess.run(["sh", "-c", script.render("M")], input=detail, capture_output=True, check=False)
@@ -72,31 +72,31 @@ class TestProtect:
 
     def test_removes_its_root_when_all_is_named_and_touches_nobody_elses(self, tmp_path: Path) -> None:
         theirs = f"{PLACE.owner[:-1]}x-0f-0 1MB 1 day\n"
-        prepared, told = Protection(tmp_path, theirs).run(gc_protection.ALL_NAMED)
+        prepared, calls = Protection(tmp_path, theirs).run(gc_protection.ALL_NAMED)
         assert prepared == {"prepare-0": True}
-        assert told == ["content active", f"content rm {ROOT.digest}", "content active"]
+        assert calls == ["content active", f"content rm {ROOT.digest}", "content active"]
         assert (tmp_path / "active").read_text() == theirs
 
     def test_takes_its_labels_off_when_it_breaks_off_and_finishes_the_runs_own_ingests(self, tmp_path: Path) -> None:
         mine, other = f"{PLACE.owner}-0f-0", "ctr-ferry.20261124T000000Z-copy-ffff.1f.1-0f-0"
         protection = Protection(tmp_path, f"REF SIZE\n{mine} 1MB\n{other} 1MB\n")
-        _, told = protection.run(b"")
+        _, calls = protection.run(b"")
         off = [f"containerd.io/gc.ref.content.{PLACE.owner}.{n}=" for n in range(4)]
-        assert told[1] == " ".join(["content label", ROOT.digest, "containerd.io/gc.root=", *off])
-        assert [line for line in told if "ingest" in line] == [f"content ingest {mine}"]
+        assert calls[1] == " ".join(["content label", ROOT.digest, "containerd.io/gc.root=", *off])
+        assert [line for line in calls if "ingest" in line] == [f"content ingest {mine}"]
         assert other in (tmp_path / "active").read_text()
 
     def test_finishes_what_a_first_attempt_left_though_the_second_went_well(self, tmp_path: Path) -> None:
         mine = f"{PLACE.owner}-0f-0"
-        _, told = Protection(tmp_path, f"{mine} 0B\n").run(gc_protection.ALL_NAMED)
-        assert f"content ingest {mine}" in told
+        _, calls = Protection(tmp_path, f"{mine} 0B\n").run(gc_protection.ALL_NAMED)
+        assert f"content ingest {mine}" in calls
 
     def test_removes_what_expired_runs_have_left(self, tmp_path: Path) -> None:
         old = "containerd.io/gc.ref.content.ctr-ferry.old.0"
         store = Store(labels={digest(1): ("containerd.io/gc.root", old)}, ingests=(EXPIRED,))
-        _, told = Protection(tmp_path).run(gc_protection.ALL_NAMED, store=store)
-        assert f"content label {digest(1)} containerd.io/gc.root= {old}=" in told
-        assert f"content ingest {EXPIRED}" in told
+        _, calls = Protection(tmp_path).run(gc_protection.ALL_NAMED, store=store)
+        assert f"content label {digest(1)} containerd.io/gc.root= {old}=" in calls
+        assert f"content ingest {EXPIRED}" in calls
 
     def test_fails_where_the_root_takes_no_label_and_takes_nothing_in(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""One host's part of a copy, on a host that only answers: when something is sent, and what is told of it."""
+"""One host's part of a copy, on a host that only answers: when something is sent, and what is reported of it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ WITHOUT_ARM = {d: data for d, data in ALL.items() if data not in (ARM64, *BLOBS[
 
 
 @dataclass
-class Hold:
-    """A hold whose first steps end as told."""
+class Protection:
+    """A protection whose first steps end as given."""
 
     answer: Answer
     error: FerryError | None
@@ -64,7 +64,7 @@ class FakeHost(FakeHost):
         super().__init__([], version=version, blobs=dict(has or {}))
         self.target = Target("n", "n", limits=Limits(probe=1, command=1))
         self.prepared, self.error = iter([*prepared, OK, OK]), error
-        self.holds: list[Hold] = []
+        self.protections: list[Protection] = []
         self.uploads = 0
         self.moved = lambda *_: None
 
@@ -76,10 +76,10 @@ class FakeHost(FakeHost):
     def lost_connection(self) -> Iterator[None]:
         yield
 
-    def run_in_background(self, script: Script, *, limit: int) -> Hold:
+    def run_in_background(self, script: Script, *, limit: int) -> Protection:
         assert limit
-        self.holds.append(Hold(next(self.prepared), self.error, script))
-        return self.holds[-1]
+        self.protections.append(Protection(next(self.prepared), self.error, script))
+        return self.protections[-1]
 
     def upload(self, _: Script, *, limit: int) -> Any:
         assert limit
@@ -122,46 +122,49 @@ def bring(host: FakeHost, what: CopyRequest, source: FakeSource) -> CopyResult:
     return HostCopy(cast(Host, host), what, source, FanOut([host.name], source)).run()
 
 
-def test_an_image_is_held_brought_and_let_go() -> None:
+def test_an_image_is_protected_until_it_has_its_name() -> None:
     host, source = FakeHost(), FakeSource()
     result = bring(host, copy_request(), source)
     assert result.status is Status.CHANGED and result.images[0].note == ""
     assert sorted(source.read_from) == sorted(map(digest, BLOBS))
-    assert [hold.words for hold in host.holds] == [[gc_protection.ALL_NAMED]]
+    assert [protection.words for protection in host.protections] == [[gc_protection.ALL_NAMED]]
 
 
-def test_what_cannot_be_held_is_told_before_a_blob_is_sent() -> None:
+def test_what_cannot_be_protected_fails_before_a_blob_is_sent() -> None:
     host, source = FakeHost(NO, NO), FakeSource()
     with pytest.raises(CommandFailed) as raised:
         bring(host, copy_request(), source)
     assert "no space for a label" in raised.value.detail
     assert (host.uploads, source.read_from) == (0, [])
-    assert [hold.words for hold in host.holds] == [[b""], [b""]]  # tried once more, and let go each time
+    assert [protection.words for protection in host.protections] == [
+        [b""],
+        [b""],
+    ]  # and once more
 
 
-def test_what_can_be_held_the_second_time_comes_then() -> None:
+def test_what_can_be_protected_the_second_time_comes_then() -> None:
     host, source = FakeHost(NO), FakeSource()
     assert bring(host, copy_request(), source).status is Status.CHANGED
     assert len(source.read_from) == len(set(source.read_from)) == len(BLOBS)
 
 
 @pytest.mark.parametrize("error", [ConnectionLost("silent"), CommandFailed("ended by a signal")])
-def test_a_hold_that_does_not_end_well_after_all_is_verified_is_a_note(error: FerryError) -> None:
+def test_a_protection_that_does_not_end_well_after_all_is_verified_is_a_note(error: FerryError) -> None:
     result = bring(FakeHost(error=error), copy_request(), FakeSource())
     assert (result.status, result.images[0].status) == (Status.CHANGED, Status.CHANGED)
     assert error.message in result.images[0].note and "doctor" in result.images[0].note
 
 
-def test_what_failed_before_that_is_told_and_not_the_hold() -> None:
+def test_an_earlier_failure_is_reported_and_not_the_protections() -> None:
     with pytest.raises(CommandFailed, match=f"on {NAME}"):
         bring(FakeHost(NO, NO, error=ConnectionLost("silent")), copy_request(), FakeSource())
 
 
-def test_two_jobs_never_have_an_owner_in_common() -> None:
+def test_two_copies_never_have_an_owner_in_common() -> None:
     hosts = [FakeHost(), FakeHost()]  # one machine under two names, with the same run
     for host in hosts:
         bring(host, copy_request(), FakeSource())
-    first, second = (host.holds[0].script.steps["prepare-0"] for host in hosts)
+    first, second = (host.protections[0].script.steps["prepare-0"] for host in hosts)
     assert first != second
 
 
@@ -188,11 +191,11 @@ class TestManifestsThatTheSourceLacks:
     def test_are_absent_where_they_cannot_be_read(self) -> None:
         host = FakeHost(has={digest(ARM64): b"damaged"})
         assert self.job(host).status is Status.CHANGED
-        assert f"={digest(ARM64)}" not in host.holds[0].script.steps["prepare-0"]
+        assert f"={digest(ARM64)}" not in host.protections[0].script.steps["prepare-0"]
 
 
 class TestASecondAttempt:
-    """What a second attempt ends with."""
+    """A second attempt that fails."""
 
     def job(self, inspect: FerryError | None, bring: FerryError | None, *done: Plan) -> HostCopy:
         job = HostCopy.__new__(HostCopy)
@@ -212,12 +215,12 @@ class TestASecondAttempt:
         report = CopiedImage(name, name, IMAGE.digest, IMAGE.digest, status=Status.CHANGED)
         return Plan(report, ImageCopy(IMAGE, Reference.parse(name)), None, again=reason)
 
-    def test_is_told_and_not_what_the_first_did(self) -> None:
+    def test_reports_its_own_error_and_not_the_first_attempts(self) -> None:
         plan, gone = self.plan(VerifyFailed("vanished")), DaemonUnreachable("gone")
         self.job(gone, None)._once_more([plan])
         assert plan.error is gone
 
-    def test_leaves_what_is_done_and_what_failed_for_its_own_reason(self) -> None:
+    def test_keeps_what_is_done_and_what_failed_for_its_own_reason(self) -> None:
         done, corrupt, open_ = (self.plan(VerifyFailed("vanished")) for _ in range(3))
         own, gone = ContentCorrupt("wrong"), CommandFailed("ended")
         corrupt.fail(own)

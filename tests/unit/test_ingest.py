@@ -25,19 +25,19 @@ OLD, YOUNG = "ctr-ferry.20261121T000000Z-copy-12ab.1f.1", "ctr-ferry.20261123T00
 
 
 class TestStore:
-    def test_what_each_namespace_has_and_what_expired_runs_have_left_are_told_apart(self) -> None:
-        def held(owner: str) -> str:
+    def test_what_each_namespace_has_and_what_expired_runs_have_left_are_kept_apart(self) -> None:
+        def labels(owner: str) -> str:
             return f"containerd.io/gc.root={owner},containerd.io/gc.ref.content.{owner}.0=sha256:00"
 
         text = "\n".join(
             [
                 "namespace default",
                 digest(9),
-                f"{digest(8)} 1MB 2 days {held(OLD)}",
+                f"{digest(8)} 1MB 2 days {labels(OLD)}",
                 "namespace k8s.io",
                 digest(4),
-                f"{digest(1)}  491B   2 minutes  a=b,{held(OLD)}",
-                f"{digest(2)} 1.049 MB 3 hours {held(YOUNG)}",
+                f"{digest(1)}  491B   2 minutes  a=b,{labels(OLD)}",
+                f"{digest(2)} 1.049 MB 3 hours {labels(YOUNG)}",
                 f"{digest(3)} 1B 3 hours containerd.io/gc.root=2024-01-01T00:00:00Z,x={OLD}",
             ]
         )
@@ -76,8 +76,8 @@ class TestStore:
         assert detail.stdout.splitlines() == ["namespace k8s.io", digest(4), rows[1]]
 
 
-class TestTheIntake:
-    def test_to_1_6_the_daemon_is_told_what_to_expect(self) -> None:
+class TestIntake:
+    def test_up_to_1_6_the_daemon_knows_what_to_expect(self) -> None:
         intake = ingest.intake(PLACE, blob(6), 3)
         assert f"--expected-digest {digest(6)} --expected-size 60" in intake.step
         assert intake.step.endswith("-3") and intake.head == intake.tail == b""

@@ -164,7 +164,7 @@ class TestTheArchiveAsASource:
         assert given == {blob.digest: ALL[blob.digest] for blob in wanted}
         assert (source.readers, source.holder(wanted[0])) == (1, str(file))
 
-    def test_tells_that_the_file_is_not_what_it_was(self, file: Path) -> None:
+    def test_reports_that_the_file_is_not_what_it_was(self, file: Path) -> None:
         request = parse(archive=str(file))
         source = ArchiveSource(file, request.archive)
         file.write_bytes(file.read_bytes()[:6000])
@@ -190,7 +190,7 @@ def read_all(source: ArchiveSource, wanted: list[Descriptor]) -> None:
             pass
 
 
-def test_a_reference_that_is_none_is_told_as_such(file: Path) -> None:
+def test_a_reference_that_is_none_is_refused(file: Path) -> None:
     with pytest.raises(BadReference):
         parse(archive=str(file), ref=["A B"])
 

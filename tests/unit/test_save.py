@@ -117,7 +117,7 @@ class TestTheArchive:
             {"Config": path(IMAGE.config), "RepoTags": [FULL, BOTH], "Layers": layers}
         ]
 
-    def test_has_the_same_bytes_every_time_and_the_size_that_was_told(self, tmp_path: Path) -> None:
+    def test_has_the_same_bytes_every_time_and_the_size_that_was_planned(self, tmp_path: Path) -> None:
         made = planned(MULTI)
         for name in ("a.tar", "b.tar"):
             write(made, tmp_path / name)
@@ -125,8 +125,8 @@ class TestTheArchive:
         assert (tmp_path / "a.tar").stat().st_size == made.size
 
     def test_has_its_sum_beside_it_as_sha256sum_checks_it(self, tmp_path: Path) -> None:
-        told = write(planned(SINGLE), tmp_path / "a b.tar")
-        assert told == hashlib.sha256((tmp_path / "a b.tar").read_bytes()).hexdigest()
+        sha256 = write(planned(SINGLE), tmp_path / "a b.tar")
+        assert sha256 == hashlib.sha256((tmp_path / "a b.tar").read_bytes()).hexdigest()
         subprocess.run(["sha256sum", "--check", "--strict", "a b.tar.sha256"], cwd=tmp_path, check=True)
 
     def test_takes_the_place_of_another_only_when_it_is_whole(self, tmp_path: Path) -> None:
@@ -208,13 +208,13 @@ class TestTheArchive:
         folder = tmp_path.name
         assert seen == ["a", "rename a.tar", folder, "a", "rename a.tar.sha256", folder]
 
-    def test_that_cannot_be_written_is_told_as_such(self, tmp_path: Path) -> None:
+    def test_that_cannot_be_written_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(CannotWrite, match="control machine") as caught:
             write(planned(SINGLE), tmp_path / "none" / "deeper" / "a.tar")
         assert caught.value.detail == "No such file or directory"
 
     @pytest.mark.parametrize("limit", [100, 5000, 9000])
-    def test_that_finds_no_more_room_is_told_as_such_and_leaves_nothing(self, tmp_path: Path, limit: int) -> None:
+    def test_that_finds_no_more_room_is_an_error_and_leaves_nothing(self, tmp_path: Path, limit: int) -> None:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # bytes; what is still in a buffer, too
         try:
@@ -224,12 +224,12 @@ class TestTheArchive:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert list(tmp_path.iterdir()) == []
 
-    def test_tells_how_far_it_has_come(self, tmp_path: Path) -> None:
-        made, told = planned(SINGLE), []
-        archive_writer.write(made, tmp_path / "a.tar", blobs_of(made), lambda done, total: told.append((done, total)))
-        assert [done for done, _ in told] == sorted(done for done, _ in told)
-        assert {total for _, total in told} == {made.size}
-        assert told[-1][0] == made.size - 1024
+    def test_reports_how_far_it_has_come(self, tmp_path: Path) -> None:
+        made, moved = planned(SINGLE), []
+        archive_writer.write(made, tmp_path / "a.tar", blobs_of(made), lambda done, total: moved.append((done, total)))
+        assert [done for done, _ in moved] == sorted(done for done, _ in moved)
+        assert {total for _, total in moved} == {made.size}
+        assert moved[-1][0] == made.size - 1024
 
 
 class TestOptions:
@@ -261,15 +261,15 @@ def test_an_archive_that_lost_its_check_sum_gets_it_again(tmp_path: Path) -> Non
     file = tmp_path / "a.tar"
     sha256 = write(planned(SINGLE), file)
     beside = tmp_path / "a.tar.sha256"
-    told = beside.read_text()
+    text = beside.read_text()
     beside.unlink()  # as by a run that was killed between the two
     assert archive_writer.sha256_of(file) == sha256
-    assert beside.read_text() == told
+    assert beside.read_text() == text
     assert archive_writer.sha256_of(file) == sha256
 
 
 @pytest.mark.parametrize("beside", [b"", b"\xff\xfe", b"%s  other.tar\n" % (b"a" * 64)])
-def test_what_tells_of_something_else_is_neither_believed_nor_replaced(tmp_path: Path, beside: bytes) -> None:
+def test_a_check_sum_of_something_else_is_neither_believed_nor_replaced(tmp_path: Path, beside: bytes) -> None:
     file = tmp_path / "a.tar"
     sha256 = write(planned(SINGLE), file)
     checksum.beside(file).write_bytes(beside)
@@ -277,9 +277,7 @@ def test_what_tells_of_something_else_is_neither_believed_nor_replaced(tmp_path:
     assert checksum.beside(file).read_bytes() == beside
 
 
-def test_a_check_sum_that_cannot_be_written_is_told_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_check_sum_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError
 

@@ -39,7 +39,7 @@ from ctr_ferry.transfer.policy import Pace, Policy
 
 @pytest.fixture
 def short_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A queue of a few chunks for each host, and readers who look often whether it has room."""
+    """A queue of a few chunks for each host, and readers that check often whether it has room."""
     monkeypatch.setattr(receiver, "_QUEUE", 8 << 10)
     monkeypatch.setattr(fan_out, "_MOMENT", MOMENT)
 
@@ -211,7 +211,7 @@ def test_a_host_that_lacks_a_blob_in_the_end_does_not_wait_for_slow_ones() -> No
 
 
 @pytest.mark.usefixtures("short_queue")
-def test_a_slow_host_does_not_hold_the_readers_with_blobs_that_it_alone_wants() -> None:
+def test_a_slow_host_does_not_keep_the_readers_busy_with_blobs_that_it_alone_wants() -> None:
     gate, clock = threading.Event(), Clock()
     slow, quick = Box("slow", on_write=lambda _box, _each: gate.wait(PATIENCE)), Box("quick")
     running = begin(FakeSource(DATA), [(slow, BLOBS[3:]), (quick, BLOBS[:3])], clock)

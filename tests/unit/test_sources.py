@@ -32,7 +32,7 @@ class TestSeveralSources:
     def sources(self, *givers: Giver) -> Sources:
         return Sources(cast(Any, givers), {digest(6): cast(Any, givers)})
 
-    def test_the_next_is_asked_where_one_gives_nothing_and_is_the_one_that_is_told(self) -> None:
+    def test_the_next_is_asked_where_one_gives_nothing_and_is_named_as_the_holder(self) -> None:
         lost = SourceLost("gone")
         sources = self.sources(Giver("a", error=lost), Giver("b", b"x"))
         assert sources.holder(blob(6)) == "a"
@@ -40,12 +40,12 @@ class TestSeveralSources:
         assert list(chunks) == [b"x"]
         assert sources.holder(blob(6)) == "b"
 
-    def test_the_last_ones_trouble_is_told(self) -> None:
+    def test_the_last_ones_error_is_raised(self) -> None:
         ((_, chunks),) = self.sources(Giver("a", error=SourceLost("gone"))).read([blob(6)])
         with pytest.raises(SourceLost, match="gone"):
             list(chunks)
 
-    def test_two_lanes_may_find_out_the_same(self) -> None:
+    def test_two_readers_may_find_out_the_same(self) -> None:
         sources = self.sources(Giver("a", error=SourceLost("gone")), Giver("b", b"x"))
         (_, one), (_, other) = sources.read([blob(6), blob(6)])
         assert [*one, *other] == [b"x", b"x"]

@@ -18,7 +18,7 @@ from ctr_ferry.oci import tar
 class TestTars:
     def names(self, data: bytes) -> list[str]:
         stream = tar.Stream(opened(data))
-        return [member.name for member in tar.members(stream)]
+        return [file.name for file in tar.members(stream)]
 
     @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
     def test_are_read_as_every_tool_writes_them(self, form: int) -> None:
