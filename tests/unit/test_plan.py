@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from copies import AMD, ARM, Two, digest, image
+from copies import AMD, ARM, CTR, PLACE, Two, digest, image
 
+from ctr_ferry.ctr import checks
+from ctr_ferry.ctr.checks import Check
 from ctr_ferry.ctr.free_space import Room, Space
-from ctr_ferry.errors import (
-    ContentMissing,
-    DiskFull,
-)
+from ctr_ferry.ctr.ingest import Store
+from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.errors import ContentMissing, DiskFull, MethodUnsupported, ReferenceExists
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.report.outcome import Status
@@ -47,6 +50,66 @@ class TestBlobsToCopy:
     def test_one_manifest_comes_with_its_blobs(self) -> None:
         found = blobs_to_copy(Two.content(1, 2, 4, 6), image(), Two.amd, AMD, every=False)
         assert [each.digest for each in found] == [digest(2), digest(4), digest(6)]
+
+
+NAME = "r.example/app:1"
+COMPLETE = Check(complete=True, unpacked=True, status="complete")
+
+
+def destination(
+    *listed: Image, here: Iterable[int] = (), check: Check = COMPLETE, server: str = "1.7.24"
+) -> Destination:
+    """A host of amd64 that has some blobs of an image whose source has it whole."""
+    return Destination(
+        facts=cast(Facts, SimpleNamespace(ctr=CTR, platform=AMD, client="1.6.20", server=server)),
+        listing=Listing("k8s.io", listed),
+        store=Store(here=frozenset(map(digest, here))),
+        place=PLACE,
+        content=Two.content(*range(1, 8)),
+        checks={NAME: check},
+    )
+
+
+class TestDecision:
+    def plan(self, found: Destination, **options: Any) -> Plan:
+        request = CopyRequest((ImageCopy(image(), Reference.parse(NAME)),), Content(), **options)
+        (one,) = plan.plan_images(request, found)
+        return one
+
+    def test_an_image_that_is_not_there_is_copied_with_the_blobs_that_are_missing(self) -> None:
+        one = self.plan(destination(here=[4, 6]))
+        assert one.ready and one.report.method == "blobs"
+        assert (one.report.blobs_sent, one.report.blobs_saved) == (5, 2)
+
+    def test_an_image_that_is_whole_and_unpacked_is_unchanged(self) -> None:
+        one = self.plan(destination(image(), here=range(1, 8)))
+        assert (one.report.status, one.report.note) == (Status.UNCHANGED, "it is there already")
+
+    @pytest.mark.parametrize(
+        ("here", "check"),
+        [
+            (range(1, 7), COMPLETE),
+            (range(1, 8), checks.UNKNOWN),
+            (range(1, 8), Check(complete=True, unpacked=False, status="complete")),
+        ],
+    )
+    def test_an_image_that_is_not_whole_or_not_unpacked_is_done_again(self, here: Iterable[int], check: Check) -> None:
+        assert self.plan(destination(image(), here=here, check=check)).ready
+
+    def test_a_name_of_another_image_is_moved_only_by_force(self) -> None:
+        taken = destination(image(number=9))
+        assert isinstance(self.plan(taken).error, ReferenceExists)
+        assert self.plan(taken, force=True).report.previous_digest == digest(9)
+
+    @pytest.mark.parametrize(("server", "refused"), [("1.6.20", True), ("1.7.0", False), ("unknown", True)])
+    def test_a_pin_is_refused_where_cri_does_not_heed_it(self, server: str, refused: bool) -> None:
+        assert isinstance(self.plan(destination(server=server), pin=True).error, MethodUnsupported) is refused
+
+    def test_what_several_images_need_counts_for_the_first(self) -> None:
+        copies = tuple(ImageCopy(image(), Reference.parse(name)) for name in (NAME, "r.example/app:2"))
+        first, second = plan.plan_images(CopyRequest(copies, Content()), destination())
+        assert (first.report.blobs_sent, second.report.blobs_sent, second.report.blobs_saved) == (7, 0, 7)
+        assert (first.report.method, second.report.method) == ("blobs", "index")
 
 
 class TestRoom:
