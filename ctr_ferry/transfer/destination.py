@@ -33,7 +33,7 @@ class Destination:
         place: where names are given, and under which owner.
         content: the manifests that the source or this host has, and all blobs that either of them has.
         checks: by name, whether an image that is there already is complete and unpacked.
-        room: None where the host does not tell.
+        room: None if the host does not say.
     """
 
     facts: Facts

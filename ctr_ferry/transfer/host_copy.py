@@ -33,7 +33,7 @@ class HostCopy:
         self._seconds = 0.0
 
     def run(self) -> CopyResult:
-        """Plans, sends what is missing, names and verifies; an image that may pass is tried once more.
+        """Plans, sends what is missing, names and verifies; tries once more what another attempt may mend.
 
         Raises:
             FerryError: the one image's own error, or SomeFailed with the result.
@@ -54,10 +54,10 @@ class HostCopy:
         return inspect_destination(self._host, self._copy_request, owner)
 
     def _bring(self, todo: Sequence[Plan], found: Destination, *, once_more: bool = True) -> None:
-        """Protects, fetches and names; what goes wrong with one image leaves the others alone.
+        """Protects, sends and names; an error of one image does not touch the others.
 
-        What is tried once more is protected anew before the first protection ends: a collection in between would
-        take what arrived.
+        Images that are tried once more are protected anew before the first protection ends: a collection in between
+        would take what arrived.
         """
         for plan in todo:
             plan.again = None
@@ -76,7 +76,7 @@ class HostCopy:
                 self._once_more(again)
 
     def _once_more(self, again: Sequence[Plan]) -> None:
-        """Tries images a second time. An error now is told of these images, not of those that are done."""
+        """Tries images a second time. An error now fails these images, not those that are done."""
         for plan in again:
             plan.again = None
         try:

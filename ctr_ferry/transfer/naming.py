@@ -98,13 +98,13 @@ def _verify(
         return VerifyFailed(
             f"{dst} is named, but blobs of it have vanished meanwhile",
             detail="\n".join(absent),
-            hint="run it again; something removes images on that host all the time",
+            hint="run the same command again; something removes images on that host all the time",
         )
     check = checked.get(dst, checks.UNKNOWN)
     if not is_usable(plan, copy_request, found, check):
         return VerifyFailed(
-            f"{dst} is named, but containerd says that it is not whole or not unpacked",
+            f"{dst} is named, but containerd says that the image is not whole or not unpacked",
             detail=f"{check.status}, {'unpacked' if check.unpacked else 'not unpacked'}",
-            hint="look at containerd's log on that host",
+            hint="read containerd's log on that host",
         )
     return failure(pinned, dst) if pinned and not pinned.ok else None

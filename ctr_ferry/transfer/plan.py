@@ -55,7 +55,7 @@ class Plan:
         return self.open and not self.again
 
     def stop(self, error: FerryError) -> None:
-        """Notes what went wrong: what may pass is tried once more."""
+        """Notes an error. Unless it is final, the image is tried once more."""
         if isinstance(error, _FINAL):
             self.fail(error)
         else:

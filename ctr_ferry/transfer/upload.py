@@ -19,7 +19,7 @@ class Progress:
     """How many bytes have gone to one host, counted over all of its uploads.
 
     Args:
-        moved: is told of each further MiB.
+        moved: is called for each further MiB.
 
     Attributes:
         total: bytes that are to be sent.
@@ -43,7 +43,7 @@ class Upload:
 
     Args:
         attempt: no two uploads of one owner have the same.
-        sent: is told how many bytes each write sent.
+        sent: is called with the bytes that each write sent.
     """
 
     def __init__(self, host: Host, place: Place, blob: Descriptor, attempt: int, sent: Callable[[int], None]) -> None:
