@@ -5,17 +5,35 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ferry import Fab, Stage
 from forkserver import ForkServer
+from free_network import APART, free_network
 from registry_scene import RegistryScene
 
 from lab import debian
-from lab.fleet import STATE, Fleet, Node
+from lab.fleet import STATE, Fleet, LabError, Node
 from lab.registries import Registries
+
+SENTENCE = "why the fleet does not come up"
+
+
+def _stop(sentence: str, config: pytest.Config) -> None:
+    """End the whole session with one sentence, rather than with an error for each test."""
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[SENTENCE] = sentence  # a worker's own last words are not shown
+    pytest.exit(sentence, returncode=2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Ends the session with the sentence of a worker that has ended."""
+    if sentence := getattr(node, "workeroutput", {}).get(SENTENCE):
+        pytest.exit(sentence, returncode=2)
 
 
 def pytest_collection_finish() -> None:
@@ -23,34 +41,46 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def _fleet() -> Fleet:
-    """Return this worker's fleet: the default one or CTR_FERRY_LAB=DIR:NETWORK for the first, one beside it for others.
-
-    Two fleets' networks lie 40 apart: a test may have a second fleet, or a crowd, a few networks above its first.
-    """
-    folder, _, network = os.environ.get("CTR_FERRY_LAB", f"{STATE}:127.0.10").rpartition(":")
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    loopback, _, third = network.rpartition(".")
-    return Fleet(Path(folder + (f"-{number}" if number else "")), network=f"{loopback}.{int(third) + 40 * number}")
+@contextmanager
+def _network(state: Path, worker: int) -> Iterator[str]:
+    """The network of a worker's fleet: where it is up already, what CTR_FERRY_LAB says, or a free one."""
+    _, _, given = os.environ.get("CTR_FERRY_LAB", "").rpartition(":")
+    if nodes := list(Fleet(state).nodes.values()):
+        yield nodes[0].address.rpartition(".")[0]
+    elif given:
+        loopback, _, third = given.rpartition(".")
+        yield f"{loopback}.{int(third) + APART * worker}"
+    else:
+        with free_network(worker) as network:
+            yield network
 
 
 @pytest.fixture(scope="session")
-def fleet() -> Iterator[Fleet]:
-    """The rehearsal fleet, up; taken down at the end only if it was down before."""
+def fleet(pytestconfig: pytest.Config) -> Iterator[Fleet]:
+    """The rehearsal fleet, up; taken down at the end only if it was down before.
+
+    Each worker has one of its own: in lab/.state, or the folder of CTR_FERRY_LAB=DIR:NETWORK, or one beside it.
+    """
     if os.geteuid():
         pytest.skip("the rehearsal fleet needs root")
     try:
         debian.codename()
     except debian.Unavailable as why:
         pytest.skip(str(why))
-    fleet = _fleet()
-    was_up = bool(fleet.nodes)
-    try:
-        fleet.up()
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    folder = os.environ.get("CTR_FERRY_LAB", f"{STATE}:").rpartition(":")[0]
+    state = Path(folder + (f"-{worker}" if worker else ""))
+    with ExitStack() as stack:
+        try:
+            fleet = Fleet(state, network=stack.enter_context(_network(state, worker)))
+            if not fleet.nodes:
+                stack.callback(fleet.down)
+            fleet.up()
+        except LabError as why:
+            with suppress(LabError):
+                stack.close()
+            _stop(f"the rehearsal fleet does not come up: {why}", pytestconfig)
         yield fleet
-    finally:
-        if not was_up:
-            fleet.down()
 
 
 def _node(fleet: Fleet, name: str) -> Node:

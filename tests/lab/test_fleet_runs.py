@@ -140,7 +140,8 @@ def test_two_runs_at_once_do_not_disturb_each_other(runs: Runs) -> None:
 
 def test_two_hundred_hosts_with_dead_and_hanging_ones(fab: Fab, fleet: Fleet, crowd: Crowd, tmp_path: Path) -> None:
     assert crowd.good  # up, beside this one
-    network = f"127.0.{int(fleet.network.split('.')[2]) + 11}"
+    loopback, _, third = fleet.network.rpartition(".")
+    network = f"{loopback}.{int(third) + 11}"
     with Crowd(fleet, 200, dead=[50, 100, 150], hanging=[4], network=network) as many:
         runs = Runs(many, tmp_path, fab.server)
         run = runs("-H", "all", "doctor", "--json")
