@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from two_platforms import ALL, AMD, AMD64, ARM64, BLOBS, IMAGE, INDEX, NAME, digest, listed
 
 from ctr_ferry.ctr.commands import MOST_DOCUMENT, Ctr
 from ctr_ferry.ctr.listing import Image, Listing
@@ -37,29 +37,6 @@ from ctr_ferry.transfer import archive_writer
 from ctr_ferry.transfer.copy_request import ImageCopy
 from tasks.copy import ImageSelector, Request, SourceInventory, _source
 
-AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64")
-NAME = "r.example/app:1"
-
-
-def digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def listed(kind: str, data: bytes, platform: Platform | None = None) -> dict[str, Any]:
-    where = {"platform": {"os": platform.os, "architecture": platform.architecture}} if platform else {}
-    return {"mediaType": kind, "digest": digest(data), "size": len(data), **where}
-
-
-def manifest(*blobs: bytes) -> bytes:
-    config, *layers = (listed("blob", each) for each in blobs)
-    return json.dumps({"config": config, "layers": layers}).encode()
-
-
-BLOBS = [b"config of amd64", b"layer of amd64", b"config of arm64", b"layer of arm64"]
-AMD64, ARM64 = manifest(*BLOBS[:2]), manifest(*BLOBS[2:])
-INDEX = json.dumps({"manifests": [listed(OCI_MANIFEST, AMD64, AMD), listed(OCI_MANIFEST, ARM64, ARM)]}).encode()
-IMAGE = Image(NAME, OCI_INDEX, digest(INDEX), "1 KiB", "linux/amd64,linux/arm64", frozenset())
-ALL = {digest(data): data for data in (INDEX, AMD64, ARM64, *BLOBS)}
 CTR = Ctr(("ctr",), "/run/c.sock", Capabilities.of_version(cast(Version, Version.parse("1.6.20"))))
 FACTS = cast(Facts, SimpleNamespace(ctr=CTR, platform=AMD))
 DOWN = 'ctr: failed to dial "/run/c.sock": dial unix /run/c.sock: connect: connection refused\n'
