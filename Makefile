@@ -1,17 +1,23 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything stays in .venv and lab/.state.
-.PHONY: demo test lint lab-up lab-down
+.PHONY: demo test unit lint lab-up lab-down
 PYTHON := .venv/bin/python
 # Where it is set, every process compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
+# Branches that the unit tests take; a report, not a bar.
+COVERAGE := --cov=tasks --cov=ctr_ferry --cov-branch --cov-report=term:skip-covered
 
 demo: machine-demo .venv/ready
 	@$(PYTHON) -m lab.demo
 
 test: machine-test lint
-	@$(PYTHON) -m pytest --numprocesses 3 --dist worksteal
+	@$(PYTHON) -m pytest --numprocesses 3 --dist worksteal $(COVERAGE)
+
+unit: .venv/ready
+	@$(PYTHON) -m pytest tests/unit --quiet --numprocesses auto --dist worksteal
 
 lint: .venv/ready
-	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet . && .venv/bin/mypy --no-error-summary
+	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet .
+	@.venv/bin/mypy --no-error-summary && .venv/bin/mypy --no-error-summary --config-file tests/mypy.ini
 
 lab-up lab-down: lab-%: machine-lab-% .venv/ready
 	@$(PYTHON) -m lab $*

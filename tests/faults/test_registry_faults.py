@@ -36,7 +36,7 @@ class Running:
     def __init__(self, scene: RegistryScene, nodes: list[Node], *words: str, **env: str) -> None:
         self.scene, self.nodes, self._words, self._env = scene, nodes, words, env
         self._before = {node.name: processes(node).keys() for node in nodes}
-        self._seen = scene.registries.state("slow")
+        self._seen = scene.registries.seen("slow")
 
     def __enter__(self) -> Running:
         environment = {**self.scene.registries.environment, **self._env}
@@ -50,7 +50,7 @@ class Running:
 
     def moved(self, way: str = "sent") -> int:
         """How many bytes clients have sent (or got) through the slow registry."""
-        moved: int = self.scene.registries.state("slow")[way] - self._seen[way]
+        moved: int = self.scene.registries.seen("slow")[way] - self._seen[way]
         return moved
 
     def new(self, node: Node) -> dict[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ferry import Fab, write_inventory
@@ -40,7 +41,7 @@ def test_a_proxy_command_learns_where_to_go(fab: Fab, fleet: Fleet, node3: Node,
 def troubled(fleet: Fleet, node2: Node, node3: Node, tmp_path: Path) -> Path:
     """An inventory with a host behind a gateway that is down, and one that is down behind a gateway."""
     known = f"-o UserKnownHostsFile='{fleet.state}/ssh/known_hosts'"
-    hosts = {
+    hosts: dict[str, dict[str, Any]] = {
         "lost": {"ansible_host": node3.address, "ansible_ssh_common_args": f"{known} -J root@127.0.0.1:1"},
         "down": {
             "ansible_host": node3.address,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import secrets
+from typing import Any
 
 import pytest
 from ferry import Fab, Stage, counting, release, write_inventory
@@ -154,7 +155,8 @@ class TestFind:
         tmp_path_factory: pytest.TempPathFactory,
     ) -> None:
         alive = list(stage.nodes.values())[-1]
-        hosts = {"alive": {"ansible_host": alive.address}, "dead": {"ansible_host": alive.address, "ansible_port": 1}}
+        there = {"ansible_host": alive.address}
+        hosts: dict[str, dict[str, Any]] = {"alive": there, "dead": {**there, "ansible_port": 1}}
         file = write_inventory(tmp_path_factory.mktemp("inventory") / "hosts.yaml", fleet, hosts)
         run = fab("-H", "all", "find", "--json", "--match", f"*{stage.token}*", inventory=file)
         assert (run.exit, run.document["commands"][0]["error"]["kind"]) == (1, "nothing-found")

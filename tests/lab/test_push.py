@@ -97,7 +97,7 @@ class TestEveryNode:
         words = [word for name in names for word in ("push", "--json", "--ref", name)]
         run = scene.run([node.name], *words, "--platform", OTHER)
         *told, asked = [command["outcomes"][0].get("result") for command in run.document["commands"]]
-        wanted = [whole.target.digest, part.manifests[NATIVE], whole.manifests[OTHER]]
+        wanted: list[str | None] = [whole.target.digest, part.manifests[NATIVE], whole.manifests[OTHER]]
         if release(node) < (1, 1):  # which cannot push an index at all, nor any platform but its own
             wanted = [whole.manifests[NATIVE], part.manifests[NATIVE], None]
             assert run.statuses == {node.name: "method-unsupported"}, run.out
@@ -323,8 +323,8 @@ class TestALoginThatOnlyAPushNeeds:
         image = build(tmp_path, layers=(1000,), seed=secrets.randbits(32))
         scene.stage.seed(image, name, nodes=[node])
         inventory = scene.described(registry, username="pusher", password_env="LAB_PASSWORD_PUSHER")
-        fault = {"methods": ("POST",), "headers": {"WWW-Authenticate": 'Basic realm="writers"'}}
-        with scene.registries.failing("401 Unauthorized", 1, **fault) as answered:
+        wants = {"WWW-Authenticate": 'Basic realm="writers"'}
+        with scene.registries.failing("401 Unauthorized", methods=("POST",), headers=wants) as answered:
             run = scene.push([node.name], "--ref", name, inventory=inventory)
             assert answered() == 1
         assert run.statuses == {node.name: "changed"}, run.out

@@ -170,7 +170,7 @@ class TestNamesGo:
         stage.seed(image, stage.name(), nodes=nodes)
         for node in nodes:
             node.ctr("images", "tag", stage.name(), pulled)
-            assert eventually(lambda node=node: stage.records(node)[pulled].managed)
+        assert eventually(lambda: all(stage.records(node)[pulled].managed for node in nodes))
         run = remove(fab, ",".join(n.name for n in nodes), "--ref", stage.name(), "--yes")
         assert set(run.statuses.values()) == {"changed"}
         for node in nodes:

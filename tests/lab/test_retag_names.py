@@ -298,7 +298,7 @@ class TestManyAtOnce:
         stage.seed(other, stage.name("c"))
         before = stage.on_each(stage.records)
         words = ("--to-registry", "new.example:5000", "--match", f"172.1.1.34:5000/{stage.token}/*")
-        new = {stage.name(*which, registry="new.example:5000") for which in (("a",), ("b", "2"), ("c",))}
+        new = {stage.name(app, tag, "new.example:5000") for app, tag in (("a", "1"), ("b", "2"), ("c", "1"))}
         dry = fab.retag(stage.nodes, *words, "--dry-run")
         assert dry.exit == 0
         assert {n: {i["dst"] for i in dry.images(n)} for n in stage.nodes} == dict.fromkeys(stage.nodes, new)

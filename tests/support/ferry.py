@@ -84,12 +84,12 @@ class Run:
         error: dict[str, str] = self.document.get("error") or errors[0]
         return error
 
-    def images(self, host: str) -> list[dict[str, str]]:
+    def images(self, host: str) -> list[dict[str, Any]]:
         """What became of each image on one host."""
-        images: list[dict[str, str]] = self.outcomes[host]["result"]["images"]
+        images: list[dict[str, Any]] = self.outcomes[host]["result"]["images"]
         return images
 
-    def image(self, host: str) -> dict[str, str]:
+    def image(self, host: str) -> dict[str, Any]:
         """What became of the one image on one host."""
         (image,) = self.images(host)
         return image
@@ -111,19 +111,19 @@ class Fab:
         ours = {"CTR_FERRY_INVENTORY": self.inventory, "HOME": self.home, "FABRIC_FLEET_RUNS": self.home / "runs"}
         return {**kept, **{name: str(path) for name, path in ours.items()}, **more}
 
-    def __call__(self, *words: str, inventory: Path | None = None, **env: str) -> Run:
+    def __call__(self, *words: str, inventory: Path | str | None = None, **env: str) -> Run:
         """Run `fab WORDS…` to its end; it must never show a traceback."""
         env = {"CTR_FERRY_INVENTORY": str(inventory or self.inventory), **env}
         status, peak, out, err = self.server.run(words, self.environment(**env), 120)
         assert "Traceback" not in out + err, out + err
         return Run(status, out, err, peak)
 
-    def retag(self, hosts: str | Iterable[str], *words: str, inventory: Path | None = None, **env: str) -> Run:
+    def retag(self, hosts: str | Iterable[str], *words: str, inventory: Path | str | None = None, **env: str) -> Run:
         """Run `fab -H HOSTS retag --json WORDS…`."""
         named = hosts if isinstance(hosts, str) else ",".join(hosts)
         return self("-H", named, "retag", "--json", *words, inventory=inventory, **env)
 
-    def start(self, *words: str, inventory: Path | None = None, **env: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, inventory: Path | str | None = None, **env: str) -> subprocess.Popen[str]:
         """Start `fab WORDS…` and return at once."""
         env = {"CTR_FERRY_INVENTORY": str(inventory or self.inventory), **env}
         # A background job's children inherit a Ctrl-C that is ignored; on a terminal it never is.

@@ -37,16 +37,16 @@ class RegistryScene:
         given = {**self.registries.settings(), registry.name: registry.settings(**changed)}
         return self.inventory(ctr_registries=given)
 
-    def run(self, hosts: Iterable[str], *words: str, inventory: Path | None = None, **env: str) -> Run:
+    def run(self, hosts: Iterable[str], *words: str, inventory: Path | str | None = None, **env: str) -> Run:
         """Run `fab -H HOSTS WORDS…` with the passwords of all registries, and an inventory that knows them."""
         env = {**self.registries.environment, **env}
         return self.fab("-H", ",".join(hosts), *words, inventory=inventory or self.inventory(), **env)
 
-    def push(self, hosts: Iterable[str], *words: str, inventory: Path | None = None, **env: str) -> Run:
+    def push(self, hosts: Iterable[str], *words: str, inventory: Path | str | None = None, **env: str) -> Run:
         """Run `fab -H HOSTS push --json WORDS…`."""
         return self.run(hosts, "push", "--json", *words, inventory=inventory, **env)
 
-    def pull(self, hosts: Iterable[str], *words: str, inventory: Path | None = None, **env: str) -> Run:
+    def pull(self, hosts: Iterable[str], *words: str, inventory: Path | str | None = None, **env: str) -> Run:
         """Run `fab -H HOSTS pull --json WORDS…`."""
         return self.run(hosts, "pull", "--json", *words, inventory=inventory, **env)
 
