@@ -166,7 +166,7 @@ def begin(fab: Fab, stage: Stage, image: BuiltImage) -> Iterator[Begin]:
         (signal.SIGTERM, 143, ("node2", "node5")),
     ],
 )
-def test_a_cut_off_fab_leaves_nothing_and_the_next_goes_on_on_every_version(
+def test_an_interrupted_copy_leaves_nothing_and_the_next_one_goes_on_with_every_ctr(
     begin: Begin, number: int, status: int, targets: tuple[str, ...]
 ) -> None:
     middle = begin("node3", *targets)
@@ -180,7 +180,7 @@ def test_a_cut_off_fab_leaves_nothing_and_the_next_goes_on_on_every_version(
 
 
 @pytest.mark.parametrize(("number", "cut"), [(signal.SIGINT, "second"), (signal.SIGKILL, "first")])
-def test_two_runs_that_bring_one_image_to_one_host_leave_each_other_alone(
+def test_two_runs_with_one_image_for_one_host_do_not_disturb_each_other(
     begin: Begin, tmp_path: Path, number: int, cut: str
 ) -> None:
     middle = begin("node3", "node1", "node2", "node4", "node5")
@@ -202,7 +202,7 @@ def test_two_runs_that_bring_one_image_to_one_host_leave_each_other_alone(
     middle.leaves_nothing(named=tuple(names_of(middle.targets)))
 
 
-def test_another_runs_upload_that_is_stalled_is_not_waited_for(begin: Begin, stage: Stage, tmp_path: Path) -> None:
+def test_a_stalled_upload_of_another_run_does_not_delay_a_copy(begin: Begin, stage: Stage, tmp_path: Path) -> None:
     middle = begin("node4", "node1", "node2", "node3")
     other = build(tmp_path / "other", layers=(1000, 2000), cmd=("/bin/echo", "other"), seed=secrets.randbits(32))
     stage.seed(other, stage.name("other"), nodes=[stage.nodes["node5"]])
@@ -222,7 +222,7 @@ def test_another_runs_upload_that_is_stalled_is_not_waited_for(begin: Begin, sta
     assert [leftovers(target) for target in middle.targets] == [[]] * 3
 
 
-def test_a_source_that_dies_is_told_and_the_next_run_goes_on(begin: Begin) -> None:
+def test_a_source_that_dies_is_reported_and_the_next_run_goes_on(begin: Begin) -> None:
     middle = begin("node2", "node3", "node5")
     middle.kill_sessions(middle.source)
     run = middle.ended()
@@ -232,7 +232,7 @@ def test_a_source_that_dies_is_told_and_the_next_run_goes_on(begin: Begin) -> No
     middle.succeeds_again(*middle.targets)
 
 
-def test_a_destination_that_dies_is_told_and_the_others_get_all(begin: Begin) -> None:
+def test_a_destination_that_dies_is_reported_and_the_others_get_all(begin: Begin) -> None:
     middle = begin("node3", "node1", "node2", "node4")
     dying = middle.targets[1]
     middle.kill_sessions(dying)
@@ -256,7 +256,7 @@ def test_a_containerd_that_is_restarted_in_the_middle_gets_the_rest_all_the_same
     assert all(middle.stage.hello(target, middle.name) == "hello" for target in middle.targets)
 
 
-def test_a_containerd_that_stays_down_is_told_and_what_it_kept_is_the_doctors_to_clean(begin: Begin) -> None:
+def test_a_containerd_that_stays_down_is_reported_and_doctor_cleans_its_leftovers(begin: Begin) -> None:
     middle = begin("node3", "node2", "node4")
     down = middle.targets[1]
     down.stop_containerd()
@@ -275,7 +275,7 @@ def test_a_containerd_that_stays_down_is_told_and_what_it_kept_is_the_doctors_to
     middle.succeeds_again(down)
 
 
-def test_an_image_that_is_removed_at_the_source_in_the_middle_is_told(begin: Begin) -> None:
+def test_an_image_that_is_removed_at_the_source_in_the_middle_is_reported(begin: Begin) -> None:
     middle = begin("node2", "node1", "node4")
     middle.source.real_ctr("images", "rm", "--sync", middle.name)
     middle.go_on()
@@ -338,7 +338,7 @@ def flipped(node: Node, digest: str) -> Iterator[None]:
         put(before)
 
 
-def test_a_full_disk_is_told_and_with_room_the_next_run_goes_on(
+def test_a_full_disk_is_reported_and_with_space_the_next_run_goes_on(
     fab: Fab, stage: Stage, image: BuiltImage, node3: Node, node2: Node
 ) -> None:
     stage.seed(image, stage.name(), nodes=[node3])
@@ -389,7 +389,7 @@ def small_store(node: Node, options: str) -> Iterator[Callable[[], Any]]:
         node.exec(["umount", "--lazy", folder])
 
 
-def test_what_a_killed_run_left_is_found_by_the_doctor_and_cleaned(begin: Begin, fab: Fab) -> None:
+def test_doctor_finds_and_removes_what_a_killed_run_left(begin: Begin, fab: Fab) -> None:
     middle = begin("node3", "node2")
     (target,) = middle.targets
     guards = [pid for pid, argv in middle.new(target).items() if "ferry-" in argv]

@@ -88,7 +88,9 @@ def working(runs: Runs, fleet: Fleet) -> Iterator[Working]:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_ends_at_once_and_tells_who_was_done(working: Working, number: int, status: int) -> None:
+def test_an_interrupted_run_ends_at_once_and_reports_which_hosts_were_done(
+    working: Working, number: int, status: int
+) -> None:
     working.process.send_signal(number)
     working.process.wait(timeout=20)
     assert working.ended()[0] == status
@@ -97,7 +99,7 @@ def test_an_interrupted_run_ends_at_once_and_tells_who_was_done(working: Working
     assert working.leaves_nothing()
 
 
-def test_an_interrupted_run_never_begins_the_next_batch(runs: Runs, fleet: Fleet) -> None:
+def test_an_interrupted_run_never_starts_the_next_batch(runs: Runs, fleet: Fleet) -> None:
     before = processes(fleet.nodes["node3"]).keys()
     process = runs.start("-H", "node2,node3,node5", "run", "--json", "--serial", "2", WORK)
     assert eventually(lambda: runs.told().get(QUICK) == "ok", 20)
@@ -124,7 +126,7 @@ def test_a_killed_run_leaves_a_readable_record_and_no_process(working: Working) 
     assert working.leaves_nothing()
 
 
-def test_a_host_that_dies_in_the_middle_is_told_and_the_others_go_on(working: Working) -> None:
+def test_a_host_that_dies_in_the_middle_is_reported_and_the_others_go_on(working: Working) -> None:
     lost, other = SLOW
     sessions = [pid for pid, argv in working.new(lost).items() if argv.startswith("sshd")]
     asleep = [pid for pid, argv in working.new(other).items() if argv == "sleep 100"]
@@ -138,7 +140,7 @@ def test_a_host_that_dies_in_the_middle_is_told_and_the_others_go_on(working: Wo
     assert working.leaves_nothing()
 
 
-def test_an_sshd_that_refuses_half_the_connections_is_got_through_to(
+def test_an_sshd_that_refuses_half_the_connections_is_reached(
     fab: Fab, fleet: Fleet, node3: Node, tmp_path: Path
 ) -> None:
     with second_sshd(node3, 2223, "1:50:40") as detail:
@@ -206,7 +208,7 @@ LONG = "head -c 200000 /dev/zero | tr '\\0' x"
 
 
 @pytest.mark.parametrize("full", ["from the start", "in the middle"])
-def test_a_full_disk_under_the_records_is_said_once_and_stops_nothing(
+def test_a_full_disk_for_records_is_reported_once_and_stops_nothing(
     fab: Fab, fleet: Fleet, tmp_path: Path, full: str
 ) -> None:
     with Crowd(fleet, 8) as crowd, small_disk(tmp_path / "runs", "300k"):
@@ -224,7 +226,7 @@ def test_a_full_disk_under_the_records_is_said_once_and_stops_nothing(
         assert run.err.count("cannot be written") == 1, run.err
 
 
-def test_a_records_folder_that_cannot_be_made_is_said_once_and_stops_nothing(runs: Runs) -> None:
+def test_a_records_folder_that_cannot_be_made_is_reported_once_and_stops_nothing(runs: Runs) -> None:
     runs.runs.write_text("no folder")
     run = runs("-H", f"{QUICK},node3", "run", "--json", "true")
     assert run.exit == 0

@@ -119,7 +119,7 @@ def test_a_name_that_is_moved_is_never_lost(fleet: Fleet, few: Stage, images: tu
 
 
 @pytest.mark.parametrize("crosses", [False, True], ids=["here", "from another namespace"])
-def test_a_new_name_that_is_there_after_a_cut_is_whole_and_seen(
+def test_a_new_name_that_is_there_after_a_cut_is_whole_and_known_to_cri(
     fleet: Fleet, few: Stage, images: tuple[BuiltImage, BuiltImage], crosses: bool
 ) -> None:
     src, elsewhere = few.name(), few.namespace()
@@ -150,7 +150,7 @@ def test_a_new_name_that_is_there_after_a_cut_is_whole_and_seen(
 
 
 @pytest.mark.parametrize("method", [None, "index"])
-def test_of_two_runs_that_give_one_name_to_different_images_one_is_told_that_it_exists(
+def test_of_two_runs_that_give_one_name_to_different_images_one_gets_reference_exists(
     fleet: Fleet, few: Stage, images: tuple[BuiltImage, BuiltImage], method: str | None
 ) -> None:
     sources = {few.name("one"): images[0].target.digest, few.name("two"): images[1].target.digest}

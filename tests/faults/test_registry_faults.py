@@ -77,7 +77,7 @@ class Running:
 
 
 class TestAPush:
-    def test_that_a_killed_registry_broke_off_goes_on_from_there(
+    def test_that_a_killed_registry_interrupted_goes_on_from_there(
         self, scene: RegistryScene, tmp_path: Path, node3: Node
     ) -> None:
         registry, name = scene.registries.slow, scene.name(scene.registries.slow)
@@ -136,7 +136,7 @@ class TestAPush:
             running.leaves_nothing()
         assert scene.there(registry, name) is None
 
-    def test_whose_connection_is_cut_is_told_and_leaves_nothing_on_the_node(
+    def test_whose_connection_is_cut_is_reported_and_leaves_nothing_on_the_node(
         self, scene: RegistryScene, tmp_path: Path, node3: Node
     ) -> None:
         registry = scene.registries.slow
@@ -155,7 +155,7 @@ class TestAPush:
             running.leaves_nothing()
 
 
-class TestARegistryThatFailsByItsOwnWord:
+class TestARegistryThatAnswersWithAnError:
     WRITES = ("POST", "PUT", "PATCH")
 
     @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ class TestARegistryThatFailsByItsOwnWord:
             ("403 Forbidden", "DENIED", "quota of this project is exceeded", "registry-denied"),
         ],
     )
-    def test_is_given_up_in_the_end_with_its_own_word(
+    def test_is_given_up_in_the_end_with_its_own_message(
         self, scene: RegistryScene, tmp_path: Path, *, status: str, code: str, message: str, kind: str
     ) -> None:
         registry, nodes = scene.registries.flaky, some(scene, *NODES)
@@ -195,7 +195,7 @@ class TestARegistryThatFailsByItsOwnWord:
         assert status[:3] in run.error["said"]
         assert scene.there(registry, name) is None
 
-    def test_takes_a_manifest_and_has_it_not_is_found_out(self, scene: RegistryScene, tmp_path: Path) -> None:
+    def test_that_accepts_a_manifest_and_loses_it_is_found_out(self, scene: RegistryScene, tmp_path: Path) -> None:
         registry, nodes = scene.registries.flaky, some(scene, *NODES)
         name, other = scene.name(registry), scene.name(registry, tag="other")
         image = fresh(tmp_path)
@@ -211,7 +211,7 @@ class TestARegistryThatFailsByItsOwnWord:
 
 
 class TestAPull:
-    def test_that_a_killed_registry_broke_off_leaves_no_name_and_succeeds_afterwards(
+    def test_that_a_killed_registry_interrupted_leaves_no_name_and_succeeds_afterwards(
         self, scene: RegistryScene, tmp_path: Path
     ) -> None:
         registry, nodes = scene.registries.slow, some(scene, *NODES)
@@ -231,7 +231,7 @@ class TestAPull:
         again = scene.pull(names_of(nodes), "--ref", name)
         assert again.statuses == dict.fromkeys(names_of(nodes), "changed"), again.out
 
-    def test_on_a_full_disk_is_told_leaves_no_name_and_succeeds_where_there_is_room(
+    def test_on_a_full_disk_is_reported_leaves_no_name_and_succeeds_with_space(
         self, scene: RegistryScene, tmp_path: Path
     ) -> None:
         registry, nodes = scene.registries.http, some(scene, "node2", "node3", "node5")
@@ -271,7 +271,7 @@ def small_disk(node: Node, size: str) -> Iterator[None]:
 
 class TestAnSshdThatForbidsForwarding:
     @pytest.mark.parametrize("tools", [True, False])
-    def test_has_a_push_verified_by_the_hosts_own_tools_or_told_as_unverified(
+    def test_has_a_push_verified_by_the_hosts_own_tools_or_reported_as_unverified(
         self, scene: RegistryScene, tmp_path: Path, node3: Node, tools: bool
     ) -> None:
         found = node3.exec(["sh", "-c", "command -v curl wget || :"]).stdout.decode().split()

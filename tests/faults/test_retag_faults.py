@@ -70,7 +70,7 @@ def cut(fab: Fab, stage: Stage, large: BuiltImage, request: pytest.FixtureReques
 
 
 @pytest.mark.parametrize("cut", ["node1", "node5"], indirect=True)
-def test_a_killed_fab_leaves_nothing_on_the_node(cut: Cut) -> None:
+def test_a_killed_retag_leaves_nothing_on_the_node(cut: Cut) -> None:
     cut.process.kill()
     assert cut.ended()[0] == -signal.SIGKILL
     cut.leaves_nothing()
@@ -81,7 +81,7 @@ def test_a_killed_fab_leaves_nothing_on_the_node(cut: Cut) -> None:
     [("node1", signal.SIGINT, 130), ("node3", signal.SIGTERM, 143), ("node5", signal.SIGINT, 130)],
     indirect=["cut"],
 )
-def test_an_interrupted_fab_says_so_and_leaves_nothing_on_the_node(cut: Cut, number: int, status: int) -> None:
+def test_an_interrupted_retag_says_so_and_leaves_nothing_on_the_node(cut: Cut, number: int, status: int) -> None:
     cut.process.send_signal(number)
     code, detail = cut.ended()
     assert code == status
@@ -90,7 +90,7 @@ def test_an_interrupted_fab_says_so_and_leaves_nothing_on_the_node(cut: Cut, num
 
 
 @pytest.mark.parametrize("cut", ["node1", "node3"], indirect=True)
-def test_a_cut_connection_is_told_and_leaves_nothing_on_the_node(cut: Cut) -> None:
+def test_a_cut_connection_is_reported_and_leaves_nothing_on_the_node(cut: Cut) -> None:
     sessions = [pid for pid, argv in cut.new().items() if argv.startswith("sshd")]
     assert sessions
     for pid in sessions:

@@ -207,7 +207,7 @@ class TestNames:
 
 
 class TestSources:
-    def test_what_no_source_has_is_named(self, fab: Fab, stage: Stage, make: Make, node3: Node) -> None:
+    def test_an_image_that_no_source_has_is_named(self, fab: Fab, stage: Stage, make: Make, node3: Node) -> None:
         image = make()
         stage.seed(image, stage.name(), nodes=[node3])
         lost = image.layers[NATIVE][1]
@@ -217,7 +217,7 @@ class TestSources:
         assert run.error["said"] == lost
         assert "--from any" in run.error["hint"]
 
-    def test_each_blob_comes_from_where_it_is(
+    def test_each_blob_comes_from_a_source_that_has_it(
         self, fab: Fab, stage: Stage, make: Make, node2: Node, node3: Node
     ) -> None:
         image = make()
@@ -229,7 +229,7 @@ class TestSources:
         assert stage.hello(stage.nodes["node4"], stage.name()) == "hello"
         assert copy(fab, "node5", "--from", "any", "--ref", stage.name()).image("node5")["src"] == stage.name()
 
-    def test_any_finds_the_one_that_has_it_whole(
+    def test_any_source_means_the_host_that_has_the_image_whole(
         self, fab: Fab, stage: Stage, make: Make, node3: Node, node2: Node
     ) -> None:
         image = make()
@@ -239,7 +239,7 @@ class TestSources:
         assert run.statuses == {"node4": "changed"}, run.out
         assert run.outcomes["node4"]["result"]["source"].startswith("node3")
 
-    def test_any_is_refused_where_hosts_do_not_agree(
+    def test_any_source_is_refused_where_hosts_have_different_images(
         self, fab: Fab, stage: Stage, make: Make, node2: Node, node3: Node
     ) -> None:
         for node in (node2, node3):
@@ -248,7 +248,7 @@ class TestSources:
         assert run.statuses == {"node4": "drift"}
         assert "node2" in run.error["said"] and "node3" in run.error["said"]
 
-    def test_an_image_that_is_not_there_is_told_with_where_it_is(
+    def test_a_missing_image_is_reported_with_the_place_where_it_is(
         self, fab: Fab, stage: Stage, make: Make, node3: Node
     ) -> None:
         namespace = stage.namespace()
@@ -290,7 +290,9 @@ class TestPlatforms:
             assert image.of(OTHER) - {image.target.digest} <= blobs(target)
             assert not set(image.layers[NATIVE]) & blobs(target)
 
-    def test_all_platforms_are_insisted_on(self, fab: Fab, stage: Stage, make: Make, node3: Node) -> None:
+    def test_all_platforms_refuses_an_index_with_a_missing_platform(
+        self, fab: Fab, stage: Stage, make: Make, node3: Node
+    ) -> None:
         image = make(platforms=(NATIVE, OTHER))
         stage.seed(image, stage.name(), nodes=[node3], blobs=image.of(NATIVE) | {image.manifests[OTHER]})
         run = copy(fab, "node1", "--from", "node3", "--ref", stage.name(), "--all-platforms")
@@ -313,8 +315,8 @@ class TestPlatforms:
         assert set(copy(fab, names_of(targets), *words).statuses.values()) == {"unchanged"}
 
 
-class TestWhatElseIsAsked:
-    def test_nothing_is_unpacked_where_it_is_not_wanted(self, fab: Fab, stage: Stage, make: Make, node3: Node) -> None:
+class TestOptions:
+    def test_no_unpack_leaves_the_image_packed(self, fab: Fab, stage: Stage, make: Make, node3: Node) -> None:
         stage.seed(make(), stage.name(), nodes=[node3])
         run = copy(fab, "node1,node4", "--from", "node3", "--ref", stage.name(), "--no-unpack")
         assert run.statuses == {"node1": "changed", "node4": "changed"}
@@ -325,7 +327,7 @@ class TestWhatElseIsAsked:
         assert again.statuses == {"node4": "changed"}
         assert stage.hello(stage.nodes["node4"], stage.name()) == "hello"
 
-    def test_what_is_pinned_kubelet_keeps_and_old_containerds_are_refused(
+    def test_a_pinned_image_has_kubelets_label_and_old_containerds_refuse_a_pin(
         self, fab: Fab, stage: Stage, make: Make, node2: Node
     ) -> None:
         stage.seed(make(), stage.name(), nodes=[node2])

@@ -61,7 +61,7 @@ def hosts(fleet: Fleet, node3: Node, tmp_path: Path) -> Hosts:
     return write
 
 
-class TestAWellHost:
+class TestAHealthyHost:
     def test_of_any_kind_has_nothing_to_mend(self, fab: Fab, stage: Stage, tmp_path: Path) -> None:
         stage.seed(build(tmp_path, layers=(1000,)), stage.name())  # or other namespaces alone might have images
         run = doctor(fab, ",".join(stage.nodes))
@@ -81,7 +81,7 @@ class TestAWellHost:
         assert "platform" not in many.out
         assert "platform" in fab("-H", "node2,node3", "doctor", "--all").out
 
-    def test_whose_listing_has_a_line_break_is_told_where(
+    def test_whose_listing_has_a_line_break_gets_a_finding(
         self, fab: Fab, stage: Stage, node3: Node, tmp_path: Path
     ) -> None:
         namespace, name = stage.namespace(), stage.name()
@@ -102,7 +102,7 @@ class TestAWellHost:
         finally:
             node3.ctr("images", "rm", name, namespace=namespace)
 
-    def test_whose_ctr_is_no_ctr_is_told(self, fab: Fab, hosts: Hosts) -> None:
+    def test_whose_ctr_is_no_ctr_gets_a_finding(self, fab: Fab, hosts: Hosts) -> None:
         inventory = hosts(ctr_command="true")
         found = seen(doctor(fab, "n", inventory=inventory), "n")["ctr"]
         assert (found["health"], found["text"]) == ("fail", "'true' is no ctr")
@@ -140,11 +140,11 @@ class TestWhatIsBroken:
         assert "ctr_command" in found["ctr"]["todo"]
         assert {found[what]["health"] for what in ("reachable", "clock", "content store")} <= {"ok", "warn"}
 
-    def test_no_socket(self, fab: Fab, hosts: Hosts) -> None:
+    def test_a_missing_socket_is_a_finding(self, fab: Fab, hosts: Hosts) -> None:
         run = doctor(fab, "n", inventory=hosts(ctr_address="/run/nowhere.sock"))
         assert (run.exit, health(run, "n")["socket"]) == (1, "fail")
 
-    def test_containerd_down(self, fab: Fab, node2: Node) -> None:
+    def test_a_stopped_containerd_is_a_finding(self, fab: Fab, node2: Node) -> None:
         node2.stop_containerd()
         try:
             run = doctor(fab, "node2")
@@ -153,7 +153,7 @@ class TestWhatIsBroken:
         assert (run.exit, health(run, "node2")["socket"]) == (1, "fail")
         assert "start containerd" in seen(run, "node2")["socket"]["todo"]
 
-    def test_sudo_that_lets_nobody_through(self, fab: Fab) -> None:
+    def test_a_sudo_that_lets_nobody_through_is_a_finding(self, fab: Fab) -> None:
         run = doctor(fab, "node3-ops2,node3")
         assert (run.exit, run.statuses) == (1, {"node3-ops2": "unhealthy", "node3": "ok"})
         assert health(run, "node3-ops2") == {"sudo": "fail"}
@@ -162,7 +162,7 @@ class TestWhatIsBroken:
         run = doctor(fab, "n", inventory=hosts(ansible_port=1))
         assert (run.exit, run.statuses) == (4, {"n": "host-unreachable"})
 
-    def test_a_clock_that_is_off(self, fab: Fab, node3: Node) -> None:
+    def test_a_clock_that_is_off_is_a_finding(self, fab: Fab, node3: Node) -> None:
         real = node3.exec(["sh", "-c", "command -v date"]).stdout.decode().strip()
         fake = f'#!/bin/sh\n[ "$*" = +%s ] && exec {real} -d "2 minutes ago" +%s\nexec {real} "$@"\n'
         node3.exec(["sh", "-c", "cat >/usr/local/sbin/date; chmod 755 /usr/local/sbin/date"], stdin=fake.encode())
@@ -174,7 +174,7 @@ class TestWhatIsBroken:
         assert "behind" in seen(run, "node3")["clock"]["text"]
 
     @pytest.mark.parametrize(("free", "health_"), [(20, "ok"), (10, "warn"), (3, "fail")])
-    def test_a_disk_that_is_full(self, fab: Fab, node3: Node, free: int, health_: str) -> None:
+    def test_a_full_disk_is_a_finding(self, fab: Fab, node3: Node, free: int, health_: str) -> None:
         row = f"/dev/a b 100000 {100 - free}000 {free}000 {100 - free}% /var"
         fake = f"#!/bin/sh\necho 'Filesystem 1024-blocks Used Available Capacity Mounted on'\necho '{row}'\n"
         node3.exec(["sh", "-c", "cat >/usr/local/sbin/df; chmod 755 /usr/local/sbin/df"], stdin=fake.encode())
@@ -219,7 +219,7 @@ class TestWhatAKilledRunLeft:
         """Three kinds of ctr are enough."""
         return few
 
-    def test_is_found_and_stays_until_it_is_to_go(self, fab: Fab, stage: Stage, mess: str) -> None:
+    def test_is_found_and_stays_without_clean(self, fab: Fab, stage: Stage, mess: str) -> None:
         namespace = mess
         before = stage.on_each(lambda node: [line.split()[0] for line in leftovers(node, [namespace])])
         for words in ((), ("--clean", "--dry-run")):
@@ -232,7 +232,7 @@ class TestWhatAKilledRunLeft:
                 assert f"/tmp/{RUN}.a1B2c3" in text
         assert stage.on_each(lambda node: [line.split()[0] for line in leftovers(node, [namespace])]) == before
 
-    def test_goes_and_nothing_else_does(self, fab: Fab, stage: Stage, mess: str) -> None:
+    def test_is_removed_by_clean_and_nothing_else_is(self, fab: Fab, stage: Stage, mess: str) -> None:
         namespace = mess
         run = doctor(fab, ",".join(stage.nodes), "--clean")
         assert (run.exit, set(run.statuses.values())) == (0, {"changed"})
@@ -244,7 +244,7 @@ class TestWhatAKilledRunLeft:
         run = doctor(fab, ",".join(stage.nodes), "--clean")
         assert (run.exit, set(run.statuses.values())) == (0, {"ok"})
 
-    def test_is_left_alone_while_a_run_is_at_work_there(self, fab: Fab, stage: Stage, mess: str) -> None:
+    def test_stays_while_another_run_works_on_the_host(self, fab: Fab, stage: Stage, mess: str) -> None:
         namespace = mess
         running = fab.start("-H", "node3", "run", "sleep 30")
         try:
@@ -312,7 +312,7 @@ class TestAnotherUserOfTheHost:
         yield stage
         stage.close()
 
-    def test_has_nothing_run_or_removed_by_a_forged_answer(
+    def test_can_have_nothing_run_or_removed_by_a_forged_answer(
         self, fab: Fab, stage: Stage, forger: tuple[str, str]
     ) -> None:
         record, node = forger[0], stage.nodes["node3"]
@@ -324,13 +324,13 @@ class TestAnotherUserOfTheHost:
         assert node.exec(["test", "-e", "/root/pwned"], check=False).returncode == 1
         assert record in stage.records(node, digests=[stage.records(node)[stage.name()].digest])
 
-    def test_does_not_say_how_a_command_ended(self, fab: Fab, forger: tuple[str, str]) -> None:
+    def test_cannot_forge_how_a_command_ended(self, fab: Fab, forger: tuple[str, str]) -> None:
         run = fab("-H", "node3", "run", "--json", f"sleep 2; cat /tmp/{forger[1]}; exit 3")
         assert (run.exit, run.statuses) == (1, {"node3": "command-failed"})
         assert run.outcomes["node3"]["result"]["exit"] == 3
         assert " end 0\n" in run.outcomes["node3"]["result"]["stdout"]
 
-    def test_keeps_nobody_from_cleaning(self, fab: Fab, stage: Stage) -> None:
+    def test_cannot_keep_doctor_from_cleaning(self, fab: Fab, stage: Stage) -> None:
         """Not even by a program of root's that waits for a password."""
         node, line = stage.nodes["node3"], 'until [ "$l" = ferry-0123456789abcdef ]; do sleep 30; done; exit'
         for shell in ("sh", "su"):
@@ -341,7 +341,7 @@ class TestAnotherUserOfTheHost:
             assert not leftovers(node)
 
 
-def test_a_label_that_forges_a_row_takes_no_root_of_others_away(fab: Fab, few: Stage, tmp_path: Path) -> None:
+def test_a_label_that_forges_a_row_removes_no_gc_root_of_others(fab: Fab, few: Stage, tmp_path: Path) -> None:
     namespace, image = few.namespace(), build(tmp_path, seed=13)
     few.seed(image, few.name(), namespace=namespace)
     victim, other = image.target.digest, next(iter(image.configs.values()))
@@ -461,7 +461,9 @@ def registries(fab: Fab, hosts: Hosts, given: dict[str, dict[str, Any]], **more:
 
 
 class TestRegistries:
-    def test_are_seen_from_the_host(self, fab: Fab, hosts: Hosts, serve: Serve, authority: Authority) -> None:
+    def test_are_reported_as_the_host_sees_them(
+        self, fab: Fab, hosts: Hosts, serve: Serve, authority: Authority
+    ) -> None:
         ca = {"ca_file": str(authority.file)}
         good, login = authority.context("127.0.0.1"), authority.context("127.0.0.1")
         plain, tls, asks, odd = serve(), serve(200, good), serve(401, login), serve(404)

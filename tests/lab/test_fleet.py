@@ -180,7 +180,7 @@ class TestImages:
         seed_image(node, build(tmp_path, platforms=(OTHER,), seed=4), [name], "default")
         assert name in node.real_ctr("images", "ls", "-q", namespace="default").stdout.decode().split()
 
-    def test_kubernetes_marks_new_names_where_cri_is_on(self, node: Node, image: BuiltImage, name: str) -> None:
+    def test_cri_labels_new_names_where_it_is_on(self, node: Node, image: BuiltImage, name: str) -> None:
         seed_image(node, image, [name])
 
         def marked() -> bool:
@@ -294,7 +294,7 @@ class TestComingAndGoing:
         assert second.nodes["node3"].ctr("version").returncode == 0
         assert lame.services() == {"containerd": True, "sshd": True}
 
-    def test_where_no_control_groups_are_mounted_nothing_comes_up(self, second: Fleet) -> None:
+    def test_up_refuses_where_no_control_groups_are_mounted(self, second: Fleet) -> None:
         try:
             detail = without_control_groups(second, "up")
             assert "no control groups are mounted here" in detail and "nsenter --net" in detail
@@ -302,7 +302,7 @@ class TestComingAndGoing:
         finally:
             end(second)
 
-    def test_where_no_control_groups_are_mounted_down_says_that_it_ended_nothing(self, second: Fleet) -> None:
+    def test_down_refuses_where_no_control_groups_are_mounted(self, second: Fleet) -> None:
         second.up()
         try:
             before = {node.name: node.pid for node in second.nodes.values()}
@@ -312,7 +312,7 @@ class TestComingAndGoing:
         finally:
             end(second)
 
-    def test_down_does_not_call_down_what_lives_outside_its_groups(
+    def test_down_refuses_while_a_node_lives_outside_its_control_groups(
         self, second: Fleet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         second.up()

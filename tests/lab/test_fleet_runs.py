@@ -75,7 +75,7 @@ def test_serial_takes_so_many_hosts_at_a_time_one_batch_after_the_other(runs: Ru
 
 
 @pytest.mark.parametrize(("limit", "failed"), [("2", 2), ("20%", 2), ("1", 1), ("1%", 1)])
-def test_no_host_is_begun_once_enough_have_failed(runs: Runs, limit: str, failed: int) -> None:
+def test_no_host_is_started_once_enough_have_failed(runs: Runs, limit: str, failed: int) -> None:
     run = runs("-H", hosts(range(1, 11)), "run", "--json", "--serial", "1", "--limit-failures", limit, "exit 3")
     assert run.exit == 1
     assert list(run.statuses.values()) == ["command-failed"] * failed + ["not-started"] * (10 - failed)
@@ -88,7 +88,7 @@ def test_an_unreachable_host_counts_as_failed(runs: Runs) -> None:
     assert run.statuses == {"h012": "host-unreachable", "h001": "not-started"}
 
 
-def test_a_limit_that_is_not_reached_stops_nobody(runs: Runs) -> None:
+def test_a_limit_that_is_not_reached_stops_no_host(runs: Runs) -> None:
     run = runs("-H", "h012,h001,h002", "run", "--json", "--serial", "1", "--limit-failures", "2", "true")
     assert run.statuses == {"h012": "host-unreachable", "h001": "ok", "h002": "ok"}
 

@@ -25,7 +25,7 @@ while data := os.read(0, 65536):
 """
 
 
-def test_a_proxy_command_learns_where_to_go(fab: Fab, fleet: Fleet, node3: Node, tmp_path: Path) -> None:
+def test_a_proxy_command_gets_address_and_port_of_the_host(fab: Fab, fleet: Fleet, node3: Node, tmp_path: Path) -> None:
     program, log = tmp_path / "proxy.py", tmp_path / "log"
     program.write_text(PROXY)
     file = write_inventory(tmp_path / "hosts.yaml", fleet, {"behind": {"ansible_host": node3.address}})
@@ -52,7 +52,7 @@ def troubled(fleet: Fleet, node2: Node, node3: Node, tmp_path: Path) -> Path:
     return write_inventory(tmp_path / "hosts.yaml", fleet, hosts)
 
 
-def test_a_gateway_in_trouble_is_called_one(fab: Fab, troubled: Path) -> None:
+def test_an_error_of_a_gateway_names_the_gateway(fab: Fab, troubled: Path) -> None:
     run = fab("-H", "all", "run", "--json", "hostname", inventory=troubled)
     assert (run.exit, set(run.statuses.values())) == (4, {"host-unreachable"})
     messages = {host: outcome["error"]["message"] for host, outcome in run.outcomes.items()}

@@ -80,12 +80,12 @@ def trusting(fab: Fab, fleet: Fleet, tmp_path: Path) -> Trusting:
 
 @pytest.mark.parametrize("mode", MODES)
 class TestHosts:
-    def test_a_known_key_is_believed(self, trusting: Trusting, node3: Node, mode: str) -> None:
+    def test_a_known_key_is_accepted(self, trusting: Trusting, node3: Node, mode: str) -> None:
         trusting.known.write_text(trusting.line(node3))
         assert trusting.run(node3, mode).exit == 0
         assert trusting.known.read_text() == trusting.line(node3)
 
-    def test_an_unknown_key_is_refused_or_taken_down(self, trusting: Trusting, node3: Node, mode: str) -> None:
+    def test_an_unknown_key_is_refused_or_added(self, trusting: Trusting, node3: Node, mode: str) -> None:
         run = trusting.run(node3, mode)
         if mode == "strict":
             assert (run.exit, run.error["kind"]) == (4, "host-key-unknown")
@@ -109,7 +109,7 @@ class TestHosts:
         assert trusting.run(node3, mode).error["kind"] == kind
         assert trusting.known.read_text() == before
 
-    def test_any_of_a_hosts_lines_may_fit(self, trusting: Trusting, node3: Node, mode: str) -> None:
+    def test_any_line_of_a_host_may_have_its_key(self, trusting: Trusting, node3: Node, mode: str) -> None:
         trusting.known.write_text(before := trusting.changed(node3) + trusting.line(node3))
         assert trusting.run(node3, mode).exit == 0
         assert trusting.known.read_text() == before
@@ -121,22 +121,20 @@ class TestHosts:
         trusting.known.write_text(f"{trusting.name(node3)} {key.get_name()} {key.get_base64()}\n")
         assert trusting.run(node3, mode).error["kind"] == "host-key-changed"
 
-    def test_lines_that_say_nothing_of_a_host_are_no_hindrance(
-        self, trusting: Trusting, node3: Node, mode: str
-    ) -> None:
+    def test_comments_and_broken_lines_are_skipped(self, trusting: Trusting, node3: Node, mode: str) -> None:
         odd = f"# comment\n\n\xff garbage\n{trusting.name(node3)}\n{trusting.name(node3)} ssh-ed25519 !!!\n"
         odd += f"{trusting.name(node3)} ssh-unheard-of AAAA\n@cert-authority * {other_key()}\n"
         trusting.known.write_bytes(odd.encode("latin-1") + f"other {other_key()}\n{trusting.line(node3)}".encode())
         assert trusting.run(node3, mode).exit == 0
 
-    def test_a_line_without_an_end_is_not_written_into(self, trusting: Trusting, node3: Node, mode: str) -> None:
+    def test_a_new_key_does_not_continue_an_unfinished_line(self, trusting: Trusting, node3: Node, mode: str) -> None:
         trusting.known.write_text(before := f"other {other_key()}")
         trusting.run(node3, mode)
         after = before if mode == "strict" else f"{before}\n{trusting.line(node3)}"
         assert trusting.known.read_text() == after
 
 
-def test_a_file_that_cannot_be_read_trusts_nobody(trusting: Trusting, node3: Node) -> None:
+def test_a_known_hosts_file_that_cannot_be_read_trusts_no_host(trusting: Trusting, node3: Node) -> None:
     trusting.known.unlink()
     trusting.known.mkdir()  # root may read any file
     error = trusting.run(node3, "strict").error
@@ -190,7 +188,7 @@ class TestGateways:
         assert node2.address in run.error["message"]
         assert trusting.known.read_text() == before
 
-    def test_new_keys_of_gateway_and_host_are_taken_down(
+    def test_new_keys_of_gateway_and_host_are_added(
         self, trusting: Trusting, node2: Node, node3: Node, way: str
     ) -> None:
         run = trusting.run(node3, "accept-new", node2, way)

@@ -36,7 +36,7 @@ def everywhere(stage: Stage) -> str:
 
 
 class TestImages:
-    def test_tells_what_each_node_has_and_folds_cris_own_records(
+    def test_shows_what_each_node_has_and_folds_cris_own_records(
         self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]
     ) -> None:
         plain, both = built["plain"], built["both"]
@@ -66,7 +66,9 @@ class TestImages:
         assert sorted(row["hosts"] for row in rows) == sorted(stage.nodes)
         assert {row["reference"] for row in rows} == {app}
 
-    def test_a_layer_that_is_gone_is_told(self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]) -> None:
+    def test_a_missing_layer_makes_the_image_incomplete(
+        self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]
+    ) -> None:
         app = stage.name()
         stage.seed(built["plain"], app)
         stage.on_each(lambda node: node.real_ctr("content", "rm", built["plain"].layers[NATIVE][1]))
@@ -74,7 +76,7 @@ class TestImages:
         told = {name: (run.image(name)["complete"], run.image(name)["check"]) for name in stage.nodes}
         assert told == dict.fromkeys(stage.nodes, (False, "incomplete (2/3)"))
 
-    def test_a_name_that_would_pass_for_another_is_told_apart_and_can_be_removed(
+    def test_a_disguised_name_looks_different_and_can_be_removed(
         self, fab: Fab, stage: Stage, node3: Node, built: dict[str, BuiltImage]
     ) -> None:
         app = stage.name()
@@ -93,7 +95,7 @@ class TestImages:
             assert fab("-H", "node3", "remove", "--match", name.replace("[", "[[]"), "--yes").exit == 0
         assert {row["name"] for row in fab(*words, "--json").images("node3")} == {app}
 
-    def test_all_namespaces(self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]) -> None:
+    def test_all_namespaces_are_listed(self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]) -> None:
         app, namespace = stage.name(), stage.namespace()
         stage.seed(built["plain"], app)
         stage.seed(built["another"], app, namespace=namespace)
@@ -146,7 +148,7 @@ class TestFind:
         run = fab("-H", everywhere(stage), "find", "--json", "--match", f"*{stage.token}*")
         assert (run.exit, set(run.statuses.values())) == (1, {"ok"})
 
-    def test_nothing_anywhere_fails_and_dead_hosts_are_still_told(
+    def test_nothing_anywhere_fails_and_dead_hosts_are_still_reported(
         self,
         fab: Fab,
         stage: Stage,
@@ -211,7 +213,7 @@ class TestCheck:
             missing = {name: outcome["result"]["missing"] for name, outcome in run.outcomes.items()}
             assert missing == {key: [manifest] for key in stage.nodes}
 
-    def test_an_image_for_other_machines_is_told_apart(
+    def test_an_image_for_another_platform_is_reported_as_such(
         self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]
     ) -> None:
         app = stage.name()
@@ -219,7 +221,9 @@ class TestCheck:
         run = fab("-H", everywhere(stage), "check", "--json", "--ref", app)
         assert (run.exit, run.statuses) == (1, dict.fromkeys(stage.nodes, "platform-missing"))
 
-    def test_whole_but_not_unpacked(self, fab: Fab, stage: Stage, node3: Node, built: dict[str, BuiltImage]) -> None:
+    def test_an_image_that_is_whole_but_not_unpacked_fails(
+        self, fab: Fab, stage: Stage, node3: Node, built: dict[str, BuiltImage]
+    ) -> None:
         app, namespace = stage.name(), stage.namespace()
         with (stage_archive := io.BytesIO()):
             built["plain"].write_archive(stage_archive, [app])
@@ -249,7 +253,7 @@ class TestCheck:
         assert run.exit == 0
 
 
-def test_each_takes_a_probe_and_at_most_two_more_remote_commands(
+def test_each_command_takes_a_probe_and_at_most_two_more_remote_commands(
     fab: Fab, stage: Stage, built: dict[str, BuiltImage]
 ) -> None:
     app = stage.name()

@@ -105,7 +105,7 @@ class TestEveryNode:
 
 
 class TestManyNodes:
-    def test_pull_some_at_a_time_where_they_are_told_to(self, scene: RegistryScene, plain: BuiltImage) -> None:
+    def test_pull_in_batches_with_serial(self, scene: RegistryScene, plain: BuiltImage) -> None:
         registry, namespace = scene.registries.token, scene.stage.namespace()
         name = scene.name(registry)
         offer(registry, name, plain)
@@ -157,7 +157,7 @@ class TestATag:
         }
         assert stage.on_each(leftovers) == {node: [] for node in scene.nodes}
 
-    def test_that_the_registry_does_not_have_is_told(self, scene: RegistryScene) -> None:
+    def test_that_the_registry_does_not_have_is_reported(self, scene: RegistryScene) -> None:
         run = scene.pull(scene.nodes, "--ref", scene.name(scene.registries.basic, tag="none"))
         assert (run.exit, run.statuses) == (1, dict.fromkeys(scene.nodes, "repository-not-found"))
 

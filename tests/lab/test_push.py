@@ -139,7 +139,7 @@ class TestAnotherName:
         assert scene.there(registry, goal) == plain.target.digest
         assert scene.stage.on_each(scene.stage.records) == before
 
-    def test_is_only_told_of_in_a_dry_run(self, scene: RegistryScene, plain: BuiltImage) -> None:
+    def test_is_only_reported_in_a_dry_run(self, scene: RegistryScene, plain: BuiltImage) -> None:
         registry, source = scene.registries.basic, scene.stage.name()
         goal = scene.name(registry, "dry")
         scene.stage.seed(plain, source)
@@ -155,7 +155,7 @@ class TestANameThatIsTaken:
         """Three kinds of ctr are enough."""
         return few
 
-    def test_moves_only_by_force_and_what_it_was_is_told(
+    def test_moves_only_by_force_and_the_old_digest_is_reported(
         self, scene: RegistryScene, images: dict[str, BuiltImage]
     ) -> None:
         registry, (old, new) = scene.registries.tls, (images["part"], images["plain"])
@@ -174,7 +174,7 @@ class TestANameThatIsTaken:
         assert old.target.digest in replaced and set(replaced) <= {"", old.target.digest}
         assert scene.there(registry, name) == new.target.digest
 
-    def test_by_no_host_is_refused_to_hosts_that_would_give_it_different_digests(
+    def test_gets_no_digest_where_hosts_would_push_different_ones(
         self, scene: RegistryScene, images: dict[str, BuiltImage]
     ) -> None:
         registry, name, nodes = scene.registries.basic, scene.name(scene.registries.basic), scene.nodes
@@ -218,7 +218,7 @@ class TestARegistryThatANodeCannotUse:
         assert registry.name in run.error["message"] and run.error["hint"]
         assert scene.stage.on_each(leftovers) == {name: [] for name in scene.nodes}
 
-    def test_is_told_of_for_each_node_as_that_node_sees_it(self, scene: RegistryScene, plain: BuiltImage) -> None:
+    def test_is_reported_for_each_node_as_that_node_sees_it(self, scene: RegistryScene, plain: BuiltImage) -> None:
         name = scene.name(scene.registries.demo)
         scene.stage.seed(plain, name)
         run = scene.push(scene.nodes, "--ref", name)
@@ -239,7 +239,7 @@ class TestARegistryThatANodeCannotUse:
         assert scene.there(registry, goal) is None
 
 
-class TestTheWay:
+class TestTheRoute:
     @pytest.fixture
     def stage(self, few: Stage) -> Stage:
         """Three kinds of ctr are enough."""
@@ -299,7 +299,7 @@ class TestALoginFromDocker:
         assert scene.there(registry, goal) == plain.target.digest
         assert logins(registry)
 
-    def test_is_given_to_nobody_who_does_not_ask_for_it(
+    def test_is_sent_only_to_a_registry_that_asks_for_it(
         self, scene: RegistryScene, plain: BuiltImage, node3: Node, tmp_path: Path
     ) -> None:
         registry, source = scene.registries.tls, scene.stage.name()
@@ -318,7 +318,9 @@ class TestALoginFromDocker:
 
 
 class TestALoginThatOnlyAPushNeeds:
-    def test_is_given_once_ctr_was_refused_as_nobody(self, scene: RegistryScene, tmp_path: Path, node: Node) -> None:
+    def test_is_sent_once_ctr_was_refused_without_a_login(
+        self, scene: RegistryScene, tmp_path: Path, node: Node
+    ) -> None:
         registry, name = scene.registries.flaky, scene.name(scene.registries.flaky, tag=node.name)
         image = build(tmp_path, layers=(1000,), seed=secrets.randbits(32))
         scene.stage.seed(image, name, nodes=[node])
@@ -333,7 +335,7 @@ class TestALoginThatOnlyAPushNeeds:
         assert ["--user pusher" in line for line in lines if " images push " in line] == [False, True]
 
 
-class TestACertificateThatOnlyTheNodeBelieves:
+class TestACertificateThatOnlyTheNodeTrusts:
     @pytest.mark.parametrize("forwards", [True, False])
     @pytest.mark.parametrize("ca_file", [True, False])
     def test_gets_no_password(
@@ -359,7 +361,7 @@ class TestACertificateThatOnlyTheNodeBelieves:
         assert [len(logins(registry)) for registry in (registries.basic, registries.token)] == known
         assert leftovers(node3) == []
 
-    def test_is_none_for_ctr_either_where_a_password_goes_along(
+    def test_is_refused_by_ctr_too_where_a_password_is_sent(
         self, scene: RegistryScene, plain: BuiltImage, node: Node, tmp_path: Path
     ) -> None:
         registries, described = scene.registries, oci.Registry(scene.registries.tls.name)

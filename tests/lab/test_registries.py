@@ -115,7 +115,7 @@ def test_a_registry_with_passwords_wants_the_right_one(client: Client, registrie
     assert not registry.server.tags(f"{client.repository}/app")
 
 
-def test_who_may_only_pull_is_denied_to_push(client: Client, registries: Registries) -> None:
+def test_a_user_who_may_only_pull_is_denied_a_push(client: Client, registries: Registries) -> None:
     other = Client(client.node, client.image, client.source, client.namespace)
     assert client.push(registries.token).returncode == 0
     assert "insufficient_scope" in detail(other.push(registries.reader))
@@ -135,7 +135,7 @@ def test_who_may_only_pull_is_denied_to_push(client: Client, registries: Registr
         ("hidden", {}, "no such host"),
     ],
 )
-def test_what_is_wrong_with_a_registry_is_what_ctr_says(
+def test_ctr_names_the_fault_of_each_broken_registry(
     client: Client, registries: Registries, kind: str, how: dict[str, Any], words: str
 ) -> None:
     registry: Registry = getattr(registries, kind)
@@ -179,7 +179,7 @@ def test_the_proxy_leads_where_no_node_gets_by_itself(client: Client, registries
         ("403 Forbidden", "DENIED", "quota exceeded"),
     ],
 )
-def test_faults_come_as_often_as_they_are_told(
+def test_faults_come_as_often_as_asked_for(
     client: Client, registries: Registries, status: str, code: str, message: str
 ) -> None:
     with registries.failing(status, 2, code=code, message=message, methods=("GET",)) as answered:

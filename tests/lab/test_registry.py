@@ -9,7 +9,7 @@ from registry_scene import RegistryScene
 from lab.registries import DEMO_NODES
 
 
-def test_every_node_tells_what_it_sees_of_every_registry(scene: RegistryScene) -> None:
+def test_every_node_reports_what_it_sees_of_every_registry(scene: RegistryScene) -> None:
     all_ = scene.registries
     # That nobody waits for the silent one for ever, the doctor's tests have.
     given = {name: entry for name, entry in all_.settings().items() if name != all_.silent.name}

@@ -152,7 +152,7 @@ class TestNamesGo:
         for node in stage.nodes.values():
             assert {name for name in stage.records(node) if stage.token in name} == {stage.name("one")}
 
-    def test_another_namespace_is_another_matter(self, fab: Fab, stage: Stage, image: BuiltImage) -> None:
+    def test_names_of_another_namespace_stay(self, fab: Fab, stage: Stage, image: BuiltImage) -> None:
         namespace = stage.namespace()
         stage.seed(image, stage.name())
         stage.seed(image, stage.name(), namespace=namespace)
@@ -226,7 +226,7 @@ class TestWhatAContainerUses:
         run = remove(fab, everywhere(stage), "--ref", stage.name(), "--yes")
         assert (run.exit, set(run.statuses.values())) == (0, {"changed"})
 
-    def test_is_told_apart_from_the_rest_on_the_same_host(
+    def test_is_reported_apart_from_the_rest_on_the_same_host(
         self, fab: Fab, stage: Stage, image: BuiltImage, folder: Path, start: Start
     ) -> None:
         other = build(folder, cmd=("/bin/sleep", "1000"), seed=secrets.randbits(32))
@@ -320,8 +320,8 @@ def counted(fleet: Fleet, node3: Node, tmp_path: Path) -> Iterator[tuple[Path, C
         yield write_inventory(tmp_path / "hosts.yaml", fleet, hosts), commands
 
 
-class TestIsQuick:
-    def test_three_remote_commands_at_most(
+class TestRemoteCommands:
+    def test_are_three_at_most(
         self, fab: Fab, stage: Stage, image: BuiltImage, counted: tuple[Path, Callable[[], int]]
     ) -> None:
         inventory, commands = counted

@@ -172,9 +172,7 @@ class TestEveryMethodOnEveryNode:
         assert dst not in stage.records(node1)
         assert leftovers(node1) == []
 
-    def test_by_itself_it_tags_where_ctr_can_and_else_imports_an_index(
-        self, fab: Fab, stage: Stage, plain: BuiltImage
-    ) -> None:
+    def test_auto_tags_where_ctr_can_and_else_imports_an_index(self, fab: Fab, stage: Stage, plain: BuiltImage) -> None:
         src, dst = stage.name(), stage.name(registry="new.example")
         stage.seed(plain, src)
         run = fab.retag(stage.nodes, "--src", src, "--dst", dst)
@@ -189,7 +187,7 @@ class TestEveryMethodOnEveryNode:
         assert (run.exit, run.error["kind"]) == (1, "method-unsupported")
         assert dst not in stage.records(node1)
 
-    def test_a_second_run_knows_the_platforms_manifest_for_equal(
+    def test_a_second_run_takes_the_platforms_manifest_for_equal(
         self, fab: Fab, stage: Stage, kinds: dict[str, Kind]
     ) -> None:
         kind = kinds["manifest of the other platform absent"]

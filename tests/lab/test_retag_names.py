@@ -170,12 +170,12 @@ class TestTheDestination:
         assert (run.exit, run.error["kind"]) == (2, "bad-arguments")
 
 
-class TestLookingOnly:
+class TestADryRun:
     @pytest.mark.parametrize(
         ("way", "method"),
         [("--dry-run", "auto"), ("--dry-run", "index"), ("--dry-run", "archive"), ("fab --dry", "auto")],
     )
-    def test_changes_nothing_and_says_how_it_would_be_done(
+    def test_changes_nothing_and_names_the_method(
         self, fab: Fab, stage: Stage, image: BuiltImage, way: str, method: str
     ) -> None:
         src, dst = stage.name(), stage.name(registry="new.example")
@@ -193,7 +193,7 @@ class TestLookingOnly:
             assert run.image(node.name)["status"] == "would-change"
         assert stage.on_each(stage.records) == before
 
-    def test_is_told_and_recorded_as_what_would_change(
+    def test_is_reported_and_recorded_as_would_change(
         self, fab: Fab, stage: Stage, node3: Node, image: BuiltImage, tmp_path: Path
     ) -> None:
         stage.seed(image, stage.name(), nodes=[node3])

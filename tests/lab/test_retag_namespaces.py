@@ -116,7 +116,7 @@ class TestFromNamespaceToNamespace:
         again = fab.retag(stage.nodes, "--to-namespace", stage.namespace("back"), "--map", str(pairs))
         assert again.statuses == dict.fromkeys(stage.nodes, "changed"), again.out
 
-    def test_a_collection_in_between_takes_nothing(
+    def test_a_garbage_collection_in_between_takes_nothing(
         self,
         fab: Fab,
         stage: Stage,
@@ -153,7 +153,7 @@ class TestWhatIsThereAlready:
         """Three kinds of ctr are enough."""
         return few
 
-    def test_somebody_elses_root_label_stays(
+    def test_the_gc_root_label_of_somebody_else_stays(
         self, fab: Fab, stage: Stage, fresh: dict[str, tuple[BuiltImage, set[str] | None]]
     ) -> None:
         image, _ = fresh["both platforms"]

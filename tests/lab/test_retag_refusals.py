@@ -90,7 +90,7 @@ class TestBeforeAnyHostIsTouched:
         assert str(file) in run.error["message"]
         assert says in run.error["message"] + run.error["hint"]
 
-    def test_an_error_is_told_to_people_on_stderr_without_colours(self, fab: Fab) -> None:
+    def test_an_error_is_printed_on_stderr_without_colours(self, fab: Fab) -> None:
         run = fab("-H", "node3", "retag", "--src", "BAD", "--dst", "b")
         assert (run.exit, run.out) == (2, "")
         assert run.err.startswith("bad-reference: ")
@@ -163,21 +163,23 @@ class TestHostsThatCannotBeReached:
         beside = fab(*core, "-H", "broken,node3", "retag", "--json", *GOOD, inventory=file)
         assert (beside.exit, beside.statuses) == (1, {"broken": kind, "node3": "image-not-found"})
 
-    def test_refused_connections_are_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
+    def test_a_refused_connection_is_reported(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
         self.expect(fab, tmp_path, fleet, "host-unreachable", ansible_port=2299)
 
-    def test_silence_is_told_in_time(self, fab: Fab, tmp_path: Path, fleet: Fleet, silent: int) -> None:
+    def test_a_host_that_never_answers_is_reported_in_time(
+        self, fab: Fab, tmp_path: Path, fleet: Fleet, silent: int
+    ) -> None:
         where = {"ansible_host": "127.0.0.1", "ansible_port": silent}
         self.expect(fab, tmp_path, fleet, "connect-timeout", "-t", "2", **where)
 
-    def test_a_name_that_does_not_resolve_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
+    def test_a_name_that_does_not_resolve_is_reported(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
         self.expect(fab, tmp_path, fleet, "host-unresolved", ansible_host="no-such-host.invalid")
 
-    def test_a_wrong_key_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
+    def test_a_wrong_key_is_reported(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
         key_file(tmp_path / "id")
         self.expect(fab, tmp_path, fleet, "login-refused", ansible_ssh_private_key_file=str(tmp_path / "id"))
 
-    def test_an_absent_key_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
+    def test_an_absent_key_is_reported(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
         file = write_inventory(
             tmp_path / "hosts.yaml",
             fleet,
@@ -187,16 +189,16 @@ class TestHostsThatCannotBeReached:
         assert (run.exit, run.error["kind"]) == (4, "login-refused")
         assert "/no/such/key" in json.dumps(run.error)
 
-    def test_a_wrong_user_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
+    def test_a_wrong_user_is_reported(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
         self.expect(fab, tmp_path, fleet, "login-refused", ansible_user="nosuchuser")
 
-    def test_an_unknown_host_key_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
+    def test_an_unknown_host_key_is_reported(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
         (tmp_path / "known").touch()
         options = f"-o UserKnownHostsFile={shlex.quote(str(tmp_path / 'known'))}"
         self.expect(fab, tmp_path, fleet, "host-key-unknown", ansible_ssh_common_args=options)
         assert (tmp_path / "known").read_text() == ""
 
-    def test_a_changed_host_key_is_told_and_never_accepted(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
+    def test_a_changed_host_key_is_reported_and_never_accepted(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
         line = f"[{fleet.nodes['node3'].address}]:2222 {key_file(tmp_path / 'id')}\n"
         (tmp_path / "known").write_text(line)
         options = f"-o UserKnownHostsFile={shlex.quote(str(tmp_path / 'known'))}"
@@ -211,17 +213,17 @@ class TestHostsThatLackSomething:
         hosts = {node.name: {"ansible_host": node.address, **variables} for node in fleet.nodes.values()}
         return fab.retag(hosts, *GOOD, inventory=write_inventory(tmp_path / "hosts.yaml", fleet, hosts))
 
-    def test_a_ctr_that_is_not_there_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
+    def test_a_ctr_that_is_not_there_is_reported(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
         run = self.run(fab, tmp_path, fleet, ctr_command="/no/such/ctr")
         assert (run.exit, run.statuses) == (1, dict.fromkeys(fleet.nodes, "ctr-not-found"))
         assert "/no/such/ctr" in run.error["message"]
 
-    def test_an_absent_socket_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
+    def test_an_absent_socket_is_reported(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
         run = self.run(fab, tmp_path, fleet, ctr_address="/run/no/such.sock")
         assert (run.exit, run.statuses) == (1, dict.fromkeys(fleet.nodes, "daemon-unreachable"))
         assert "/run/no/such.sock" in run.error["message"]
 
-    def test_a_stale_socket_is_told(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
+    def test_a_stale_socket_is_reported(self, fab: Fab, tmp_path: Path, fleet: Fleet) -> None:
         path = f"/run/stale-{secrets.token_hex(4)}.sock"
         for node in fleet.nodes.values():
             with socket.socket(socket.AF_UNIX) as bound:
@@ -268,7 +270,7 @@ class TestLoginShells:
             run = fab.retag(f"{user}@node3", "--src", src, "--dst", dst, "--method", "index")
         assert run.statuses == {f"{user}@node3": "changed"}, run.out
 
-    def test_a_login_that_only_prints_is_told(self, fab: Fab, node3: Node) -> None:
+    def test_a_login_that_only_prints_is_reported(self, fab: Fab, node3: Node) -> None:
         with account(
             node3, "{home}/shell", {"shell": "#!/bin/sh\necho This account is not available.\nexit 1\n"}
         ) as user:

@@ -23,7 +23,7 @@ def test_the_output_comes_although_a_process_stays_behind(fab: Fab, node3: Node)
     ("text", "exit"),
     [("if then", 2), (" ) ; echo broken out; (", 2), ("kill -TERM $$", 143), ("kill -KILL $$", 137), ("exit 97", 97)],
 )
-def test_text_that_breaks_is_a_command_that_failed(fab: Fab, node3: Node, text: str, exit: int) -> None:
+def test_a_text_that_sh_cannot_parse_is_a_failed_command(fab: Fab, node3: Node, text: str, exit: int) -> None:
     run = fab("-H", "node3", "run", "--json", text)
     assert (run.exit, run.statuses) == (1, {"node3": "command-failed"})
     assert run.outcomes["node3"]["result"]["exit"] == exit
@@ -32,7 +32,7 @@ def test_text_that_breaks_is_a_command_that_failed(fab: Fab, node3: Node, text: 
 
 
 @pytest.mark.parametrize("signal", ["TERM", "KILL"])
-def test_a_command_that_ends_our_own_shell_has_failed_on_a_host_that_is_there(
+def test_a_command_that_kills_its_shell_fails_and_the_host_is_not_unreachable(
     fab: Fab, node3: Node, signal: str
 ) -> None:
     run = fab("-H", "node3", "run", "--json", f"kill -{signal} $PPID")
@@ -51,7 +51,7 @@ def test_a_dry_run_asks_every_host_whether_it_could_and_runs_nothing(fab: Fab, n
     assert (run.exit, run.statuses) == (1, {"node3": "command-failed"})
 
 
-def test_an_account_that_runs_nothing_is_shown_with_what_it_says(fab: Fab, fleet: Fleet, node3: Node) -> None:
+def test_an_account_that_runs_nothing_is_reported_with_its_own_words(fab: Fab, fleet: Fleet, node3: Node) -> None:
     assert fleet.nodes
     detail = "This account is currently not available."
     with account(node3, "{home}/shell", {"shell": f"#!/bin/sh\necho {detail}\nexit 1\n"}) as user:

@@ -205,7 +205,7 @@ class TestSave:
         assert blobs_in(file) == set(images.plain.blobs) | set(images.both.blobs)
         assert files(tmp_path) == ["a.tar", "a.tar.sha256"]
 
-    def test_refuses_what_cannot_be(self, fab: Fab, stage: Stage, tmp_path: Path) -> None:
+    def test_refuses_impossible_requests(self, fab: Fab, stage: Stage, tmp_path: Path) -> None:
         file = tmp_path / "a.tar"
         run = fab("-H", "node2,node3", "save", "--json", "--ref", stage.name(), "--out", str(file))
         assert run.exit == 2
@@ -335,7 +335,7 @@ class TestLoad:
 
         assert stage.on_each(state) == {node: ["complete", "hello"] * 3 for node in stage.nodes}
 
-    def test_makes_of_what_docker_saved_the_same_image_as_ctr_does(
+    def test_makes_the_same_image_of_a_docker_archive_as_ctr_does(
         self, fab: Fab, stage: Stage, make: Callable[..., BuiltImage], skopeo: Callable[..., str], tmp_path: Path
     ) -> None:
         name, file = stage.name(), tmp_path / "docker.tar"
@@ -395,7 +395,7 @@ class TestLoad:
             there = node.real_ctr("content", "ls", "-q", namespace=other).stdout.decode().split()
             assert set(images.both.blobs) <= set(there), node
 
-    def test_touches_no_host_with_an_archive_that_is_none(
+    def test_touches_no_host_if_the_archive_is_none(
         self, fab: Fab, fleet: Fleet, images: Images, tmp_path: Path
     ) -> None:
         nowhere = write_inventory(tmp_path / "hosts.yaml", fleet, {"nowhere": {"ansible_host": "127.0.0.1"}})
