@@ -75,7 +75,8 @@ class TestText:
         assert shown("é ü\t→ 名 \\n\nnext") == "é ü\t→ 名 \\n\nnext"
 
     def test_lines_lose_all_that_a_terminal_obeys_or_hides(self) -> None:
-        every = [chr(code) for code in range(sys.maxunicode + 1) if chr(code) not in "\n\t"]
+        assigned = (*range(0x33480), *range(0xDFFF0, 0xE0200), *range(sys.maxunicode - 9, sys.maxunicode + 1))
+        every = [chr(code) for code in assigned if chr(code) not in "\n\t"]  # elsewhere Unicode has no character
         kept = [c for c in every if shown(c) == c]
         assert {unicodedata.category(c)[0] for c in kept if c != " "} <= {"L", "M", "N", "P", "S"}
         assert not {"\u2800", "\u3164", "\ufe0f", "\u034f"} & set(kept)
