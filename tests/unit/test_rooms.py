@@ -1,4 +1,4 @@
-"""The house's layout: imports point one way, a listing stays cheap, the error tree is as drawn."""
+"""The rooms are as ARCHITECTURE.md has them: imports point downwards, and what pages name exists."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from ctr_ferry import errors
 
 ROOT = Path(__file__).parents[2]
-FLOORS = [  # each may import what stands below it, and itself; rooms of one floor know nothing of each other
+FLOORS = [  # a room may import itself and the floors below; rooms on one floor do not import each other
     {"tasks"},
     {"transfer"},
     {"run", "registry"},
@@ -27,13 +28,13 @@ FLOORS = [  # each may import what stands below it, and itself; rooms of one flo
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 GROUND = {"errors", "secrets", "shell", "text", "__init__"}
-WIRE = {"fabric", "paramiko"}
-FABRICS_OWN_CLASSES = {"ctr_ferry/run/executor.py", "ctr_ferry/run/command.py", "ctr_ferry/inventory/selector.py"}
+LIBRARIES = {"fabric", "paramiko"}
+FABRICS_OWN_CLASSES = {"ctr_ferry/run/executor.py", "ctr_ferry/run/command.py"}
 FILES = sorted([*(ROOT / "tasks").rglob("*.py"), *(ROOT / "ctr_ferry").rglob("*.py")])
 
 
 def imported(file: Path) -> set[str]:
-    """Every module that a file imports, wherever in it; `from a import b` as `a.b`."""
+    """Every module that a file imports, also inside functions; `from a import b` gives `a.b`."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -57,20 +58,20 @@ def name(file: Path) -> str:
     return str(file.relative_to(ROOT))
 
 
-def own(file: Path) -> str:
+def room_of(file: Path) -> str:
     return room(name(file).removesuffix(".py").replace("/", "."))
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)
 def test_a_file_imports_only_from_its_own_room_and_from_floors_below(file: Path) -> None:
-    here = own(file)
+    here = room_of(file)
     for module in imported(file):
         if module.startswith(("tasks.", "ctr_ferry.")):
             there = room(module)
             assert there == here or FLOOR[there] > FLOOR[here], f"{name(file)} imports {module}: {here} -> {there}"
 
 
-def test_every_file_of_the_library_stands_in_a_room_or_on_the_ground() -> None:
+def test_every_file_is_in_a_room_or_on_the_ground() -> None:
     for file in FILES:
         parts = file.relative_to(ROOT).parts
         if parts[0] == "ctr_ferry":
@@ -79,23 +80,22 @@ def test_every_file_of_the_library_stands_in_a_room_or_on_the_ground() -> None:
             assert len(parts) == 2, name(file)
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if own(f) == "tasks"], ids=name)
+@pytest.mark.parametrize("file", [f for f in FILES if room_of(f) == "tasks"], ids=name)
 def test_a_command_never_imports_another(file: Path) -> None:
     assert not {module for module in imported(file) if module.startswith("tasks.")}
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)
-def test_only_the_ssh_room_touches_the_wire(file: Path) -> None:
-    if own(file) == "ssh":
+def test_only_ssh_imports_fabric_and_paramiko(file: Path) -> None:
+    if room_of(file) == "ssh":
         return
-    wire = {m for m in imported(file) if m.split(".")[0] in WIRE}
-    allowed = {m for m in wire if name(file) in FABRICS_OWN_CLASSES and m.startswith("fabric")}
-    assert wire == allowed
+    found = {m for m in imported(file) if m.split(".")[0] in LIBRARIES}
+    assert found == {m for m in found if name(file) in FABRICS_OWN_CLASSES and m.startswith("fabric")}
 
 
 def test_the_pure_rooms_import_nothing_that_reads_or_waits() -> None:
     io = {"subprocess", "socket", "os", "pathlib", "time", "select", "threading"}
-    for file in [f for f in FILES if own(f) in ("ctr", "oci", "ground")]:
+    for file in [f for f in FILES if room_of(f) in ("ctr", "oci", "ground")]:
         assert not {m.split(".")[0] for m in imported(file)} & io, file
 
 
@@ -107,24 +107,60 @@ def test_the_fabfile_only_imports() -> None:
         assert is_all or isinstance(node, ast.ImportFrom), ast.unparse(node)
 
 
-def test_listing_the_commands_loads_nothing_that_only_a_run_needs() -> None:
+def test_fab_l_loads_nothing_that_only_a_run_needs() -> None:
     heavy = {"rich", "yaml", "pydantic", "tarfile", "http.client", "ctr_ferry.ssh.host", "ctr_ferry.transfer.copy"}
     code = (
-        "import fabric, sys; stock = set(sys.modules); import fabfile; "  # Invoke loads yaml where it is installed
-        f"print(sorted((set(sys.modules) - stock) & {heavy}), 'tasks.retag' in sys.modules)"
+        "import fabric, sys; before = set(sys.modules); import fabfile; "  # Invoke loads yaml where it is installed
+        f"print(sorted((set(sys.modules) - before) & {heavy}), 'tasks.retag' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] True"
 
 
-def test_a_run_keeps_what_it_compiled() -> None:
-    """Invoke has Python write no bytecode, unless somebody turns it on again."""
+def test_a_run_writes_bytecode_although_invoke_switches_that_off() -> None:
     code = "import sys; sys.dont_write_bytecode = True; import tasks; print(sys.dont_write_bytecode)"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for flags, expected in (([], "False"), (["-B"], "True")):
         command = [sys.executable, *flags, "-c", code]
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == expected
+
+
+PAGES = [ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CODE = r"`((?:\w+/)*\w+\.py)`"
+
+
+def names_in(file: Path) -> set[str]:
+    """Every function, class, method and constant of a file."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return found
+
+
+def pointed_at(page: Path) -> Iterator[tuple[str, str]]:
+    """Each file that a page names, with each name that the page says is in it; paths may leave ctr_ferry/ out."""
+    text = " ".join(page.read_text().split())
+    yield from ((path, "") for path in re.findall(CODE, text) if "NAME" not in path)
+    yield from ((path, name) for name, path in re.findall(rf"`([\w.]+)` in {CODE}", text))
+    yield from re.findall(rf"{CODE}(?:: |, class )`([\w.]+)`", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_page_points_at_files_and_names_that_exist(page: Path) -> None:
+    for path, named in pointed_at(page):
+        files = [folder / path for folder in (ROOT, ROOT / "ctr_ferry") if (folder / path).exists()]
+        assert files, f"there is no {path}"
+        assert set(filter(None, named.split("."))) <= names_in(files[0]), f"{path} has no {named}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("*.md")], ids=name)
+def test_a_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
 
 
 def subclasses(cls: type[errors.FerryError]) -> list[type[errors.FerryError]]:
@@ -165,7 +201,7 @@ def test_every_kind_is_unique_and_a_stable_word() -> None:
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", kind) for kind in kinds)
 
 
-def test_every_error_says_of_itself_what_it_is() -> None:
+def test_every_error_has_a_kind_a_docstring_and_an_exit_status() -> None:
     for cls in TREE:
         assert "kind" in vars(cls), cls
         assert cls.__doc__, cls
