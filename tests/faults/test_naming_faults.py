@@ -44,7 +44,6 @@ class Run:
         src, dst = words
         self.request = parse(src=src, dst=dst, **options)
         self.host = Host(target, Config(), run_id=f"20260101T000000Z-{next(RUNS):04x}")
-        self.host._set(dry_run=False)
         self.before: Callable[[], object] = lambda: None
         asked = self.host.ask
 
@@ -53,7 +52,7 @@ class Run:
                 self.before()
             return asked(script, **more)
 
-        self.host._set(ask=ask)
+        object.__setattr__(self.host, "ask", ask)
 
     def __call__(self) -> RetagResult | FerryError:
         try:

@@ -79,20 +79,20 @@ def test_what_a_host_writes_comes_as_it_is(host: Host, size: int) -> None:
     assert download.answer and download.answer.ok
 
 
-def test_a_host_that_sends_less_than_promised_is_reported_with_the_reason(host: Host) -> None:
+def test_less_than_was_promised_is_less_with_the_reason(host: Host) -> None:
     download = host.download("printf abc; echo gone >&2; false", limit=60)
     list(download.chunks(1000))
     assert download.answer and (download.answer.exit, download.answer.stderr) == (1, "gone\n")
 
 
-def test_a_command_that_reads_no_more_reports_why(host: Host) -> None:
+def test_a_command_that_takes_no_more_tells_why(host: Host) -> None:
     stream = host.upload(Script({"full": "head -c 1000 >/dev/null; echo full >&2; false"}), limit=60)
     assert not all(stream.write(DATA) for _ in range(50))
     answer = stream.end()["full"]
     assert (answer.exit, answer.stderr) == (1, "full\n")
 
 
-def test_a_host_that_sent_data_for_long_does_not_count_as_silent(fleet: Fleet, node3: Node) -> None:
+def test_a_host_that_gave_data_for_long_is_no_silent_one(fleet: Fleet, node3: Node) -> None:
     with connected(fleet, node3, Limits(idle=1)) as host:
 
         def read(_: int) -> bytes:
@@ -105,7 +105,7 @@ def test_a_host_that_sent_data_for_long_does_not_count_as_silent(fleet: Fleet, n
             assert list(pool.map(read, range(24))) == [b"1\n2\n3\n4\n"] * 24
 
 
-def test_a_host_that_is_alive_and_moves_no_data_is_not_a_lost_connection(hasty: Host) -> None:
+def test_a_host_that_is_there_and_moves_nothing_is_no_broken_connection(hasty: Host) -> None:
     with pytest.raises(RemoteTimeout, match="the host is there"):
         list(hasty.download("sleep 60", limit=60).chunks(1))
     stream = hasty.upload(Script({"full": "sleep 60"}), limit=60)
@@ -116,7 +116,7 @@ def test_a_host_that_is_alive_and_moves_no_data_is_not_a_lost_connection(hasty: 
     assert hasty.ask(Script({"well": "echo well"}))["well"].text == "well\n"
 
 
-def test_nothing_is_sent_after_the_end_of_a_channel(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sent_behind_the_end_of_a_channel(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """sshd gives up the whole connection for it."""
     send = Transport._send_user_message
 
@@ -135,7 +135,7 @@ def test_nothing_is_sent_after_the_end_of_a_channel(host: Host, monkeypatch: pyt
     assert host.ask(Script({"well": "echo well"}))["well"].text == "well\n"
 
 
-def test_a_stream_on_a_lost_connection_can_be_cut_and_is_not_started(host: Host) -> None:
+def test_a_stream_on_a_broken_connection_can_be_cut_and_is_not_begun(host: Host) -> None:
     stream = host.upload(Script({"sum": "sha256sum"}), limit=60)
     host.transport.sock.shutdown(socket.SHUT_RDWR)
     stream.cut()
