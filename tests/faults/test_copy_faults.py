@@ -1,4 +1,4 @@
-"""A copy that something goes wrong with in the middle: the right error, nothing left, and the next run goes on."""
+"""A copy that is disturbed in the middle reports the right error, leaves nothing, and the next run goes on."""
 
 from __future__ import annotations
 

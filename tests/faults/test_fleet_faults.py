@@ -1,4 +1,4 @@
-"""What goes wrong with hosts, disks and `fab` itself in the middle of a run: the rest goes on, the record tells."""
+"""Hosts, disks or `fab` itself fail in the middle of a run: the others go on, and the record says what happened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that are given while something goes wrong: never lost, never half there, never two runs' at once."""
+"""A name that is given while something fails is never lost, never half there, and never given by two runs at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A registry, disk or `fab` fails in the middle of a push or pull: it is told, nothing stays, and it goes on later."""
+"""A push or a pull whose registry, disk or `fab` fails reports it, leaves nothing, and goes on later."""
 
 from __future__ import annotations
 

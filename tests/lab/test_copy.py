@@ -1,4 +1,4 @@
-"""`fab copy` on the real fleet: from every node to every other, whole, checked, named, and only what is missing."""
+"""`fab copy` takes images from every node to every other: whole, verified, named, and only what is missing."""
 
 from __future__ import annotations
 

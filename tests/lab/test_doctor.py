@@ -1,4 +1,4 @@
-"""`fab doctor` on the real fleet: what is wrong is found, named, and told what to do about; what we left goes."""
+"""`fab doctor` finds what is wrong, names it, says what to do about it, and removes leftovers of killed runs."""
 
 from __future__ import annotations
 

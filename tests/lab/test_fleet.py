@@ -1,4 +1,4 @@
-"""The rehearsal fleet keeps its promises: nodes like machines of their own, and nothing left behind."""
+"""The rehearsal fleet has nodes like machines of their own, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line over many hosts: everybody is asked at once, within limits, over one connection, and the record tells."""
+"""One line works on many hosts at once, within limits, over one connection each, and the record has all of it."""
 
 from __future__ import annotations
 

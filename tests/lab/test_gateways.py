@@ -1,4 +1,4 @@
-"""Ways to a host that lead through something else: a ProxyCommand, and gateways in trouble."""
+"""A host is reached through a ProxyCommand or a gateway, and an error there names the gateway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose keys are believed: on hosts and on gateways, in each mode, with one known_hosts file for many hosts at once."""
+"""Host keys are checked on hosts and gateways, in each mode, with one known_hosts file for many hosts at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fab images`, `find` and `check` on the real fleet: what they say is what the nodes have."""
+"""`fab images`, `find` and `check` report what the nodes have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fab pull` on the real fleet: every node takes an image from every registry that it can use, whole, and only once."""
+"""`fab pull` gives every node an image from every registry that the node can use: whole, and only once."""
 
 from __future__ import annotations
 

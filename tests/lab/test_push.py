@@ -1,4 +1,4 @@
-"""`fab push` on the real fleet: from every node to every registry that it can use, and refused where it cannot."""
+"""`fab push` pushes from every node to every registry that the node can use, and is refused elsewhere."""
 
 from __future__ import annotations
 

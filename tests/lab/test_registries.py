@@ -1,4 +1,4 @@
-"""The lab's registries are what they say: each is asked by a real client on a node, and by the lab itself."""
+"""The lab's registries are what they claim to be: real clients on the nodes, and the lab itself, ask each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fab registry` on the real fleet: what each node sees of each registry."""
+"""`fab registry` reports what each node sees of each registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fab remove` on the real fleet: names go, the last one with its image; what a container uses stays."""
+"""`fab remove` removes names, and an image with its last name. What a container uses stays."""
 
 from __future__ import annotations
 

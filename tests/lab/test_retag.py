@@ -1,4 +1,4 @@
-"""`fab retag` on the real fleet: every method on every node gives a name that is whole, alone and stays."""
+"""`fab retag` gives a name by every method on every node. The name is whole, is the only new one, and stays."""
 
 from __future__ import annotations
 

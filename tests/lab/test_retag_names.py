@@ -1,4 +1,4 @@
-"""`fab retag` on the real fleet: which image is meant, which name it gets, and what stands in the way."""
+"""`fab retag` finds the image that is meant, gives the right name, and says what stands in the way."""
 
 from __future__ import annotations
 

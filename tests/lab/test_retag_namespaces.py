@@ -1,4 +1,4 @@
-"""`fab retag --to-namespace` on the real fleet: an image changes namespace without its bytes."""
+"""`fab retag --to-namespace` gives an image to another namespace without moving its bytes."""
 
 from __future__ import annotations
 

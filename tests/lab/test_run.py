@@ -1,4 +1,4 @@
-"""`fab run` on the real fleet: whatever the text is, it can break neither our answers nor a host."""
+"""`fab run` runs any text: the text can neither break the answers nor harm ctr-ferry's own processes on a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fab save` and `fab load` on the real fleet: archives that every tool reads, from every tool that writes them."""
+"""`fab save` writes archives that every tool reads, and `fab load` reads archives of every tool."""
 
 from __future__ import annotations
 

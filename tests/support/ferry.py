@@ -1,4 +1,4 @@
-"""What the tests of commands share: `fab` as a user types it, and one test's own images on the rehearsal fleet."""
+"""What tests of commands share: `fab` as a user types it, and a test's own images on the rehearsal fleet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digests that are letters, in tests that are not about digests."""
+"""Digests of one repeated letter, for tests that are not about digests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes from outside, at its worst: every parser soon understands it, or says that it does not."""
+"""The worst text from outside is parsed by every parser in little time, or is an error of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hosts say reaches people without tricks, scripts exactly as it is, and ends one host at most."""
+"""Text of others reaches a terminal without tricks and a script exactly as it is, and ends one host at most."""
 
 from __future__ import annotations
 
