@@ -12,179 +12,22 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from lab import cgroups, debian, login
-from lab.layout import MODELS, NODE3, PORT, STREAM_PORT, USERS, Model, Place, describe, hard_links
+from lab.layout import MODELS, NODE3, PORT, STREAM_PORT, Model, Place, describe, hard_links
+from lab.nodes import LabError, Node, NodeGone
+
+__all__ = ["CACHE", "STATE", "Fleet", "LabError", "Node", "NodeGone"]
 
 STATE = Path(__file__).resolve().parent / ".state"
 CACHE = STATE / "cache"
 STANDIN = Path(__file__).resolve().parent / "standin" / "ctr.py"
-START_PATIENCE = 60.0
 
 # Lets the command go, so that it is no child of ours and outlives us.
 DETACH = '"$@" &'
-
-
-class LabError(Exception):
-    """The lab cannot do what was asked; the text is one sentence for people."""
-
-
-class NodeGone(LabError):
-    """A node's process 1 is not there, or no longer."""
-
-
-class Node:
-    """A node that is up.
-
-    Attributes:
-        name, address, port: how it is called and where its sshd listens.
-        model: what kind of node it is.
-        cri, socket, root: whether the CRI plugin is on, containerd's socket and content root inside the node.
-        real_is_legacy: whether it runs a real containerd older than 1.3 (`legacy`: from which folder).
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._spec: dict[str, Any] = json.loads((folder / "node.json").read_text())
-        self.model = Model(**{**self._spec["model"], **_tuples(self._spec["model"])})
-        self.name: str = self._spec["name"]
-        self.number: int = self._spec["place"]["number"]
-        self.address: str = self._spec["place"]["address"]
-        self.legacy: str = self._spec["place"]["legacy"]
-        self.real_is_legacy = bool(self.legacy)
-        self.port = PORT
-        self.cri, self.socket, self.root = self.model.cri, self.model.socket, self.model.root
-
-    def __repr__(self) -> str:
-        return f"<Node {self.name} {self.address}:{self.port}>"
-
-    @cached_property
-    def version(self) -> str:
-        """The version that the node's ctr reports."""
-        return self.ctr("--version").stdout.decode().split()[-1]
-
-    @cached_property
-    def real_version(self) -> str:
-        """The version that the ctr beneath node1's stand-in reports; elsewhere the same as `version`."""
-        return self.real_ctr("--version").stdout.decode().split()[-1]
-
-    @property
-    def pid(self) -> int | None:
-        """The machine's number of the node's process 1, None when the node is down."""
-        with contextlib.suppress(OSError, ValueError):
-            pid, started = (self.folder / "pid").read_text().split()
-            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            if stat[19] == started and stat[0] != "Z":
-                return int(pid)
-        return None
-
-    def argv(self, command: Sequence[str], *, user: str | None = None) -> list[str]:
-        """Return the machine's command line that runs `command` inside the node, as `user` or as root.
-
-        Raises:
-            LabError: the node is down.
-        """
-        if not (pid := self.pid):
-            raise LabError(f"{self.name} is down")
-        name = user or "root"
-        home = "/root" if name == "root" else f"/home/{name}"
-        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        if name == "ops":
-            path = "/usr/local/bin:/usr/bin:/bin:/usr/games"
-        settings = [f"PATH={path}", f"HOME={home}", f"USER={name}", f"LOGNAME={name}", "SHELL=/bin/bash"]
-        settings += [f"TERM={os.environ.get('TERM', 'dumb')}", "LANG=C.UTF-8"]
-        become = ["setpriv", f"--reuid={USERS[name]}", f"--regid={USERS[name]}", "--init-groups"] if user else []
-        enter = ["nsenter", f"--target={pid}", "--mount", "--uts", "--pid", "--cgroup", "--"]
-        return [*enter, "env", "--ignore-environment", f"--chdir={home}", *settings, *become, *command]
-
-    def exec(
-        self, argv: Sequence[str], *, stdin: bytes = b"", check: bool = True, user: str | None = None
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command inside the node, not over SSH.
-
-        Args:
-            argv: the command; looked up on the node's PATH.
-            stdin: what it reads.
-            check: raise when it fails.
-            user: `ops` or `ops2` where the node has them; root by default.
-
-        Raises:
-            LabError: the node is down, or (with `check`) the command failed; with its last words.
-        """
-        done = subprocess.run(self.argv(argv, user=user), input=stdin, capture_output=True, check=False)
-        if check and done.returncode:
-            detail = done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()
-            raise LabError(f"{self.name}: {' '.join(argv)}: exit {done.returncode}: {detail}")
-        return done
-
-    def ctr(
-        self, *args: str, namespace: str = "k8s.io", stdin: bytes = b"", check: bool = True
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run the ctr that a user of this node gets; see `exec`."""
-        return self.exec([*self.model.ctr, "-n", namespace, *args], stdin=stdin, check=check)
-
-    def real_ctr(
-        self, *args: str, namespace: str = "k8s.io", stdin: bytes = b"", check: bool = True
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run the ctr beneath node1's stand-in; elsewhere the same as `ctr`."""
-        return self.exec(self.real_ctr_argv(*args, namespace=namespace), stdin=stdin, check=check)
-
-    def real_ctr_argv(self, *args: str, namespace: str = "k8s.io") -> list[str]:
-        """Return the command line, inside the node, of the ctr that belongs to its containerd."""
-        return [*self.real_ctr_words, "-n", namespace, *args]
-
-    @property
-    def real_ctr_words(self) -> list[str]:
-        """The words that such a command line begins with."""
-        return list(self._spec["real_ctr"])
-
-    def start_containerd(self) -> None:
-        """Start containerd and wait until it answers; raise LabError."""
-        self._control("start containerd")
-
-    def stop_containerd(self) -> None:
-        """Stop containerd and wait until it has ended; raise LabError."""
-        self._control("stop containerd")
-
-    def restart_containerd(self) -> None:
-        """Stop and start containerd; raise LabError."""
-        self.stop_containerd()
-        self.start_containerd()
-
-    def start_sshd(self) -> None:
-        """Start sshd and wait until it answers; raise LabError."""
-        self._control("start sshd")
-
-    def stop_sshd(self) -> None:
-        """Stop sshd (not the sessions it has) and wait until it has ended; raise LabError."""
-        self._control("stop sshd")
-
-    def services(self) -> dict[str, bool]:
-        """Return which services run; raise LabError."""
-        answer: dict[str, bool] = json.loads(self._control("status"))
-        return answer
-
-    def _control(self, request: str) -> str:
-        """Ask the node's process 1 for something and return its answer; raise LabError."""
-        folder = os.open(self.folder, os.O_PATH)
-        try:
-            with socket.socket(socket.AF_UNIX) as asked:
-                asked.settimeout(START_PATIENCE)
-                asked.connect(f"/proc/self/fd/{folder}/control")  # the path itself may be too long
-                asked.sendall(request.encode())
-                answer = asked.recv(4096).decode()
-        except OSError as error:
-            raise NodeGone(f"{self.name} does not answer: {error}") from error
-        finally:
-            os.close(folder)
-        if request != "status" and answer != "ok":
-            raise LabError(f"{self.name}: {answer}")
-        return answer
 
 
 class Fleet:
@@ -400,11 +243,6 @@ def _may_lower_oom_scores() -> bool:
     status = Path("/proc/self/status").read_text()
     effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
     return bool(int(effective, 16) >> 24 & 1)
-
-
-def _tuples(model: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return the lists of a model read from JSON as the tuples they were."""
-    return {key: tuple(value) for key, value in model.items() if isinstance(value, list)}
 
 
 def _link(source: Path, target: Path) -> None:
