@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_retag_plan import CHILD, CONFIG, INDEX, MANIFEST, OTHER, B, FakeHost, image, table
-from test_roll_back import run_cut
+from cut_off import run_cut
+from retagging import CHILD, CONFIG, INDEX, MANIFEST, OTHER, B, FakeHost, image, table
 
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from test_retag_plan import FakeHost, table
+from retagging import FakeHost, table
 from two_platforms import ALL, AMD64, ARM64, BLOBS, IMAGE, INDEX, NAME, digest
 
 from ctr_ferry.ctr import gc_protection

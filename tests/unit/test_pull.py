@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cut_off import put_ctr
 from letters import unhashed  # noqa: F401
+from retagging import CHILD, CONFIG, INDEX, MANAGED, MANIFEST, OTHER, A, B, image, table
 from scripted_registry import REF, Answering, Host, answering_fixture, cut, here, pulled, stage  # noqa: F401
-from test_retag_plan import CHILD, CONFIG, INDEX, MANAGED, MANIFEST, OTHER, A, B, image, table
-from test_roll_back import put_ctr
 
 from ctr_ferry import errors
 from ctr_ferry.oci.descriptor import OCI_INDEX

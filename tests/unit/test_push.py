@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from letters import unhashed  # noqa: F401
+from retagging import CHILD, OTHER, A, B, image
 from scripted_registry import OK, REF, Answering, Host, answering_fixture, index_host, pushed  # noqa: F401
-from test_retag_plan import CHILD, OTHER, A, B, image
 
 from ctr_ferry import errors
 from ctr_ferry.oci.registry import RegistryState

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 from letters import unhashed  # noqa: F401
+from retagging import A, B, image
 from scripted_registry import OK, REF, Answering, Host, answering_fixture, pushed  # noqa: F401
-from test_retag_plan import A, B, image
 
 from ctr_ferry import errors
 from ctr_ferry.oci.reference import Reference
