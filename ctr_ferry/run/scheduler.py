@@ -65,6 +65,8 @@ class Fleet:
         self._observer = observer
         self._options = CommonOptions()
         self._last = True
+        self._looks = False
+        self._done: dict[str, Answer] = {}
         self._asked: dict[str, int] = {}  # how many remote commands each host had run before the current command
         self.answers: dict[str, Answer] = {}
         self.seconds: dict[str, float] = {}
@@ -82,12 +84,21 @@ class Fleet:
         for host in self.hosts.values():
             host.begin(dry_run=options.dry_run, moved=partial(self._observer.on_progress, host.name))
 
-    def each(self, work: Callable[[Host], Result], *, close: bool = True) -> dict[str, Answer]:
+    def each(
+        self,
+        work: Callable[[Host], Result],
+        *,
+        close: bool = True,
+        looks: bool = False,
+        done: Mapping[str, Answer] | None = None,
+    ) -> dict[str, Answer]:
         """Runs ``work`` on every host that no command of this line has failed on.
 
         Args:
             work: takes a host and returns its result, or raises.
             close: whether this is the command's last work on the hosts.
+            looks: whether the work only looks at the hosts. After an interrupt its results count for nothing.
+            done: earlier answers by host. They stay true of hosts whose work is interrupted now.
 
         Returns:
             By host, the result or the error that ended the work.
@@ -96,6 +107,7 @@ class Fleet:
             KeyboardInterrupt, Terminated: the run was interrupted; ``answers`` then has every host's answer.
         """
         names = [name for name, host in self.hosts.items() if not host.failed]
+        self._looks, self._done = looks, dict(done or {})
         for name in names:
             self.answers.pop(name, None)  # an earlier answer would hide that this work was interrupted
         size = self._options.serial or len(names)
@@ -110,6 +122,7 @@ class Fleet:
             form: makes the work of one batch from the names of its hosts.
         """
         names = [name for name, host in self.hosts.items() if not host.failed]
+        self._looks, self._done = False, {}
         size = min(self._options.serial or len(names), self._workers)
         for start in range(0, len(names), size or 1):
             batch = names[start : start + size]
@@ -183,9 +196,15 @@ class Fleet:
         for future in wait(futures, timeout=_GRACE).done:
             if not future.cancelled():
                 self.answers.setdefault(futures[future], future.result())
+        for name, answer in list(self.answers.items()):
+            if isinstance(answer, Interrupted) and name in self._done:
+                self.answers[name] = self._done[name]
+            elif self._looks and name in futures.values() and not isinstance(answer, FerryError):
+                self.answers[name] = interrupted()  # nothing was done on this host yet
         for name, host in self.hosts.items():
             asked = host.asked > self._asked.get(name, 0) and not host.failed
-            self.answers.setdefault(name, interrupted() if asked else _not_started())
+            cut = interrupted() if asked else _not_started()
+            self.answers.setdefault(name, self._done.get(name, cut))
 
     def _run_host(self, host: Host, work: Callable[[Host], Result], last: bool, gone: Callable[[str], None]) -> Answer:
         try:

@@ -91,10 +91,17 @@ class ScriptedFleet:
         self.fleet = Fleet(cast(dict[str, Host], self.machines), workers, cast(Any, self.notebook))
 
     def each(
-        self, work: Callable[[Any], Any], *, last: bool = True, close: bool = True, **options: Any
+        self,
+        work: Callable[[Any], Any],
+        *,
+        last: bool = True,
+        close: bool = True,
+        looks: bool = False,
+        done: dict[str, Answer] | None = None,
+        **options: Any,
     ) -> dict[str, Answer]:
         self.fleet.begin(CommonOptions(**options), last=last)
-        return self.fleet.each(work, close=close)
+        return self.fleet.each(work, close=close, looks=looks, done=done)
 
 
 class AtOnce:
@@ -267,6 +274,18 @@ def test_a_host_that_only_an_earlier_command_asked_counts_as_not_started() -> No
     scripted_fleet.each(failing(), last=False)
     cut_short(scripted_fleet, KeyboardInterrupt, first="a")
     assert kinds(scripted_fleet.fleet.answers) == {"a": "ok", "b": "interrupted", "c": "not-started"}
+
+
+def test_a_host_that_was_only_looked_at_before_an_interrupt_counts_as_interrupted() -> None:
+    scripted_fleet = ScriptedFleet(3, workers=1)
+    cut_short(scripted_fleet, KeyboardInterrupt, first="a", close=False, looks=True)
+    assert kinds(scripted_fleet.fleet.answers) == {"a": "interrupted", "b": "interrupted", "c": "not-started"}
+
+
+def test_what_was_done_before_stays_done_where_later_work_is_interrupted() -> None:
+    scripted_fleet = ScriptedFleet(3, workers=2)
+    cut_short(scripted_fleet, KeyboardInterrupt, first="a", done={name: Did() for name in "abc"})
+    assert kinds(scripted_fleet.fleet.answers) == {"a": "ok", "b": "ok", "c": "ok"}
 
 
 def test_an_interrupt_does_not_wait_for_a_host_that_ignores_it(monkeypatch: pytest.MonkeyPatch) -> None:
