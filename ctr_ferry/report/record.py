@@ -28,6 +28,7 @@ from ctr_ferry.text import names, shown
 _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
 _SLOW = 0.01  # seconds; after a longer write of run.json, the next write waits
 _PAUSE = 9  # times as long as that write took
+_MOST_OF_STEPS = 64 << 10  # characters of one command that a log keeps
 _MOST_OF_A_STREAM = 512 << 10  # bytes of one command's stdout or stderr that a log keeps
 
 
@@ -102,7 +103,7 @@ class Record:
         """Adds a remote command that has ended to the host's log."""
         text = (
             f"# {_now()}  exit {'?' if exchange.exit is None else exchange.exit}  {exchange.seconds:.3f} s\n"
-            f"{exchange.text.rstrip()}\n"
+            f"{_without_middle(exchange.text.rstrip())}\n"
             f"--- stdout\n{_log_text(exchange.stdout)}--- stderr\n{_log_text(exchange.stderr)}\n"
         )
         file = self.folder / f"{log_name(host)}.log"
@@ -157,6 +158,12 @@ def _process_start(pid: int) -> str | None:
     except OSError:
         return None
     return None if state == "Z" else fields[18]  # a zombie has ended
+
+
+def _without_middle(steps: str) -> str:
+    """Long steps without their middle, such as certificates: what the steps are for comes after it."""
+    rest, half = len(steps) - _MOST_OF_STEPS, _MOST_OF_STEPS // 2
+    return steps if rest <= 0 else f"{steps[:half]}\n… {rest} characters more …\n{steps[-half:]}"
 
 
 def _log_text(stream: bytes) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import paramiko
 
-_PASSWORD = re.compile(r"passw", re.IGNORECASE)
+_PASSWORD = re.compile(r"passw|mot de passe", re.IGNORECASE)
 # Questions for one-time passwords, and for a new password.
-_OTHER = re.compile(r"one.?time|otp|s/key|code|token|\bpin\b|\bnew\b|retype", re.IGNORECASE)
+_OTHER = re.compile(r"one.?time|\botp\b|s/key|\bcode\b|\btoken\b|\bpin\b|\bnew\b|retype", re.IGNORECASE)
 
 
 class UnansweredError(paramiko.AuthenticationException):

@@ -134,6 +134,13 @@ def test_a_log_keeps_the_beginning_of_endless_output(book: Book) -> None:
     assert "bytes more" in file.read_text()
 
 
+def test_a_log_leaves_out_the_middle_of_a_very_long_command(book: Book) -> None:
+    book.record().exchange("a", detail(f"first {'x' * (1 << 18)} last"))
+    text = (book.root / ID / "a.log").read_text()
+    assert len(text) < 1 << 17 and "characters more" in text
+    assert "first x" in text and "x last" in text
+
+
 @pytest.mark.parametrize("host", ["../../x", "a/b", "user@[::1]:22", "ünïcode", "a b\n", ".."])
 def test_a_hosts_log_stays_in_its_runs_folder(book: Book, host: str) -> None:
     book.record().exchange(host, detail())
