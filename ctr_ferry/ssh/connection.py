@@ -190,9 +190,15 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         try:
             yield
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise ConnectionLost(
-                f"the connection to {self.name} broke", detail=tail(str(error)), hint="run it again"
-            ) from error
+            what = self.fault or f"the connection to {self.name} broke"
+            raise ConnectionLost(what, detail=tail(str(error)), hint="run it again") from error
+
+    @property
+    def fault(self) -> str:
+        """What this host or its gateway did wrong, so that the connection was closed, with its name; else empty."""
+        if fault := getattr(self.transport, "fault", ""):
+            return f"{self.name} {fault}"
+        return self.gateway.fault if isinstance(self.gateway, Connection) else ""
 
     def pause(self, seconds: float) -> None:
         """Waits so many seconds.

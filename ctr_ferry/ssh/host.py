@@ -324,9 +324,9 @@ class Host:
                     hint="if the host is only slow, raise timeouts.command in fabric.yaml",
                 )
             case End.SILENT | End.LOST:
-                what = "went silent" if end is End.SILENT else "closed the connection"
+                what = f"{self.name} {'went silent' if end is End.SILENT else 'closed the connection'}"
                 raise ConnectionLost(
-                    f"{self.name} {what} while a command ran there",
+                    f"{self.connection.fault or what} while a command ran there",
                     hint="run it again: it first checks what is done already",
                 )
 

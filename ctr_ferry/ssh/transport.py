@@ -7,10 +7,11 @@ import re
 import socket
 import threading
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import paramiko
+from paramiko import common
 from paramiko.buffered_pipe import PipeTimeout
 from paramiko.ssh_exception import BadAuthenticationType, IncompatiblePeer
 
@@ -27,10 +28,11 @@ _OFFERS = {  # kind of algorithm: paramiko's names for the lists of the host, an
     "MACs": (("client_mac_algo_list", "server_mac_algo_list"), "preferred_macs"),
 }
 _MOMENT = 0.01  # seconds that a read waits for `ReceiveBuffer.low` bytes
+_SMALL = 1 << 12  # bytes; smaller pieces are joined, since each takes more memory than its bytes
 
 
 class ReceiveBuffer:
-    """The bytes that came on a channel and were not read yet, in the pieces in which they came.
+    """The bytes that came on a channel and were not read yet, in the pieces that came; small ones are joined.
 
     It takes the place of paramiko's BufferedPipe, which copies each byte three times, and moves all unread bytes at
     every read (docs/performance.md).
@@ -50,7 +52,10 @@ class ReceiveBuffer:
     def feed(self, data: bytes) -> None:
         """Adds bytes that have come."""
         with self._cv:
-            self._pieces.append(data)
+            if self._pieces and len(self._pieces[-1]) + len(data) <= _SMALL:
+                self._pieces[-1] += data
+            else:
+                self._pieces.append(data)
             self._size += len(data)
             if self._event is not None:
                 self._event.set()
@@ -143,6 +148,20 @@ class _Channel(paramiko.Channel):
         return message
 
 
+def _within_window(feed: Callable[[Any, paramiko.Message], None]) -> Callable[[Any, paramiko.Message], None]:
+    """A handler of a channel's packets that cuts off a host that ignores its window. paramiko takes all that comes."""
+
+    def fed(channel: Any, m: paramiko.Message) -> None:
+        feed(channel, m)
+        unread = len(channel.in_buffer) + len(channel.in_stderr_buffer)
+        if unread > channel.in_window_size + channel.in_max_packet_size:
+            fault = f"sent more than the {channel.in_window_size} bytes that it may send unread, and was cut off"
+            channel.transport.fault = fault
+            raise paramiko.SSHException(f"the host {fault}")
+
+    return fed
+
+
 class NothingInCommonError(paramiko.SSHException):
     """The host offers no algorithm of one kind that we accept.
 
@@ -175,8 +194,17 @@ class Transport(paramiko.Transport):
 
     Args:
         known_types: types of the host keys that known_hosts has.
+
+    Attributes:
+        fault: what the host did wrong, so that the connection was closed; else empty.
     """
 
+    _channel_handler_table = {  # noqa: RUF012
+        **vars(paramiko.Transport)["_channel_handler_table"],
+        common.MSG_CHANNEL_DATA: _within_window(vars(paramiko.Channel)["_feed"]),
+        common.MSG_CHANNEL_EXTENDED_DATA: _within_window(vars(paramiko.Channel)["_feed_extended"]),
+    }
+    fault = ""
     # AES-GCM is the fastest, since it needs no separate MAC (docs/performance.md). paramiko lists it last.
     _preferred_ciphers = (
         "aes128-gcm@openssh.com",

@@ -87,6 +87,12 @@ def test_the_event_is_set_while_there_is_something_to_read() -> None:
     assert late.is_set()
 
 
+def test_small_pieces_take_no_more_memory_than_their_bytes() -> None:
+    receive_buffer = filled(*[b"ab"] * 10_000, b"", b"", b"c" * 10_000, *[b""] * 1000)
+    assert len(receive_buffer) == 30_000 and len(receive_buffer._pieces) < 10
+    assert receive_buffer.read(30_000) == b"ab" * 10_000 + b"c" * 10_000
+
+
 def test_megabytes_in_small_pieces_come_whole_from_another_thread() -> None:
     receive_buffer, pieces = ReceiveBuffer(), [bytes([n % 251]) * (n % 977 + 1) for n in range(4000)]
     receive_buffer.low = 4096

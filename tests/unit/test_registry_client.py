@@ -256,7 +256,7 @@ def test_a_redirect_takes_a_login_inside_tls_nowhere_else(
 def test_a_lost_host_is_reported_as_such_and_not_as_a_silent_registry(network: NewNetwork) -> None:
     made = network(lambda _: "")
     made.host.is_lost = True
-    made.host.lost_connection = partial(Connection.lost_connection, SimpleNamespace(name="node1"))
+    made.host.lost_connection = partial(Connection.lost_connection, SimpleNamespace(name="node1", fault=""))
     with pytest.raises(ConnectionLost, match="node1"):
         made.client().find("a", "1")
 
