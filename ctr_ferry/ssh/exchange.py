@@ -15,6 +15,7 @@ import paramiko
 from ctr_ferry.errors import AnswerTooLarge
 
 _CHUNK = 1 << 17  # bytes of one read
+_AT_ONCE = 48  # reads until the clock is looked at again; a window has fewer
 _MOST_STDERR = 4 << 20  # bytes
 _LINGER = 5.0  # seconds of silence that end the wait for more output of a command that has exited
 
@@ -112,9 +113,11 @@ class Exchange:
 
     def send(self, data: bytes) -> None:
         """Writes to the command's stdin. If the host has closed it, `finish` reads the reason."""
+        at = 0
         with contextlib.suppress(OSError):
-            self._channel.settimeout(max(1.0, min(self._idle, self._deadline - time.monotonic())))
-            self._channel.sendall(data)
+            while at < len(data) and (left := self._deadline - time.monotonic()) > 0:
+                self._channel.settimeout(max(1.0, min(self._idle, left)))
+                at += self._channel.send(data[at : at + _CHUNK])
 
     def answer_sudo(self, prompt: str, ready: str, password: str) -> Sudo:
         """Answers sudo's prompt once, and waits until sudo has accepted the password.
@@ -192,7 +195,10 @@ class Exchange:
         self._drain()
 
     def _drain(self) -> None:
-        while self._channel.recv_ready():
+        """Reads what has come, but not for ever from a host that sends as fast as it is read."""
+        for _ in range(_AT_ONCE):
+            if not self._channel.recv_ready():
+                break
             data = self._channel.recv(_CHUNK)
             self.stdout += self._listener.hear(data) if self._listener else data
             self._reserve(len(self.stdout))  # within the loop, which a fast host may never let end

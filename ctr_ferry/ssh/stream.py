@@ -69,6 +69,18 @@ class Stream:
             hint="look at containerd's log and the disk on that host; one of them may hang",
         ) from error
 
+    def _refuse_overtime(self) -> None:
+        """Refuses a command that moves a byte now and then, for ever.
+
+        Raises:
+            RemoteTimeout: the command's time is up.
+        """
+        if self._exchange.late() is End.TIMED_OUT:
+            raise RemoteTimeout(
+                "data was moving for longer than the command may take, and was ended",
+                hint="if the host or the network is only slow, raise timeouts.command in fabric.yaml",
+            )
+
     def _end(self, script: Script) -> dict[str, Answer]:
         try:
             end = self._exchange.finish()
@@ -184,6 +196,7 @@ class Download(Stream):
         last_data = time.monotonic()
         while True:
             self._exchange.drain_stderr()
+            self._refuse_overtime()
             try:
                 data = self._channel.recv(_CHUNK)
             except TimeoutError as error:
@@ -217,6 +230,7 @@ class Upload(Stream):
         at = 0
         try:
             while at < len(data):
+                self._refuse_overtime()
                 at += self._channel.send(data[at : at + _SENT])
         except TimeoutError as error:
             self._stalled(error)

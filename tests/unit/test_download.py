@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from ctr_ferry import shell
-from ctr_ferry.errors import ContentCorrupt
+from ctr_ferry.errors import ContentCorrupt, RemoteTimeout
 from ctr_ferry.shell import Script
 from ctr_ferry.ssh.exchange import End
 from ctr_ferry.ssh.stream import READ, Download
@@ -47,9 +47,13 @@ class Exchange:
     def __init__(self) -> None:
         self.stdout = bytearray()
         self.stderr = bytearray(shell.section_start(BOUNDARY, READ) + ENDED)
+        self.end: End | None = None
 
     def drain_stderr(self) -> None:
         pass
+
+    def late(self) -> End | None:
+        return self.end
 
     def finish(self) -> End:
         return End.EXITED
@@ -86,3 +90,14 @@ def test_an_endless_stream_is_ended() -> None:
     with pytest.raises(ContentCorrupt, match="more than the 1000 bytes"):
         came.extend(data for chunk in made.chunks(1000) for data in chunk)
     assert channel.given < 2000 and channel.closed
+
+
+def test_a_stream_that_comes_byte_by_byte_is_ended_when_its_time_is_up() -> None:
+    pieces = [shell.section_start(BOUNDARY, READ), *[b"x"] * 1000]
+    made, channel = download(iter(pieces))
+    chunks = made.chunks(1000)
+    assert next(chunks) == b"" and next(chunks) == b"x"
+    cast(Any, made._exchange).end = End.TIMED_OUT
+    with pytest.raises(RemoteTimeout, match="longer than the command may take"):
+        next(chunks)
+    assert channel.closed

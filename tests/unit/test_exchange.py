@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import fabric
 import paramiko
@@ -18,6 +18,7 @@ from sshd import Sshd, serving
 
 from ctr_ferry.errors import ConnectionLost
 from ctr_ferry.shell import Script
+from ctr_ferry.ssh.exchange import End, Exchange
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.stream import PACKET, WINDOW
 from ctr_ferry.ssh.target import Limits, Target, Trust
@@ -111,3 +112,70 @@ def test_the_error_of_a_host_that_was_cut_off_says_what_it_did(tmp_path: Path, m
                 prepared.prepared(20)
         finally:
             host.close_quietly()
+
+
+class Endless:
+    """A channel that always has more to read."""
+
+    closed = eof_received = False
+    exit_status = -1
+
+    def fileno(self) -> int:
+        return self.pipe.fileno()
+
+    def __init__(self) -> None:
+        self.pipe, other = socket.socketpair()
+        other.close()  # so there is always something to read
+
+    def recv_ready(self) -> bool:
+        return True
+
+    def recv_stderr_ready(self) -> bool:
+        return False
+
+    def exit_status_ready(self) -> bool:
+        return False
+
+    def recv(self, size: int) -> bytes:
+        return bytes(size // 8)
+
+
+class Forgetful:
+    """A listener that keeps nothing, like that of the progress."""
+
+    def hear(self, data: bytes) -> bytes:  # noqa: ARG002
+        return b""
+
+    def end(self) -> bytes:
+        return b""
+
+
+@pytest.mark.timeout(60)
+def test_a_command_that_prints_without_end_ends_when_its_time_is_up() -> None:
+    channel = Endless()
+    with channel.pipe:
+        began = time.monotonic()
+        assert Exchange(cast(Any, channel), 0.5, 30, Forgetful()).finish() is End.TIMED_OUT
+        assert time.monotonic() - began < 10
+
+
+class Slow:
+    """A channel whose host takes one byte now and then."""
+
+    def __init__(self) -> None:
+        self.settimeout: Callable[[float], None] = lambda _: None
+
+    def send(self, data: bytes) -> int:
+        time.sleep(0.01)
+        return min(1, len(data))
+
+    def sendall(self, data: bytes) -> None:
+        while data:
+            data = data[self.send(data) :]
+
+
+@pytest.mark.timeout(60)
+def test_sending_a_script_that_is_taken_byte_by_byte_ends_when_its_time_is_up() -> None:
+    began = time.monotonic()
+    Exchange(cast(Any, Slow()), 0.2, 30).send(b"x" * 3000)
+    assert time.monotonic() - began < 10
