@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from ctr_ferry.errors import GarbledAnswer
 from ctr_ferry.text import tail
 
+_MOST_PARTS = 100_000  # boundary lines of one answer; a heartbeat comes every few seconds
+
 
 def join(argv: Iterable[str]) -> str:
     """One sh command made of these words, each of them quoted."""
@@ -144,17 +146,26 @@ def _broken_off(name: str, boundary: str, stdout: bytes, stderr: bytes) -> Garbl
 
 
 def _sections(boundary: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
-    """Exit status and output by step, for each section that has both its first and its last line."""
+    """Exit status and output by step, for each section that has both its first and its last line.
+
+    Raises:
+        GarbledAnswer: there are too many boundary lines.
+    """
     found: dict[str, tuple[int, bytes]] = {}
-    name = None
-    for part in stream.split(f"\n{boundary} ".encode())[1:]:
+    name, body = None, [b""]
+    parts = stream.split(f"\n{boundary} ".encode(), _MOST_PARTS)[1:]
+    if len(parts) == _MOST_PARTS:
+        raise GarbledAnswer(
+            f"the host's answer has {_MOST_PARTS} boundary lines or more", hint="look at what runs on that host as root"
+        )
+    for part in parts:
         head, _, data = part.partition(b"\n")
         word, _, value = head.decode("ascii", "replace").partition(" ")
         if word == "begin":
-            name, body = value, data
+            name, body = value, [data]
         elif word == "heartbeat" and name is not None:
-            body += data
+            body.append(data)
         elif word == "end" and name is not None and value.isdigit():
-            found[name] = (int(value), body)
+            found[name] = (int(value), b"".join(body))
             name = None
     return found

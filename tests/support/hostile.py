@@ -19,7 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ctr_ferry.ctr import checks, failures, free_space, health, ingest, probe, usage
+from ctr_ferry import shell
+from ctr_ferry.ctr import checks, failures, free_space, ingest, leftovers, probe, usage
 from ctr_ferry.ctr.listing import Listing, parse_digests
 from ctr_ferry.ctr.progress import Progress
 from ctr_ferry.ctr.version import Capabilities, Version
@@ -40,10 +41,12 @@ SIZE = 1 << 19
 NOW = datetime.now(UTC)
 CPU = 10  # seconds of the processor for one parser and all texts; each takes a fraction of one, and hours if quadratic
 DIGEST = f"sha256:{'a' * 64}"
+BOUNDARY = "ferry-000102030405060708090a0b0c0d0e0f"
 HEADER = "REF TYPE DIGEST SIZE PLATFORMS LABELS\n"
 HTTPS = Registry("r.example")
 WHOLE = {"blanks", "line breaks", "quotes", "lists", "digits", "one line", "NULs", "no UTF-8"}  # in all of SIZE
 WHOLE |= {"labels", "statuses", "quotas", "excesses", "refs", "images", "columns"}  # long ones: fewer of them
+WHOLE |= {"heartbeats", "steps"}
 UNITS = {
     "blanks": b" ",
     "tabs": b"\t",
@@ -87,7 +90,10 @@ UNITS = {
     "snapshots": f"containerd.io/gc.ref.snapshot.a={DIGEST},".encode(),
     "plugins": b"Type:  a\nID:  \n",
     "logs": b'time="" level=info ',
-    "frames": b"\nferry-0123456789abcdef begin a\n",
+    "beginnings of steps": f"\n{BOUNDARY} begin a\n".encode(),
+    "heartbeats": f"\n{BOUNDARY} heartbeat\nx".encode(),
+    "ends of steps": f"\n{BOUNDARY} end 0\n".encode(),
+    "steps": f"\n{BOUNDARY} begin a\nx\n{BOUNDARY} end 0\n".encode(),
     "records of tar": b"9 a=bcde\n",
 }
 WORST = {name: (unit * SIZE)[: SIZE if name in WHOLE else SIZE // 8] for name, unit in UNITS.items()}
@@ -117,6 +123,16 @@ def probed(data: bytes) -> None:
     unknown = {**good, "ctr": b"ctr\nwhat\n", "help": data, "version": b"Server:\n" + data}
     with contextlib.suppress(FerryError):
         probe.read(probe.Settings(), ("k8s.io",), {name: Answer(0, detail, "") for name, detail in unknown.items()})
+
+
+def sectioned(data: bytes) -> None:
+    """A step printed that, after much other output."""
+    begin, end = f"\n{BOUNDARY} begin a\n".encode(), f"\n{BOUNDARY} end 0\n".encode()
+    stream = begin + bytes(8 * SIZE) + data + end
+    script = Script({"a": ""})
+    script.is_whole(BOUNDARY, stream, stream)
+    shell.with_step_headings(BOUNDARY, stream)
+    script.read(BOUNDARY, stream, begin + end)
 
 
 def watched(data: bytes) -> None:
@@ -174,7 +190,7 @@ def docker_config(data: bytes) -> None:
 
 
 def sum_of(file: Path) -> None:
-    checksum.told(file.with_name("x"))
+    checksum.expected(file.with_name("x"))
 
 
 PARSERS: dict[str, Callable[[bytes], object]] = {
@@ -190,12 +206,12 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "a refusal": lambda data: refusals.meaning(f"ctr: {text_of(data)}", HTTPS),
     "a failure": lambda data: failures.failure(Answer(1, data, text_of(data)), "a"),
     "last words": lambda data: tail(text_of(data)),
-    "frames": lambda data: Script({"a": ""}).read("ferry-0123456789abcdef", data, data),
+    "sections of an answer": sectioned,
     "curl": lambda data: curl.read(Answer(0, b"curl\n" + data, text_of(data))),
     "curl's words": lambda data: curl.last_words(Answer(1, b"", text_of(data))),
     "wget": lambda data: curl.read(Answer(0, b"wget\n" + data, text_of(data))),
-    "what is held": lambda data: health.parse_held(f"namespace a\n{text_of(data)}\nblob {text_of(data)}"),
-    "files of ours": lambda data: health.parse_files(f"/{text_of(data)}"),
+    "what is held": lambda data: leftovers.parse_namespaces(f"namespace a\n{text_of(data)}\nblob {text_of(data)}"),
+    "files of ours": lambda data: leftovers.parse_files(f"/{text_of(data)}"),
     "a store": lambda data: ingest.parse_store(f"namespace a\n{text_of(data)}", text_of(data), "a", datetime.now(UTC)),
     "free space": lambda data: free_space.parse(text_of(data)),
     "a challenge": lambda data: Challenge.parse(text_of(data)),

@@ -180,3 +180,14 @@ def test_another_scripts_boundary_is_only_output(sh: list[str]) -> None:
 
 def test_joined_words_split_again_into_the_same_ones() -> None:
     assert shlex.split(shell.join(AWKWARD)) == AWKWARD
+
+
+def test_heartbeats_are_no_output_and_their_number_is_bounded() -> None:
+    def stream(heartbeats: int) -> bytes:
+        beats = f"x\n{BOUNDARY} heartbeat\n".encode() * heartbeats
+        return f"\n{BOUNDARY} begin a\n".encode() + beats + f"\n{BOUNDARY} end 0\n".encode()
+
+    script = Script({"a": ""})
+    assert script.read(BOUNDARY, stream(1000), stream(0))["a"].stdout == b"x" * 1000
+    with pytest.raises(GarbledAnswer, match="boundary lines or more"):
+        script.read(BOUNDARY, stream(100_000), stream(0))
