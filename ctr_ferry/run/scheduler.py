@@ -14,6 +14,7 @@ from ctr_ferry.errors import FerryError, Interrupted, NotStarted
 from ctr_ferry.report.observers import Observer
 from ctr_ferry.report.outcome import Answer, Result, as_dry_run, unforeseen
 from ctr_ferry.run.command import CommonOptions
+from ctr_ferry.ssh.answer_memory import MEMORY
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.text import shown
 
@@ -81,6 +82,7 @@ class Fleet:
         self._options, self._last = options, last
         self.answers, self.seconds = {}, {}
         self._asked = {name: host.asked for name, host in self.hosts.items()}
+        MEMORY.divide(len(self.hosts))
         for host in self.hosts.values():
             host.begin(dry_run=options.dry_run, moved=partial(self._observer.on_progress, host.name))
 
@@ -148,6 +150,7 @@ class Fleet:
         """
         found = {host.name: host for pattern in patterns for host in self._further(pattern)}
         self._others |= {name: host for name, host in found.items() if name not in self._others}
+        MEMORY.divide(len(self.hosts) + len(self._others))
         pool = ThreadPoolExecutor(min(self._workers, len(found)), thread_name_prefix="also")
         try:
             futures = {pool.submit(_try, work, self._others[name]): name for name in found}
@@ -168,6 +171,7 @@ class Fleet:
         """Closes the further hosts: the command is over."""
         for host in self._others.values():
             host.close_quietly()
+            MEMORY.free(host.name)
         self._others.clear()
 
     def _run_batch(
@@ -227,6 +231,7 @@ class Fleet:
         if failed or (last and self._last):
             host.close_quietly()
         if failed or last:
+            MEMORY.free(host.name)
             self._observer.on_end(host.name, seconds, answer)
         else:
             self._observer.on_pause(host.name)

@@ -1,4 +1,7 @@
-"""The memory that answers of hosts may take: of one host, and of all hosts of the process together."""
+"""The memory that answers of hosts may take: of one host, and of all hosts of the process together.
+
+Each host has a share of its own, whatever other hosts print. Beyond its share it may take what is free.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from ctr_ferry.errors import AnswerTooLarge
 
 MOST_OF_ONE = 16 << 20  # bytes of one answer: 50,000 images list in about 12 MiB, and parsed they take six times that
 _MOST_OF_ALL = 128 << 20  # bytes of the answers of all hosts together
-_ALWAYS_ALLOWED = 2 << 20  # bytes that a host may always print, whatever other hosts printed
+_ALWAYS_ALLOWED = 2 << 20  # bytes that the share of a host has at least
 
 
 class AnswerMemory:
-    """Counts the bytes of answers. A host's longest answer counts until the next command of the line begins there.
+    """Counts the bytes of answers. A host's longest answer counts until the work on that host is done.
 
     Args:
         most: bytes that the answers of all hosts may take together.
@@ -23,12 +26,17 @@ class AnswerMemory:
         self._lock = threading.Lock()
         self._reserved: dict[str, int] = {}
         self._all = 0
+        self._share = _ALWAYS_ALLOWED
+
+    def divide(self, hosts: int) -> None:
+        """Gives each of so many hosts its share."""
+        self._share = max(_ALWAYS_ALLOWED, self._most // max(hosts, 1))
 
     def reserve(self, host: str, size: int) -> None:
         """Counts an answer of a host that has grown to ``size`` bytes.
 
         Raises:
-            AnswerTooLarge: the answer is too long by itself, or together with those of other hosts.
+            AnswerTooLarge: the answer is too long by itself, or longer than the host's share and nothing else is free.
         """
         if size > MOST_OF_ONE:
             raise AnswerTooLarge(
@@ -39,7 +47,7 @@ class AnswerMemory:
             more = size - self._reserved.get(host, 0)
             if more <= 0:
                 return
-            if size > _ALWAYS_ALLOWED and self._all + more > self._most:
+            if size > self._share and self._all + more > self._most:
                 raise AnswerTooLarge(
                     f"{host} printed more than {size >> 20} MiB, and the answers of all hosts together may have "
                     f"{self._most >> 20}",

@@ -13,9 +13,11 @@ import pytest
 
 from ctr_ferry import errors
 from ctr_ferry.report.outcome import Answer, Status
+from ctr_ferry.run import scheduler
 from ctr_ferry.run.command import CommonOptions
 from ctr_ferry.run.executor import _outcome as outcome_of
 from ctr_ferry.run.scheduler import Fleet, Terminated
+from ctr_ferry.ssh import answer_memory
 from ctr_ferry.ssh.host import Host
 
 
@@ -348,3 +350,18 @@ def test_a_dry_run_turns_changed_into_would_change_in_answers_that_a_fleet_comma
     for dry_run, status in ((True, Status.WOULD_CHANGE), (False, Status.CHANGED)):
         scripted_fleet.fleet.begin(CommonOptions(dry_run=dry_run), last=True)
         assert outcome_of("a", scripted_fleet.fleet, made).status is status
+
+
+def test_the_memory_of_a_hosts_answers_is_freed_when_its_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = answer_memory.AnswerMemory(most=answer_memory.MOST_OF_ONE)
+    monkeypatch.setattr(scheduler, "MEMORY", memory)
+
+    def work(host: Machine) -> Did:
+        memory.reserve(host.name, answer_memory.MOST_OF_ONE)
+        if host.name == "b":
+            raise errors.CommandFailed("no")
+        return Did("well")
+
+    scripted_fleet = ScriptedFleet(4, workers=1)
+    assert kinds(scripted_fleet.each(work)) == {"a": "ok", "b": "command-failed", "c": "ok", "d": "ok"}
+    assert memory._reserved == {}

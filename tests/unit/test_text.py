@@ -368,7 +368,18 @@ class TestRoom:
         for number in range(100):
             here.reserve(f"c{number}", answer_memory._ALWAYS_ALLOWED)
 
-    def test_is_a_hosts_longest_answer_until_its_next_command(self) -> None:
+    def test_has_a_share_for_each_host_whatever_other_hosts_printed(self) -> None:
+        here = answer_memory.AnswerMemory()
+        here.divide(9)
+        for number in range(8):
+            here.reserve(f"greedy{number}", answer_memory.MOST_OF_ONE)
+        here.reserve("honest", (128 << 20) // 9)
+        with pytest.raises(errors.AnswerTooLarge, match="honest printed"):
+            here.reserve("honest", answer_memory.MOST_OF_ONE)
+        here.divide(8)
+        here.reserve("honest", answer_memory.MOST_OF_ONE)
+
+    def test_is_a_hosts_longest_answer_until_its_work_is_done(self) -> None:
         here = answer_memory.AnswerMemory(most=answer_memory.MOST_OF_ONE)
         for _ in range(10):
             for size in range(0, answer_memory.MOST_OF_ONE // 2, 1 << 20):
