@@ -155,8 +155,7 @@ class Wire:
         if tls := self._tls:
             self._through(lambda: tls.write(data))
         else:
-            self._in_time()
-            self._channel.sendall(data)
+            self._send(data)
 
     def recv(self, most: int) -> bytes:
         """Returns at most so many bytes, and none at the end."""
@@ -190,8 +189,12 @@ class Wire:
             return result
 
     def _flush(self) -> None:
-        self._in_time()
-        self._channel.sendall(self._sent.read())
+        self._send(self._sent.read())
+
+    def _send(self, data: bytes) -> None:
+        while data:  # the host may take a byte now and then
+            self._in_time()
+            data = data[self._channel.send(data) :]
 
     def _receive(self, most: int) -> bytes:
         self._in_time()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+import time
 from collections.abc import Iterator
 
 import paramiko
@@ -45,10 +46,11 @@ def open_terminal(channel: paramiko.Channel, limit: int, patience: float) -> Ite
     Args:
         channel: a new session.
         limit: seconds after which the host itself closes the terminal.
-        patience: seconds without a byte in which the terminal must have opened.
+        patience: seconds in which the terminal must have opened.
 
     Raises:
         MethodUnsupported: sshd or the host has no terminal for us.
+        TimeoutError: the terminal has not opened in time.
     """
     start_marker, word = secrets.token_hex(8), secrets.token_hex(16)
     with contextlib.closing(channel):
@@ -62,15 +64,18 @@ def open_terminal(channel: paramiko.Channel, limit: int, patience: float) -> Ite
         # `sleep` becomes the session's leader, so it ends with the channel: sshd then hangs up.
         asked = f'stty -echo; echo {start_marker}; IFS= read -r word; echo "$word $(tty)"; exec sleep {limit}'
         channel.exec_command(f"exec /bin/sh -c '{asked}'")
-        channel.settimeout(patience)
-        _read_until(channel, rf"^{start_marker}\r*\n")  # after this line nothing is echoed
+        deadline = time.monotonic() + patience
+        _read_until(channel, deadline, rf"^{start_marker}\r*\n")  # after this line nothing is echoed
         channel.sendall(f"{word}\n".encode())
-        yield Terminal(channel, _read_until(channel, rf"^{word} {_DEVICE}\r*\n")[1].decode())
+        yield Terminal(channel, _read_until(channel, deadline, rf"^{word} {_DEVICE}\r*\n")[1].decode())
 
 
-def _read_until(channel: paramiko.Channel, line: str) -> re.Match[bytes]:
+def _read_until(channel: paramiko.Channel, deadline: float, line: str) -> re.Match[bytes]:
     output = b""
     while not (found := re.search(line.encode(), output, re.MULTILINE)):
+        if (left := deadline - time.monotonic()) <= 0:
+            raise TimeoutError
+        channel.settimeout(left)
         data = channel.recv(_MOST)
         output += data
         if not data or len(output) > _MOST:

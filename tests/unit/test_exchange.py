@@ -19,6 +19,7 @@ from sshd import Sshd, serving
 from ctr_ferry.errors import ConnectionLost
 from ctr_ferry.shell import Script
 from ctr_ferry.ssh.exchange import End, Exchange
+from ctr_ferry.ssh.forward import Wire
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.stream import PACKET, WINDOW
 from ctr_ferry.ssh.target import Limits, Target, Trust
@@ -178,4 +179,12 @@ class Slow:
 def test_sending_a_script_that_is_taken_byte_by_byte_ends_when_its_time_is_up() -> None:
     began = time.monotonic()
     Exchange(cast(Any, Slow()), 0.2, 30).send(b"x" * 3000)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.timeout(60)
+def test_sending_on_a_forwarded_connection_ends_when_its_time_is_up() -> None:
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        Wire(cast(Any, Slow()), began + 0.2).sendall(b"x" * 3000)
     assert time.monotonic() - began < 10

@@ -193,7 +193,7 @@ def _ending(channel: socket.socket, answer: str) -> Any:
     """A connection that ends where there is no answer."""
     if answer:
         return channel
-    return SimpleNamespace(recv=lambda _: b"", sendall=channel.sendall, settimeout=lambda _: None, close=channel.close)
+    return SimpleNamespace(recv=lambda _: b"", send=channel.send, settimeout=lambda _: None, close=channel.close)
 
 
 def test_a_redirect_is_followed_without_the_login(network: NewNetwork) -> None:

@@ -26,7 +26,7 @@ class Plain:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self.recv, self.sendall, self.settimeout, self.close = sock.recv, sock.sendall, sock.settimeout, sock.close
+        self.recv, self.send, self.settimeout, self.close = sock.recv, sock.send, sock.settimeout, sock.close
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any, cast
 
 import pytest
@@ -51,3 +52,16 @@ def test_a_terminal_has_the_device_name_that_its_shell_prints() -> None:
 def test_a_device_name_that_is_no_terminals_is_refused(device: str) -> None:
     with pytest.raises(MethodUnsupported, match="tty"), terminal.open_terminal(cast(Any, Channel(device)), 60, 5.0):
         pass
+
+
+@pytest.mark.timeout(60)
+def test_a_host_that_prints_a_byte_now_and_then_gets_no_more_time_to_open_a_terminal() -> None:
+    class Slow(Channel):
+        def recv(self, _: int) -> bytes:
+            time.sleep(0.01)
+            return b"x"
+
+    began = time.monotonic()
+    with pytest.raises(TimeoutError), terminal.open_terminal(cast(Any, Slow("/dev/pts/3")), 60, 0.2):
+        pass
+    assert time.monotonic() - began < 10
