@@ -18,7 +18,9 @@ from ctr_ferry.inventory.host_vars import target
 from ctr_ferry.ssh.target import Limits, Target, Trust, parse_address
 from ctr_ferry.text import names
 
-_RANGE_LIKE = re.compile(r"\[[^]]*:[^]]*\]")  # host names have no colon, so that no character class has one
+# These are meant as ranges, but would be character classes: host names have no colon, and a class has single digits.
+# A comma ends a pattern of -H, which leaves a bracket open in one pattern, and a lone one in the next.
+_RANGE_LIKE = re.compile(r"\[[^]]*(?:[:,]|\.\.|[0-9]{2,}-|-[0-9]{2,})[^]]*\]|\[[^]]*$|^[^[]*\]")
 
 
 class HostsOfRun(Protocol):
@@ -142,7 +144,10 @@ class HostSelector:
         except BadInventory as error:
             raise UsageError(f"-H {word}: {error.message}", hint=error.hint) from error
         if any(not _is_ipv6(bracket) for each in found for bracket in _RANGE_LIKE.findall(each)):
-            raise UsageError(f"-H {word} has a wrong range", hint="write a range like node[01:20] or db[a:f]")
+            raise UsageError(
+                f"-H {word} has a wrong range",
+                hint="write a range like node[1:3], node[01:20] or db[a:f]; name single hosts like node1,node3",
+            )
         return [f"{sign}{each}" for each in found]
 
     def _excluded(self, word: str, chosen: Collection[str], *, known: bool) -> list[str]:

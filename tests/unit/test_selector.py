@@ -97,7 +97,26 @@ def test_a_range_means_what_it_means_in_the_inventory(file: Path, patterns: str,
 
 
 @pytest.mark.parametrize(
-    "word", ["node[1:]", "node[:3]", "node[3:1]", "node[1:3:0]", "node[1:c]", "node[1-3:5]", "node[-1:2]", "r@n[1:]"]
+    "word",
+    [
+        "node[1:]",
+        "node[:3]",
+        "node[3:1]",
+        "node[1:3:0]",
+        "node[1:c]",
+        "node[1-3:5]",
+        "node[-1:2]",
+        "r@n[1:]",
+        "node[1..3]",
+        "node[1-12]",
+        "node[01-03]",
+        "node[1,3]",
+        "node[1-3,5]",
+        "node[a..c]",
+        "r@n[1..3]",
+        "node[1..",
+        "node[",
+    ],
 )
 @pytest.mark.parametrize("sign", ["", "!"])
 def test_a_wrong_range_is_refused_and_not_read_as_a_character_class(file: Path, word: str, sign: str) -> None:
@@ -105,6 +124,14 @@ def test_a_wrong_range_is_refused_and_not_read_as_a_character_class(file: Path, 
     with pytest.raises(UsageError, match="a wrong range") as refused:
         names(file, f"node1,{sign}{word}")
     assert "node[01:20]" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("word", "found"), [("node[1-3]", 3), ("node[!13]", 1), ("node[a-f1]", 1), ("node[1-][12]", 2)]
+)
+def test_a_class_of_single_characters_stays_a_class(file: Path, word: str, found: int) -> None:
+    file.write_text("all: {hosts: {node1: , node2: , node3: , node11: , node12: }}")
+    assert len(names(file, word)) == found
 
 
 def test_a_missing_host_of_a_range_is_named(file: Path) -> None:
