@@ -172,23 +172,21 @@ def has_all(file: Path, plan: Plan) -> bool:
 
 
 def sha256_of(file: Path) -> str:
-    """Returns the SHA-256 of a complete archive, in hex.
+    """Hashes a complete archive and returns its SHA-256, in hex.
 
-    If a killed run had no time to write the check sum file, it is written now. A check sum file that names other
-    files stays: it may belong to somebody.
+    A check sum file that has another SHA-256 for the archive is written anew, as is one that a killed run had no time
+    to write. A check sum file that names other files stays: it may belong to somebody.
 
     Raises:
         CannotWrite: the archive cannot be read any more.
     """
     with new_file.trouble(file), file.open("rb") as opened:
-        with suppress(BadArchive):
-            if expected := checksum.expected(file):
-                return expected
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
         # Another run may have written another archive meanwhile, with a check sum file of its own.
         mine = os.path.samestat(file.stat(), os.fstat(opened.fileno()))
-    if mine and not checksum.beside(file).exists():
-        with suppress(OSError, CannotWrite):  # a folder that may only be read
+    with suppress(OSError, BadArchive, CannotWrite):  # the folder may only be read, or the check sum file is not ours
+        expected = checksum.expected(file)
+        if mine and expected != sha256 and (expected or not os.path.lexists(checksum.beside(file))):
             checksum.write(file, sha256)
     return sha256
 

@@ -268,6 +268,25 @@ def test_an_archive_that_lost_its_check_sum_gets_it_again(tmp_path: Path) -> Non
     assert archive_writer.sha256_of(file) == sha256
 
 
+def test_a_check_sum_that_is_wrong_is_neither_believed_nor_left(tmp_path: Path) -> None:
+    file = tmp_path / "a.tar"
+    sha256 = write(planned(SINGLE), file)
+    text = checksum.beside(file).read_text()
+    checksum.beside(file).write_text(f"{'0' * 64}  a.tar\n")
+    assert archive_writer.sha256_of(file) == sha256
+    assert checksum.beside(file).read_text() == text
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_file_beside_an_archive_stays(tmp_path: Path, make: Any) -> None:
+    file = tmp_path / "a.tar"
+    sha256 = write(planned(SINGLE), file)
+    checksum.beside(file).unlink()
+    make(checksum.beside(file))
+    assert archive_writer.sha256_of(file) == sha256
+    assert not checksum.beside(file).is_file()
+
+
 @pytest.mark.parametrize("beside", [b"", b"\xff\xfe", b"%s  other.tar\n" % (b"a" * 64)])
 def test_a_check_sum_of_something_else_is_neither_believed_nor_replaced(tmp_path: Path, beside: bytes) -> None:
     file = tmp_path / "a.tar"
