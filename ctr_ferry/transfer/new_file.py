@@ -10,10 +10,14 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from ctr_ferry.errors import CannotWrite
+
+_UMASK = os.umask(0o077)  # it can be read only by setting it, which threads must not see
+os.umask(_UMASK)
 
 
 @contextmanager
@@ -34,14 +38,14 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
     """Opens a new file beside another, whose place it takes once it is on the disk. If that fails, it is removed.
 
     Nobody can guess the name of the new file, and it is created exclusively: no link or file that somebody put there
-    is written to.
+    is written to. Until the file is whole, nobody else can open it, nor lock it: whoever may read a file may lock it.
 
     Raises:
         CannotWrite: the disk refuses it, or another run is writing the same file.
     """
     with trouble(file):
         part = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
-        opened = part.open("xb")
+        opened = open(part, "xb", opener=partial(os.open, mode=0o600))  # noqa: SIM115
     with opened:
         try:
             with trouble(file):
@@ -50,6 +54,7 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
             with trouble(file):
                 opened.flush()
                 os.fsync(opened.fileno())
+                os.fchmod(opened.fileno(), 0o666 & ~_UMASK)
                 opened.close()  # some file systems report only now that they are full
                 part.rename(file)
                 _sync_folder(file.parent)
@@ -81,7 +86,7 @@ def _is_at_work(other: Path) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             other.unlink(missing_ok=True)
     except BlockingIOError:
-        return True
+        return not status.st_mode & 0o077  # a file that others may open, others may have locked
     finally:
         os.close(descriptor)
     return False

@@ -190,6 +190,29 @@ class TestTheArchive:
             write(planned(SINGLE), tmp_path / "a.tar")
         assert prepared.exists()
 
+    def test_is_its_users_alone_until_it_is_whole(self, tmp_path: Path) -> None:
+        made = planned(SINGLE)
+
+        def in_between() -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
+            (part,) = tmp_path.iterdir()
+            assert part.stat().st_mode & 0o777 == 0o600
+            yield from blobs_of(made)
+
+        archive_writer.write(made, tmp_path / "a.tar", in_between(), lambda *_: None)
+        (tmp_path / "plain").touch()
+        assert {each.stat().st_mode for each in tmp_path.iterdir()} == {(tmp_path / "plain").stat().st_mode}
+
+    def test_a_part_of_ours_that_others_can_lock_keeps_nobody_from_it(self, tmp_path: Path) -> None:
+        left = tmp_path / "a.tar.0123456789abcdef.part"
+        left.touch(0o644)
+        left.chmod(0o644)
+        with left.open("rb") as opened:
+            fcntl.flock(opened, fcntl.LOCK_SH)
+            write(planned(SINGLE), tmp_path / "a.tar")
+            left.chmod(0o600)
+            with pytest.raises(CannotWrite, match="another run"):
+                write(planned(SINGLE), tmp_path / "a.tar")
+
     def test_is_on_the_disk_before_it_has_its_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[str] = []
         real_sync, real_rename = os.fsync, Path.rename
