@@ -47,14 +47,19 @@ FILES = f"( {_OUR_FILES} 2>/dev/null ) || :"
 
 # A run at work has a shell here whose command line begins with our bootstrap; the doctor's own shell counts, too.
 # Real and effective user must both be root or the login user, since anybody may start a setuid program with words of
-# his own. A shell in the group of containerd's socket counts as well.
+# his own. A shell in the group of containerd's socket counts as well. A shell that is known to have another PID
+# namespace than ours is in a container, and does not count.
 _AT_WORK = 's/^\\(echo ferry-[0-9a-f]*-ready >&2; \\)\\{0,1\\}until . "$l" = \\(ferry-[0-9a-f]\\{16\\}\\) .*/\\2/p'
 SESSIONS = f"""( owners=
 for uid in 0 {_MINE}; do owners="$owners -e ^Uid:[[:space:]]*$uid[[:space:]][[:space:]]*$uid[[:space:]]"; done
 group=$(stat -c %g "$address") && owners="$owners -e ^Groups:.*[[:space:]]$group[[:space:]]"
 shells=$(set +f; grep -l '^Name:[[:space:]]*sh$' /proc/[0-9]*/status)
 set -f
-for status in $(grep -l $owners $shells /dev/null); do tr '\\0' '\\n' <"${{status%status}}cmdline"; done
+ours=$(readlink /proc/self/ns/pid)
+for status in $(grep -l $owners $shells /dev/null); do
+  theirs=$(readlink "${{status%status}}ns/pid") || theirs=$ours
+  [ "$theirs" = "${{ours:-$theirs}}" ] && tr '\\0' '\\n' <"${{status%status}}cmdline"
+done
 ) 2>/dev/null | sed -n '{_AT_WORK}' | sort -u | grep -c ."""
 
 

@@ -118,7 +118,7 @@ def tools(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
         return ["env", f"TMPDIR={tmp_path}", "/bin/sh"]
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("sh", "find", "grep", "sed", "sort", "tr", "id", "rm", "cat", "stat"):
+    for name in ("sh", "find", "grep", "sed", "sort", "tr", "id", "rm", "cat", "stat", "readlink"):
         (folder / name).symlink_to(str(BUSYBOX))
     return ["env", f"TMPDIR={tmp_path}", f"PATH={folder}", str(folder / "sh")]
 
@@ -174,6 +174,7 @@ class TestWhatOthersPlant:
             start(line(4), user=NOBODY),
             start(line(5), user=NOBODY, group=NOBODY, extra_groups=[4321]),
             start("sleep 60", "/bin/sh", "-c", "read -r l; :", "ferry-0000aaaa00000006"),
+            start(line(7), "unshare", "--pid", "--fork", "--kill-child", "/bin/sh", "-c"),  # as in a container
         ]
         try:
             time.sleep(0.3)
@@ -181,6 +182,8 @@ class TestWhatOthersPlant:
             assert count != leftovers.SESSIONS
             assert run(tools, count) == "3\n"
             assert run(["env", f"SUDO_UID={NOBODY}", *tools], count) == "5\n"
+            for unknown in ("/proc/self/ns/pid", "${status%status}ns/pid"):
+                assert run(tools, count.replace(unknown, "/nowhere")) == "4\n"  # whoever it is may be one
             (tmp_path / "sock").touch()
             os.chown(tmp_path / "sock", 0, 4321)
             assert run(tools, f"address={tmp_path}/sock\n{count}") == "4\n"
