@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ctr_ferry import shell
-from ctr_ferry.ctr import naming, probe
+from ctr_ferry.ctr import naming, probe, roll_back
 from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, OURS, Ctr
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadReference
@@ -15,6 +15,7 @@ from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.shell import Script
 from ctr_ferry.text import shown_name
 
+_KUBELETS = "k8s.io"
 _WORD = "[A-Za-z0-9._-]"  # the characters of a run's id
 _OWNER = re.compile(rf"{OURS}\.{_WORD}+")
 _NAME = re.compile(rf"{OURS}\.invalid/{_WORD}+(?::{_WORD}+)?")
@@ -161,7 +162,9 @@ def clean(ctr: Ctr, settings: Settings, namespaces: Iterable[InNamespace], files
         if each.ingests:
             lines.append(empty)
             lines += [ctr.bounded.line(each.namespace, "content", "ingest", key) + " <&5" for key in each.ingests]
-        if each.names:
+        if each.names and each.namespace == _KUBELETS:
+            lines.append(roll_back.remove(ctr, each.namespace, each.names))
+        elif each.names:
             lines.append(ctr.remove(each.namespace, *each.names, sync=True))
         if lines:
             steps[f"clean-{len(steps)}"] = "\n".join(lines)

@@ -75,6 +75,22 @@ class Records:
 done"""
 
 
+def remove(ctr: Ctr, namespace: str, names: Sequence[str]) -> str:
+    """Builds sh text that removes names, and CRI's records of their digests unless a user's name points there, too."""
+    third = rf"s/^[^ ][^ ]*  *[^ ][^ ]*  *\({DIGEST}\) .*/\1/p"
+    digests = shell.join(["sed", "-n", third])
+    return "\n".join(
+        [
+            _AGAIN,
+            "records=",
+            f"taken=$({ctr.images(namespace, *names)} | {digests} | sort -u)",
+            f"{ctr.remove(namespace, *names, sync=True)}; removed=$?",
+            Records(ctr, namespace).remove,
+            "[ $removed = 0 ]",
+        ]
+    )
+
+
 def list_labelled(
     ctr: Ctr, namespace: str, names: Iterable[str], *, cri_managed: bool, patience: int | None = None
 ) -> str:

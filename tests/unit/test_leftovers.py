@@ -212,6 +212,54 @@ class TestWhatOthersPlant:
     def test_a_name_of_a_pull_is_ours_by_its_exact_form(self, name: str) -> None:
         assert leftovers.parse_namespaces(f"namespace a\nname {STAGE}\nname {name}\n") == [InNamespace("a", 0, [STAGE])]
 
+    @pytest.mark.parametrize(
+        ("name", "ours"),
+        [
+            (f"r.example:5000/a/b-c:{RUN}@{D}", True),
+            (STAGE, True),
+            (f"r.example/a:{RUN}", False),
+            (f"r.example/a:{RUN}@{D} x", False),
+            (f"r.example/a:ctr-ferry.1@{D}", False),
+            (f"r.example/a:x{RUN}@{D}", False),
+            (f"r.example/a b:{RUN}@{D}", False),
+            (f"r.example/a:1@{D}", False),
+        ],
+    )
+    def test_a_name_of_a_pull_is_found_on_the_host_by_its_form(self, tmp_path: Path, name: str, ours: bool) -> None:
+        (tmp_path / "names").write_text(f"{name}\n")
+        (tmp_path / "ctr").write_text(
+            f'#!/bin/sh\ncase "$*" in *"namespaces ls -q") echo a;; *"images ls -q") cat {tmp_path}/names;; esac\n'
+        )
+        (tmp_path / "ctr").chmod(0o755)
+        text = run(["/bin/sh"], f"ctr={tmp_path}/ctr; address=/x; ready() {{ :; }}\n{leftovers.LEFTOVERS}")
+        assert leftovers.parse_namespaces(text) == [InNamespace("a", 1, [name] * ours)]
+
+    @pytest.mark.parametrize(
+        ("others", "gone"), [([], True), ([f"sha256:{'d' * 64}"], True), (["r.example/app:1"], False)]
+    )
+    def test_a_record_of_cri_goes_with_our_names_unless_a_users_name_has_its_digest(
+        self, tmp_path: Path, others: list[str], gone: bool
+    ) -> None:
+        record = f"sha256:{'c' * 64}"
+        (tmp_path / "left").write_text("\n".join([record, *others, ""]))
+        (tmp_path / "ctr").write_text(f"""#!/bin/sh
+case "$*" in
+*"images ls name=="*) printf 'REF TYPE DIGEST SIZE PLATFORMS LABELS\n%s t/x {D} 1 B linux/amd64 -\n' '{STAGE}' ;;
+*"images ls -q target.digest=={D}") cat {tmp_path}/left ;;
+*"images ls -q"*) echo r.example/other:1 ;;
+*"images rm"*) echo "$*" >>{tmp_path}/log ;;
+esac
+""")
+        (tmp_path / "ctr").chmod(0o755)
+        with_ctr = replace(facts().ctr, argv=(f"{tmp_path}/ctr",))
+        script = leftovers.clean(with_ctr, Settings(), [InNamespace("k8s.io", 2, [STAGE])], [], MINE)
+        run(["/bin/sh"], script.steps["clean-0"])
+        first, *then = (line.partition("images rm ")[2] for line in (tmp_path / "log").read_text().splitlines())
+        assert first == f"--sync {STAGE}"
+        assert then == ([record, *others] if gone else [])
+        other = leftovers.clean(with_ctr, Settings(), [InNamespace("plain", 2, [STAGE])], [], MINE)
+        assert "target.digest" not in other.steps["clean-0"]
+
     def test_the_empty_file_of_a_cleaning_has_its_name_and_goes(self, tmp_path: Path) -> None:
         """Also where the cleaning is ended between making and removing it."""
         there, ctr = [InNamespace("a", 1, [], [f"{RUN}-1"])], tmp_path / "ctr"
