@@ -260,6 +260,19 @@ class TestWhatAKilledRunLeft:
             running.communicate()
 
 
+def test_cris_record_of_a_killed_pull_goes_with_its_name(fab: Fab, few: Stage, tmp_path: Path) -> None:
+    image = build(tmp_path, seed=12)
+    name = f"r.example/{few.token}/app:{PULL}@{image.target.digest}"
+    nodes = [node for node in few.nodes.values() if has_cri(node)]
+    few.seed(image, name, nodes=nodes)
+    for node in nodes:
+        assert eventually(lambda n=node: len(few.records(n, digests=[image.target.digest])) == 2), node  # type: ignore[misc]
+    run = doctor(fab, ",".join(node.name for node in nodes), "--clean")
+    assert (run.exit, set(run.statuses.values())) == (0, {"changed"})
+    for node in nodes:
+        assert not few.records(node, digests=[image.target.digest]), node
+
+
 # Another user reads the marks of what runs, and plants an answer as the name of a file, and as lines of a log.
 FORGER = r"""
 while :; do
