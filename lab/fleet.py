@@ -9,9 +9,11 @@ import ipaddress
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -97,8 +99,7 @@ class Fleet:
                 raise LabError(str(error)) from error
             except OSError as error:
                 raise LabError(f"nothing was taken down: {error}") from error
-            if alive := ", ".join(self.nodes):
-                raise LabError(f"{alive} still live, outside of the groups in {self.group}: end them by hand")
+            self._end_recorded()
             for path in self.state.iterdir():
                 if path == self.cache or path.name == "lock":
                     continue
@@ -106,6 +107,21 @@ class Fleet:
             (self.state / "lock").unlink()
         with contextlib.suppress(OSError):  # the cache is in it
             self.state.rmdir()
+
+    def _end_recorded(self) -> None:
+        """End nodes that live outside of the fleet's groups, by their recorded process 1; raise LabError.
+
+        A node that was just killed in its group is still seen for a moment, too.
+        """
+        deadline = time.monotonic() + START_PATIENCE
+        while nodes := self.nodes:
+            for node in nodes.values():
+                if pid := node.pid:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise LabError(f"{', '.join(nodes)} still live after {START_PATIENCE:.0f} s: end them by hand")
+            time.sleep(0.1)
 
     def _packages(self) -> dict[str, debian.Trees]:
         """Return the suites that can be had; raise LabError when that is none, or not the machine's own."""
