@@ -300,14 +300,16 @@ def processes(node: Node) -> dict[int, str]:
 
 
 def leftovers(node: Node, namespaces: Iterable[str] = ("k8s.io",)) -> list[str]:
-    """Return what of ours is on a node: temporary files, labels, unfinished ingests."""
+    """Return what of ours is on a node: temporary files, names, labels, unfinished ingests."""
     words = [*namespaces]
     done = node.exec(["sh", "-c", _LEFTOVERS.format(ctr=shlex.join(node.real_ctr_words)), "leftovers", *words])
     return done.stdout.decode().splitlines()
 
 
 _LEFTOVERS = """find /tmp /var/tmp /run -xdev -name '*ferry*'; find /tmp -name 'tmp.*'
-seen=$(for n in "$@"; do for what in ls active; do {ctr} --namespace "$n" content "$what" || exit; done; done) || exit
+seen=$(for n in "$@"; do
+  for what in "images ls -q" "content ls" "content active"; do {ctr} --namespace "$n" $what || exit; done
+done) || exit
 printf '%s\n' "$seen" | grep ctr-ferry; true"""
 
 
