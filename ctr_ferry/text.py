@@ -68,4 +68,10 @@ def tail(text: str, lines: int = 6, width: int = 400) -> str:
     """
     found = [line for line in map(printable, text[-_MOST_READ:].splitlines()) if line]
     found = [line for line in found if not _LOG_LINE.match(line)] or found
-    return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in found[-lines:])
+    return "\n".join(_shortened(line, width) for line in found[-lines:])
+
+
+def _shortened(line: str, width: int) -> str:
+    """The two ends of a line that is too long: ctr writes the reason last."""
+    half = (width - 1) // 2
+    return line if len(line) <= width else f"{line[:half]}…{line[-half:]}"

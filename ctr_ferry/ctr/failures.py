@@ -16,6 +16,7 @@ from ctr_ferry.errors import (
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import tail
 
+_MOST_JUDGED = 1 << 14  # characters of a line that are judged; names and paths make it long
 _SOCKET = re.compile(r"dial unix|unix://|\.sock\b")
 # The daemon ended during the command. "Unavailable" alone may also mean a blob that somebody else writes.
 _GONE = re.compile(r"transport is closing|error reading from server|code = Unavailable desc = connection")
@@ -52,14 +53,14 @@ def failure(answer: Answer, name: str) -> FerryError:
     Args:
         name: what the command was about, usually an image.
     """
-    detail = tail(answer.stderr)
+    detail, words = tail(answer.stderr), tail(answer.stderr, width=_MOST_JUDGED)
     if trouble := daemon_trouble(answer.stderr):
         return trouble
-    if "no match for platform" in detail:
+    if "no match for platform" in words:
         return PlatformMissing(f"{name} has nothing for that platform", detail=detail, hint="choose another --platform")
-    if "content digest" in detail and "not found" in detail:
+    if "content digest" in words and "not found" in words:
         return content_missing(name, detail)
-    if "no space left on device" in detail:
+    if "no space left on device" in words:
         return DiskFull(
             "the host's disk is full", detail=detail, hint="make room on the disk of containerd's root directory"
         )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from ctr_ferry import shell
 from ctr_ferry.ctr import ingest, naming
-from ctr_ferry.ctr.gc_root import Root
+from ctr_ferry.ctr.gc_root import Root, finish, finish_ingests
 from ctr_ferry.ctr.ingest import ImageBlobs, Store
 from ctr_ferry.ctr.naming import Place
 from ctr_ferry.oci.descriptor import Descriptor
@@ -66,7 +65,7 @@ def _release(place: Place, roots: Sequence[Root], store: Store) -> str:
     pause = '[ -n "$named" ] || sleep 3' if place.ctr.capabilities.local else ":"
     ask = f"{ctr.line(namespace, 'content', 'active')} >/dev/null 2>&1"
     old = [ctr.label(namespace, digest, *(f"{key}=" for key in keys)) for digest, keys in store.labels.items()]
-    old += [_finish(place, shell.join([key])) for key in store.ingests]
+    old += [finish(place.ctr, place.namespace, shell.join([key])) for key in store.ingests]
     lines = "\n".join
     return f"""{pause}
 {ask} || {{ sleep 3; {ask}; }} || return  # a containerd that is down costs ten seconds a question
@@ -75,21 +74,6 @@ def _release(place: Place, roots: Sequence[Root], store: Store) -> str:
 else
 {lines(root.release() for root in roots)}
 fi
-{_finish_own_ingests(place)}
+{finish_ingests(place.ctr, place.namespace, place.owner)}
 {lines(old)}
 }} >/dev/null 2>&1"""
-
-
-def _finish_own_ingests(place: Place) -> str:
-    """Finishes the ingests of this run. One that was just cut off, or is at work, is locked for a moment."""
-    active = place.ctr.bounded.line(place.namespace, "content", "active")
-    keys = f"keys=$({active} | sed -n 's/^\\({re.escape(place.owner)}-[^[:space:]]*\\).*/\\1/p')"
-    return f"""for n in 1 2 3 4 5; do
-  {keys}; [ -n "$keys" ] || break
-  [ $n = 1 ] || sleep 1
-  for key in $keys; do {_finish(place, '"$key"')}; done
-done"""
-
-
-def _finish(place: Place, key: str) -> str:
-    return f"{place.ctr.bounded.line(place.namespace, 'content', 'ingest')} {key} <&5"

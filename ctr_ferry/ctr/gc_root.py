@@ -62,6 +62,25 @@ class Root:
         return self.ctr.bounded.line(self.namespace, "content", "rm", self.digest)
 
 
+def finish_ingests(ctr: Ctr, namespace: str, owner: str) -> str:
+    """Returns sh text that finishes the ingests of this run: descriptor 5 must be an empty regular file.
+
+    An ingest that was just cut off, or is at work, is locked for a moment.
+    """
+    active = ctr.bounded.line(namespace, "content", "active")
+    keys = f"keys=$({active} | sed -n 's/^\\({re.escape(owner)}-[^[:space:]]*\\).*/\\1/p')"
+    return f"""for n in 1 2 3 4 5; do
+  {keys}; [ -n "$keys" ] || break
+  [ $n = 1 ] || sleep 1
+  for key in $keys; do {finish(ctr, namespace, '"$key"')}; done
+done"""
+
+
+def finish(ctr: Ctr, namespace: str, key: str) -> str:
+    """Returns sh text that finishes one ingest; ``key`` is a word of sh."""
+    return f"{ctr.bounded.line(namespace, 'content', 'ingest')} {key} <&5"
+
+
 def expired(owner: str, now: datetime) -> bool:
     """Tells whether the run of this id cannot be at work any more; an id of another form never has expired."""
     if not (match := _OWNER.fullmatch(owner)):

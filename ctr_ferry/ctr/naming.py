@@ -12,7 +12,7 @@ from enum import StrEnum
 from ctr_ferry import shell
 from ctr_ferry.ctr import checks, roll_back
 from ctr_ferry.ctr.commands import GC_REF, PINNED, Ctr
-from ctr_ferry.ctr.gc_root import Root
+from ctr_ferry.ctr.gc_root import Root, finish_ingests
 from ctr_ferry.ctr.listing import Listing
 from ctr_ferry.ctr.roll_back import Given, Records
 from ctr_ferry.oci.descriptor import Descriptor, Platform
@@ -316,14 +316,18 @@ def link(place: Place, naming: Naming) -> tuple[str, str]:
     anybody's `images rm` causes one.
 
     Returns:
-        The step, and the clean-up that removes the GC root.
+        The step, and the clean-up that removes the GC root, and finishes the ingests if the step was cut off.
     """
     blobs = tuple(blob.digest for blob in naming.blobs)
     root = Root(place.ctr, place.namespace, place.owner, blobs, naming.number)
     open_empty, remove_empty = empty_file(place.owner)
     empty = [open_empty] if place.ctr.capabilities.link else []
     steps = " &&\n".join([*empty, root.prepare(), *(ingest_link(place, blob) for blob in naming.blobs)])
-    return f"linked=1; {{ {steps}; }} && linked=0", f"{remove_empty}\n{root.remove()} >/dev/null 2>&1"
+    unlinked = f"unlinked_{naming.number}"
+    # If an ingest is cut off in the middle, containerd keeps what has come.
+    end = f"{{ {open_empty} && {{ {finish_ingests(place.ctr, place.namespace, place.owner)}; }}; }}"
+    cleanup = f'{root.remove()} >/dev/null 2>&1\n[ -z "${unlinked}" ] || {end} >/dev/null 2>&1\n{remove_empty}'
+    return f"linked=1; {unlinked}=1; {{ {steps}; }} && linked=0 && {unlinked}=", cleanup
 
 
 def empty_file(owner: str) -> tuple[str, str]:

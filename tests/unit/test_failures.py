@@ -111,3 +111,9 @@ def test_an_answer_that_is_required_raises_what_its_failure_meant() -> None:
     assert required(good, "a") is good
     with pytest.raises(errors.ContentMissing):
         required(Answer(1, b"", "ctr: content digest sha256:ab: not found"), "a")
+
+
+def test_a_reason_at_the_end_of_a_very_long_line_is_judged_and_shown() -> None:
+    stderr = f"ctr: apply layer error for {'x' * 500}: write /var/lib/containerd: no space left on device: unknown"
+    error = failure(Answer(1, b"", stderr), "a")
+    assert error.kind == "disk-full" and error.detail.endswith("no space left on device: unknown")

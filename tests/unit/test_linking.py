@@ -86,6 +86,21 @@ def test_blobs_are_linked_from_an_empty_file_and_a_gc_root_refers_to_them_before
     assert fake.calls[-1][-3:] == ["content", "rm", ROOT.digest]
 
 
+@pytest.mark.parametrize("cut", [True, False])
+def test_an_ingest_is_finished_where_linking_was_cut_off_and_only_there(fake: Fake, tmp_path: Path, cut: bool) -> None:
+    (tmp_path / "tmp").mkdir()
+    begun = f"{OWNER}-{'ab' * 6}"
+    (fake.folder / "active").write_text(f"REF SIZE AGE\n{begun} 1B 1 second\n{OWNER}x-other 1B 1 second\n")
+    listing = """*" content active "*) cat "$here/active"; : >"$here/active";;\n  *" ingest "*)"""
+    fake.path.write_text(fake.path.read_text().replace('*" ingest "*)', listing))
+    step, cleanup = link(fake, "1.2.6", TARGET)
+    done = fake.run(f"TMPDIR={tmp_path}/tmp; export TMPDIR\n{step}\n{cleanup}", fail="--expected-digest" if cut else "")
+    assert done.stderr == ("--expected-digest fails\n" if cut else "")
+    finished = [call[-1] for call in fake.calls if "ingest" in call and "--expected-digest" not in call]
+    assert finished == ([begun] if cut else [])
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 def test_two_runs_that_link_the_same_blobs_have_no_gc_root_in_common() -> None:
     other = replace(ROOT, owner="ctr-ferry.20260101T000000Z-ffff")
     assert other.digest != ROOT.digest
