@@ -263,7 +263,7 @@ class Job:
         if error and now and proved and not plan.existing:
             remove_names(self.host, self.facts.ctr, self.before, [plan.name], {now.digest})
         if not error and verdict.ours and not proved:
-            error = unproved(plan.name)
+            error = unproved(plan.name, existed=plan.existing is not None)
         if error:
             raise error
         assert now  # noqa: S101

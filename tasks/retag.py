@@ -330,7 +330,7 @@ class Job:
             elif not verdict.ours:
                 plan.unchanged("somebody else gave that name meanwhile, with this digest")
             elif number not in kept:
-                plan.fail(unproved(plan.report.dst))
+                plan.fail(unproved(plan.report.dst, existed=plan.existing is not None))
             elif plan.existing:
                 tell_moved(plan.report, before.get(plan.report.dst), now.get(plan.report.dst))
 

@@ -180,6 +180,7 @@ def _save(host: Host, request: Request) -> SaveResult:
 
 @fleet_wide(
     parse,
+    read_only=True,
     iterable=["ref"],
     help={
         "ref": "An image: a name, its short form, a digest, or a glob on whole names; may be repeated.",

@@ -49,12 +49,11 @@ class Room:
 def question(settings: Settings) -> str:
     """Returns sh text that runs ``df`` on the content store and on containerd's root.
 
-    It follows the probe in one script, and uses the probe's ``ctr``, ``address`` and ``ready``.
+    It follows the probe in one script, and uses the probe's ``plugins``.
     """
     known = shell.join([probe.content_root(settings.root)]) if settings.root else ""
     asked = (
-        'ready && $ctr --address "$address" plugins ls -d | '
-        "sed -n '/^Type: *io.containerd.content.v1/,/^Type: *io.containerd.[^c]/"
+        "printf '%s\\n' \"$plugins\" | sed -n '/^Type: *io.containerd.content.v1/,/^Type: *io.containerd.[^c]/"
         "s/^  *root  *\\(\\/.*\\)/\\1/p' | sed -n 1p"
     )
     return f"""dir={known or f"$({asked})"}

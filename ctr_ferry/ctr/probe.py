@@ -109,7 +109,7 @@ def script(settings: Settings, namespaces: Sequence[str]) -> Script:
         "sockets": 'seen_sockets; echo "use $address"',
         "namespaces": f"{ask} namespaces ls -q || {{ dead=1; false; }}",
         "version": f"{ask} version",
-        "plugins": f"{ask} plugins ls -d",
+        "plugins": f"plugins=$({ask} plugins ls -d); listed=$?; printf '%s\\n' \"$plugins\"; (exit $listed)",
     }
     for number, namespace in enumerate(namespaces):
         listing = shell.join(("--namespace", namespace, "images", "ls"))

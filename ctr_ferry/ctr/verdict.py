@@ -96,10 +96,15 @@ def is_taken(answer: Answer, name: str) -> bool:
     return answer.exit == TAKEN or f'"{name}": already exists' in answer.stderr
 
 
-def unproved(name: str) -> VerifyFailed:
-    """Returns the error for a name that the script could not verify on the host and rolled back."""
+def unproved(name: str, *, existed: bool) -> VerifyFailed:
+    """Returns the error for a name that the script could not verify on the host.
+
+    Args:
+        existed: whether the name was there before; if not, the script has removed it again.
+    """
+    now = "it may point at either image now" if existed else "the name was removed again"
     return VerifyFailed(
-        f"{name} was given, but the host could not verify it, so the name was removed again",
+        f"{name} was given, but the host could not verify it, so {now}",
         hint="somebody else may be at work on that image: run it again",
     )
 

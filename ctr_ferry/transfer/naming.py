@@ -53,7 +53,7 @@ def name_images(host: Host, ready: Sequence[Plan], copy_request: CopyRequest, fo
         elif not verdict.ours:
             plan.unchanged("somebody else gave that name meanwhile, with this digest")
         elif number not in kept:
-            plan.again = unproved(plan.report.dst)
+            plan.again = unproved(plan.report.dst, existed=plan.existing is not None)
         elif plan.existing:
             tell_moved(plan.report, was.get(plan.report.dst), now.get(plan.report.dst))
         plan.done = plan.again is None

@@ -101,7 +101,7 @@ def test_the_content_store_is_asked_and_containerds_root(tmp_path: Path, known: 
     for each in shim.iterdir():
         each.chmod(0o755)
     ask = free_space.question(Settings(root=str(root) if known else None))
-    text = f"set -f; ctr=ctr; address=/x; ready() {{ :; }}\n{ask}"
+    text = f"set -f; plugins=$(ctr plugins ls -d)\n{ask}"  # which the probe keeps
     detail = subprocess.run(
         ["/bin/sh", "-c", text], env={"PATH": f"{shim}:/usr/bin:/bin"}, capture_output=True, text=True, check=True
     ).stdout

@@ -74,7 +74,9 @@ case "$*" in
 esac
 """)
         ctr.chmod(0o755)
-        prologue = f"LC_ALL=C; export LC_ALL; set -f; ctr={ctr}; address=/x; ready() {{ :; }}"
+        prologue = (
+            f"LC_ALL=C; export LC_ALL; set -f; ctr={ctr}; address=/x; ready() {{ :; }}; plugins=$($ctr plugins ls -d)"
+        )
         script = Script(health.questions(Settings()), prologue=prologue)
         argv = ["/bin/sh", "-c", script.render(MARK)]
         done = subprocess.run(argv, env=os.environ, capture_output=True, check=False, timeout=20)

@@ -8,7 +8,7 @@ from ctr_ferry import errors
 from ctr_ferry.ctr.commands import CRI_MANAGED
 from ctr_ferry.ctr.listing import Image, Listing
 from ctr_ferry.ctr.naming import TAKEN
-from ctr_ferry.ctr.verdict import Verdict, exists, judge, records_left
+from ctr_ferry.ctr.verdict import Verdict, exists, judge, records_left, unproved
 from ctr_ferry.oci.descriptor import OCI_MANIFEST
 from ctr_ferry.shell import Answer
 
@@ -89,3 +89,8 @@ def test_cris_records_are_left_over_where_no_name_needs_them_and_they_were_not_t
     assert records_left({A}, before, after) == [CONFIG]
     assert records_left({B}, before, Listing("k8s.io", (record,))) == []
     assert records_left({A}, before, Listing("k8s.io", (record, RIGHT))) == []
+
+
+@pytest.mark.parametrize(("existed", "now"), [(True, "may point at either image now"), (False, "was removed again")])
+def test_a_name_that_could_not_be_verified_was_removed_only_if_it_was_new(existed: bool, now: str) -> None:
+    assert now in unproved(NAME, existed=existed).message
