@@ -193,9 +193,13 @@ class Client:
         )
 
     def _ask_logging_in(self, method: str, path: str) -> Reply:
-        """Asks without a login, then with an anonymous token, then with the login, until one gets an answer."""
+        """Asks without a login, then with an anonymous token, then with the login, until one gets an answer.
+
+        Where the inventory names a login, no anonymous token is tried.
+        """
         reply = self.ask(method, path)
-        if reply.status == 401 and not self.login and reply.challenge.scheme.lower() == "bearer":
+        named = bool(self._registry.username or self._registry.password_env)
+        if reply.status == 401 and not (self.login or named) and reply.challenge.scheme.lower() == "bearer":
             reply = self._ask_anonymously(method, path, reply)
         if reply.status == 401 or (self._authorization and reply.status in _MAY_NEED_LOGIN):
             return self.logged_in(method, path, reply)

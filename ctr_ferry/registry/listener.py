@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from ctr_ferry.oci.registry import Login
     from ctr_ferry.registry.push_pull import RegistryTransfer
     from ctr_ferry.ssh.terminal import Terminal
+
+_END = re.compile(rb"^ferry-[0-9a-f]{32} end ", re.MULTILINE)  # the boundary of a step (`guard.new_boundary`)
 
 
 class TransferListener:
@@ -45,7 +48,7 @@ class TransferListener:
         self._answer_prompt()
         if progress.items and data:
             self._transfer.host.moved(progress.done, progress.total)
-        self._is_over = self._is_over or b" end " in rest  # the first step's boundary
+        self._is_over = self._is_over or _END.search(rest) is not None  # the first step has ended
         self._refuse_standstill()
         return rest
 

@@ -40,6 +40,7 @@ _UNKNOWN = {
 _MAY_NEED_LOGIN = (RegistryState.UNAUTHORIZED, RegistryState.DENIED)
 _RATE_LIMIT = "toomanyrequests"  # Docker Hub's limit is lower for those who are not logged in
 _LARGEST = 1 << 50  # bytes of a blob
+_PLENTY = 64 << 30  # bytes that are free; with more, the size of what is pulled is not added up first
 _MOST_PLATFORMS = 100  # manifests of one index that are read to add up its size
 _UNREADABLE = (ContentMissing, ContentCorrupt, ValueError, TypeError, AttributeError, RecursionError)  # of a manifest
 _PAUSES = (0.5, 1.0, 2.0)  # seconds between the tries while the registry reports a failure of its own
@@ -209,7 +210,9 @@ class RegistryTransfer:
         Raises:
             DiskFull: the image does not fit.
         """
-        blobs = self._contents(platform) if room or self.host.dry_run else None
+        # Registries count how often a manifest is read, so it is read only where space may be short, and in a dry run.
+        short = room is not None and min(room.blobs.available, room.unpacked.available) < _PLENTY
+        blobs = self._contents(platform) if short or self.host.dry_run else None
         if blobs is None:
             return None, ()
         found = _judge(room, blobs)

@@ -62,6 +62,11 @@ class TestPull:
         room = {"room": Answer(0, self.DF.format(used=10, free=90).encode(), "")}
         assert pulled(Host([], answers=here(image(REF, A)) | room)).notices == ()
 
+    def test_reads_no_manifest_for_its_size_where_there_is_plenty_of_space(self, answering: Answering) -> None:
+        registry, much = answering(A), self.DF.format(used=10, free=1 << 27)  # KiB
+        registry.read = lambda *_: pytest.fail("registries count that")  # type: ignore[method-assign]
+        assert pulled(Host([], answers=here(image(REF, A)) | {"room": Answer(0, much.encode(), "")})).notices == ()
+
     def test_pulls_again_what_the_host_has_only_in_part(self, answering: Answering) -> None:
         answering(A)
         partly = here(image(REF, A), check="incomplete (2/3)")

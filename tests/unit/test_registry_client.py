@@ -6,6 +6,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -104,6 +105,14 @@ def test_a_login_is_neither_read_nor_sent_where_an_anonymous_token_suffices(netw
     assert client.find("a", "1")
     assert client.login is None
     assert BASIC not in [each[2].get("authorization") for each in made.asked]
+
+
+def test_a_login_that_the_inventory_names_is_sent_without_an_anonymous_try(network: NewNetwork) -> None:
+    made = network(token_service)
+    client = Client(made.host, replace(REGISTRY, username=ANN.username, password_env="P"), lambda: ANN)
+    assert client.find("a", "1") and client.login == ANN
+    sent = [each[2].get("authorization") for each in made.asked if each[1].startswith("/token")]
+    assert sent == [BASIC]
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "403 Forbidden", "429 Too Many Requests", "401 Unauthorized"])

@@ -115,7 +115,10 @@ class TestRegistryTransfer:
         monkeypatch.setattr(listener, "time", SimpleNamespace(monotonic=lambda: next(clock), time=time.time))
         host = Host([image(REF, A)], answers={"push": OK})
         bar = f"layer-{A}: uploading |++--|  1.0 KiB/2.0 KiB\n".encode()
-        for well in ([bar, b"unpacking linux/amd64\n", *[b""] * 20], [b"\nferry end 0\n", *[b""] * 20]):
+        for well in (
+            [bar, b"unpacking linux/amd64\n", *[b""] * 20],
+            [b"\nferry-" + b"a" * 32 + b" end 0\n", *[b""] * 20],
+        ):
             answering(None, A)
             host.prints = well
             pushed(host)
