@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr import checks, free_space, naming
@@ -16,7 +16,7 @@ from ctr_ferry.errors import Drift, HostError, MethodUnsupported, ReferenceExist
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.roll_back import remove_names
-from ctr_ferry.oci.descriptor import Platform
+from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.oci.registry import Registries
 from ctr_ferry.registry import credentials, pull_content
@@ -157,7 +157,7 @@ class Job:
             place=self.transfer.place(namespace),
             reference=request.reference,
             wanted=request.digest or request.reference.digest or self.remote.digest,
-            target=self.remote.target,
+            target=None,
             existing=self.before.get(str(request.reference)),
             platform=request.platform,
             all_platforms=request.all_platforms,
@@ -171,7 +171,7 @@ class Job:
             FerryError: nothing was pulled, or what the host received is not what it must be.
         """
         plan = self.plan
-        if not self.remote.target and not self.remote.unknown:
+        if not self.remote.digest and not self.remote.unknown:
             raise self.transfer.not_found()
         self._refuse_moved_tag()
         if found := self._existing_whole():
@@ -207,7 +207,7 @@ class Job:
 
     def _refuse_to_replace(self) -> None:
         """Refuses to move a name without --force, and where a failed pull could lose what the name points at."""
-        plan, target = self.plan, self.plan.target
+        plan = self.plan
         assert plan.existing  # noqa: S101
         if not self.request.force:
             raise ReferenceExists(
@@ -216,7 +216,8 @@ class Job:
                 detail=f"host     {plan.existing.digest}\nregistry {plan.wanted or self.remote.unknown}",
                 hint="add --force to move the name to the registry's digest",
             )
-        able = self.facts.ctr.capabilities
+        target, able = self._described(), self.facts.ctr.capabilities
+        self.plan = plan = replace(plan, target=target)
         partial = target and target.is_index and not able.partial_index
         if target is None or partial or (plan.only and not able.import_platform):
             raise MethodUnsupported(
@@ -226,6 +227,11 @@ class Job:
                 or f"ctr {self.facts.client} cannot name a multi-platform image that was pulled only in part",
                 hint=f"remove the name first: fab -H HOST remove --ref {plan.name} --namespace {plan.place.namespace}",
             )
+
+    def _described(self) -> Descriptor | None:
+        """What the moved name will point at. ctr believes type and length, so the manifest itself is read."""
+        wanted = self.plan.wanted
+        return self.transfer.described(wanted) if self.remote.digest and wanted else None
 
     def _existing_whole(self) -> PullResult | None:
         """The result where the host has the wanted digest under that name, whole and unpacked; else None."""

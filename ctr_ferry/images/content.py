@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from ctr_ferry.ctr.commands import MOST_DOCUMENT
 from ctr_ferry.ctr.failures import content_missing, daemon_trouble
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import ContentCorrupt, ContentMissing, FerryError, PlatformMissing
-from ctr_ferry.oci.descriptor import Descriptor, Manifest, Platform
+from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS, OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, Platform
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import shown_name, tail
 
@@ -61,6 +62,24 @@ def checked(digest: str, answer: Answer, holder: str) -> bytes:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise _corrupt(f"{what} on {holder} is neither a manifest nor an index", str(error)[:400]) from error
     return raw
+
+
+def described(digest: str, answer: Answer, holder: str) -> Descriptor:
+    """Describes a manifest or index by its own bytes: their length, and the type that they state or look like.
+
+    Args:
+        holder: who gave it, for messages.
+
+    Raises:
+        ContentMissing, ContentCorrupt: as `checked`; or the stated type is not the one that the bytes look like.
+    """
+    raw = checked(digest, answer, holder)
+    document = json.loads(raw)
+    types, default = (INDEXES, OCI_INDEX) if "manifests" in document else (MANIFESTS, OCI_MANIFEST)
+    media_type = document.get("mediaType") or default
+    if not isinstance(media_type, str) or media_type not in types:
+        raise _corrupt(f"manifest {digest} on {holder} is not what its mediaType says", ascii(media_type)[:400])
+    return Descriptor(media_type, digest, len(raw))
 
 
 def _corrupt(message: str, detail: str) -> ContentCorrupt:

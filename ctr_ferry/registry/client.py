@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode, urljoin
 
-from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS, Descriptor
+from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
 from ctr_ferry.oci.reference import is_digest
 from ctr_ferry.oci.registry import Challenge, Login, Registry, RegistryState
 from ctr_ferry.registry.http import MOST, Reply, Requests, parts_of
@@ -31,7 +31,6 @@ _ALL = 30.0  # seconds for all registries of one host, and for all blobs of one 
 _REDIRECTS = 3
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, section 2.1
 _ACCEPT = ", ".join(sorted(INDEXES | MANIFESTS))
-_SIZE = re.compile(r"[0-9]{1,18}")
 _LONGEST_TOKEN = 32 << 10
 _MAY_NEED_LOGIN = (403, 404, 429)  # statuses for an anonymous token, which may differ for a login
 _REDIRECTED = (301, 302, 303, 307, 308)
@@ -147,15 +146,17 @@ class Client:
         finally:
             self._requests.close()
 
-    def find(self, path: str, reference: str) -> Descriptor | None:
+    def find(self, path: str, reference: str) -> str | None:
         """Looks up what a tag or digest of a repository points at.
+
+        Of the headers, only the digest counts. Type and length are what the manifest's own bytes say.
 
         Args:
             path: the repository, without the registry's name.
             reference: a tag or a digest.
 
         Returns:
-            The manifest's or index's descriptor; None where the registry has nothing under the reference.
+            The manifest's or index's digest; None where the registry has nothing under the reference.
 
         Raises:
             RegistryStateError: the registry did not answer the question.
@@ -163,13 +164,13 @@ class Client:
         """
         where = f"/v2/{path}/manifests/{reference}"
         reply = self._ask_logging_in("HEAD", where)
-        if reply.status == 405 or (reply.status == 200 and not _from_headers(reply)):
+        if reply.status == 405 or (reply.status == 200 and not _digest_in_headers(reply)):
             reply = self._ask_logging_in("GET", where)
         if reply.status == 404:
             return None
         if reply.status != 200:
             raise RegistryStateError(self._state_of(reply), f"{reply.status} {reply.reason[:80]}")
-        return _from_headers(reply) or _from_body(reply)
+        return _digest_in_headers(reply) or _digest_of_body(reply)
 
     def read(self, path: str, reference: str) -> bytes:
         """Reads a manifest or index; empty where the registry does not give it.
@@ -318,18 +319,16 @@ class Client:
         return {"Accept": _ACCEPT} | ({"Authorization": self._authorization} if self._authorization else {})
 
 
-def _from_headers(reply: Reply) -> Descriptor | None:
-    """The manifest's descriptor by the headers alone (distribution, spec/api, existing manifests)."""
-    digest, size = reply.headers.get("docker-content-digest", ""), reply.headers.get("content-length", "")
-    if not is_digest(digest) or not _SIZE.fullmatch(size):
-        return None
-    return Descriptor(_media_type(reply), digest, int(size))
+def _digest_in_headers(reply: Reply) -> str:
+    """The manifest's digest by the headers alone (distribution, spec/api, existing manifests); empty without one."""
+    digest = reply.headers.get("docker-content-digest", "")
+    return digest if is_digest(digest) else ""
 
 
-def _from_body(reply: Reply) -> Descriptor:
+def _digest_of_body(reply: Reply) -> str:
     if len(reply.body) >= MOST:
         raise RegistryStateError(RegistryState.NO_REGISTRY, f"a manifest of more than {MOST >> 20} MiB")
-    return Descriptor(_media_type(reply), f"sha256:{hashlib.sha256(reply.body).hexdigest()}", len(reply.body))
+    return f"sha256:{hashlib.sha256(reply.body).hexdigest()}"
 
 
 def _object(body: bytes) -> Mapping[str, Any]:
@@ -339,10 +338,6 @@ def _object(body: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _media_type(reply: Reply) -> str:
-    return reply.headers.get("content-type", "").partition(";")[0].strip()[:255]
 
 
 def _joined(url: str, location: str) -> str:

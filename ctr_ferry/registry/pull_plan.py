@@ -22,7 +22,7 @@ class PullPlan:
         place: the host's ctr, and the namespace that gets the name.
         reference: the name.
         wanted: the digest that the name must point at; None where neither the user nor the registry gave one.
-        target: what the registry has under the reference; None where the registry could not be asked.
+        target: what a name that is moved will point at, read from the registry; None where no name is moved.
         existing: what the host has under the name before the pull; None where the host does not have the name.
         platform: the platform that the user asked for; None is the host's own.
         all_platforms: whether the user asked for all platforms.

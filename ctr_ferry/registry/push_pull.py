@@ -17,7 +17,7 @@ from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.ctr.progress import Progress
 from ctr_ferry.ctr.push_pull import Route
 from ctr_ferry.errors import ContentCorrupt, ContentMissing, DiskFull, FerryError, HostError
-from ctr_ferry.images.content import checked
+from ctr_ferry.images.content import checked, described
 from ctr_ferry.oci.descriptor import Descriptor, Manifest, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState
@@ -94,19 +94,14 @@ class RemoteImage:
     """What the registry has under a reference.
 
     Attributes:
-        target: what the reference points at; None where there is no such image, or the registry could not be asked.
+        digest: what the reference points at; None where there is no such image, or the registry could not be asked.
         unknown: why the registry could not be asked; empty where it answered.
         present: bytes of the image to push that the repository has already; None where that was not asked.
     """
 
-    target: Descriptor | None
+    digest: str | None
     unknown: str = ""
     present: int | None = None
-
-    @property
-    def digest(self) -> str | None:
-        """The digest that the reference points at."""
-        return self.target.digest if self.target else None
 
 
 class RegistryTransfer:
@@ -181,8 +176,8 @@ class RegistryTransfer:
         for pause in (*_PAUSES, None):
             try:
                 with self._client.connected():
-                    target = self._client.find(self.reference.path, str(self.reference.digest or self.reference.tag))
-                    return RemoteImage(target, present=self._present(blobs or {}))
+                    digest = self._client.find(self.reference.path, str(self.reference.digest or self.reference.tag))
+                    return RemoteImage(digest, present=self._present(blobs or {}))
             except RegistryStateError as error:
                 if unknown := _UNKNOWN.get(error.state):
                     return RemoteImage(None, unknown)
@@ -196,6 +191,21 @@ class RegistryTransfer:
             return None
         found = self._client.present(self.reference.path, blobs)
         return None if found is None else sum(blobs[digest] for digest in found)
+
+    def described(self, digest: str) -> Descriptor:
+        """Reads a manifest or index in the registry, and describes it by its own bytes.
+
+        Raises:
+            ContentMissing, ContentCorrupt: what the registry gave is not that manifest.
+            RegistryError: the registry did not answer.
+            Unreachable: the connection to the host broke.
+        """
+        try:
+            with self._client.connected():
+                raw = self._client.read(self.reference.path, digest)
+        except RegistryStateError as error:
+            raise self._error(error.state, error.detail) from error
+        return described(digest, Answer(0, raw, ""), self.registry.name)
 
     def check_space(self, room: Room | None, platform: Platform | None) -> tuple[int | None, tuple[str, ...]]:
         """Compares the size of the image in the registry with the free space on the host.

@@ -13,7 +13,8 @@ import pytest
 from cut_off import run_cut
 from retagging import CHILD, CONFIG, INDEX, MANIFEST, OTHER, B, FakeHost, image, table
 
-from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+from ctr_ferry.images import content
+from ctr_ferry.oci.descriptor import OCI_INDEX
 from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState
 from ctr_ferry.registry import credentials, push_pull
 from ctr_ferry.report.outcome import Status
@@ -32,7 +33,7 @@ class ScriptedRegistry:
     Attributes:
         asked: how many questions came.
         login: the login that the registry wanted.
-        manifest: the body of every manifest.
+        manifest: the body of every manifest; `INDEX` is that of the index.
     """
 
     def __init__(self, *answers: str | RegistryState | None, login: Login | None = None) -> None:
@@ -41,15 +42,15 @@ class ScriptedRegistry:
         self.login = login
         self.manifest = MANIFEST
 
-    def find(self, path: str, reference: str) -> Descriptor | None:  # noqa: ARG002
+    def find(self, path: str, reference: str) -> str | None:  # noqa: ARG002
         self.asked += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, RegistryState):
             raise RegistryStateError(answer, "its words")
-        return Descriptor(OCI_INDEX if answer == B else OCI_MANIFEST, answer, 5) if answer else None
+        return answer
 
     def read(self, path: str, reference: str) -> bytes:  # noqa: ARG002
-        return self.manifest
+        return INDEX if reference == B else self.manifest
 
     def present(self, path: str, digests: Mapping[str, int]) -> None:  # noqa: ARG002
         return None
@@ -113,6 +114,7 @@ def answering_fixture(monkeypatch: pytest.MonkeyPatch) -> Answering:
     ) -> ScriptedRegistry:
         registry = ScriptedRegistry(*answers, login=login)
         monkeypatch.setattr(push_pull, "Client", lambda *_: registry)
+        monkeypatch.setattr(push_pull, "checked", content.checked)  # unhashed, too
         monkeypatch.setattr(credentials, "login", lambda _: login or unasked)
         return registry
 

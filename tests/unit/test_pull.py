@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -14,7 +16,10 @@ from retagging import CHILD, CONFIG, INDEX, MANAGED, MANIFEST, OTHER, A, B, imag
 from scripted_registry import REF, Answering, Host, answering_fixture, cut, here, pulled, stage  # noqa: F401
 
 from ctr_ferry import errors
-from ctr_ferry.oci.descriptor import OCI_INDEX
+from ctr_ferry.images import content
+from ctr_ferry.images.content import checked
+from ctr_ferry.oci import layout
+from ctr_ferry.oci.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from ctr_ferry.oci.registry import RegistryState
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
@@ -202,6 +207,50 @@ class TestPull:
         assert f" images pull --plain-http {stage(host, A)}" in first
         assert " images import " in second and " tag " not in second
         assert stage(host, A) in script.cleanup
+
+    @pytest.mark.parametrize(
+        ("document", "media_type"),
+        [
+            (MANIFEST, OCI_MANIFEST),
+            (INDEX, OCI_INDEX),
+            (MANIFEST[:-1] + f', "mediaType": "{DOCKER_MANIFEST}"}}'.encode(), DOCKER_MANIFEST),
+        ],
+    )
+    def test_a_moved_name_gets_type_and_length_of_the_bytes_themselves(
+        self, answering: Answering, monkeypatch: pytest.MonkeyPatch, document: bytes, media_type: str
+    ) -> None:
+        monkeypatch.setattr(content, "checked", checked)
+        digest = f"sha256:{hashlib.sha256(document).hexdigest()}"
+        answering(digest).manifest = document
+        named: list[Descriptor] = []
+        monkeypatch.setattr(layout, "index_only", lambda given: bytes(named.extend(each[2] for each in given) or 1))
+        host = Host([image(REF, B)], answers=here(image(REF, digest)) | {"top": Answer(0, document, "")})
+        with contextlib.suppress(errors.FerryError):  # what came does not matter here
+            pulled(host, force=True)
+        assert Descriptor(media_type, digest, len(document)) in named
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            b"",
+            b"{}",
+            MANIFEST + b" ",
+            MANIFEST[:-1] + f', "mediaType": "{OCI_INDEX}"}}'.encode(),
+            INDEX[:-1] + b', "mediaType": "application/json"}',
+            INDEX[:-1] + b', "mediaType": [1]}',
+        ],
+    )
+    def test_a_name_stays_where_the_registry_gives_something_else_than_it_names(
+        self, answering: Answering, monkeypatch: pytest.MonkeyPatch, document: bytes
+    ) -> None:
+        monkeypatch.setattr(content, "checked", checked)
+        named = document.removesuffix(b" ")
+        digest = f"sha256:{hashlib.sha256(named).hexdigest()}"
+        answering(digest).manifest = document
+        host = Host([image(REF, B)], answers=here(image(REF, digest)))
+        with pytest.raises((errors.ContentMissing, errors.ContentCorrupt)):
+            pulled(host, force=True)
+        assert "pull" not in host.texts
 
     def test_an_index_that_moves_a_name_keeps_what_is_there_of_other_platforms(self, answering: Answering) -> None:
         answering(B)

@@ -38,7 +38,7 @@ from ctr_ferry.ssh.forward import RegistryStateError
 def test_a_manifest_is_found_by_one_head_request(network: NewNetwork) -> None:
     made = network(lambda _: FOUND)
     found = made.client().find("a/b", "1")
-    assert found and (found.digest, found.size, found.media_type) == (DIGEST, 42, OCI_INDEX)
+    assert found == DIGEST
     ((method, target, headers),) = made.asked
     assert (method, target) == ("HEAD", "/v2/a/b/manifests/1")
     assert OCI_INDEX in headers["accept"]
@@ -54,8 +54,7 @@ def test_without_a_digest_header_the_manifest_itself_is_read(network: NewNetwork
     body = '{"schemaVersion": 2}'
     made = network(lambda r: reply("200 OK", body=body if r[0] == "GET" else ""))
     found = made.client().find("a", "1")
-    assert found and found.digest == f"sha256:{hashlib.sha256(body.encode()).hexdigest()}"
-    assert found.size == len(body)
+    assert found == f"sha256:{hashlib.sha256(body.encode()).hexdigest()}"
 
 
 def test_a_login_is_sent_only_where_it_is_asked_for_and_then_kept(network: NewNetwork) -> None:
