@@ -217,7 +217,7 @@ class Job:
         method = self._method()
         if self.host.dry_run:
             return self._result(Status.CHANGED, method, notices=(self._would_move(self.pushed),))
-        return self._push(self.pushed, method, self.remote)
+        return self._push(self.pushed, method)
 
     def verify(self, result: PushResult) -> PushResult:
         """Asks the registry once more, after all hosts have pushed.
@@ -268,21 +268,30 @@ class Job:
     def _would_move(self, pushed: PushContent) -> str:
         return f"would move up to {sum((pushed.sizes or {}).values())} bytes"
 
-    def _push(self, pushed: PushContent, method: str, before: RemoteImage) -> PushResult:
+    def _push(self, pushed: PushContent, method: str) -> PushResult:
+        done: PushResult | None = None
+
+        def is_done() -> bool:
+            nonlocal done
+            self.remote = self.transfer.inspect(pushed.sizes)  # with a login, the registry may show more
+            done = self._decide()
+            return done is not None
+
         def script(terminal: str | None) -> Script:
             return self._script(pushed, method, terminal)
 
         began = time.monotonic()
-        answers = self.transfer.run(script, "push", pushed.sizes or {})
+        answers = self.transfer.run(script, "push", pushed.sizes or {}, is_done=is_done)
         seconds = time.monotonic() - began
+        if done:
+            return done
         if not answers["push"].ok:
             raise self.transfer.failure(answers["push"])
         remote = self.transfer.inspect()
         self._verify(remote, pushed)
-        notices = [f"the registry had {before.present} of these bytes already"] if before.present else []
-        return self._result(
-            Status.CHANGED, method, remote, seconds=seconds, present=before.present, notices=tuple(notices)
-        )
+        present = self.remote.present
+        notices = (f"the registry had {present} of these bytes already",) if present else ()
+        return self._result(Status.CHANGED, method, remote, seconds=seconds, present=present, notices=notices)
 
     def _script(self, pushed: PushContent, method: str, terminal: str | None) -> Script:
         """The script of the push. Its clean-up removes the certificates, and the temporary name where there is one."""

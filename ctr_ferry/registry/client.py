@@ -257,6 +257,31 @@ class Client:
             return reply
         return self.ask(method, path)
 
+    def log_in(self, path: str) -> None:
+        """Sends the login with every request from now on.
+
+        A registry may tell those who are not logged in, without asking for a login, that there is no such image.
+
+        Args:
+            path: the repository, without the registry's name.
+
+        Raises:
+            RegistryStateError, Unreachable: as `find`.
+            UsageError: the login cannot be read.
+        """
+        if self.login or not (login := self._find_login()):
+            return
+        self._authorization, self.login = "", login
+        self._requests.log_in()
+        reply = self.ask("GET", "/v2/")
+        challenge = reply.challenge
+        if reply.status == 401 and challenge.scheme.lower() == "bearer":
+            scope = {"scope": f"repository:{path}:pull"}
+            scoped = replace(challenge, parameters=scope | {**challenge.parameters})
+            self._authorization = f"Bearer {self._token(scoped)}"
+        elif reply.status != 401 or challenge.scheme.lower() == "basic":
+            self._authorization = _basic(login)
+
     def _token(self, challenge: Challenge) -> str:
         """Fetches the token that the challenge asks for; an anonymous one where there is no login."""
         realm = challenge.parameters.get("realm", "")

@@ -176,6 +176,8 @@ class RegistryTransfer:
         for pause in (*_PAUSES, None):
             try:
                 with self._client.connected():
+                    if self._login_for_ctr:
+                        self._client.log_in(self.reference.path)
                     digest = self._client.find(self.reference.path, str(self.reference.digest or self.reference.tag))
                     return RemoteImage(digest, present=self._present(blobs or {}))
             except RegistryStateError as error:
@@ -258,16 +260,25 @@ class RegistryTransfer:
             checked(reference, Answer(0, raw, ""), self.registry.name)
         return Manifest.parse(raw)
 
-    def run(self, script: Callable[[str | None], Script], step: str, sizes: Mapping[str, int]) -> dict[str, Answer]:
+    def run(
+        self,
+        script: Callable[[str | None], Script],
+        step: str,
+        sizes: Mapping[str, int],
+        *,
+        is_done: Callable[[], bool] | None = None,
+    ) -> dict[str, Answer]:
         """Runs ctr's push or pull to its end, answers ctr's prompt, and ends ctr where nothing moves any longer.
 
-        The first try has a login only if the registry has already asked for one. A registry that reports a failure of
-        its own gets a few more tries.
+        The first try has a login only if the registry has already asked for one. Before the first try with a login,
+        the registry is inspected again with the login. A registry that reports a failure of its own gets a few more
+        tries.
 
         Args:
             script: makes the script, given the device of the terminal; None where ctr needs no terminal.
             step: the name of the step that pushes or pulls.
             sizes: bytes of the blobs by digest, as far as they are known.
+            is_done: inspects the registry again, and returns whether nothing is left to do; by default, something is.
 
         Returns:
             The answers to all steps of the last try.
@@ -278,13 +289,20 @@ class RegistryTransfer:
         """
         pauses = iter(_PAUSES)
         while True:
+            had_login = self._login is not None
             answers = self._once(script, Progress(sizes))
             if self._has_another_way(answers[step]):
+                if not had_login and (is_done or self._inspect_again)():
+                    return answers
                 continue
             pause = next(pauses, None)
             if pause is None or self.meaning(answers[step]) is not RegistryState.FAILED:
                 return answers
             self.host.pause(pause)
+
+    def _inspect_again(self) -> bool:
+        self.inspect()  # raises where the login cannot be used
+        return False
 
     def _has_another_way(self, answer: Answer) -> bool:
         """Whether the next try has what this one lacked: a login, or this machine's CAs besides ca_file."""

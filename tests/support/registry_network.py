@@ -25,6 +25,7 @@ REGISTRY = Registry("r.example:5000", scheme="http")
 ANN = Login("ann", Secret("s3cret"))
 BASIC = "Basic " + base64.b64encode(b"ann:s3cret").decode()
 FOUND = f"HTTP/1.1 200 OK\r\nDocker-Content-Digest: {DIGEST}\r\nContent-Length: 42\r\nContent-Type: {OCI_INDEX}\r\n\r\n"
+UNKNOWN = '{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
 Request = tuple[str, str, dict[str, str]]  # method, target, headers in lower case
 Serve = Callable[[Request], str]
 

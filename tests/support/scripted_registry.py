@@ -34,6 +34,8 @@ class ScriptedRegistry:
         asked: how many questions came.
         login: the login that the registry wanted.
         manifest: the body of every manifest; `INDEX` is that of the index.
+        hidden: the digest that only requests with a login see.
+        known_login: the login that `log_in` finds.
     """
 
     def __init__(self, *answers: str | RegistryState | None, login: Login | None = None) -> None:
@@ -41,9 +43,16 @@ class ScriptedRegistry:
         self.asked = 0
         self.login = login
         self.manifest = MANIFEST
+        self.hidden: str | None = None
+        self.known_login: Login | None = None
+
+    def log_in(self, path: str) -> None:  # noqa: ARG002
+        self.login = self.known_login
 
     def find(self, path: str, reference: str) -> str | None:  # noqa: ARG002
         self.asked += 1
+        if self.login and self.hidden:
+            return self.hidden
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, RegistryState):
             raise RegistryStateError(answer, "its words")
@@ -113,6 +122,7 @@ def answering_fixture(monkeypatch: pytest.MonkeyPatch) -> Answering:
         *answers: str | RegistryState | None, login: Login | None = None, unasked: Login | None = None
     ) -> ScriptedRegistry:
         registry = ScriptedRegistry(*answers, login=login)
+        registry.known_login = login or unasked
         monkeypatch.setattr(push_pull, "Client", lambda *_: registry)
         monkeypatch.setattr(push_pull, "checked", content.checked)  # unhashed, too
         monkeypatch.setattr(credentials, "login", lambda _: login or unasked)

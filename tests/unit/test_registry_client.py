@@ -18,6 +18,7 @@ from registry_network import (
     DIGEST,
     FOUND,
     REGISTRY,
+    UNKNOWN,
     NewNetwork,
     Request,
     network_fixture,  # noqa: F401
@@ -156,6 +157,27 @@ def test_without_a_login_an_anonymous_token_is_tried(network: NewNetwork) -> Non
         made.client().find("a", "1")
     assert caught.value.state is RegistryState.UNAUTHORIZED
     assert made.asked[-1][2]["authorization"] == "Bearer anonymous"
+
+
+@pytest.mark.parametrize("way", ["basic", "bearer", "unasked"])
+def test_after_a_login_the_registry_shows_what_it_hides_from_others(network: NewNetwork, way: str) -> None:
+    def serve(request: Request) -> str:
+        _, target, headers = request
+        if target.startswith("/token") or headers.get("authorization") == ("Bearer T" if way == "bearer" else BASIC):
+            return token_service(request) if way == "bearer" else FOUND
+        if target != "/v2/":
+            return reply("404 Not Found", body=UNKNOWN if request[0] == "GET" else "")
+        asks = {"basic": 'Basic realm="r"', "bearer": 'Bearer realm="http://t.example:5001/token",service="r"'}
+        return reply("401 Unauthorized", f"WWW-Authenticate: {asks[way]}") if way in asks else reply("200 OK")
+
+    made = network(serve)
+    client = made.client(ANN)
+    assert client.find("a", "1") is None
+    client.log_in("a")
+    assert client.find("a", "1") == DIGEST and client.login == ANN
+    if way == "bearer":
+        (asked,) = [target for _, target, _ in made.asked if target.startswith("/token")]
+        assert "scope=repository%3Aa%3Apull" in asked
 
 
 def test_a_token_service_that_refuses_the_login_is_named(network: NewNetwork) -> None:

@@ -15,6 +15,7 @@ from ctr_ferry import errors
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Login, Registry
 from ctr_ferry.registry import http, listener, push_pull
+from ctr_ferry.report.outcome import Status
 from ctr_ferry.secrets import Secret
 from ctr_ferry.shell import Answer
 
@@ -57,13 +58,39 @@ class TestRegistryTransfer:
         ["401 Unauthorized", "insufficient_scope: authorization failed", "429 Too Many Requests: toomanyrequests"],
     )
     def test_a_refusal_without_a_login_is_tried_again_with_the_login(self, answering: Answering, detail: str) -> None:
-        answering(None, A, unasked=self.ANN)
+        answering(None, None, A, unasked=self.ANN)
         answers = [Answer(1, b"", f"ctr: unexpected status: {detail}\n"), OK]
         host = Host([image(REF, A)], answers={"push": lambda _: answers.pop(0)})
         pushed(host)
         assert host.pauses == []
         users = ["--user ann" in s.steps["push"] for s in host.scripts if "push" in s.steps]
         assert users == [False, True]
+
+    @pytest.mark.parametrize("hidden", [A, B])
+    def test_what_the_registry_hides_without_a_login_is_inspected_before_ctr_uses_the_login(
+        self, answering: Answering, hidden: str
+    ) -> None:
+        answering(None, unasked=self.ANN).hidden = hidden
+        host = Host([image(REF, A)], answers={"push": Answer(1, b"", "ctr: unexpected status: 401 Unauthorized\n")})
+        if hidden == B:
+            with pytest.raises(errors.ReferenceExists):
+                pushed(host)
+        else:
+            assert pushed(host).status is Status.UNCHANGED
+        users = ["--user ann" in s.steps["push"] for s in host.scripts if "push" in s.steps]
+        assert users == [False]
+
+    def test_what_the_registry_shows_only_to_a_login_is_verified_with_the_login(self, answering: Answering) -> None:
+        registry = answering(None, unasked=self.ANN)
+
+        def push(text: str) -> Answer:
+            if "--user ann" not in text:
+                return Answer(1, b"", "ctr: unexpected status: 401 Unauthorized\n")
+            registry.hidden = A
+            return OK
+
+        result = pushed(Host([image(REF, A)], answers={"push": push}))
+        assert (result.status, result.verified, result.previous_digest) == (Status.CHANGED, "digest", "")
 
     @pytest.mark.parametrize("ca_file", [True, False])
     def test_with_a_password_ctr_trusts_only_our_certificates(
