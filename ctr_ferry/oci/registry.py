@@ -109,6 +109,7 @@ class RegistryState(Enum):
     NO_REGISTRY = "what answers there is no registry"
     UNAUTHORIZED = "it refuses the login"
     DENIED = "it denies access"
+    UNCLEAR = "what it says about that tag is no registry's answer"
     NOT_FOUND = "it has no such repository or tag"
     FAILED = "it fails"
     BROKEN_OFF = "it broke off in the middle"
@@ -131,6 +132,7 @@ REMEDIES = {
     RegistryState.NOT_CHECKED: "let sshd there forward (AllowTcpForwarding, PermitOpen), or check with curl there",
     RegistryState.UNAUTHORIZED: "check username and password_env in ctr_registries, or ~/.docker/config.json",
     RegistryState.DENIED: "ask whoever runs the registry for that right",
+    RegistryState.UNCLEAR: "ask with curl what answers there; check name, port and scheme in ctr_registries",
     RegistryState.NOT_FOUND: "check repository and tag",
     RegistryState.FAILED: "read the registry's log; run it again later",
     RegistryState.BROKEN_OFF: "run it again: what the registry has already is not sent again",

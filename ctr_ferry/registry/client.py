@@ -30,7 +30,13 @@ _LIMIT = 10.0  # seconds for one answer
 _ALL = 30.0  # seconds for all registries of one host, and for all blobs of one image
 _REDIRECTS = 3
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, section 2.1
-_ACCEPT = ", ".join(sorted(INDEXES | MANIFESTS))
+# Types that ctr cannot pull are asked for as well: a tag that has one is not free.
+_OLD = (
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+    "application/vnd.docker.distribution.manifest.v1+json",
+)
+_ACCEPT = ", ".join((*sorted(INDEXES | MANIFESTS), *_OLD, "*/*"))
+_NOTHING = {"MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"}  # distribution, spec/api, errors; the last is Harbor's
 _LONGEST_TOKEN = 32 << 10
 _MAY_NEED_LOGIN = (403, 404, 429)  # statuses for an anonymous token, which may differ for a login
 _REDIRECTED = (301, 302, 303, 307, 308)
@@ -163,10 +169,12 @@ class Client:
             Unreachable: the connection to the host broke.
         """
         where = f"/v2/{path}/manifests/{reference}"
-        reply = self._ask_logging_in("HEAD", where)
-        if reply.status == 405 or (reply.status == 200 and not _digest_in_headers(reply)):
+        reply = head = self._ask_logging_in("HEAD", where)
+        if reply.status in (404, 405) or (reply.status == 200 and not _digest_in_headers(reply)):
             reply = self._ask_logging_in("GET", where)
         if reply.status == 404:
+            if head.status == 200 or not _says_nothing_is_there(reply):
+                raise RegistryStateError(RegistryState.UNCLEAR, f"{head.status} to HEAD, {reply.status} to GET")
             return None
         if reply.status != 200:
             raise RegistryStateError(self._state_of(reply), f"{reply.status} {reply.reason[:80]}")
@@ -308,8 +316,8 @@ class Client:
     def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
         """Asks, and follows redirects. Another origin neither gets the login, nor says where the login goes."""
         origin = parts_of(url)[:2]  # scheme and host: a login inside TLS stays inside TLS
-        for _ in range(_REDIRECTS):
-            reply = self._requests.ask(method, url, headers)
+        for redirects in range(_REDIRECTS):
+            reply = replace(self._requests.ask(method, url, headers), redirected=redirects > 0)
             if reply.status not in _REDIRECTED or not reply.headers.get("location"):
                 here = parts_of(url)[:2] == origin
                 return reply if here else replace(reply, headers={**reply.headers, "www-authenticate": ""})
@@ -348,6 +356,13 @@ def _digest_in_headers(reply: Reply) -> str:
     """The manifest's digest by the headers alone (distribution, spec/api, existing manifests); empty without one."""
     digest = reply.headers.get("docker-content-digest", "")
     return digest if is_digest(digest) else ""
+
+
+def _says_nothing_is_there(reply: Reply) -> bool:
+    """Whether a 404 is the registry's own answer, and not a proxy's, or that of a server it redirects to."""
+    errors = _object(reply.body).get("errors")
+    codes = [each.get("code") for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
+    return not reply.redirected and bool(codes) and all(str(code).upper() in _NOTHING for code in codes)
 
 
 def _digest_of_body(reply: Reply) -> str:

@@ -84,7 +84,9 @@ def ask(
         by_wget += ' --ca-certificate="$authorities"'
     if authorities and exclusive:
         by_curl += f" --capath {_EMPTY_FOLDER}"  # else curl searches the system's folder as well
-    if_wget = f"elif command -v wget >/dev/null; then echo wget; {by_wget} {shell.join([url])}"
+    # Only GNU's wget prints the body of a 404, and only with this option.
+    body = "body=; wget --help 2>&1 | grep -q -e --content-on-error && body=--content-on-error"
+    if_wget = f"elif command -v wget >/dev/null; then echo wget; {body}\n{by_wget} $body {shell.join([url])}"
     return f"""if command -v curl >/dev/null; then echo curl; {by_curl} {shell.join([url])}
 {"" if terminal else if_wget}
 else (exit {_NO_TOOL}); fi"""

@@ -38,6 +38,7 @@ class Reply:
 
     Attributes:
         last: whether the connection takes no further request.
+        redirected: whether it comes from another address than the one that was asked first.
     """
 
     status: int
@@ -45,6 +46,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     last: bool = True
+    redirected: bool = False
 
     @property
     def challenge(self) -> Challenge:

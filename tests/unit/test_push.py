@@ -39,7 +39,7 @@ class TestPush:
             pushed(Host([image(REF, A)], answers={"push": OK}))
         assert A in caught.value.detail and B in caught.value.detail
 
-    @pytest.mark.parametrize("why", [RegistryState.NOT_CHECKED, RegistryState.DENIED])
+    @pytest.mark.parametrize("why", [RegistryState.NOT_CHECKED, RegistryState.DENIED, RegistryState.UNCLEAR])
     def test_a_registry_that_cannot_be_asked_makes_the_result_unverified(
         self, answering: Answering, why: RegistryState
     ) -> None:

@@ -47,8 +47,57 @@ def test_a_manifest_is_found_by_one_head_request(network: NewNetwork) -> None:
     assert "authorization" not in headers
 
 
-def test_a_missing_manifest_is_none(network: NewNetwork) -> None:
-    assert network(lambda _: reply("404 Not Found")).client().find("a", "1") is None
+def missing(request: Request, body: str = UNKNOWN) -> str:
+    """A registry's answer that there is nothing."""
+    return reply("404 Not Found", body="" if request[0] == "HEAD" else body)
+
+
+@pytest.mark.parametrize("head", ["404 Not Found", "405 Method Not Allowed"])
+@pytest.mark.parametrize("code", ["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"])
+def test_a_manifest_that_the_registry_itself_reports_missing_is_none(network: NewNetwork, head: str, code: str) -> None:
+    body = json.dumps({"errors": [{"code": code}]})
+    made = network(lambda r: reply(head) if r[0] == "HEAD" else missing(r, body))
+    assert made.client().find("a", "1") is None
+
+
+@pytest.mark.parametrize("head", ["404 Not Found", "405 Method Not Allowed"])
+@pytest.mark.parametrize(
+    "body", ["", "<html>", "[]", "{}", '{"errors": 5}', '{"errors": []}', '{"errors": ["MANIFEST_UNKNOWN"]}',
+             '{"errors": [{"code": "DENIED"}]}', '{"errors": [{"code": "MANIFEST_UNKNOWN"}, {"code": ["x"]}]}'],
+)  # fmt: skip
+def test_another_404_does_not_mean_that_there_is_nothing(network: NewNetwork, head: str, body: str) -> None:
+    with pytest.raises(RegistryStateError) as caught:
+        network(lambda r: reply(head) if r[0] == "HEAD" else missing(r, body)).client().find("a", "1")
+    assert caught.value.state is RegistryState.UNCLEAR
+
+
+def test_a_manifest_that_head_finds_is_not_missing_by_get(network: NewNetwork) -> None:
+    with pytest.raises(RegistryStateError) as caught:
+        network(lambda r: reply("200 OK") if r[0] == "HEAD" else missing(r)).client().find("a", "1")
+    assert caught.value.state is RegistryState.UNCLEAR
+
+
+def test_a_manifest_that_head_does_not_find_may_be_found_by_get(network: NewNetwork) -> None:
+    made = network(lambda r: reply("404 Not Found") if r[0] == "HEAD" else reply("200 OK", body="{}"))
+    assert made.client().find("a", "1") == f"sha256:{hashlib.sha256(b'{}').hexdigest()}"
+
+
+@pytest.mark.parametrize("place", ["/elsewhere", "http://s.example/v2/a/manifests/1"])
+def test_a_server_that_the_registry_redirects_to_cannot_say_that_there_is_nothing(
+    network: NewNetwork, place: str
+) -> None:
+    def serve(request: Request) -> str:
+        here = request[1].startswith("/v2/") and request[2]["host"] == "r.example:5000"
+        return reply("302 Found", f"Location: {place}") if here else missing(request)
+
+    with pytest.raises(RegistryStateError) as caught:
+        network(serve).client().find("a", "1")
+    assert caught.value.state is RegistryState.UNCLEAR
+
+
+def test_a_tag_of_any_type_is_found(network: NewNetwork) -> None:
+    made = network(lambda r: FOUND if "v1+prettyjws" in r[2]["accept"] and "*/*" in r[2]["accept"] else missing(r))
+    assert made.client().find("a", "1") == DIGEST
 
 
 def test_without_a_digest_header_the_manifest_itself_is_read(network: NewNetwork) -> None:
@@ -166,7 +215,7 @@ def test_after_a_login_the_registry_shows_what_it_hides_from_others(network: New
         if target.startswith("/token") or headers.get("authorization") == ("Bearer T" if way == "bearer" else BASIC):
             return token_service(request) if way == "bearer" else FOUND
         if target != "/v2/":
-            return reply("404 Not Found", body=UNKNOWN if request[0] == "GET" else "")
+            return missing(request)
         asks = {"basic": 'Basic realm="r"', "bearer": 'Bearer realm="http://t.example:5001/token",service="r"'}
         return reply("401 Unauthorized", f"WWW-Authenticate: {asks[way]}") if way in asks else reply("200 OK")
 
@@ -279,7 +328,8 @@ def test_a_redirect_takes_a_login_inside_tls_nowhere_else(
         return Reply(307, "Temporary Redirect", {"location": place}) if url.endswith("/1") else Reply(404, "Not Found")
 
     monkeypatch.setattr(client._requests, "_once", once)
-    assert client.find("a", "1") is None
+    with pytest.raises(RegistryStateError):
+        client.find("a", "1")
     assert asked[-1] == (place, kept)
 
 
