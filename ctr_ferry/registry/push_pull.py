@@ -137,7 +137,8 @@ class RegistryTransfer:
     def route(self) -> Route:
         """How ctr gets to the registry. With a login, ctr trusts only the certificates that ctr-ferry itself trusts."""
         registry, login = self.registry, self._login
-        exclusive = login is not None and registry.scheme == "https" and not registry.skip_verify
+        # The token service may use TLS where the registry does not.
+        exclusive = login is not None and not (registry.scheme == "https" and registry.skip_verify)
         pems = own_authorities(registry, system=self._trust_this_machine) if exclusive else authorities(registry)
         return Route(
             registry=registry,

@@ -113,6 +113,20 @@ class TestRegistryTransfer:
             assert all(("SSL_CERT_DIR=/dev/null" in step) == bool(login) for step in steps)
             assert "MACHINE" in steps[-1] or not login
 
+    @pytest.mark.parametrize("skip_verify", [False, True])
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_with_a_password_ctr_trusts_only_our_certificates_at_a_token_service_whatever_the_registry_speaks(
+        self, answering: Answering, monkeypatch: pytest.MonkeyPatch, *, scheme: str, skip_verify: bool
+    ) -> None:
+        monkeypatch.setattr(http, "_of_this_machine", lambda: b"MACHINE")
+        answering(None, A, login=self.ANN)
+        host = Host([image(REF, A)], answers={"push": OK}, version="2.1.9")
+        host.know(Registry("r.example:5000", scheme=scheme, skip_verify=skip_verify))
+        pushed(host)
+        exclusive = scheme == "http" or not skip_verify
+        step = host.texts["push"]
+        assert ("SSL_CERT_DIR=/dev/null" in step) == ("MACHINE" in step) == exclusive
+
     def test_a_second_prompt_ends_the_push(self, answering: Answering) -> None:
         answering(None, login=self.ANN)
         host = Host([image(REF, A)], answers={"push": OK})
