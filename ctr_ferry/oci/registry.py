@@ -99,6 +99,7 @@ class RegistryState(Enum):
     REFUSED = "it refuses the connection"
     NO_ANSWER = "no answer"
     NO_TLS = "it does not speak TLS"
+    PLAIN_TOKENS = "its token service does not speak TLS, so no login was sent"
     WANTS_TLS = "it speaks TLS alone"
     UNKNOWN_CA = "its certificate is signed by nobody known"
     EXPIRED = "its certificate has expired"
@@ -120,6 +121,7 @@ REMEDIES = {
     RegistryState.REFUSED: "check that the registry runs, and its port",
     RegistryState.NO_ANSWER: "check routes and firewalls between that host and the registry",
     RegistryState.NO_TLS: "set scheme: http for it in ctr_registries, if plain http is what you want",
+    RegistryState.PLAIN_TOKENS: "have whoever runs the registry give its token service an https address",
     RegistryState.WANTS_TLS: "leave scheme: http for it out of ctr_registries",
     RegistryState.UNKNOWN_CA: "name its CA's certificate with ca_file in ctr_registries",
     RegistryState.EXPIRED: "have its certificate renewed",
@@ -179,6 +181,13 @@ class Challenge:
                 parameter = bare if quoted is None else _QUOTED_PAIR.sub(r"\1", quoted)
                 found[-1][1].setdefault(word[0].lower(), parameter)
         return tuple(cls(scheme, parameters) for scheme, parameters in found)
+
+
+def plain_realm(header: str) -> str:
+    """Returns a token service of ``WWW-Authenticate`` that has no https address; empty if there is none."""
+    challenges = [each for each in Challenge.parse_all(header) if each.scheme.lower() == "bearer"]
+    realms = [each.parameters.get("realm", "") for each in challenges]
+    return next((realm for realm in realms if realm and not realm.lower().startswith("https://")), "")
 
 
 def headers(fields: Iterable[tuple[str, str]]) -> dict[str, str] | None:

@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urljoin
 
 from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
 from ctr_ferry.oci.reference import is_digest
-from ctr_ferry.oci.registry import Challenge, Login, Registry, RegistryState
+from ctr_ferry.oci.registry import Challenge, Login, Registry, RegistryState, plain_realm
 from ctr_ferry.registry.http import MOST, Reply, Requests, parts_of
 from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.host import Host
@@ -143,6 +143,7 @@ class Client:
         self.login: Login | None = None
         self._requests = Requests(host, registry, limit=limit, allow_curl=allow_curl)
         self._authorization = ""
+        self._plain_realm = ""  # a token service without TLS, of a registry with TLS
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
@@ -229,7 +230,10 @@ class Client:
         Raises:
             RegistryStateError, Unreachable: as `find`.
         """
-        return self._follow(method, self._registry.url + path, self._headers)
+        reply = self._follow(method, self._registry.url + path, self._headers)
+        if self._registry.scheme == "https":
+            self._plain_realm = self._plain_realm or plain_realm(reply.headers.get("www-authenticate", ""))
+        return reply
 
     def logged_in(self, method: str, path: str, reply: Reply) -> Reply:
         """Asks again with the login, where the registry wants one and there is one.
@@ -257,6 +261,7 @@ class Client:
         challenge = reply.challenge
         if reply.status != 401:
             return reply
+        self._refuse_plain_tokens()
         if challenge.scheme.lower() == "bearer":
             self._authorization = f"Bearer {self._token(challenge)}"
         elif challenge.scheme.lower() == "basic":
@@ -264,6 +269,11 @@ class Client:
         else:
             return reply
         return self.ask(method, path)
+
+    def _refuse_plain_tokens(self) -> None:
+        """Refuses to log in where ctr, which logs in after ctr-ferry, would send the password without TLS."""
+        if self._plain_realm:
+            raise RegistryStateError(RegistryState.PLAIN_TOKENS, f"token service {self._plain_realm[:200]}")
 
     def log_in(self, path: str) -> None:
         """Sends the login with every request from now on.
@@ -282,6 +292,7 @@ class Client:
         self._authorization, self.login = "", login
         self._requests.log_in()
         reply = self.ask("GET", "/v2/")
+        self._refuse_plain_tokens()
         challenge = reply.challenge
         if reply.status == 401 and challenge.scheme.lower() == "bearer":
             scope = {"scope": f"repository:{path}:pull"}
@@ -295,7 +306,7 @@ class Client:
         realm = challenge.parameters.get("realm", "")
         asked = {name: challenge.parameters[name] for name in ("service", "scope") if name in challenge.parameters}
         headers = {}
-        if self.login and (realm.startswith("https://") or self._registry.scheme == "http"):
+        if self.login and (realm.lower().startswith("https://") or self._registry.scheme == "http"):
             headers["Authorization"] = _basic(self.login)
         url, named = f"{realm}{'&' if '?' in realm else '?'}{urlencode(asked)}", f"(token service {realm[:200]})"
         try:

@@ -92,6 +92,7 @@ _KINDS: dict[RegistryState, type[RegistryError]] = {
     RegistryState.REFUSED: RegistryUnreachable,
     RegistryState.NO_ANSWER: RegistryTimeout,
     RegistryState.NO_TLS: RegistryScheme,
+    RegistryState.PLAIN_TOKENS: RegistryScheme,
     RegistryState.WANTS_TLS: RegistryScheme,
     RegistryState.UNKNOWN_CA: RegistryTls,
     RegistryState.EXPIRED: RegistryTls,

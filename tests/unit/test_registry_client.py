@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -244,6 +244,49 @@ def test_a_login_inside_tls_never_goes_to_a_token_service_without_tls(network: N
     client.login = ANN
     client._token(Challenge("Bearer", {"realm": "http://t.example:5001/token"}))
     assert "authorization" not in made.asked[0][2]
+
+
+class TestATokenServiceWithoutTls:
+    PLAIN = 'Bearer realm="http://t.example/token",service="r",scope="repository:a:pull"'
+
+    @pytest.mark.parametrize("realm", ["http://t.example/token", "HTTP://t.example/token"])
+    @pytest.mark.parametrize("other", ["", 'Basic realm="r", ', 'Bearer realm="https://u.example/token", '])
+    def test_of_a_registry_with_tls_gets_no_login_in_any_way(
+        self, network: NewNetwork, monkeypatch: pytest.MonkeyPatch, realm: str, other: str
+    ) -> None:
+        challenge = f'{other}Bearer realm="{realm}",service="r"'
+        client, sent = self.client(network, monkeypatch, lambda _: challenge)
+        with pytest.raises(RegistryStateError) as caught:
+            client.find("a", "1")
+        assert (caught.value.state, caught.value.detail) == (RegistryState.PLAIN_TOKENS, f"token service {realm}")
+        assert BASIC not in sent
+
+    def test_is_remembered_where_an_anonymous_request_gets_an_answer(
+        self, network: NewNetwork, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client, sent = self.client(network, monkeypatch, lambda login: "" if login or sent[1:] else self.PLAIN)
+        client.find("a", "1")
+        with pytest.raises(RegistryStateError) as caught:
+            client.log_in("a")  # as before ctr gets the login
+        assert caught.value.state is RegistryState.PLAIN_TOKENS
+        assert BASIC not in sent
+
+    def client(
+        self, network: NewNetwork, monkeypatch: pytest.MonkeyPatch, challenge_for: Callable[[str], str]
+    ) -> tuple[Client, list[str]]:
+        """The client of an https registry, and the Authorization headers that it has sent."""
+        client, sent = network(lambda _: "").client(ANN, Registry("r.example")), list[str]()
+
+        def once(_: str, url: str, headers: Mapping[str, str]) -> Reply:
+            sent.append(headers.get("Authorization", ""))
+            if "/token" in url:
+                return Reply(200, "OK", {}, b'{"token": "anonymous"}')
+            if challenge := challenge_for(sent[-1]):
+                return Reply(401, "Unauthorized", {"www-authenticate": challenge})
+            return Reply(200, "OK", {"docker-content-digest": DIGEST})
+
+        monkeypatch.setattr(client._requests, "_once", once)
+        return client, sent
 
 
 @pytest.mark.parametrize(
