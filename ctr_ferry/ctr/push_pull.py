@@ -197,13 +197,13 @@ def refuse(ctr: Ctr, client: str, route: Route) -> None:
             hint="give the certificate of its CA with ca_file in ctr_registries",
         )
     plain = version and (not version.at_least(1, 4) or (version.major, version.minor) == (1, 6))
-    local = registry.host in ("localhost", "127.0.0.1", "::1")
-    if registry.scheme == "https" and local and plain:
+    local = registry.scheme == "https" and registry.local
+    if local and plain:
         raise MethodUnsupported(
             f"ctr {client} speaks plain http to {registry.name}, since that is the host itself; nothing was moved",
             hint="use another name of the registry, or set scheme: http for it in ctr_registries",
         )
-    if registry.scheme == "https" and local and not registry.skip_verify and version and version.at_least(1, 7):
+    if local and not registry.skip_verify and version and version.at_least(1, 7):
         raise MethodUnsupported(
             f"ctr {client} checks no certificate of {registry.name}, since that is the host itself; nothing was moved",
             hint="use another name of the registry, or set skip_verify: true for it in ctr_registries",

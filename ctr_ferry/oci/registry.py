@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import ip_address
 
 from ctr_ferry.secrets import Secret
 
@@ -46,7 +47,8 @@ class Registry:
     @property
     def local(self) -> bool:
         """Whether Go takes it for the machine itself: then no proxy is used, and some ctrs use another scheme."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        name = self.host.lower().removesuffix(".")
+        return name == "localhost" or _is_loopback(name)
 
     @property
     def url(self) -> str:
@@ -181,6 +183,15 @@ class Challenge:
                 parameter = bare if quoted is None else _QUOTED_PAIR.sub(r"\1", quoted)
                 found[-1][1].setdefault(word[0].lower(), parameter)
         return tuple(cls(scheme, parameters) for scheme, parameters in found)
+
+
+def _is_loopback(address: str) -> bool:
+    """As Go's net.IP.IsLoopback, in any spelling."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def plain_realm(header: str) -> str:

@@ -171,6 +171,39 @@ def test_a_stage_is_always_removed_and_cri_gets_its_record_back() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "local"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:5000", True),
+        ("localhost.", True),
+        ("localhost.:5000", True),
+        ("127.0.0.1", True),
+        ("127.1.2.3:5000", True),
+        ("[::1]:5000", True),
+        ("[0:0:0:0:0:0:0:1]:5000", True),
+        ("[0000:0000:0000:0000:0000:0000:0000:0001]", True),
+        ("[::ffff:127.0.0.1]:5000", True),
+        ("[::FFFF:7f00:1]:5000", True),
+        ("127.example:5000", False),
+        ("127.0.0.1.example", False),
+        ("localhost.example", False),
+        ("128.0.0.1", False),
+        ("[::2]:5000", False),
+        ("[::ffff:128.0.0.1]:5000", False),
+    ],
+)
+def test_a_registry_is_the_host_itself_where_go_takes_it_for_that(name: str, *, local: bool) -> None:
+    registry = Registry(name)
+    assert registry.local is local
+    for version in ("1.2.6", "1.6.20", "1.7.2", "2.1.9"):
+        if local:
+            with pytest.raises(MethodUnsupported):
+                push_pull.refuse(ctr(version), version, Route(registry))
+        else:
+            push_pull.refuse(ctr(version), version, Route(registry))
+
+
+@pytest.mark.parametrize(
     ("password", "fits"), [("pässword $'\"\\", True), ("a\nb", False), ("a\x03", False), ("x" * 2000, False)]
 )
 def test_only_a_password_that_a_terminal_passes_on_can_be_typed(password: str, fits: bool) -> None:
