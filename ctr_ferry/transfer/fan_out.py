@@ -1,9 +1,8 @@
-"""Blobs from one source to many hosts at once: each is read once, and goes to all that lack it.
+"""Blobs from one source to a batch of hosts at once: each blob is read once, and goes to all hosts that lack it.
 
-The hosts of a convoy say what they want; when all have, the blobs are read, in lanes side by side, and every chunk is
-given to each host's own bounded queue; a large one for a host that is alone goes straight to it. A host that dies
-leaves. One that is slow is waited for while its queue is full; where it has held up the others for long, it leaves as
-well, and is served alone, by one lane.
+Each host says which blobs it wants. When all hosts of the batch have, readers read the blobs side by side, and put
+each chunk into the bounded queue of each host. A host that fails is dropped. The readers wait for a host whose queue
+is full. A host that delays the others for too long (`Policy`) is detached: it is served alone, by one reader.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ from ctr_ferry.report.outcome import unforeseen
 from ctr_ferry.transfer.policy import Policy
 from ctr_ferry.transfer.receiver import DetachedError, Pipe, QueuedPipe, Receiver, Sink
 
-_AGAIN = 1  # hosts served alone at a time that lack something in the end, beside those that were detached
-_LARGE = 16 << 20  # bytes; what is larger goes to a host alone from the hand that reads it: handing on costs time
-_INSTANT, _MOMENT = 0.001, 0.2  # seconds
+_AGAIN = 1  # hosts served at a time that lack something in the end; detached hosts have slots of their own
+_LARGE = 16 << 20  # bytes; the reader thread itself sends a larger blob to a single host, since a queue costs time
+_INSTANT = 0.001  # seconds; a shorter wait for a host counts as none
+_MOMENT = 0.2  # seconds after which a reader that waits for a host decides anew who is too slow
 
 
 class Source(Protocol):
@@ -32,35 +32,38 @@ class Source(Protocol):
 
     Attributes:
         name: for messages.
-        readers: how many threads call `read` at once for a convoy; each host that is served alone is one more.
+        readers: how many threads call `read` at once for a batch; each host that is served alone is one more.
     """
 
     name: str
     readers: int
 
     def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
-        """Each wanted blob once, with its bytes, in the source's own order.
+        """Yields each wanted blob once, with its bytes, in the source's own order.
 
-        ``wanted`` is shared by all lanes: what one has taken, no other gets. The chunks of one blob are used up or
-        dropped before the next blob is asked for; they raise what keeps this blob alone from being read. An empty
-        one may come while there is nothing, so that it is seen whether a host is still there that waits for it.
+        The chunks of one blob are used up or dropped before the next blob is asked for. They raise an error that
+        concerns this blob alone. A source that has to wait may give empty chunks: they let the fan-out notice that
+        a host is gone.
+
+        Args:
+            wanted: is shared by all readers: a blob that one reader has taken, no other gets.
 
         Raises:
-            FerryError: what keeps all blobs that are left from being read.
+            FerryError: why no further blob can be read.
         """
 
     def holder(self, blob: Descriptor) -> str:
-        """The host or file that a blob is read from, for messages."""
+        """Returns the host or file that a blob is read from, for messages."""
 
 
 def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Generator[bytes, None, None]:
-    """The same bytes, hashed as they pass.
+    """Yields the same chunks, and hashes them as they pass.
 
     Args:
         holder: the host or file that they come from.
 
     Raises:
-        ContentCorrupt: behind the last one, where digest or size is another; before the first one that is too much.
+        ContentCorrupt: after the last chunk, if digest or size differ; before a chunk that exceeds the size.
     """
     algorithm = blob.digest.partition(":")[0]
     digest, size = hashlib.new(algorithm), 0
@@ -73,14 +76,14 @@ def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Generator
     found = f"{algorithm}:{digest.hexdigest()}"
     if (found, size) != (blob.digest, blob.size):
         raise ContentCorrupt(
-            f"blob {blob.digest} as {holder} has it is not what its digest says",
+            f"blob {blob.digest} from {holder} does not match its digest",
             detail=f"{found}, {size} bytes; {blob.size} were expected",
-            hint="it is damaged there: bring it there once more, or name another source",
+            hint="the blob is damaged there: bring the image there once more, or name another source",
         )
 
 
 class _Round:
-    """The blobs that some members lack, read once each: first what most of them want, and of that the largest."""
+    """The blobs that some receivers lack, read once each: first those that most receivers want, the largest first."""
 
     def __init__(
         self,
@@ -102,8 +105,8 @@ class _Round:
         self._began = clock()
 
     def start(self) -> None:
-        """Reads in threads of its own."""
-        readers = [threading.Thread(target=self._reader, name="lane", daemon=True) for _ in range(self._readers)]
+        """Starts to read, in threads of its own."""
+        readers = [threading.Thread(target=self._reader, name="reader", daemon=True) for _ in range(self._readers)]
         for reader in readers:
             reader.start()
         threading.Thread(target=self._finish, args=(readers,), name="round", daemon=True).start()
@@ -131,7 +134,7 @@ class _Round:
         self._give_up(SourceLost(f"{self._source.name} did not give all blobs", hint="run it again"))
 
     def _give_up(self, error: FerryError) -> None:
-        """What is still to be read will not come; what another lane is at may."""
+        """Fails all blobs that are still to be read; a blob that another reader is reading may still come."""
         with self._lock:
             unread, self._unread = self._unread, {}
         for digest in unread:
@@ -143,7 +146,7 @@ class _Round:
         with self._lock:
             if not self._unread.pop(blob.digest, None):
                 return
-        takers = [m for m in self._receivers if blob.digest in m.wanted and not m.lost]
+        takers = [receiver for receiver in self._receivers if blob.digest in receiver.wanted and not receiver.lost]
         kind = Pipe if len(self._receivers) == 1 and blob.size > _LARGE else QueuedPipe
         pipes = [kind(blob, receiver) for receiver in takers]
         try:
@@ -160,7 +163,7 @@ class _Round:
             pipe.put(b"")
 
     def _pass_on(self, chunks: Iterator[bytes], pipes: list[Pipe]) -> None:
-        """To all that still take it; where nobody does, the rest is not read."""
+        """Gives chunks to all receivers that still take the blob; if none does, the rest is not read."""
         while pipes and (chunk := next(chunks, None)) is not None:
             pipes[:] = [pipe for pipe in pipes if not pipe.over]
             for pipe in pipes:
@@ -200,12 +203,12 @@ class _Round:
 
 
 class FanOut:
-    """Hosts that are served together. Every one of them must come, or be said to be gone.
+    """A batch of hosts that are served together. For each of them, `send` or `gone` must be called.
 
     Args:
-        hosts: their names.
-        policy: when a slow host is detached.
-        clock: tells the time in seconds.
+        hosts: the names of the hosts.
+        policy: decides when a slow host is detached.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -221,34 +224,39 @@ class FanOut:
         self._lock, self._detaching = threading.Lock(), threading.Lock()
         self._detached, self._again = threading.Semaphore(policy.slots), threading.Semaphore(_AGAIN)
 
-    def deliver(
+    def send(
         self, host: str, wanted: Collection[Descriptor], sink: Callable[[Descriptor], Sink]
     ) -> dict[str, FerryError]:
-        """Waits for the others, then until each blob has arrived or failed. A host that comes again is served alone.
+        """Sends blobs to one host; returns when each blob has arrived or failed.
+
+        The first call waits until all other hosts of the batch have called. A host that calls again is served alone.
+
+        Args:
+            sink: opens one blob on the host.
 
         Returns:
             By digest, why a blob did not arrive.
 
         Raises:
-            FerryError: what ended the host.
+            FerryError: why nothing more can be sent to the host.
         """
         receiver = Receiver(wanted, sink, self._clock)
         if not self._join(host, receiver):
-            return self._serve(receiver, self._again)
+            return self._serve_alone(receiver, self._again)
         try:
             rest = receiver.wait()
             if not rest:
                 return receiver.failed
-            return receiver.failed | self._serve(Receiver(rest, sink, self._clock), self._detached)
+            return receiver.failed | self._serve_alone(Receiver(rest, sink, self._clock), self._detached)
         finally:
             receiver.over = True
 
-    def _serve(self, receiver: Receiver, turn: threading.Semaphore) -> dict[str, FerryError]:
-        """Alone, by one lane, so that the others still get their blobs."""
-        with turn:
+    def _serve_alone(self, receiver: Receiver, slots: threading.Semaphore) -> dict[str, FerryError]:
+        """Serves one host by one reader, so that the others still get their blobs."""
+        with slots:
             _Round(self._source, [receiver], 1, policy=self._policy, clock=self._clock).start()
-            rest = receiver.wait()
-        return receiver.failed | {blob.digest: DetachedError("it was left alone") for blob in rest}
+            receiver.wait()
+        return receiver.failed
 
     def _detach(self, receiver: Receiver, now: float) -> None:
         with self._detaching:  # two readers may see the last free slot
@@ -258,7 +266,7 @@ class FanOut:
                 receiver.lose(DetachedError("it is slower than the others"))
 
     def gone(self, host: str) -> None:
-        """A host wants nothing, or nothing any more."""
+        """Notes that a host wants nothing, or nothing any more."""
         self._join(host, None)
 
     def _join(self, host: str, receiver: Receiver | None) -> bool:

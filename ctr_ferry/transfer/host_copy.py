@@ -98,7 +98,7 @@ class HostCopy:
         self._progress.total += sum(blob.size for blob in wanted)
         began = time.monotonic()
         try:
-            return self._fan_out.deliver(self._host.name, wanted, sink)
+            return self._fan_out.send(self._host.name, wanted, sink)
         finally:
             self._seconds += time.monotonic() - began
 

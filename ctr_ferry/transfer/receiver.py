@@ -1,4 +1,4 @@
-"""One host of a convoy: what it is still to get, its bounded queue, and each blob on its way to it."""
+"""One host of a fan-out: the blobs that it still lacks, its bounded queue, and each blob on its way."""
 
 from __future__ import annotations
 
@@ -12,41 +12,47 @@ from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.report.outcome import unforeseen
 from ctr_ferry.transfer.policy import Pace
 
-_QUEUE = 4 << 20  # bytes that wait for one host, in all lanes together
+_QUEUE = 4 << 20  # bytes that wait for one host, in all readers together
 _SLOTS = 4  # blobs that one host takes at a time; sshd lets ten sessions run on a connection (MaxSessions)
-_GLANCE = 1.0  # seconds without data after which it is seen whether the host is there
-_PIPES = 32  # blobs that wait for one host or are on their way to it, each a thread
+_CHECK = 1.0  # seconds without data after which an empty write shows whether the host is still there
+_PIPES = 32  # blobs that wait for one host or are on their way to it, each in a thread
 
 
 class Sink(Protocol):
-    """Where one blob goes on one host."""
+    """One blob that one host is taking in."""
 
     def write(self, data: bytes) -> bool:
-        """Sends data, or none to see whether the host is there; False where it takes no more: `end` tells why."""
+        """Sends data, or none to find out whether the host is still there.
+
+        Returns:
+            False if the host takes no more: `end` raises why.
+        """
 
     def end(self) -> None:
-        """The data is complete.
+        """Ends the data, and waits until the host has taken the blob in.
 
         Raises:
-            FerryError: why the host did not take it.
+            FerryError: why the host did not take it in.
         """
 
     def cut(self) -> None:
-        """The data will never be complete."""
+        """Ends the command on the host: the data will never be complete."""
 
 
 class DetachedError(FerryError):
-    """A slow host was detached from the others: what was on its way is sent again, to this host alone."""
+    """A slow host was detached from the others. Blobs that were on their way are sent again, to this host alone."""
 
 
 class Receiver:
-    """One host of a convoy, and the blobs that it is still to get.
+    """One host of a fan-out, and the blobs that it still lacks.
 
     Attributes:
+        wanted: by digest, the blobs that the host asked for.
+        sink: opens one blob on the host.
         failed: by digest, why a blob did not come.
         lost: why nothing more comes in this round.
-        pace: how it keeps up with the others.
-        over: whether it has all that it will get.
+        pace: how the host keeps up with the others.
+        over: whether the host has all that it will get.
     """
 
     def __init__(
@@ -65,32 +71,32 @@ class Receiver:
 
     @property
     def full(self) -> bool:
-        """Whether its queue has no room."""
+        """Whether the host's queue has no room."""
         return (self.pace.waiting >= _QUEUE or len(self._pipes) >= _PIPES) and not self.lost
 
     @property
     def is_detached(self) -> bool:
-        """Whether it was detached from the others, and does not have all yet."""
+        """Whether the host was detached from the others, and does not have all yet."""
         return isinstance(self.lost, DetachedError) and not self.over
 
     def wait_for_room(self, seconds: float) -> bool:
-        """Waits until its queue has room, or it is lost."""
+        """Waits until the queue has room or the host is lost; returns False if neither came within these seconds."""
         with self._change:
             return self._change.wait_for(lambda: not self.full, seconds)
 
     def queued(self, size: int) -> None:
-        """So many bytes more wait for it; negative, fewer."""
+        """Counts bytes that wait for the host from now on; a negative size counts bytes that it has taken."""
         with self._change:
             self.pace.add(size, self._clock())
             self._change.notify_all()
 
     def begun(self, pipe: Pipe) -> None:
-        """A blob is on its way."""
+        """Notes that a blob is on its way."""
         with self._change:
             self._pipes.add(pipe)
 
     def ended(self, pipe: Pipe, error: FerryError | None) -> None:
-        """A blob that was on its way has arrived, or has not."""
+        """Notes that a blob has arrived, or why not."""
         if isinstance(error, Unreachable | DiskFull):
             self.lose(error)
         if not isinstance(error, DetachedError):
@@ -99,12 +105,12 @@ class Receiver:
             self._pipes.discard(pipe)
             self._change.notify_all()
             others = list(self._pipes)
-        if isinstance(error, DaemonUnreachable):  # a ctr that is opening a blob waits for its return without end
+        if isinstance(error, DaemonUnreachable):  # a ctr that is opening a blob would wait for containerd for ever
             for other in others:
                 other.cut(error)
 
     def settle(self, digest: str, error: FerryError | None) -> None:
-        """A blob is there, or will not come."""
+        """Notes that a blob is there, or why it will not come."""
         with self._change:
             if error and digest in self._open:
                 self.failed[digest] = error
@@ -112,7 +118,7 @@ class Receiver:
             self._change.notify_all()
 
     def lose(self, error: FerryError) -> None:
-        """Nothing more comes in this round."""
+        """Drops the host from this round, and all blobs on their way to it."""
         with self._change:
             self.lost = self.lost or error
             self._change.notify_all()
@@ -124,10 +130,10 @@ class Receiver:
         """Waits until every blob is settled.
 
         Returns:
-            What is still to be sent, because the host has left the others.
+            The blobs that are still to be sent, because the host was detached.
 
         Raises:
-            FerryError: what ended the host.
+            FerryError: why nothing more can be sent to the host.
         """
         with self._change:
             self._change.wait_for(lambda: not self._open or (self.lost and not self._pipes))
@@ -137,10 +143,10 @@ class Receiver:
 
 
 class Pipe:
-    """One blob on its way to one member; who gives the bytes waits while the host takes none.
+    """One blob on its way to one host. The caller of `put` waits while the host takes nothing.
 
     Attributes:
-        over: whether it takes no more.
+        over: whether the blob takes no more chunks.
     """
 
     def __init__(self, blob: Descriptor, receiver: Receiver) -> None:
@@ -151,7 +157,7 @@ class Pipe:
         receiver.begun(self)
 
     def put(self, chunk: bytes | None) -> None:
-        """A chunk more; an empty one sees whether the host is there, and None is the end."""
+        """Sends a chunk. An empty chunk finds out whether the host is still there; None ends the blob."""
         try:
             if not self.over and not self._pour(chunk):
                 self._end(None)
@@ -163,21 +169,21 @@ class Pipe:
             self._end(self._error)
 
     def wait_for_room(self, seconds: float) -> bool:  # noqa: ARG002
-        """Waits until there is room for a chunk."""
+        """Waits until there is room for a chunk; a pipe without a queue always has room."""
         return True
 
     def fail(self, error: FerryError) -> None:
-        """The blob will not be complete; seen with the next chunk."""
+        """Notes why the blob will not be complete; the next chunk ends it."""
         self._error = self._error or error
 
     def cut(self, error: FerryError) -> None:
-        """The same, and what the host is at is ended."""
+        """Fails the blob, and ends the command on the host."""
         self.fail(error)
         if self._sink:
             self._sink.cut()
 
     def _pour(self, chunk: bytes | None) -> bool:
-        """Whether more is to come."""
+        """Sends a chunk; returns whether more may come."""
         if error := self._error or self.receiver.lost:
             raise error
         self._sink = self._sink or self.receiver.sink(self.blob)
@@ -192,7 +198,7 @@ class Pipe:
 
 
 class QueuedPipe(Pipe):
-    """One whose bytes wait for a thread of its own, so that nobody waits for another's host."""
+    """A pipe with a thread of its own, which takes chunks from the host's queue, so that no host waits for another."""
 
     def __init__(self, blob: Descriptor, receiver: Receiver) -> None:
         self._chunks: deque[bytes | None] = deque()
@@ -204,27 +210,27 @@ class QueuedPipe(Pipe):
             self._end(unforeseen(error))
 
     def put(self, chunk: bytes | None) -> None:
-        """The same, at once; the caller has waited for room."""
+        """Queues a chunk; the caller has waited for room."""
         with self._ready:
             if self.over or self._error or self.receiver.lost:
-                return  # a write that is stuck may keep the thread for long
+                return  # the thread may be stuck in a write, and would not empty the queue
             self._chunks.append(chunk)
             self._ready.notify()
         self.receiver.queued(len(chunk or b""))
 
     def wait_for_room(self, seconds: float) -> bool:
-        """The same, in the queue of its host."""
+        """Waits until the host's queue has room."""
         return self.receiver.wait_for_room(seconds)
 
     def fail(self, error: FerryError) -> None:
-        """The same; the thread sees it at once, unless it is writing."""
+        """Notes why the blob will not be complete, and wakes the thread."""
         with self._ready:
             super().fail(error)
             self._ready.notify()
 
     def _run(self) -> None:
         with self.receiver.slots:
-            super().put(b"")  # begins on the host while the source does
+            super().put(b"")  # opens the blob on the host while the source opens it, too
             while not self.over:
                 chunk = self._next()
                 super().put(chunk)
@@ -232,7 +238,7 @@ class QueuedPipe(Pipe):
 
     def _next(self) -> bytes | None:
         with self._ready:
-            self._ready.wait_for(lambda: self._chunks or self._error, _GLANCE)
+            self._ready.wait_for(lambda: self._chunks or self._error, _CHECK)
             return self._chunks.popleft() if self._chunks and not self._error else b""
 
     def _end(self, error: FerryError | None) -> None:

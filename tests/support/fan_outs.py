@@ -12,9 +12,7 @@ from functools import partial
 
 import pytest
 
-from ctr_ferry.errors import (
-    FerryError,
-)
+from ctr_ferry.errors import FerryError
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.transfer import fan_out
 from ctr_ferry.transfer.fan_out import FanOut
@@ -34,7 +32,7 @@ class FakeSource:
 
     has: dict[Descriptor, bytes]
     readers: int = 2
-    name: str = "shelf"
+    name: str = "origin"
     read_how_often: dict[Descriptor, int] = field(default_factory=dict)
     given: int = 0
     break_in: Callable[[Descriptor, int], None] = lambda _blob, _at: None
@@ -159,10 +157,10 @@ def begin(
     """All hosts at once."""
     wanted = list(boxes)
     together = FanOut([box.name for box, _ in wanted], source, policy, clock or Clock())
-    return {box.name: Later(partial(together.deliver, box.name, blobs, box.sink)) for box, blobs in wanted}
+    return {box.name: Later(partial(together.send, box.name, blobs, box.sink)) for box, blobs in wanted}
 
 
-def deliver(
+def send(
     source: fan_out.Source, boxes: Iterable[tuple[Box, list[Descriptor]]]
 ) -> dict[str, dict[str, FerryError] | FerryError | None]:
     """All hosts, to the end; by name what each got back, or raised."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 import pytest
-from fan_outs import BLOBS, DATA, PATIENCE, Box, FakeSource, Later, blob, deliver
+from fan_outs import BLOBS, DATA, PATIENCE, Box, FakeSource, Later, blob, send
 
 from ctr_ferry.errors import (
     CommandFailed,
@@ -29,7 +29,7 @@ from ctr_ferry.transfer.fan_out import FanOut
 def test_each_blob_is_read_once_and_each_host_gets_its_own_alone() -> None:
     source, boxes = FakeSource(DATA), [Box("a"), Box("b"), Box("c")]
     wanted = [BLOBS, BLOBS[:3], [BLOBS[5]]]
-    detail = deliver(source, zip(boxes, wanted, strict=True))
+    detail = send(source, zip(boxes, wanted, strict=True))
     assert detail == {"a": {}, "b": {}, "c": {}}
     for box, blobs in zip(boxes, wanted, strict=True):
         assert box.came == {each: DATA[each] for each in blobs}
@@ -55,11 +55,11 @@ def test_a_host_that_is_gone_is_not_waited_for_and_one_that_comes_again_is_serve
     source, box = FakeSource(DATA), Box("a")
     together = FanOut(["a", "b", "c"], source)
     together.gone("b")
-    done = Later(partial(together.deliver, "a", BLOBS[:1], box.sink))
+    done = Later(partial(together.send, "a", BLOBS[:1], box.sink))
     assert waits.wait(PATIENCE) and not started
     together.gone("c")
     assert done.result() == {} and len(started) == 1
-    assert together.deliver("a", BLOBS[1:2], box.sink) == {}
+    assert together.send("a", BLOBS[1:2], box.sink) == {}
     assert set(box.came) == set(BLOBS[:2])
 
 
@@ -72,7 +72,7 @@ def test_a_host_that_dies_is_dropped_and_the_others_go_on(error: FerryError) -> 
 
     dying, well = Box("dying", on_write=die), Box("well")
     source = FakeSource(DATA)
-    detail = deliver(source, [(dying, BLOBS), (well, BLOBS)])
+    detail = send(source, [(dying, BLOBS), (well, BLOBS)])
     assert detail == {"dying": error, "well": {}}
     assert well.came == DATA
     assert source.read_how_often == dict.fromkeys(BLOBS, 1)
@@ -100,7 +100,7 @@ def test_a_host_that_dies_while_the_source_gives_nothing_is_noticed_at_once() ->
 
     box = Box("a", on_write=note, on_end=die)
     source = FakeSource(DATA, stalls=lambda each, at: bool(at) and each == BLOBS[6] and not over.is_set())
-    detail = deliver(source, [(box, BLOBS)])
+    detail = send(source, [(box, BLOBS)])
     assert isinstance(detail["a"], ConnectionLost)
     assert BLOBS[6] in box.cut
     over.set()
@@ -117,7 +117,7 @@ def test_a_host_that_is_lost_while_the_source_gives_nothing_is_noticed() -> None
         raise ConnectionLost("gone")
 
     source = FakeSource(DATA, stalls=lambda _each, at: bool(at) and not over.is_set())
-    detail = deliver(source, [(Box("a", on_write=lost, on_end=tell), BLOBS)])
+    detail = send(source, [(Box("a", on_write=lost, on_end=tell), BLOBS)])
     assert isinstance(detail["a"], ConnectionLost)
     over.set()
 
@@ -142,7 +142,7 @@ def test_a_containerd_that_is_down_ends_what_waits_for_it_on_that_host_alone(oth
             cut.set()
 
     down, well = Box("down", on_end=end, on_cut=note_cut), Box("well")
-    detail = deliver(FakeSource(DATA), [(down, BLOBS[5:]), *([(well, BLOBS)] if others else [])])
+    detail = send(FakeSource(DATA), [(down, BLOBS[5:]), *([(well, BLOBS)] if others else [])])
     assert not others or (detail["well"] == {} and well.came == DATA)
     assert isinstance(detail["down"], dict) and len(detail["down"]) == 2
     assert {type(error) for error in detail["down"].values()} == {DaemonUnreachable}
@@ -171,7 +171,7 @@ def test_what_ends_a_host_finds_a_blob_that_is_just_beginning(
     monkeypatch.setattr(receiver.Receiver, "begun", begin_second_when_first_has_ended)
     monkeypatch.setattr(receiver.Receiver, "ended", note)
     boxes = [Box("a", on_end=fail), Box("b", on_end=fail)]
-    for detail in deliver(FakeSource(DATA), [(box, BLOBS) for box in boxes]).values():
+    for detail in send(FakeSource(DATA), [(box, BLOBS) for box in boxes]).values():
         assert detail is error or (
             isinstance(detail, dict) and set(detail.values()) == {error} and len(detail) == len(BLOBS)
         )
@@ -185,7 +185,7 @@ def test_what_a_host_does_not_take_is_ended_there() -> None:
         return True
 
     box = Box("a", on_write=stuck)
-    detail = deliver(FakeSource(DATA), [(box, BLOBS)])["a"]
+    detail = send(FakeSource(DATA), [(box, BLOBS)])["a"]
     assert isinstance(detail, dict) and list(detail) == [BLOBS[3].digest]
     assert box.cut == [BLOBS[3]]
 
@@ -200,7 +200,7 @@ def test_a_blob_that_gets_no_thread_fails_with_the_reason(monkeypatch: pytest.Mo
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    detail = deliver(FakeSource(DATA), [(Box("a"), BLOBS)])["a"]
+    detail = send(FakeSource(DATA), [(Box("a"), BLOBS)])["a"]
     assert isinstance(detail, dict) and len(detail) == 1
     (error,) = detail.values()
     assert isinstance(error, InternalError) and "thread" in error.message
@@ -222,7 +222,7 @@ def test_where_nobody_takes_the_rest_of_a_blob_it_is_not_read(monkeypatch: pytes
     monkeypatch.setattr(receiver.Receiver, "ended", note)
     big = {blob(bytes(1 << 20)): bytes(1 << 20)}
     source = FakeSource(big, break_in=wait)
-    detail = deliver(source, [(Box("a", on_write=die), list(big))])
+    detail = send(source, [(Box("a", on_write=die), list(big))])
     assert isinstance(detail["a"], ConnectionLost)
     assert source.given <= 2 << 10  # the first chunk, and the one in the middle of which the host died
 
@@ -233,7 +233,7 @@ def test_a_blob_that_one_host_does_not_take_fails_there_alone() -> None:
             raise CommandFailed("no")
 
     picky, well = Box("picky", on_write=lambda _box, each: each != BLOBS[2], on_end=refuse), Box("well")
-    detail = deliver(FakeSource(DATA), [(picky, BLOBS), (well, BLOBS)])
+    detail = send(FakeSource(DATA), [(picky, BLOBS), (well, BLOBS)])
     assert detail["well"] == {}
     assert isinstance(detail["picky"], dict) and list(detail["picky"]) == [BLOBS[2].digest]
     assert set(picky.came) == set(BLOBS) - {BLOBS[2]}
@@ -246,11 +246,11 @@ def test_a_wrong_blob_never_ends_well_and_names_who_has_it(what: str, names: str
     right = DATA[BLOBS[4]]
     wrong = {"flipped": b"x" + right[1:], "short": right[:-1], "long": right + b"x"}[what]
     source, boxes = FakeSource({**DATA, BLOBS[4]: wrong}), [Box(name) for name in names]
-    detail = deliver(source, [(box, BLOBS) for box in boxes])
+    detail = send(source, [(box, BLOBS) for box in boxes])
     for box in boxes:
         failed = detail[box.name]
         assert isinstance(failed, dict) and isinstance(failed[BLOBS[4].digest], ContentCorrupt), failed
-        assert BLOBS[4].digest in failed[BLOBS[4].digest].message and "shelf" in failed[BLOBS[4].digest].message
+        assert BLOBS[4].digest in failed[BLOBS[4].digest].message and "origin" in failed[BLOBS[4].digest].message
         assert box.cut == [BLOBS[4]]
         assert set(box.came) == set(BLOBS) - {BLOBS[4]}
 
@@ -258,7 +258,7 @@ def test_a_wrong_blob_never_ends_well_and_names_who_has_it(what: str, names: str
 def test_a_source_that_gives_more_than_it_announced_is_not_read_to_its_end() -> None:
     short = blob(b"x" * 2048)
     source, box = FakeSource({short: bytes(8 << 20)}), Box("a")
-    detail = deliver(source, [(box, [short])])["a"]
+    detail = send(source, [(box, [short])])["a"]
     assert isinstance(detail, dict) and isinstance(detail[short.digest], ContentCorrupt)
     assert box.taken <= 2048 and source.given <= 4 * 1024
 
@@ -269,7 +269,7 @@ def test_a_blob_that_cannot_be_read_fails_and_the_others_come() -> None:
             raise ContentMissing("gone")
 
     box = Box("a")
-    detail = deliver(FakeSource(DATA, break_in=vanish), [(box, BLOBS)])
+    detail = send(FakeSource(DATA, break_in=vanish), [(box, BLOBS)])
     assert isinstance(detail["a"], dict) and list(detail["a"]) == [BLOBS[6].digest]
     assert set(box.came) == set(BLOBS[:6])
 
@@ -293,7 +293,7 @@ def test_a_source_that_breaks_off_fails_all_that_is_left(how: Exception | None, 
     archive = Archive(DATA, readers=1)
     archive.how = how
     box = Box("a")
-    detail = deliver(archive, [(box, BLOBS)])
+    detail = send(archive, [(box, BLOBS)])
     assert isinstance(detail["a"], dict) and len(detail["a"]) == len(BLOBS) - 1
     assert {type(error) for error in detail["a"].values()} == {kind}
     assert len(box.came) == 1
@@ -304,7 +304,7 @@ def test_a_fault_of_ours_in_the_middle_of_a_blob_is_reported() -> None:
         raise ZeroDivisionError
 
     box = Box("a")
-    detail = deliver(FakeSource(DATA, break_in=fail), [(box, BLOBS)])
+    detail = send(FakeSource(DATA, break_in=fail), [(box, BLOBS)])
     assert isinstance(detail["a"], dict)
     assert {type(error) for error in detail["a"].values()} == {InternalError}
 
@@ -316,5 +316,5 @@ def test_what_most_hosts_want_is_read_first() -> None:
         if not at:
             sequence.append(each)
 
-    deliver(FakeSource(DATA, readers=1, break_in=note), [(Box("a"), BLOBS), (Box("b"), BLOBS[:2])])
+    send(FakeSource(DATA, readers=1, break_in=note), [(Box("a"), BLOBS), (Box("b"), BLOBS[:2])])
     assert sequence == [BLOBS[1], BLOBS[0], *reversed(BLOBS[2:])]

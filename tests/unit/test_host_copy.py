@@ -99,7 +99,7 @@ class FakeHost(FakeHost):
 class FakeSource:
     """A source."""
 
-    name, readers = "shelf", 1
+    name, readers = "origin", 1
 
     def __init__(self) -> None:
         self.read_from: list[str] = []

@@ -23,14 +23,12 @@ from fan_outs import (
     Sink,
     begin,
     blob,
-    deliver,
     jumping_clock,
+    send,
     until,
 )
 
-from ctr_ferry.errors import (
-    CommandFailed,
-)
+from ctr_ferry.errors import CommandFailed
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.transfer import fan_out, receiver
 from ctr_ferry.transfer.fan_out import FanOut
@@ -169,7 +167,7 @@ def test_a_write_that_fails_leaves_room_for_others() -> None:
         return True
 
     box = Box("a", on_write=refuse)
-    detail = deliver(FakeSource(DATA), [(box, BLOBS)])
+    detail = send(FakeSource(DATA), [(box, BLOBS)])
     assert isinstance(detail["a"], dict) and set(detail["a"]) == {each.digest for each in refused}
     assert set(box.came) == set(BLOBS[4:])
 
@@ -200,11 +198,11 @@ def test_a_host_that_lacks_a_blob_in_the_end_does_not_wait_for_slow_ones() -> No
 
     slow, quick = [Box(f"slow{n}", on_write=write) for n in range(5)], Box("quick")
     together = FanOut([box.name for box in (*slow, quick)], FakeSource(DATA), clock=clock)
-    running = [Later(partial(together.deliver, box.name, BLOBS, box.sink)) for box in (*slow, quick)]
+    running = [Later(partial(together.send, box.name, BLOBS, box.sink)) for box in (*slow, quick)]
     clock.run_until(lambda: not running[-1].is_alive())
     detached.set()
     until(lambda: sum(max(box.opened.values()) > 1 for box in slow) == 3)  # all that are served alone at once
-    again = Later(partial(together.deliver, "quick", BLOBS[:1], quick.sink))
+    again = Later(partial(together.send, "quick", BLOBS[:1], quick.sink))
     assert again.result() == {} and all(later.is_alive() for later in running[:-1])
     gate.set()
     assert [later.result() for later in running] == [{}] * 6
