@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lab import cgroups, debian, login
 from lab.layout import MODELS, NODE3, PORT, STREAM_PORT, Model, Place, describe, hard_links
-from lab.nodes import LabError, Node, NodeGone
+from lab.nodes import START_PATIENCE, LabError, Node, NodeGone
 
 __all__ = ["CACHE", "STATE", "Fleet", "LabError", "Node", "NodeGone"]
 
