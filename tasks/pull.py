@@ -12,7 +12,7 @@ from ctr_ferry.ctr.failures import required
 from ctr_ferry.ctr.listing import Image, Listing, parse_digests
 from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.ctr.verdict import Verdict, is_taken, judge, labels_gone, numbers, unproved
-from ctr_ferry.errors import Drift, HostError, MethodUnsupported, ReferenceExists, UsageError
+from ctr_ferry.errors import Drift, FerryError, HostError, MethodUnsupported, ReferenceExists, UsageError
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.roll_back import remove_names
@@ -158,6 +158,7 @@ class Job:
             reference=request.reference,
             wanted=request.digest or request.reference.digest or self.remote.digest,
             target=None,
+            old=None,
             existing=self.before.get(str(request.reference)),
             platform=request.platform,
             all_platforms=request.all_platforms,
@@ -206,14 +207,17 @@ class Job:
             )
 
     def _refuse_to_replace(self) -> None:
-        """Refuses to move a name without --force, and where a failed pull could lose what the name points at."""
-        plan = self.plan
-        assert plan.existing  # noqa: S101
+        """Refuses to move a name without --force, and where a failed pull could lose what the name points at.
+
+        Else completes the plan with what the name will point at, and with what it points at now.
+        """
+        plan, existing = self.plan, self.plan.existing
+        assert existing  # noqa: S101
         if not self.request.force:
             raise ReferenceExists(
                 f"{plan.name} exists in namespace {plan.place.namespace} with another digest than the registry's; "
                 "nothing was pulled",
-                detail=f"host     {plan.existing.digest}\nregistry {plan.wanted or self.remote.unknown}",
+                detail=f"host     {existing.digest}\nregistry {plan.wanted or self.remote.unknown}",
                 hint="add --force to move the name to the registry's digest",
             )
         target, able = self._described(), self.facts.ctr.capabilities
@@ -227,6 +231,10 @@ class Job:
                 or f"ctr {self.facts.client} cannot name a multi-platform image that was pulled only in part",
                 hint=f"remove the name first: fab -H HOST remove --ref {plan.name} --namespace {plan.place.namespace}",
             )
+        found = inspect.content(self.host, self.facts, plan.place.namespace, [existing.digest], deep=False)[0]
+        if raw := found.blobs.get(existing.digest):
+            old = Descriptor(existing.media_type, existing.digest, len(raw))
+            self.plan = replace(plan, old=old)
 
     def _described(self) -> Descriptor | None:
         """What the moved name will point at. ctr believes type and length, so the manifest itself is read."""
@@ -271,7 +279,7 @@ class Job:
         if not error and verdict.ours and not proved:
             error = unproved(plan.name, existed=plan.existing is not None)
         if error:
-            raise error
+            raise self._with_digest(error, now, answers)
         assert now  # noqa: S101
         notices += tuple(filter(None, [labels_gone(plan.existing, now), "" if verdict.ours else GIVEN_BY_OTHERS]))
         return self._result(
@@ -283,6 +291,17 @@ class Job:
             notices=notices,
             previous=was.digest if was and was.digest != now.digest else "",
         )
+
+    def _with_digest(self, error: FerryError, now: Image | None, answers: Mapping[str, Answer]) -> FerryError:
+        """The error; where the name was moved, with what the name points at by now."""
+        plan = self.plan
+        if plan.existing and now and plan.moves and now.digest == plan.wanted:
+            shown = answers.get("back")
+            after = Listing.parse(plan.place.namespace, shown.text).get(plan.name) if shown and shown.ok else now
+            found = after.digest if after else "nothing"
+            again = "again" if found == plan.existing.digest else f"now, and no longer at {plan.existing.digest}"
+            error.detail = "\n".join(filter(None, (error.detail, f"{plan.name} points at {found} {again}")))
+        return error
 
     def _script(self, terminal: str | None) -> Script:
         return self.plan.script(self.transfer.route, terminal)

@@ -4,6 +4,7 @@ The clean-up runs on the host, also if the script is cut off. The steps share sh
 
 - ``began_N``: nobody had the name when the script began to give it;
 - ``staged_N``: the same for a temporary name of ours on the way to it;
+- ``moved_N``: the script is about to move a name that existed;
 - ``named_N``, ``pinned_N``: exit statuses;
 - ``kept_N``: the name was verified.
 """
@@ -125,6 +126,17 @@ def kept(given: Sequence[Given], *, cri_managed: bool) -> str:
             tests.append(f'[ "$pinned_{each.number}" = 0 ]')
         lines.append(f"{' && '.join(tests)} && kept_{each.number}=1 && echo {each.number}")
     return "\n".join([*lines, ":"])
+
+
+def back(ctr: Ctr, namespace: str, given: Given, step: str) -> str:
+    """Builds the step that moves a name back if the script moved it and it was not verified; then it lists the name.
+
+    Args:
+        step: moves the name back; as sh text.
+    """
+    row = _is_in("rows", _row(given.name, given.digest))
+    moved = f'[ -n "$moved_{given.number}" ] && [ -z "$kept_{given.number}" ] && {row}'
+    return f"if {moved}; then {{ {step}; }} >/dev/null; fi\n{ctr.images(namespace, given.name)}"
 
 
 def undo(ctr: Ctr, namespace: str, given: Sequence[Given], records: Records | None, *, cri_managed: bool) -> str:

@@ -23,6 +23,7 @@ class PullPlan:
         reference: the name.
         wanted: the digest that the name must point at; None where neither the user nor the registry gave one.
         target: what a name that is moved will point at, read from the registry; None where no name is moved.
+        old: what a name that is moved points at before the pull; None where no name is moved, or it cannot be read.
         existing: what the host has under the name before the pull; None where the host does not have the name.
         platform: the platform that the user asked for; None is the host's own.
         all_platforms: whether the user asked for all platforms.
@@ -33,6 +34,7 @@ class PullPlan:
     reference: Reference
     wanted: str | None
     target: Descriptor | None
+    old: Descriptor | None
     existing: Image | None
     platform: Platform | None
     all_platforms: bool
@@ -80,8 +82,9 @@ class PullPlan:
         """The script of the pull.
 
         Its steps: ``pull``, ``was`` (the name before it was moved), ``verify`` (the names afterwards), ``check``
-        (``images check``), ``kept`` (whether the name proved right), ``top`` (the manifest or index) and ``visible``
-        (all digests that the namespace sees). Its clean-up removes every name that did not prove right.
+        (``images check``), ``kept`` (whether the name proved right), ``back`` (the name, moved back where it was
+        moved and did not prove right), ``top`` (the manifest or index) and ``visible`` (all digests that the namespace
+        sees). Its clean-up removes every name that did not prove right.
 
         Args:
             route: how ctr gets to the registry.
@@ -90,6 +93,9 @@ class PullPlan:
         ctr, namespace = self.place.ctr, self.place.namespace
         given, records = self._given, Records(ctr, namespace) if self.place.cri_managed else None
         undo = roll_back.undo(ctr, namespace, [given], records, cri_managed=self.place.cri_managed)
+        back = {}
+        if self.moves and self.old:
+            back["back"] = roll_back.back(ctr, namespace, given, self._back(self.old))
         moment = "" if ctr.capabilities.tag else f"{naming.MOMENT}\n"
         return Script(
             {
@@ -98,6 +104,7 @@ class PullPlan:
                 "verify": moment + naming.verify(self.place, filter(None, (self.name, given.stage))),
                 "check": naming.check(self.place, self.name),
                 "kept": roll_back.kept([given], cri_managed=self.place.cri_managed),
+                **back,
                 "top": ctr.document(namespace, self.wanted) if self.wanted else "false",
                 "visible": ctr.digests(namespace),
             },
@@ -155,7 +162,23 @@ class PullPlan:
             foreign=self.platform not in (None, self.host_platform) and not target.is_index,
             only=self.only,
         )
-        step = naming.by_index(self.place, by_index)
-        if not target.is_index or self.all_platforms:
-            return step
-        return f"{naming.keep_children(self.place, target.digest)} &&\n{step}"
+        steps = ["moved_0=1", naming.by_index(self.place, by_index)]
+        if target.is_index and not self.all_platforms:
+            steps.insert(0, naming.keep_children(self.place, target.digest))
+        return " &&\n".join(steps)
+
+    def _back(self, old: Descriptor) -> str:
+        """Lets the name point at what it pointed at before, if that is still there."""
+        assert self.existing  # noqa: S101
+        by_index = Naming(
+            Method.INDEX,
+            self.name,
+            self.reference,
+            target=old,
+            replaces=True,
+            foreign=not old.is_index and not self.existing.is_for(self.host_platform),
+        )
+        steps = [f"{self.place.ctr.content(self.place.namespace, old.digest)} >/dev/null"]
+        if old.is_index:
+            steps.append(naming.keep_children(self.place, old.digest))
+        return " &&\n".join([*steps, naming.by_index(self.place, by_index)])

@@ -13,7 +13,7 @@ import pytest
 from cut_off import put_ctr
 from letters import unhashed  # noqa: F401
 from retagging import CHILD, CONFIG, INDEX, MANAGED, MANIFEST, OTHER, A, B, image, table
-from scripted_registry import REF, Answering, Host, answering_fixture, cut, here, pulled, stage  # noqa: F401
+from scripted_registry import OK, REF, Answering, Host, answering_fixture, cut, here, pulled, stage  # noqa: F401
 
 from ctr_ferry import errors
 from ctr_ferry.images import content
@@ -162,6 +162,27 @@ class TestPull:
             (tmp_path / "names").write_text(f"{REF} {B} own=1\n")
             (name,) = cut(script, tmp_path, CUT=verb, CUT_AT=when)
             assert name in (f"{REF} {A}", f"{REF} {B}")
+
+    @pytest.mark.parametrize("version", ["1.1.8", "1.2.6", "1.6.20", "2.1.9"])
+    def test_a_moved_name_that_does_not_prove_right_goes_back(
+        self, answering: Answering, version: str, tmp_path: Path
+    ) -> None:
+        answering(A)
+        host = Host([image(REF, B)], version=version, answers=here(image(REF, A)))
+        script = self.script(host, tmp_path, force=True)
+        for right, digest, env in ((True, A, {}), (False, B, {"UNPACKED": "false"}), (False, B, {"STATUS": "bad"})):
+            (tmp_path / "names").write_text(f"{REF} {B} own=1\n")
+            assert cut(script, tmp_path, **env) == [f"{REF} {digest}"], right
+
+    @pytest.mark.parametrize(("after", "words"), [(B, f"at {B} again"), (A, f"at {A} now, and no longer at {B}")])
+    def test_an_error_says_what_a_moved_name_that_did_not_prove_right_points_at(
+        self, answering: Answering, after: str, words: str
+    ) -> None:
+        answering(A)
+        lacking = here(image(REF, A), check="incomplete (2/3)") | {"kept": OK, "back": table(image(REF, after))}
+        with pytest.raises(errors.ContentMissing) as caught:
+            pulled(Host([image(REF, B)], answers=lacking), force=True)
+        assert caught.value.detail.endswith(f"{REF} points {words}")
 
     def script(self, host: Host, folder: Path, **options: Any) -> Script:
         """What would pull there."""
