@@ -373,7 +373,7 @@ def push(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
         jobs[host.name] = Job(host, request)
         return jobs[host.name].inspect(alone=alone)
 
-    answers: dict[str, Result | FerryError] = dict(fleet.each(inspect_image, close=False))
+    answers: dict[str, Result | FerryError] = dict(fleet.each(inspect_image, close=False, looks=True))
     for name, error in _conflicts({n: job for n, job in jobs.items() if isinstance(answers[n], PushResult)}).items():
         answers[name] = fleet.answers[name] = error
         fleet.hosts[name].mark_failed()
@@ -381,7 +381,7 @@ def push(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     pushed = fleet.each(lambda host: jobs[host.name].run(alone=alone), close=once)
     if once:
         return answers | pushed
-    again = fleet.each(lambda host: jobs[host.name].verify(_result(pushed[host.name])))
+    again = fleet.each(lambda host: jobs[host.name].verify(_result(pushed[host.name])), done=pushed)
     return answers | pushed | {name: answer for name, answer in again.items() if not isinstance(answer, NotStarted)}
 
 

@@ -179,7 +179,7 @@ def remove(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
         plans[host.name] = plan(host, request)
         return plans[host.name]
 
-    inspected = fleet.each(planned, close=False)
+    inspected = fleet.each(planned, close=False, looks=True)
     going = {host: plan.going for host, plan in plans.items() if plan.going}
     if going and not request.yes and not any(host.dry_run for host in fleet):
         _ask(fleet, going, request)

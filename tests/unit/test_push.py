@@ -198,7 +198,7 @@ class ScriptedFleet:
             host.name, host.failed = name, False
             host.mark_failed = lambda host=host: setattr(host, "failed", True)  # type: ignore[misc]
 
-    def each(self, work: Callable[[Host], Any], *, close: bool = True) -> dict[str, Any]:  # noqa: ARG002
+    def each(self, work: Callable[[Host], Any], **_: object) -> dict[str, Any]:
         names = [name for name, host in self.hosts.items() if not host.failed]
         for name in names:
             try:

@@ -320,7 +320,7 @@ class FakeFleet:
     asked: list[str] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
 
-    def each(self, work: Callable[[Any], Any], *, close: bool = True) -> dict[str, Any]:  # noqa: ARG002
+    def each(self, work: Callable[[Any], Any], **_: object) -> dict[str, Any]:
         for name, host in self.hosts.items():
             if not host.failed:
                 try:
