@@ -77,6 +77,7 @@ def test_each_command_declares_whether_it_is_read_only() -> None:
         "find",
         "images",
         "registry",
+        "save",
     }
     doctor = fabfile.doctor
     assert [doctor.read_only(doctor.parse(clean=clean)) for clean in (False, True)] == [True, False]
