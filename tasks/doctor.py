@@ -20,7 +20,7 @@ from ctr_ferry.run.command import per_host
 from ctr_ferry.text import names
 
 if TYPE_CHECKING:
-    from ctr_ferry.registry.client import RegistryStatus
+    from ctr_ferry.registry.status import RegistryStatus
     from ctr_ferry.ssh.host import Host
 
 
@@ -102,7 +102,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 )
 def doctor(host: Host, request: Request) -> DoctorResult:
     """Inspect a host and its registries, and say what is wrong and what to do about it."""
-    from ctr_ferry.registry import client
+    from ctr_ferry.registry.status import inspect as inspect_registries
 
     visit = _visit(host)
     if isinstance(visit, Finding):
@@ -112,7 +112,7 @@ def doctor(host: Host, request: Request) -> DoctorResult:
         if request.clean:
             found, cleaned = _clean(host, visit, found)
     registries = host.target.variables_of(Registries).known
-    found += [_registry(registry_status) for registry_status in client.inspect(host, registries)]
+    found += [_registry(each) for each in inspect_registries(host, registries)]
     status = Status.CHANGED if cleaned else Status.OK
     result = DoctorResult(tuple(found), cleaned, status, everything=request.all)
     if ill := [finding.what for finding in found if finding.health is Health.FAIL]:

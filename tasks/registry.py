@@ -14,13 +14,13 @@ from ctr_ferry.run.command import per_host
 from ctr_ferry.text import names
 
 if TYPE_CHECKING:
-    from ctr_ferry.registry.client import RegistryStatus
+    from ctr_ferry.registry.status import RegistryStatus
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.ssh.target import Target
 
 _OK = (RegistryState.OPEN, RegistryState.LOGIN)
 _WARN = (RegistryState.NOT_CHECKED, RegistryState.NO_TIME)
-_TODO = "WHAT TO DO"
+_REMEDY = "WHAT TO DO"  # the heading of the column that says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
         slowest = max((seconds for _, seconds in times if seconds), default=None)
         time = f"{slowest * 1000:.0f} ms" if slowest else "-"
         cells.append((registry, names(host for host, _ in times), health, auth, time, text, todo))
-    columns = ("REGISTRY", "HOSTS", "STATUS", "AUTH", "ANSWER", "SEEN", _TODO)
+    columns = ("REGISTRY", "HOSTS", "STATUS", "AUTH", "ANSWER", "SEEN", _REMEDY)
     return Table(columns, tuple(sorted(cells, key=lambda row: row[0])))
 
 
@@ -139,14 +139,14 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 )
 def registry(host: Host, request: Request) -> RegistryResult:
     """Inspect the inventory's registries as each host sees them: name, connection, TLS, login, time."""
-    from ctr_ferry.registry.client import inspect
+    from ctr_ferry.registry.status import inspect
 
     registry_statuses = inspect(host, _chosen(host.target, request), credentials.login, allow_curl=True)
     result = RegistryResult(tuple(RegistryRow.of(registry_status) for registry_status in registry_statuses))
     if failed := [each.registry for each in result.registries if each.health == "fail"]:
         raise RegistryError(
             f"this host cannot push to or pull from {', '.join(failed)}",
-            hint=f"do what the column {_TODO} says, then: fab -H @failed registry",
+            hint=f"do what the column {_REMEDY} says, then: fab -H @failed registry",
             result=result,
         )
     return result

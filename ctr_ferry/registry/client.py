@@ -1,4 +1,4 @@
-"""The registry API as one host sees it: which state a registry is in, and what it has.
+"""The registry API through one host: logging in, and what the registry has.
 
 Requests go through the host (`http`). The password goes to the registry, or to the token service that the registry
 names, inside TLS where the registry uses TLS. It is never stored on a host.
@@ -12,9 +12,8 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode, urljoin
 
@@ -24,10 +23,9 @@ from ctr_ferry.oci.registry import Challenge, Login, Registry, RegistryState, pl
 from ctr_ferry.registry.http import MOST, Reply, Requests, parts_of
 from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.host import Host
-from ctr_ferry.text import printable
 
-_LIMIT = 10.0  # seconds for one answer
-_ALL = 30.0  # seconds for all registries of one host, and for all blobs of one image
+LIMIT = 10.0  # seconds for one answer
+_ALL = 30.0  # seconds for all blobs of one image
 _REDIRECTS = 3
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, section 2.1
 # Types that ctr cannot pull are asked for as well: a tag that has one is not free.
@@ -41,78 +39,6 @@ _LONGEST_TOKEN = 32 << 10
 _MAY_NEED_LOGIN = (403, 404, 429)  # statuses for an anonymous token, which may differ for a login
 _REDIRECTED = (301, 302, 303, 307, 308)
 FindLogin = Callable[[], Login | None]
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryStatus:
-    """One registry, as one host sees it.
-
-    Attributes:
-        detail: what the registry, the host or the TLS library said.
-        auth: how the registry wants a login: Basic, Bearer, or empty.
-        seconds: until the registry's first answer.
-    """
-
-    registry: Registry
-    state: RegistryState
-    detail: str = ""
-    auth: str = ""
-    seconds: float = 0.0
-
-
-def inspect(
-    host: Host,
-    registries: Sequence[Registry],
-    login: Callable[[Registry], Login | None] = lambda _: None,
-    *,
-    allow_curl: bool = False,
-) -> list[RegistryStatus]:
-    """Asks each registry, through the host, whether its API answers; one registry after the other.
-
-    Args:
-        login: finds the login for a registry. It is called only once that registry asks for a login.
-        allow_curl: whether the host may ask with its own curl or wget where its sshd forwards no connections.
-
-    Returns:
-        One status for each registry, in the same order.
-    """
-    deadline = time.monotonic() + _ALL
-    return [_inspect(host, registry, partial(login, registry), deadline, allow_curl) for registry in registries]
-
-
-def _inspect(host: Host, registry: Registry, login: FindLogin, deadline: float, allow_curl: bool) -> RegistryStatus:
-    began, auth = time.monotonic(), ""
-    try:
-        if began >= deadline:
-            raise RegistryStateError(RegistryState.NO_TIME)
-        client = Client(host, registry, login, limit=min(_LIMIT, deadline - began), allow_curl=allow_curl)
-        with client.connected():
-            first = client.ask("GET", "/v2/")
-            seconds, auth = time.monotonic() - began, _scheme(first) if first.status == 401 else ""
-            reply = client.logged_in("GET", "/v2/", first)
-    except RegistryStateError as error:
-        return RegistryStatus(registry, error.state, error.detail, auth)
-    return replace(_judge(registry, reply, client.login), auth=auth, seconds=seconds)
-
-
-def _scheme(reply: Reply) -> str:
-    return printable(reply.challenge.scheme[:40])
-
-
-def _judge(registry: Registry, reply: Reply, login: Login | None) -> RegistryStatus:
-    if reply.status == 200:
-        return RegistryStatus(registry, RegistryState.OPEN)
-    if reply.status == 401:
-        return RegistryStatus(registry, RegistryState.UNAUTHORIZED if login else RegistryState.LOGIN, _scheme(reply))
-    detail = f"{reply.status} {printable(reply.reason[:80])}"
-    if registry.scheme == "http" and reply.status == 400 and any(w in reply.body for w in _WANTS_TLS):
-        return RegistryStatus(registry, RegistryState.WANTS_TLS, detail)
-    if reply.status >= 500 or reply.status == 429:
-        return RegistryStatus(registry, RegistryState.FAILED, detail)
-    return RegistryStatus(registry, RegistryState.NO_REGISTRY, f"{detail} at /v2/")
-
-
-_WANTS_TLS = (b"HTTPS server", b"HTTPS port")  # Go's and nginx's words
 
 
 class Client:
@@ -136,7 +62,7 @@ class Client:
         registry: Registry,
         find_login: FindLogin = lambda: None,
         *,
-        limit: float = _LIMIT,
+        limit: float = LIMIT,
         allow_curl: bool = True,
     ) -> None:
         self._registry, self._find_login = registry, find_login

@@ -12,7 +12,7 @@ from registry_network import ANN, DIGEST, REGISTRY, Network, Request, reply
 
 from ctr_ferry.oci.reference import is_digest
 from ctr_ferry.oci.registry import Challenge, RegistryState, headers
-from ctr_ferry.registry import client, curl, http
+from ctr_ferry.registry import client, curl, http, status
 from ctr_ferry.shell import Answer
 from ctr_ferry.ssh.forward import RegistryStateError
 
@@ -95,7 +95,7 @@ def states(answer: str, *, token: str = "") -> list[RegistryState]:
         except RegistryStateError as error:
             state.append(error.state)
             assert len(error.detail) < 1000
-        (registry_status,) = client.inspect(network.host, [REGISTRY], lambda _: ANN)
+        (registry_status,) = status.inspect(network.host, [REGISTRY], lambda _: ANN)
         assert len(registry_status.auth) < 100 and len(registry_status.detail) < 1000
         return [*state, registry_status.state]
     finally:
@@ -138,7 +138,7 @@ TOKENS: dict[str, str] = {
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registries get a second rather than ten."""
-    monkeypatch.setattr(client, "_LIMIT", 1.0)
+    monkeypatch.setattr(status, "LIMIT", 1.0)
     monkeypatch.setitem(client.Client.__init__.__kwdefaults__, "limit", 1.0)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from ctr_ferry.ctr.health import Health
 from ctr_ferry.oci.registry import Registry, RegistryState
-from ctr_ferry.registry import client as registries
+from ctr_ferry.registry import status as registries
 from ctr_ferry.registry.http import context
 from ctr_ferry.ssh.target import Target
 from tasks import doctor as doctor_command
