@@ -10,13 +10,13 @@ from typing import Any, cast
 import pytest
 
 from ctr_ferry import errors
+from ctr_ferry.registry.push_result import PushResult
 from ctr_ferry.report import render
 from ctr_ferry.report.agreement import disagreements
 from ctr_ferry.report.outcome import Outcome, Status
 from ctr_ferry.report.record import Record, Runs
 from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
 from tasks.pull import PullResult
-from tasks.push import PushResult
 from tasks.retag import Retag, RetagResult
 from tasks.show import show as show_command
 
