@@ -178,7 +178,7 @@ def _header(stream: Stream) -> tarfile.TarInfo | None:
     except tarfile.HeaderError as error:
         if first:
             raise BadArchive(
-                "it is no tar, neither plain nor compressed with gzip or zstd", detail=str(error)
+                "it is no tar, neither plain nor compressed with gzip or zstd", detail=str(error), hint=_WRITERS
             ) from error
         raise BadArchive(f"its tar is broken at byte {stream.at - _BLOCK}", detail=str(error), hint=_AGAIN) from error
 
@@ -262,4 +262,5 @@ def _round_up(length: int) -> int:
     return -(-length // _BLOCK) * _BLOCK
 
 
+_WRITERS = "name an archive that fab save, docker save or ctr images export wrote"
 _AGAIN = "copy or save it again"
