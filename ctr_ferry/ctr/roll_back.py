@@ -18,9 +18,9 @@ from ctr_ferry import shell
 from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
 
 _PATIENCE = 100  # listings, 0.1 s apart, until CRI must have labelled a new name; CRI takes about 0.04 s
-HASTE = 20  # the same in a clean-up, which the guard ends after ten seconds
+HASTE = 20  # the same in a clean-up, for which nobody waits
 DIGEST = r"sha256:[0-9a-f]\{64\}"  # as a basic regular expression
-# The guard sends TERM once a second while a clean-up runs. TERM may end any command, so each is tried three times.
+# A last TERM may come while a clean-up begins. TERM may end any command, so each is tried three times.
 _AGAIN = 'again() { "$@" 2>/dev/null || "$@" 2>/dev/null || "$@" 2>/dev/null; }'
 
 

@@ -24,9 +24,9 @@ from dataclasses import replace
 from ctr_ferry import shell
 from ctr_ferry.shell import Script
 
-_GRACE = 10  # seconds between TERM and KILL, for a script's own clean-up
+_GRACE = 10  # seconds between TERM and KILL, for a script that does not begin its clean-up
 _HEARTBEAT = 15  # seconds between heartbeats: the control machine notices a dead host, the guard a dead connection
-_CLEANUP = 120  # seconds for a script's clean-up after an undisturbed run
+_CLEANUP = 120  # seconds for a script's clean-up; a busy host may need most of them
 BROKEN_OFF = 143  # exit status of a script that the guard ended
 
 # With allexport on, which a start-up file may have set, bash exports functions, and with them the boundary.
@@ -35,10 +35,12 @@ _PRIVATE = "set +a"
 # The shell must survive a broken stderr, where it reports that a child was killed: it still has to clean up.
 # `trap` comes before `sleep`, and `$!` is used rather than a variable: at no moment would a TERM orphan the sleep.
 # The sleep gets KILL: between its fork and its exec, the trap that it inherited would swallow a TERM.
+# USR1 comes from the clean-up: from then on it must not be disturbed, and its own deadline ends it.
 _STOP = f"""
 stop() {{
-  trap : TERM; n=0
-  while kill -s TERM 0; [ $n -lt {_GRACE} ] && kill -s 0 $$ 2>/dev/null; do n=$((n+1)); sleep 1; done
+  trap : TERM; trap last= USR1; n=0; last={_GRACE}
+  while [ -z "$last" ] || kill -s TERM 0; [ $n -lt ${{last:-{_CLEANUP + 2 * _GRACE}}} ] && kill -s 0 $$ 2>/dev/null
+  do n=$((n+1)); sleep 1; done
   kill -s KILL 0
 }}
 """
@@ -47,7 +49,7 @@ exec 3<&0 </dev/null
 ( read -r _ <&3; stop ) >/dev/null 2>&1 & stdin_reader=$!
 """
 _DEADLINE = f"""
-( trap 'kill -s KILL $!; exit' TERM; trap '' PIPE; n=0
+( trap 'kill -s KILL $!; exit' TERM USR1; trap '' PIPE; n=0
   while [ $n -lt %(heartbeats)d ]; do
     sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); %(heartbeat)s >&2 || break
   done
@@ -60,7 +62,7 @@ trap 'exit {BROKEN_OFF}' TERM INT HUP
 # USR1 ends the deadline, since the shell itself never traps USR1: some shells lose a TERM right after the fork.
 # The first background job makes sure that `$!` is no other process. The clean-up's own text may `return`.
 _CLEANUP_DEADLINE = """trap '' TERM
-kill $stdin_reader $deadline 2>/dev/null
+for each in TERM USR1; do kill -s $each $stdin_reader $deadline 2>/dev/null; done
 ( : & trap 'kill -s KILL $! 2>/dev/null; exit' USR1; trap '' PIPE; n=0
   while [ $n -lt %(heartbeats)d ]; do
     sleep %(pause)d 2>/dev/null & wait $!; n=$((n+1)); %(heartbeat)s >&2

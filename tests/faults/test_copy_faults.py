@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ferry import Fab, Run, Stage, account, blob_file, eventually, leftovers, names_of, processes, release
+from ferry import Fab, Run, Stage, account, eventually, flipped, leftovers, names_of, processes, release
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
@@ -320,22 +320,6 @@ def test_a_flipped_byte_at_the_source_never_becomes_an_image(
     again = fab(*words)
     assert again.statuses == dict.fromkeys(names_of(targets), "changed"), again.out
     assert stage.on_each(lambda n: stage.hello(n, stage.name()), targets) == dict.fromkeys(names_of(targets), "hello")
-
-
-@contextlib.contextmanager
-def flipped(node: Node, digest: str) -> Iterator[None]:
-    """One byte of a blob's file is another."""
-    file = blob_file(node, digest)
-
-    def put(byte: bytes) -> None:
-        node.exec(["dd", f"of={file}", "bs=1", "seek=1000000", "conv=notrunc"], stdin=byte)
-
-    before = node.exec(["dd", f"if={file}", "bs=1", "skip=1000000", "count=1"]).stdout
-    put(bytes([before[0] ^ 1]))
-    try:
-        yield
-    finally:
-        put(before)
 
 
 def test_a_full_disk_is_reported_and_with_space_the_next_run_goes_on(

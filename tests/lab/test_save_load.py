@@ -20,9 +20,9 @@ from ferry import (
     Fab,
     Run,
     Stage,
-    blob_file,
     counting,
     eventually,
+    flipped,
     has_cri,
     leftovers,
     processes,
@@ -220,9 +220,8 @@ class TestSave:
         image, name = make(), stage.name()
         stage.seed(image, name, nodes=[node3])
         layer = image.layers[NATIVE][1]
-        flip = "printf X | dd of=$0 bs=1 seek=700 conv=notrunc 2>/dev/null"
-        node3.exec(["sh", "-c", flip, blob_file(node3, layer)])
-        run = fab("-H", "node3", "save", "--json", "--ref", name, "--out", f"{tmp_path}/a.tar")
+        with flipped(node3, layer):
+            run = fab("-H", "node3", "save", "--json", "--ref", name, "--out", f"{tmp_path}/a.tar")
         assert (run.exit, run.error["kind"]) == (1, "content-corrupt")
         assert layer in run.error["message"] + run.error["said"]
         assert files(tmp_path) == []

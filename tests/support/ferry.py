@@ -277,6 +277,23 @@ def blob_file(node: Node, digest: str) -> str:
     return f"{node.root}/io.containerd.content.v1.content/blobs/{digest.replace(':', '/')}"
 
 
+@contextmanager
+def flipped(node: Node, digest: str) -> Iterator[None]:
+    """The last byte of a blob's file is another one."""
+    file = blob_file(node, digest)
+    last = int(node.exec(["stat", "-c", "%s", file]).stdout) - 1
+
+    def put(byte: bytes) -> None:
+        node.exec(["dd", f"of={file}", "bs=1", f"seek={last}", "conv=notrunc"], stdin=byte)
+
+    before = node.exec(["dd", f"if={file}", "bs=1", f"skip={last}"]).stdout
+    put(bytes([before[0] ^ 1]))
+    try:
+        yield
+    finally:
+        put(before)
+
+
 def blob_stats(node: Node, digests: Iterable[str]) -> dict[str, str]:
     """Return inode and time of blobs' files; a blob that was written again has others."""
     wanted = sorted(digests)

@@ -119,8 +119,8 @@ def test_the_deadline_ends_all_while_stdin_is_still_open(hosts: list[Login]) -> 
 
 
 def test_what_ignores_a_term_is_killed_after_a_grace(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "-lt 10 " in guard._STOP
-    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("-lt 10 ", "-lt 1 "))
+    assert "last=10" in guard._STOP
+    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("last=10", "last=1"))
     start_all(hosts, Script({"one": "trap : TERM; echo > started; while :; do sleep 300; done"}))
     for host in hosts:
         host.end_stdin()
@@ -136,10 +136,23 @@ def test_the_clean_up_runs_although_a_child_missed_the_first_term(hosts: list[Lo
     end_all(hosts, within=8)
 
 
+def test_a_clean_up_on_a_slow_host_is_neither_disturbed_nor_ended_early(
+    hosts: list[Login], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that TERM ends, as ctr, takes longer than the grace between TERM and KILL."""
+    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("last=10", "last=2"))
+    slow = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_DFL); time.sleep(4)"
+    command = shlex.join([sys.executable, "-c", slow])
+    start_all(hosts, Script({"one": "echo > started; sleep 300"}, cleanup=f"{command} && echo cleaned > cleaned"))
+    for host in hosts:
+        host.end_stdin()
+    end_all(hosts, within=12)
+
+
 def test_a_clean_up_that_hangs_sends_heartbeats_and_is_ended(
     hosts: list[Login], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("-lt 10 ", "-lt 1 "))
+    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("last=10", "last=1"))
     monkeypatch.setattr(guard, "_HEARTBEAT", 1)
     monkeypatch.setattr(guard, "_CLEANUP", 2)
     start_all(hosts, Script({"one": "echo > started"}, cleanup="sleep 300"))
@@ -150,7 +163,7 @@ def test_a_clean_up_that_hangs_sends_heartbeats_and_is_ended(
 
 
 def test_a_clean_up_goes_on_without_a_connection(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("-lt 10 ", "-lt 0 "))
+    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("last=10", "last=0"))
     monkeypatch.setattr(guard, "_HEARTBEAT", 1)
     start_all(hosts, Script({"one": "echo > started"}, cleanup="sleep 2.5; echo cleaned > cleaned"))
     for host in hosts:
