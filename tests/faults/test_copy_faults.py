@@ -51,7 +51,7 @@ class Middle:
         self.process = fab.start(
             "-H", ",".join(names_of(targets)), "copy", "--json", *self._words(f"{user}@{source.name}")
         )
-        assert eventually(self.begun, 30), self.process.communicate(timeout=60)
+        assert eventually(self.begun), self.process.communicate(timeout=60)
 
     def _words(self, source: str) -> tuple[str, ...]:
         return ("--from", source, "--ref", self.name)
@@ -76,7 +76,7 @@ class Middle:
         self.source.exec(["rm", f"/home/{self.user}/stalled"])
         words = self._words(f"{self.user}@{self.source.name}")
         second = self.fab.start("-H", ",".join(names_of(self.targets)), "copy", "--json", *words)
-        assert eventually(self.begun, 30), second.communicate(timeout=60)
+        assert eventually(self.begun), second.communicate(timeout=60)
         assert all(len(roots(target)) == 2 for target in self.targets)
         return second
 

@@ -56,7 +56,7 @@ class Working:
         self.runs, self.nodes = runs, nodes
         self.before = {name: processes(nodes[name]).keys() for name in SLOW}
         self.process = runs.start("-H", ",".join((QUICK, *SLOW)), "run", "--json", *words, WORK)
-        assert eventually(self.begun, 20), self.process.communicate(timeout=60)
+        assert eventually(self.begun), self.process.communicate(timeout=60)
 
     def begun(self) -> bool:
         """Tell whether the quick host is in the record and the others are at work."""

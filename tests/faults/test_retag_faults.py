@@ -34,7 +34,7 @@ class Cut:
         self.words = ("-n", self.namespace, "--to-namespace", self.target, *names, "--method", "archive")
         self.before = processes(node).keys()
         self.process = fab.start("-H", node.name, "retag", "--json", *self.words)
-        assert eventually(self.working, 20), self.process.communicate(timeout=60)
+        assert eventually(self.working), self.process.communicate(timeout=60)
 
     def working(self) -> bool:
         """Tell whether export and import run on the node."""

@@ -186,7 +186,7 @@ class TestImages:
         def marked() -> bool:
             return b"io.cri-containerd.image=managed" in node.ctr("images", "ls", f"name=={name}").stdout
 
-        assert eventually(marked, 5) if node.cri else not eventually(marked, 0.3)
+        assert eventually(marked) if node.cri else not eventually(marked, 0.3)
 
     def test_the_same_arguments_give_the_same_image(self, fleet: Fleet, tmp_path: Path) -> None:
         assert fleet.nodes

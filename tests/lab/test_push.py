@@ -436,7 +436,7 @@ class TestThePassword:
                 with registry.server.frozen():
                     running = scene.fab.start(*words, inventory=scene.inventory(hosts=host), **environment)
                     asking = lambda: any(argv.startswith("curl ") for argv in processes(node3).values())  # noqa: E731
-                    assert eventually(asking, 20), running.communicate()
+                    assert eventually(asking), running.communicate()
                     found = _searched(node3, _needles(scene, registry))
                     still = asking()
                 _, err = running.communicate(timeout=60)

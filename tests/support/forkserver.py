@@ -6,6 +6,7 @@ A line of orders comes with the file descriptors of stdout, stderr and of the pi
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -47,7 +48,7 @@ class ForkServer:
         """Run `fab WORDS…` to its end; return exit status, most memory in KiB, stdout and stderr.
 
         Raises:
-            subprocess.TimeoutExpired: it took longer; it was killed.
+            subprocess.TimeoutExpired: it took longer and was killed; the error says where its threads were.
         """
         answers, answer = os.pipe()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, os.fdopen(answers, "rb", 0) as detail:
@@ -58,8 +59,12 @@ class ForkServer:
                 os.close(answer)
             pid = int(detail.read(10))
             if not select([detail], [], [], seconds)[0]:
-                os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(["fab", *words], seconds)
+                os.kill(pid, signal.SIGABRT)  # faulthandler then prints the stack of every thread
+                select([detail], [], [], 10)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                stacks = (err.seek(0), err.read().decode(errors="replace"))[1]
+                raise subprocess.TimeoutExpired(["fab", *words], seconds, stderr=stacks) from AssertionError(stacks)
             status, peak = map(int, detail.read(20).split())
             told, complained = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
         return os.waitstatus_to_exitcode(status), peak, told, complained
@@ -100,6 +105,7 @@ def answer(words: list[str], env: dict[str, str], out: int, err: int, detail: in
     for file, number in ((out, 1), (err, 2)):
         os.dup2(file, number)
         os.close(file)
+    faulthandler.enable()
     os.environ.clear()
     os.environ.update(env)
     sys.argv[1:] = words
