@@ -93,7 +93,7 @@ class Middle:
     def leaves_nothing(self, *, named: tuple[str, ...] = ()) -> None:
         """No process, label, file or unfinished ingest of ours is on any node, and no half image."""
         for node in self.nodes:
-            assert eventually(lambda n=node: not self.new(n), 25), self.new(node)  # type: ignore[misc]
+            assert eventually(lambda n=node: not self.new(n)), self.new(node)  # type: ignore[misc]
             assert eventually(lambda n=node: leftovers(n) == []), leftovers(node)  # type: ignore[misc]
         for target in self.targets:
             assert set(self.stage.records(target)) == ({self.name} if target.name in named else set()), target
@@ -192,7 +192,7 @@ def test_two_runs_with_one_image_for_one_host_do_not_disturb_each_other(
     ended.send_signal(number)
     ended.communicate(timeout=90)
     for target in middle.targets:
-        assert eventually(lambda n=target: len(roots(n)) == 1, 25), roots(target)  # type: ignore[misc]
+        assert eventually(lambda n=target: len(roots(n)) == 1), roots(target)  # type: ignore[misc]
         target.real_ctr("images", "rm", "--sync", middle.stage.name("bystander"))
         assert middle.image.layers[NATIVE][0] in seen(target), "what the other run has brought is still held"
     middle.go_on()
@@ -213,7 +213,7 @@ def test_a_stalled_upload_of_another_run_does_not_delay_a_copy(begin: Begin, sta
     assert run.statuses == dict.fromkeys(names_of(middle.targets), "changed"), run.out
     for target in middle.targets:
         assert not run.image(target.name)["note"]
-        assert eventually(lambda n=target: lasting(n) <= there[n.name], 25), processes(target)  # type: ignore[misc]
+        assert eventually(lambda n=target: lasting(n) <= there[n.name]), processes(target)  # type: ignore[misc]
         assert stage.hello(target, stage.name("other")) == "other"
     middle.go_on()
     first = middle.ended()
@@ -236,7 +236,7 @@ def test_a_destination_that_dies_is_reported_and_the_others_get_all(begin: Begin
     middle = begin("node3", "node1", "node2", "node4")
     dying = middle.targets[1]
     middle.kill_sessions(dying)
-    assert eventually(lambda: not middle.new(dying), 25), middle.new(dying)
+    assert eventually(lambda: not middle.new(dying)), middle.new(dying)
     middle.go_on()
     run = middle.ended()
     assert run.statuses == {"node1": "changed", "node2": "connection-lost", "node4": "changed"}
@@ -265,7 +265,7 @@ def test_a_containerd_that_stays_down_is_reported_and_doctor_cleans_its_leftover
         run = middle.ended()
         assert run.statuses == {"node2": "changed", "node4": "daemon-unreachable"}, run.out
         assert run.exit == 1
-        assert eventually(lambda: not middle.new(down), 25), middle.new(down)
+        assert eventually(lambda: not middle.new(down)), middle.new(down)
     finally:
         down.start_containerd()
     assert middle.stage.records(down) == {}

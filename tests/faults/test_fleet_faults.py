@@ -75,7 +75,7 @@ class Working:
 
     def leaves_nothing(self) -> bool:
         """Tell whether no process of ours is left on the nodes, within the guard's patience."""
-        return eventually(lambda: not any(self.new(name) for name in SLOW), 20)
+        return eventually(lambda: not any(self.new(name) for name in SLOW))
 
 
 @pytest.fixture
@@ -102,13 +102,13 @@ def test_an_interrupted_run_ends_at_once_and_reports_which_hosts_were_done(
 def test_an_interrupted_run_never_starts_the_next_batch(runs: Runs, fleet: Fleet) -> None:
     before = processes(fleet.nodes["node3"]).keys()
     process = runs.start("-H", "node2,node3,node5", "run", "--json", "--serial", "2", WORK)
-    assert eventually(lambda: runs.told().get(QUICK) == "ok", 20)
-    assert eventually(lambda: "sleep 100" in processes(fleet.nodes["node3"]).values(), 20)
+    assert eventually(lambda: runs.told().get(QUICK) == "ok")
+    assert eventually(lambda: "sleep 100" in processes(fleet.nodes["node3"]).values())
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130
     assert runs.told() == {QUICK: "ok", "node3": "interrupted", "node5": "not-started"}
-    assert eventually(lambda: processes(fleet.nodes["node3"]).keys() <= before, 20)
+    assert eventually(lambda: processes(fleet.nodes["node3"]).keys() <= before)
 
 
 def test_a_killed_run_leaves_a_readable_record_and_no_process(working: Working) -> None:
@@ -132,7 +132,7 @@ def test_a_host_that_dies_in_the_middle_is_reported_and_the_others_go_on(working
     asleep = [pid for pid, argv in working.new(other).items() if argv == "sleep 100"]
     assert sessions and asleep
     subprocess.run(["kill", "-KILL", *map(str, sessions)], check=True)
-    assert eventually(lambda: working.runs.told().get(lost) == "connection-lost", 20), working.runs.told()
+    assert eventually(lambda: working.runs.told().get(lost) == "connection-lost"), working.runs.told()
     assert set(asleep) <= working.new(other).keys()  # nobody was held up or ended with it
     subprocess.run(["kill", *map(str, asleep)], check=True)
     assert working.ended()[0] == 1

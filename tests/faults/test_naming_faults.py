@@ -131,7 +131,7 @@ def test_a_new_name_that_is_there_after_a_cut_is_whole_and_known_to_cri(
             dst = few.name(f"n{number}", registry="new.example")
             run = Run(fleet, node, src, dst, **options)
             result = run.cut(seconds * (3 if crosses else 1))
-            assert eventually(lambda: quiet(node), 20)
+            assert eventually(lambda: quiet(node))
             record = few.records(node).get(dst)
             seen.add(bool(record))
             if isinstance(result, FerryError) and not record:

@@ -61,7 +61,7 @@ class Running:
         """Wait until so many bytes have moved and all nodes are at it; tell whether that came to pass."""
         verb = f" images {self._words[0]} "
         at_it = lambda: all(any(verb in argv for argv in self.new(node).values()) for node in self.nodes)  # noqa: E731
-        return eventually(lambda: self.moved(way) > size and at_it(), 30)
+        return eventually(lambda: self.moved(way) > size and at_it())
 
     def ended(self) -> Run:
         """Wait for `fab`."""
@@ -72,7 +72,7 @@ class Running:
     def leaves_nothing(self) -> None:
         """No process and no file of ours is on the nodes, within the guard's patience."""
         for node in self.nodes:
-            assert eventually(lambda n=node: not self.new(n), 20), self.new(node)  # type: ignore[misc]
+            assert eventually(lambda n=node: not self.new(n)), self.new(node)  # type: ignore[misc]
             assert leftovers(node) == []
 
 
@@ -87,7 +87,7 @@ class TestAPush:
         with Running(scene, [node3], "push", "--json", "--ref", name) as running:
             with scene.registries.throttled(60 * MIB):
                 layers = set(image.layers[NATIVE])
-                assert eventually(lambda: registry.server.blobs(repository) & layers, 30), running.ended()
+                assert eventually(lambda: registry.server.blobs(repository) & layers), running.ended()
                 registry.server.kill()
             try:
                 run = running.ended()

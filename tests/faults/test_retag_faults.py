@@ -52,7 +52,7 @@ class Cut:
 
     def leaves_nothing(self) -> None:
         """The node is as it was, and the same command succeeds."""
-        assert eventually(lambda: not self.new(), 20), self.new()
+        assert eventually(lambda: not self.new()), self.new()
         assert self.stage.records(self.node, self.target) == {}
         assert leftovers(self.node, [self.target]) == []
         assert set(self.stage.records(self.node, self.namespace)) == {self.src}

@@ -31,7 +31,7 @@ LONGEST = 300  # seconds until a `fab` counts as hanging; a busy machine needed 
 PINS = ("team=a", "io.cri-containerd.pinned=pinned")  # labels that others set on a name
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 30) -> bool:
+def eventually(holds: Callable[[], Any], seconds: float = 60) -> bool:
     """Tell whether something becomes true within some seconds; looks less and less often."""
     pause, deadline = 0.05, time.monotonic() + seconds
     while not holds():
