@@ -145,7 +145,8 @@ def pointed_at(page: Path) -> Iterator[tuple[str, str]]:
     """Each file that a page names, with each name that the page says is in it; paths may leave ctr_ferry/ out."""
     text = " ".join(page.read_text().split())
     yield from ((path, "") for path in re.findall(CODE, text) if "NAME" not in path)
-    yield from ((path, name) for name, path in re.findall(rf"`([\w.]+)` in {CODE}", text))
+    yield from ((path, name) for name, path in re.findall(rf"`([\w.]+)`(?: in | \(){CODE}", text))
+    yield from ((path, name) for name, path in re.findall(rf"`([\w.]+)` and `[\w.]+` in {CODE}", text))
     yield from re.findall(rf"{CODE}(?:: |, class )`([\w.]+)`", text)
 
 
