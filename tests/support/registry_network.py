@@ -130,3 +130,8 @@ def network_fixture() -> Iterator[NewNetwork]:
 
 def reply(status: str, *headers: str, body: str = "") -> str:
     return "\r\n".join((f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", body))
+
+
+def missing(request: Request, body: str = UNKNOWN) -> str:
+    """A registry's answer that there is nothing."""
+    return reply("404 Not Found", body="" if request[0] == "HEAD" else body)
