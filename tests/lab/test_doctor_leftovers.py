@@ -80,7 +80,7 @@ class TestWhatAKilledRunLeft:
         try:
             busy = "grep -l 'ferry-[0-9a-f]' /proc/[0-9]*/cmdline"
             node = stage.nodes["node3"]
-            assert eventually(lambda: b"/proc/" in node.exec(["sh", "-c", busy], check=False).stdout, 20)
+            assert eventually(lambda: b"/proc/" in node.exec(["sh", "-c", busy], check=False).stdout)
             run = doctor(fab, "node3", "--clean")
             assert (run.exit, run.statuses) == (0, {"node3": "ok"})
             assert "at work" in seen(run, "node3")["leftovers"]["text"]
