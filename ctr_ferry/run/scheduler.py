@@ -219,6 +219,8 @@ class Fleet:
     def _answer_of(self, host: Host, work: Callable[[Host], Result], last: bool) -> Answer:
         if self._enough_failed():
             return NotStarted("too many other hosts have failed", hint="repair those hosts, or raise --limit-failures")
+        if host.abandoned:  # its turn came between an interrupt and the end of the queue
+            return _not_started()
         self._observer.on_start(host.name)
         start = time.monotonic()
         answer = _answer(host, work)

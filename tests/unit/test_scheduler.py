@@ -20,6 +20,8 @@ from ctr_ferry.run.scheduler import Fleet, Terminated
 from ctr_ferry.ssh import answer_memory
 from ctr_ferry.ssh.host import Host
 
+PATIENCE = 60  # seconds, after which a test that hangs says so
+
 
 @dataclass(frozen=True)
 class Did:
@@ -119,7 +121,7 @@ class AtOnce:
             self.most = max(self.most, self.now)
             if self.now >= self.expected:
                 self.reached.set()
-        assert self.reached.wait(30)
+        assert self.reached.wait(PATIENCE)
         time.sleep(0.01)  # one host too many would begin now
         with self.lock:
             self.now -= 1
@@ -145,7 +147,7 @@ def test_answers_come_in_the_order_of_the_hosts() -> None:
 
     def work(host: Machine) -> Did:
         if host.name != "e":
-            assert scripted_fleet.notebook.has_ended[chr(ord(host.name) + 1)].wait(30)
+            assert scripted_fleet.notebook.has_ended[chr(ord(host.name) + 1)].wait(PATIENCE)
         return Did(host.name)
 
     assert [(name, cast(Did, a).what) for name, a in scripted_fleet.each(work).items()] == [(n, n) for n in "abcde"]
@@ -246,11 +248,11 @@ def cut_short(
             return Did()
         host.asked += asked
         at_work.set()
-        host.cut.wait(5)
+        assert host.cut.wait(PATIENCE)
         raise errors.ConnectionLost("closed")
 
     def interrupt(*_: object) -> Any:
-        at_work.wait(5)
+        assert at_work.wait(PATIENCE)
         raise cut
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(cut):
@@ -269,6 +271,13 @@ def test_an_interrupt_leaves_an_answer_for_done_interrupted_and_waiting_hosts(cu
         "d": "not-started",
     }
     assert all(m.abandoned for m in scripted_fleet.machines.values())
+
+
+def test_a_host_whose_turn_comes_right_after_an_interrupt_is_not_started() -> None:
+    scripted_fleet = ScriptedFleet(2)
+    scripted_fleet.machines["b"].abandon()
+    assert kinds(scripted_fleet.each(failing())) == {"a": "ok", "b": "not-started"}
+    assert scripted_fleet.machines["b"].asked == 0
 
 
 def test_a_host_that_only_an_earlier_command_asked_counts_as_not_started() -> None:
@@ -296,7 +305,7 @@ def test_an_interrupt_does_not_wait_for_a_host_that_ignores_it(monkeypatch: pyte
 
     def work(host: Machine) -> Did:
         host.asked += 1
-        released.wait(30)
+        released.wait(PATIENCE)
         return Did()
 
     def interrupt(*_: object) -> Any:
