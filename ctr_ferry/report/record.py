@@ -45,10 +45,19 @@ class Record:
         run_id: the id of this run, and the name of its folder.
         head: what is known at the start: commands, hosts, versions.
         warn: is called with one sentence, at most once, if the folder cannot be written.
+        clock: tells the time, in seconds of a monotonic clock. By it the record knows whether writing is slow.
     """
 
-    def __init__(self, root: Path, run_id: str, head: Mapping[str, Any], warn: Callable[[str], None]) -> None:
-        self.folder = root / run_id
+    def __init__(
+        self,
+        root: Path,
+        run_id: str,
+        head: Mapping[str, Any],
+        warn: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder, self._clock = root / run_id, clock
         self._head = {"id": run_id, "started": _now(), "ended": None, "exit": None, "pid": os.getpid(), **head}
         self._head["pid_started"] = _process_start(os.getpid())
         self._commands: list[tuple[str, dict[str, str]]] = []  # each command's head, and its outcomes by host, as JSON
@@ -71,7 +80,7 @@ class Record:
         text = _recorded(outcome)
         with self._lock:
             self._commands[-1][1][outcome.host] = text
-            if (wait := self._next_save - time.monotonic()) <= 0:
+            if (wait := self._next_save - self._clock()) <= 0:
                 self._save()
             elif not self._save_is_due:
                 self._save_is_due = True
@@ -115,7 +124,7 @@ class Record:
         self._write(append)
 
     def _save(self) -> None:
-        began, self._save_is_due = time.monotonic(), False
+        began, self._save_is_due = self._clock(), False
         commands = ",".join(
             f'{head[:-1]}, "outcomes": [{",".join(outcomes.values())}]}}' for head, outcomes in self._commands
         )
@@ -127,7 +136,7 @@ class Record:
             part.replace(self.folder / "run.json")
 
         self._write(replace)
-        ended = time.monotonic()
+        ended = self._clock()
         self._next_save = ended + _PAUSE * (ended - began) if ended - began > _SLOW else 0.0
 
     def _write(self, write: Callable[[], object]) -> None:
