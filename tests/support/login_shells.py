@@ -25,6 +25,7 @@ SH |= {"busybox": BUSYBOX} if BUSYBOX else {}
 MARKER = "ferry-0123456789abcdef"
 BOUNDARY = "ferry-000102030405060708090a0b0c0d0e0f"
 NOISE = "Welcome to this host, begin one"
+PATIENCE = 60  # seconds, after which a test that hangs says so
 
 
 class Login:
@@ -78,7 +79,7 @@ class Login:
         self.process.stdin.flush()
         return self.process
 
-    def script(self, script: Script, *, limit: int = 60, before: bytes = b"") -> subprocess.Popen[bytes]:
+    def script(self, script: Script, *, limit: int = 3600, before: bytes = b"") -> subprocess.Popen[bytes]:
         text = guard.render(script, BOUNDARY, limit)
         line = guard.as_login_user(guard.bootstrap(MARKER, len(text)))
         return self.start(line, before + f"{MARKER}\n".encode() + text)
@@ -90,7 +91,7 @@ class Login:
             seen: the part of stderr that was read before.
         """
         assert self.process and self.process.stdout and self.process.stderr
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
         return script.read(BOUNDARY, self.process.stdout.read(), seen + self.process.stderr.read())
 
     def end_stdin(self) -> None:
@@ -117,15 +118,16 @@ class Login:
                 continue
         return found
 
-    def is_gone(self, within: float) -> bool:
-        until = time.monotonic() + within
+    def is_gone(self) -> bool:
+        """Waits until no process of this login runs; whether that came true."""
+        until = time.monotonic() + PATIENCE
         while self.left and time.monotonic() < until:
             time.sleep(0.02)
         return not self.left
 
-    def file(self, name: str, within: float = 5) -> Path:
+    def file(self, name: str) -> Path:
         """Waits until a file of this host exists."""
-        until = time.monotonic() + within
+        until = time.monotonic() + PATIENCE
         while not (self.home / name).exists() and time.monotonic() < until:
             time.sleep(0.01)
         return self.home / name
@@ -148,4 +150,4 @@ def ended(login: Login) -> Iterator[Login]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         login.close()
-        login.process.wait(5)
+        login.process.wait(PATIENCE)

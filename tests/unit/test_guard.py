@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import select
 import shlex
 import signal
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from login_shells import BOUNDARY, MARKER, NOISE, SH, SHELLS, Login, ended
+from fan_outs import until
+from login_shells import BOUNDARY, MARKER, NOISE, PATIENCE, SH, SHELLS, Login, ended
 
 from ctr_ferry.errors import GarbledAnswer
 from ctr_ferry.shell import Script
 from ctr_ferry.ssh import guard
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause that is left behind does not end by itself while a test waits, and a busy host is not ended early."""
+    monkeypatch.setattr(guard, "_HEARTBEAT", 2 * PATIENCE)
+    set_grace(monkeypatch, PATIENCE)
 
 
 @pytest.fixture
@@ -80,51 +89,85 @@ def test_nothing_is_left_after_a_normal_end(host: Login) -> None:
     for _ in range(20):  # a process would be left by chance only: by a signal that comes while a shell forks
         host.script(script)
         host.end(script)
-        assert host.is_gone(within=2), host.left
+        assert host.is_gone(), host.left
         assert host.file("cleaned").exists()
         host.close()
 
 
-def start_all(hosts: list[Login], script: Script, limit: int = 60) -> None:
+def start_all(hosts: list[Login], script: Script, limit: int = 3600) -> None:
     assert hosts
     for host in hosts:
         host.script(script, limit=limit)
     assert all(host.file("started").exists() for host in hosts)
 
 
-def end_all(hosts: list[Login], within: float, status: int = guard.BROKEN_OFF, *, cleaned: bool = True) -> None:
-    until = time.monotonic() + within
-    while sum(len(host.left) for host in hosts) and time.monotonic() < until:
-        time.sleep(0.02)
+def end_all(hosts: list[Login], status: int = guard.BROKEN_OFF, *, cleaned: bool = True) -> None:
     for host in hosts:
-        assert not host.left, host.sh.readlink()
-        assert host.process and host.process.wait(2) == status
+        assert host.is_gone(), (host.sh.readlink(), host.left)
+        assert host.process and host.process.wait(PATIENCE) == status
         assert (host.home / "cleaned").exists() is cleaned
+
+
+@pytest.fixture
+def seconds(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Lets so many seconds pass for the guards that are ending their hosts' processes; no others pass."""
+    one = "dd bs=1 count=1 <second >/dev/null 2>&1"
+    assert "sleep 1;" in guard._STOP
+    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("sleep 1;", f"{one};"))
+    fifos = []
+    for host in hosts:
+        os.mkfifo(host.home / "second")
+        fifos.append(os.open(host.home / "second", os.O_RDWR))
+
+    def let_pass(count: int) -> None:
+        for fifo in fifos:
+            os.write(fifo, b"." * count)
+        until(lambda: not select.select(fifos, [], [], 0)[0])
+
+    yield let_pass
+    for fifo in fifos:
+        os.close(fifo)
+
+
+def set_grace(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    text, count = re.subn(r"last=\d+", f"last={seconds}", guard._STOP)
+    assert count == 1
+    monkeypatch.setattr(guard, "_STOP", text)
+
+
+def until_asleep(hosts: list[Login]) -> None:
+    """Waits for each step's last command: a step writes "started" right before it sleeps."""
+    until(lambda: all(any(line.startswith("sleep 300") for line in host.left) for host in hosts))
 
 
 def test_the_end_of_stdin_ends_all_children_and_cleans_up(hosts: list[Login]) -> None:
     start_all(hosts, LONG)
-    until = time.monotonic() + 5  # the step writes "started" right before it sleeps
-    while not all(any("sleep 300" in line for line in host.left) for host in hosts):
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    until_asleep(hosts)
     for host in hosts:
         host.end_stdin()
-    end_all(hosts, within=6)
+    end_all(hosts)
 
 
-def test_the_deadline_ends_all_while_stdin_is_still_open(hosts: list[Login]) -> None:
+def test_the_deadline_ends_all_while_stdin_is_still_open(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard's time begins once the step has begun."""
+    pause = "sleep %(pause)d 2>/dev/null"
+    assert pause in guard._DEADLINE
+    monkeypatch.setattr(guard, "_DEADLINE", guard._DEADLINE.replace(pause, f"{{ read -r _ <begin; {pause}; }}"))
+    for host in hosts:
+        os.mkfifo(host.home / "begin")
     start_all(hosts, LONG, limit=1)
-    end_all(hosts, within=7)
+    until_asleep(hosts)
+    for host in hosts:
+        (host.home / "begin").write_text("\n")
+    end_all(hosts)
 
 
 def test_what_ignores_a_term_is_killed_after_a_grace(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "last=10" in guard._STOP
-    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("last=10", "last=1"))
+    set_grace(monkeypatch, 1)
     start_all(hosts, Script({"one": "trap : TERM; echo > started; while :; do sleep 300; done"}))
     for host in hosts:
         host.end_stdin()
-    end_all(hosts, within=6, status=-signal.SIGKILL, cleaned=False)
+    end_all(hosts, status=-signal.SIGKILL, cleaned=False)
 
 
 def test_the_clean_up_runs_although_a_child_missed_the_first_term(hosts: list[Login]) -> None:
@@ -133,44 +176,53 @@ def test_the_clean_up_runs_although_a_child_missed_the_first_term(hosts: list[Lo
     start_all(hosts, script)
     for host in hosts:
         host.end_stdin()
-    end_all(hosts, within=8)
+    end_all(hosts)
 
 
 def test_a_clean_up_on_a_slow_host_is_neither_disturbed_nor_ended_early(
-    hosts: list[Login], monkeypatch: pytest.MonkeyPatch
+    hosts: list[Login], seconds: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A command that TERM ends, as ctr, takes longer than the grace between TERM and KILL."""
-    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("last=10", "last=2"))
-    slow = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_DFL); time.sleep(4)"
+    set_grace(monkeypatch, 2)
+    slow = "import signal; signal.signal(signal.SIGTERM, signal.SIG_DFL); open('cleaning', 'w'); open('go').read()"
     command = shlex.join([sys.executable, "-c", slow])
+    for host in hosts:
+        os.mkfifo(host.home / "go")
     start_all(hosts, Script({"one": "echo > started; sleep 300"}, cleanup=f"{command} && echo cleaned > cleaned"))
+    until_asleep(hosts)
     for host in hosts:
         host.end_stdin()
-    end_all(hosts, within=12)
+    assert all(host.file("cleaning").exists() for host in hosts)
+    seconds(5)
+    for host in hosts:
+        (host.home / "go").write_text("")
+        assert host.process and host.process.wait(PATIENCE) == guard.BROKEN_OFF
+    seconds(1)
+    end_all(hosts)
 
 
 def test_a_clean_up_that_hangs_sends_heartbeats_and_is_ended(
     hosts: list[Login], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("last=10", "last=1"))
+    set_grace(monkeypatch, 1)
     monkeypatch.setattr(guard, "_HEARTBEAT", 1)
     monkeypatch.setattr(guard, "_CLEANUP", 2)
     start_all(hosts, Script({"one": "echo > started"}, cleanup="sleep 300"))
-    end_all(hosts, within=8, status=-signal.SIGKILL, cleaned=False)
+    end_all(hosts, status=-signal.SIGKILL, cleaned=False)
     for host in hosts:
         assert host.process and host.process.stderr
         assert host.process.stderr.read().partition(b" end 0\n")[2].count(f"{BOUNDARY} heartbeat\n".encode()) >= 2
 
 
 def test_a_clean_up_goes_on_without_a_connection(hosts: list[Login], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "_STOP", guard._STOP.replace("last=10", "last=0"))
+    set_grace(monkeypatch, 0)
     monkeypatch.setattr(guard, "_HEARTBEAT", 1)
-    start_all(hosts, Script({"one": "echo > started"}, cleanup="sleep 2.5; echo cleaned > cleaned"))
+    start_all(hosts, Script({"one": ":"}, cleanup="echo > started; sleep 2.5; echo cleaned > cleaned"))
     for host in hosts:
         assert host.process and host.process.stdout and host.process.stderr
         host.process.stdout.close()
         host.process.stderr.close()
-    end_all(hosts, within=8, status=0)
+    end_all(hosts, status=0)
 
 
 # Writes down all that a command can read of other processes and of its own open files.
@@ -233,8 +285,8 @@ def test_a_forged_section_is_output_of_the_step_that_printed_it(host: Login) -> 
 def test_stdin_that_ends_before_the_start_marker_runs_nothing(host: Login) -> None:
     process = host.start(guard.as_login_user(guard.bootstrap(MARKER, 10)), b"noise\n")
     host.end_stdin()
-    assert process.wait(5) == 97
-    assert host.is_gone(within=2)
+    assert process.wait(PATIENCE) == 97
+    assert host.is_gone()
 
 
 def test_an_answer_that_was_broken_off_is_garbled(host: Login) -> None:
@@ -253,7 +305,7 @@ def test_a_script_that_arrives_cut_runs_no_half_command(host: Login) -> None:
         host.start(line, f"{MARKER}\n".encode() + text[:cut])
         host.end_stdin()
         assert host.process
-        host.process.wait(5)
+        host.process.wait(PATIENCE)
         for stream in (host.process.stdout, host.process.stderr):
             stream.close()  # type: ignore[union-attr]
         file = host.home / "whole"
@@ -312,8 +364,11 @@ def test_sudos_password_goes_to_its_prompt_and_nowhere_else(login: Login) -> Non
     line = guard.through_sudo_with_password(boot, f"{MARKER}-password", f"{MARKER}-ready")
     login.start(line, b'it\'s "secret"\n' + f"{MARKER}\n".encode() + text)
     assert login.process and login.process.stderr
-    stderr = os.read(login.process.stderr.fileno(), 1000)
-    assert f"{MARKER}-password".encode() in stderr
+    prompt, stderr = f"{MARKER}-password".encode(), b""
+    while prompt not in stderr:
+        came = os.read(login.process.stderr.fileno(), 1000)
+        assert came, stderr
+        stderr += came
     got = login.end(WHO, stderr)
     assert got["one"].text == "root=ops\n"
     assert "secret" not in (login.home / "out.sudo").read_text()
