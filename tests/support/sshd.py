@@ -11,6 +11,7 @@ from typing import Any
 
 import paramiko
 
+PATIENCE = 60  # seconds, after which a test that hangs says so
 Prompts = Sequence[tuple[str, bool]]
 
 
@@ -75,6 +76,7 @@ def serving(server: Sshd) -> Iterator[Sshd]:
             except OSError:
                 return
             transport = paramiko.Transport(connection)
+            transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = PATIENCE
             for name, value in server.security.items():
                 setattr(transport, name, value)
             for key in server.keys:
@@ -89,6 +91,6 @@ def serving(server: Sshd) -> Iterator[Sshd]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(5)
+        thread.join(PATIENCE)
         for transport in accepted:
             transport.close()

@@ -37,4 +37,4 @@ def test_a_proxy_commands_output_is_read_as_it_comes_and_its_end_is_noticed() ->
         proxy.send(b"on\n")
         assert proxy.recv(100) == b"on\n"
         assert proxy.recv(100) == b""
-        proxy.process.wait(5)
+        proxy.process.wait()

@@ -108,11 +108,13 @@ def test_with_a_password_the_hosts_own_certificates_do_not_count(tmp_path: Path)
 
 
 def test_a_ctr_that_prints_little_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
-    fake = tmp_path / "ctr"
-    fake.write_text(
-        '#!/bin/sh\nhead -c 5000 /dev/zero | wc -c >/dev/null; read -r word; echo "got $word"; sleep 1.5; exit 3\n'
-    )
-    fake.chmod(0o755)
+    until_measured = 'until [ -e "$0.measured" ]; do sleep 0.1; done'
+    for name, text in (
+        ("ctr", f'head -c 5000 /dev/zero | wc -c >/dev/null; read -r word; echo "got $word"; {until_measured}; exit 3'),
+        ("sed", f'PATH=/usr/bin:/bin; sed "$@"; touch {tmp_path}/ctr.measured'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
     (tmp_path / "tty").write_text("typed\n")
     step = push_pull.push(ctr("1.7.24"), "n", Route(HTTP), ("r/a:1", "a:1"), terminal=str(tmp_path / "tty"))
     done = subprocess.run(

@@ -5,19 +5,28 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
+import free_network as module
 import pytest
 from free_network import BESIDE, free_network, wanted
 
 from lab.fleet import LabError
-from lab.layout import PORT
 
 HERE = range(210, 213)  # second numbers that no fleet of this project has
 
 
+@pytest.fixture(autouse=True)
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of this test's nodes, which no other test has meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as own:
+        number = own.getsockname()[1]
+        monkeypatch.setattr(module, "PORT", number)
+        yield number
+
+
 @pytest.fixture
-def taken() -> Iterator[socket.socket]:
+def taken(port: int) -> Iterator[socket.socket]:
     """A socket that listens where another fleet's node2 would."""
-    with socket.create_server((f"{wanted(0, HERE[0])}.2", PORT)) as server:
+    with socket.create_server((f"{wanted(0, HERE[0])}.2", port)) as server:
         yield server
 
 

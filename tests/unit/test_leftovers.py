@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fan_outs import until
 from visits import MARK, MINE, RUN, STAGE, D, facts, finding, visit
 
 from ctr_ferry import errors
@@ -79,7 +79,7 @@ esac
         )
         script = Script(health.questions(Settings()), prologue=prologue)
         argv = ["/bin/sh", "-c", script.render(MARK)]
-        done = subprocess.run(argv, env=os.environ, capture_output=True, check=False, timeout=20)
+        done = subprocess.run(argv, env=os.environ, capture_output=True, check=False)
         return script.read(MARK, done.stdout, done.stderr)
 
     def test_counts_and_finds(self, answers: dict[str, Answer]) -> None:
@@ -101,7 +101,7 @@ esac
 
     def test_asks_nothing_of_a_containerd_that_is_not_ready(self, tmp_path: Path) -> None:
         script = Script(health.questions(Settings(root=str(tmp_path / "gone"))), prologue="ctr=; ready() { false; }")
-        done = subprocess.run(["/bin/sh", "-c", script.render(MARK)], capture_output=True, check=False, timeout=20)
+        done = subprocess.run(["/bin/sh", "-c", script.render(MARK)], capture_output=True, check=False)
         answers = script.read(MARK, done.stdout, done.stderr)
         assert (answers["leftovers"].ok, answers["leftovers"].text) == (False, "")
         assert finding(visit(space=answers["space"].text), "content store").health in list(Health)
@@ -127,7 +127,7 @@ def tools(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 
 def run(tools: list[str], step: str, **more: Any) -> str:
     text = f"LC_ALL=C; export LC_ALL; set -f\n{step}"
-    done = subprocess.run([*tools, "-c", text], capture_output=True, check=False, timeout=30, **more)
+    done = subprocess.run([*tools, "-c", text], capture_output=True, check=False, **more)
     assert done.stderr == b""
     return done.stdout.decode("utf-8", "backslashreplace")
 
@@ -168,6 +168,10 @@ class TestWhatOthersPlant:
         def line(number: int) -> str:
             return guard.bootstrap(f"ferry-0000aaaa0000{number:04}", 10)
 
+        def in_container(pid: int) -> bool:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            return any(Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"/bin/sh\0") for child in children)
+
         ready = "ferry-0000aaaa00000002"
         started = [
             start(line(1)),
@@ -179,7 +183,7 @@ class TestWhatOthersPlant:
             start(line(7), "unshare", "--pid", "--fork", "--kill-child", "/bin/sh", "-c"),  # as in a container
         ]
         try:
-            time.sleep(0.3)
+            until(lambda: in_container(started[-1].pid))
             count = leftovers.SESSIONS.replace("ferry-[0-9a-f]\\{16\\}", "ferry-0000aaaa[0-9]*")  # of this test
             assert count != leftovers.SESSIONS
             assert run(tools, count) == "3\n"

@@ -7,14 +7,13 @@ import io
 import socket
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fabric
 import paramiko
 import pytest
-from sshd import Sshd, serving
+from sshd import PATIENCE, Sshd, serving
 
 from ctr_ferry.errors import FerryError, LoginRefused, NoCommonAlgorithm, Unreachable
 from ctr_ferry.secrets import Secret
@@ -26,6 +25,7 @@ from ctr_ferry.ssh.transport import Transport
 
 PASSWORD = "opensesame"
 LINE = "the next host of a list\n"
+LIMITS = Limits(connect=PATIENCE, retries=0)
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +46,7 @@ class Login:
     def target(self, server: Sshd, **more: Any) -> Target:
         trust = Trust((self.folder / "known",), accept_new=True)
         key = self.folder / "key"
-        return Target(
-            "there", "127.0.0.1", server.port, "ops", key, trust=trust, limits=Limits(connect=5, retries=0), **more
-        )
+        return Target("there", "127.0.0.1", server.port, "ops", key, trust=trust, limits=LIMITS, **more)
 
     def open(self, target: Target, **connect_kwargs: Any) -> None:
         config = fabric.Config(overrides={"load_ssh_configs": False, "connect_kwargs": connect_kwargs})
@@ -218,8 +216,8 @@ class TestAHostThatSendsTooMuch:
         ],
     )
     def test_is_left_at_once(self, login: Login, monkeypatch: pytest.MonkeyPatch, says: bytes, named: str) -> None:
-        monkeypatch.setattr(connection, "_FIRST_PAUSE", 100.0)  # so long that there is no second attempt
-        monkeypatch.setattr(connection, "_LONGEST_PAUSE", 100.0)
+        monkeypatch.setattr(connection, "_FIRST_PAUSE", 1000.0)  # so long that there is no second attempt
+        monkeypatch.setattr(connection, "_LONGEST_PAUSE", 1000.0)
 
         def serve() -> None:
             with contextlib.suppress(OSError):
@@ -233,16 +231,16 @@ class TestAHostThatSendsTooMuch:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             thread = threading.Thread(target=serve, daemon=True)
             thread.start()
-            target = replace(login.target(Sshd(port=listener.getsockname()[1])), limits=Limits(connect=20, retries=0))
+            target = login.target(Sshd(port=listener.getsockname()[1]))
             with pytest.raises(Unreachable) as refused:
                 login.open(target)
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(5)
+            thread.join(PATIENCE)
         for client in clients:
             client.close()
         assert named in refused.value.detail
         for left in listening() - before:
-            left.join(10)
+            left.join(PATIENCE)
         assert listening() <= before
 
     def test_is_not_obeyed_where_it_announces_too_many_things(self) -> None:

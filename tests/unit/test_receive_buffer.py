@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
+from fan_outs import PATIENCE, until
 from paramiko.buffered_pipe import PipeTimeout
 
 from ctr_ferry.ssh import transport
@@ -43,21 +43,23 @@ def test_a_read_waits_for_the_first_piece_or_the_end() -> None:
     for event, given in ((lambda: receive_buffer.feed(b"late"), b"late"), (receive_buffer.close, b"")):
         timer = threading.Timer(0.05, event)
         timer.start()
-        assert receive_buffer.read(10, 20) == given
+        assert receive_buffer.read(10, PATIENCE) == given
         timer.join()
 
 
 def test_a_reader_that_wants_many_bytes_is_not_woken_for_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_MOMENT", 20)
+    monkeypatch.setattr(transport, "_MOMENT", PATIENCE)
     receive_buffer, came = ReceiveBuffer(), []
     receive_buffer.low = 100
-    reader = threading.Thread(target=lambda: came.append(receive_buffer.read(200)))
+    waiting = receive_buffer._cv._waiters  # type: ignore[attr-defined]  # who is woken is in it no more
+    reader = threading.Thread(target=lambda: came.append(receive_buffer.read(200)), daemon=True)
     reader.start()
+    until(lambda: len(waiting) == 1)
+    before = list(waiting)
     receive_buffer.feed(b"x" * 60)
-    time.sleep(0.05)
-    assert not came
+    assert list(waiting) == before
     receive_buffer.feed(b"y" * 60)
-    reader.join(20)
+    reader.join(PATIENCE)
     assert came == [b"x" * 60 + b"y" * 60]
 
 
@@ -98,16 +100,14 @@ def test_megabytes_in_small_pieces_come_whole_from_another_thread() -> None:
     receive_buffer.low = 4096
 
     def feed() -> None:
-        for number, piece in enumerate(pieces):
+        for piece in pieces:
             receive_buffer.feed(piece)
-            if number % 500 == 0:
-                time.sleep(0.001)
         receive_buffer.close()
 
     feeder = threading.Thread(target=feed)
     feeder.start()
     came = []
-    while data := receive_buffer.read(10_000, 20):
+    while data := receive_buffer.read(10_000, PATIENCE):
         came.append(data)
     feeder.join()
     assert b"".join(came) == b"".join(pieces)

@@ -34,7 +34,7 @@ esac
         made = ctr_remove.script(
             Ctr((str(ctr),), "/x.sock", Capabilities.of_version(version)), "k8s.io", names, guarded
         )
-        done = subprocess.run(["/bin/sh", "-c", made.render(MARK)], capture_output=True, check=False, timeout=20)
+        done = subprocess.run(["/bin/sh", "-c", made.render(MARK)], capture_output=True, check=False)
         return made.read(MARK, done.stdout, done.stderr)["remove"]
 
     def test_removes_all_in_their_order_and_waits_with_the_last(self, tmp_path: Path) -> None:

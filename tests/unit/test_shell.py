@@ -22,7 +22,7 @@ BOUNDARY = "ferry-0123456789abcdef"
 
 
 def run(argv: list[str], text: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*argv, "-c", text], input=stdin, capture_output=True, check=False, timeout=20)
+    return subprocess.run([*argv, "-c", text], input=stdin, capture_output=True, check=False)
 
 
 @pytest.fixture(params=SHELLS, ids=lambda argv: Path(argv[0]).name)
