@@ -116,7 +116,8 @@ NewNetwork = Callable[..., Network]
 
 
 @pytest.fixture(name="network")
-def network_fixture() -> Iterator[NewNetwork]:
+def network_fixture(monkeypatch: pytest.MonkeyPatch) -> Iterator[NewNetwork]:
+    monkeypatch.setitem(Client.__init__.__kwdefaults__, "limit", 60.0)  # only what hangs takes longer
     made: list[Network] = []
 
     def make(serve: Serve, **more: Any) -> Network:

@@ -112,6 +112,8 @@ def _ending(channel: socket.socket, answer: str) -> Any:
 
 def test_a_lost_host_is_reported_as_such_and_not_as_a_silent_registry(network: NewNetwork) -> None:
     made = network(lambda _: "")
+    plain = made.host.transport.open_channel
+    made.host.transport.open_channel = lambda *a, **k: _ending(plain(*a, **k), "")
     made.host.is_lost = True
     made.host.lost_connection = partial(Connection.lost_connection, SimpleNamespace(name="node1", fault=""))
     with pytest.raises(ConnectionLost, match="node1"):

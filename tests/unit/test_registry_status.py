@@ -53,6 +53,13 @@ def answering(*answers: bytes) -> Iterator[Any]:
 HTTP = Registry("r.example:5000", scheme="http")
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a registry that hangs takes longer."""
+    monkeypatch.setattr(registries, "LIMIT", 60.0)
+    monkeypatch.setattr(registries, "_ALL", 60.0)
+
+
 class TestRegistries:
     @pytest.mark.parametrize(
         ("answers", "state", "text"),
