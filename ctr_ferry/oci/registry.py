@@ -9,9 +9,11 @@ from enum import Enum
 from ipaddress import ip_address
 
 from ctr_ferry.secrets import Secret
+from ctr_ferry.text import printable
 
 _PORTS = {"http": 80, "https": 443}
-_DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # whose API is elsewhere than its name says
+_DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # its API has another host name
+_MOST_DETAIL = 600  # characters of an error's detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,19 @@ REMEDIES = {
     RegistryState.FAILED: "read the registry's log; run it again later",
     RegistryState.BROKEN_OFF: "run it again: what the registry has already is not sent again",
 }
+
+
+class RegistryStateError(Exception):
+    """A registry gave no usable answer.
+
+    Attributes:
+        state: what the missing or unusable answer means.
+        detail: the words of the host, of TLS or of the network.
+    """
+
+    def __init__(self, state: RegistryState, detail: object = "") -> None:
+        super().__init__(state)
+        self.state, self.detail = state, printable(str(detail)[:_MOST_DETAIL])
 
 
 _LONGEST = 8 << 10  # characters; a longer WWW-Authenticate is ignored

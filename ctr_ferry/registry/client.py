@@ -19,9 +19,8 @@ from urllib.parse import urlencode, urljoin
 
 from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
 from ctr_ferry.oci.reference import is_digest
-from ctr_ferry.oci.registry import Challenge, Login, Registry, RegistryState, plain_realm
+from ctr_ferry.oci.registry import Challenge, Login, Registry, RegistryState, RegistryStateError, plain_realm
 from ctr_ferry.registry.http import MOST, Reply, Requests, parts_of
-from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.host import Host
 
 LIMIT = 10.0  # seconds for one answer

@@ -18,12 +18,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from ctr_ferry.ctr import push_pull
 from ctr_ferry.errors import FerryError
-from ctr_ferry.oci.registry import Challenge, Registries, Registry, RegistryState
+from ctr_ferry.oci.registry import Challenge, Registries, Registry, RegistryState, RegistryStateError
 from ctr_ferry.oci.registry import headers as headers_of
 from ctr_ferry.registry import curl
 from ctr_ferry.shell import Script
 from ctr_ferry.ssh import forward
-from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.host import Host
 
 MOST = 4 << 20  # bytes of a body; distribution takes no longer manifest

@@ -20,13 +20,12 @@ from ctr_ferry.errors import ContentCorrupt, ContentMissing, DiskFull, FerryErro
 from ctr_ferry.images.content import checked, described
 from ctr_ferry.oci.descriptor import Descriptor, Manifest, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState
+from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry import credentials, refusals
 from ctr_ferry.registry.client import Client
 from ctr_ferry.registry.http import authorities, own_authorities
 from ctr_ferry.registry.listener import TransferListener
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.ssh.forward import RegistryStateError
 
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ctr_ferry.oci.registry import Login, Registry, RegistryState
+from ctr_ferry.oci.registry import Login, Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry.client import LIMIT, Client, FindLogin
 from ctr_ferry.registry.http import Reply
-from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.text import printable
 

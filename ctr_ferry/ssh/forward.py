@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import paramiko
 
-from ctr_ferry.oci.registry import RegistryState
-from ctr_ferry.text import printable
+from ctr_ferry.oci.registry import RegistryState, RegistryStateError
 
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
 _CHUNK = 16 << 10  # bytes, TLS's largest record
-_MOST_DETAIL = 600  # characters
 _Result = TypeVar("_Result")
 _CERTIFICATES = {
     9: RegistryState.NOT_YET,
@@ -32,19 +30,6 @@ _CERTIFICATES = {
 }
 _CERTIFICATES |= dict.fromkeys((18, 19, 20, 21), RegistryState.UNKNOWN_CA)  # X509_V_ERR_… of OpenSSL
 _PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # OpenSSL's reasons for an answer without TLS
-
-
-class RegistryStateError(Exception):
-    """A registry gave no usable answer.
-
-    Attributes:
-        state: what that means.
-        detail: the words of the host, of TLS or of the network.
-    """
-
-    def __init__(self, state: RegistryState, detail: object = "") -> None:
-        super().__init__(state)
-        self.state, self.detail = state, printable(str(detail)[:_MOST_DETAIL])
 
 
 @contextlib.contextmanager

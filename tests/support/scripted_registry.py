@@ -15,11 +15,10 @@ from retagging import CHILD, CONFIG, INDEX, MANIFEST, OTHER, B, FakeHost, image,
 
 from ctr_ferry.images import content
 from ctr_ferry.oci.descriptor import OCI_INDEX
-from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState
+from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry import credentials, push_pull
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.ssh.forward import RegistryStateError
 from ctr_ferry.ssh.target import Limits
 from tasks import pull, push
 

@@ -13,10 +13,9 @@ import pytest
 from registry_network import ANN, DIGEST, REGISTRY, Network, Request, reply
 
 from ctr_ferry.oci.reference import is_digest
-from ctr_ferry.oci.registry import Challenge, RegistryState, headers
+from ctr_ferry.oci.registry import Challenge, RegistryState, RegistryStateError, headers
 from ctr_ferry.registry import client, curl, http, status
 from ctr_ferry.shell import Answer
-from ctr_ferry.ssh.forward import RegistryStateError
 
 MIB = 1 << 20
 CPU = 20  # seconds of the processor, so many times what it takes: only what never ends takes longer

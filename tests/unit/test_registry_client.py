@@ -22,10 +22,9 @@ from registry_network import (
 
 from ctr_ferry.errors import ConnectionLost
 from ctr_ferry.oci.descriptor import OCI_INDEX
-from ctr_ferry.oci.registry import RegistryState
+from ctr_ferry.oci.registry import RegistryState, RegistryStateError
 from ctr_ferry.registry import client
 from ctr_ferry.ssh.connection import Connection
-from ctr_ferry.ssh.forward import RegistryStateError
 
 
 def test_a_manifest_is_found_by_one_head_request(network: NewNetwork) -> None:

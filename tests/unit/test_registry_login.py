@@ -20,10 +20,9 @@ from registry_network import (
     reply,
 )
 
-from ctr_ferry.oci.registry import Challenge, Registry, RegistryState
+from ctr_ferry.oci.registry import Challenge, Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry.client import Client
 from ctr_ferry.registry.http import Reply
-from ctr_ferry.ssh.forward import RegistryStateError
 
 
 def test_a_login_is_sent_only_where_it_is_asked_for_and_then_kept(network: NewNetwork) -> None:

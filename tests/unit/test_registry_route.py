@@ -16,11 +16,10 @@ from registry_network import (
     reply,
 )
 
-from ctr_ferry.oci.registry import Registry, RegistryState
+from ctr_ferry.oci.registry import Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry import curl
 from ctr_ferry.registry.http import Reply
 from ctr_ferry.shell import Answer
-from ctr_ferry.ssh.forward import RegistryStateError
 
 
 def test_a_redirect_is_followed_without_the_login(network: NewNetwork) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from registry_network import ANN, BASIC, DIGEST, FOUND, Network, Request, reply
 
-from ctr_ferry.oci.registry import Registry, RegistryState
+from ctr_ferry.oci.registry import Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry import http
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.ssh.forward import RegistryStateError
 from lab.certificates import Authority
 
 WANTS_BASIC = reply("401 Unauthorized", 'WWW-Authenticate: Basic realm="r"')
