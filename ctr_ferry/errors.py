@@ -47,15 +47,15 @@ library printed) and `hint` (what to do next, in one sentence)::
         ├── RegistryError             registry-error: how a registry behaves towards that host
         │   ├── RegistryUnresolved    registry-unresolved
         │   ├── RegistryUnreachable   registry-unreachable: it refuses the connection, or there is no route
-        │   ├── RegistryTimeout       registry-timeout: it does not answer, or no longer
+        │   ├── RegistryTimeout       registry-timeout: it does not answer, or stopped answering
         │   ├── RegistryTls           registry-tls: its certificate cannot be trusted
         │   ├── RegistryScheme        registry-scheme: http instead of https, or the reverse
         │   ├── RegistryUnauthorized  registry-unauthorized
         │   ├── RegistryDenied        registry-denied: the login is right, but lacks the permission
         │   ├── RepositoryNotFound    repository-not-found: or the repository lacks the tag
         │   ├── RegistryFailed        registry-failed: 5xx, too many requests, a quota
-        │   └── RegistryBrokenOff     registry-broken-off: in the middle; the next run continues
-        └── SomeFailed                some-failed: of several images
+        │   └── RegistryBrokenOff     registry-broken-off: in the middle of a transfer; the next run continues
+        └── SomeFailed                some-failed: the command failed for some of several images
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class ConnectionLost(Unreachable):
 
 
 class InternalError(FerryError):
-    """A fault of ctr-ferry. It is collected like any other error, so that other hosts go on."""
+    """A fault of ctr-ferry. It is collected like any other error, so that work on other hosts goes on."""
 
     kind = "internal-error"
 
@@ -214,7 +214,7 @@ class DaemonUnreachable(HostError):
 
 
 class PermissionDenied(HostError):
-    """The login user must not use containerd's socket, and sudo does not help."""
+    """The login user may not use containerd's socket, and sudo does not help."""
 
     kind = "permission-denied"
 
@@ -328,7 +328,7 @@ class Unhealthy(HostError):
 
 
 class RegistryError(HostError):
-    """A registry does not do for this host what it should."""
+    """A registry does not serve this host as it should."""
 
     kind = "registry-error"
 
@@ -346,7 +346,7 @@ class RegistryUnreachable(RegistryError):
 
 
 class RegistryTimeout(RegistryError):
-    """The registry does not answer, or no longer."""
+    """The registry does not answer, or stopped answering."""
 
     kind = "registry-timeout"
 
@@ -364,7 +364,7 @@ class RegistryScheme(RegistryError):
 
 
 class RegistryUnauthorized(RegistryError):
-    """The registry requires a login, or another one."""
+    """The registry requires a login, or refuses the one that it got."""
 
     kind = "registry-unauthorized"
 

@@ -43,7 +43,7 @@ def _redacted(record: logging.LogRecord) -> bool:
 
 
 def redact(text: str) -> str:
-    """A text with ``***`` for each value of a key such as ``'password':`` in a printed dictionary."""
+    """Returns the text with ``***`` in place of each value whose key, such as ``'password':``, names a secret."""
     shown, done = [], 0
     while key := _KEY.search(text, done):
         end = key.end()
@@ -56,7 +56,7 @@ def redact(text: str) -> str:
 
 
 def _end_of_value(text: str, start: int) -> int:
-    """Where the value that begins at ``start`` ends, as `repr` writes it: at the latest, where the text ends."""
+    """Returns where the value, written as by `repr`, ends that begins at ``start``; the text may cut it off."""
     depth = 0
     for part in _LITERAL.finditer(text, start):
         depth += (part[0] in "([{") - (part[0] in ")]}")

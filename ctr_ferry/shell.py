@@ -1,6 +1,6 @@
 """POSIX sh as values: quoting, scripts of named steps, and the answers of those steps. Pure.
 
-One remote command runs a `Script`. `Script.read` takes what came back apart again, into one `Answer` per step.
+One remote command runs a `Script`. `Script.read` splits the output into one `Answer` per step.
 No other file quotes a word for a shell.
 """
 
@@ -72,7 +72,7 @@ class Script:
         """Returns the sh text.
 
         Args:
-            boundary: a secret word. The sections of the output are told apart by it. Only the functions that print it
+            boundary: a secret word that separates the sections of the output. Only the functions that print it
                 contain it: no command of a step has it in its arguments, environment or files.
         """
         line = boundary_line(boundary, "$1 $2")
@@ -109,7 +109,7 @@ class Script:
 def boundary_line(boundary: str, words: str) -> str:
     """A sh command that prints a line with the boundary and ``words``.
 
-    It uses ``echo``, a builtin of every shell: ``printf`` is none of mksh's, so its arguments would be seen.
+    It uses ``echo``, a builtin of every shell. mksh has no builtin ``printf``, so other users would see its arguments.
     """
     return f'echo "\n{boundary} {words}"'
 
@@ -136,12 +136,12 @@ def _broken_off(name: str, boundary: str, stdout: bytes, stderr: bytes) -> Garbl
         return GarbledAnswer(
             f"the host's answer breaks off at step {name!r}",
             detail=last_lines(boundary, stderr),
-            hint="run it again; if that does not help, check the login shell's start-up files on that host",
+            hint="run the command again; if that does not help, check the login shell's start-up files on that host",
         )
     return GarbledAnswer(
         "the login shell did not run the script that was sent to it",
         detail=last_lines(boundary, stdout + b"\n" + stderr),  # nologin prints its reason on stdout
-        hint="log in there by hand: the account may be one that runs nothing, or a start-up file may end the shell",
+        hint="log in there by hand: the account may not allow commands, or a start-up file may end the shell",
     )
 
 
@@ -156,7 +156,8 @@ def _sections(boundary: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
     parts = stream.split(f"\n{boundary} ".encode(), _MOST_PARTS)[1:]
     if len(parts) == _MOST_PARTS:
         raise GarbledAnswer(
-            f"the host's answer has {_MOST_PARTS} boundary lines or more", hint="look at what runs on that host as root"
+            f"the host's answer has {_MOST_PARTS} boundary lines or more",
+            hint="find out which process prints them: check what runs on that host as root",
         )
     for part in parts:
         head, _, data = part.partition(b"\n")

@@ -1,7 +1,7 @@
 """How text that others wrote is shown: names, labels, and the words of hosts, registries and archives. Pure.
 
-A terminal obeys control characters, and shows nothing, or something else, of several others. Data keeps such text
-exactly as it is, so that a name can be looked up and removed; whatever a person reads comes through here.
+A terminal obeys control characters, hides some characters, and shows some as others. Data keeps such text exactly as
+it is, so that a name can be looked up and removed. Whatever a person reads passes through here.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _LOG_LINE = re.compile(r'time="[^"]*" level=(?:trace|debug|info|warning) ')
 
 
 def shown(text: str) -> str:
-    r"""The text with all that is no visible character escaped, such as ``\u202e``; line breaks and tabs stay.
+    r"""The text with invisible characters escaped, such as ``\u202e``; line breaks and tabs stay.
 
-    That is: C0 and C1 controls, marks that turn the direction of writing, what has no width, Unicode's own line
-    breaks, halves of surrogate pairs.
+    Invisible are C0 and C1 controls, marks that turn the direction of writing, characters without width, Unicode's own
+    line breaks, and halves of surrogate pairs.
     """
     return "\n".join(line if line.isascii() and line.isprintable() else _line(line) for line in text.split("\n"))
 

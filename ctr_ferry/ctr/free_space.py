@@ -35,7 +35,7 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The file systems where containerd keeps blobs and where it unpacks them; mostly they are one."""
+    """The file systems where containerd keeps blobs and where it unpacks them; most hosts have one for both."""
 
     blobs: Space
     unpacked: Space
@@ -74,7 +74,8 @@ def _row(words: list[str]) -> Space | None:
         numbers = words[place - 3 : place]
         if words[place].endswith("%") and all(_NUMBER.fullmatch(n) for n in numbers) and int(numbers[0]):
             size, used, available = (int(n) << 10 for n in numbers)
-            return Space(size, max(0, size - used), max(0, available), printable(" ".join(words[place + 1 :])))
+            mount = printable(" ".join(words[place + 1 :]))
+            return Space(size=size, free=max(0, size - used), available=max(0, available), mount=mount)
     return None
 
 
@@ -92,7 +93,7 @@ def judge(room: Room | None, coming: int, unpacked: int) -> DiskFull | str:
         unpacked: bytes that unpacking takes besides.
 
     Returns:
-        An error if the blobs surely do not fit; a warning if they may not fit, or not unpacked; else an empty string.
+        An error if the blobs surely do not fit; a warning if they, or they unpacked, may not fit; else an empty string.
     """
     if room is None or not coming + unpacked:
         return ""

@@ -35,7 +35,8 @@ def protect(place: Place, images: Sequence[ImageBlobs], store: Store) -> Script:
 
 
 def _root(place: Place, image: ImageBlobs, number: int) -> Root:
-    return Root(place.ctr, place.namespace, place.owner, tuple(blob.digest for blob in image.blobs), number)
+    blobs = tuple(blob.digest for blob in image.blobs)
+    return Root(ctr=place.ctr, namespace=place.namespace, owner=place.owner, blobs=blobs, number=number)
 
 
 def _prepare(place: Place, image: ImageBlobs, root: Root, store: Store) -> str:
@@ -58,7 +59,7 @@ def _take_in(place: Place, blob: Descriptor, image: ImageBlobs, store: Store) ->
 def _release(place: Place, roots: Sequence[Root], store: Store) -> str:
     """Ends the protection.
 
-    Blobs of an image that has no name are not collected at once: another run may go on from there.
+    Blobs of an image without a name are not collected at once: another run may continue with them.
     """
     ctr, namespace = place.ctr.bounded, place.namespace
     # The end of an import, also of a broken one, starts a collection, which must find the blobs still labelled.

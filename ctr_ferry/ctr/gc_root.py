@@ -46,7 +46,7 @@ class Root:
         return f"sha256:{hashlib.sha256(self.data).hexdigest()}"
 
     def prepare(self) -> str:
-        """Returns sh text that takes in the root's blob and labels it; again if a collection came in between."""
+        """Returns sh text that takes in the root's blob and labels it; it tries again if a collection took the blob."""
         key = f"{self.owner}-root-{self.number}"
         take = f"{shell.printf(self.data)} | {self.ctr.ingest(self.namespace, self.digest, len(self.data), key)}"
         label = f"{self.ctr.keep(self.namespace, self.digest, self.owner, self.blobs)} >/dev/null"
@@ -65,7 +65,7 @@ class Root:
 def finish_ingests(ctr: Ctr, namespace: str, owner: str) -> str:
     """Returns sh text that finishes the ingests of this run: descriptor 5 must be an empty regular file.
 
-    An ingest that was just cut off, or is at work, is locked for a moment.
+    An ingest that was just cut off, or is at work, is locked for a moment, so the text tries several times.
     """
     active = ctr.bounded.line(namespace, "content", "active")
     keys = f"keys=$({active} | sed -n 's/^\\({re.escape(owner)}-[^[:space:]]*\\).*/\\1/p')"

@@ -65,7 +65,7 @@ class Visit:
         answers: by step.
         began, ended: seconds by the clock of the control machine.
         login: ``user@host:port``.
-        password: whether sudo got one.
+        password: whether sudo got a password.
     """
 
     facts: Facts | HostError
@@ -158,7 +158,9 @@ def _versions(client: str, server: str) -> Finding:
     if mine.at_least(2, 0) and not its.at_least(1, 7):
         todo = "install the ctr that belongs to this containerd, or set ctr_command to it"
         return Finding("version", Health.WARN, f"{text}: this ctr can push and pull there only with --local", todo)
-    return Finding("version", Health.OK, f"{text}: they differ, which works; the client decides what ctr can do")
+    return Finding(
+        "version", Health.OK, f"{text}: the versions differ, which works; the client decides what ctr can do"
+    )
 
 
 def _retag(facts: Facts) -> Finding:
@@ -247,10 +249,10 @@ def _number(answer: Answer) -> int:
 
 
 def _leftovers(visit: Visit) -> Finding:
-    """What runs of ours left; while a run is at work there, these things may belong to that run."""
+    """Lists what runs of ours left. While a run is at work there, these things may belong to that run."""
     what = visit.left
     if not what:
         return Finding("leftovers", Health.OK, "none")
     if visit.others_at_work:
         return Finding("leftovers", Health.OK, f"a run is at work there, to which these may belong: {what}")
-    return Finding("leftovers", Health.WARN, f"a killed run left {what}", "remove it with doctor --clean")
+    return Finding("leftovers", Health.WARN, f"a killed run left {what}", "remove it: fab -H HOST doctor --clean")

@@ -28,9 +28,10 @@ _SLOWEST = 1 << 16  # bytes a second; the host itself ends a slower transfer
 
 
 def time_for(size: int, least: int) -> int:
-    """Returns the seconds after which the host itself ends a transfer of so many bytes.
+    """Returns the seconds after which the host itself ends a transfer.
 
     Args:
+        size: bytes to transfer.
         least: seconds that even the smallest transfer gets.
     """
     return least + size // _SLOWEST
@@ -97,7 +98,12 @@ def parse_store(store: str, active: str, namespace: str, now: datetime) -> Store
                 labels[words[0]] = keys
     others = [digests for name, digests in found.items() if name != namespace]
     ingests = expired_ingests(active.split("\n"), now)
-    return Store(frozenset(found.get(namespace, ())), frozenset[str]().union(*others), labels, ingests)
+    return Store(
+        here=frozenset(found.get(namespace, ())),
+        elsewhere=frozenset[str]().union(*others),
+        labels=labels,
+        ingests=ingests,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,7 @@ class ImageBlobs:
 
 
 def to_send(images: Iterable[ImageBlobs], store: Store) -> list[Descriptor]:
-    """Returns the blobs that must be sent, each once: neither the host has them, nor are they documents."""
+    """Returns the blobs that must be sent, each once: those that the host lacks and that are no documents."""
     wanted = {blob.digest: blob for image in images for blob in image.blobs if blob.digest not in image.documents}
     return [blob for digest, blob in wanted.items() if digest not in store.here | store.elsewhere]
 
@@ -141,7 +147,7 @@ def intake(place: Place, blob: Descriptor, attempt: int) -> Intake:
     no image, so the step asks the store for the digest afterwards.
 
     Args:
-        attempt: no two attempts of one owner at one blob have the same.
+        attempt: a number that no other attempt of this owner at this blob has.
     """
     ctr, namespace = place.ctr, place.namespace
     if not ctr.capabilities.local:

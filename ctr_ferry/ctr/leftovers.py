@@ -176,7 +176,7 @@ def clean(ctr: Ctr, settings: Settings, namespaces: Iterable[InNamespace], files
 
 
 def _unlabel(ctr: Ctr, namespace: str, digest: str, keys: Sequence[str]) -> str:
-    """Takes our labels off a blob; a root only if containerd's own filter finds it, since a row can be forged."""
+    """Removes our labels from a blob; a GC root's label only if containerd's filter finds it: a row can be forged."""
     off = ctr.label(namespace, digest, *(f"{key}=" for key in keys))
     if GC_ROOT not in keys:
         return off

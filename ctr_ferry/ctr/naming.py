@@ -319,7 +319,7 @@ def link(place: Place, naming: Naming) -> tuple[str, str]:
         The step, and the clean-up that removes the GC root, and finishes the ingests if the step was cut off.
     """
     blobs = tuple(blob.digest for blob in naming.blobs)
-    root = Root(place.ctr, place.namespace, place.owner, blobs, naming.number)
+    root = Root(ctr=place.ctr, namespace=place.namespace, owner=place.owner, blobs=blobs, number=naming.number)
     open_empty, remove_empty = empty_file(place.owner)
     empty = [open_empty] if place.ctr.capabilities.link else []
     steps = " &&\n".join([*empty, root.prepare(), *(ingest_link(place, blob) for blob in naming.blobs)])

@@ -96,7 +96,7 @@ class Facts:
 
 
 def script(settings: Settings, namespaces: Sequence[str]) -> Script:
-    """Builds the probe. It finds ctr and socket in sh, then asks ctr, also for the images of these namespaces.
+    """Builds the probe. It finds ctr and socket in sh, then asks ctr for the facts and the images of these namespaces.
 
     If containerd does not answer the first question, the probe asks no other.
     """
@@ -292,7 +292,7 @@ def _parse_plugins(text: str) -> list[_Plugin]:
         key, _, value = line.partition(":")
         words = line.split(None, 2)
         if key == "Type":
-            plugins.append(_Plugin(value.strip(), "", "", True))
+            plugins.append(_Plugin(type=value.strip(), id="", root="", ok=True))
         elif plugins and key == "ID":
             plugins[-1] = replace(plugins[-1], id=value.strip())
         elif plugins and key == "Error":

@@ -15,16 +15,14 @@ _STATE, _STATES = re.compile(rb"[a-z]+"), re.compile(rb"[a-z ]+")
 _AMOUNT = re.compile(rb"([0-9.]{1,20}) ?([KMGT]?)i?B?")  # ``1.5 MiB``, or ``1.5 Mi`` in a narrow column
 _BLOB = re.compile(rb"application/vnd\.\S+ sha256:[0-9a-f]{64}\t?")  # 2.x
 _METER = re.compile(rb"ferry-read: ([0-9]{1,18})")  # printed by our own step, see `push_pull.METER`
-_DRAWN = bytes(
-    set(range(256)) - set(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
-)  # what is drawn before a name
+_NAME_STARTS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
+_DRAWN = bytes(set(range(256)) - set(_NAME_STARTS))  # what ctr draws before a name
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|\((?P<short>[0-9a-f]{12})\)")
 _UNITS = {b"": 1, b"K": 1 << 10, b"M": 1 << 20, b"G": 1 << 30, b"T": 1 << 40}
 _DONE = ("done", "complete", "exists", "committing")
 _MOVING = 1 << 10  # bytes a second; less is no progress: Go's runtime also reads some bytes to wake itself
-_PROMPT = re.compile(
-    rb"^Password: ", re.MULTILINE
-)  # on stdout without a newline, so later output follows on the same line
+# ctr prints the prompt on stdout without a newline, so later output follows on the same line.
+_PROMPT = re.compile(rb"^Password: ", re.MULTILINE)
 _LONGEST = 1 << 12  # bytes of an unfinished line that may become a line of progress
 _MOST_ITEMS = 10_000  # items; an image has a hundred layers
 
@@ -46,7 +44,7 @@ class Progress:
 
     Attributes:
         items: every blob that ctr printed, by digest if ctr printed one.
-        read: bytes that ctr has read so far, if they are measured since ctr prints no progress of layers; else 0.
+        read: bytes that ctr has read so far, as `push_pull.METER` tells where ctr prints no progress of layers; else 0.
         prompts: how often ctr has asked for the password.
         unpacking: whether all content is there and containerd unpacks it.
     """

@@ -66,7 +66,9 @@ def judge(
         return Verdict(failure(answer, name), right)
     if now is None:
         detail = tail(answer.stderr)
-        return Verdict(VerifyFailed(f"ctr reports success, but {name} is not there", detail=detail), False)
+        hint = "read containerd's log on that host, then run the command again"
+        error = VerifyFailed(f"ctr reports success, but {name} is not there", detail=detail, hint=hint)
+        return Verdict(error, False)
     if not right:
         return Verdict(
             exists(name, namespace, now.digest, digest) if fresh else _moved(name, now.digest, digest), False
@@ -80,14 +82,14 @@ def _moved(name: str, there: str, wanted: str) -> VerifyFailed:
     return VerifyFailed(
         f"{name} points at another digest than it should",
         detail=f"there {there}\nwanted {wanted}",
-        hint="somebody else uses that name; run it again, and add --force if the name is yours",
+        hint="somebody else uses that name: run the command again, with --force if the name is yours",
     )
 
 
 def _unlabelled(name: str) -> VerifyFailed:
     return VerifyFailed(
         f"CRI did not label {name}, so kubelet would not see it",
-        hint="read containerd's log on that host, then run it again",
+        hint="read containerd's log on that host, then run the command again",
     )
 
 
@@ -105,7 +107,7 @@ def unproved(name: str, *, existed: bool) -> VerifyFailed:
     now = "it may point at either image now" if existed else "the name was removed again"
     return VerifyFailed(
         f"{name} was given, but the host could not verify it, so {now}",
-        hint="somebody else may be at work on that image: run it again",
+        hint="somebody else may be at work on that image: run the command again",
     )
 
 

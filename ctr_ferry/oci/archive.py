@@ -237,7 +237,7 @@ def _check_type(archive: Archive, descriptor: Descriptor, types: Collection[str]
 
 def _check_document(archive: Archive, descriptor: Descriptor) -> None:
     if descriptor.digest not in archive.documents:
-        raise BadArchive(f"{descriptor.digest} is no JSON of {MOST_JSON >> 20} MiB at most, as a manifest is")
+        raise BadArchive(f"{descriptor.digest} is no manifest: it is no JSON, or larger than {MOST_JSON >> 20} MiB")
     json_object(archive.documents[descriptor.digest], descriptor.digest)
     try:
         parsed = archive.manifest(descriptor.digest)

@@ -80,7 +80,7 @@ class Files:
             raise BadArchive(f"its manifests and configs have more than {MOST_DOCUMENTS >> 20} MiB")
         document = b"".join(kept) if kept else None
         extent = Extent(member.offset, member.size)
-        return File(f"sha256:{sha.hexdigest()}", extent, document, head.startswith(GZIP))
+        return File(digest=f"sha256:{sha.hexdigest()}", extent=extent, document=document, packed=head.startswith(GZIP))
 
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None
@@ -107,11 +107,11 @@ class Files:
         """Returns the bytes of a JSON document.
 
         Raises:
-            BadArchive: there is no such file, or it is no JSON.
+            BadArchive: there is no such file, or the file is no JSON.
         """
         file = self.named(name)
         if file.document is None:
-            raise BadArchive(f"{name} is no JSON of {MOST_JSON >> 20} MiB at most")
+            raise BadArchive(f"{name} is no JSON, or larger than {MOST_JSON >> 20} MiB")
         return file.document
 
     @property

@@ -70,7 +70,7 @@ class Platform:
         return cls(*(shown_name(_word(part or "")) for part in parts))._plain()
 
     def takes(self, other: Platform) -> bool:
-        """Whether containerd would run what is for the other platform (its `platforms.Only`); variants do not count."""
+        """Whether containerd runs the other platform's images on this one (its `platforms.Only`); variants do not count."""
         instead = {("arm64", "arm"), ("amd64", "386")}
         same = self.architecture == other.architecture
         return self.os == other.os and (same or (self.architecture, other.architecture) in instead)
@@ -103,10 +103,10 @@ class Descriptor:
         try:
             platform = data.get("platform")
             return cls(
-                _word(data.get("mediaType") or ""),
-                _word(data["digest"]),
-                _size(data["size"]),
-                Platform.of_json(platform) if platform else None,
+                media_type=_word(data.get("mediaType") or ""),
+                digest=_word(data["digest"]),
+                size=_size(data["size"]),
+                platform=Platform.of_json(platform) if platform else None,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a descriptor: {ascii(data)[:_LONGEST]}") from error
@@ -155,17 +155,17 @@ class Manifest:
 
 def _word(value: Any) -> str:
     if not isinstance(value, str) or len(value) > _LONGEST:
-        raise ValueError("no text, or too long a one")
+        raise ValueError(f"a text of at most {_LONGEST} characters is expected")
     return value
 
 
 def _size(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= MOST:
-        raise ValueError(f"a size is an integer from 0 to {MOST}")
+        raise ValueError(f"an integer from 0 to {MOST} is expected")
     return value
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value or [], list):
-        raise ValueError("something is no list that should be one")
+        raise ValueError("a list is expected")
     return value or []

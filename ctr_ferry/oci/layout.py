@@ -83,7 +83,7 @@ def _json(document: object) -> bytes:
 
 
 def around(blob: Descriptor) -> tuple[bytes, bytes]:
-    """Returns the bytes before and behind a blob that make it an archive of its own, without any image."""
+    """Returns the bytes that turn a blob into an archive without images: those before the blob and those behind it."""
     algorithm, _, value = blob.digest.partition(":")
     version, index = b'{"imageLayoutVersion":"1.0.0"}', b'{"schemaVersion":2,"manifests":[]}'
     head = _file("oci-layout", version) + tar.header(f"blobs/{algorithm}/{value}", blob.size)

@@ -74,7 +74,7 @@ class Reference:
             )
         if len(domain) + 1 + len(path) > _NAME_LENGTH:
             raise _bad(text, f"its name is longer than {_NAME_LENGTH} characters", "shorten the repository")
-        return cls(domain, path, tag, digest or None, text)
+        return cls(domain=domain, path=path, tag=tag, digest=digest or None, text=text)
 
     @property
     def repository(self) -> str:
@@ -99,7 +99,7 @@ def parse_domain(text: str) -> str:
     """Checks a registry host with optional port, as for ``--to-registry``, and returns it.
 
     Raises:
-        BadReference: it is none.
+        BadReference: the text is no registry host.
     """
     _refuse_what_people_paste(text)
     domain, slash, _ = text.partition("/")
@@ -115,7 +115,8 @@ def _refuse_what_people_paste(text: str) -> None:
         raise BadReference("an image reference is empty", hint="give one such as registry.example/app:1")
     if len(text) > _LONGEST:
         raise BadReference(
-            f"{text[:80]!r}… is no image reference: it has {len(text)} characters", hint="the longest have about 500"
+            f"{text[:80]!r}… is no image reference: it has {len(text)} characters",
+            hint="the longest references have about 500",
         )
     if "://" in text:
         raise _bad(text, "it has a scheme", f"leave out {text.split('://', 1)[0]}://")

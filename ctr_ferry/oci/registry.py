@@ -24,7 +24,7 @@ class Registry:
         name: as in references, with the port if it has one.
         scheme: ``https`` or ``http``.
         ca_file: path of a CA certificate on the control machine.
-        skip_verify: whether its certificate is not checked.
+        skip_verify: whether the registry's certificate is not checked.
         username: for the login; None for no login.
         password_env: the environment variable that has the password.
     """
@@ -48,7 +48,7 @@ class Registry:
 
     @property
     def local(self) -> bool:
-        """Whether Go takes it for the machine itself: then no proxy is used, and some ctrs use another scheme."""
+        """Whether Go takes the name for the machine itself: then Go uses no proxy, and some ctrs use another scheme."""
         name = self.host.lower().removesuffix(".")
         return name == "localhost" or _is_loopback(name)
 
@@ -98,14 +98,14 @@ class RegistryState(Enum):
     OPEN = "reachable"
     LOGIN = "reachable, needs a login"
     NOT_CHECKED = "not checked"
-    NO_TIME = "not checked: those before it took too long"
+    NO_TIME = "not checked: the registries before it took too long"
     UNRESOLVED = "its name does not resolve"
     REFUSED = "it refuses the connection"
     NO_ANSWER = "no answer"
     NO_TLS = "it does not speak TLS"
     PLAIN_TOKENS = "its token service does not speak TLS, so no login was sent"
-    WANTS_TLS = "it speaks TLS alone"
-    UNKNOWN_CA = "its certificate is signed by nobody known"
+    WANTS_TLS = "it speaks only TLS"
+    UNKNOWN_CA = "its certificate is signed by an unknown CA"
     EXPIRED = "its certificate has expired"
     NOT_YET = "its certificate is not valid yet"
     WRONG_NAME = "its certificate is for another name"
@@ -114,34 +114,34 @@ class RegistryState(Enum):
     NO_REGISTRY = "what answers there is no registry"
     UNAUTHORIZED = "it refuses the login"
     DENIED = "it denies access"
-    UNCLEAR = "what it says about that tag is no registry's answer"
+    UNCLEAR = "its answer does not tell whether it has that tag"
     NOT_FOUND = "it has no such repository or tag"
     FAILED = "it fails"
     BROKEN_OFF = "it broke off in the middle"
 
 
 REMEDIES = {
-    RegistryState.UNRESOLVED: "give the host a name server or a line of /etc/hosts that knows it",
-    RegistryState.REFUSED: "check that the registry runs, and its port",
+    RegistryState.UNRESOLVED: "make its name resolve on the host: add a name server, or a line in /etc/hosts",
+    RegistryState.REFUSED: "check that the registry runs, and that the port is right",
     RegistryState.NO_ANSWER: "check routes and firewalls between that host and the registry",
     RegistryState.NO_TLS: "set scheme: http for it in ctr_registries, if plain http is what you want",
     RegistryState.PLAIN_TOKENS: "have whoever runs the registry give its token service an https address",
-    RegistryState.WANTS_TLS: "leave scheme: http for it out of ctr_registries",
+    RegistryState.WANTS_TLS: "remove its scheme: http from ctr_registries",
     RegistryState.UNKNOWN_CA: "name its CA's certificate with ca_file in ctr_registries",
     RegistryState.EXPIRED: "have its certificate renewed",
     RegistryState.NOT_YET: "check the clock of this machine, then the registry's certificate",
-    RegistryState.WRONG_NAME: "call it by a name that its certificate has",
+    RegistryState.WRONG_NAME: "use a name that its certificate has",
     RegistryState.TLS_FAILED: "inspect it with openssl s_client",
     RegistryState.CA_FILE: "correct ca_file in ctr_registries",
     RegistryState.NO_REGISTRY: "check name, port and scheme in ctr_registries",
-    RegistryState.NO_TIME: "mend the registries that do not answer, then run it again",
-    RegistryState.NOT_CHECKED: "let sshd there forward (AllowTcpForwarding, PermitOpen), or check with curl there",
+    RegistryState.NO_TIME: "repair the registries that do not answer, then run the command again",
+    RegistryState.NOT_CHECKED: "let sshd there forward (AllowTcpForwarding, PermitOpen), or run curl there by hand",
     RegistryState.UNAUTHORIZED: "check username and password_env in ctr_registries, or ~/.docker/config.json",
     RegistryState.DENIED: "ask whoever runs the registry for that right",
-    RegistryState.UNCLEAR: "ask with curl what answers there; check name, port and scheme in ctr_registries",
+    RegistryState.UNCLEAR: "ask it with curl; check name, port and scheme in ctr_registries",
     RegistryState.NOT_FOUND: "check repository and tag",
-    RegistryState.FAILED: "read the registry's log; run it again later",
-    RegistryState.BROKEN_OFF: "run it again: what the registry has already is not sent again",
+    RegistryState.FAILED: "read the registry's log; run the command again later",
+    RegistryState.BROKEN_OFF: "run the command again: blobs that have arrived are not sent again",
 }
 
 
@@ -201,7 +201,7 @@ class Challenge:
 
 
 def _is_loopback(address: str) -> bool:
-    """As Go's net.IP.IsLoopback, in any spelling."""
+    """Whether an address, in any spelling, is one of the machine itself, as Go's net.IP.IsLoopback decides."""
     try:
         found = ip_address(address)
     except ValueError:
@@ -210,7 +210,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def plain_realm(header: str) -> str:
-    """Returns a token service of ``WWW-Authenticate`` that has no https address; empty if there is none."""
+    """Returns the first token service of ``WWW-Authenticate`` that has no https address; empty if there is none."""
     challenges = [each for each in Challenge.parse_all(header) if each.scheme.lower() == "bearer"]
     realms = [each.parameters.get("realm", "") for each in challenges]
     return next((realm for realm in realms if realm and not realm.lower().startswith("https://")), "")

@@ -91,7 +91,7 @@ class Stream:
                     detail=str(error),
                     hint="compress it with a window of 128 MiB at most, as zstd does without --ultra --long=28 or more",
                 ) from error
-            raise BadArchive("it is compressed, and broken or cut off", detail=str(error), hint=_AGAIN) from error
+            raise BadArchive("its compressed data is broken or cut off", detail=str(error), hint=_AGAIN) from error
         self.at += len(data)
         return data
 
@@ -109,7 +109,7 @@ class Stream:
             yield data
 
     def skip_to(self, offset: int) -> None:
-        """Skips to an offset further on."""
+        """Skips forward to an offset."""
         if self._plain:
             self.at = self._plain.seek(offset)
         for _ in self.chunks(offset - self.at):
@@ -220,7 +220,8 @@ def _member(info: tarfile.TarInfo, named: dict[str, str], offset: int, size: int
     if info.issym() or info.islnk():
         target = named.get("linkpath", info.linkname)
         from_here = posixpath.join(posixpath.dirname(name), target) if info.issym() else target
-        return Member(_inside(name), offset, 0, _inside(from_here, f"{name} -> {target}"))
+        link = _inside(from_here, f"{name} -> {target}")
+        return Member(name=_inside(name), offset=offset, size=0, link=link)
     if info.issparse() or "GNU.sparse.major" in named:
         raise BadArchive(f"{name[:200]!r} is a sparse file, which images do not have")
     return Member(_inside(name), offset, size) if info.isreg() else None
@@ -232,13 +233,13 @@ def _inside(path: str, shown: str = "") -> str:
     if plain.startswith("/") or climbs:
         raise BadArchive(
             f"{(shown or path)[:200]!r} leads out of the archive",
-            hint="no tool that saves images writes that; do not trust the source of this archive",
+            hint="no tool that saves images writes such a path: do not trust the source of this archive",
         )
     return plain
 
 
 def _end(stream: Stream) -> None:
-    """Reads on behind the end of the tar, so that the decompressor compares its checksum."""
+    """Reads past the end of the tar, so that the decompressor compares its checksum."""
     most = stream.at + _MOST_BEHIND
     while stream.take(_CHUNK):
         if stream.at > most:

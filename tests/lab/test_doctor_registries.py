@@ -137,7 +137,7 @@ class TestRegistries:
         assert "404" in found[odd.name][1]
         assert "does not resolve" in found["no-such-host.invalid:5000"][1]
         assert "for another name" in found[wrong.name][1]
-        assert "signed by nobody known" in found[unknown.name][1]
+        assert "signed by an unknown CA" in found[unknown.name][1]
         assert "does not speak TLS" in found[no_tls.name][1]
 
     def test_that_never_answer_are_given_up(self, fab: Fab, hosts: Hosts) -> None:

@@ -56,7 +56,7 @@ def test_a_login_that_does_not_work_and_an_unknown_ca_are_found(scene: RegistryS
     for node in scene.nodes:
         seen = {each["registry"]: each for each in run.outcomes[node]["result"]["registries"]}
         assert [seen[name]["login"] for name in given] == [False, False, None]
-        assert "signed by nobody known" in seen[registries.tls.name]["text"]
+        assert "signed by an unknown CA" in seen[registries.tls.name]["text"]
     assert "wr0ng-w0rd" not in run.out + run.err
 
 
