@@ -1,11 +1,11 @@
-"""The commands of ctr-ferry, one file each, and the four rooms that they share."""
+"""The commands of ctr-ferry, one file each."""
 
 import sys
 
 from ctr_ferry.secrets import keep_out_of_log
 
-# Invoke turns it on for every `fab`, which then compiled all commands anew each time.
+# Invoke turns bytecode off, so that each `fab` would compile all commands anew. Here the flag of Python counts again.
 sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 
-# Here, since Invoke reads passwords of the environment and of prompts after this, and logs all that it reads.
+# Only after this import does Invoke read passwords, from the environment and from prompts. It logs all that it reads.
 keep_out_of_log("invoke")

@@ -30,7 +30,7 @@ UNDECIDED = "no majority"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Which image to check; without a digest, the one of more than half of the hosts is expected."""
+    """Which image to check. Without a digest, the digest of more than half of the hosts is expected."""
 
     ref: str
     digest: str | None
@@ -132,7 +132,7 @@ def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 
 def _inspect(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) -> CheckResult:
-    """One probe; the image's state with its manifest or index; where blobs are missing, the index's manifests."""
+    """Runs the probe, reads the image's state and manifest and, where blobs are missing, its index's manifests."""
     namespace = inspect.namespace(host, request.namespace)
     facts = inspect.facts(host, (namespace,))
     here = facts.listings[namespace]

@@ -24,7 +24,7 @@ from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.mappings import read_map
 from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
-from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -53,7 +53,7 @@ class ImageSelector:
     @property
     def is_glob(self) -> bool:
         """Whether the selector may mean several images."""
-        return bool(set(self.ref) & set("*?["))
+        return is_glob(self.ref)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def parse(
         UsageError, BadReference: an option is wrong.
     """
     if not from_:
-        raise UsageError("copy needs --from HOST", hint="the host that has the image, or --from any")
+        raise UsageError("copy needs --from HOST", hint="name the host that has the image, or use --from any")
     source = options.namespace(namespace)
     return Request(
         sources=tuple(from_),
@@ -168,9 +168,9 @@ class SourceInventory:
         "to_namespace": "The namespace at the destination, if it is another.",
         "platform": "Copy only this platform's manifest of a multi-platform image.",
         "all_platforms": "Insist that all platforms are there.",
-        "no_unpack": "Do not unpack it.",
+        "no_unpack": "Do not unpack the images.",
         "force": "Let an existing name point at the source's digest.",
-        "pin": "Have kubelet keep it (CRI of containerd 1.7 on).",
+        "pin": "Let kubelet keep the images (CRI of containerd 1.7 on).",
     },
 )
 def copy(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
@@ -286,7 +286,9 @@ def _not_found(
     if len(source_inventories) > 1 or selector.is_glob:
         where = ", ".join(source_inventory.host.name for source_inventory in source_inventories[:5])
         return ImageNotFound(
-            f"no source has an image {selector.ref} ({where})", detail=detail, hint="fab -H all find --match"
+            f"no source has an image {selector.ref} ({where})",
+            detail=detail,
+            hint="list the names there: fab -H HOST images",
         )
     (source_inventory,) = source_inventories
     (error,) = inspect.not_found(

@@ -116,16 +116,12 @@ def doctor(host: Host, request: Request) -> DoctorResult:
     status = Status.CHANGED if cleaned else Status.OK
     result = DoctorResult(tuple(found), cleaned, status, everything=request.all)
     if ill := [finding.what for finding in found if finding.health is Health.FAIL]:
-        raise Unhealthy(f"to be mended: {', '.join(ill)}", hint="follow the column WHAT TO DO", result=result)
+        raise Unhealthy(f"to be repaired: {', '.join(ill)}", hint="follow the column WHAT TO DO", result=result)
     return result
 
 
 def _reachable(host: Host) -> Finding:
-    return Finding("reachable", Health.OK, _login(host))
-
-
-def _login(host: Host) -> str:
-    return host.where
+    return Finding("reachable", Health.OK, host.where)
 
 
 def _visit(host: Host) -> Visit | Finding:
@@ -145,13 +141,13 @@ def _visit(host: Host) -> Visit | Finding:
     except Unreachable:
         raise
     except FerryError as error:
-        return Finding("answers", Health.FAIL, f"{error.message}", error.hint)
+        return Finding("answers", Health.FAIL, error.message, error.hint)
     return Visit(
         facts=facts,
         answers=answers,
         began=began,
         ended=time.time(),
-        login=_login(host),
+        login=host.where,
         password=host.has_sudo_password,
     )
 

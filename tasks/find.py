@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 _KUBELETS = "k8s.io"
 _ELSEWHERE, _UNREAD = "kubelet reads another containerd", "kubelet does not read this namespace"
-_KUBERNETES = (
-    "k3s",
-    "k0s",
-    "microk8s",
-)  # distributions whose containerd serves kubelet alone (RKE2 uses the one of k3s)
+_KUBERNETES = ("k3s", "k0s", "microk8s")  # their containerd serves kubelet alone; RKE2 uses the socket of k3s
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +139,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 
 def _inspect(host: Host, match: str) -> FindResult:
-    """One probe, the namespaces of further containerds, then all images in one command."""
+    """Runs the probe, asks further containerds for their namespaces, then lists all images in one remote command."""
     facts, limit = inspect.facts(host, ()), host.target.limits.probe
     unread: list[str] = []
     where = [(facts.ctr.address, namespace) for namespace in facts.namespaces]

@@ -55,7 +55,7 @@ def parse(
 
     Raises:
         UsageError, BadReference: an option is wrong.
-        BadArchive: the file is.
+        BadArchive: the archive is broken, or lacks what the options name.
     """
     if not archive:
         raise UsageError("load needs --archive FILE", hint="fab -H node1 load --archive app.tar")
@@ -194,9 +194,9 @@ def _listed(found: Archive, entry: Entry) -> Image:
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
         "platform": "Load only this platform's manifest of a multi-platform image.",
         "all_platforms": "Insist that all platforms are there.",
-        "no_unpack": "Do not unpack it.",
+        "no_unpack": "Do not unpack the images.",
         "force": "Let an existing name point at the archive's digest.",
-        "pin": "Have kubelet keep it (CRI of containerd 1.7 on).",
+        "pin": "Let kubelet keep the images (CRI of containerd 1.7 on).",
     },
 )
 def load(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:

@@ -99,7 +99,7 @@ def parse(
     """Turns the options into a request.
 
     Raises:
-        UsageError: an option is wrong. (Also BadReference, which is one.)
+        UsageError, BadReference: an option is wrong.
     """
     if not ref:
         raise UsageError("pull needs --ref REF", hint="fab -H all pull --ref registry.example/app:1")
@@ -293,7 +293,7 @@ class Job:
         )
 
     def _with_digest(self, error: FerryError, now: Image | None, answers: Mapping[str, Answer]) -> FerryError:
-        """The error; where the name was moved, with what the name points at by now."""
+        """Adds to the error what the name points at now, where the name was moved."""
         plan = self.plan
         if plan.existing and now and plan.moves and now.digest == plan.wanted:
             shown = answers.get("back")

@@ -66,7 +66,7 @@ def parse(
     """Turns the options into a request.
 
     Raises:
-        UsageError: an option is wrong. (Also BadReference, which is one.)
+        UsageError, BadReference: an option is wrong.
     """
     if not ref:
         raise UsageError("push needs --ref REF", hint="fab -H node1 push --ref registry.example/app:1")
@@ -188,7 +188,7 @@ class Job:
 
         Raises:
             ReferenceExists: the name in the registry points at another digest.
-            MethodUnsupported: the registry does not tell whether it does.
+            MethodUnsupported: the registry does not tell what the name points at.
         """
         remote = self.remote
         if remote.digest == self.pushed.target.digest:
@@ -204,8 +204,7 @@ class Job:
             )
         if remote.unknown and not self.request.force:
             raise MethodUnsupported(
-                f"it cannot be known whether {self.transfer.reference} has another digest in the registry; "
-                "nothing was pushed",
+                f"it is unknown what {self.transfer.reference} points at in the registry; nothing was pushed",
                 detail=remote.unknown,
                 hint="let this host ask the registry, or add --force to push whatever the name points at there",
             )

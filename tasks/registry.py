@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _OK = (RegistryState.OPEN, RegistryState.LOGIN)
 _WARN = (RegistryState.NOT_CHECKED, RegistryState.NO_TIME)
-_REMEDY = "WHAT TO DO"  # the heading of the column that says it
+_REMEDY = "WHAT TO DO"  # the heading of the column with the remedies
 
 
 @dataclass(frozen=True, slots=True)

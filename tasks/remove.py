@@ -248,7 +248,9 @@ def _decide(made: Plan, wanted: Wanted, last: frozenset[str], *, force: bool) ->
         removed = Removed(image.name, image.digest, Status.CHANGED)
         made.names.append(removed)
         if image.digest not in last:
-            removed.note = f"its image stays, as {shown_name(ctr_remove.left(made.here, image.digest, wanted)[0])}"
+            removed.note = (
+                f"the image stays under the name {shown_name(ctr_remove.left(made.here, image.digest, wanted)[0])}"
+            )
             continue
         users = made.users.get(image.digest, [])
         if users and not force:
@@ -286,7 +288,7 @@ def apply(host: Host, made: Plan) -> RemoveResult:
     if made.errors:
         raise SomeFailed(
             f"{len(made.errors)} of {len(made.names)} names were not removed",
-            hint="mend these and run it again; names without an error are gone",
+            hint="follow the hint of each, then run the command again; names without an error are gone",
             result=result,
         )
     return result
@@ -306,7 +308,7 @@ def _remove(host: Host, made: Plan) -> None:
                 f"a container began to use an image that was to be removed from namespace {made.here.namespace}; "
                 "nothing was removed",
                 detail=tail(answers["remove"].stderr),
-                hint="run it again: it inspects the containers again",
+                hint="run the command again: it inspects the containers first",
             )
         elif not answers["remove"].ok:
             error = failure(answers["remove"], shown_name(left[0]))
@@ -314,6 +316,6 @@ def _remove(host: Host, made: Plan) -> None:
             error = VerifyFailed(
                 f"ctr reports success, but {shown_name(left[0])} is still there",
                 detail=tail(answers["remove"].stderr),
-                hint="somebody else may have given that name again; check with images, then run it again",
+                hint="somebody else may have given that name again; check with images, then run the command again",
             )
         made.fail(each, error)

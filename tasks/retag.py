@@ -199,7 +199,9 @@ class Job:
             return
         dst = pair.dst if pair.dst.tag else pair.dst.with_tag(tag_of(source.name))
         existing = self.there.get(str(dst))
-        report = Retag(source.name, str(dst), source.digest, source.digest, status=Status.CHANGED)
+        report = Retag(
+            src=source.name, dst=str(dst), digest=source.digest, src_digest=source.digest, status=Status.CHANGED
+        )
         plan = Plan(report, source, dst, existing)
         self.plans.append(plan)
         if source.name == str(dst) and not self.place.crosses:
@@ -373,7 +375,7 @@ class Job:
         if failed:
             raise SomeFailed(
                 f"{len(failed)} of {len(result.images)} images did not get their new name",
-                hint="mend these and run it again; the other names stay",
+                hint="follow the hint of each, then run the command again; the other names stay",
                 result=result,
             )
         return result

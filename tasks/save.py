@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ctr_ferry import shell
 from ctr_ferry.ctr.listing import Image, Listing
 from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.errors import (
@@ -78,7 +79,10 @@ def parse(
     file = Path(out).expanduser()
     folder = file.is_dir() or out.endswith("/")
     if not (file if file.is_dir() else file.parent).is_dir():
-        raise UsageError(f"--out {out}: there is no folder {file.parent}", hint="make it first")
+        raise UsageError(
+            f"--out {out}: there is no folder {file.parent}",
+            hint=f"make it first: mkdir -p {shell.join([str(file.parent)])}",
+        )
     return Request(
         refs=tuple(dict.fromkeys(ref)),
         out=file,

@@ -102,7 +102,7 @@ def judge(room: Room | None, coming: int, unpacked: int) -> DiskFull | str:
         return DiskFull(
             f"the blobs do not fit: {coming} bytes are needed, and {blobs.free} are free on {blobs.mount}; "
             "nothing was sent",
-            hint=f"make room there (`df -h {blobs.mount}` on that host), then run it again",
+            hint=f"make room there (`df -h {blobs.mount}` on that host), then run the command again",
         )
     if coming + (unpacked if room.is_one else 0) > blobs.available:
         needed = _needs(coming, unpacked if room.is_one else 0)

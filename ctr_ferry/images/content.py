@@ -52,7 +52,7 @@ def checked(digest: str, answer: Answer, holder: str) -> bytes:
         raise daemon_trouble(answer.stderr) or ContentMissing(
             f"{holder} did not give {what}",
             detail=tail(answer.stderr) or "it gave no content and no reason",
-            hint="run it again; if that does not help, copy or pull the image there again",
+            hint="run the command again; if that does not help, copy or pull the image there again",
         )
     if found != digest:
         size = f"more than {MOST_DOCUMENT}" if len(raw) > MOST_DOCUMENT else len(raw)

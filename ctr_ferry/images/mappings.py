@@ -30,7 +30,7 @@ class Pair:
             Reference.parse(src)
         reference = Reference.parse(dst)
         if reference.digest:
-            raise UsageError(f"the destination {dst!r} has a digest", hint="give it a tag, or nothing")
+            raise UsageError(f"the destination {dst!r} has a digest", hint="write it with a tag, or without")
         return cls(src, reference)
 
     @property
@@ -57,7 +57,7 @@ def refuse_same(pairs: Sequence[Pair]) -> None:
     """
     for pair in pairs:
         if pair.same:
-            raise UsageError(f"source and destination are the same name, {pair.src}", hint="give another one")
+            raise UsageError(f"source and destination are the same name, {pair.src}", hint="give another destination")
 
 
 def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
@@ -86,7 +86,8 @@ def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
     chained = [] if apart else _chained(pairs.values())
     wrong += [f"{file}: {name} is a source and a destination" for name in chained]
     if wrong:
-        raise UsageError(f"the map {file} has {len(wrong)} wrong lines", detail="\n".join(wrong))
+        count = f"{len(wrong)} wrong line{'s' * (len(wrong) != 1)}"
+        raise UsageError(f"the map {file} has {count}", detail="\n".join(wrong))
     if not pairs:
         raise UsageError(f"the map {file} names no image")
     return tuple(pairs.values())

@@ -132,7 +132,7 @@ def refuse_collisions(plans: Sequence[Plan], *, within_namespace: bool) -> None:
 
 
 def _collision(message: str) -> ReferenceExists:
-    return ReferenceExists(message, hint="name them apart with --map, or in two runs")
+    return ReferenceExists(message, hint="give each a name of its own with --map, or retag them in two runs")
 
 
 def tag_of(name: str) -> str:

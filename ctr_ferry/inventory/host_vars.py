@@ -172,7 +172,7 @@ def target(
         encrypted: files that may have more variables of the host, and that only Ansible can read.
 
     Returns:
-        The target, and notes about variables and options that are not honoured; equal ones are equal for all hosts.
+        The target, and notes about variables and options that are not honoured; a note reads the same for every host.
 
     Raises:
         BadInventory: a variable is wrong, or the connection needs a value that only Ansible can read. A password that

@@ -202,7 +202,7 @@ class HostSelector:
         if self._inventory_names(host) == [host]:
             known = self._of_inventory(host)
             return replace(known, name=name, user=user or known.user, port=port or known.port)
-        return Target(name, host, port, user, trust=self._trust, limits=self._limits)
+        return Target(name=name, address=host, port=port, user=user, trust=self._trust, limits=self._limits)
 
     def _inventory_names(self, word: str) -> list[str]:
         """The inventory's hosts that a word means; none without an inventory, or if it is broken and not needed."""

@@ -70,7 +70,7 @@ class Platform:
         return cls(*(shown_name(_word(part or "")) for part in parts))._plain()
 
     def takes(self, other: Platform) -> bool:
-        """Whether containerd runs the other platform's images on this one (its `platforms.Only`); variants do not count."""
+        """Whether containerd runs the other platform's images on this one (`platforms.Only`); variants do not count."""
         instead = {("arm64", "arm"), ("amd64", "386")}
         same = self.architecture == other.architecture
         return self.os == other.os and (same or (self.architecture, other.architecture) in instead)

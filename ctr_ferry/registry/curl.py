@@ -29,8 +29,9 @@ _CURL = {
     7: RegistryState.REFUSED,
     28: RegistryState.NO_ANSWER,
     52: RegistryState.NO_ANSWER,
+    56: RegistryState.NO_ANSWER,
+    77: RegistryState.CA_FILE,
 }
-_CURL |= {56: RegistryState.NO_ANSWER, 77: RegistryState.CA_FILE}
 _CERTIFICATE = (
     (RegistryState.EXPIRED, r"expired"),
     (RegistryState.NOT_YET, r"not yet valid"),
@@ -104,7 +105,7 @@ def typed(authorization: str) -> str:
 
 
 def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | RegistryState:
-    """Status, reason, headers (names in lower case) and body of the answer; or what it means that there is none."""
+    """Status, reason, headers (names in lower case) and body of the answer; or the state that a lack of one means."""
     tool, _, data = answer.stdout.partition(b"\n")
     if tool == b"wget":  # prints the head to stderr, each line indented
         head = "\n".join(line[2:] for line in answer.stderr.split("\n") if line.startswith("  "))

@@ -79,10 +79,10 @@ class Requests:
         self._connection = None
 
     def log_in(self) -> bool:
-        """Prepares for requests with a login: certificates that only the host trusts count no longer.
+        """Prepares for requests with a login: certificates that only the host trusts no longer count.
 
         Returns:
-            Whether they counted so far. Then the answers so far may come from the wrong server.
+            Whether such certificates counted so far. If so, the answers so far may come from the wrong server.
         """
         counted, self._logs_in = self._host_counted, True
         if counted:
@@ -183,7 +183,8 @@ class Requests:
         found = curl.read(answer)
         if isinstance(found, RegistryState):
             raise RegistryStateError(found, curl.last_words(answer))
-        return Reply(*found)
+        status, reason, fields, body = found
+        return Reply(status=status, reason=reason, headers=fields, body=body)
 
     def _authorities(self, url: str) -> bytes:
         """The certificates for the host's curl or wget: besides the host's bundle, or alone where a login is sent."""
@@ -238,7 +239,13 @@ def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, 
     found = headers_of(response.getheaders())
     if found is None:
         raise RegistryStateError(RegistryState.NO_REGISTRY, curl.LONG_HEAD)
-    return Reply(response.status, response.reason, found, body, response.will_close or len(body) == MOST)
+    return Reply(
+        status=response.status,
+        reason=response.reason,
+        headers=found,
+        body=body,
+        last=response.will_close or len(body) == MOST,
+    )
 
 
 class _Bounded:

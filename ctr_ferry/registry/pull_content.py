@@ -48,7 +48,7 @@ def shortcoming(plan: PullPlan, image: Image, content: Content, check: Answer) -
     if not state.unpacked:
         return NotUnpacked(
             f"{plan.name} in namespace {plan.place.namespace} is whole, but not unpacked",
-            hint="look at containerd's log on that host, then run it again",
+            hint="read containerd's log on that host, then run the command again",
         )
     return None
 

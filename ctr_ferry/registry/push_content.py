@@ -107,9 +107,9 @@ def _one_platform(image: Image, facts: Facts, content: Content, asked: Platform 
     if absent := content.below(child).keys() - content.visible:
         raise content_missing(image.name, "\n".join(sorted(absent)))
     notice = f"the manifest of {platform} in index {index}"
-    if not asked:
-        notice += ": this host lacks content of other platforms" if piped else ""
-    return PushContent(child, platform, _sizes(content, child), (notice,))
+    if piped and not asked:
+        notice += ": this host lacks content of other platforms"
+    return PushContent(target=child, platform=platform, sizes=_sizes(content, child), notices=(notice,))
 
 
 def _sizes(content: Content, target: Descriptor) -> dict[str, int]:

@@ -34,7 +34,7 @@ _WORTH_ASKING = 8 << 20  # bytes of an image from which on the registry is asked
 # Push and pull go on in these states: ctr may do what ctr-ferry may not ask.
 _UNKNOWN = {
     RegistryState.NOT_CHECKED: "sshd there forwards no connections, and the host has no curl or wget to ask with",
-    RegistryState.UNCLEAR: "what answers there does not say as a registry does that there is nothing",
+    RegistryState.UNCLEAR: "the answer does not say, as a registry's does, whether the tag exists",
     RegistryState.DENIED: "the registry does not let this login ask for it",
 }
 _MAY_NEED_LOGIN = (RegistryState.UNAUTHORIZED, RegistryState.DENIED)

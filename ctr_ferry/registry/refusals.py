@@ -22,7 +22,7 @@ from ctr_ferry.errors import (
 from ctr_ferry.oci.registry import REMEDIES, Registry, RegistryState
 from ctr_ferry.text import tail
 
-# The first that matches counts. The texts have URLs in them, with ports and digests.
+# The first pattern that matches counts. ctr's texts have URLs in them, with ports and digests.
 _WORDS = (
     (RegistryState.UNRESOLVED, r"dial tcp: lookup |no such host|server misbehaving"),
     (RegistryState.REFUSED, r"connect: connection refused"),

@@ -64,7 +64,7 @@ def _inspect(host: Host, registry: Registry, login: FindLogin, deadline: float, 
             seconds, auth = time.monotonic() - began, _scheme(first) if first.status == 401 else ""
             reply = client.logged_in("GET", "/v2/", first)
     except RegistryStateError as error:
-        return RegistryStatus(registry, error.state, error.detail, auth)
+        return RegistryStatus(registry=registry, state=error.state, detail=error.detail, auth=auth)
     return replace(_judge(registry, reply, client.login), auth=auth, seconds=seconds)
 
 

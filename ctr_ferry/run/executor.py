@@ -135,7 +135,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         targets = self._targets(lines, first, control_machine)
         run_id = new_run_id(first.name)
         record = Record(control_machine.runs.root, run_id, _head(lines, [t.name for t in targets]), render.note)
-        base = self.config.clone()  # ssh_config is read again into its source; the clones of the clone are apart
+        base = self.config.clone()  # a clone reads ssh_config into its source, so hosts clone this copy
 
         def new_host(target: Target) -> Host:
             return Host(target, base.clone(), run_id=run_id, log=record.exchange)
@@ -184,7 +184,8 @@ def _read(call: Any, *, dry: bool, as_json: bool) -> Line:
     """Parses one command's options. ``--json`` on one command counts for all: stdout is one document or none."""
     common, request = call.task.read(call.kwargs)
     arguments = {name.rstrip("_"): value for name, value in call.kwargs.items()}  # --as is `as_` in Python
-    return Line(call.task, arguments, replace(common, dry_run=common.dry_run or dry, json=as_json), request)
+    common = replace(common, dry_run=common.dry_run or dry, json=as_json)
+    return Line(command=call.task, arguments=arguments, common=common, request=request)
 
 
 def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:
@@ -214,7 +215,7 @@ def _on_control_machine(line: Line, control_machine: ControlMachine) -> render.D
 
 
 def _also_on_control_machine(line: Line, control_machine: ControlMachine) -> render.Done:
-    """The same on a line with commands that work on hosts: an error is shown among theirs, and ends nothing."""
+    """Like `_on_control_machine`, on a line with commands that work on hosts: an error is shown, and ends nothing."""
     try:
         return _on_control_machine(line, control_machine)
     except FerryError as error:

@@ -250,7 +250,7 @@ class Fleet:
         return sys.stdin.isatty()
 
     def confirm(self, question: str) -> bool:
-        """Asks the operator a question on stderr; whether the answer is ``y`` or ``yes``."""
+        """Asks the operator a question on stderr; returns whether the answer is ``y`` or ``yes``."""
         with self._observer.while_asking():
             print(f"{shown(question)} [y/N] ", end="", file=sys.stderr, flush=True)
             return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -304,7 +304,7 @@ def _answer(host: Host, work: Callable[[Host], Result]) -> Answer:
 
 
 def _not_started() -> NotStarted:
-    return NotStarted("the run was interrupted before work on this host began")
+    return NotStarted("the run was interrupted before work on this host began", hint="run the command again")
 
 
 def interrupted() -> Interrupted:

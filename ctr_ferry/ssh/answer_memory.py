@@ -41,7 +41,7 @@ class AnswerMemory:
         if size > MOST_OF_ONE:
             raise AnswerTooLarge(
                 f"{host} printed more than {MOST_OF_ONE >> 20} MiB in answer to one question; the rest was not read",
-                hint="look at it by hand with ssh: a namespace there may have very many names",
+                hint="list its images by hand with ssh: a namespace there may have very many names",
             )
         with self._lock:
             more = size - self._reserved.get(host, 0)
@@ -50,14 +50,14 @@ class AnswerMemory:
             if size > self._share and self._all + more > self._most:
                 raise AnswerTooLarge(
                     f"{host} printed more than {size >> 20} MiB, and the answers of all hosts together may have "
-                    f"{self._most >> 20}",
-                    hint="run it on fewer hosts at once, with -H; the other hosts are not the cause",
+                    f"{self._most >> 20} MiB",
+                    hint="run the command on fewer hosts at once, with -H: this host printed more than its share",
                 )
             self._reserved[host] = size
             self._all += more
 
     def free(self, host: str) -> None:
-        """Counts the answers of a host no longer."""
+        """Stops counting the answers of a host."""
         with self._lock:
             self._all -= self._reserved.pop(host, 0)
 

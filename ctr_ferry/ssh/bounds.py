@@ -20,7 +20,7 @@ class Packets(Packetizer):
         """Reads ``n`` bytes, as the host announced.
 
         Raises:
-            SSHException: they are too many.
+            SSHException: the host announced too many.
         """
         if n > _PACKET:
             raise paramiko.SSHException(f"the host announces a packet of {n} bytes")

@@ -132,7 +132,7 @@ def _login_error(error: Exception, where: str) -> Unreachable | None:
         return LoginRefused(
             f"{where} asks for something that cannot be answered here",
             detail=tail(error.asked),
-            hint="a password is answered with --prompt-for-login-password; for a code, let this user log in with a key "
+            hint="give a password with --prompt-for-login-password; for a code, let this user log in with a key "
             "alone (AuthenticationMethods publickey in its sshd_config)",
         )
     if isinstance(error, NothingInCommonError):

@@ -191,11 +191,11 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             yield
         except (paramiko.SSHException, EOFError, OSError) as error:
             what = self.fault or f"the connection to {self.name} broke"
-            raise ConnectionLost(what, detail=tail(str(error)), hint="run it again") from error
+            raise ConnectionLost(what, detail=tail(str(error)), hint="run the command again") from error
 
     @property
     def fault(self) -> str:
-        """What this host or its gateway did wrong, so that the connection was closed, with its name; else empty."""
+        """What this host or its gateway, named first, did wrong before the connection was closed; else empty."""
         if fault := getattr(self.transport, "fault", ""):
             return f"{self.name} {fault}"
         return self.gateway.fault if isinstance(self.gateway, Connection) else ""
@@ -230,7 +230,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         """
         if self.abandoned:
             self.close()
-            raise Interrupted("the run was interrupted before this host was touched", hint="run it again")
+            raise Interrupted("the run was interrupted before this host was touched", hint="run the command again")
 
     def close_quietly(self) -> None:
         """Closes the connection, and ignores errors of a broken one."""

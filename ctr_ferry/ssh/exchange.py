@@ -15,7 +15,7 @@ import paramiko
 from ctr_ferry.errors import AnswerTooLarge
 
 _CHUNK = 1 << 17  # bytes of one read
-_AT_ONCE = 48  # reads until the clock is looked at again; a window has fewer
+_AT_ONCE = 48  # reads before the next look at the clock; a window has fewer
 _MOST_STDERR = 4 << 20  # bytes
 _LINGER = 5.0  # seconds of silence that end the wait for more output of a command that has exited
 
@@ -211,4 +211,4 @@ class Exchange:
             self._heard = time.monotonic()
             if len(self.stderr) > _MOST_STDERR:
                 what = f"the host printed more than {_MOST_STDERR >> 20} MiB of errors"
-                raise AnswerTooLarge(what, hint="look at it by hand with ssh")
+                raise AnswerTooLarge(what, hint="log in there with ssh, and find out what prints so much")

@@ -37,7 +37,7 @@ def state_errors(limit: float) -> Iterator[None]:
     """A block in which errors of a forwarded connection are raised as RegistryStateError.
 
     Args:
-        limit: seconds that the connection had; they are named in an error.
+        limit: seconds that the connection had, for the message of an error.
     """
     try:
         yield
@@ -67,7 +67,7 @@ class _Reasons(logging.Handler):
 
 
 def connect(host: Host, there: tuple[str, int], deadline: float) -> Wire:
-    """Opens a connection from the host. Only one may be opened at a time on a host, since paramiko mixes up failures.
+    """Opens a connection from the host. Open only one at a time on a host: paramiko mixes up their failures.
 
     Args:
         host: the host that connects.

@@ -111,7 +111,7 @@ def as_login_user(boot: str) -> str:
 def as_root_if_needed(boot: str, rights_check: str) -> str:
     """The command line that runs the bootstrap as the login user if the check succeeds, else as root.
 
-    It becomes root through a sudo that asks for no password. If there is none, it stays the login user.
+    The bootstrap becomes root through a sudo that asks for no password. Without such a sudo, it runs as the login user.
 
     Args:
         rights_check: a sh test without single quotes.

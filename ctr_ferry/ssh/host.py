@@ -37,7 +37,7 @@ class Host:
         target: where the host is, and its limits.
         run_id: identifies this run. Whatever the run creates on a host has it in its name.
         dry_run: whether nothing may be changed.
-        moved: to be called with every progress in moving bytes.
+        moved: called whenever bytes have moved.
         asked: the number of remote commands so far.
         failed: whether a command of this run failed here. Then later commands skip this host.
     """
@@ -97,7 +97,7 @@ class Host:
         """Prepares for the next command of the command line.
 
         Args:
-            moved: to be called with every progress in moving bytes.
+            moved: called whenever bytes have moved.
         """
         self.dry_run, self.moved = dry_run, moved
         MEMORY.free(self.name)
@@ -219,7 +219,7 @@ class Host:
             PermissionDenied.
         """
         if not self.is_connected:
-            raise ConnectionLost(f"the connection to {self.name} broke", hint="run it again")
+            raise ConnectionLost(f"the connection to {self.name} broke", hint="run the command again")
         return self._stream(Upload, script, limit, stdin_is_data=True)
 
     @contextlib.contextmanager
@@ -288,7 +288,7 @@ class Host:
                 case Sudo.REFUSED:
                     raise self._sudo_refused(exchange.stderr.replace(prompt.encode(), b""))
                 case Sudo.LOST:
-                    raise ConnectionLost(f"{self.name} went silent", hint="run it again")
+                    raise ConnectionLost(f"{self.name} went silent", hint="run the command again")
 
     def _record(
         self, script: Script, boundary: str, exchange: Exchange, seconds: float, *, secret: bool = False
@@ -311,9 +311,9 @@ class Host:
         match end:
             case End.KILLED if script.cleanup and script.is_whole(boundary, exchange.stdout, exchange.stderr):
                 raise RemoteTimeout(
-                    "all steps had ended, but their clean-up hung and was ended: it may have left something behind",
+                    "all steps ended, but their clean-up hung and was ended; it may have left something behind",
                     detail=detail,
-                    hint=f"look at containerd's log there, then: fab -H {self.name} doctor --clean",
+                    hint=f"read containerd's log there, then run: fab -H {self.name} doctor --clean",
                 )
             case End.KILLED:
                 raise _killed(detail)
@@ -327,7 +327,7 @@ class Host:
                 what = f"{self.name} {'went silent' if end is End.SILENT else 'closed the connection'}"
                 raise ConnectionLost(
                     f"{self.connection.fault or what} while a command ran there",
-                    hint="run it again: it first checks what is done already",
+                    hint="run the command again: it first checks what is done already",
                 )
 
     def _answers(self, script: Script, boundary: str, exchange: Exchange) -> dict[str, Answer]:
@@ -350,7 +350,7 @@ class Host:
 
 def _killed(detail: str) -> CommandFailed:
     return CommandFailed(
-        "the remote command was ended by a signal",
+        "a signal ended the remote command",
         detail=detail,
-        hint="look at the host's log: the host may be short of memory",
+        hint="read that host's log: it may lack memory",
     )

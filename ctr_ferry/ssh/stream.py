@@ -65,8 +65,8 @@ class Stream:
         if self._exchange.late():
             raise error
         raise RemoteTimeout(
-            "data has not moved for too long, though the host is there: the command was ended",
-            hint="look at containerd's log and the disk on that host; one of them may hang",
+            "no data has moved for too long, though the host is there; the command was ended",
+            hint="read containerd's log on that host and check its disk: one of them may hang",
         ) from error
 
     def _refuse_overtime(self) -> None:
@@ -77,7 +77,7 @@ class Stream:
         """
         if self._exchange.late() is End.TIMED_OUT:
             raise RemoteTimeout(
-                "data was moving for longer than the command may take, and was ended",
+                "data moved for longer than the command may take; the command was ended",
                 hint="if the host or the network is only slow, raise timeouts.command in fabric.yaml",
             )
 
@@ -121,8 +121,8 @@ class BackgroundScript(Stream):
             if time.monotonic() > deadline:
                 self.cut()
                 raise RemoteTimeout(
-                    f"the host had not prepared to keep the blobs after {within:.0f} s, and the script was ended",
-                    hint="look at containerd's log on that host: it may hang",
+                    f"the host did not prepare to keep the blobs within {within:.0f} s; the script was ended",
+                    hint="read containerd's log on that host: containerd may hang",
                 )
             exchange.wait(1.0)
         return done.read(self._boundary, bytes(exchange.stdout), bytes(exchange.stderr))
@@ -162,8 +162,8 @@ class Download(Stream):
             for data in self._after_start():
                 if left - len(data) < -_MOST_END:
                     raise ContentCorrupt(
-                        f"the host sends more than the {size} bytes that it announced: the command was ended",
-                        hint="its copy is damaged: look at it with check, or name another source",
+                        f"the host sends more than the {size} bytes that it announced; the command was ended",
+                        hint="the image there is damaged: run check on that host, or name another source",
                     )
                 last_bytes = (last_bytes + data[-_MOST_END:])[-_MOST_END:]
                 yield data[: max(left, 0)]

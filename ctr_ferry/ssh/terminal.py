@@ -79,5 +79,8 @@ def _read_until(channel: paramiko.Channel, deadline: float, line: str) -> re.Mat
         data = channel.recv(_MOST)
         output += data
         if not data or len(output) > _MOST:
-            raise MethodUnsupported("the host has no `tty`, so that no password can be typed there")
+            raise MethodUnsupported(
+                "the host has no `tty`, so that no password can be typed there",
+                hint="install tty there (coreutils or busybox), or use a registry without a login",
+            )
     return found

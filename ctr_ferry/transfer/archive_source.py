@@ -51,4 +51,8 @@ class ArchiveSource:
         try:
             yield
         except OSError as error:
-            raise SourceLost(f"{self.name} cannot be read any more", detail=error.strerror or str(error)) from error
+            raise SourceLost(
+                f"{self.name} cannot be read any more",
+                detail=error.strerror or str(error),
+                hint="check the file and its disk, then run the command again",
+            ) from error

@@ -14,7 +14,7 @@ from ctr_ferry.transfer.host_copy import HostCopy
 
 
 def copy_images(fleet: Fleet, copy_request: CopyRequest, source: Source) -> dict[str, Result | FerryError]:
-    """Copies images to every host of the fleet, in batches of at most `fleet.workers` hosts.
+    """Copies images to every host of the fleet, in batches of at most ``fleet.workers`` (fabric.yaml) hosts.
 
     A blob leaves the source once for each batch that needs it.
 

@@ -66,7 +66,7 @@ def blobs_to_copy(
     needed = content.below(target).values() if every else content.needed(target, platform)
     if absent := [blob.digest for blob in needed if blob.digest not in content.visible]:
         raise ContentMissing(
-            f"the source has not all of {image.name}",
+            f"the source lacks blobs of {image.name}",
             detail="\n".join(absent),
             hint="copy it from a host that has all of it: give --from several times, or --from any",
         )

@@ -82,9 +82,9 @@ def inspect_destination(host: Host, copy_request: CopyRequest, owner: str) -> De
 
 
 def _content(host: Host, facts: Facts, copy_request: CopyRequest, namespace: str, store: Store) -> Content:
-    """Adds to what the source has what is here.
+    """Adds what this host has to what the source has.
 
-    A manifest that the source lacks and this host has is read here. One that cannot be read counts as absent.
+    A manifest that only this host has is read here. A manifest that cannot be read counts as absent.
     """
     given = copy_request.content
     digests = [each.image.digest for each in copy_request.image_copies if each.image.digest not in given.bad]

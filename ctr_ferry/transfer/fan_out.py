@@ -21,7 +21,7 @@ from ctr_ferry.report.outcome import unforeseen
 from ctr_ferry.transfer.policy import Policy
 from ctr_ferry.transfer.receiver import DetachedError, Pipe, QueuedPipe, Receiver, Sink
 
-_AGAIN = 1  # hosts served at a time that lack something in the end; detached hosts have slots of their own
+_AGAIN = 1  # hosts that still lack something at the end, served at a time; detached hosts have their own slots
 _LARGE = 16 << 20  # bytes; the reader thread itself sends a larger blob to a single host, since a queue costs time
 _INSTANT = 0.001  # seconds; a shorter wait for a host counts as none
 _MOMENT = 0.2  # seconds after which a reader that waits for a host decides anew who is too slow
@@ -78,7 +78,7 @@ def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Generator
         raise ContentCorrupt(
             f"blob {blob.digest} from {holder} does not match its digest",
             detail=f"{found}, {size} bytes; {blob.size} were expected",
-            hint="the blob is damaged there: bring the image there once more, or name another source",
+            hint="the blob is damaged there: copy or pull the image there again, or name another source",
         )
 
 
@@ -131,7 +131,7 @@ class _Round:
     def _finish(self, readers: Sequence[threading.Thread]) -> None:
         for reader in readers:
             reader.join()
-        self._give_up(SourceLost(f"{self._source.name} did not give all blobs", hint="run it again"))
+        self._give_up(SourceLost(f"{self._source.name} did not give all blobs", hint="run the command again"))
 
     def _give_up(self, error: FerryError) -> None:
         """Fails all blobs that are still to be read; a blob that another reader is reading may still come."""
@@ -274,7 +274,8 @@ class FanOut:
             if host not in self._awaited:
                 return False
             self._awaited.remove(host)
-            self._receivers += [receiver] if receiver else []
+            if receiver:
+                self._receivers.append(receiver)
             complete = not self._awaited
         if complete and self._receivers:
             _Round(

@@ -119,8 +119,8 @@ class HostCopy:
             if len(plans) == 1:
                 raise errors[0]
             raise SomeFailed(
-                f"{len(errors)} of {len(plans)} images were not done",
-                hint="mend these and run it again; the others stay",
+                f"{len(errors)} of {len(plans)} images were not copied",
+                hint="follow the hint of each, then run the command again; the others stay",
                 result=result,
             )
         return result

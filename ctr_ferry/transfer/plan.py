@@ -142,7 +142,7 @@ def _refuse_pin_without_cri(found: Destination) -> None:
 
 
 def _is_whole(plan: Plan, copy_request: CopyRequest, found: Destination) -> bool:
-    """Tells whether the existing name has all of its content: it may be what an import that failed has left."""
+    """Tells whether the existing name has all of its content: a failed import may have left the name without."""
     assert plan.needed  # noqa: S101
     there = all(blob.digest in found.store.here for blob in plan.needed.blobs)
     pinned = not copy_request.pin or (plan.existing is not None and PINNED in plan.existing.labels)
@@ -194,7 +194,7 @@ def _count_blobs(plans: Sequence[Plan], found: Destination) -> None:
 def check_room(
     plans: Sequence[Plan], copy_request: CopyRequest, found: Destination, *, dry_run: bool
 ) -> tuple[str, ...]:
-    """Lets the images fail that surely do not fit, before anything is sent.
+    """Fails the images that surely do not fit, before anything is sent.
 
     Returns:
         What the user should know: what may not fit, and in a dry run how much room is needed.
@@ -212,7 +212,7 @@ def check_room(
 
 
 def _growth(todo: Sequence[Plan], copy_request: CopyRequest, found: Destination) -> int:
-    """Estimates the bytes that unpacking takes. Layers that are here already mostly are unpacked."""
+    """Estimates the bytes that unpacking takes. Layers that are here already are mostly unpacked."""
     if not copy_request.unpack:
         return 0
     platform = copy_request.platform or found.facts.platform

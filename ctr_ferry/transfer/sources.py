@@ -63,11 +63,8 @@ class HostSource:
         facts, host = self._facts, self._host
         step = ingest.read(facts.ctr, self._namespace, facts.content_root, blob)
         download = host.download(step, limit=ingest.time_for(blob.size, host.target.limits.command))
-        came = 0
         with host.lost_connection():
-            for chunk in download.chunks(blob.size):
-                came += len(chunk)
-                yield chunk
+            yield from download.chunks(blob.size)
         if download.answer and not download.answer.ok:
             error = failure(download.answer, f"blob {blob.digest}")
             if download.answer.exit > _SIGNAL:

@@ -42,7 +42,7 @@ class Upload:
     """One blob that is being sent; what `FanOut` calls a sink.
 
     Args:
-        attempt: no two uploads of one owner have the same.
+        attempt: a number that no other upload of this owner has.
         sent: is called with the bytes that each write sent.
     """
 

@@ -147,7 +147,7 @@ def test_a_stream_on_a_broken_connection_can_be_cut_and_is_not_begun(host: Host)
 def test_a_background_script_that_does_not_prepare_in_time_is_ended(host: Host, node3: Node) -> None:
     before = processes(node3).keys()
     script = host.run_in_background(Script({"prepare": "sleep 90", "wait": "read -r word"}), limit=120)
-    with pytest.raises(RemoteTimeout, match="had not prepared"):
+    with pytest.raises(RemoteTimeout, match="did not prepare"):
         script.prepared(0.2)
     # Where stdin is data, the guard notices a closed channel with its next heartbeat, 15 s after the last one.
     assert eventually(lambda: processes(node3).keys() <= before, 45), processes(node3)

@@ -56,7 +56,7 @@ def test_a_repeated_line_counts_once(tmp_path: Path) -> None:
 def test_destinations_that_differ_only_in_the_tags_of_their_sources_are_accepted(tmp_path: Path) -> None:
     pairs = read_map(a_map(tmp_path, "old/a:1 new.example/a\nold/a:2 new.example/a\n"))
     assert [pair.src for pair in pairs] == ["old/a:1", "old/a:2"]
-    with pytest.raises(errors.UsageError, match="wrong lines"):
+    with pytest.raises(errors.UsageError, match="wrong line"):
         read_map(a_map(tmp_path, "old/a:1 new.example/a:1\nold/b:1 new.example/a\n"))
 
 
