@@ -1,1 +1,1 @@
-"""Measurements against what people use today: `make bench-NAME`, always side by side in one run."""
+"""Measurements against what people use today, side by side in one run: `make bench-NAME`."""

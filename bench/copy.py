@@ -1,4 +1,4 @@
-"""`make bench-copy`: what people pipe over ssh against ours, between two nodes of the rehearsal fleet."""
+"""`make bench-copy`: export piped into import over ssh, against `fab copy`, between two nodes of the fleet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.measure import Contender, alternate, report
+from bench.measure import Contender, alternate, report, ssh
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, build, seed_image
 
@@ -27,7 +27,7 @@ MIB = 1 << 20
 
 
 def main() -> None:
-    """Measures and reports."""
+    """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=1024, help="size of the image (default 1024)")
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--source", default="node4", help="the node that has the image (default node4, containerd 1.7)")
     parser.add_argument("--target", default="node3", help="the node that gets it (default node3, containerd 1.6)")
     parser.add_argument("--lab", help="state folder of another rehearsal fleet")
-    parser.add_argument("--network", default="127.0.10", help="and its network")
+    parser.add_argument("--network", default="127.0.10", help="the network of that fleet (default 127.0.10)")
     options = parser.parse_args()
     if not shutil.which("ssh"):
         sys.exit("bench-copy needs the ssh client: apt-get install openssh-client")
@@ -67,8 +67,8 @@ def main() -> None:
             f"{options.mib} MiB in 4 layers from {bench.source.name} (containerd {bench.source.version}) to "
             f"{bench.target.name} ({bench.target.version}), over SSH on loopback.",
             f"8 hosts: {options.many_mib} MiB in 4 layers to eight of nine nodes; node1's ctr is a stand-in for 1.2.",
-            "pipe: ssh a ctr export - | ssh b ctr import -. local import: of an archive on the node's own disk.",
-            f"bytes/missing: all bytes that go to {bench.target.name}, by a relay, where one layer is missing.",
+            "pipe: ssh a ctr export - | ssh b ctr import -. local import: import of an archive on the node's own disk.",
+            f"bytes/missing: {bench.target.name} lacks one layer; all bytes sent to it, divided by the layer's size.",
         ],
     )
 
@@ -86,7 +86,7 @@ class Bench:
         self.small = build(self.folder, layers=[many_mib * MIB // 4] * 4, seed=94)
 
     def seed(self) -> None:
-        """Gives the source both images, and the target an archive on its own disk."""
+        """Give the source both images, and put an archive on the target's own disk."""
         seed_image(self.source, self.image, [NAME])
         seed_image(self.source, self.small, [SMALL])
         with (self.folder / "image.tar").open("wb") as file:
@@ -95,14 +95,14 @@ class Bench:
         shutil.move(self.folder / "image.tar", f"{root}{ARCHIVE}")
 
     def clean(self) -> None:
-        """Takes all of it away again."""
+        """Remove the images and the files."""
         for node in (self.source, *self.all):
             self._empty(node)
         self.target.exec(["rm", "-f", ARCHIVE], check=False)
         shutil.rmtree(self.folder)
 
     def pair(self) -> list[Contender]:
-        """From one node to another."""
+        """Return the contenders that copy from one node to another."""
         source, target = shlex.join(self.source.model.ctr), shlex.join(self.target.model.ctr)
         pipe = f"""{self._ssh(self.source, f"{source} -n {NAMESPACE} images export - {NAME}")} |
             {self._ssh(self.target, f"{target} -n {NAMESPACE} images import -")}"""
@@ -118,7 +118,7 @@ class Bench:
         ]
 
     def many(self) -> list[Contender]:
-        """From one node to eight."""
+        """Return the contenders that copy from one node to eight."""
         names = [node.name for node in self.all]
         serial = " && ".join(shlex.join(self._fab([name], SMALL)) for name in names)
         return [
@@ -127,7 +127,7 @@ class Bench:
         ]
 
     def bytes_for_missing(self) -> float:
-        """All bytes that go to the target where one of four layers is missing, by those of that layer."""
+        """Return all bytes sent to a target that lacks one of four layers, divided by the layer's size."""
         self._empty(self.target)
         seed_image(self.target, self.base, [BASE])
         counts = self.folder / "counts"
@@ -143,7 +143,7 @@ class Bench:
         words = self._fab(["counted"], NAME)
         subprocess.run(words, env={**os.environ, "CTR_FERRY_INVENTORY": str(inventory)}, check=True)
         self._demand([self.target], NAME)
-        while not (counts.exists() and counts.read_text().endswith("\n")):  # the relay ends after fab
+        while not (counts.exists() and counts.read_text().endswith("\n")):  # fab ends before the relay
             time.sleep(0.05)
         missing = max(
             self.image.size(layer) for layer in set(self.image.layers[NATIVE]) - set(self.base.layers[NATIVE])
@@ -153,7 +153,10 @@ class Bench:
     def _contender(
         self, name: str, argv: Sequence[str], nodes: Sequence[Node], image: str, *, with_base: bool = False
     ) -> Contender:
-        """One whose targets have nothing of the image before, or three of its layers, and all of it afterwards."""
+        """Return a contender. Before it, its targets have nothing of the image, or (`with_base`) three of its layers.
+
+        After it, they must have the whole image.
+        """
 
         def before() -> None:
             for node in nodes:
@@ -168,12 +171,10 @@ class Bench:
         return [FAB, "-H", ",".join(hosts), "copy", "--from", self.source.name, "--ref", image]
 
     def _ssh(self, node: Node, command: str) -> str:
-        options = ["-F", "none", "-i", f"{self.fleet.state}/ssh/id_ed25519", "-p", str(node.port)]
-        options += ["-o", f"UserKnownHostsFile={self.fleet.state}/ssh/known_hosts"]
-        return shlex.join(["ssh", *options, f"root@{node.address}", command])
+        return shlex.join(ssh(self.fleet, node, command))
 
     def _empty(self, node: Node) -> None:
-        """Takes the images' names away, CRI's records of them as well, and waits for the collection."""
+        """Remove the images' names and CRI's records of them, and wait for the garbage collection."""
         rows = node.real_ctr("images", "ls", namespace=NAMESPACE).stdout.decode().splitlines()[1:]
         ours = {image.target.digest for image in (self.image, self.base, self.small)}
         if names := [row.split()[0] for row in rows if row.split()[2] in ours]:

@@ -1,4 +1,4 @@
-"""`make bench-fleet`: one question to 200 hosts, by ours and by what people use today."""
+"""`make bench-fleet`: one command on 200 hosts, by ctr-ferry and by what people use today."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ PSSH = ("pssh", "python3-psshlib")
 TOOLS = ("ansible-core==2.19.14", "pyinfra==3.10.0")
 QUESTION = "ctr version"
 HOSTS, DEAD, HANGING = 200, (50, 100, 150), (199,)
-FEW = 50  # hosts, for what takes one after the other
+FEW = 50  # hosts for the contenders that are slow, or that take one host after the other
 WIDTH = 32
-LIMIT = 10  # seconds for a connection, as in fabric.yaml
+LIMIT = 10  # seconds for a connection: `timeouts.connect` in fabric.yaml
 
 
 def main() -> None:
-    """Measures and reports."""
+    """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--command", default="doctor", help="ours that is measured over all hosts (default doctor)")
+    parser.add_argument("--command", default="doctor", help="the ctr-ferry command for all hosts (default doctor)")
     options = parser.parse_args()
     if not shutil.which("ssh"):
         sys.exit("bench-fleet needs the ssh client: apt-get install openssh-client")
@@ -64,18 +64,18 @@ def main() -> None:
         },
         [
             f"{len(crowd.good)} hosts, {WIDTH} at once; all: and {len(DEAD)} dead, {len(HANGING)} that never answers.",
-            f"{FEW}: so many of the good ones. Plain fab goes one by one. All but {options.command} ask {QUESTION!r}.",
-            "Hosts are addresses on loopback before one real sshd and containerd; clients share their processors.",
-            f"Versions: pssh of Debian, {', '.join(TOOLS)}. Ansible without ControlPersist: each round connects.",
+            f"{FEW}: {FEW} good hosts. Stock fab takes one after another. All but {options.command} run {QUESTION!r}.",
+            "Hosts are addresses on loopback in front of one real sshd and containerd, on the clients' processors.",
+            f"Versions: pssh of Debian, {', '.join(TOOLS)}. Ansible has no ControlPersist, so each round connects.",
         ],
     )
 
 
 def _tools(folder: Path) -> Path:
-    """The folder of ansible's and pyinfra's programs, in a virtual environment of the lab's."""
+    """Return the folder with the programs of Ansible and pyinfra, in a virtual environment of the lab's."""
     ready = folder / "-".join(TOOLS)
     if not ready.exists():
-        print("bench-fleet: fetching ansible-core and pyinfra, this once…", file=sys.stderr)
+        print("bench-fleet: fetching ansible-core and pyinfra. The next run uses the same ones.", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -97,7 +97,7 @@ class Bench:
         }
 
     def contenders(self, command: Sequence[str]) -> list[Contender]:
-        """All that is measured, in the order of a round."""
+        """Return all contenders, in the order of a round."""
         good, few = self.crowd.good, self.crowd.good[:FEW]
         named = f"ours, {shlex.join(command)}"
         return [
@@ -115,7 +115,7 @@ class Bench:
     def _one(
         self, name: str, argv: Sequence[str], hosts: Sequence[str], env: Mapping[str, str], *, status: int = 0
     ) -> Contender:
-        """A contender that must connect to each of its hosts, and end with this exit status."""
+        """Return a contender. It must connect to each of its hosts, and end with this exit status."""
         before, after = _counting(self.crowd, name, hosts)
         return Contender(name, ["sh", "-c", f'"$@" 2>/dev/null; [ $? = {status} ]', "sh", *argv], before, after, env)
 
@@ -159,6 +159,7 @@ class Bench:
 
 
 def _counting(crowd: Crowd, name: str, hosts: Sequence[str]) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return `before` and `after` of a contender; `after` checks that each host was connected to in between."""
     seen = crowd.connections()
 
     def before() -> None:

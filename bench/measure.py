@@ -1,4 +1,4 @@
-"""Timing whole processes in turns, and saying what was measured where."""
+"""Time whole processes in turns, and report the times with the machine."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from lab.fleet import Fleet, Node
 
 @dataclass
 class Contender:
-    """One way of doing the job.
+    """One way to do the work.
 
     Attributes:
-        name: for the table and the ratios.
-        argv: the whole process that is timed.
-        before: brings the same start for every round, untimed.
-        after: looks whether the job was really done, untimed.
+        name: its name in the table and in the ratios.
+        argv: the command line of the process that is timed.
+        before: gives every round the same start; not timed.
+        after: checks that the work was really done; not timed.
+        env: variables that are added to the environment.
+        seconds: the time of each round so far.
+        peak_kib: the most memory of the process so far, in KiB.
     """
 
     name: str
@@ -44,9 +47,9 @@ class Contender:
         return statistics.median(self.seconds)
 
     def run(self) -> None:
-        """One round."""
+        """Run one round."""
         self.before()
-        os.sync()  # nobody pays for what the one before has written
+        os.sync()  # the disk must not be busy with writes of the contender before
         start = time.monotonic()
         child = subprocess.Popen(
             self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, **self.env}
@@ -61,7 +64,7 @@ class Contender:
 
 
 def alternate(contenders: Sequence[Contender], rounds: int) -> None:
-    """Runs all in turns, so that what else the machine does falls on all alike."""
+    """Run all contenders in turns, so that other work of the machine slows all of them alike."""
     for number in range(rounds):
         for contender in contenders:
             contender.run()
@@ -69,7 +72,7 @@ def alternate(contenders: Sequence[Contender], rounds: int) -> None:
 
 
 def report(name: str, contenders: Sequence[Contender], ratios: Mapping[str, float], notes: Sequence[str]) -> None:
-    """A table for people, then one JSON line for scripts."""
+    """Print a table for people, then one line of JSON for scripts."""
     print(f"bench-{name} on {machine()}")
     table = Table(box=None, pad_edge=False)
     for column in ("", "median s", "min s", "max s", "peak MiB"):
@@ -87,14 +90,14 @@ def report(name: str, contenders: Sequence[Contender], ratios: Mapping[str, floa
 
 
 def ssh(fleet: Fleet, node: Node, command: str) -> list[str]:
-    """The command line of the plain ssh client that runs `command` on a node as root."""
+    """Return the command line of the plain ssh client that runs `command` on a node as root."""
     options = ["-F", "none", "-i", f"{fleet.state}/ssh/id_ed25519", "-p", str(node.port)]
     options += ["-o", f"UserKnownHostsFile={fleet.state}/ssh/known_hosts"]
     return ["ssh", *options, f"root@{node.address}", command]
 
 
 def machine() -> str:
-    """This machine in a few words."""
+    """Return this machine in a few words: processors, memory, system."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     model = next((s for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")), ": CPU")
     system = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")

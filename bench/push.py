@@ -26,11 +26,11 @@ MIB = 1 << 20
 
 
 def main() -> None:
-    """Measures and reports."""
+    """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mib", type=int, default=64, help="size of the image (default 64)")
-    parser.add_argument("--node", default="node3", help="who pushes (default node3)")
+    parser.add_argument("--node", default="node3", help="the node that pushes (default node3)")
     options = parser.parse_args()
     if not shutil.which("ssh"):
         sys.exit("bench-push needs the ssh client: apt-get install openssh-client")
@@ -41,6 +41,13 @@ def main() -> None:
         alternate(contenders, options.rounds)
     medians = {each.name: each.median for each in contenders}
     added = {login: medians[f"fab push{login}"] - medians[f"ctr push{login}"] for login in ("", LOGIN)}
+    notes = [
+        f"The image has {options.mib} MiB in 4 layers. The registry has nothing of it before each push.",
+        f"Whole processes, from start to exit, over SSH on loopback; {node.name}'s ctr {node.version}.",
+        "ctr push: ssh and bare ctr, which inspects nothing before and after. Its password is on its command line.",
+    ]
+    if node.model.legacy and not node.real_is_legacy:
+        notes.append("Its ctr is the stand-in for 1.2.6.")
     report(
         "push",
         contenders,
@@ -50,18 +57,13 @@ def main() -> None:
             "added_s, TLS and a login": added[LOGIN],
             "ours/bare": medians["fab push"] / medians["ctr push"],
         },
-        [
-            f"The image has {options.mib} MiB in 4 layers; the registry has nothing of it before each push.",
-            f"Whole processes, from start to exit, over SSH on loopback; {node.name}'s ctr {node.version}.",
-            "ctr push: ssh and bare ctr, which looks at nothing before and after; its password is on its command line.",
-            *(["Its ctr is the stand-in for 1.2.6."] if node.model.legacy and not node.real_is_legacy else []),
-        ],
+        notes,
     )
 
 
 @contextmanager
 def bench(fleet: Fleet, node: Node, registries: Registries, mib: int) -> Iterator[list[Contender]]:
-    """The contenders, as long as the block; so long the node has the image."""
+    """Yield the contenders. The node has the image during the block."""
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=fleet.state))
     image = build(folder, layers=[mib * MIB // 4] * 4, seed=94)
     variables = {"ctr_registries": registries.settings(), "ctr_namespace": NAMESPACE}
@@ -72,7 +74,7 @@ def bench(fleet: Fleet, node: Node, registries: Registries, mib: int) -> Iterato
 
     def pair(registry: Registry, name: str) -> list[Contender]:
         def after() -> None:
-            assert registry.server.digest(PUSHED) == image.target.digest, "the registry does not have it"
+            assert registry.server.digest(PUSHED) == image.target.digest, "the registry does not have the image"
 
         goal = f"{registry.name}/{PUSHED}"
         bare, before = ssh(fleet, node, _bare(node, registry, goal)), registry.server.empty
@@ -96,9 +98,12 @@ def bench(fleet: Fleet, node: Node, registries: Registries, mib: int) -> Iterato
 
 
 def _bare(node: Node, registry: Registry, goal: str) -> str:
-    """The one line that people type today."""
-    flags = ["--plain-http"] if registry.scheme == "http" else []
-    flags += ["--user", f"{registry.username}:{registry.password}"] if registry.username else []
+    """Return the command line that people type today."""
+    flags = []
+    if registry.scheme == "http":
+        flags.append("--plain-http")
+    if registry.username:
+        flags += ["--user", f"{registry.username}:{registry.password}"]
     line = shlex.join([*node.model.ctr, "-n", NAMESPACE, "images", "push", *flags, goal, NAME])
     return f"SSL_CERT_FILE={CA} {line}" if registry.ca_file else line
 

@@ -1,4 +1,4 @@
-"""A ProxyCommand that counts: ``python -m bench.relay HOST PORT FILE`` adds the bytes that went out to FILE."""
+"""A ProxyCommand that counts: `python -m bench.relay HOST PORT FILE` appends to FILE how many bytes it sent."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _CHUNK = 1 << 16
 
 
 def main() -> None:
-    """Relays until our stdin ends, as it does with the process that started us at the latest."""
+    """Relay until stdin ends. stdin ends at the latest with the process that started this one."""
     host, port, file = sys.argv[1:]
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # paramiko sends it, even twice, and the count would be lost
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # paramiko sends it, even twice, before the count is written
     with socket.create_connection((host, int(port))) as remote:
         threading.Thread(target=_back, args=(remote,), daemon=True).start()
         sent = 0

@@ -1,4 +1,4 @@
-"""`make bench-retag`: the classic export and import against ours, on node1 of the rehearsal fleet."""
+"""`make bench-retag`: the classic export and import against `fab retag`, on node1 of the rehearsal fleet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 
 def main() -> None:
-    """Measures and reports."""
+    """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=1024, help="size of the large image (default 1024)")
@@ -37,7 +37,7 @@ def main() -> None:
         bench.seed()
         contenders, listings = bench.contenders(), bench.listings()
         alternate(contenders, options.rounds)
-        alternate(listings, 5 * options.rounds)  # short, so that a single one says little
+        alternate(listings, 5 * options.rounds)  # a listing is short, so a few rounds would say little
     finally:
         bench.clean()
     medians = {each.name: each.median for each in (*contenders, *listings)}
@@ -54,7 +54,7 @@ def main() -> None:
         },
         [
             f"The image has {options.mib} MiB in 4 layers. Whole processes, from start to exit, over SSH on loopback.",
-            f"classic: export to a file, import of it, by the real {beneath}; ours, archive: the same ctr.",
+            f"classic: export to a file and import of it, by the real {beneath}. ours, archive: by the same ctr.",
             *_what_is_real(node, beneath),
         ],
     )
@@ -77,13 +77,13 @@ class Bench:
         self.real = node.real_ctr_argv()[0]
 
     def seed(self) -> None:
-        """Gives node1 the images under their old names."""
+        """Give node1 the images under their old names."""
         for namespace in (NAMESPACE, OTHER):
             seed_image(self.node, self.large, [OLD], namespace=namespace)
         seed_image(self.node, self.small, [SMALL_OLD], namespace=NAMESPACE)
 
     def clean(self) -> None:
-        """Takes all of it away again."""
+        """Remove the images and the files."""
         for namespace in (NAMESPACE, OTHER, FRESH):
             names = self.node.real_ctr("images", "ls", "-q", namespace=namespace).stdout.decode().split()
             targets = self._digests(namespace)
@@ -93,7 +93,7 @@ class Bench:
         shutil.rmtree(self.folder)
 
     def contenders(self) -> list[Contender]:
-        """All that is measured, in the order of a round."""
+        """Return all contenders that name an image, in the order of a round."""
         ctr, file = shlex.join(self.node.model.ctr), "/var/tmp/bench-retag.tar"
         classic = f"{self.real} -n {NAMESPACE} images export {file} {OLD} && " + (
             f"{self.real} -n {NAMESPACE} images import --base-name {OLD.rpartition(':')[0]} {file} && rm {file}"
@@ -112,14 +112,14 @@ class Bench:
         ]
 
     def listings(self) -> list[Contender]:
-        """Ours, and what fab itself takes."""
+        """Return the contenders that list commands: with ctr-ferry, and with an empty fabfile."""
         empty = self.folder / "empty"
         empty.mkdir()
         (empty / "fabfile.py").write_text("from fabric import task\n\n\n@task\ndef nothing(c):\n    pass\n")
         return [Contender("fab -l", [FAB, "-l"]), Contender("fab -l, empty fabfile", [FAB, "-r", str(empty), "-l"])]
 
     def _named(self, name: str, words: list[str], env: dict[str, str], new: str) -> Contender:
-        """A retag within the namespace, whose name is gone before and must be there after."""
+        """Return a retag within the namespace. The name is absent before it, and must be there after it."""
 
         def before() -> None:
             self.node.real_ctr("images", "rm", new, namespace=NAMESPACE)
@@ -130,7 +130,7 @@ class Bench:
         return Contender(name, _retag(words), before, after, env)
 
     def _empty(self) -> None:
-        """The other namespace has nothing, and no blob of the image is left there."""
+        """Remove the image and all of its blobs from the namespace FRESH."""
         self.node.real_ctr("images", "rm", "--sync", OLD, namespace=FRESH)
 
     def _moved(self) -> None:
@@ -141,7 +141,7 @@ class Bench:
         return {row.split()[0]: row.split()[2] for row in rows}
 
     def _inventory(self, **variables: str) -> dict[str, str]:
-        """The lab's inventory, with more variables for every host, as the environment that names it."""
+        """Write the lab's inventory with more variables for every host; return the environment that names it."""
         file = self.folder / f"{'-'.join(variables) or 'lab'}.yaml"
         extra = "".join(f"    {name}: {value}\n" for name, value in variables.items())
         file.write_text(self.fleet.inventory.read_text().replace("  vars:\n", f"  vars:\n{extra}", 1))

@@ -1,1 +1,1 @@
-"""The rehearsal fleet: real sshd and real containerd per node, on loopback."""
+"""The rehearsal fleet: nodes with a real sshd and a real containerd each, on loopback."""

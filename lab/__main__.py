@@ -11,9 +11,9 @@ from lab.fleet import Fleet, LabError, Node
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Obey one command line; return the exit status (2: the lab cannot do it here)."""
+    """Run one command line; return the exit status. Status 2 means that the lab cannot run it on this machine."""
     try:
-        return _obey(Fleet(), _parser().parse_args(argv))
+        return _run(Fleet(), _parser().parse_args(argv))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 2
@@ -21,13 +21,14 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _obey(fleet: Fleet, options: argparse.Namespace) -> int:
-    """Carry out one command; return its exit status; raise LabError."""
+def _run(fleet: Fleet, options: argparse.Namespace) -> int:
+    """Run one command; return its exit status; raise LabError."""
     match options.command:
         case "up":
             return _up(fleet, options.extra)
         case "down":
-            for state in {fleet.state, *fleet.state.parent.glob(f"{fleet.state.name}-*")}:  # and those of tests
+            fleets_of_tests = fleet.state.parent.glob(f"{fleet.state.name}-*")
+            for state in {fleet.state, *fleets_of_tests}:
                 Fleet(state, cache=fleet.cache).down()
             return 0
         case "status":
@@ -43,9 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="start the fleet, or what of it is not running")
-    up.add_argument("--extra", type=int, default=0, metavar="N", help="N more nodes like node3")
-    commands.add_parser("down", help="stop the fleet and remove all of it but the downloaded packages")
+    up = commands.add_parser("up", help="start the nodes and services that do not run yet")
+    up.add_argument("--extra", type=int, default=0, metavar="N", help="start N more nodes like node3")
+    commands.add_parser("down", help="stop the fleet and remove everything except the downloaded packages")
     commands.add_parser("status", help="show the nodes that are up")
     shell = commands.add_parser("shell", help="open a root shell on a node")
     shell.add_argument("node")
@@ -56,19 +57,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(fleet: Fleet, extra: int) -> int:
-    """Bring the fleet up and say how it went; return the exit status."""
+    """Bring the fleet up and print the result; return the exit status."""
     began = time.monotonic()
     if not (fleet.cache / "trees").exists():
-        print("Fetching Debian packages for the nodes, this once…", file=sys.stderr)
+        print("Fetching Debian packages for the nodes. The next start uses the same packages.", file=sys.stderr)
     fleet.up(extra)
     if fleet.missing:
-        print(f"The fleet is smaller than it could be: {'; '.join(fleet.missing)}", file=sys.stderr)
+        print(f"Some nodes may be missing: {'; '.join(fleet.missing)}", file=sys.stderr)
     print(f"{len(fleet.nodes)} nodes are up ({time.monotonic() - began:.1f} s): {', '.join(fleet.nodes)}")
     return 0
 
 
 def _status(fleet: Fleet) -> int:
-    """Show a line per node; return 0 when some node is up, else 1."""
+    """Print one line for each node; return 0 if a node is up, else 1."""
     for node in fleet.nodes.values():
         running = [name for name, up in node.services().items() if up]
         print(f"{node.name}  {node.address}:{node.port}  ctr {node.version}  {' '.join(running)}")
@@ -80,12 +81,12 @@ def _status(fleet: Fleet) -> int:
 def _node(fleet: Fleet, name: str) -> Node:
     """Return a node that is up; raise LabError."""
     if not (node := fleet.nodes.get(name)):
-        raise LabError(f"there is no {name}; up are: {', '.join(fleet.nodes) or 'none'}")
+        raise LabError(f"there is no {name}; these nodes are up: {', '.join(fleet.nodes) or 'none'}")
     return node
 
 
 def _become(node: Node, command: list[str]) -> int:
-    """Become a command inside the node."""
+    """Replace this process with a command inside the node."""
     argv = node.argv(command)
     os.execvp(argv[0], argv)
 

@@ -1,4 +1,4 @@
-"""Certificates for the lab's registries: an authority of the lab's own, good certificates and two that are not."""
+"""The lab's own certificate authority, and the certificates of the lab's registries."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DAY = datetime.timedelta(days=1)
 
 
 class Authority:
-    """Signs certificates; nobody knows it but who is given its file.
+    """A certificate authority. Only those who get its file trust it.
 
     Args:
-        file: where its own certificate is written, as PEM.
-        name: what it calls itself.
+        file: the file for the authority's own certificate, as PEM.
+        name: the authority's name in the certificates.
     """
 
     def __init__(self, file: Path, name: str = "the lab's own CA") -> None:
@@ -39,9 +39,9 @@ class Authority:
         """Write a server's key and certificate into one PEM file.
 
         Args:
-            file: where to; only its owner may read it.
-            names: host names and IP addresses that it is for.
-            days: how long it is valid from now; below 0: since when it no longer is.
+            file: the file to write. Only its owner may read it.
+            names: the host names and IP addresses of the server.
+            days: for how many days the certificate is valid; below 0, it has expired so many days ago.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         made = self._builder(x509.Name([]), key.public_key(), days).add_extension(
@@ -55,7 +55,7 @@ class Authority:
         return file
 
     def _builder(self, name: x509.Name, key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
-        """Return a certificate that lacks what makes it a server's or an authority's."""
+        """Return a certificate without the extensions that make it a server's or an authority's."""
         now = datetime.datetime.now(datetime.UTC)
         start, end = now + min(days, 0) * DAY - DAY, now + days * DAY
         known = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())

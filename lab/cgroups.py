@@ -1,4 +1,4 @@
-"""Control groups: each node lives in one of its own, so that the lab knows its processes without guessing."""
+"""Control groups: each node has one of its own, so the lab knows which processes belong to the node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit 1; shift; do
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """A mounted cgroup hierarchy: where, which kind (`cgroup` or `cgroup2`), and its mount options."""
+    """A mounted cgroup hierarchy: its folder, its kind (`cgroup` or `cgroup2`), and its mount options."""
 
     folder: Path
     kind: str
@@ -27,7 +27,7 @@ def hierarchies() -> list[Hierarchy]:
     """Return the hierarchies mounted on this machine (one with cgroup v2, several with v1 or hybrid).
 
     Raises:
-        OSError: there is none, so that no process of the lab could be found again.
+        OSError: no hierarchy is mounted, so the lab could not find its processes again.
     """
     controllers = {
         line.split()[0] for line in Path("/proc/cgroups").read_text().splitlines() if not line.startswith("#")
@@ -46,7 +46,7 @@ def hierarchies() -> list[Hierarchy]:
 
 
 def create(name: str) -> list[Path]:
-    """Make the group `name` (a path such as lab/node1) in every hierarchy; return its folders."""
+    """Create the group `name` (a path such as lab/node1) in every hierarchy; return its folders."""
     folders = []
     mounted = hierarchies()
     for hierarchy in mounted:
@@ -63,14 +63,14 @@ def create(name: str) -> list[Path]:
 
 
 def _delegate(folder: Path) -> None:
-    """Hand a v2 group's controllers to its children, as runc does on the way to any container's group."""
+    """Enable a v2 group's controllers for its children, as runc does for every parent of a container's group."""
     for controller in (folder / "cgroup.controllers").read_text().split():
-        with contextlib.suppress(OSError):  # not while processes are in the group itself, as in a container
+        with contextlib.suppress(OSError):  # a group with processes in it, as in a container, refuses this
             (folder / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def _inherit_cpuset(folder: Path) -> None:
-    """Give a new v1 cpuset its parent's processors and memory: without, nothing can be put into it."""
+    """Give a new v1 cpuset its parent's processors and memory. A cpuset without them takes no process."""
     for name in ("cpuset.cpus", "cpuset.mems"):
         if not (folder / name).read_text().strip():
             (folder / name).write_text((folder.parent / name).read_text())
@@ -88,17 +88,18 @@ def members(name: str) -> set[int]:
         for folder, _, _ in os.walk(hierarchy.folder / name):
             try:
                 listed = set(map(int, (Path(folder) / "cgroup.procs").read_text().split()))
-                found |= listed - {0}  # cgroup v2's word for one outside our PID namespace, kill's for ourselves
-            except OSError:  # the group went while we looked, or is a threaded one
+                # cgroup v2 lists a process outside this PID namespace as 0; kill(0) would signal the lab itself.
+                found |= listed - {0}
+            except OSError:  # the group was removed in the meantime, or is a threaded one
                 continue
     return found
 
 
 def destroy(name: str, patience: float = 10.0) -> None:
-    """End every process in the group `name` and remove the group and all below it.
+    """End every process in the group `name`, and remove the group and all groups below it.
 
     Raises:
-        TimeoutError: something in it could not be ended within `patience` seconds.
+        TimeoutError: the group could not be removed within `patience` seconds.
         OSError: no control groups are mounted here.
     """
     deadline = time.monotonic() + patience
@@ -117,7 +118,7 @@ def destroy(name: str, patience: float = 10.0) -> None:
 
 
 def _remove(root: Path) -> list[Path]:
-    """Remove a group's folder with all below, deepest first; return what could not be removed yet."""
+    """Remove a group's folder and all folders below it, the deepest first; return those that could not be removed."""
     left = []
     for folder, _, _ in os.walk(root, topdown=False):
         try:

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Says in one sentence what `make $1` needs, where this machine is not that.
+# Refuses a machine on which `make $1` cannot run; says in one sentence what it needs.
 set -eu
 target=$1
 . /etc/os-release 2>/dev/null || ID=unknown
 case "$ID:${VERSION_ID:-}" in
 debian:12 | debian:13) ;;
 *)
-	echo "make $target needs Debian 12 or 13, whose packages its rehearsal fleet is made of; this is ${PRETTY_NAME:-another system}." >&2
+	echo "make $target needs Debian 12 or 13, since its rehearsal fleet is made of their packages; this is ${PRETTY_NAME:-another system}." >&2
 	exit 2
 	;;
 esac

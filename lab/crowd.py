@@ -1,7 +1,7 @@
-"""A crowd: hundreds of addresses on loopback that all lead into node3, some of them dead, some that never answer.
+"""A crowd: hundreds of addresses on loopback that all lead into node3. Some are dead, and some never answer.
 
-sshd refuses more than 16 listening addresses. So a small listener, a process of its own, accepts for all of them and
-starts `sshd -i` inside node3 for each connection; there, MaxStartups counts nothing.
+sshd refuses more than 16 listening addresses. So a small listener in a process of its own accepts connections for all
+addresses, and starts `sshd -i` inside node3 for each connection. MaxStartups does not apply to `sshd -i`.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ CLONE = Path(__file__).resolve().parents[1]
 
 
 class Crowd:
-    """Many hosts, up as long as the `with` block.
+    """Many hosts. They are up during the `with` block.
 
     Args:
-        fleet: the fleet whose node3 they lead into; it must be up.
-        hosts: how many; h001 is NETWORK.1.
-        dead: numbers of hosts where nothing listens.
-        hanging: numbers of hosts that accept and never say a word.
-        network: the first three numbers of their addresses; by default ten networks after the fleet's own.
-        sshd: what is started in node3 for a connection, which is its stdin and stdout.
+        fleet: the fleet whose node3 the hosts lead into. The fleet must be up.
+        hosts: the number of hosts; h001 has the address NETWORK.1.
+        dead: the numbers of the hosts where nothing listens.
+        hanging: the numbers of the hosts that accept connections and never send a byte.
+        network: the first three numbers of the addresses; by default ten networks after the fleet's own.
+        sshd: the command that node3 runs for each connection, with the connection as its stdin and stdout.
 
     Attributes:
-        folder: all that the crowd writes; gone with it.
+        folder: where the crowd writes everything; removed at the end.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class Crowd:
 
     @property
     def known_hosts(self) -> Path:
-        """The keys of all hosts; they are node3's."""
+        """The file with the host keys. All hosts have node3's key."""
         return self.folder / "known_hosts"
 
     @property
     def key(self) -> Path:
-        """The private key that logs in as root."""
+        """The private key of root's login."""
         return self.fleet.state / "ssh/id_ed25519"
 
     def connections(self) -> Counter[str]:
@@ -136,7 +136,7 @@ class Crowd:
         if (answer := started.stdout.readline().strip()) != "ready":
             with started:
                 started.communicate("")
-            raise LabError(f"the crowd's listener did not start: {answer or 'no word'}")
+            raise LabError(f"the crowd's listener did not start: {answer or 'no output'}")
         return started
 
     def _inventory(self) -> str:
@@ -155,7 +155,7 @@ class Crowd:
 
 
 def _serve(spec: dict[str, Any]) -> None:
-    """Be the listener, until stdin ends."""
+    """Run the listener until stdin ends."""
     for group in spec["groups"]:
         (Path(group) / "cgroup.procs").write_text(str(os.getpid()))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a session ended
@@ -180,7 +180,7 @@ def _serve(spec: dict[str, Any]) -> None:
 
 
 def _start(argv: list[str], connection: socket.socket) -> None:
-    """Start a program that talks on a connection."""
+    """Start a program with the connection as its stdin and stdout."""
     streams = [(os.POSIX_SPAWN_DUP2, connection.fileno(), fd) for fd in (0, 1)]
     streams.append((os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0))  # type: ignore[arg-type]
     os.posix_spawnp(argv[0], argv, os.environ, file_actions=streams, setsigdef=[signal.SIGCHLD, signal.SIGPIPE])

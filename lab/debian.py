@@ -1,4 +1,4 @@
-"""Debian packages for the nodes: fetched by apt from the machine's own mirror, unpacked, never installed."""
+"""Debian packages for the nodes. apt fetches them from the machine's own mirror; they are unpacked, never installed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 class Unavailable(Exception):
-    """A suite or a package cannot be had; the text says which and why, in one line."""
+    """A suite or a package is not available; the text says which and why, in one line."""
 
 
 @dataclass(frozen=True)
 class Trees:
-    """What one suite brought, unpacked.
+    """The unpacked packages of one suite.
 
-    `runtime` holds containerd, ctr and runc; `libraries` what they need where the machine's own libraries
-    are older (else None); `machine` sshd, sudo and busybox, for the machine's own suite (else None).
+    Attributes:
+        suite: the suite's code name.
+        runtime: containerd, ctr and runc.
+        libraries: the libraries that `runtime` needs; None if the machine's own are new enough.
+        machine: sshd, sudo, busybox and login shells; None unless the suite is the machine's own.
     """
 
     suite: str
@@ -37,7 +40,7 @@ class Trees:
 
 
 def codename() -> str:
-    """Return the machine's Debian code name; raise Unavailable where this is no Debian of 12 or later."""
+    """Return the machine's Debian code name; raise Unavailable unless the machine runs Debian 12 or later."""
     text = Path("/etc/os-release").read_text() if Path("/etc/os-release").exists() else ""
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', text, re.MULTILINE))
     if release.get("ID") != "debian" or not Path("/lib").is_symlink():
@@ -46,15 +49,15 @@ def codename() -> str:
 
 
 def fetch(suites: Sequence[str], cache: Path, runner: Sequence[str] = ()) -> dict[str, Trees | Unavailable]:
-    """Have every suite's packages in `cache`, several suites at a time.
+    """Fetch and unpack the packages of all suites in parallel, unless `cache` has them.
 
     Args:
         suites: Debian code names.
-        cache: the folder that keeps the unpacked packages; what is in it is not fetched again.
-        runner: argv put before every command (the lab uses it to keep track of what it started).
+        cache: the folder that keeps the unpacked packages.
+        runner: the beginning of every command line. The lab uses it to find the processes that it started.
 
     Returns:
-        Per suite its trees, or why it cannot be had.
+        For each suite its trees, or the reason why it is not available.
     """
     own = codename()
 
@@ -78,28 +81,28 @@ def busybox(cache: Path) -> Path:
 
 
 def unpacked(packages: Sequence[str], cache: Path, *, whole: bool = False) -> Path:
-    """Have packages of the machine's own suite in `cache`, as one tree.
+    """Fetch packages of the machine's own suite and unpack them into one tree, unless `cache` has it; return the tree.
 
     Args:
-        packages: their names; the first one's is the tree's.
+        packages: the names of the packages. The first name is also the tree's.
         cache: the folder that keeps the tree.
-        whole: with all they depend on that the machine lacks; else without.
+        whole: whether the tree also has the dependencies that the machine lacks.
 
     Raises:
-        Unavailable: a package cannot be had.
+        Unavailable: a package is not available.
     """
     own = codename()
     final = cache / "tools" / f"{packages[0]}-for-{own}"
     final.parent.mkdir(parents=True, exist_ok=True)
     with final.with_name(final.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests may want it in several processes at once
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may call this at once
         if not final.exists():
             _bring(packages, whole, final, _Apt(own, cache / "apt" / packages[0], ()))
     return final
 
 
 def _bring(packages: Sequence[str], whole: bool, final: Path, apt: _Apt) -> None:
-    """Fetch and unpack packages into `final`, which appears only when it is complete."""
+    """Fetch packages and unpack them into `final`. The folder `final` appears only when it is complete."""
     try:
         apt.update()
         needed = [n for n in apt.closure(packages) if n in packages or not _installed(n)] if whole else packages
@@ -131,7 +134,7 @@ def _suite(suite: str, own: str, cache: Path, runner: Sequence[str]) -> Trees:
 
 
 def _fill(final: Path, suite: str, own: str, apt: _Apt) -> None:
-    """Unpack all that `suite` has to bring into `final`, which appears only when it is complete."""
+    """Unpack all packages needed from `suite` into `final`. The folder `final` appears only when it is complete."""
     wanted = {"runtime": list(RUNTIME)}
     if _newer(suite, own):
         wanted["libraries"] = [name for name in apt.closure(RUNTIME) if name not in RUNTIME]
@@ -147,7 +150,7 @@ def _fill(final: Path, suite: str, own: str, apt: _Apt) -> None:
 
 
 def _newer(suite: str, own: str) -> bool:
-    """Tell whether binaries of `suite` may need newer libraries than those of a machine of suite `own`."""
+    """Tell whether binaries of `suite` may need newer libraries than a machine of the suite `own` has."""
     order = {name: place for place, name in enumerate(SUITES)}
     return order[suite] > order.get(own, len(SUITES) - 1.5)
 
@@ -164,7 +167,7 @@ def _installed(package: str) -> bool:
 
 
 def _unpack(archive: Path, tree: Path, runner: Sequence[str]) -> None:
-    """Unpack one .deb into `tree` with everything below usr/, as on the merged system of the nodes."""
+    """Unpack one .deb into `tree`, and move everything below usr/, since the nodes have a merged /usr."""
     tree.mkdir(parents=True, exist_ok=True)
     tree.chmod(0o755)
     subprocess.run([*runner, "dpkg", "-x", str(archive), str(tree)], check=True)
@@ -177,7 +180,7 @@ def _unpack(archive: Path, tree: Path, runner: Sequence[str]) -> None:
 
 
 class _Apt:
-    """apt with a state folder of its own: other suite, empty dpkg status, the machine's mirror and proxy."""
+    """apt with a state folder of its own: another suite, an empty dpkg status, the machine's mirror and proxy."""
 
     def __init__(self, suite: str, folder: Path, runner: Sequence[str]) -> None:
         if not KEYRING.exists():
@@ -194,7 +197,7 @@ class _Apt:
         self._run("apt-get", "--error-on=any", "update")
 
     def closure(self, packages: Sequence[str]) -> list[str]:
-        """Return the names of `packages` and of all they depend on."""
+        """Return the names of `packages` and of all their dependencies."""
         plan = self._run("apt-get", "--simulate", "--no-install-recommends", "install", *packages)
         return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
 
@@ -205,7 +208,7 @@ class _Apt:
         return {name: files[name] for name in packages}
 
     def _run(self, *argv: str) -> str:
-        """Run one apt command with our configuration; return what it printed; raise Unavailable."""
+        """Run one apt command with the lab's configuration; return its output; raise Unavailable."""
         env = {**os.environ, "APT_CONFIG": str(self.folder / "apt.conf"), "LC_ALL": "C"}
         done = subprocess.run(
             [*self.runner, *argv],
@@ -223,7 +226,7 @@ class _Apt:
 
 
 def _configuration(folder: Path) -> str:
-    """Return an apt.conf with the machine's way to its mirror and nothing else of its settings."""
+    """Return an apt.conf that keeps only the machine's settings for downloads, such as its proxy."""
     own = subprocess.run(
         ["apt-config", "dump", "--no-empty", "--format", '%F "%v";%n', "Acquire"],
         capture_output=True,
@@ -242,7 +245,7 @@ def _configuration(folder: Path) -> str:
         "Dir::Cache": f"{folder}/cache",
         "Acquire::Languages": "none",
         "Acquire::Retries": "2",
-        # A mirror may be a frozen copy; its signature still counts, its "valid until" does not.
+        # A mirror may be a frozen copy: apt checks its signature, but not its "valid until".
         "Acquire::Check-Valid-Until": "false",
         "APT::Sandbox::User": "root",
     }

@@ -1,4 +1,4 @@
-"""`make demo`: the story of README.md, told on the rehearsal fleet with the real command."""
+"""`make demo`: the story of README.md, on the rehearsal fleet and with the real `fab`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lab.images import build, seed_image
 
 OLD = "172.1.1.34:5000/library/cambricon-k8s-device-plugin:v1.1.3"
 NEW = "docker-registry.i.demo/library/cambricon-k8s-device-plugin:v1.1.3"
-LOST = "lost:1"  # in the wrong namespace, the most common mistake
+LOST = "lost:1"  # this image is in the wrong namespace, which is the most common mistake
 FAB = Path(sys.executable).with_name("fab")
 
 
 def main() -> int:
-    """Tell it; return the exit status of the retag."""
+    """Run the demo; return the exit status of the retag."""
     fleet = Fleet()
     try:
         fleet.up()
@@ -28,18 +28,18 @@ def main() -> int:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     names = ",".join(node.name for node in nodes)
-    say(f"An image whose registry is gone lives on {names}. ctr there is:")
+    say(f"{names} have an image whose registry is gone. The version of ctr on each node:")
     for node in nodes:
         show(node, "--version")
     say("Before:")
     for node in nodes:
         show(node, "-n", "k8s.io", "images", "ls", "-q")
-    say("One command gives it the name of today's registry, on both, each in the way that its ctr can:")
+    say("One command gives the image the name of today's registry on all of them. Each ctr does it in its own way:")
     status = fab(fleet, "-H", names, "retag", "--src", OLD, "--dst", NEW)
     say("After:")
     for node in nodes:
         show(node, "-n", "k8s.io", "images", "ls", "-q")
-    say("Try next, as printed (the tracked hosts.yaml is this fleet's); the first fails, and says what to do:")
+    say("Next, run these commands as printed: hosts.yaml lists this fleet. The first one fails, and says what to do:")
     for line in (
         f"fab -H node1 retag --src {LOST} --dst registry.example/{LOST}",
         f"fab -H node1 retag --src {LOST} --dst registry.example/{LOST} -n default --to-namespace k8s.io",
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _prepare(fleet: Fleet, nodes: list[Node]) -> None:
-    """Give each node the story's image under its old name alone, however often the demo runs."""
+    """Give each node the story's images under their old names only, also if the demo has run before."""
     image = build(fleet.state / "images", layers=(3_000_000, 2_000_000))
     lost = build(fleet.state / "images", layers=(1_000_000,), seed=1)
     for node in nodes:
@@ -66,7 +66,7 @@ def say(text: str) -> None:
 
 
 def show(node: Node, *words: str) -> None:
-    """Run ctr on a node as its users would, and print both."""
+    """Run ctr on a node as a user there would; print the command line and its output."""
     argv = [*node.model.ctr, *words]
     print(f"{node.name}# {shlex.join(argv)}", flush=True)
     for line in node.exec(argv).stdout.decode().splitlines():
@@ -74,7 +74,7 @@ def show(node: Node, *words: str) -> None:
 
 
 def fab(fleet: Fleet, *words: str) -> int:
-    """Run the real command against the lab's own inventory; return its exit status."""
+    """Run the real `fab` with the lab's own inventory; return its exit status."""
     print(f"$ fab {shlex.join(words)}", flush=True)
     env = {**os.environ, "CTR_FERRY_INVENTORY": str(fleet.inventory)}
     return subprocess.run([FAB, *words], env=env, check=False).returncode

@@ -83,8 +83,8 @@ class DockerRegistry:
         deadline = time.monotonic() + PATIENCE
         while not _answers(self.address):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                words = (self.folder / "log").read_text(errors="replace").strip().splitlines() or ["no word"]
-                raise LabError(f"docker-registry at {self.address} did not start: {words[-1]}")
+                lines = (self.folder / "log").read_text(errors="replace").strip().splitlines() or ["no output"]
+                raise LabError(f"docker-registry at {self.address} did not start: {lines[-1]}")
             time.sleep(0.01)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -100,7 +100,7 @@ class DockerRegistry:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stop the registry from answering, with all its connections open, for the block."""
+        """Keep the registry from answering during the block. Its connections stay open."""
         assert self._process
         self._process.send_signal(signal.SIGSTOP)
         try:
@@ -113,7 +113,7 @@ class DockerRegistry:
         return [line for line in (self.folder / "log").read_text().splitlines() if ' HTTP/1.1" ' in line]
 
     def digest(self, name: str) -> str | None:
-        """Return the digest of repository:tag; None where the registry has no such tag."""
+        """Return the digest of a `repository:tag`; None if the registry has no such tag."""
         repository, _, tag = name.rpartition(":")
         link = self._repository(repository) / f"_manifests/tags/{tag}/current/link"
         return link.read_text() if link.exists() else None
@@ -139,7 +139,10 @@ class DockerRegistry:
             file = self._storage / f"blobs/sha256/{_hex(digest)[:2]}/{_hex(digest)}/data"
             file.parent.mkdir(parents=True, exist_ok=True)
             blob = image.blobs[digest]
-            file.write_bytes(blob) if isinstance(blob, bytes) else shutil.copyfile(blob, file)
+            if isinstance(blob, bytes):
+                file.write_bytes(blob)
+            else:
+                shutil.copyfile(blob, file)
         for name in names:
             repository, _, tag = name.rpartition(":")
             for digest in given:

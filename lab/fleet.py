@@ -1,4 +1,4 @@
-"""The rehearsal fleet as Python sees it: bring it up, use its nodes, take it down."""
+"""The rehearsal fleet: bring it up, use its nodes, take it down."""
 
 from __future__ import annotations
 
@@ -28,22 +28,26 @@ STATE = Path(__file__).resolve().parent / ".state"
 CACHE = STATE / "cache"
 STANDIN = Path(__file__).resolve().parent / "standin" / "ctr.py"
 
-# Lets the command go, so that it is no child of ours and outlives us.
+# Starts the command in the background, so that it outlives the process that started it.
 DETACH = '"$@" &'
 
 
 class Fleet:
-    """The rehearsal fleet that lives in one state folder.
+    """The rehearsal fleet of one state folder.
 
     Args:
-        state: where everything of this fleet is kept while it is up.
-        cache: where unpacked Debian packages are kept, also when it is down.
+        state: the folder for everything that the fleet writes. `down` removes its content, except the cache.
+        cache: the folder for unpacked Debian packages. It stays when the fleet is down.
         network: the first three numbers of the nodes' loopback addresses.
+
+    Attributes:
+        group: the fleet's control group.
+        missing: after `up`, the reasons why suites are not available.
     """
 
     def __init__(self, state: Path = STATE, *, cache: Path = CACHE, network: str = "127.0.10") -> None:
         if not ipaddress.ip_address(f"{network}.1").is_loopback:
-            raise LabError(f"the fleet lives on loopback alone, not on {network}.0")
+            raise LabError(f"the fleet needs a network of loopback, and {network}.0 is none")
         self.state, self.cache, self.network = state.resolve(), cache.resolve(), network
         self.group = f"ctr-ferry-lab-{hashlib.sha256(bytes(self.state)).hexdigest()[:8]}"
         self.missing: list[str] = []
@@ -51,13 +55,14 @@ class Fleet:
 
     @property
     def nodes(self) -> dict[str, Node]:
-        """The nodes that are up, by name; the same objects for as long as they are."""
+        """The nodes that are up, by name. A node keeps its object until it goes down."""
         found = []
         for path in self.state.glob("nodes/*/node.json"):
-            # An `up` that was killed, or another version of the lab, may have left what cannot be read.
+            # An `up` that was killed, or another version of the lab, may have left files that cannot be read.
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 start = (path.parent, (path.parent / "pid").read_text())
-                found.append(self._known.setdefault(start, self._known.get(start) or Node(path.parent)))
+                node = self._known.get(start) or Node(path.parent)
+                found.append(self._known.setdefault(start, node))  # another thread may have added it first
         return {node.name: node for node in sorted(found, key=lambda n: n.number) if node.pid}
 
     @property
@@ -66,13 +71,13 @@ class Fleet:
         return self.state / "hosts.yaml"
 
     def up(self, extra: int = 0) -> None:
-        """Start every node that is not up, and what a node that is up has lost.
+        """Start every node that is down, and every service that has ended on a node that is up.
 
         Args:
-            extra: how many more nodes like node3 to have (node6 and on).
+            extra: the number of further nodes like node3, from node6 on.
 
         Raises:
-            LabError: not root, no Debian, no packages, or a node that does not start.
+            LabError: the user is not root, the system is not Debian, packages are missing, or a node does not start.
         """
         self._demand_root()
         with self._lock():
@@ -88,7 +93,7 @@ class Fleet:
             self._publish()
 
     def down(self) -> None:
-        """End every process of this fleet and remove all it wrote, except the cache; raise LabError."""
+        """End every process of this fleet, and remove everything that it wrote except the cache; raise LabError."""
         self._demand_root()
         if not self.state.exists():
             return
@@ -103,15 +108,18 @@ class Fleet:
             for path in self.state.iterdir():
                 if path == self.cache or path.name == "lock":
                     continue
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
             (self.state / "lock").unlink()
-        with contextlib.suppress(OSError):  # the cache is in it
+        with contextlib.suppress(OSError):  # the folder is not empty if the cache is in it
             self.state.rmdir()
 
     def _end_recorded(self) -> None:
-        """End nodes that live outside of the fleet's groups, by their recorded process 1; raise LabError.
+        """End nodes outside the fleet's groups by killing their recorded process 1; raise LabError.
 
-        A node that was just killed in its group is still seen for a moment, too.
+        A node that was just killed in its group is also listed for a moment.
         """
         deadline = time.monotonic() + START_PATIENCE
         while nodes := self.nodes:
@@ -120,11 +128,11 @@ class Fleet:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
             if time.monotonic() > deadline:
-                raise LabError(f"{', '.join(nodes)} still live after {START_PATIENCE:.0f} s: end them by hand")
+                raise LabError(f"{', '.join(nodes)} still run after {START_PATIENCE:.0f} s: end them by hand")
             time.sleep(0.1)
 
     def _packages(self) -> dict[str, debian.Trees]:
-        """Return the suites that can be had; raise LabError when that is none, or not the machine's own."""
+        """Return the trees of all available suites; raise LabError if the machine's own suite is not among them."""
         try:
             own = debian.codename()
             runner = self._within("up")
@@ -138,11 +146,11 @@ class Fleet:
         return {suite: trees for suite, trees in got.items() if isinstance(trees, debian.Trees)}
 
     def _ensure(self, number: int, model: Model, trees: debian.Trees, machine: Path) -> None:
-        """Start node `number`, or what it lacks when it is up; raise LabError."""
+        """Start node `number`, or, if it is up, its services that have ended; raise LabError."""
         folder = self.state / "nodes" / f"node{number}"
         legacy = os.environ.get("CTR_FERRY_LEGACY", "") if model.legacy else ""
         if (node := self.nodes.get(f"node{number}")) and node.legacy == legacy:
-            with contextlib.suppress(NodeGone):  # it ended under our hands: then start it anew
+            with contextlib.suppress(NodeGone):  # the node has just ended: the code below starts it again
                 node.start_containerd()
                 node.start_sshd()
                 return
@@ -163,7 +171,7 @@ class Fleet:
         self._launch(place, groups)
 
     def _place(self, number: int, model: Model, machine: Path, legacy: str) -> Place:
-        """Return what makes node `number` different from others of its model."""
+        """Return the particulars of node `number`, in which it differs from other nodes of its model."""
         key = self.state / "ssh/host_keys" / f"node{number}"
         login.make_key(key, f"node{number}", machine)
         return Place(
@@ -179,18 +187,18 @@ class Fleet:
         )
 
     def _programs(self, model: Model, place: Place, trees: debian.Trees) -> dict[str, Path]:
-        """Return the programs this node has beside its packages: path -> source; raise LabError."""
+        """Return the programs that this node has besides its packages: path -> source; raise LabError."""
         if not place.legacy:
             return hard_links(model, place, trees)
         given = Path(place.legacy)
         if not all((given / name).is_file() for name in ("ctr", "containerd", "containerd-shim")):
-            raise LabError(f"CTR_FERRY_LEGACY={given} holds no ctr, containerd and containerd-shim")
+            raise LabError(f"CTR_FERRY_LEGACY={given} must have ctr, containerd and containerd-shim")
         return {f"/usr/bin/{path.name}": path for path in given.iterdir() if path.is_file()}
 
     def _launch(self, place: Place, groups: list[Path]) -> None:
         """Start a node's process 1 and wait until all its services answer; raise LabError."""
         leaves = [group / "init" for group in groups if (group / "cgroup.type").exists()]
-        for leaf in leaves:  # with cgroup v2, a group with groups in it must hold no processes itself
+        for leaf in leaves:  # with cgroup v2, a group that has child groups must not have processes itself
             leaf.mkdir(exist_ok=True)
         unshare = ["unshare", "--mount", "--propagation=private", "--uts", "--pid", "--fork", "--kill-child"]
         program = [str(place.python), "-I", "-S", str(Path(__file__).with_name("node.py"))]
@@ -206,8 +214,8 @@ class Fleet:
             assert started.stdout
             answer = started.stdout.readline().decode().strip()
         if answer != "ready":
-            words = log.read_text(errors="replace").strip().splitlines() or ["no word"]
-            raise LabError(f"{place.name} did not start: {answer or words[-1]}")
+            lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+            raise LabError(f"{place.name} did not start: {answer or lines[-1]}")
 
     def _publish(self) -> None:
         """Write known_hosts and the inventory of the nodes that are up."""
@@ -218,14 +226,14 @@ class Fleet:
         self.inventory.write_text(login.inventory(self.state, listed))
 
     def _within(self, name: str) -> list[str]:
-        """Return an argv prefix that puts a command into the fleet's group `name`, where `down` finds it."""
+        """Return the beginning of an argv that starts a command in the fleet's group `name`, where `down` finds it."""
         try:
             return cgroups.joining(cgroups.create(f"{self.group}/{name}"), [])
         except OSError as error:
             raise LabError(f"the rehearsal fleet needs control groups it can write to: {error}") from error
 
     def _demand_root(self) -> None:
-        """Raise LabError unless we are root."""
+        """Raise LabError unless the user is root."""
         if os.geteuid():
             raise LabError("the rehearsal fleet needs root: run it as root or with sudo")
 
@@ -243,14 +251,14 @@ class Fleet:
 
 
 def _demand_free(address: str, *ports: int) -> None:
-    """Raise LabError where another program listens on one of the ports of a node that is down."""
+    """Raise LabError if another program listens on one of these ports."""
     for port in ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((address, port))
             except OSError as error:
-                text = f"{address}:{port} cannot be had ({error.strerror}); is a fleet of another clone up?"
+                text = f"{address}:{port} is not free ({error.strerror}); is a fleet of another clone up?"
                 raise LabError(text) from error
 
 
@@ -262,7 +270,7 @@ def _may_lower_oom_scores() -> bool:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give `source` a second name, or copy it where it is on another file system."""
+    """Link `source` to `target`, or copy it if they are on different file systems."""
     try:
         target.hardlink_to(source)
     except OSError:

@@ -1,8 +1,8 @@
 """The servers in front of the lab's registries, all in one process: `python -m lab.fronts SPEC`.
 
-SPEC is a JSON file with `groups` (the control groups to join) and `fronts` (by name, the arguments of `_open`). The
-process prints "ready" when all fronts listen. Then it reads commands from stdin, a line of JSON each, and answers each
-with a line of JSON. It ends when stdin ends.
+SPEC is a JSON file with `groups` (the control groups to join) and `fronts` (name -> arguments of `_open`). The process
+prints "ready" when all fronts listen. Then it reads commands from stdin, one line of JSON for each, and answers each
+with one line of JSON. It ends when stdin ends.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from lab.relay import PIECE, Reader, Writer, answer, head, hear_out, relay
 
 @dataclass
 class Front(ABC):
-    """A server that a test can steer and ask what it has counted.
+    """A server that counts its traffic, and whose attributes a test can change while it runs.
 
     Attributes:
         listen: the server's address and port.
@@ -79,7 +79,7 @@ class Server(Front):
         """Serve one client, until the connection is to be closed."""
 
     def _count(self, size: int) -> float:
-        """Count the bytes that a client has sent; return how long to wait, in seconds: 0."""
+        """Count the bytes that a client has sent; return how many seconds to wait: none."""
         self.sent += size
         return 0
 
@@ -155,7 +155,7 @@ class Slow(Server):
         return {**super().counts(), "got": self.got}
 
     def _wait(self, way: str, size: int) -> float:
-        """Return how long to wait after so many bytes, in seconds; the rate is that of all connections together."""
+        """Return how many seconds to wait after `size` bytes. All connections together share the rate."""
         now = time.monotonic()
         self._free[way] = max(now, self._free.get(way, 0)) + (size / self.rate if self.rate else 0)
         return self._free[way] - now

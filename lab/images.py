@@ -1,4 +1,4 @@
-"""A small image builder: images of given layers and platforms that containerd imports and runs."""
+"""A small image builder. It makes images with given layers and platforms, which containerd imports and runs."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ DOCKER = {
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What names a blob: its digest, exact size and media type."""
+    """A blob's digest, exact size and media type."""
 
     digest: str
     size: int
     media_type: str
 
     def json(self) -> dict[str, Any]:
-        """Return the descriptor as it is written in a manifest or an index."""
+        """Return the descriptor as a manifest or an index has it."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
 
@@ -59,8 +59,10 @@ class Descriptor:
 class BuiltImage:
     """An image on this machine.
 
-    `target`: what a name of it points at. `manifests`, `configs`, `layers`: digests by platform.
-    `blobs`: every blob by digest, as a file (layers) or as bytes (all else).
+    Attributes:
+        target: the descriptor that the image's names point at.
+        manifests, configs, layers: digests by platform.
+        blobs: every blob by digest: layers as files, all others as bytes.
     """
 
     target: Descriptor
@@ -75,7 +77,7 @@ class BuiltImage:
         return len(blob) if isinstance(blob, bytes) else blob.stat().st_size
 
     def of(self, *platforms: str) -> set[str]:
-        """Return the digests of all blobs of `platforms`, with the target's."""
+        """Return the digests of all blobs of `platforms`, and the target's digest."""
         found = {self.target.digest}
         for name in platforms:
             found |= {self.manifests[name], self.configs[name], *self.layers[name]}
@@ -92,10 +94,10 @@ class BuiltImage:
         """Write the image as an OCI layout in a tar, front to back.
 
         Args:
-            file: where to; may be a pipe.
-            names: the full references it gets when it is imported.
-            blobs: the digests of the blobs to put in; all when None.
-            bare_tags: annotate with the tag alone, as ctr before 1.2 wants it.
+            file: the file to write; may be a pipe.
+            names: the full references that an import gives the image.
+            blobs: the digests of the blobs to write; None is all.
+            bare_tags: whether the annotation is the tag alone, as ctr up to 1.1 needs it.
         """
         index = {"schemaVersion": 2, "manifests": [self._entry(name, bare_tags) for name in names]}
         with tarfile.open(fileobj=file, mode="w|", bufsize=STEP) as tar:
@@ -106,7 +108,7 @@ class BuiltImage:
             _add(tar, "index.json", json.dumps(index).encode())
 
     def _entry(self, name: str, bare_tags: bool) -> dict[str, Any]:
-        """Return the index.json entry that gives the image `name`."""
+        """Return the entry of index.json that gives the image this name."""
         if bare_tags:
             annotations = {"org.opencontainers.image.ref.name": _split(name)[1]}
         else:
@@ -126,21 +128,21 @@ def build(
     cmd: Sequence[str] = ("/bin/sh",),
     busybox: Path | None = None,
 ) -> BuiltImage:
-    """Build an image around Debian's static busybox; the same arguments give the same digests.
+    """Build an image around Debian's static busybox. The same arguments give the same digests.
 
     Args:
-        folder: where the layers are written, as blobs/sha256/HEX.
-        layers: the size of the incompressible file in each layer, in bytes.
-        platforms: such as linux/amd64 and linux/arm64; each gets layers of its own.
+        folder: the folder for the layers, which are written as blobs/sha256/HEX.
+        layers: for each layer, the size of its incompressible file in bytes.
+        platforms: such as linux/amd64 and linux/arm64. Each platform gets layers of its own.
         media: OCI's or Docker's (schema 2) media types.
-        index: whether the target is an index; by default where there are several platforms.
-        gzip: whether layers are compressed; by default Docker's are and OCI's are not.
-        seed: another seed gives other contents.
-        cmd: what a container runs by default.
+        index: whether the target is an index; by default, it is one if there are several platforms.
+        gzip: whether layers are compressed; by default, Docker's are and OCI's are not.
+        seed: another seed gives other content.
+        cmd: the default command of a container.
         busybox: the static busybox to use; by default the one in the lab's cache.
 
     Raises:
-        debian.Unavailable: there is no busybox in the cache yet.
+        debian.Unavailable: the cache has no busybox yet.
     """
     types = DOCKER if media == "docker" else OCI
     packed = media == "docker" if gzip is None else gzip
@@ -183,17 +185,17 @@ def seed_image(
     namespace: str = "k8s.io",
     blobs: Collection[str] | None = None,
 ) -> None:
-    """Import an image on a node with the ctr of its own containerd, as that version needs it.
+    """Import an image on a node, with the ctr of its own containerd and the flags of that version.
 
     Args:
         node: a node that is up.
-        image: what to import.
-        names: the full references it gets.
+        image: the image to import.
+        names: the full references that the image gets.
         namespace: containerd's namespace.
-        blobs: the digests of the blobs that the node is to get; all when None. The import must succeed.
+        blobs: the digests of the blobs that the node gets; None is all. The import must succeed with them.
 
     Raises:
-        LabError: the import failed; with ctr's last words.
+        LabError: the import failed; the text has ctr's error.
     """
     major, minor, *_ = node.real_version.lstrip("v").split(".")
     version = int(major), int(minor)
@@ -204,8 +206,10 @@ def seed_image(
         return
     flags = []
     if version >= (1, 3) and (blobs is None or set(image.blobs) <= set(blobs)):
-        flags += ["--all-platforms"] if set(image.manifests) != {NATIVE} else []
-        flags += ["--no-unpack"] if NATIVE not in image.manifests else []
+        if set(image.manifests) != {NATIVE}:
+            flags.append("--all-platforms")
+        if NATIVE not in image.manifests:
+            flags.append("--no-unpack")
     _stream(node, image, names, namespace, blobs, *flags)
 
 
@@ -218,14 +222,14 @@ def _stream(
     *flags: str,
     bare_tags: bool = False,
 ) -> None:
-    """Pipe the archive into the node's import; raise LabError."""
+    """Pipe an image's archive into `ctr images import` on the node; raise LabError."""
     argv = node.argv(node.real_ctr_argv("images", "import", *flags, "-", namespace=namespace))
     with (
         tempfile.TemporaryFile() as detail,
         subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=detail) as ctr,
     ):
         assert ctr.stdin
-        with contextlib.suppress(BrokenPipeError):  # ctr's own words say why it stopped reading
+        with contextlib.suppress(BrokenPipeError):  # ctr's stderr says why it stopped reading
             image.write_archive(ctr.stdin, names, blobs, bare_tags=bare_tags)
             ctr.stdin.close()
         if ctr.wait():
@@ -240,7 +244,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _blob(blobs: dict[str, Path | bytes], document: Mapping[str, Any], media_type: str) -> Descriptor:
-    """Put a JSON document among `blobs` and return its descriptor."""
+    """Add a JSON document to `blobs`; return its descriptor."""
     data = json.dumps(document, separators=(",", ":")).encode()
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     blobs[digest] = data
@@ -248,7 +252,7 @@ def _blob(blobs: dict[str, Path | bytes], document: Mapping[str, Any], media_typ
 
 
 def _platform(name: str) -> dict[str, str]:
-    """Return a platform such as linux/arm/v7 as an index or a config spells it."""
+    """Return a platform such as linux/arm/v7 in the form of an index or a config."""
     return dict(zip(("os", "architecture", "variant"), name.split("/"), strict=False))
 
 
@@ -267,7 +271,7 @@ Member = tuple[tarfile.TarInfo, Any]
 
 
 def _files(place: int, size: int, seed: str, platform: str, busybox: Path) -> Iterator[Member]:
-    """Yield what layer number `place` holds; the first one makes the image run."""
+    """Yield the files of layer number `place`. Layer 0 has the programs."""
     if place == 0:
         for name in ("bin", "data", "etc", "tmp"):
             yield _member(name, kind=tarfile.DIRTYPE, mode=0o1777 if name == "tmp" else 0o755), None
@@ -312,40 +316,40 @@ class _Sink(io.RawIOBase):
         self.file = file
         self.stored = hashlib.sha256()
         self.plain = hashlib.sha256() if packed else self.stored
-        # Noise does not shrink: gzip at level 0 has the right form and costs next to nothing.
+        # Noise does not shrink. gzip at level 0 has the right form and takes almost no time.
         self.packer = zlib.compressobj(0, wbits=31) if packed else None
 
     def writable(self) -> bool:
-        """Tell that one can write here."""
+        """Return True: the file can be written."""
         return True
 
     def write(self, data: Any) -> int:
-        """Take some of the plain bytes."""
+        """Write plain bytes."""
         if self.packer:
             self.plain.update(data)
         self._store(self.packer.compress(data) if self.packer else data)
         return len(data)
 
     def finish(self) -> None:
-        """Write what the compressor still holds."""
+        """Write what the compressor still has."""
         if self.packer:
             self._store(self.packer.flush())
 
     def _store(self, data: bytes) -> None:
-        """Write and hash bytes as they are stored."""
+        """Write bytes, compressed if they are to be, and hash them."""
         self.stored.update(data)
         self.file.write(data)
 
 
 class _Noise(io.RawIOBase):
-    """A file of `size` incompressible bytes that depend only on `seed`, made while it is read."""
+    """A file of `size` incompressible bytes that depend only on `seed`. A read makes its bytes."""
 
     def __init__(self, size: int, seed: str) -> None:
         self.size, self.place = size, 0
         self.block = bytearray(random.Random(seed).randbytes(STEP))
 
     def readable(self) -> bool:
-        """Tell that one can read here."""
+        """Return True: the file can be read."""
         return True
 
     def read(self, size: int | None = -1) -> bytes:
@@ -355,7 +359,7 @@ class _Noise(io.RawIOBase):
         parts = []
         while wanted:
             number, start = divmod(self.place, STEP)
-            # Fresh noise would take most of the time of a large image; gzip looks back 32 KiB only.
+            # The blocks differ in a number only: fresh noise is slow, and gzip looks back 32 KiB, less than a block.
             self.block[:8] = number.to_bytes(8, "big")
             parts.append(bytes(self.block[start : start + wanted]))
             self.place += len(parts[-1])

@@ -1,4 +1,4 @@
-"""What each node of the rehearsal fleet is: pure descriptions, from which `fleet` starts them."""
+"""Descriptions of the rehearsal fleet's nodes. `lab/fleet.py` starts the nodes from these."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from lab.debian import Trees
 
 PORT = 2222
-NAMES = 199  # the last number of their name server's address
+NAMES = 199  # the last number of the address of the lab's name server
 STREAM_PORT = 10010  # CRI opens it, for `kubectl exec` and the like
 CONFIG = "/etc/containerd/config.toml"
 UID_MAP = "/etc/containerd/uid_map"
 USERS = {"ops": 1000, "ops2": 1001}
-# "ops2-secret", so that tests and demos have a sudo that asks
+# The password is ops2-secret. sudo asks ops2 for it.
 OPS2_HASH = "$6$ctrferry$wQcWA3qH5YPHO143mZUEEOUz77o0FnQFn2TZxLbvyL5KaXUZ.1QMZt7AqtYHtRhPDtWRhah8O8K2jVsiUjQbw/"
 TOOLS = ("containerd", "ctr", "runc", "docker", "nerdctl", "crictl", "kubectl", "k3s", "rke2", "microk8s")
 
@@ -25,9 +25,14 @@ TOOLS = ("containerd", "ctr", "runc", "docker", "nerdctl", "crictl", "kubectl", 
 class Model:
     """One kind of node.
 
-    `suites`: Debian suites that can bring its containerd, the best first. `group`: its group in the
-    inventory. `layout`: where things are (`plain`, `sudo`, `k3s`, `rke2`). `root`, `socket`: containerd's.
-    `ctr`: the command a user of this node types.
+    Attributes:
+        suites: the Debian suites that have its containerd, the best first.
+        group: its group in the inventory.
+        layout: where its programs are: `plain`, `sudo`, `k3s` or `rke2`.
+        cri: whether containerd's CRI plugin is on.
+        legacy: whether it has the stand-in for ctr 1.2.6, or a real containerd older than 1.3.
+        root, state: containerd's folders for content and for sockets.
+        ctr: the command that a user of this node types.
     """
 
     suites: tuple[str, ...]
@@ -79,11 +84,14 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Place:
-    """What one node needs to know beside its model: its number, address, folder and login material.
+    """The particulars of one node, which its model does not have.
 
-    `python` and `standin`: interpreter and script of node1's stand-in ctr (`standin` None: not used).
-    `legacy`: the folder with a real containerd older than 1.3 that node1 runs, or "". `unprivileged`: this
-    machine's root may not lower an OOM score, as in many containers.
+    Attributes:
+        number, address, folder: its number, its address, and its folder on this machine.
+        host_key, client_key: its sshd's private key, and the public key that may log in.
+        python, standin: the interpreter and the script of node1's stand-in for ctr; None for no stand-in.
+        legacy: the folder with the real containerd older than 1.3 that node1 runs; "" for none.
+        unprivileged: whether root of this machine may not lower an OOM score, as in many containers.
     """
 
     number: int
@@ -103,7 +111,7 @@ class Place:
 
 
 def hard_links(model: Model, place: Place, trees: Trees) -> dict[str, Path]:
-    """Return the programs that this node has elsewhere than their package put them: path -> source."""
+    """Return the programs that this node has at other paths than their packages: path -> source."""
     ctr = trees.runtime / "usr/bin/ctr"
     if model.layout == "sudo":
         return {"/usr/local/sbin/ctr": ctr}
@@ -113,12 +121,12 @@ def hard_links(model: Model, place: Place, trees: Trees) -> dict[str, Path]:
 
 
 def describe(model: Model, place: Place, trees: Trees, machine: Path) -> dict[str, Any]:
-    """Return what `node.py` builds the node from.
+    """Return the description from which `node.py` builds the node.
 
     Args:
         model: the kind of node.
-        place: this node's own particulars.
-        trees: the unpacked packages of its suite.
+        place: the node's particulars.
+        trees: the unpacked packages of the node's suite.
         machine: the unpacked sshd, sudo and busybox of the machine's own suite.
     """
     plain = model.layout in ("plain", "sudo")
@@ -156,7 +164,7 @@ def _daemon(model: Model, place: Place) -> list[str]:
     """Return the command line that starts containerd."""
     argv = [f"{model.programs}/containerd", "--config", CONFIG]
     if place.legacy and place.unprivileged:
-        # Before 1.3 an OOM score that cannot be lowered is an error, except in a user namespace: show one.
+        # Up to 1.2, containerd fails if it cannot lower an OOM score, except in a user namespace: pretend to be in one.
         return ["/bin/sh", "-c", f'mount --bind {UID_MAP} /proc/$$/uid_map; exec "$@"', "containerd", *argv]
     return argv
 
@@ -189,7 +197,7 @@ def _files(model: Model, place: Place) -> Mapping[str, tuple[int, str]]:
         "/etc/hostname": (0o644, f"{name}\n"),
         "/etc/hosts": (0o644, f"127.0.0.1 localhost\n{place.address} {name}\n::1 localhost ip6-localhost\n"),
         "/etc/nsswitch.conf": (0o644, NSSWITCH),
-        # A name server of the lab's own, which answers while the registries are up: no node asks the machine's network.
+        # The lab's own name server answers while the registries are up. So no node asks the machine's network.
         "/etc/resolv.conf": (0o644, f"nameserver {place.address.rpartition('.')[0]}.{NAMES}\noptions timeout:1\n"),
         "/etc/ssh/ssh_host_ed25519_key": (0o600, place.host_key),
         "/etc/ssh/authorized_keys": (0o644, place.client_key),
@@ -267,13 +275,13 @@ AllowTcpForwarding yes
 ClientAliveInterval 0
 AcceptEnv LANG LC_*
 """
-    if model.layout == "sudo":  # where ctr is; `ops` keeps the stock PATH, on which it is not
+    if model.layout == "sudo":  # ctr is in /usr/local/sbin; `ops` keeps the stock PATH, which does not have that folder
         text += "Match User ops2\n    SetEnv PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin\n"
     return text
 
 
 def _containerd(model: Model, place: Place) -> str:
-    """Return containerd's configuration: where it keeps things, and no port but on the node's own address."""
+    """Return containerd's configuration: its folders, and ports on the node's own address only."""
     plugin = "cri" if place.legacy else "io.containerd.grpc.v1.cri"
     lines = [] if place.legacy else ["version = 2"]
     lines += [f'root = "{model.root}"', f'state = "{model.state}"']
@@ -290,7 +298,7 @@ def _containerd(model: Model, place: Place) -> str:
 
 
 def _accounts(users: Mapping[str, int]) -> dict[str, tuple[int, str]]:
-    """Return passwd, group and shadow of a small Debian with `users` added."""
+    """Return passwd, group and shadow of a small Debian, with `users` added."""
     people = [
         ("root", 0, "/root", "/bin/bash"),
         ("daemon", 1, "/usr/sbin", "/usr/sbin/nologin"),

@@ -1,4 +1,4 @@
-"""How one logs in to the nodes: keys, known hosts and the inventory of the nodes that are up."""
+"""The login to the nodes: keys, known hosts, and the inventory of the nodes that are up."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lab.layout import PORT
 GROUPS = ("legacy", "plain", "kubernetes")
 
 
-def make_key(path: Path, comment: str, tree: Path) -> str:
-    """Make an ed25519 key at `path` unless it is there; return its public half as one line.
+def make_key(path: Path, comment: str, tree: Path) -> None:
+    """Make an ed25519 key, unless it exists.
 
     Args:
-        path: the private key's file; the public one gets `.pub` added.
-        comment: what the public key ends with.
-        tree: unpacked packages that hold ssh-keygen, for machines without it.
+        path: the file of the private key. The name of the public key's file has `.pub` added.
+        comment: the comment at the end of the public key.
+        tree: unpacked packages with ssh-keygen, for machines without it.
     """
     public = path.with_name(path.name + ".pub")
     if not public.exists():
@@ -34,7 +34,6 @@ def make_key(path: Path, comment: str, tree: Path) -> str:
             env={**os.environ, "LD_LIBRARY_PATH": libraries},
             check=True,
         )
-    return public.read_text()
 
 
 def known_hosts(keys: Iterable[tuple[str, str]]) -> str:
@@ -43,11 +42,11 @@ def known_hosts(keys: Iterable[tuple[str, str]]) -> str:
 
 
 def inventory(state: Path, nodes: Sequence[tuple[str, str, str, bool]]) -> str:
-    """Return a hosts.yaml of the same shape as the tracked one, with absolute paths.
+    """Return an inventory like the tracked hosts.yaml, with absolute paths.
 
     Args:
-        state: the folder that holds ssh/.
-        nodes: name, address, group, and whether the sudo users are to be listed, for each node.
+        state: the folder with ssh/.
+        nodes: for each node its name, its address, its group, and whether its sudo users are listed as hosts, too.
     """
     options = f"-o UserKnownHostsFile={shlex.quote(str(state / 'ssh/known_hosts'))}"
     lines = [
@@ -62,10 +61,12 @@ def inventory(state: Path, nodes: Sequence[tuple[str, str, str, bool]]) -> str:
     ]
     for group in GROUPS:
         members = [node for node in nodes if node[2] == group]
-        lines += [f"    {group}:", "      hosts:"] if members else []
+        if members:
+            lines += [f"    {group}:", "      hosts:"]
         lines += [f"        {name}: {{ ansible_host: {address} }}" for name, address, _, _ in members]
     users = [(f"{n}-{u}", address, u) for n, address, _, users in nodes if users for u in ("ops", "ops2")]
-    lines += ["    sudoers:", "      hosts:"] if users else []
+    if users:
+        lines += ["    sudoers:", "      hosts:"]
     lines += [
         f"        {name}: {{ ansible_host: {address}, ansible_user: {user}, ansible_become: true }}"
         for name, address, user in users

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv with the locked packages; brings python3-venv where Debian left it out.
+# Makes .venv with the locked packages; installs python3-venv if Debian's Python lacks it.
 set -eu
 python=$(command -v python3 || true)
 fits() { "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
@@ -12,7 +12,7 @@ if [ -z "$python" ] || ! has_venv; then
 	apt-get update -qq >/dev/null
 	plan=$(apt-get install -s --no-install-recommends python3-venv)
 	if echo "$plan" | grep -q '^Remv'; then
-		echo "apt would remove packages to install python3-venv; nothing was done: install it by hand." >&2
+		echo "apt would remove packages to install python3-venv. Nothing was changed. Install python3-venv by hand." >&2
 		exit 2
 	fi
 	said=$(DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-venv 2>&1) || {
@@ -22,7 +22,7 @@ if [ -z "$python" ] || ! has_venv; then
 	python=$(command -v python3)
 fi
 fits || { echo "ctr-ferry needs Python 3.11 or newer; $python is $("$python" -V)." >&2; exit 2; }
-python=$("$python" -c 'import sys; print(sys._base_executable)') # not the one in .venv, where that is active
+python=$("$python" -c 'import sys; print(sys._base_executable)') # in an active .venv, python3 is the one to replace
 rm -rf .venv
 "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

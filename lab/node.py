@@ -1,8 +1,8 @@
-"""Process 1 of a node: builds the node's root, then starts and keeps its services.
+"""Process 1 of a node: it builds the node's root, then starts the services and keeps them.
 
-The lab runs this file by its path, in fresh mount, UTS, PID and cgroup namespaces, with `python -I -S` and
-the path of a JSON file as its only argument. It needs nothing but the standard library. `build` documents the
-file's keys. It prints "ready" on its standard output when every service answers, or one line of reasons.
+The lab runs this file by its path, in fresh mount, UTS, PID and cgroup namespaces, with `python -I -S`. The only
+argument is the path of a JSON file, whose keys `build` documents. This file needs only the standard library. It prints
+"ready" on stdout when every service answers, or one line with the reasons why not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 
 def mount(*argv: str | Path) -> None:
-    """Mount something; raise RuntimeError with mount's own words."""
+    """Run mount; raise RuntimeError with mount's error."""
     done = subprocess.run(["mount", *map(str, argv)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"mount {' '.join(map(str, argv))}: {done.stderr.strip()}")
@@ -33,15 +33,22 @@ def mount(*argv: str | Path) -> None:
 def build(node: dict[str, Any]) -> None:
     """Build the node's root below `node["folder"]` and move into it.
 
-    Keys used: folder (what the node keeps on disk), usr and etc (lower folders, the uppermost first; the
-    machine's own come last by themselves), keep (machine folders visible at the same path), stacks (target ->
-    folders shown there as one), cgroups (folder, kind, options), absent (paths to hide), links, files
-    (path -> mode, text), users (name, uid).
+    Args:
+        node: the description. Keys that are used:
+            folder: the node's folder on disk.
+            usr, etc: lower folders, the uppermost first; the machine's own folder comes last.
+            keep: folders of the machine, visible at the same paths.
+            stacks: target -> folders that the target shows as one.
+            cgroups: folder, kind and options of each hierarchy.
+            absent: paths to remove.
+            links: path -> target.
+            files: path -> mode and text.
+            users: name -> user id.
     """
     folder = Path(node["folder"])
     root = folder / "root"
     mount("-t", "tmpfs", "-o", "mode=755", "lab", root)
-    os.chdir(root)  # relative paths below: a clone's path may hold what overlay options cannot
+    os.chdir(root)  # the paths below are relative: a clone's path may have characters that overlay options cannot
     for name in ("bin", "sbin", "lib", "lib64"):
         Path(name).symlink_to(f"usr/{name}")
     overlay("usr", [*node["usr"], "/usr"], writable=True)
@@ -52,7 +59,7 @@ def build(node: dict[str, Any]) -> None:
         kept.chmod(mode)
         Path(name).mkdir()
         mount("--bind", kept, name)
-    if on_overlay(folder):  # containerd's overlayfs snapshotter cannot work on top of one
+    if on_overlay(folder):  # containerd's overlayfs snapshotter does not work on top of an overlay
         mount("-t", "tmpfs", "-o", "mode=755", "lab", "var")
     devices_and_kernel(node["cgroups"])
     for path in node["keep"]:
@@ -65,7 +72,7 @@ def build(node: dict[str, Any]) -> None:
 
 
 def overlay(target: str, folders: list[str], *, writable: bool = False) -> None:
-    """Show `folders`, the uppermost first, as one folder at `target`; what is written stays in memory."""
+    """Show `folders`, the uppermost first, as one folder at `target`. Written data stays in memory."""
     Path(target).mkdir(parents=True, exist_ok=True)
     lowers = []
     for place, folder in enumerate(folders):
@@ -115,7 +122,7 @@ def devices_and_kernel(cgroups: list[tuple[str, str, str]]) -> None:
 
 
 def move_in() -> None:
-    """Make the current folder the root, and let the machine's root and the helpers' mounts go."""
+    """Make the current folder the root, and unmount the machine's root and the lower folders."""
     lowers = Path(".lower")
     for lower in lowers.iterdir():
         subprocess.run(["umount", "--lazy", str(lower)], check=True)
@@ -157,8 +164,11 @@ def furnish(node: dict[str, Any]) -> None:
 class Service:
     """A daemon of the node.
 
-    `argv`: how it is started. `answers`: its address, `unix:PATH` or `tcp:HOST:PORT`. `programs`: the folder
-    that comes first on its PATH.
+    Args:
+        name: the daemon's name.
+        argv: the command line that starts the daemon.
+        answers: the daemon's address, `unix:PATH` or `tcp:HOST:PORT`.
+        programs: the first folder on the daemon's PATH.
     """
 
     running: ClassVar[dict[int, Service]] = {}
@@ -169,7 +179,7 @@ class Service:
         self.pid = 0
 
     def start(self) -> str:
-        """Start the service and wait until it answers; return "ok" or what went wrong."""
+        """Start the service, unless it runs, and wait until it answers; return "ok" or one line with the fault."""
         if not self.pid:
             log = os.open(f"/var/log/{self.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
             actions = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
@@ -179,7 +189,7 @@ class Service:
                 self.environment,
                 file_actions=actions,
                 setsid=True,
-                setsigdef=[signal.SIGPIPE],  # Python ignores it, and a daemon's children would, too
+                setsigdef=[signal.SIGPIPE],  # Python ignores SIGPIPE; a daemon and its children must not
             )
             self.running[self.pid] = self
             os.close(log)
@@ -193,7 +203,7 @@ class Service:
         return f"{self.name} does not answer; see /var/log/{self.name}.log of this node"
 
     def stop(self) -> str:
-        """Stop the service and wait until it has ended; return "ok" or what went wrong."""
+        """Stop the service and wait until it has ended; return "ok" or one line with the fault."""
         for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
             deadline = time.monotonic() + patience
             if self.pid:
@@ -204,7 +214,7 @@ class Service:
         return "ok" if not self.pid else f"{self.name} does not end"
 
     def answering(self) -> bool:
-        """Tell whether something accepts connections where the service should."""
+        """Tell whether the service's address accepts connections."""
         kind, _, where = self.answers.partition(":")
         family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
         host, _, port = where.rpartition(":")
@@ -214,7 +224,7 @@ class Service:
 
 
 def reap(*_: object) -> None:
-    """Collect every process that has ended, as process 1 must, and note which services did."""
+    """Collect every process that has ended, as process 1 must, and note which services have ended."""
     with contextlib.suppress(ChildProcessError):
         while pid := os.waitpid(-1, os.WNOHANG)[0]:
             if service := Service.running.pop(pid, None):
@@ -222,7 +232,7 @@ def reap(*_: object) -> None:
 
 
 def serve(control: socket.socket, services: dict[str, Service]) -> None:
-    """Obey, for ever, what is asked on the control socket: "start NAME", "stop NAME" or "status"."""
+    """Carry out the requests of the control socket, for ever: "start NAME", "stop NAME" or "status"."""
     signal.signal(signal.SIGCHLD, reap)
     while True:
         reap()
@@ -245,10 +255,10 @@ def obey(words: list[str], services: dict[str, Service]) -> str:
 
 
 def main() -> None:
-    """Build the node that the JSON file names, start its services, say so, and serve."""
+    """Build the node that the JSON file describes, start its services, print "ready", and serve."""
     node = json.loads(Path(sys.argv[1]).read_text())
     folder = Path(node["folder"])
-    # /proc is still the machine's: there, `self` is the number by which the machine knows this process.
+    # /proc is still the machine's, so `self` is this process's number on the machine.
     number = os.readlink("/proc/self")  # noqa: PTH115
     started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
     (folder / "pid").write_text(f"{number} {started}")
@@ -264,7 +274,7 @@ def main() -> None:
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
         answers = [str(error)]
     bad = [answer for answer in answers if answer != "ok"]
-    with contextlib.suppress(BrokenPipeError):  # who started us was killed: stay for who comes next
+    with contextlib.suppress(BrokenPipeError):  # the `up` that started this node was killed; the next `up` can use it
         print("; ".join(bad) or "ready", flush=True)
     if bad:
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""A node of the rehearsal fleet that is up: what it is, and how something is run inside it."""
+"""A node of the rehearsal fleet that is up: its properties, and how to run commands inside it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ START_PATIENCE = 60.0
 
 
 class LabError(Exception):
-    """The lab cannot do what was asked; the text is one sentence for people."""
+    """The lab cannot do what was asked. The text is one sentence for people."""
 
 
 class NodeGone(LabError):
-    """A node's process 1 is not there, or no longer."""
+    """A node's process 1 has ended, or was never started."""
 
 
 class Node:
     """A node that is up.
 
     Attributes:
-        name, address, port: how it is called and where its sshd listens.
-        model: what kind of node it is.
-        cri, socket, root: whether the CRI plugin is on, containerd's socket and content root inside the node.
-        real_is_legacy: whether it runs a real containerd older than 1.3 (`legacy`: from which folder).
+        name, number: such as node3 and 3.
+        address, port: where the node's sshd listens.
+        model: the kind of node.
+        cri: whether containerd's CRI plugin is on.
+        socket, root: containerd's socket and root folder, inside the node.
+        legacy: the folder with the real containerd older than 1.3 that the node runs; "" for none.
+        real_is_legacy: whether the node runs such a containerd.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,12 +60,12 @@ class Node:
 
     @cached_property
     def real_version(self) -> str:
-        """The version that the ctr beneath node1's stand-in reports; elsewhere the same as `version`."""
+        """The version that the ctr behind node1's stand-in reports; on other nodes the same as `version`."""
         return self.real_ctr("--version").stdout.decode().split()[-1]
 
     @property
     def pid(self) -> int | None:
-        """The machine's number of the node's process 1, None when the node is down."""
+        """The number of the node's process 1 on the machine; None if the node is down."""
         with contextlib.suppress(OSError, ValueError):
             pid, started = (self.folder / "pid").read_text().split()
             stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -71,7 +74,7 @@ class Node:
         return None
 
     def argv(self, command: Sequence[str], *, user: str | None = None) -> list[str]:
-        """Return the machine's command line that runs `command` inside the node, as `user` or as root.
+        """Return the command line on the machine that runs `command` inside the node, as `user` or as root.
 
         Raises:
             LabError: the node is down.
@@ -95,13 +98,13 @@ class Node:
         """Run a command inside the node, not over SSH.
 
         Args:
-            argv: the command; looked up on the node's PATH.
-            stdin: what it reads.
-            check: raise when it fails.
-            user: `ops` or `ops2` where the node has them; root by default.
+            argv: the command. The node's PATH applies.
+            stdin: the bytes on the command's stdin.
+            check: whether a command that fails raises LabError.
+            user: `ops` or `ops2`, on a node that has them; root by default.
 
         Raises:
-            LabError: the node is down, or (with `check`) the command failed; with its last words.
+            LabError: the node is down, or (with `check`) the command failed; the text has the command's error.
         """
         done = subprocess.run(self.argv(argv, user=user), input=stdin, capture_output=True, check=False)
         if check and done.returncode:
@@ -112,13 +115,13 @@ class Node:
     def ctr(
         self, *args: str, namespace: str = "k8s.io", stdin: bytes = b"", check: bool = True
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run the ctr that a user of this node gets; see `exec`."""
+        """Run the ctr of this node's users. The arguments are those of `exec`."""
         return self.exec([*self.model.ctr, "-n", namespace, *args], stdin=stdin, check=check)
 
     def real_ctr(
         self, *args: str, namespace: str = "k8s.io", stdin: bytes = b"", check: bool = True
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run the ctr beneath node1's stand-in; elsewhere the same as `ctr`."""
+        """Run the ctr that belongs to the node's containerd. Only on node1 with its stand-in, `ctr` is another one."""
         return self.exec(self.real_ctr_argv(*args, namespace=namespace), stdin=stdin, check=check)
 
     def real_ctr_argv(self, *args: str, namespace: str = "k8s.io") -> list[str]:
@@ -127,7 +130,7 @@ class Node:
 
     @property
     def real_ctr_words(self) -> list[str]:
-        """The words that such a command line begins with."""
+        """The beginning of the command line of the ctr that belongs to the node's containerd."""
         return list(self._spec["real_ctr"])
 
     def start_containerd(self) -> None:
@@ -148,7 +151,7 @@ class Node:
         self._control("start sshd")
 
     def stop_sshd(self) -> None:
-        """Stop sshd (not the sessions it has) and wait until it has ended; raise LabError."""
+        """Stop sshd, but not its sessions, and wait until it has ended; raise LabError."""
         self._control("stop sshd")
 
     def services(self) -> dict[str, bool]:
@@ -157,7 +160,7 @@ class Node:
         return answer
 
     def _control(self, request: str) -> str:
-        """Ask the node's process 1 for something and return its answer; raise LabError."""
+        """Send a request to the node's process 1; return the answer; raise LabError."""
         folder = os.open(self.folder, os.O_PATH)
         try:
             with socket.socket(socket.AF_UNIX) as asked:
@@ -175,5 +178,5 @@ class Node:
 
 
 def _tuples(model: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return the lists of a model read from JSON as the tuples they were."""
+    """Return the tuples of a model. JSON has them as lists."""
     return {key: tuple(value) for key, value in model.items() if isinstance(value, list)}

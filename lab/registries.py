@@ -1,4 +1,4 @@
-"""Registries for the rehearsal fleet: real ones of every kind, and servers that only look like one."""
+"""Registries for the rehearsal fleet: real ones of every kind, and servers that stand in front of them or fail."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Registry:
     """A registry as a user knows it.
 
     Attributes:
-        name: `host:port`, the beginning of its references.
-        address: the address of that name; "" where the name leads nowhere.
+        name: `host:port`, the beginning of the registry's references.
+        address: the address of that name; "" if the name has none.
         scheme: http or https.
         ca_file: the certificate of the CA, on this machine; None for plain HTTP.
-        username, password: of a user who may push.
-        real: the docker-registry at that name, or behind it; None where there is none.
+        username, password: the registry's login; None for none.
+        real: the docker-registry at that name, or behind the server at that name; None for none.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Registry:
 
     @property
     def server(self) -> DockerRegistry:
-        """The docker-registry at that name, or behind it; an AssertionError where there is none."""
+        """The docker-registry at that name, or behind the server at that name; AssertionError if there is none."""
         assert self.real, f"no docker-registry is at {self.name}"
         return self.real
 
@@ -98,9 +98,9 @@ class Registries:
         expired: TLS, with a certificate that was valid until yesterday.
         wrong: TLS, with a certificate for another name.
         hidden: `tls` under a name that only `proxy` resolves.
-        obscure: `http` under a name that only `proxy` resolves; `all` does not have it.
+        obscure: `http` under a name that only `proxy` resolves; not in `all`.
         proxy: an HTTP proxy, as http://host:port.
-        secret: a text that is in every password here and nowhere else, to search for.
+        secret: a text that is in every password here and nowhere else, so that tests can search for it.
         folder: where the registries write everything; removed at the end.
     """
 
@@ -144,12 +144,12 @@ class Registries:
         return {each.password_env: each.password for each in (*self.all, self.reader) if each.password}
 
     def settings(self, *registries: Registry) -> dict[str, dict[str, Any]]:
-        """Return the `ctr_registries` of an inventory that describes these registries (default: all) as they are."""
+        """Return a correct `ctr_registries` of an inventory, for these registries or, without any, for all."""
         return {registry.name: registry.settings() for registry in registries or self.all}
 
     @contextlib.contextmanager
     def throttled(self, bytes_per_second: float) -> Iterator[None]:
-        """Limit `slow` to so many bytes per second each way, all connections together, for the block."""
+        """Limit the rate of `slow` during the block: bytes per second each way, for all connections together."""
         self._ask("slow", rate=bytes_per_second)
         try:
             yield

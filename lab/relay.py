@@ -1,4 +1,4 @@
-"""HTTP and bytes in both directions, for the servers in front of the lab's registries."""
+"""HTTP requests and answers, and bytes passed both ways, for the servers in front of the lab's registries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Writer: TypeAlias = asyncio.StreamWriter
 
 @dataclass(frozen=True)
 class Request:
-    """The head of an HTTP request; names of headers are in lower case."""
+    """The head of an HTTP request. The names of headers are in lower case."""
 
     method: str
     target: str
@@ -31,7 +31,7 @@ class Request:
 
 
 async def head(reader: Reader) -> Request:
-    """Read the head of a request; raise EOFError where there is none."""
+    """Read the head of a request; raise EOFError if the connection ends first."""
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     method, target, _ = first.split(" ", 2)
     named = [line.partition(":") for line in lines if line]
@@ -63,12 +63,12 @@ Pause = Callable[[int], float]
 async def relay(
     here: tuple[Reader, Writer], there: tuple[Reader, Writer], to: Pause, back: Pause = lambda _: 0
 ) -> None:
-    """Pass bytes both ways until either side is done.
+    """Pass bytes both ways until the server has ended, or the connection to the client fails.
 
     Args:
         here, there: the connections to the client and to the server.
-        to, back: called with the number of bytes that passed, to the server and back; return how long to wait then,
-            in seconds.
+        to, back: called with the number of bytes that passed to the server, or back. They return how many seconds to
+            wait then.
     """
     ways = [
         asyncio.create_task(_pass(here[0], there[1], to)),
@@ -76,7 +76,7 @@ async def relay(
     ]
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        if ways[0].done() and not ways[0].exception():  # the client has asked, and waits for the answer
+        if ways[0].done() and not ways[0].exception():  # the client has sent its request, and waits for the answer
             await ways[1]
     finally:
         for way in ways:

@@ -1,1 +1,1 @@
-"""A stand-in for ctr 1.2.6 (see ctr.py); help/ holds that version's own help texts."""
+"""A stand-in for ctr 1.2.6 (see ctr.py). The folder help/ has the help texts of that version."""

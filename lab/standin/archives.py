@@ -1,8 +1,8 @@
-"""Archives as ctr 1.2.6 reads and writes them, made while they stream through to or from the real ctr.
+"""Archives as ctr 1.2.6 reads and writes them. They are changed while they stream to or from the real ctr.
 
-Import: 1.2.6 walks every platform, so 1.4 gets --all-platforms; 1.2.6 does not know the annotation
-io.containerd.image.name (A), so it is masked in index.json where it would change a name. Export: 1.2.6
-writes all platforms, no manifest.json, and only the tag in org.opencontainers.image.ref.name (R).
+Import: 1.2.6 walks every platform, so 1.4 gets --all-platforms. 1.2.6 does not know the annotation
+io.containerd.image.name (A), so A is masked in index.json where it would change a name. Export: 1.2.6 writes all
+platforms, no manifest.json, and only the tag in org.opencontainers.image.ref.name (R).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Entry:
 
     @staticmethod
     def of(header: bytes) -> Entry | None:
-        """The entry, None where this is no valid header: then the real ctr shall say so."""
+        """Return the entry; None if the header is not valid. The real ctr then reports the fault."""
         try:
             stated = int(header[148:156].strip(b"\0 "), 8)
             blanked = header[:148] + b" " * 8 + header[156:]
@@ -62,7 +62,7 @@ class Entry:
             return None
 
     def resized(self, size: int) -> bytes:
-        """The header for other content."""
+        """Return the header for content of another size."""
         header = self.header[:124] + b"%011o\0" % size + self.header[136:148] + b" " * 8 + self.header[156:]
         return header[:148] + b"%06o\0 " % sum(header) + header[156:]
 
@@ -75,20 +75,20 @@ class Pipe:
         self.target = target
 
     def read(self, count: int) -> bytes:
-        """That many bytes, fewer only at the end."""
+        """Read `count` bytes; fewer only at the end."""
         data = b""
         while len(data) < count and (more := os.read(self.source, min(CHUNK, count - len(data)))):
             data += more
         return data
 
     def write(self, data: bytes) -> None:
-        """All of the bytes."""
+        """Write all bytes."""
         view = memoryview(data)
         while view:
             view = view[os.write(self.target, view) :]
 
     def copy(self, count: int | None) -> None:
-        """Pass that many bytes on, or all that come."""
+        """Pass on `count` bytes; None is all bytes up to the end."""
         while count is None or count:
             data = os.read(self.source, CHUNK if count is None else min(CHUNK, count))
             if not data:
@@ -97,24 +97,24 @@ class Pipe:
             count = None if count is None else count - len(data)
 
     def skip(self, count: int) -> None:
-        """Leave that many bytes out."""
+        """Read `count` bytes and drop them."""
         while count and (data := os.read(self.source, min(CHUNK, count))):
             count -= len(data)
 
 
 def padded(size: int) -> int:
-    """A size rounded up to whole tar blocks."""
+    """Return a size, rounded up to whole tar blocks."""
     return -(-size // BLOCK) * BLOCK
 
 
 def import_archive(ctr: Beneath, flags: list[tuple[str, str]], name: str) -> NoReturn:
-    """`images import`: the archive streams through us into the real ctr."""
+    """Run `images import`: stream the archive through the stand-in into the real ctr."""
     source = 0
     if name != "-":
         try:
             source = os.open(name, os.O_RDONLY)
         except OSError:
-            ctr.become(["images", "import", "--", name])  # it says why in the same words
+            ctr.become(["images", "import", "--", name])  # the real ctr reports the fault in 1.2.6's words
     values = dict(flags)
     readable, writable = os.pipe()
     words = [f"--{flag}={value}" for flag, value in flags]
@@ -130,13 +130,13 @@ def import_archive(ctr: Beneath, flags: list[tuple[str, str]], name: str) -> NoR
 
 
 def _feed(pipe: Pipe, base_name: str, index_named: bool) -> str:
-    """Pass an archive to the real ctr, names as 1.2.6 reads them; what is not covered, if anything."""
+    """Pass an archive to the real ctr, with the names that 1.2.6 reads; return what is not covered, or ""."""
     try:
         _pass_archive(pipe, base_name, index_named)
     except BrokenPipeError:
-        pass  # the real ctr has seen enough
+        pass  # the real ctr has ended, and its exit status and stderr say why
     except NotCovered as error:
-        pipe.write(b"\xff" * BLOCK)  # no header: the real ctr gives up and keeps nothing
+        pipe.write(b"\xff" * BLOCK)  # this is no valid header, so the real ctr fails and keeps nothing
         return str(error)
     return ""
 
@@ -148,7 +148,7 @@ def _pass_archive(pipe: Pipe, base_name: str, index_named: bool) -> None:
             if docker and not layout:
                 raise NotCovered("import of a docker archive (manifest.json without oci-layout)")
             pipe.write(header + pipe.read(BLOCK))
-            return  # behind the end mark 1.2.6 reads no further either
+            return  # 1.2.6 does not read past the end mark, either
         entry = Entry.of(header)
         if entry is None:
             pipe.write(header)
@@ -168,7 +168,7 @@ def _pass_archive(pipe: Pipe, base_name: str, index_named: bool) -> None:
 
 
 def old_index(data: bytes, base_name: str, index_named: bool) -> bytes:
-    """An index.json in which 1.4 finds the names that 1.2.6 would; of the same length."""
+    """Return an index.json of the same length, in which 1.4 finds the names that 1.2.6 finds in `data`."""
     try:
         manifests = json.loads(data)["manifests"]
         annotations = [manifest.get("annotations") or {} for manifest in manifests]
@@ -185,13 +185,13 @@ def old_index(data: bytes, base_name: str, index_named: bool) -> bytes:
 
 
 def _named_alike(notes: dict[str, str], base_name: str) -> bool:
-    """Whether 1.4, which takes A, gives the name that 1.2.6 makes of R."""
+    """Tell whether 1.4, which reads A, gives the same name as 1.2.6, which reads R."""
     full = notes.get(R, "")
     return notes[A] == full and not base_name and any(mark in full for mark in "/:@")
 
 
 def export_archive(ctr: Beneath, out: str, reference: str, ref_name: str) -> NoReturn:
-    """`images export`: the real ctr's archive streams through us, in 1.2.6's shape."""
+    """Run `images export`: stream the real ctr's archive through the stand-in, which gives it 1.2.6's form."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     readable, writable = os.pipe()
     words = ["--all-platforms=true", "--skip-manifest-json=true", "--", "-", reference]
@@ -213,7 +213,7 @@ def export_archive(ctr: Beneath, out: str, reference: str, ref_name: str) -> NoR
 
 
 def _nothing_exported(run: Run, out: str, reference: str) -> NoReturn:
-    """The image or one of its manifests is absent: in the second case 1.2.6 writes an empty tar."""
+    """End an export for which an image or a manifest is absent. Without a manifest, 1.2.6 writes an empty tar."""
     status, errors = run.end()
     absent = f'ctr: image "{reference}": not found'
     if absent in errors:
@@ -227,7 +227,7 @@ def _nothing_exported(run: Run, out: str, reference: str) -> NoReturn:
 
 
 def _create(out: str) -> int | None:
-    """The file to write; 1.2.6 takes one that it cannot make for success."""
+    """Open the file to write; return None if that fails. 1.2.6 then ends with exit status 0."""
     try:
         return 1 if out == "-" else os.open(out, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
     except OSError:
@@ -235,9 +235,9 @@ def _create(out: str) -> int | None:
 
 
 def _pass_export(pipe: Pipe, header: bytes, ref_name: str) -> None:
-    """Pass the real ctr's archive on with 1.2.6's index.json and no manifest.json.
+    """Pass the real ctr's archive on with 1.2.6's index.json and without manifest.json.
 
-    1.4.13 writes one in spite of --skip-manifest-json, but then makes no error of names such as `h:x/a`.
+    1.4.13 writes manifest.json in spite of --skip-manifest-json. But with that flag, it takes names such as `h:x/a`.
     """
     while header:
         entry = Entry.of(header)
@@ -256,7 +256,7 @@ def _pass_export(pipe: Pipe, header: bytes, ref_name: str) -> None:
 
 
 def exported_index(data: bytes, ref_name: str) -> bytes:
-    """1.2.6's index.json: the image's own descriptor, R with the tag and nothing else."""
+    """Return 1.2.6's index.json: the image's own descriptor, with R as the only annotation."""
     index = json.loads(data)
     for manifest in index["manifests"]:
         manifest.pop("annotations", None)
@@ -266,7 +266,7 @@ def exported_index(data: bytes, ref_name: str) -> bytes:
 
 
 def oci_ref_name(reference: str) -> str:
-    """The tag as 1.2.6 takes it from a name: with the `@` of a digest behind it, empty without a path."""
+    """Return the tag that 1.2.6 takes from a name: with the `@` before a digest; empty if the name has no path."""
     path = reference.partition("/")[2]
     marks = [path.index(mark) for mark in ":@" if mark in path]
     if not marks:

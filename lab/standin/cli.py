@@ -1,4 +1,4 @@
-"""What the stand-in does with a command line: answer itself, change it, or become the real ctr."""
+"""The stand-in's command line. The stand-in answers it, changes it for the real ctr, or becomes the real ctr."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ NOT_COVERED_FLAGS = {
     "images export": {"manifest", "manifest-type"},
     "run": {"checkpoint", "isolated"},
 }
-"""Flags of 1.2.6 that 1.4 lacks and the stand-in does not rebuild."""
+"""Flags of 1.2.6 that 1.4 lacks. The stand-in refuses them."""
 
 
 class Line:
-    """A command of 1.2.6 with what was given to it."""
+    """A command of 1.2.6 with its flags and its other words."""
 
     def __init__(self, name: str, args: list[str]) -> None:
         self.name = name
@@ -41,7 +41,7 @@ class Line:
         self.values = dict(self.flags)
 
     def real(self, flags: list[tuple[str, str]] | None = None) -> list[str]:
-        """The command for the real ctr, which orders flags and words in other ways than 1.2.6."""
+        """Return the command line for the real ctr: flags first, since it does not reorder words as 1.2.6 does."""
         given = self.flags if flags is None else flags
         return [*self.name.split(" "), *(f"--{name}={value}" for name, value in given), "--", *self.words]
 
@@ -67,7 +67,7 @@ def main(args: list[str]) -> NoReturn:
 
 
 def _run(ctr: Beneath, line: Line) -> NoReturn:
-    """One command of which the words are known to be 1.2.6's."""
+    """Run one command. Its words and its flags are known to 1.2.6."""
     if "help" in line.values:
         _show_help(line.name.split(" "))
     if line.name in NOT_COVERED:
@@ -86,7 +86,7 @@ def _run(ctr: Beneath, line: Line) -> NoReturn:
 
 
 def _flags(command: list[str], args: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """The flags of a command, or the end: usage on stdout, the error on stderr, exit status 1."""
+    """Return flags and other words of a command; end with 1.2.6's usage error if they are wrong."""
     text = help_text(*command) or refuse(" ".join(command))
     try:
         return parse(args, flags_of(text))
@@ -97,13 +97,13 @@ def _flags(command: list[str], args: list[str]) -> tuple[list[tuple[str, str]], 
 
 
 def _command(group: list[str], word: str) -> str:
-    """A command's first name, or the end: no such command."""
+    """Return a command's first name; end with 1.2.6's error if there is no such command."""
     name = commands_of(help_text(*group) or "").get(word)
     return name or fail(f"No help topic for '{word}'", 3)
 
 
 def _show_help(words: list[str]) -> NoReturn:
-    """`--help`, `help` and `help COMMAND`."""
+    """Print the help of a command, for `--help`, `help` and `help COMMAND`."""
     command: list[str] = []
     for word in words:
         command.append(_command(command, word))
@@ -120,12 +120,12 @@ def _version(ctr: Beneath, _line: Line) -> NoReturn:
 
 
 def _logging(ctr: Beneath, line: Line) -> NoReturn:
-    """Commands that go on after an error and log it: only the form of their log lines differs."""
+    """Run a command that logs its errors and goes on. Only the form of its log lines differs."""
     _reworded(ctr, line.real(), [])
 
 
 def _content_table(ctr: Beneath, line: Line) -> NoReturn:
-    """content list and active: sizes have two words, children's labels other names, cells other widths."""
+    """Run `content list` or `content active`. Sizes, labels of children and widths of columns differ."""
     from lab.standin.tables import content_table  # noqa: PLC0415
 
     status, out, errors = ctr.answer(line.real())
@@ -147,14 +147,15 @@ def _export(ctr: Beneath, line: Line) -> NoReturn:
 
 
 def _registry(ctr: Beneath, line: Line) -> NoReturn:
-    """push and pull: -k has no effect, `localhost:` means http, and some errors have other words."""
+    """Run push or pull. On 1.2.6, -k has no effect, `localhost:` means http, and some errors have other words."""
     reference = line.words[0] if line.words else ""
     host, slash, path = reference.partition("/")
     if reference and not slash:
         refuse(f"{line.name} of a name without a host (1.2.6 panics)")
     flags = [flag for flag in line.flags if flag[0] not in ("skip-verify", "plain-http")]
     http = "plain-http" in line.values or host.startswith("localhost:")
-    flags += [("plain-http", "true")] if http else []
+    if http:
+        flags.append(("plain-http", "true"))
     repository = path.partition("@")[0].rpartition(":")[0] or path
     url = f"{'http' if http else 'https'}://{host}/v2/{repository}"
     pulling = r"pulling from host \S+ failed with status code \[(\w+) (\S+)\]"
@@ -167,14 +168,14 @@ def _registry(ctr: Beneath, line: Line) -> NoReturn:
 
 
 def _reworded(ctr: Beneath, args: list[str], rules: Rules) -> NoReturn:
-    """Run the real command with our stdin and stdout, and put its stderr into 1.2.6's words."""
+    """Run the real command with this process's stdin and stdout, and put its stderr into 1.2.6's words."""
     status, errors = ctr.start(args).end()
     say(2, in_old_words(errors, rules))
     sys.exit(status)
 
 
 def _refuse_label_filter(line: Line) -> None:
-    """1.2.6 numbers the labels of a blob's children, 1.4 names them: filters cannot be carried over."""
+    """Refuse a filter on labels of a blob's children: 1.2.6 numbers these labels, 1.4 names them."""
     if line.name == "content list" and any("gc.ref.content" in word for word in line.words):
         refuse("content list with a filter on gc.ref.content labels")
 

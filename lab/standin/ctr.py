@@ -1,9 +1,9 @@
 """A stand-in for ctr v1.2.6: its command line in front of the newer ctr that $LAB_REAL_CTR names.
 
-No package registry carries a ctr older than 1.4, so the lab's node1 runs this as /usr/bin/ctr, by
-`exec python3 -I -S …/lab/standin/ctr.py "$@"`. What ctr 1.2.6 does is taken from records of the real
-one (tests/data/ctr-1.2.6.jsonl); tests/lab/test_standin.py replays them. What this does not cover it
-refuses with exit status 70. This file is compiled at each start, so it only hands over.
+No Debian suite has a ctr older than 1.4, so the lab's node1 runs this file as /usr/bin/ctr, by
+`exec python3 -I -S …/lab/standin/ctr.py "$@"`. The stand-in follows records of the real ctr 1.2.6, which
+tests/lab/test_standin.py replays. It refuses with exit status 70 what it does not cover. Python compiles this file at
+each start, so the file only calls another one.
 """
 
 import sys

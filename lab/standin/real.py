@@ -1,8 +1,8 @@
-"""The real ctr beneath: reaching its daemon, running it, putting what it says into 1.2.6's words."""
+"""The real ctr behind the stand-in: reach its daemon, run it, and put its errors into 1.2.6's words."""
 
 from __future__ import annotations
 
-import _socket  # socket, typing and subprocess cost 10 ms each at every start
+import _socket  # socket, typing and subprocess take 10 ms each at every start
 import os
 import sys
 import time
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 Rules = list[tuple[str, str]]
-"""Regular expressions and what replaces their matches, in order."""
+"""Regular expressions and the replacements of their matches, in order."""
 
 DIAL_SECONDS = 10
-"""ctr 1.2.6 tries that long in every case, whatever --timeout and --connect-timeout say."""
+"""ctr 1.2.6 tries for so many seconds, whatever --timeout and --connect-timeout say."""
 
 
 def say(fd: int, text: str) -> None:
-    """Write all of the text at once."""
+    """Write the whole text."""
     data = text.encode("utf-8", "surrogateescape")
     while data:
         data = data[os.write(fd, data) :]
@@ -32,7 +32,7 @@ def fail(message: str, status: int = 1) -> NoReturn:
 
 
 def refuse(what: str) -> NoReturn:
-    """End loudly: the stand-in is not ctr 1.2.6 here."""
+    """End with exit status 70: the stand-in does not cover this."""
     fail(f"ctr stand-in: {what} is not covered", 70)
 
 
@@ -44,16 +44,18 @@ class Beneath:
         self.address = values.get("address", "/run/containerd/containerd.sock")
         self.flags = ["--address", self.address]
         for name in ("namespace", "timeout"):
-            self.flags += [f"--{name}", values[name]] if name in values else []
-        self.flags += ["--debug"] if "debug" in values else []
+            if name in values:
+                self.flags += [f"--{name}", values[name]]
+        if "debug" in values:
+            self.flags.append("--debug")
         namespace = values.get("namespace") or os.environ.get("CONTAINERD_NAMESPACE") or "default"
         if not _is_old_namespace(namespace):
             refuse(f"namespace {namespace!r}, which containerd 1.2 calls invalid,")
-        # $CONTAINERD_ADDRESS is read from 1.4 on
+        # ctr reads $CONTAINERD_ADDRESS from 1.4 on, so 1.2.6 ignores it.
         self.env = {name: value for name, value in os.environ.items() if name != "CONTAINERD_ADDRESS"}
 
     def dial(self) -> None:
-        """Reach the daemon's socket, or end as 1.2.6 does: after 10 s, with the same words in every case."""
+        """Reach the daemon's socket, or end as 1.2.6 does: after 10 s, with one error for every cause."""
         deadline = time.monotonic() + DIAL_SECONDS
         while True:
             try:
@@ -65,7 +67,7 @@ class Beneath:
                 time.sleep(0.2)
 
     def become(self, args: list[str]) -> NoReturn:
-        """Run the real ctr in this process's place: where the words are the same."""
+        """Replace this process with the real ctr, for a command that 1.2.6 words in the same way."""
         os.execve(self.path, ["ctr", *self.flags, *args], self.env)
 
     def start(self, args: list[str], stdin: int = 0, stdout: int = 1) -> Run:
@@ -76,7 +78,7 @@ class Beneath:
         return Run(os.posix_spawn(self.path, argv, self.env, file_actions=actions), errors)
 
     def answer(self, args: list[str]) -> tuple[int, str, str]:
-        """Exit status, stdout and stderr of a run whose answer is small."""
+        """Run the real ctr with a command whose output is small; return exit status, stdout and stderr."""
         out = os.memfd_create("stdout")
         run = self.start(args, stdout=out)
         status, errors = run.end()
@@ -84,7 +86,7 @@ class Beneath:
 
 
 class Run:
-    """A running real ctr; its stderr goes to memory, so that it never waits for us to read it."""
+    """A running real ctr. Its stderr goes to memory, so that it never waits for a reader."""
 
     def __init__(self, pid: int, errors: int) -> None:
         self.pid = pid
@@ -92,18 +94,18 @@ class Run:
         _forward_signals(pid)
 
     def end(self) -> tuple[int, str]:
-        """Its exit status and stderr, once it has ended."""
+        """Wait for the end; return exit status and stderr."""
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return (128 - status if status < 0 else status), _text(self.errors)
 
     def kill(self) -> None:
-        """End it, whatever it is at."""
+        """End the process at once."""
         os.kill(self.pid, 9)
         os.waitpid(self.pid, 0)
 
 
 def in_old_words(stderr: str, rules: Rules) -> str:
-    """The real ctr's stderr as 1.2.6 words it; its log lines escape no quotes and end in a space."""
+    """Return the real ctr's stderr in 1.2.6's words. 1.2.6's log lines escape no quotes and end in a space."""
     import re  # noqa: PLC0415
 
     for pattern, replacement in rules:
@@ -112,13 +114,13 @@ def in_old_words(stderr: str, rules: Rules) -> str:
 
 
 def _is_old_namespace(name: str) -> bool:
-    """containerd 1.2's rule: parts between dashes and dots have two characters or more, the first a letter."""
+    """Tell whether containerd 1.2 takes a namespace: its parts begin with a letter and have two characters or more."""
     parts = name.replace(".", "-").split("-")
     return all(part.isascii() and part.isalnum() and part[0].isalpha() and len(part) > 1 for part in parts)
 
 
 def _knock(path: str) -> None:
-    """Connect to a socket and leave again."""
+    """Connect to a socket, and close the connection."""
     knock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         knock.connect(path)
@@ -131,7 +133,7 @@ def _text(fd: int) -> str:
 
 
 def _forward_signals(pid: int) -> None:
-    """Whoever ends the stand-in alone means the ctr beneath too."""
+    """Pass the signals that end the stand-in on to the real ctr."""
     import signal  # noqa: PLC0415
 
     def end_both(number: int, _frame: object) -> None:

@@ -1,4 +1,4 @@
-"""The tables of `content ls` and `content active` as ctr 1.2.6 lays them out."""
+"""The tables of `content ls` and `content active` in the layout of ctr 1.2.6."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 def content_table(text: str) -> str:
-    """The same table in 1.2.6's words: `1.049 MB`, `1 seconds`, children labelled by plain numbers."""
+    """Return a table in 1.2.6's words: `1.049 MB`, `1 seconds`, plain numbers in the labels of children."""
     rows = [[_old_cell(cell) for cell in re.split(r"\t+", line)] for line in text.splitlines()]
     return _tabulate(rows)
 
@@ -20,7 +20,7 @@ def _old_cell(cell: str) -> str:
 
 
 def _tabulate(rows: list[list[str]]) -> str:
-    """Go's text/tabwriter with 8-wide tabs: a column is as wide as its widest cell, rounded up to a tab."""
+    """Align rows as Go's text/tabwriter does: a column has the width of its widest cell, rounded up to a tab of 8."""
     columns = max((len(row) for row in rows), default=1) - 1
     tabs = [max(len(row[column]) for row in rows) // 8 + 1 for column in range(columns)]
     lines = []

@@ -1,8 +1,8 @@
 """ctr 1.2.6's words: commands, flags and help, all read from its help texts.
 
-The texts in help/ are what a ctr built from the sources of v1.2.6 prints for `--help`. They are the one
-source here: which commands and aliases there are, which flags each takes, and whether a flag takes a value.
-Parsing follows Go's flag package and urfave/cli 1.20 as 1.2.6 has them.
+The texts in help/ are the output of `--help` of a ctr built from the sources of v1.2.6. They are the only source for
+commands, their aliases, their flags, and whether a flag takes a value. Parsing follows Go's flag package and
+urfave/cli 1.20, which 1.2.6 uses.
 """
 
 TRUE = {"1", "t", "T", "TRUE", "true", "True"}
@@ -10,11 +10,11 @@ FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 
 
 class UsageError(Exception):
-    """What Go's flag package says about a command line."""
+    """A wrong command line, in the words of Go's flag package."""
 
 
 class Flag:
-    """One flag under its long name."""
+    """One flag, with its long name."""
 
     def __init__(self, name: str, takes_value: bool) -> None:
         self.name = name
@@ -22,7 +22,7 @@ class Flag:
 
 
 def help_text(*command: str) -> str | None:
-    """The help of `ctr COMMAND…`, None where the stand-in has none (it does not cover the command)."""
+    """Return the help of `ctr COMMAND…`; None if the stand-in does not cover the command."""
     path = __file__.rsplit("/", 1)[0] + "/help/" + ("-".join(command) or "ctr") + ".txt"
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs 10 ms at each start
@@ -32,7 +32,7 @@ def help_text(*command: str) -> str | None:
 
 
 def commands_of(text: str) -> dict[str, str]:
-    """Each name and alias in the COMMANDS of a help text, with the command's first name."""
+    """Return the commands in a help text: name or alias -> the command's first name."""
     names: dict[str, str] = {}
     for line in text.partition("COMMANDS:\n")[2].split("\n"):
         if not line.startswith("     "):
@@ -43,7 +43,7 @@ def commands_of(text: str) -> dict[str, str]:
 
 
 def flags_of(text: str) -> dict[str, Flag]:
-    """Each flag in the OPTIONS of a help text, by every name it has; --help is always one."""
+    """Return the flags in a help text, by each of their names. --help is always one of them."""
     help_flag = Flag("help", False)
     flags = {"help": help_flag, "h": help_flag}
     for line in text.partition("OPTIONS:\n")[2].split("\n"):
@@ -56,7 +56,10 @@ def flags_of(text: str) -> dict[str, Flag]:
 
 
 def parse(args: list[str], flags: dict[str, Flag]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Flags (with "true" for those without a value) and positionals, as Go's flag package splits them."""
+    """Return the flags and the positionals of a command line, as Go's flag package splits them.
+
+    A flag without a value has the value "true".
+    """
     given: list[tuple[str, str]] = []
     rest = list(args)
     while rest and len(rest[0]) > 1 and rest[0].startswith("-"):
@@ -77,12 +80,13 @@ def parse(args: list[str], flags: dict[str, Flag]) -> tuple[list[tuple[str, str]
             raise UsageError(f'invalid boolean value "{value}" for -{name}: parse error')
         else:
             given = [flag for flag in given if flag[0] != flags[name].name]
-            given += [] if value in FALSE else [(flags[name].name, "true")]
+            if value not in FALSE:
+                given.append((flags[name].name, "true"))
     return given, rest
 
 
 def flags_first(args: list[str]) -> list[str]:
-    """urfave/cli's reordering: words before the first flag go behind everything up to `--`."""
+    """Reorder words as urfave/cli does: words before the first flag move behind the flags, up to `--`."""
     end = args.index("--") if "--" in args else len(args)
     first = next((i for i, word in enumerate(args[:end]) if word.startswith("-") and word != "-"), end)
     if first == end:
