@@ -1,4 +1,4 @@
-"""Small archives of every kind, good and bad, made byte by byte."""
+"""Small archives, good and bad ones, for tests of `load` and of the tar reader."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def digest(data: bytes) -> str:
 
 
 def path(data: bytes) -> str:
-    """Return where a blob lies in a layout."""
+    """Return a blob's path in an OCI layout."""
     return f"blobs/{digest(data).replace(':', '/')}"
 
 
 def as_json(document: Any) -> bytes:
-    """Return the document's bytes."""
+    """Return a document as JSON, in bytes."""
     return json.dumps(document).encode()
 
 
 def tarred(files: Mapping[str, bytes] | list[tuple[str, bytes]], *, end: bytes = tar.END) -> bytes:
-    """Return a tar of files, in their order."""
+    """Return a tar of files, in the order given."""
     pairs = files.items() if isinstance(files, Mapping) else files
     return b"".join(tar.header(name, len(data)) + data + tar.padding(len(data)) for name, data in pairs) + end
 
 
 def linked(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> bytes:
-    """Return a member that is a link."""
+    """Return the header of a tar member that is a link."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
     return info.tobuf(tarfile.GNU_FORMAT)
@@ -48,7 +48,7 @@ def linked(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> bytes:
 
 @dataclass
 class Image:
-    """An image of one platform, its layers plain tars."""
+    """An image of one platform. Its layers are plain tars, or gzip's if it is `packed`."""
 
     layers: tuple[bytes, ...] = (tarred({"etc/a": b"a"}), tarred({"etc/b": b"b" * 3000}))
     platform: dict[str, str] = field(default_factory=lambda: {"os": "linux", "architecture": "amd64"})
@@ -91,7 +91,7 @@ class Image:
         return layout(self.blobs, self.entry(**annotations))
 
     def saved(self, *tags: str) -> dict[str, bytes]:
-        """Return the files of what docker saved before it wrote layouts, and the links between them."""
+        """Return the files of an archive of `docker save` before docker wrote OCI layouts."""
         config = f"{digest(self.config)[7:]}.json"
         layers = {f"layer{n}/layer.tar": layer for n, layer in enumerate(self.stored)}
         listed = [{"Config": config, "RepoTags": list(tags) or None, "Layers": list(layers)}]
@@ -99,7 +99,7 @@ class Image:
 
     @property
     def docker_manifest(self) -> bytes:
-        """What containerd makes of `saved`."""
+        """The manifest that containerd makes of `saved`."""
         layer = "application/vnd.docker.image.rootfs.diff.tar" + (".gzip" if self.packed else "")
         document = {
             "schemaVersion": 2,
@@ -122,7 +122,7 @@ def layout(blobs: Mapping[str, bytes], *entries: Any) -> dict[str, bytes]:
 
 
 def index_of(*images: Image) -> tuple[bytes, dict[str, Any]]:
-    """Return an index over several platforms, and its entry in index.json, with a name."""
+    """Return an index of several platforms, and its entry in index.json, with a name."""
     children = [{**described(i.manifest, OCI_MANIFEST), "platform": i.platform} for i in images]
     raw = as_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children})
     return raw, {**described(raw, OCI_INDEX), "annotations": {NAME: "r.example/both:1"}}

@@ -1,4 +1,4 @@
-"""An image of two platforms, and a host that it is copied to, for tests without hosts."""
+"""An image of two platforms, and the ctr of a host that receives the image, for tests without hosts."""
 
 from __future__ import annotations
 

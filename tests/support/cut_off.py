@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ctr_ferry.shell import Script
 
-# A row of `names` is NAME DIGEST LABELS. CUT is a verb: the whole script is ended while ctr is at it, before it does
-# anything (CUT_AT=before), between its two steps (between), or after it (after). OTHER is a name's row that somebody
-# else writes at that moment.
+# A row of `names` is NAME DIGEST LABELS. CUT is a verb: the script gets TERM while ctr runs that verb, before ctr
+# changes anything (CUT_AT=before), between its two changes (between), or after them (after). With UNCUT, there is no
+# TERM. OTHER is a row that somebody else writes to `names` at that moment.
 CTR = r"""#!/bin/sh
 here=${0%/*}; names=$here/names; touch "$names"
 [ "$1" = --address ] && shift 2; [ "$1" = --namespace ] && shift 2
@@ -76,13 +76,13 @@ exit $status
 
 
 def put_ctr(folder: Path) -> None:
-    """Puts that ctr into a folder."""
+    """Write the ctr to a folder."""
     (folder / "ctr").write_text(CTR)
     (folder / "ctr").chmod(0o755)
 
 
 def run_cut(script: Script, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs a script as the guard does: with a TERM, its clean-up runs, and the exit status is 143."""
+    """Run a script as the guard does: after a TERM, its clean-up runs, and the exit status is 143."""
     return subprocess.run(
         ["/bin/sh"],
         input=f"MAIN=$$; export MAIN; trap 'exit 143' TERM\n{script.render('MARK')}",

@@ -1,4 +1,4 @@
-"""A ctr for unit tests that writes down its command lines, and names to give with it."""
+"""A ctr for unit tests that logs its command lines, and examples of names to give."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ OWNER = "ctr-ferry.20260101T000000Z-abcd"
 STAGE = "ctr-ferry.invalid/ctr-ferry.20260101t000000z-abcd:0"
 
 FAKE = """#!/bin/sh
-# Writes each command line down, one quoted word after the other; keeps what it gets on stdin.
+# Logs each command line, each word with \\037 behind it. Keeps the bytes from stdin.
 here=${0%/*}
 line=$(for word in "$@"; do printf '%s\\037' "$word"; done)
-printf '%s\\n' "$line" >> "$here/log"  # in one go: the two ends of a pipe write at the same time
+printf '%s\\n' "$line" >> "$here/log"  # in one write: both ends of a pipe log at the same time
 case " $* " in
   *" import "*) cat > "$here/stdin.$(grep -c import "$here/log")"; echo "unpacking";;
   *" export "*) printf 'the archive';;
@@ -49,7 +49,7 @@ for failing in ${FAIL-}; do case " $* " in *" $failing "*) echo "$failing fails"
 
 
 class Fake:
-    """A folder with a ctr that only writes down."""
+    """A folder with a ctr that logs its command lines."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +74,7 @@ class Fake:
         )
 
     def apply(self, place: Place, *namings: Naming, fail: str = "") -> dict[str, Answer]:
-        """Runs a whole script, its clean-up included."""
+        """Run the script that gives names, with its clean-up; return the answers."""
         script = naming.script(place, namings)
         done = self.run(script.render("MARK"), fail)
         return script.read("MARK", done.stdout.encode(), done.stderr.encode())
@@ -85,13 +85,13 @@ class Fake:
 
     @property
     def calls(self) -> list[list[str]]:
-        """Every command line of ctr, without the common start."""
+        """All command lines of ctr, without `--address`."""
         log = self.folder / "log"
         lines = log.read_text().splitlines() if log.exists() else []
         return [line.split("\037")[2:-1] for line in lines]
 
     def archive(self, call: int) -> dict[str, object]:
-        """The index.json of what the call-th import got on stdin."""
+        """Return the index.json of the archive that import number `call` read from stdin."""
         data = (self.folder / f"stdin.{call}").read_bytes()
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             index: dict[str, object] = json.loads(tar.extractfile("index.json").read())  # type: ignore[union-attr]
@@ -99,19 +99,20 @@ class Fake:
 
     @property
     def given(self) -> list[str]:
-        """Every name that ctr got the command to give, by tag or by index-only archive, in order."""
+        """Every name that ctr was told to give, by tag or by an index-only archive, in order."""
         names, imports = [], 0
         for call in self.calls:
-            imports += "import" in call
             if "tag" in call:
                 names.append(call[-1])
-            elif "import" in call and (self.folder / f"stdin.{imports}").read_bytes() != b"the archive":
-                (entry,) = self.archive(imports)["manifests"]  # type: ignore[misc]
-                names.append(entry["annotations"]["io.containerd.image.name"])
+            elif "import" in call:
+                imports += 1
+                if (self.folder / f"stdin.{imports}").read_bytes() != b"the archive":
+                    (entry,) = self.archive(imports)["manifests"]  # type: ignore[misc]
+                    names.append(entry["annotations"]["io.containerd.image.name"])
         return names
 
     def calls_of(self, verb: str) -> list[list[str]]:
-        """The calls of one verb, without the namespace."""
+        """Return the command lines of one verb, without the namespace."""
         return [call[2:] for call in self.calls if verb in call[2:4]]
 
 

@@ -18,8 +18,8 @@ from ctr_ferry.transfer import fan_out
 from ctr_ferry.transfer.fan_out import FanOut
 from ctr_ferry.transfer.policy import Policy
 
-PATIENCE = 60  # seconds, after which a test that hangs says so
-MOMENT = 0.002  # seconds between two looks at something that is about to be true
+PATIENCE = 60  # seconds until a test that hangs fails
+MOMENT = 0.002  # seconds between two checks of a condition
 
 
 def blob(data: bytes) -> Descriptor:
@@ -28,7 +28,14 @@ def blob(data: bytes) -> Descriptor:
 
 @dataclass
 class FakeSource:
-    """A source; ``has`` is what it gives, in chunks of a KiB."""
+    """A source. It gives the blobs in `has`, in chunks of 1 KiB.
+
+    Attributes:
+        read_how_often: for each blob, how many reads began.
+        given: bytes that were read.
+        break_in: called before each chunk with the blob and the offset; may raise.
+        stalls: whether the source gives no bytes at this blob and offset now.
+    """
 
     has: dict[Descriptor, bytes]
     readers: int = 2
@@ -59,7 +66,15 @@ class FakeSource:
 
 @dataclass(eq=False)
 class Box:
-    """A host: what came, and how its sinks behave."""
+    """A host.
+
+    Attributes:
+        on_write, on_end, on_cut: called by the host's sinks. `on_write` returns whether the host takes more.
+        came: the blobs that arrived.
+        cut: the blobs that were cut off.
+        opened: for each blob, how many sinks were opened.
+        taken: bytes that all sinks got.
+    """
 
     name: str
     on_write: Callable[[Box, Descriptor], bool] = lambda _box, _blob: True
@@ -95,7 +110,7 @@ class Sink:
 
 
 class Later(threading.Thread):
-    """Work in a thread that no test waits for at its end, should it hang."""
+    """Work in a daemon thread, so that no test waits at its end for work that hangs."""
 
     def __init__(self, work: Callable[[], dict[str, FerryError]]) -> None:
         super().__init__(daemon=True)
@@ -111,7 +126,7 @@ class Later(threading.Thread):
 
     def result(self) -> dict[str, FerryError] | FerryError | None:
         self.join(PATIENCE)
-        assert not self.is_alive(), "it hangs"
+        assert not self.is_alive(), "the work hangs"
         return self.detail
 
 
@@ -125,7 +140,7 @@ class Clock:
         return self.now
 
     def run_until(self, over: Callable[[], bool]) -> None:
-        """Goes on, second by second, until something is true."""
+        """Move the clock second by second until a condition is true."""
         until(over, step=self.tick)
 
     def tick(self) -> None:
@@ -133,17 +148,17 @@ class Clock:
 
 
 def until(over: Callable[[], bool], step: Callable[[], None] = lambda: None) -> None:
-    """Waits until something is true."""
+    """Wait until a condition is true."""
     for _ in range(int(PATIENCE / MOMENT)):
         if over():
             return
         step()
         threading.Event().wait(MOMENT)
-    pytest.fail("it never came true")
+    pytest.fail("the condition never became true")
 
 
 def jumping_clock() -> Callable[[], float]:
-    """A clock by which every wait is a long one."""
+    """Return a clock that moves 1000 seconds at each reading."""
     readings = itertools.count(0.0, 1000.0)
     return lambda: next(readings)
 
@@ -154,7 +169,7 @@ def begin(
     clock: Callable[[], float] | None = None,
     policy: Policy = Policy(),  # noqa: B008
 ) -> dict[str, Later]:
-    """All hosts at once."""
+    """Start the transfer to all hosts at once."""
     wanted = list(boxes)
     together = FanOut([box.name for box, _ in wanted], source, policy, clock or Clock())
     return {box.name: Later(partial(together.send, box.name, blobs, box.sink)) for box, blobs in wanted}
@@ -163,7 +178,7 @@ def begin(
 def send(
     source: fan_out.Source, boxes: Iterable[tuple[Box, list[Descriptor]]]
 ) -> dict[str, dict[str, FerryError] | FerryError | None]:
-    """All hosts, to the end; by name what each got back, or raised."""
+    """Send to all hosts, and wait for the end; return by host what `FanOut.send` returned or raised."""
     return {name: later.result() for name, later in begin(source, boxes).items()}
 
 

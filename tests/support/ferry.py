@@ -1,4 +1,4 @@
-"""What tests of commands share: `fab` as a user types it, and a test's own images on the rehearsal fleet."""
+"""Helpers of the tests of commands: `fab` as a user types it, and a test's own images on the rehearsal fleet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PINS = ("team=a", "io.cri-containerd.pinned=pinned")  # labels that others set o
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 60) -> bool:
-    """Tell whether something becomes true within some seconds; looks less and less often."""
+    """Tell whether a condition becomes true within some seconds. The pauses between the checks grow."""
     pause, deadline = 0.05, time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
@@ -49,7 +49,7 @@ def release(node: Node) -> tuple[int, int]:
 
 
 def has_cri(node: Node) -> bool:
-    """Tell whether CRI labels what appears in k8s.io; it does since 1.2."""
+    """Tell whether CRI labels names that appear in k8s.io, as it does from 1.2 on."""
     return node.cri and release(node) >= (1, 2)
 
 
@@ -70,28 +70,28 @@ class Run:
 
     @property
     def outcomes(self) -> dict[str, dict[str, Any]]:
-        """The last command's outcomes by host."""
+        """The outcomes of the last command, by host."""
         return {outcome["host"]: outcome for outcome in self.document["commands"][-1]["outcomes"]}
 
     @property
     def statuses(self) -> dict[str, str]:
-        """Status by host; where a host failed, the error's kind."""
+        """The status by host; if a host failed, the error's kind."""
         return {host: o.get("error", {}).get("kind", o["status"]) for host, o in self.outcomes.items()}
 
     @property
     def error(self) -> dict[str, str]:
-        """The only error: of the one host, or of the command line."""
+        """The error of the command line, or of the first host that failed."""
         errors = [o["error"] for o in self.outcomes.values() if "error" in o] if self.document["commands"] else []
         error: dict[str, str] = self.document.get("error") or errors[0]
         return error
 
     def images(self, host: str) -> list[dict[str, Any]]:
-        """What became of each image on one host."""
+        """Return the results of all images on one host."""
         images: list[dict[str, Any]] = self.outcomes[host]["result"]["images"]
         return images
 
     def image(self, host: str) -> dict[str, Any]:
-        """What became of the one image on one host."""
+        """Return the result of the only image on one host."""
         (image,) = self.images(host)
         return image
 
@@ -107,7 +107,7 @@ class Fab:
         return [sys.executable, "-m", "fabric", *words]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Return the environment, ours and `more` on top."""
+        """Return the environment of `fab`: the test's home and inventory, and `more`."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("CTR_FERRY", "FABRIC", "INVOKE", "SSH_"))}
         ours = {"CTR_FERRY_INVENTORY": self.inventory, "HOME": self.home, "FABRIC_FLEET_RUNS": self.home / "runs"}
         return {**kept, **{name: str(path) for name, path in ours.items()}, **more}
@@ -127,7 +127,7 @@ class Fab:
     def start(self, *words: str, inventory: Path | str | None = None, **env: str) -> subprocess.Popen[str]:
         """Start `fab WORDS…` and return at once."""
         env = {"CTR_FERRY_INVENTORY": str(inventory or self.inventory), **env}
-        # A background job's children inherit a Ctrl-C that is ignored; on a terminal it never is.
+        # A background job's children inherit that SIGINT is ignored. On a terminal, SIGINT has its default.
         return subprocess.Popen(
             ["env", "--default-signal=INT", *self.argv(*words)],
             cwd=CLONE,
@@ -148,12 +148,12 @@ class Record:
 
     @property
     def managed(self) -> bool:
-        """Whether kubelet sees it."""
+        """Whether kubelet sees the name."""
         return CRI_LABEL in self.labels
 
 
 class Stage:
-    """One test's own names and namespaces on the fleet, or on some of its nodes; gone when it ends."""
+    """One test's own names and namespaces on the fleet, or on some of its nodes. `close` removes them."""
 
     def __init__(self, fleet: Fleet, *names: str) -> None:
         self.token = f"t{uuid.uuid4().hex[:10]}"
@@ -171,7 +171,7 @@ class Stage:
         return made
 
     def on_each(self, work: Callable[[Node], Any], nodes: Iterable[Node] | None = None) -> dict[str, Any]:
-        """Do something on several nodes at once; return the answers by node."""
+        """Call a function for several nodes in parallel; return the results by node."""
         wanted = list(self.nodes.values() if nodes is None else nodes)
         with ThreadPoolExecutor(max(1, len(wanted))) as pool:
             return dict(zip([node.name for node in wanted], pool.map(work, wanted), strict=True))
@@ -184,7 +184,7 @@ class Stage:
         blobs: Collection[str] | None = None,
         nodes: Iterable[Node] | None = None,
     ) -> None:
-        """Give nodes an image, and wait until CRI has seen it."""
+        """Give nodes an image, and wait until CRI has labelled its names."""
 
         if NATIVE not in image.manifests and any(release(node) < (1, 2) for node in nodes or self.nodes.values()):
             pytest.skip("ctr 1.0 and 1.1 cannot import another platform's image")
@@ -192,13 +192,13 @@ class Stage:
         def one(node: Node) -> None:
             manifests = set(image.manifests.values())
             absent = manifests - set(image.blobs if blobs is None else blobs)
-            needed = absent if node.real_is_legacy else set()  # to be imported at all
+            needed = absent if node.real_is_legacy else set()  # a real 1.2 imports an image only with all manifests
             seed_image(node, image, names, namespace, None if blobs is None else {*blobs, *needed})
             if needed:
                 node.real_ctr("content", "rm", *needed, namespace=namespace)
             kept = manifests - absent if blobs is not None and not node.real_is_legacy else set()
             for number, digest in enumerate(kept):
-                # 1.3 on let go of other platforms' manifests, as 1.2 does not.
+                # From 1.3 on, an import does not keep the manifests of other platforms. 1.2 keeps them.
                 reference = f"containerd.io/gc.ref.content.test.{number}={digest}"
                 node.real_ctr("content", "label", image.target.digest, reference, namespace=namespace)
                 ingest = ("content", "ingest", "--expected-digest", digest, f"{self.token}-{number}")
@@ -212,7 +212,7 @@ class Stage:
         return {name for name, record in self.records(node).items() if record.managed}
 
     def records(self, node: Node, namespace: str = "k8s.io", digests: Collection[str] = ()) -> dict[str, Record]:
-        """Return this test's records: those of its names, in its namespaces, and of some digests."""
+        """Return the records of this test's names, of its namespaces, and of some digests."""
         found = {}
         ours = [f"name~={self.token}", *(f"target.digest=={digest}" for digest in digests)]
         filters = [] if namespace.startswith(self.token) else ours  # ctr reads much of every image that it lists
@@ -229,9 +229,10 @@ class Stage:
         return match[0].rstrip(" (") if match else detail
 
     def hello(self, node: Node, name: str, namespace: str = "k8s.io") -> str:
-        """Run a container of the image; return what it says.
+        """Run a container of the image; return its output.
 
-        ctr 1.4 was seen to lose the output of a container that ends at once, with exit 0: then it is run again.
+        ctr 1.4 sometimes loses the output of a container that ends at once, with exit status 0. Then the container
+        runs again.
         """
         detail = ""
         for _ in range(3):
@@ -243,7 +244,7 @@ class Stage:
         return detail
 
     def exported(self, node: Node, name: str, namespace: str = "k8s.io") -> set[str]:
-        """Export the image; return the digests in the archive, read to its end."""
+        """Export the image; return the digests of all blobs in the archive."""
         flags = ("--local",) if release(node) >= (1, 7) else ()
         data = node.ctr("images", "export", *flags, "-", name, namespace=namespace).stdout
         with tarfile.open(fileobj=BytesIO(data)) as tar:
@@ -252,7 +253,7 @@ class Stage:
         return {f"sha256:{Path(name).name}" for name in names if name.startswith("blobs/sha256/") and len(name) > 20}
 
     def close(self) -> None:
-        """Take everything of this test off the nodes."""
+        """Remove everything of this test from the nodes."""
 
         def one(node: Node) -> None:
             words = [self.token, *sorted(self.namespaces)]
@@ -261,7 +262,7 @@ class Stage:
         self.on_each(one)
 
 
-# With namespaces of its own go all names and blobs; elsewhere the names that have its token.
+# Removes the test's own namespaces with all names and blobs; in other namespaces, the names that have its token.
 _CLOSE = """token=$1; shift; set -f
 for n in "$@"; do
   c() {{ {ctr} --namespace "$n" "$@"; }}
@@ -280,7 +281,7 @@ def blob_file(node: Node, digest: str) -> str:
 
 @contextmanager
 def flipped(node: Node, digest: str) -> Iterator[None]:
-    """The last byte of a blob's file is another one."""
+    """Change the last byte of a blob's file during the block."""
     file = blob_file(node, digest)
     last = int(node.exec(["stat", "-c", "%s", file]).stdout) - 1
 
@@ -296,7 +297,7 @@ def flipped(node: Node, digest: str) -> Iterator[None]:
 
 
 def blob_stats(node: Node, digests: Iterable[str]) -> dict[str, str]:
-    """Return inode and time of blobs' files; a blob that was written again has others."""
+    """Return inode and time of blobs' files. Both change if a blob is written again."""
     wanted = sorted(digests)
     detail = node.exec(["stat", "-c", "%i %y", *(blob_file(node, digest) for digest in wanted)]).stdout.decode()
     return dict(zip(wanted, detail.splitlines(), strict=True))
@@ -318,7 +319,7 @@ def processes(node: Node) -> dict[int, str]:
 
 
 def leftovers(node: Node, namespaces: Iterable[str] = ("k8s.io",)) -> list[str]:
-    """Return what of ours is on a node: temporary files, names, labels, unfinished ingests."""
+    """Return what ctr-ferry left on a node: temporary files, names, labels, ingests that are not complete."""
     words = [*namespaces]
     done = node.exec(["sh", "-c", _LEFTOVERS.format(ctr=shlex.join(node.real_ctr_words)), "leftovers", *words])
     return done.stdout.decode().splitlines()
@@ -333,11 +334,11 @@ printf '%s\n' "$seen" | grep ctr-ferry; true"""
 
 @contextmanager
 def account(node: Node, shell: str = "/bin/bash", files: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Another login of root on a node, with a shell and a home of its own; return its name.
+    """Make another login of root on a node, with a shell and a home of its own, for the block; yield its name.
 
     Args:
-        shell: the login shell; `{home}` is filled in.
-        files: text by path below the home; each is made executable.
+        shell: the login shell; `{home}` stands for the home.
+        files: executable files: path below the home -> text.
     """
     name = f"r{uuid.uuid4().hex[:8]}"
     home = f"/home/{name}"
@@ -354,7 +355,7 @@ def account(node: Node, shell: str = "/bin/bash", files: Mapping[str, str] | Non
 
 @contextmanager
 def key_without_forwarding(node: Node, key: Path) -> Iterator[Path]:
-    """A private key, in a new file, that logs in as root of a node, and with which sshd forwards nothing."""
+    """Make a private key that logs in as root of a node, and for which sshd forwards nothing; yield its file."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     line = f"no-port-forwarding {key.with_suffix('.pub').read_text()}"
     before = node.exec(["cat", "/etc/ssh/authorized_keys"]).stdout
@@ -366,7 +367,7 @@ def key_without_forwarding(node: Node, key: Path) -> Iterator[Path]:
 
 
 def write_inventory(path: Path, fleet: Fleet, hosts: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Write an inventory with the fleet's key and known hosts, and hosts of the test's own making."""
+    """Write an inventory with the fleet's key and known hosts, and with the given hosts."""
     options = f"-o UserKnownHostsFile='{fleet.state}/ssh/known_hosts'"
     common = {
         "ansible_user": "root",
@@ -385,7 +386,7 @@ def names_of(nodes: Sequence[Node]) -> list[str]:
 
 @contextmanager
 def counting(nodes: Iterable[Node]) -> Iterator[dict[str, Callable[[], int]]]:
-    """A login of root on each node that counts its remote commands: host as -H takes it -> how many there were."""
+    """Make a login of root on each node that counts its remote commands; yield host, as for -H -> their number."""
     shell = '#!/bin/sh\necho "$1" >>"$HOME/commands"\nexec /bin/bash "$@"\n'
 
     def count(node: Node, user: str) -> int:

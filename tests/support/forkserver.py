@@ -1,6 +1,6 @@
-"""`fab` from a process that has imported already what every `fab` imports: the tests start hundreds of them.
+"""A server that forks `fab` from a process with all imports done, since the tests start `fab` hundreds of times.
 
-A line of orders comes with the file descriptors of stdout, stderr and of the pipe that the exit status goes into.
+Each order comes with three file descriptors: stdout, stderr, and the pipe for the exit status.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from select import select
 
 CLONE = Path(__file__).resolve().parents[2]
-# What a run on hosts imports sooner or later; what reads the environment does so when it runs.
+# The modules that a run on hosts imports. None of them reads the environment when it is imported.
 PRELOADED = (
     "fabric.main",
     "fabfile",
@@ -35,7 +35,7 @@ _LIMIT = 1 << 20  # bytes of an order
 
 
 class ForkServer:
-    """The server's side that tests see."""
+    """The client of the server, which tests use."""
 
     def __init__(self) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -48,7 +48,7 @@ class ForkServer:
         """Run `fab WORDS…` to its end; return exit status, most memory in KiB, stdout and stderr.
 
         Raises:
-            subprocess.TimeoutExpired: it took longer and was killed; the error says where its threads were.
+            subprocess.TimeoutExpired: `fab` took longer than `seconds`, and was killed; the error has its stacks.
         """
         answers, answer = os.pipe()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, os.fdopen(answers, "rb", 0) as detail:
@@ -76,11 +76,11 @@ class ForkServer:
 
 
 def serve(orders: socket.socket) -> None:
-    """Fork for every order, until nobody is there to give one."""
+    """Fork for every order, until the client closes its socket."""
     for module in PRELOADED:
         import_module(module)
-    gc.freeze()  # no fork's garbage is among it
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
+    gc.freeze()  # a collection in a fork need not look at these objects
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children that answer
     while True:
         order, files, _, _ = socket.recv_fds(orders, _LIMIT, 3)
         if not order:
@@ -93,7 +93,7 @@ def serve(orders: socket.socket) -> None:
 
 
 def answer(words: list[str], env: dict[str, str], out: int, err: int, detail: int) -> None:
-    """Say the pid of a `fab`, and when it has ended, its status; does not return."""
+    """Fork a `fab`; write its process id, and at its end its status and memory, to `detail`. Never returns."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if pid := os.fork():
         with contextlib.suppress(BrokenPipeError):

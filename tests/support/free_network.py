@@ -1,4 +1,4 @@
-"""A network on loopback for a fleet of the tests, which no other fleet of this machine has."""
+"""A network on loopback for a fleet of the tests. No other fleet of this machine has it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from lab.layout import MODELS, PORT
 
 FIRST = 10  # the third number of the first worker's network
 APART = 40  # networks between two workers
-BESIDE = (0, 1, 10, 11)  # a fleet's own network, that of a second fleet, and those of two crowds
-_ABREAST = (256 - FIRST) // APART  # workers that find room between 127.K.0 and 127.K.255
-_CLAIM = 254  # the last number of an address that no node has; who holds it has the network
+BESIDE = (0, 1, 10, 11)  # a fleet's own network, the network of a second fleet, and the networks of two crowds
+_ABREAST = (256 - FIRST) // APART  # how many workers fit between 127.K.0 and 127.K.255
+_CLAIM = 254  # the last number of an address that no node has; the process that binds it has the network
 
 
 def wanted(worker: int, second: int) -> str:
-    """Return the network of a worker in 127.SECOND: its first three numbers."""
+    """Return the first three numbers of a worker's network, where 127.SECOND is the first possible beginning."""
     return f"127.{second + worker // _ABREAST}.{FIRST + APART * (worker % _ABREAST)}"
 
 
 @contextmanager
 def free_network(worker: int, seconds: Iterator[int] | range = range(200)) -> Iterator[str]:
-    """Reserve, for the block, the first free network of a worker in 127.0, 127.1 and so on.
+    """Reserve the first free network of a worker in 127.0, 127.1 and so on, for the block.
 
     Args:
-        worker: its number, from 0 on.
+        worker: the worker's number, from 0 on.
         seconds: the second numbers to try.
 
     Raises:
-        LabError: none is free.
+        LabError: no network is free.
     """
     for second in seconds:
         network = wanted(worker, second)
@@ -49,7 +49,7 @@ def _addresses(network: str) -> list[str]:
 
 def _is_free(address: str) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection that has just ended is no fleet
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection that has just ended does not count
         return _takes(probe, address)
 
 
@@ -59,6 +59,6 @@ def _takes(probe: socket.socket, address: str) -> bool:
         probe.bind((address, PORT))
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            raise LabError(f"{address}:{PORT} cannot be had: {error.strerror}") from error
+            raise LabError(f"cannot bind {address}:{PORT}: {error.strerror}") from error
         return False
     return True

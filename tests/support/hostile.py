@@ -1,6 +1,6 @@
-"""What hosts, registries, archives and files may say at their worst, and every parser that hears it.
+"""The worst texts that hosts, registries, archives and files may send, and every parser that reads them.
 
-``python -m hostile`` hands each parser each text, and prints a line of JSON for each that came to its end.
+`python -m hostile` gives each text to each parser, and prints one line of JSON for each parse that has ended.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ from ctr_ferry.transfer import checksum
 
 SIZE = 1 << 19
 NOW = datetime.now(UTC)
-CPU = 10  # seconds of the processor for one parser and all texts; each takes a fraction of one, and hours if quadratic
+CPU = 10  # CPU seconds for one parser and all texts. A linear parser takes less than one, a quadratic one takes hours.
 DIGEST = f"sha256:{'a' * 64}"
 BOUNDARY = "ferry-000102030405060708090a0b0c0d0e0f"
 HEADER = "REF TYPE DIGEST SIZE PLATFORMS LABELS\n"
 HTTPS = Registry("r.example")
-WHOLE = {"blanks", "line breaks", "quotes", "lists", "digits", "one line", "NULs", "no UTF-8"}  # in all of SIZE
-WHOLE |= {"labels", "statuses", "quotas", "excesses", "refs", "images", "columns"}  # long ones: fewer of them
+# These texts have SIZE bytes. The others have an eighth of it.
+WHOLE = {"blanks", "line breaks", "quotes", "lists", "digits", "one line", "NULs", "no UTF-8"}
+WHOLE |= {"labels", "statuses", "quotas", "excesses", "refs", "images", "columns"}
 WHOLE |= {"heartbeats", "steps"}
 UNITS = {
     "blanks": b" ",
@@ -105,7 +106,7 @@ def text_of(data: bytes) -> str:
 
 
 def probed(data: bytes) -> None:
-    """Every step of the probe says that, one after the other."""
+    """Read a probe in which one step after the other has this answer."""
     good = {
         "host": b"root\nx86_64\nsudo=\n",
         "ctr": b"ctr\nctr containerd.io 1.6.20\n",
@@ -126,7 +127,7 @@ def probed(data: bytes) -> None:
 
 
 def sectioned(data: bytes) -> None:
-    """A step printed that, after much other output."""
+    """Read a script in which a step printed this after much other output."""
     begin, end = f"\n{BOUNDARY} begin a\n".encode(), f"\n{BOUNDARY} end 0\n".encode()
     stream = begin + bytes(8 * SIZE) + data + end
     script = Script({"a": ""})
@@ -144,7 +145,7 @@ def watched(data: bytes) -> None:
 
 
 def lines_watched(data: bytes) -> None:
-    """In lines that are as long as a line of progress may be."""
+    """Read progress in lines of the greatest length that a line of progress may have."""
     progress = Progress()
     for at in range(0, len(data), 4090):
         progress.feed(data[at : at + 4090].replace(b"\n", b" ") + b"\n")
@@ -237,7 +238,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
 
 def main() -> None:
     for data in WORST.values():
-        text_of(data)  # before the forks, which would each decode it anew
+        text_of(data)  # decoded once, before the forks
     for name, parse in PARSERS.items():
         if os.fork() == 0:
             resource.setrlimit(resource.RLIMIT_CPU, (CPU, CPU))

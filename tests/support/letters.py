@@ -1,4 +1,4 @@
-"""Digests of one repeated letter, for tests that are not about digests."""
+"""A fixture that lets digests of one repeated letter pass, for tests that are not about digests."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def _believed(digest: str, answer: Answer, holder: str) -> bytes:
 
 @pytest.fixture(autouse=True)
 def unhashed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read by a digest is taken for it, unhashed."""
+    """Manifests that are read by digest are not hashed."""
     monkeypatch.setattr(content, "checked", _believed)

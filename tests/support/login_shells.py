@@ -1,4 +1,4 @@
-"""A host's login shells, run on this machine, and the commands that sshd would start with them."""
+"""A host's login shells on this machine, and remote commands as sshd starts them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pathlib import Path
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh import guard
 
-CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # exists where the rehearsal fleet was up once
+CACHE = Path(__file__).parents[2] / "lab" / ".state" / "cache"  # exists if the rehearsal fleet was up before
 BUSYBOX = shutil.which("busybox") or next(map(str, CACHE.glob("trees/*/machine/usr/bin/busybox")), None)
 LOGIN_SHELLS = ["sh", "bash", "zsh", "csh", "fish", "mksh", "ksh"]
 SHELLS = {name: [path] for name in LOGIN_SHELLS if (path := shutil.which(name))}
-SHELLS |= {"busybox": [BUSYBOX, "sh"]} if BUSYBOX else {}
 SH = {name: path for name in ("dash", "bash") if (path := shutil.which(name))}
-SH |= {"busybox": BUSYBOX} if BUSYBOX else {}
+if BUSYBOX:
+    SHELLS["busybox"] = [BUSYBOX, "sh"]
+    SH["busybox"] = BUSYBOX
 MARKER = "ferry-0123456789abcdef"
 BOUNDARY = "ferry-000102030405060708090a0b0c0d0e0f"
 NOISE = "Welcome to this host, begin one"
@@ -29,7 +30,7 @@ PATIENCE = 60  # seconds, after which a test that hangs says so
 
 
 class Login:
-    """A remote command as sshd starts it: in a session of its own, by a login shell with a start-up file that prints.
+    """A remote command as sshd starts it: in a session of its own, by a login shell whose start-up file prints text.
 
     Args:
         shell: the login shell.
@@ -52,7 +53,7 @@ class Login:
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self, name: str, text: str) -> None:
-        """A command of this host, first on its PATH."""
+        """Give this host a command that is found first on its PATH."""
         (self.bin / name).write_text(f"#!/bin/sh\n{text}\n")
         (self.bin / name).chmod(0o755)
 
@@ -85,7 +86,7 @@ class Login:
         return self.start(line, before + f"{MARKER}\n".encode() + text)
 
     def end(self, script: Script, seen: bytes = b"") -> dict[str, Answer]:
-        """Waits for the end while stdin is still open, and reads the answers.
+        """Wait for the end while stdin is still open, and return the answers.
 
         Args:
             seen: the part of stderr that was read before.
@@ -109,7 +110,7 @@ class Login:
         """The processes of this login that still run, found by a variable of their environment."""
         found = []
         if self.process:
-            self.process.poll()  # reaps it, as sshd does: the guard checks whether it still exists
+            self.process.poll()  # reaps the process, as sshd does: the guard checks whether the process still exists
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if f"FERRY_TEST={self.token}".encode() in (folder / "environ").read_bytes():
@@ -126,7 +127,7 @@ class Login:
         return not self.left
 
     def file(self, name: str) -> Path:
-        """Waits until a file of this host exists."""
+        """Wait until a file of this host exists; return its path."""
         until = time.monotonic() + PATIENCE
         while not (self.home / name).exists() and time.monotonic() < until:
             time.sleep(0.01)
@@ -134,7 +135,7 @@ class Login:
 
 
 def session(leader: int) -> list[int]:
-    """The processes of a session."""
+    """Return the process ids of a session."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What real ctrs from 1.0.3 to 2.1.9 said, word for word: one file of tests/data/ctr a version."""
+"""The answers of real ctrs from 1.0.3 to 2.1.9, word for word. tests/data/ctr has one file for each version."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def record(version: str, case: str) -> Record:
 
 
 def listings() -> list[Record]:
-    """Every `images ls` that printed its table."""
+    """Return the records of every `images ls` that printed its table."""
     return [r for r in RECORDS if {"images", "ls"} <= set(r.argv) and "-q" not in r.argv and r.exit == 0]

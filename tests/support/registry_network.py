@@ -1,4 +1,4 @@
-"""What the unit tests of the registry client share: a host, and the servers that it reaches."""
+"""Helpers of the unit tests of the registry client: a host, and the servers that it reaches."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Network:
     """A host, and every server that it reaches. One function answers all requests.
 
     Args:
-        serve: from a request to the bytes of its answer.
+        serve: returns the answer to a request.
         proxy: the inventory's proxy for the host.
         forwards: whether the host's sshd forwards connections.
 
@@ -43,7 +43,7 @@ class Network:
         asked: every request.
         scripts: every script that ran on the host.
         typed: what was typed at the host's terminal.
-        curl: from a script to what the host's curl or wget prints.
+        curl: returns the answer of the host's curl or wget to a script.
     """
 
     def __init__(self, serve: Serve, *, proxy: str | None = None, forwards: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of push and pull share: the nodes among the lab's registries."""
+"""Helpers of the tests of push and pull: the fleet's nodes with the lab's registries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.registries import Registries, Registry
 
 
 class RegistryScene:
-    """One test among the nodes and the lab's registries."""
+    """One test's images on the nodes and in the lab's registries."""
 
     def __init__(self, fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, folder: Path) -> None:
         self.fab, self.stage, self.registries = fab, stage, registries
@@ -24,8 +24,8 @@ class RegistryScene:
         """Write an inventory of all nodes.
 
         Args:
-            hosts: more hosts, with their variables.
-            variables: for every host; `ctr_registries` describes all registries as they are unless it is given.
+            hosts: further hosts, with their variables.
+            variables: variables of every host. By default, `ctr_registries` describes all registries correctly.
         """
         common = {"ctr_registries": self.registries.settings(), **variables}
         listed = {node.name: {"ansible_host": node.address, **common} for node in self._fleet.nodes.values()}
@@ -33,7 +33,7 @@ class RegistryScene:
         return write_inventory(self._folder / f"{uuid.uuid4().hex}.yaml", self._fleet, listed)
 
     def described(self, registry: Registry, **changed: Any) -> Path:
-        """Write an inventory that describes one registry otherwise than it is; None takes something out."""
+        """Write an inventory in which some settings of one registry are changed; None removes a setting."""
         given = {**self.registries.settings(), registry.name: registry.settings(**changed)}
         return self.inventory(ctr_registries=given)
 
@@ -55,10 +55,10 @@ class RegistryScene:
         return self.stage.name(repository, tag, registry.name)
 
     def there(self, registry: Registry, reference: str) -> str | None:
-        """Return the digest that a registry really has under a reference."""
+        """Return the digest that a registry has under a reference; None if it has no such tag."""
         return registry.server.digest(in_repository(registry, reference))
 
 
 def in_repository(registry: Registry, reference: str) -> str:
-    """Return a reference as the registry itself calls it: repository:tag."""
+    """Return the `repository:tag` of a reference."""
     return reference.removeprefix(f"{registry.name}/")

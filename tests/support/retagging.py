@@ -1,4 +1,4 @@
-"""A host that answers `retag` by what a test says it has."""
+"""A host for unit tests of `retag`. The test says which images it has."""
 
 from __future__ import annotations
 
@@ -48,7 +48,17 @@ INDEX = json.dumps(
 
 @dataclass
 class FakeHost:
-    """Answers what it is told to: by step, or by the rest of what is asked; keeps all that it was asked."""
+    """A host without a connection.
+
+    Attributes:
+        images: the images of the namespace k8s.io.
+        elsewhere: the images of other namespaces.
+        blobs: the content by digest.
+        absent: digests in `blobs` that the content store does not list.
+        there: digests that the destination's namespace has.
+        answers: answers that replace the host's own, by step.
+        scripts: all scripts that the host was asked to run.
+    """
 
     images: Sequence[Image]
     version: str = "1.6.20"
@@ -123,7 +133,7 @@ class FakeHost:
 
     @property
     def changes(self) -> list[str]:
-        """Every command asked for that could change something."""
+        """The text of every step that could change something."""
         verbs = (" tag ", " import ", " rm ", " ingest ", " label ")
         return [
             text for script in self.scripts for text in script.steps.values() if any(v in f"{text} " for v in verbs)

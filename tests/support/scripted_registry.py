@@ -1,4 +1,4 @@
-"""What the unit tests of push and pull share: a registry and hosts that only answer, as the test tells them to."""
+"""Helpers of the unit tests of push and pull: a registry and hosts that give the answers a test has set."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OK = Answer(0, b"", "")
 
 
 class ScriptedRegistry:
-    """A registry client that gives one answer per question, the last one again and again, and counts the questions.
+    """A registry client that gives one answer for each question, and repeats the last one. It counts the questions.
 
     Attributes:
         asked: how many questions came.
@@ -69,7 +69,7 @@ class ScriptedRegistry:
 
 
 class Host(FakeHost):
-    """A scripted host whose ctr prints `prints` while it works. It notes what is typed and what is reported."""
+    """A host whose ctr prints the chunks in `prints`. The host notes what is typed, and which progress is reported."""
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
@@ -82,7 +82,7 @@ class Host(FakeHost):
         self.prints: list[bytes] = []
 
     def know(self, registry: Registry) -> None:
-        """The inventory describes this registry, and no other."""
+        """Let the inventory describe this registry, and no other."""
         self.target = replace(self.target, variables={Registries: Registries((registry,))})
 
     def ask(self, script: Script, *, listener: Any = None, **_: object) -> dict[str, Answer]:
@@ -112,9 +112,9 @@ Answering = Callable[..., ScriptedRegistry]
 
 @pytest.fixture(name="answering")
 def answering_fixture(monkeypatch: pytest.MonkeyPatch) -> Answering:
-    """Returns what sets the registry's answers.
+    """A function that sets the registry's answers.
 
-    ``login`` is one that the registry has already asked for, ``unasked`` one that it has not asked for yet.
+    `login` is a login that the registry has already asked for. `unasked` is one that it has not asked for yet.
     """
 
     def answering(
@@ -123,7 +123,7 @@ def answering_fixture(monkeypatch: pytest.MonkeyPatch) -> Answering:
         registry = ScriptedRegistry(*answers, login=login)
         registry.known_login = login or unasked
         monkeypatch.setattr(push_pull, "Client", lambda *_: registry)
-        monkeypatch.setattr(push_pull, "checked", content.checked)  # unhashed, too
+        monkeypatch.setattr(push_pull, "checked", content.checked)  # not hashed either, if `letters` is in use
         monkeypatch.setattr(credentials, "login", lambda _: login or unasked)
         return registry
 
@@ -141,7 +141,7 @@ def pulled(host: Host, *, ref: str = REF, **options: Any) -> pull.PullResult:
 
 
 def stage(host: Host, digest: str) -> str:
-    """The temporary name that is pulled first."""
+    """Return the temporary name that is pulled first."""
     return f"r.example:5000/app:ctr-ferry.{host.run_id}@{digest}"
 
 
@@ -157,7 +157,7 @@ def index_host(*, absent: tuple[str, ...] = (OTHER,), **more: Any) -> Host:
 
 
 def here(*images: Any, check: str = "complete (3/3)", **more: Any) -> dict[str, Answer]:
-    """The answers of a pull's script after which the host has these images."""
+    """Return the answers of a pull's script after which the host has these images."""
     rows = [f"{i.name} {i.media_type} {i.digest} {check} 1.0 MiB/1.0 MiB true" for i in images]
     checked = Answer(0, "\n".join(["REF TYPE DIGEST STATUS SIZE UNPACKED", *rows, ""]).encode(), "")
     answers = {"pull": OK, "verify": table(*images), "check": checked, "top": Answer(0, MANIFEST, ""), "visible": OK}

@@ -1,4 +1,4 @@
-"""An SSH server on loopback. A test says what it asks during the login."""
+"""An SSH server on loopback. A test sets the questions of its login."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Prompts = Sequence[tuple[str, bool]]
 
 @dataclass(slots=True)
 class Sshd(paramiko.ServerInterface):
-    """What the server asks for, and what clients answered.
+    """The server's settings, and what clients sent.
 
     Attributes:
-        methods: the methods that are accepted; with ``rounds``, they are accepted as a part of the login.
+        methods: the login methods that the server accepts. With `rounds`, they are only a part of the login.
         rounds: the questions of keyboard-interactive, round by round.
-        security: names of algorithms by paramiko's attribute, in place of paramiko's own.
+        security: the names of algorithms, by the attribute of paramiko's transport that they replace.
         keys: the host keys.
-        passwords, answers: what clients sent.
-        port: set while the server runs.
+        passwords, answers: the passwords and the answers that clients sent.
+        port: the server's port, while it runs.
     """
 
     methods: str = "publickey"
@@ -64,7 +64,7 @@ class Sshd(paramiko.ServerInterface):
 
 @contextmanager
 def serving(server: Sshd) -> Iterator[Sshd]:
-    """Runs the server on a port of loopback, for the block."""
+    """Run the server on a port of loopback, for the block."""
     listener = socket.create_server(("127.0.0.1", 0))
     server.port = listener.getsockname()[1]
     accepted: list[paramiko.Transport] = []

@@ -1,6 +1,6 @@
-"""What real ctrs from 1.0.3 to 2.1.9 printed while they pushed and pulled.
+"""The output of pushes and pulls of real ctrs from 1.0.3 to 2.1.9.
 
-tests/data/transfers has one file for each version. Long outputs are cut in the middle, at the ends of lines.
+tests/data/transfers has one file for each version. Long outputs lack whole lines in the middle.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ TRANSFERS = [
 
 
 def detail(record: Record) -> str:
-    """Returns what ctr printed of a failure. On a terminal, stdout and stderr are one stream."""
+    """Return the stream with ctr's errors. On a terminal, stdout and stderr are one stream."""
     return record.stdout if "typed at the prompt" in record.case else record.stderr

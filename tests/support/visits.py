@@ -1,4 +1,4 @@
-"""What a host answers to `doctor`, as tests make it up."""
+"""A host's answers to `doctor`, for unit tests."""
 
 from __future__ import annotations
 
