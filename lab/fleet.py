@@ -258,7 +258,7 @@ def _demand_free(address: str, *ports: int) -> None:
             try:
                 probe.bind((address, port))
             except OSError as error:
-                text = f"{address}:{port} is not free ({error.strerror}); is a fleet of another clone up?"
+                text = f"{address}:{port} cannot be had ({error.strerror}); is a fleet of another clone up?"
                 raise LabError(text) from error
 
 

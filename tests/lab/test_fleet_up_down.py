@@ -149,7 +149,7 @@ class TestComingAndGoing:
         assert fleet.nodes
         rival = Fleet(tmp_path / "state", cache=fleet.cache, network=fleet.network)
         try:
-            with pytest.raises(LabError, match=r":2222 is not free .* is a fleet of another clone up\?"):
+            with pytest.raises(LabError, match=r":2222 cannot be had .* is a fleet of another clone up\?"):
                 rival.up()
         finally:
             rival.down()
