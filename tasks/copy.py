@@ -1,4 +1,4 @@
-"""``copy``: copies images from host to hosts over SSH: only blobs that are missing, with nothing installed."""
+"""``copy``: copies images from host to hosts over SSH; only missing blobs travel, and nothing is installed."""
 
 from __future__ import annotations
 

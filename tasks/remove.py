@@ -163,7 +163,7 @@ class Plan:
 @fleet_wide(
     parse,
     help={
-        "ref": "A name to remove, or a digest for all of its names; may be repeated.",
+        "ref": "A name to remove, or a digest, which means all of its names; may be repeated.",
         "match": "Glob on whole names, such as 'dead.example:5000/*'.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
         "force": "Remove the last name of an image although a container uses it.",

@@ -217,7 +217,7 @@ class Job:
     def _inspect_content(self) -> None:
         """Reads the manifests that the plans need.
 
-        That takes one remote command, or two if manifests of indexes are needed as well. Without need it takes none.
+        That takes one remote command, two if manifests of indexes are needed as well, none if no plan needs content.
         """
         tops = [plan.source.digest for plan in self.plans if self._needs_content(plan)]
         if not tops:
@@ -262,7 +262,7 @@ class Job:
                 raise content_missing(shown_name(plan.source.name), "\n".join(absent))
 
     def _is_whole_there(self, plan: Plan) -> bool:
-        """Whether the existing name has its content; in another namespace a failed import may have left it without."""
+        """Whether the existing name has its content; in another namespace, a failed import may leave a name without."""
         if not self.place.crosses or plan.target is None:
             return True
         needed = self.content.needed(plan.target, self.request.platform or self.facts.platform)

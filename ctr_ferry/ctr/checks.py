@@ -37,8 +37,8 @@ def command(ctr: Ctr, namespace: str, *names: str) -> str:
 def parse_checks(text: str) -> dict[str, Check]:
     """Parses ``images check``, REF TYPE DIGEST STATUS SIZE UNPACKED, and returns the states by name.
 
-    Lines of another shape are left out. A name with a digest in it is left out as well, since it can be split in two
-    ways, and no other image must get its state.
+    Lines of another shape are left out. So are names with a digest in them: such a row can be split in two ways, and no
+    other image must get that state.
     """
     found = {}
     for line in text.split("\n"):

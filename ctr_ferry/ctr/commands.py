@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ctr_ferry import shell
 from ctr_ferry.ctr.version import Capabilities
 
-OURS = "ctr-ferry"  # what names, labels, ingests and files of ours begin with
+OURS = "ctr-ferry"  # names, labels, ingests and files of ours begin with it
 GC_ROOT = "containerd.io/gc.root"
 GC_REF = "containerd.io/gc.ref.content"
 CRI_MANAGED = "io.cri-containerd.image=managed"

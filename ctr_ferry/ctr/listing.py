@@ -46,7 +46,7 @@ class Image:
         return CRI_MANAGED in self.labels
 
     def is_for(self, platform: Platform) -> bool:
-        """Whether ctr lists the platform; True if ctr lists no platform at all ("-"), since then nobody knows."""
+        """Whether ctr lists the platform; True if ctr lists none ("-"), since then nobody knows."""
         return not self.listed or platform in self.listed
 
     @property
@@ -108,7 +108,7 @@ def _is_aligned(line: str, header: str) -> bool:
 
 
 def split_row(line: str, column: int | None = None) -> tuple[str, str, str, list[str]] | None:
-    """Splits a row into name, type, digest and the words behind; returns None if the row has another shape.
+    """Splits a row into name, type, digest and the words after it; returns None if the row has another shape.
 
     Names and labels may have spaces and digests in them. Of several digests, the target is the one at ``column``.
     Only plain spaces separate words: a name may have other Unicode spaces, and they belong to the name.
@@ -148,7 +148,7 @@ class Listing:
             ) from error
 
     def get(self, name: str) -> Image | None:
-        """Returns the record of exactly this name."""
+        """Returns the record of exactly this name; None if there is none."""
         return next((image for image in self.images if image.name == name), None)
 
     def find(self, wanted: str) -> Image | None:

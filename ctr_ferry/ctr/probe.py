@@ -70,7 +70,6 @@ class Facts:
     """What the probe found.
 
     Attributes:
-        user: who ran the probe: the login user, or root through sudo.
         sudo: whether sudo was used.
         ctr: builds the command lines.
         client, server: versions as printed; the server's may be empty.
@@ -82,7 +81,6 @@ class Facts:
         platform: of the host.
     """
 
-    user: str
     sudo: bool
     ctr: Ctr
     client: str
@@ -178,7 +176,6 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
     server = _server(answers["version"].text)
     plugins = _parse_plugins(answers["plugins"].text)
     return Facts(
-        user=user,
         sudo=sudo not in ("", "sudo="),
         ctr=Ctr(tuple(command.split()), address, capabilities, settings.snapshotter),
         client=version.text if version else tail(printed, lines=1),

@@ -41,7 +41,7 @@ def of_match(here: Listing, glob: str) -> Wanted:
 
 
 def of_names(here: Listing, refs: Iterable[str]) -> Wanted:
-    """Returns the images of exactly these names, in short or full form; a digest means all of its names."""
+    """Returns the images of exactly these names, in short or full form; for a digest, all images that point at it."""
     images: dict[str, Image] = {}
     absent = []
     for ref in refs:

@@ -3,7 +3,7 @@
 The clean-up runs on the host, also if the script is cut off. The steps share shell variables, for each name's number N:
 
 - ``began_N``: nobody had the name when the script began to give it;
-- ``staged_N``: the same for a temporary name of ours on the way to it;
+- ``staged_N``: the script began to give a temporary name on the way to it;
 - ``moved_N``: the script is about to move a name that existed;
 - ``named_N``, ``pinned_N``: exit statuses;
 - ``kept_N``: the name was verified.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ctr_ferry import shell
 from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
 
-_PATIENCE = 100  # listings, 0.1 s apart, until CRI must have labelled a new name; CRI takes about 0.04 s
+_PATIENCE = 100  # listings, 0.1 s apart, in which CRI must label a new name; CRI takes about 0.04 s
 HASTE = 20  # the same in a clean-up, for which nobody waits
 DIGEST = r"sha256:[0-9a-f]\{64\}"  # as a basic regular expression
 # A last TERM may come while a clean-up begins. TERM may end any command, so each is tried three times.
@@ -29,7 +29,7 @@ class Given:
     """One name that a script gives.
 
     Attributes:
-        number: its number in the script.
+        number: the name's number in the script.
         digest: what the name must point at; None if nobody knows it yet.
         stage: the temporary name on the way to it; empty for none.
         tolerant: whether the exit status of the naming step does not matter.
@@ -129,7 +129,7 @@ def kept(given: Sequence[Given], *, cri_managed: bool) -> str:
 
 
 def back(ctr: Ctr, namespace: str, given: Given, step: str) -> str:
-    """Builds the step that moves a name back if the script moved it and it was not verified; then it lists the name.
+    """Builds the step that moves a name back if the script moved and did not verify it; the step then lists the name.
 
     Args:
         step: moves the name back; as sh text.
@@ -142,8 +142,8 @@ def back(ctr: Ctr, namespace: str, given: Given, step: str) -> str:
 def undo(ctr: Ctr, namespace: str, given: Sequence[Given], records: Records | None, *, cri_managed: bool) -> str:
     """Builds the clean-up: it removes temporary names, and names that were begun and not verified.
 
-    A name that points at another digest by now is somebody else's and stays. The clean-up waits for CRI's label before
-    it removes a name, since CRI creates a name again that goes while CRI labels it.
+    A name that now points at another digest is somebody else's and stays. The clean-up waits for CRI's label before it
+    removes a name: if a name goes while CRI labels it, CRI creates it again.
     """
     names = dict.fromkeys(name for each in given for name in (each.name, each.stage) if name)
     doubts = [f"{_unproved(each)} && undo=1" for each in given]

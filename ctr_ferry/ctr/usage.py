@@ -1,6 +1,6 @@
 """Which images containers use: by the image name that a container has, and by its snapshot. Pure.
 
-A container keeps the name of its image as text. Since then the name may have been removed or moved. The container's
+A container keeps the name of its image as text. The name may have been removed or moved since. The container's
 snapshot still tells the image: labels in the content store lead from an image's target to its snapshots.
 """
 
@@ -85,8 +85,8 @@ def used(
 ) -> dict[str, list[str]]:
     """Returns the ids of the containers that use an image, by the digest of the image's target.
 
-    The key of a container's own snapshot is the container's id; CRI, ctr and nerdctl do so. If the image that the
-    container names does not have the snapshot's parent, every image that has it counts as used.
+    CRI, ctr and nerdctl give a container's own snapshot the container's id as its key. If the image that the container
+    names does not have the snapshot's parent, every image that has the parent counts as used.
 
     Raises:
         AnswerTooLarge: the labels refer to more than any real content store has.

@@ -57,7 +57,7 @@ def judge(
         cri_managed: whether CRI must have labelled the name.
         tolerant: whether a failed step does not matter if the name is right: 1.0 and 1.1 name an image of another
             platform and then fail to unpack it.
-        fresh: whether nobody had the name before. Then another digest means that somebody else gave it as well.
+        fresh: whether nobody had the name before. If so, another digest means that somebody else gave the name.
     """
     right = now is not None and now.digest == digest
     if is_taken(answer, name):

@@ -65,13 +65,13 @@ def checked(digest: str, answer: Answer, holder: str) -> bytes:
 
 
 def described(digest: str, answer: Answer, holder: str) -> Descriptor:
-    """Describes a manifest or index by its own bytes: their length, and the type that they state or look like.
+    """Describes a manifest or index by its own bytes: their length, and the media type that they state or imply.
 
     Args:
         holder: who gave it, for messages.
 
     Raises:
-        ContentMissing, ContentCorrupt: as `checked`; or the stated type is not the one that the bytes look like.
+        ContentMissing, ContentCorrupt: as `checked`; or the stated media type contradicts the bytes.
     """
     raw = checked(digest, answer, holder)
     document = json.loads(raw)
@@ -95,7 +95,7 @@ class Content:
     Attributes:
         visible: every digest that the namespace sees.
         blobs: checked manifests and indexes, by digest.
-        bad: errors of manifests that are visible and cannot be read, by digest.
+        bad: why a visible manifest cannot be read, by digest.
     """
 
     visible: frozenset[str] = frozenset()
@@ -147,7 +147,7 @@ class Content:
         return found
 
     def needed(self, target: Descriptor, platform: Platform) -> list[Descriptor]:
-        """Returns what a container of this platform needs of the target; all of it if the target lacks the platform."""
+        """Returns the blobs that a container of this platform needs; all blobs if the target lacks the platform."""
         child = self.manifest(target.digest).child_for(platform) if target.is_index else target
         if child is None:
             return list(self.below(target).values())

@@ -1,4 +1,4 @@
-"""What several commands ask one host first: which ctr is there, what it holds, where a missing image is instead."""
+"""What several commands ask a host first: which ctr is there, which images it has, and where a missing image is."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def facts(host: Host, namespaces: Sequence[str]) -> Facts:
 
     Args:
         host: the host. If its login user may not use containerd, it runs later scripts as root, too.
-        namespaces: whose images are listed.
+        namespaces: the namespaces whose images are listed.
 
     Raises:
         Unreachable, CtrNotFound, DaemonUnreachable, PermissionDenied, GarbledAnswer, RemoteTimeout.
@@ -102,7 +102,7 @@ def content(
 
 
 def deepen(host: Host, facts: Facts, namespace: str, read: Content) -> None:
-    """Reads the visible manifests of all indexes in ``read``, in one remote command; without any it asks nothing."""
+    """Reads the visible manifests of all indexes in ``read``, in one remote command, or none if there is no index."""
     children = [child for top in list(read.blobs) for child in read.manifest(top).children]
     there = [child.digest for child in children if child.digest in read.visible and child.media_type in _DOCUMENTS]
     fetch(host, facts, namespace, there, read=read)

@@ -1,4 +1,4 @@
-"""One image that gets a second name on one host: the plan and the result. Pure."""
+"""An image that gets a second name on a host: its plan and its result. Pure."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def open(self) -> bool:
-        """Whether the name is still to be given: nothing has failed, and nothing made it superfluous."""
+        """Whether the name is still to be given: nothing failed, and nothing made it unnecessary."""
         return self.error is None and self.report.status is Status.CHANGED
 
     @property

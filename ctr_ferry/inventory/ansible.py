@@ -89,7 +89,7 @@ class Inventory:
         return [host for host in self.hosts if host in inside]
 
     def encrypted(self, host: str) -> tuple[str, ...]:
-        """The files with a host's variables that only Ansible can read, relative to the inventory's folder."""
+        """The encrypted files with a host's variables, relative to the inventory's folder."""
         return tuple(str(file.relative_to(self.file.parent)) for file in self._encrypted[host])
 
     def _below(self, group: str) -> set[str]:
@@ -147,7 +147,7 @@ class Inventory:
                 visit(child, depth + 1, (*path, name))
 
         for name in ("all", *self.groups):
-            if name not in depths:  # a group of a circle that no other group contains
+            if name not in depths:  # a circle of groups that no other group contains
                 visit(name, 0, ())
         return depths
 
@@ -175,7 +175,7 @@ class Inventory:
         return merged | self._host_vars[host] | own.vars
 
     def members_of(self, group: str) -> set[str]:
-        """The hosts of a group and of its children as a set; needs no merged variables."""
+        """Like `members`, as a set, and before the variables are merged."""
         return {host for name in self._below(group) for host in self.groups[name].hosts}
 
     def _own_files(self, folder: str, name: str) -> _OwnFiles:

@@ -18,8 +18,8 @@ from ctr_ferry.inventory.host_vars import target
 from ctr_ferry.ssh.target import Limits, Target, Trust, parse_address
 from ctr_ferry.text import names
 
-# These are meant as ranges, but would be character classes: host names have no colon, and a class has single digits.
-# A comma ends a pattern of -H, which leaves a bracket open in one pattern, and a lone one in the next.
+# People mean these as ranges, but they would be character classes: host names have no colon, and a class has single
+# digits. A comma ends a pattern of -H, so it leaves an open bracket in one pattern and a closing one in the next.
 _RANGE_LIKE = re.compile(r"\[[^]]*(?:[:,]|\.\.|[0-9]{2,}-|-[0-9]{2,})[^]]*\]|\[[^]]*$|^[^[]*\]")
 
 
@@ -101,7 +101,7 @@ class HostSelector:
         return [self.target(name) for name in self.names(patterns)]
 
     def names(self, patterns: Iterable[str]) -> list[str]:
-        """The names of the hosts that all patterns mean, as `target` takes them; their variables are not checked.
+        """The names of the hosts that the patterns mean, as `target` takes them. The hosts' variables are not checked.
 
         Raises:
             FerryError: as `select`, except for wrong variables of one host.
@@ -205,7 +205,7 @@ class HostSelector:
         return Target(name=name, address=host, port=port, user=user, trust=self._trust, limits=self._limits)
 
     def _inventory_names(self, word: str) -> list[str]:
-        """The inventory's hosts that a word means; none without an inventory, or if it is broken and not needed."""
+        """The inventory's hosts that a word means; none if the inventory is absent, or is broken and not needed."""
         if not self._file.exists():
             return []
         try:

@@ -49,7 +49,7 @@ class Client:
         allow_curl: whether the host may ask with its own curl or wget where its sshd forwards no connections.
 
     Attributes:
-        login: the login that is in use; None so far, or for good.
+        login: the login that is in use; None while there is none.
 
     Raises:
         RegistryStateError: the registry's ca_file cannot be read.
@@ -203,7 +203,7 @@ class Client:
     def log_in(self, path: str) -> None:
         """Sends the login with every request from now on.
 
-        A registry may tell those who are not logged in, without asking for a login, that there is no such image.
+        Without a login, a registry may say that there is no such image rather than ask for a login.
 
         Args:
             path: the repository, without the registry's name.
@@ -250,7 +250,7 @@ class Client:
         return token
 
     def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
-        """Asks, and follows redirects. Another origin neither gets the login, nor says where the login goes."""
+        """Asks, and follows redirects. Another origin gets no login, and cannot tell where to send it."""
         origin = parts_of(url)[:2]  # scheme and host: a login inside TLS stays inside TLS
         for redirects in range(_REDIRECTS):
             reply = replace(self._requests.ask(method, url, headers), redirected=redirects > 0)

@@ -1,6 +1,6 @@
 """The login for a registry: the inventory's ``username`` and ``password_env``, else Docker's config and its helpers.
 
-All of them are on the control machine. A password that the inventory names must be there before any host is touched.
+All of these are on the control machine. A password that the inventory names must exist before any host is touched.
 Docker's config is read only once a registry wants a login.
 """
 

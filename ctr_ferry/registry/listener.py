@@ -37,7 +37,7 @@ class TransferListener:
         """Takes in what ctr printed.
 
         Returns:
-            What of it is no progress, in whole lines.
+            The whole lines of it that are no progress.
 
         Raises:
             RegistryUnauthorized: ctr asks for the password again.
@@ -53,7 +53,7 @@ class TransferListener:
         return rest
 
     def end(self) -> bytes:
-        """The last line, where it is no progress."""
+        """Returns the last line, where that is no progress."""
         return self._progress.end()
 
     def _answer_prompt(self) -> None:

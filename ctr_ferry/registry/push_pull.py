@@ -40,7 +40,7 @@ _UNKNOWN = {
 _MAY_NEED_LOGIN = (RegistryState.UNAUTHORIZED, RegistryState.DENIED)
 _RATE_LIMIT = "toomanyrequests"  # Docker Hub's limit is lower for those who are not logged in
 _LARGEST = 1 << 50  # bytes of a blob
-_PLENTY = 64 << 30  # bytes that are free; with more, the size of what is pulled is not added up first
+_PLENTY = 64 << 30  # bytes; with more free space, a pull does not compare its size first
 _MOST_PLATFORMS = 100  # manifests of one index that are read to add up its size
 _UNREADABLE = (ContentMissing, ContentCorrupt, ValueError, TypeError, AttributeError, RecursionError)  # of a manifest
 _PAUSES = (0.5, 1.0, 2.0)  # seconds between the tries while the registry reports a failure of its own
@@ -306,7 +306,7 @@ class RegistryTransfer:
         return False
 
     def _has_another_way(self, answer: Answer) -> bool:
-        """Whether the next try has what this one lacked: a login, or this machine's CAs besides ca_file."""
+        """Whether another try has what this one lacked: a login, or this machine's CAs besides ca_file."""
         state = self.meaning(answer)
         if not self._login and (state in _MAY_NEED_LOGIN or _RATE_LIMIT in answer.stderr):
             self._login_for_ctr = credentials.login(self.registry)

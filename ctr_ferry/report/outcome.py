@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ctr_ferry.errors import FerryError, InternalError, NotStarted, Unreachable
 
-_MOST_OF_A_FAULT = 400  # characters; Python quotes in it the text that it could not read
+_MOST_OF_A_FAULT = 400  # characters; Python's message may quote all of the text that it could not read
 
 
 class Status(StrEnum):
@@ -99,7 +99,7 @@ class Outcome:
         return cls(host, status, seconds, result=answer.result, error=answer)
 
     def checked(self) -> Outcome:
-        """This outcome, if it can be shown and recorded; else a failed one, so that no other host suffers."""
+        """This outcome, if it can be shown and recorded; else a failed one, so that other hosts keep theirs."""
         try:
             if self.result is not None:
                 self.result.lines()

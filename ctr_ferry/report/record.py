@@ -1,7 +1,7 @@
 """The record of a run: ``runs/<UTC time>-<first command>-<4 hex>/``, written as the run goes.
 
-``run.json`` is replaced whole as outcomes come, so that a killed run leaves what it knew. ``<host>.log`` has each
-remote command with its output. Secrets travel over stdin and are in neither file.
+``run.json`` is replaced whole as outcomes come, so that a killed run leaves all outcomes so far. ``<host>.log`` has
+each remote command with its output. Secrets travel over stdin and are in neither file.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _process_start(pid: int) -> str | None:
 
 
 def _without_middle(steps: str) -> str:
-    """Long steps without their middle, such as certificates: what the steps are for comes after it."""
+    """Cuts the middle out of long steps, such as certificates: the commands come after it."""
     rest, half = len(steps) - _MOST_OF_STEPS, _MOST_OF_STEPS // 2
     return steps if rest <= 0 else f"{steps[:half]}\n… {rest} characters more …\n{steps[-half:]}"
 
@@ -245,8 +245,8 @@ class Run:
 
     @property
     def asked(self) -> list[Mapping[str, Any]]:
-        """The line's commands on hosts, also those that never began; ``looks`` is true for read-only ones."""
-        began = self.data["commands"]  # all that records of earlier versions have
+        """The line's commands on hosts, also those that never began; a read-only one has a true ``looks``."""
+        began = self.data["commands"]  # records of earlier versions have nothing else
         return list(self.data.get("asked", began))
 
     @property
@@ -261,7 +261,7 @@ class Run:
 
     @property
     def unfinished(self) -> list[str]:
-        """The hosts that have no outcome of some command, because the run was killed or never came to it."""
+        """The hosts that lack the outcome of some command, because the run was killed or never came to that command."""
         if self.state == "running":
             return []
         done = [{o["host"] for o in command["outcomes"]} for command in self.data["commands"]]

@@ -44,7 +44,7 @@ class Done:
 
     Attributes:
         table: one table of all answers, shown instead of one row per host.
-        failure: why the command as a whole failed.
+        failure: why the command as a whole failed; None if it did not.
         view: what a command on the control machine returned.
         warnings: names that now point at different images on different hosts.
     """
@@ -201,7 +201,7 @@ def _print_text(text: str) -> None:
 
 
 def put(stream: TextIO, text: str) -> None:
-    """Writes a text and a newline at once. If nobody can read the stream any more, work on hosts goes on."""
+    """Writes a text and a newline at once. If the stream cannot be written to any more, work on hosts goes on."""
     try:
         stream.write(f"{text}\n")
         stream.flush()

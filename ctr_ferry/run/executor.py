@@ -70,7 +70,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             )
         code = self._exit_status(calls)
         if code in (_INTERRUPTED, _TERMINATED) and threading.active_count() > 1:
-            os._exit(code)  # a thread may still wait for a connection, and must do nothing with it
+            os._exit(code)  # a thread that still waits for a connection must not use it
         if code:
             raise Exit(code=code)
         return {}
@@ -174,7 +174,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
 
 
 def _refuse_hosts_given_twice(words: Sequence[str]) -> None:
-    """Refuses a second ``-H``: Invoke takes one before and one behind a command's name, and obeys the last alone."""
+    """Refuses a second ``-H``: Invoke takes one before and one after a command's name, and obeys only the last."""
     given = [word for word in takewhile(lambda word: word != "--", words) if word.startswith(("-H", "--hosts"))]
     if len(given) > 1:
         raise UsageError("-H is given twice", hint="name all hosts in one -H: -H HOST,HOST")

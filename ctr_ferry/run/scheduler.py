@@ -99,8 +99,8 @@ class Fleet:
         Args:
             work: takes a host and returns its result, or raises.
             close: whether this is the command's last work on the hosts.
-            looks: whether the work only looks at the hosts. After an interrupt its results count for nothing.
-            done: earlier answers by host. They stay true of hosts whose work is interrupted now.
+            looks: whether the work only looks at the hosts. After an interrupt, its results do not count.
+            done: earlier answers by host. A host whose work is interrupted now keeps its earlier answer.
 
         Returns:
             By host, the result or the error that ended the work.

@@ -1,4 +1,4 @@
-"""Parts of connecting: what paramiko is given, ProxyCommands, and the errors in our words."""
+"""Parts of connecting: the arguments for paramiko, ProxyCommands, and the errors in our words."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def expand(word: str, host: str, port: int, user: str) -> str:
 class Proxy(paramiko.ProxyCommand):
     """A running ProxyCommand.
 
-    It notices the command's end at once, where paramiko's own reads until time is up. And it works in a process with
-    more than 1024 open files.
+    It notices the command's end at once, where paramiko's own class reads until time is up. It also works in a process
+    with more than 1024 open files.
     """
 
     def recv(self, size: int) -> bytes:

@@ -145,8 +145,8 @@ class Connection(fabric.Connection):  # type: ignore[misc]
     def _connect_with_patience(self) -> None:
         """Connects, and tries again after errors that may pass, within the time for one connection.
 
-        Where nothing listens, it tries a few times. Where sshd accepts the connection and closes it during the
-        greeting, as MaxStartups makes it do, the host is alive: then it tries for as long as there is time.
+        Where nothing listens, it tries a few times. Where sshd accepts the connection and closes it during the greeting
+        (MaxStartups), the host is alive, and it tries for as long as there is time.
         """
         deadline = time.monotonic() + self.target.limits.connect
         pause, refusals_left = _FIRST_PAUSE, self.target.limits.retries

@@ -105,7 +105,7 @@ def _refusal(code: int, detail: str) -> RegistryState:
 
 
 class Wire:
-    """A forwarded connection, with or without TLS. It has the methods of a socket that http.client needs.
+    """A forwarded connection, with or without TLS, and with the methods of a socket that http.client needs.
 
     Args:
         channel: the forwarded channel.

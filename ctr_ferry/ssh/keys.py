@@ -91,7 +91,7 @@ class _Lines:
 
 @lru_cache(maxsize=16)
 def _read(file: Path, mtime: int, size: int) -> dict[str, _Lines]:  # noqa: ARG001
-    """A file's lines by marker. They are read once for all hosts: paramiko by itself compares every two lines.
+    """A file's lines by marker, read once for all hosts. (paramiko compares every two lines.)
 
     Args:
         mtime, size: of the file: if one changes, the file is read anew.

@@ -70,7 +70,7 @@ class Stream:
         ) from error
 
     def _refuse_overtime(self) -> None:
-        """Refuses a command that moves a byte now and then, for ever.
+        """Refuses a command that has moved data, however slowly, for longer than it may take.
 
         Raises:
             RemoteTimeout: the command's time is up.

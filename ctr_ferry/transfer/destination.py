@@ -49,7 +49,7 @@ def inspect_destination(host: Host, copy_request: CopyRequest, owner: str) -> De
     """Asks a host what it has, in one remote command, or two where it must read manifests.
 
     Args:
-        owner: what the labels and ingests of this copy are called.
+        owner: the word that the names of this copy's labels and ingests begin with.
 
     Raises:
         HostError: the host has no ctr that can be used, or does not answer.

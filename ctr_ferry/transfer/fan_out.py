@@ -1,8 +1,8 @@
 """Blobs from one source to a batch of hosts at once: each blob is read once, and goes to all hosts that lack it.
 
-Each host says which blobs it wants. When all hosts of the batch have, readers read the blobs side by side, and put
-each chunk into the bounded queue of each host. A host that fails is dropped. The readers wait for a host whose queue
-is full. A host that delays the others for too long (`Policy`) is detached: it is served alone, by one reader.
+Each host says which blobs it wants. When all hosts of the batch have said so, readers read the blobs side by side, and
+put each chunk into the bounded queue of each host. A host that fails is dropped. The readers wait for a host whose
+queue is full. A host that delays the others for too long (`Policy`) is detached: one reader serves it alone.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Source(Protocol):
     def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
         """Yields each wanted blob once, with its bytes, in the source's own order.
 
-        The chunks of one blob are used up or dropped before the next blob is asked for. They raise an error that
+        The chunks of one blob are used up or dropped before the next blob is asked for. An error that they raise
         concerns this blob alone. A source that has to wait may give empty chunks: they let the fan-out notice that
         a host is gone.
 
         Args:
-            wanted: is shared by all readers: a blob that one reader has taken, no other gets.
+            wanted: is shared by all readers: each blob goes to one reader.
 
         Raises:
             FerryError: why no further blob can be read.

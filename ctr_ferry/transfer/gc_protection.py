@@ -17,10 +17,10 @@ _DAY = 86400  # seconds that a host protects what arrived, at most
 
 @contextlib.contextmanager
 def protected(host: Host, todo: Sequence[Plan], found: Destination) -> Iterator[dict[str, Answer]]:
-    """Protects the blobs of images while the block runs; gives the answers of ``prepare-N``, one for each image.
+    """Protects the blobs of images while the block runs; yields the answers of ``prepare-N``, one for each image.
 
     The host ends the protection by itself if this process or the connection is gone. If the protection does not end
-    as it should, the images get a note: what is named and verified stays.
+    as it should, each image gets a note; what is named and verified stays.
     """
     needed = [plan.needed for plan in todo if plan.needed]
     protection = host.run_in_background(gc_protection.protect(found.place, needed, found.store), limit=_DAY)

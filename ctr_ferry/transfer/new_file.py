@@ -16,7 +16,7 @@ from typing import IO
 
 from ctr_ferry.errors import CannotWrite
 
-_UMASK = os.umask(0o077)  # it can be read only by setting it, which threads must not see
+_UMASK = os.umask(0o077)  # only setting it tells the old value, so it is set before there are threads
 os.umask(_UMASK)
 
 
@@ -35,7 +35,7 @@ def trouble(file: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[IO[bytes]]:
-    """Opens a new file beside another, whose place it takes once it is on the disk. If that fails, it is removed.
+    """Opens a new file beside ``file``. The new file takes the place of ``file`` once it is on the disk, or is removed.
 
     Nobody can guess the name of the new file, and it is created exclusively: no link or file that somebody put there
     is written to. Until the file is whole, nobody else can open it, nor lock it: whoever may read a file may lock it.

@@ -48,7 +48,7 @@ class Policy:
     """When a host is detached.
 
     Attributes:
-        patience: seconds that a host may cost the others; it may always cost half of the time so far.
+        patience: seconds that a host may cost the others; half of the time so far is always allowed.
         stuck_after: seconds without taking anything after which a host whose queue is full counts as stuck.
         slots: how many detached hosts are served at once.
     """

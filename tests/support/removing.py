@@ -50,7 +50,6 @@ class FakeHost:
         version = Version.parse("1.6.20")
         assert version
         return Facts(
-            user="root",
             sudo=False,
             ctr=Ctr(("ctr",), "/x.sock", Capabilities.of_version(version)),
             client="1.6.20",

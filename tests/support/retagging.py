@@ -79,7 +79,6 @@ class FakeHost:
         assert parsed
         all_of_it = {"k8s.io": self.images, **self.elsewhere}
         return Facts(
-            user="root",
             sudo=False,
             ctr=Ctr(("ctr",), "/x.sock", Capabilities.of_version(parsed)),
             client=parsed.text,

@@ -29,7 +29,6 @@ def facts(client: str = "1.6.20", server: str = "1.6.20", **more: Any) -> Facts:
     version = Version.parse(client)
     capabilities = Capabilities.of_version(version) if version else Capabilities.of_help("tag ")
     made = Facts(
-        user="root",
         sudo=False,
         ctr=Ctr(("ctr",), "/x.sock", capabilities),
         client=client,

@@ -60,7 +60,6 @@ class FakeHost:
         parsed = Version.parse(f"ctr github.com/containerd/containerd v{self.version}")
         assert parsed
         return Facts(
-            user="root",
             sudo=False,
             ctr=Ctr(("ctr",), "/x.sock", Capabilities.of_version(parsed)),
             client=parsed.text,

@@ -126,7 +126,7 @@ def test_one_script_finds_out_all_about_a_host_of_any_version(machine: Machine, 
     assert facts.cri is (version[:3] not in ("1.0", "1.1"))  # 1.1's CRI labels nothing
     assert facts.content_root == "/data/containerd/io.containerd.content.v1.content"
     assert facts.platform == Platform.of_machine(os.uname().machine)
-    assert facts.user and not facts.sudo
+    assert not facts.sudo
 
 
 def test_a_ctr_without_a_version_is_known_by_its_help(machine: Machine) -> None:
@@ -259,7 +259,7 @@ def test_sudo_is_seen(machine: Machine) -> None:
     answers = machine.ask(machine.settings)
     answers["host"] = Answer(0, b"root\nx86_64\nsudo=ops\n", "")
     facts = probe.read(machine.settings, (), answers)
-    assert facts.sudo and facts.user == "root"
+    assert facts.sudo
 
 
 def test_the_rights_check_has_no_quotes_and_tells_an_open_socket_from_none(machine: Machine) -> None:
