@@ -43,8 +43,11 @@ class TestCommandLine:
         assert all(line.endswith("containerd sshd") for line in lines)
 
     def test_exec_runs_on_the_node_and_keeps_the_exit_status(self, fleet: Fleet) -> None:
-        assert fleet.nodes
-        argv = [sys.executable, "-m", "lab", "exec", "node3", "--", "sh", "-c", "hostname; exit 7"]
+        program = (  # `python -m lab`, whose default fleet is this worker's
+            "import runpy, sys; from pathlib import Path; from lab.fleet import Fleet;"
+            "Fleet.__init__.__defaults__ = (Path(sys.argv.pop(1)),); runpy.run_module('lab', run_name='__main__')"
+        )
+        argv = [sys.executable, "-c", program, str(fleet.state), "exec", "node3", "--", "sh", "-c", "hostname; exit 7"]
         done = subprocess.run(argv, cwd=CLONE, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (7, "node3\n")
 
