@@ -111,6 +111,10 @@ class HostVars(BaseModel):
 _SSH_CONNECTIONS = ("ssh", "paramiko", "paramiko_ssh", "smart")
 _SSH_ARGS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")  # in the order of Ansible's argv
 
+_SSH_PARSER = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+_SSH_PARSER.add_argument("-J", dest="jump")
+_SSH_PARSER.add_argument("-o", dest="options", action="append", default=[])
+
 # Ansible's older spellings, and what they mean.
 _ALIASES = {
     "ansible_ssh_host": "ansible_host",
@@ -338,11 +342,8 @@ def _read_ssh_options(found: _SshOptions, text: str, folder: Path, where: str) -
     Raises:
         BadInventory: the words cannot be parsed.
     """
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    parser.add_argument("-J", dest="jump")
-    parser.add_argument("-o", dest="options", action="append", default=[])
     try:
-        known, unknown = parser.parse_known_args(shlex.split(text))
+        known, unknown = _SSH_PARSER.parse_known_args(shlex.split(text))
     except (argparse.ArgumentError, ValueError) as error:
         raise BadInventory(f"{where} cannot be parsed: {error}") from error
     found.jump = found.jump or known.jump or ""
