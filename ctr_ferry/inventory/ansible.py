@@ -6,12 +6,13 @@ import contextlib
 import difflib
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
 
 from ctr_ferry.errors import BadInventory
 
@@ -44,18 +45,18 @@ class Group:
     """A group as the files have it, before anything is merged."""
 
     name: str
-    hosts: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
     children: list[str] = field(default_factory=list)
     vars: Vars = field(default_factory=dict)
 
 
 class Inventory:
-    """The hosts, groups and merged variables of an inventory file and the ``group_vars``, ``host_vars`` beside it.
+    """The hosts, groups and variables of an inventory file and the ``group_vars``, ``host_vars`` beside it.
 
     Attributes:
         file: the inventory file.
         groups: the groups by name; ``all`` always exists.
-        hosts: the merged variables by host, in the file's order.
+        hosts: the variables that each host has in the file itself, in the file's order.
 
     Raises:
         BadInventory: a file cannot be read, or its content is wrong.
@@ -64,9 +65,7 @@ class Inventory:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.groups: dict[str, Group] = {"all": Group("all")}
-        self._host_vars: dict[str, Vars] = {}
-        self._own_files_cache: dict[tuple[str, str], _OwnFiles] = {}
-        self._encrypted: dict[str, list[Path]] = {}
+        self.hosts: dict[str, Vars] = {}
         if file.is_file() and _is_vault(file):
             raise BadInventory(
                 f"the inventory {file} is encrypted",
@@ -78,34 +77,56 @@ class Inventory:
         for name, node in _pairs(top, "the inventory", file):
             self._read_group(name, node)
         self._adopt_orphans()
-        depths = self._depths()
-        self.hosts = {host: self._merge(host, depths) for host in self._host_vars}
+        inside = self._hosts_by_group()
+        self._groups_by_host: dict[str, list[str]] = {host: [] for host in self.hosts}
+        for name in self.groups:
+            for host in inside[name]:
+                self._groups_by_host[host].append(name)
+        used = [name for name in self.groups if inside[name]]
+        self._ranks = self._ranks_of(used, reversed(inside))
+        self._group_files = {name: self._files("group_vars", name) for name in used}
 
     def members(self, group: str) -> list[str]:
         """The hosts of a group and of its children, in the file's order."""
-        if group == "all":
-            return list(self.hosts)
-        inside = {host for name in self._below(group) for host in self.groups[name].hosts}
-        return [host for host in self.hosts if host in inside]
+        return [host for host, groups in self._groups_by_host.items() if group in groups]
 
-    def encrypted(self, host: str) -> tuple[str, ...]:
-        """The encrypted files with a host's variables, relative to the inventory's folder."""
-        return tuple(str(file.relative_to(self.file.parent)) for file in self._encrypted[host])
+    def groups_of(self, host: str) -> list[str]:
+        """The groups of a host, ``all`` first; none for an unknown host."""
+        return self._groups_by_host.get(host, [])
 
-    def _below(self, group: str) -> set[str]:
-        found: set[str] = set()
-        waiting = [group]
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                waiting += self.groups[name].children
+    def variables(self, host: str) -> Variables:
+        """The variables of a host, merged in Ansible's order.
+
+        The order is: the file's group vars, group_vars/all, group_vars/*, the host's vars, host_vars.
+
+        Raises:
+            BadInventory: a file of the host in ``host_vars`` cannot be read, or its content is wrong.
+        """
+        groups = sorted(self._groups_by_host[host], key=self._ranks.__getitem__)
+        own = self._files("host_vars", host)
+        found = Variables()
+        for name in groups:
+            found.vars |= self.groups[name].vars
+        for each in (*(self._group_files[name] for name in groups), Variables(self.hosts[host]), own):
+            found.vars |= each.vars
+            found.encrypted += each.encrypted
+        return found
+
+    def _files(self, folder: str, name: str) -> Variables:
+        """The variables that a group or host has in files beside the inventory."""
+        found = Variables()
+        for suffix in _SUFFIXES:
+            path = self.file.parent / folder / f"{name}{suffix}"
+            files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES) if path.is_dir() else [path]
+            for file in filter(Path.is_file, files):
+                if _is_vault(file):
+                    found.encrypted.append(str(file.relative_to(self.file.parent)))
+                elif node := _compose(file):
+                    found.vars |= _vars(node, str(file), file)
         return found
 
     def _read_group(self, name: str, node: yaml.Node) -> None:
         group = self.groups.setdefault(name, Group(name))
-        if _is_null(node):
-            return
         for key, value in _pairs(node, f"group {name!r}", self.file):
             if key == "hosts":
                 self._read_hosts(group, value)
@@ -124,90 +145,61 @@ class Inventory:
 
     def _read_hosts(self, group: Group, node: yaml.Node) -> None:
         for pattern, body in _pairs(node, f"the hosts of {group.name!r}", self.file):
+            own = _vars(body, f"host {pattern!r}", self.file)
             for host in expand(pattern):
-                if host not in group.hosts:
-                    group.hosts.append(host)
-                own = self._host_vars.setdefault(host, {})
-                if not _is_null(body):
-                    own |= _vars(body, f"host {host!r}", self.file)
+                group.hosts.add(host)
+                self.hosts.setdefault(host, {}).update(own)
 
     def _adopt_orphans(self) -> None:
         """Makes top-level groups without a parent children of ``all``, as Ansible does."""
         adopted = {child for group in self.groups.values() for child in group.children}
         self.groups["all"].children += [n for n in self.groups if n != "all" and n not in adopted]
 
-    def _depths(self) -> dict[str, int]:
-        depths: dict[str, int] = {}
+    def _hosts_by_group(self) -> dict[str, set[str]]:
+        """The hosts of each group and of its children; a group comes after its children."""
+        found: dict[str, set[str]] = {}
 
-        def visit(name: str, depth: int, path: tuple[str, ...]) -> None:
+        def visit(name: str, path: tuple[str, ...]) -> None:
             if name in path:
                 raise BadInventory(f"{self.file}: groups contain each other: {' > '.join((*path, name))}")
-            depths[name] = max(depth, depths.get(name, 0))
+            if name not in found:
+                group = self.groups[name]
+                for child in group.children:
+                    visit(child, (*path, name))
+                found[name] = group.hosts.union(*(found[child] for child in group.children))
+
+        for name in self.groups:
+            visit(name, ())
+        return found
+
+    def _ranks_of(self, groups: list[str], parents_first: Iterable[str]) -> dict[str, tuple[int, int, str]]:
+        """What Ansible sorts groups by: the depth, then the priority, then the name."""
+        depths = dict.fromkeys(self.groups, 0)
+        for name in parents_first:
             for child in self.groups[name].children:
-                visit(child, depth + 1, (*path, name))
-
-        for name in ("all", *self.groups):
-            if name not in depths:  # a circle of groups that no other group contains
-                visit(name, 0, ())
-        return depths
-
-    def _merge(self, host: str, depths: dict[str, int]) -> Vars:
-        """Merges in Ansible's order: the file's group vars, group_vars/all, group_vars/*, host's vars, host_vars."""
-        groups = [name for name in self.groups if name != "all" and host in self.members_of(name)]
-
-        def order(name: str) -> tuple[int, int, str]:
-            priority = self.groups[name].vars.get("ansible_group_priority")
+                depths[child] = max(depths[child], depths[name] + 1)
+        ranks = {}
+        for name in groups:
+            priority = self.groups[name].vars.get("ansible_group_priority") if name != "all" else None
             if priority and not str(priority.value).isdecimal():
                 raise BadInventory(
                     f"{priority.where}: ansible_group_priority of {name!r} is no number", hint="give a whole number"
                 )
-            return depths[name], int(priority.value) if priority else 1, name
-
-        groups.sort(key=order)
-        merged: Vars = dict(self.groups["all"].vars)
-        for name in groups:
-            merged |= self.groups[name].vars
-        shared = [self._own_files("group_vars", name) for name in ("all", *groups)]
-        for each in shared:
-            merged |= each.vars
-        own = self._own_files("host_vars", host)
-        self._encrypted[host] = [file for each in (*shared, own) for file in each.encrypted]
-        return merged | self._host_vars[host] | own.vars
-
-    def members_of(self, group: str) -> set[str]:
-        """Like `members`, as a set, and before the variables are merged."""
-        return {host for name in self._below(group) for host in self.groups[name].hosts}
-
-    def _own_files(self, folder: str, name: str) -> _OwnFiles:
-        if (folder, name) not in self._own_files_cache:
-            self._own_files_cache[folder, name] = _read_own_files(self.file.parent / folder / name)
-        return self._own_files_cache[folder, name]
+            ranks[name] = depths[name], int(priority.value) if priority else 1, name
+        return ranks
 
 
 @dataclass(slots=True)
-class _OwnFiles:
-    """The variables that a group or host has in files beside the inventory.
+class Variables:
+    """The variables of a host, or of one of its sources.
 
     Attributes:
-        vars: those of the plain files.
-        encrypted: files that are encrypted as a whole, so that only Ansible can read them.
+        vars: the variables that can be read.
+        encrypted: the files with more of them, relative to the inventory's folder, that only Ansible can read.
     """
 
     vars: Vars = field(default_factory=dict)
-    encrypted: list[Path] = field(default_factory=list)
-
-
-def _read_own_files(base: Path) -> _OwnFiles:
-    found = _OwnFiles()
-    for suffix in _SUFFIXES:
-        path = base.with_name(base.name + suffix)
-        files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES) if path.is_dir() else [path]
-        for file in filter(Path.is_file, files):
-            if _is_vault(file):
-                found.encrypted.append(file)
-            elif (node := _compose(file)) and not _is_null(node):
-                found.vars |= _vars(node, str(file), file)
-    return found
+    encrypted: list[str] = field(default_factory=list)
 
 
 def _is_vault(file: Path) -> bool:
@@ -245,8 +237,16 @@ def _sequence(first: str, last: str, step: int, pattern: str) -> list[str]:
     return found
 
 
-class _Loader(yaml.SafeLoader):
+# libyaml reads fast. The composer stays PyYAML's own, since libyaml's crashes on what is nested too deeply.
+_BASES: Any = (Composer, yaml.CSafeLoader) if yaml.__with_libyaml__ else (yaml.SafeLoader,)
+
+
+class _Loader(*_BASES):  # type: ignore[misc]
     """Safe YAML, with opaque values for Ansible's own tags."""
+
+    def __init__(self, text: str) -> None:
+        _BASES[-1].__init__(self, text)
+        Composer.__init__(self)
 
 
 def _opaque(loader: yaml.SafeLoader, node: yaml.Node) -> Opaque:  # noqa: ARG001
@@ -262,7 +262,10 @@ def _compose(file: Path) -> yaml.Node | None:
     """The YAML document of a file; None if the file is empty or has only comments."""
     try:
         text = file.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_Loader)
+        try:
+            node = yaml.compose(text, Loader=_Loader)
+        except yaml.YAMLError:  # PyYAML's own scanner has the better words and lines
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError as error:
         raise BadInventory(
             f"there is no inventory at {file}",
@@ -284,16 +287,13 @@ def _where(file: Path, node: yaml.Node) -> str:
     return f"{file}:{node.start_mark.line + 1}"
 
 
-def _is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
-
-
 def _pairs(node: yaml.Node, what: str, file: Path) -> Iterator[tuple[str, yaml.Node]]:
-    if _is_null(node):
+    if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null":
         return
     if not isinstance(node, yaml.MappingNode):
+        kind = "list" if isinstance(node, yaml.SequenceNode) else "single value"
         raise BadInventory(
-            f"{_where(file, node)}: {what} must be a mapping, not a {_kind(node)}",
+            f"{_where(file, node)}: {what} must be a mapping, not a {kind}",
             hint="write each name with a colon, such as node1: {}",
         )
     try:
@@ -302,10 +302,6 @@ def _pairs(node: yaml.Node, what: str, file: Path) -> Iterator[tuple[str, yaml.N
         raise BadInventory(f"{_where(file, node)}: {what}: {error.problem}") from error
     for key, value in node.value:
         yield str(key.value), value
-
-
-def _kind(node: yaml.Node) -> str:
-    return "list" if isinstance(node, yaml.SequenceNode) else "single value"
 
 
 def _vars(node: yaml.Node, what: str, file: Path) -> Vars:
@@ -318,10 +314,10 @@ def _vars(node: yaml.Node, what: str, file: Path) -> Vars:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise BadInventory(f"{file}:{mark.line + 1 if mark else '?'}: {getattr(error, 'problem', error)}") from error
+    except RecursionError as error:
+        raise BadInventory(f"{file} is nested too deeply") from error
     except ValueError as error:  # a number of thousands of digits, or a wrong date
         raise BadInventory(f"{_where(file, node)}: {what}: {error}") from error
-    finally:
-        loader.dispose()
 
 
 def _template(value: Any) -> Any:

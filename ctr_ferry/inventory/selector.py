@@ -55,12 +55,13 @@ class HostSelector:
         past: Callable[[str], HostsOfRun] | None = None,
     ) -> None:
         self._file = file
+        self._folder = file.resolve().parent
         self._trust = trust
         self._limits = limits
         self._alias = alias
         self._past = past
         self._inventory: Inventory | None = None
-        self._notes: dict[str, list[str]] = {}  # each note, with the hosts that it is about
+        self._notes: dict[str, dict[str, None]] = {}  # each note, with the hosts that it is about
 
     @property
     def inventory(self) -> Inventory:
@@ -87,8 +88,7 @@ class HostSelector:
         """The groups of a host, without ``all``; none for an address."""
         if not self._file.exists():
             return []
-        inventory = self.inventory
-        return [group for group in inventory.groups if group != "all" and name in inventory.members_of(group)]
+        return self.inventory.groups_of(name)[1:]
 
     def select(self, patterns: Iterable[str]) -> list[Target]:
         """The targets of all patterns, each host once, in the order given.
@@ -137,7 +137,7 @@ class HostSelector:
         sign, name = ("!", word[1:].strip()) if word.startswith("!") else ("", word)
         if name.startswith("@") and self._past:
             past = self._past(name)
-            self._notes.setdefault(f"{name}: {past.note}", [])
+            self._notes.setdefault(f"{name}: {past.note}", {})
             return [f"{sign}{host}" for host in past.hosts]
         try:
             found = list(expand(name))
@@ -183,7 +183,7 @@ class HostSelector:
     def _match(self, word: str) -> list[str]:
         if found := self._inventory_names(word):
             if found == [word] and word in self.inventory.groups:
-                self._notes.setdefault(f"{word} is a host and a group of {self._file}: the host was chosen", [])
+                self._notes.setdefault(f"{word} is a host and a group of {self._file}: the host was chosen", {})
             return found
         _, host, _ = parse_address(word)
         if self._inventory_names(host) == [host] or self._is_elsewhere(word):
@@ -213,35 +213,32 @@ class HostSelector:
         except BadInventory as error:
             if not self._is_elsewhere(word):
                 raise
-            self._notes.setdefault(f"{error.message} (not needed for {word})", [])
+            self._notes.setdefault(f"{error.message} (not needed for {word})", {})
             return []
 
     def _names(self, word: str) -> list[str]:
         inventory = self.inventory
         if word in inventory.hosts:
             return [word]
-        if word == "all" or word in inventory.groups:
+        if word in inventory.groups:
             return inventory.members(word)
         if any(c in word for c in "*?["):
-            groups = [name for name in inventory.groups if fnmatchcase(name, word)]
-            inside = {host for name in groups for host in inventory.members(name)}
-            return [host for host in inventory.hosts if fnmatchcase(host, word) or host in inside]
+            found = {name for name in (*inventory.hosts, *inventory.groups) if fnmatchcase(name, word)}
+            return [host for host in inventory.hosts if not found.isdisjoint((host, *inventory.groups_of(host)))]
         return []
 
     def _of_inventory(self, name: str) -> Target:
-        folder = self._file.resolve().parent
-        inventory = self.inventory
-        encrypted = inventory.encrypted(name)
-        found, notes = target(name, inventory.hosts[name], folder, self._trust, self._limits, encrypted=encrypted)
+        variables = self.inventory.variables(name)
+        found, notes = target(
+            name, variables.vars, self._folder, self._trust, self._limits, encrypted=variables.encrypted
+        )
         for note in notes:
-            about = self._notes.setdefault(note, [])
-            if name not in about:
-                about.append(name)
+            self._notes.setdefault(note, {})[name] = None
         return found
 
     def _unknown(self, word: str) -> UsageError:
         inventory = self.inventory  # raises if the inventory is wrong, since this name needs it
-        if word == "all" or word in inventory.groups:
+        if word in inventory.groups:
             return UsageError(f"group {word!r} has no host", hint=f"add hosts to the group in {self._file}")
         known = [*inventory.hosts, *inventory.groups]
         if any(c in word for c in "*?["):

@@ -29,7 +29,7 @@ class Folder:
         return Inventory(self.path / "hosts.yaml")
 
     def values(self, host: str, text: str | None = None) -> dict[str, Any]:
-        return {name: var.value for name, var in self.read(text).hosts[host].items()}
+        return {name: var.value for name, var in self.read(text).variables(host).vars.items()}
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_kubespray_inventory_works_as_it_is(folder: Folder) -> None:
     assert inventory.members("kube_node") == ["node2", "node3"]
     assert inventory.members("calico_rr") == []
     assert inventory.members("all") == ["node1", "node2", "node3"]
-    assert inventory.hosts["node1"]["ansible_host"].value == "10.0.0.1"
+    assert inventory.variables("node1").vars["ansible_host"].value == "10.0.0.1"
 
 
 def test_top_level_groups_are_children_of_all(folder: Folder) -> None:
@@ -235,7 +235,8 @@ ENCRYPTED = "$ANSIBLE_VAULT;1.1;AES256\n3132\n"
 def test_each_host_knows_the_encrypted_files_with_its_variables(folder: Folder, file: str, hosts: list[str]) -> None:
     folder.write(file, ENCRYPTED)
     inventory = folder.read("all: {hosts: {p: }, children: {g: {hosts: {n: , o: }}}}")
-    assert {host: inventory.encrypted(host) for host in "nop"} == {h: (file,) if h in hosts else () for h in "nop"}
+    found = {host: inventory.variables(host).encrypted for host in "nop"}
+    assert found == {host: [file] if host in hosts else [] for host in "nop"}
 
 
 def test_an_encrypted_inventory_is_refused(folder: Folder) -> None:
@@ -277,6 +278,21 @@ def test_an_error_in_group_vars_names_that_file(folder: Folder) -> None:
     folder.write("group_vars/all.yml", "a: 1\nb: [\n")
     with pytest.raises(BadInventory, match=r"group_vars/all\.yml:3: not YAML"):
         folder.read("all: {hosts: {n: }}")
+
+
+def test_an_error_in_host_vars_concerns_that_host_alone(folder: Folder) -> None:
+    folder.write("host_vars/n.yml", "a: 1\nb: [\n")
+    inventory = folder.read("all: {hosts: {n: , o: {v: 1}}}")
+    assert inventory.variables("o").vars["v"].value == 1
+    with pytest.raises(BadInventory, match=r"host_vars/n\.yml:3: not YAML"):
+        inventory.variables("n")
+
+
+@pytest.mark.parametrize("depth", [400, 100_000])
+@pytest.mark.parametrize(("head", "tail"), [("[", "]"), ("{a: ", "}")])
+def test_an_inventory_that_is_nested_too_deeply_is_refused(folder: Folder, depth: int, head: str, tail: str) -> None:
+    with pytest.raises(BadInventory, match="nested too deeply"):
+        folder.read(f"all: {{hosts: {{n: {{v: {head * depth}1{tail * depth}}}}}}}")
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n"])

@@ -50,6 +50,7 @@ def test_ctr_ferry_and_ansible_read_the_same(case: str, tmp_path: Path) -> None:
     # Ansible lists no group without hosts and children. Ours has its name, so that -H can report it as empty.
     empty = {name for name in ours.groups if not ours.members(name) and name not in groups}
     assert {n: set(ours.members(n)) for n in ours.groups if n not in ("all", "ungrouped", *empty)} == groups
-    for host, variables in ours.hosts.items():
+    for host in ours.hosts:
+        variables = ours.variables(host).vars
         values = {name: var.value for name, var in variables.items() if name != "ansible_group_priority"}  # no variable
         assert values == detail["_meta"]["hostvars"].get(host, {}), host
