@@ -27,9 +27,6 @@ _CURL = {
     5: RegistryState.UNRESOLVED,
     6: RegistryState.UNRESOLVED,
     7: RegistryState.REFUSED,
-    28: RegistryState.NO_ANSWER,
-    52: RegistryState.NO_ANSWER,
-    56: RegistryState.NO_ANSWER,
     77: RegistryState.CA_FILE,
 }
 _CERTIFICATE = (

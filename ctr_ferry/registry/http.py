@@ -199,7 +199,7 @@ class Requests:
         """The connection that is kept, where it leads to the same server; else a new one."""
         deadline, origin = time.monotonic() + self._limit, f"{parts.scheme}://{parts.netloc}"
         if self._connection and self._connection[0] == origin:
-            self._connection[1].until(deadline)
+            self._connection[1].deadline = deadline
             return self._connection[1]
         self.close()
         secure, name = parts.scheme == "https", str(parts.hostname)
@@ -223,12 +223,8 @@ def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, 
     request = http.client.HTTPConnection("unused")
     request.sock = wire
     try:
-        request.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-        for name, value in {"User-Agent": "ctr-ferry", **headers}.items():
-            request.putheader(name, value)
-        request.endheaders()
-        response = http.client.HTTPResponse(wire, method=method)  # type: ignore[arg-type]
-        response.begin()
+        request.request(method, path, headers={"User-Agent": "ctr-ferry", **headers})
+        response = request.getresponse()
         body = b"" if method == "CONNECT" else response.read(MOST)
     except http.client.RemoteDisconnected as error:
         raise RegistryStateError(RegistryState.NO_ANSWER) from error

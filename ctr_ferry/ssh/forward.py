@@ -22,13 +22,12 @@ if TYPE_CHECKING:
 
 _CHUNK = 16 << 10  # bytes, TLS's largest record
 _Result = TypeVar("_Result")
-_CERTIFICATES = {
+_CERTIFICATES = {  # X509_V_ERR_… of OpenSSL
     9: RegistryState.NOT_YET,
     10: RegistryState.EXPIRED,
-    62: RegistryState.WRONG_NAME,
-    64: RegistryState.WRONG_NAME,
+    **dict.fromkeys((18, 19, 20, 21), RegistryState.UNKNOWN_CA),
+    **dict.fromkeys((62, 64), RegistryState.WRONG_NAME),
 }
-_CERTIFICATES |= dict.fromkeys((18, 19, 20, 21), RegistryState.UNKNOWN_CA)  # X509_V_ERR_… of OpenSSL
 _PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # OpenSSL's reasons for an answer without TLS
 
 
@@ -104,22 +103,21 @@ def _refusal(code: int, detail: str) -> RegistryState:
     return RegistryState.REFUSED
 
 
-class Wire:
-    """A forwarded connection, with or without TLS, and with the methods of a socket that http.client needs.
+class Wire(io.RawIOBase):
+    """A forwarded connection, with or without TLS: a raw file, with the methods of a socket that http.client needs.
 
     Args:
         channel: the forwarded channel.
+
+    Attributes:
         deadline: time of the monotonic clock at which every operation raises TimeoutError.
     """
 
     def __init__(self, channel: paramiko.Channel, deadline: float) -> None:
-        self._channel, self._deadline = channel, deadline
+        super().__init__()
+        self._channel, self.deadline = channel, deadline
         self._tls: ssl.SSLObject | None = None
         self._received, self._sent = ssl.MemoryBIO(), ssl.MemoryBIO()
-
-    def until(self, deadline: float) -> None:
-        """Sets a new deadline, for another request."""
-        self._deadline = deadline
 
     def hang_up(self) -> None:
         """Closes the connection."""
@@ -142,18 +140,23 @@ class Wire:
         else:
             self._send(data)
 
-    def recv(self, most: int) -> bytes:
-        """Returns at most so many bytes, and none at the end."""
-        if tls := self._tls:
-            try:
-                return self._through(lambda: tls.read(most))
-            except ssl.SSLEOFError:
-                return b""
-        return self._receive(most)
+    def readable(self) -> bool:
+        """Always true."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Reads the bytes that have come, as many as fit; none at the end."""
+        most = len(buffer)
+        try:
+            data = self._through(lambda: tls.read(most)) if (tls := self._tls) else self._receive(most)
+        except ssl.SSLEOFError:
+            return 0
+        buffer[: len(data)] = data
+        return len(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002  (it is always rb)
         """The file that http.client reads an answer from."""
-        return io.BufferedReader(_Stream(self))
+        return io.BufferedReader(self)
 
     def close(self) -> None:
         """Does nothing: http.client calls it while it still reads. `hang_up` closes the connection."""
@@ -187,25 +190,7 @@ class Wire:
         return data
 
     def _in_time(self) -> None:
-        left = self._deadline - time.monotonic()
+        left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         self._channel.settimeout(left)
-
-
-class _Stream(io.RawIOBase):
-    """A forwarded connection as a raw file."""
-
-    def __init__(self, wire: Wire) -> None:
-        super().__init__()
-        self._wire = wire
-
-    def readable(self) -> bool:
-        """Always true."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Reads the bytes that have come, as many as fit."""
-        data = self._wire.recv(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
