@@ -27,6 +27,7 @@ _CURL = {
     5: RegistryState.UNRESOLVED,
     6: RegistryState.UNRESOLVED,
     7: RegistryState.REFUSED,
+    18: RegistryState.BROKEN_OFF,
     77: RegistryState.CA_FILE,
 }
 _CERTIFICATE = (
@@ -104,6 +105,8 @@ def typed(authorization: str) -> str:
 def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | RegistryState:
     """Status, reason, headers (names in lower case) and body of the answer; or the state that a lack of one means."""
     tool, _, data = answer.stdout.partition(b"\n")
+    if tool == b"curl" and answer.exit:  # what it printed is a part of the answer, or a proxy's
+        return _failure(answer)
     if tool == b"wget":  # prints the head to stderr, each line indented
         head = "\n".join(line[2:] for line in answer.stderr.split("\n") if line.startswith("  "))
         data = head.encode() + b"\n\n" + data

@@ -226,8 +226,12 @@ def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, 
         request.request(method, path, headers={"User-Agent": "ctr-ferry", **headers})
         response = request.getresponse()
         body = b"" if method == "CONNECT" else response.read(MOST)
+        if method != "CONNECT" and response.length and len(body) < MOST:  # http.client notices it in chunks only
+            raise http.client.IncompleteRead(body, response.length)
     except http.client.RemoteDisconnected as error:
         raise RegistryStateError(RegistryState.NO_ANSWER) from error
+    except http.client.IncompleteRead as error:
+        raise RegistryStateError(RegistryState.BROKEN_OFF) from error
     except http.client.BadStatusLine as error:
         raise RegistryStateError(RegistryState.NO_REGISTRY, str(error.args[0]).strip()[:80]) from error
     except http.client.HTTPException as error:

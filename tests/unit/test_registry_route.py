@@ -95,7 +95,7 @@ def test_a_proxy_gets_the_whole_address(network: NewNetwork) -> None:
 
 
 def test_a_proxy_that_refuses_a_tunnel_is_named(network: NewNetwork) -> None:
-    made = network(lambda _: reply("403 Forbidden"), proxy="http://p.example:3128")
+    made = network(lambda _: reply("403 Forbidden", body="why"), proxy="http://p.example:3128")
     with pytest.raises(RegistryStateError) as caught:
         made.client(registry=Registry("r.example")).find("a", "1")
     assert "the proxy says 403" in caught.value.detail

@@ -74,6 +74,8 @@ class TestRegistries:
             ),
             ((b"SSH-2.0-OpenSSH\x1b[31m\r\n",), RegistryState.NO_REGISTRY, "SSH-2.0-OpenSSH"),
             ((), RegistryState.NO_ANSWER, ""),
+            ((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",), RegistryState.BROKEN_OFF, ""),
+            ((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{}",), RegistryState.BROKEN_OFF, ""),
         ],
     )
     def test_are_known_by_their_answer(self, answers: tuple[bytes, ...], state: RegistryState, text: str) -> None:
