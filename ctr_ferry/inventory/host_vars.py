@@ -24,7 +24,6 @@ from ctr_ferry.ssh.target import Limits, Target, Trust
 
 _Path = Annotated[str, Field(pattern=r"^/[\w./@+-]+$")]
 _Words = Annotated[str, Field(pattern=r"^[\w./@+ -]+$")]
-_Proxy = Annotated[str, Field(pattern=r"^http://(?:[\w.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}/?$")]  # without a password
 _Namespace = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$", max_length=76)]
 
 
@@ -42,10 +41,14 @@ def _domain(name: str) -> str:
         domain = parse_domain(name)
     except BadReference as error:
         raise ValueError(f"{error.message}; {error.hint}") from error
-    _, colon, port = domain.rpartition(":")
+    return {"index.docker.io": "docker.io"}.get(domain, _with_port(domain))
+
+
+def _with_port(address: str) -> str:
+    _, colon, port = address.rstrip("/").rpartition(":")
     if colon and not port.endswith("]") and not 0 < int(port) < 1 << 16:
-        raise ValueError(f"{name} has no port from 1 to 65535")
-    return {"index.docker.io": "docker.io"}.get(domain, domain)
+        raise ValueError(f"{address} has no port from 1 to 65535")
+    return address
 
 
 def _once(value: Any) -> Any:
@@ -55,6 +58,8 @@ def _once(value: Any) -> Any:
 
 
 _Domain = Annotated[str, AfterValidator(_domain)]
+_HTTP = r"^http://(?:[\w.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}/?$"  # without a password
+_Proxy = Annotated[str, Field(pattern=_HTTP), AfterValidator(_with_port)]
 
 
 class Registry(BaseModel):

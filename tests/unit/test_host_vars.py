@@ -210,6 +210,7 @@ def test_ssh_options_that_cannot_be_parsed_are_refused(tmp_path: Path, text: str
         ("ctr_registries: {docker.io: {}, index.docker.io: {}}", "one registry", ""),
         ("ctr_registries: {r.example/team: {}}", "it has a path", ""),
         ("ctr_registries: {'r.example:99999': {}}", "no port", ""),
+        ("ctr_proxy: 'http://p.example:99999'", "no port", ""),
         ("ansible_connection: local", "ansible_connection 'local'", "ssh"),
         ("ansible_connection: docker", "ansible_connection 'docker'", "ssh"),
     ],
