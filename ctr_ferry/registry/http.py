@@ -66,7 +66,7 @@ class Requests:
 
     def __init__(self, host: Host, registry: Registry, *, limit: float, allow_curl: bool) -> None:
         self._host, self._registry, self._limit = host, registry, limit
-        self._proxy = None if registry.local else _address(host.target.variables_of(Registries).proxy)
+        self._proxy = None if registry.local else host.target.variables_of(Registries).proxy
         self._tls = context(registry)
         self._logs_in = self._asked_all = self._host_counted = False
         self._connection: tuple[str, forward.Wire] | None = None
@@ -167,7 +167,7 @@ class Requests:
                 url,
                 {name: value for name, value in headers.items() if name != "Authorization"},
                 insecure=self._registry.skip_verify,
-                proxy=self._host.target.variables_of(Registries).proxy if self._proxy else None,
+                proxy=self._proxy,
                 seconds=round(self._limit),
                 terminal=terminal.device if terminal else None,
                 authorities=bool(pems),
@@ -202,9 +202,9 @@ class Requests:
             self._connection[1].deadline = deadline
             return self._connection[1]
         self.close()
-        secure, name = parts.scheme == "https", str(parts.hostname)
-        port = parts.port or (443 if secure else 80)
-        wire = forward.connect(self._host, self._proxy or (name, port), deadline)
+        secure, (name, port) = parts.scheme == "https", _address(parts)
+        there = _address(parts_of(self._proxy)) if self._proxy else (name, port)
+        wire = forward.connect(self._host, there, deadline)
         self._connection = origin, wire
         if self._proxy and secure:
             self._tunnel(wire, f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
@@ -331,6 +331,5 @@ def parts_of(url: str) -> SplitResult:
     raise RegistryStateError(RegistryState.NO_REGISTRY, f"it sends to {url[:80]}")
 
 
-def _address(proxy: str | None) -> tuple[str, int] | None:
-    parts = urlsplit(proxy or "")
-    return (parts.hostname, parts.port) if parts.hostname and parts.port else None
+def _address(parts: SplitResult) -> tuple[str, int]:
+    return str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
