@@ -227,7 +227,7 @@ def _judge(
     elif not result.unpacked:
         error = NotUnpacked(
             f"{_what(result)} is complete, but not unpacked",
-            hint="pull or import it again: that unpacks it",
+            hint="pull or import the image again: that unpacks it",
         )
     if error is None:
         return result

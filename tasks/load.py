@@ -68,7 +68,8 @@ def parse(
         image_copies = _image_copies(found, images, name)
         _check_platforms(found, images, wanted, every=all_platforms)
     except BadArchive as error:
-        raise BadArchive(f"{file}: {error.message}", detail=error.detail, hint=error.hint) from error
+        hint = error.hint or "save the images again: fab -H HOST save --ref REF --out FILE"
+        raise BadArchive(f"{file}: {error.message}", detail=error.detail, hint=hint) from error
     copy_request = CopyRequest(
         image_copies,
         _content(found),
@@ -98,7 +99,9 @@ def _read(file: Path) -> Archive:
             _compare_checksum(file, opened)
             return archive.read(opened)
     except OSError as error:
-        raise UsageError(f"--archive {file} cannot be read: {error.strerror or error}") from error
+        raise UsageError(
+            f"--archive {file} cannot be read: {error.strerror or error}", hint="check the path and its permissions"
+        ) from error
 
 
 def _compare_checksum(file: Path, opened: BufferedReader) -> None:
@@ -120,7 +123,7 @@ def _chosen(entries: Sequence[Entry], refs: Sequence[str]) -> tuple[Entry, ...]:
         fit = [entry for entry in entries if _fits(entry, ref)]
         if not fit:
             names = ", ".join(dict.fromkeys(entry.name or entry.target.digest for entry in entries))
-            raise BadArchive(f"it has no image {ref}", detail=f"it has {names}")
+            raise BadArchive(f"it has no image {ref}", detail=f"it has {names}", hint="choose one of these with --ref")
         chosen |= dict.fromkeys(fit)
     return tuple(chosen)
 
@@ -156,14 +159,16 @@ def _check_platforms(found: Archive, images: Sequence[Entry], wanted: Platform |
             manifests = tuple(each for each in manifests if found.platform(each) == wanted)
             if not manifests:
                 raise BadArchive(
-                    f"{entry.name or 'its image'} is not for {wanted}", detail=", ".join(_platforms(found, entry))
+                    f"{entry.name or 'its image'} is not for {wanted}",
+                    detail=", ".join(_platforms(found, entry)),
+                    hint="leave --platform out, or choose another one",
                 )
         absent = [digest for each in manifests for digest in found.absent(each)]
         if absent and (every or wanted):
             raise BadArchive(
                 f"{entry.name or 'its image'}: blobs of {wanted or 'some platforms'} are not in the archive",
                 detail="\n".join(absent[:10]),
-                hint="it was saved without them: leave the option out, or save it with --all-platforms",
+                hint="the archive was saved without them: leave the option out, or save it again with --all-platforms",
             )
 
 

@@ -104,7 +104,7 @@ def before(request: Request, targets: Sequence[Target]) -> None:
     if not wanted:
         what = f"no registry {request.name}" if request.name else "no registry"
         raise UsageError(
-            f"the inventory has {what} for these hosts; no host was touched", hint="add it to ctr_registries"
+            f"the inventory has {what} for these hosts; no host was touched", hint="describe it in ctr_registries"
         )
     credentials.check(wanted)
 

@@ -215,10 +215,7 @@ class Job:
         return plan.open and (self.place.crosses or not by_tag or bool(self.request.platform))
 
     def _inspect_content(self) -> None:
-        """Reads the manifests that the plans need.
-
-        That takes one remote command, two if manifests of indexes are needed as well, none if no plan needs content.
-        """
+        """Reads the manifests that the plans need, in one remote command; in two with those of indexes, or in none."""
         tops = [plan.source.digest for plan in self.plans if self._needs_content(plan)]
         if not tops:
             return

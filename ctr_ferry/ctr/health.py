@@ -97,7 +97,7 @@ class Visit:
 
 
 def findings(visit: Visit) -> list[Finding]:
-    """Returns all findings but those on registries, in the order in which they are best mended."""
+    """Returns all findings but those on registries, in the order in which they are best repaired."""
     found = [Finding("reachable", Health.OK, visit.login), _user(visit), _sudo(visit)]
     if isinstance(visit.facts, Facts):
         facts = visit.facts

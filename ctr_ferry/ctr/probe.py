@@ -238,7 +238,10 @@ def _ctr(settings: Settings, answer: Answer) -> tuple[str, str]:
             hint="set ctr_command for this host in the inventory, to a path or to something like 'k3s ctr'",
         )
     if command not in ([settings.command.strip()] if settings.command else _PLACES):
-        raise GarbledAnswer(f"the host named a ctr that it was not asked for: {printable(command)[:200]!r}")
+        raise GarbledAnswer(
+            f"the host named a ctr that it was not asked for: {printable(command)[:200]!r}",
+            hint="set ctr_command for this host in the inventory",
+        )
     return command, "\n".join(lines[1:])
 
 

@@ -72,7 +72,7 @@ def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
     try:
         lines = file.expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the map {file} cannot be read: {error}") from error
+        raise UsageError(f"the map {file} cannot be read: {error}", hint="check the path after --map") from error
     pairs: dict[str, Pair] = {}
     wrong = []
     for number, line in enumerate(lines, 1):
@@ -87,9 +87,13 @@ def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
     wrong += [f"{file}: {name} is a source and a destination" for name in chained]
     if wrong:
         count = f"{len(wrong)} wrong line{'s' * (len(wrong) != 1)}"
-        raise UsageError(f"the map {file} has {count}", detail="\n".join(wrong))
+        raise UsageError(
+            f"the map {file} has {count}",
+            detail="\n".join(wrong),
+            hint="correct these lines, then run the command again",
+        )
     if not pairs:
-        raise UsageError(f"the map {file} names no image")
+        raise UsageError(f"the map {file} names no image", hint="write one source and one destination per line")
     return tuple(pairs.values())
 
 

@@ -161,7 +161,10 @@ class Inventory:
 
         def visit(name: str, path: tuple[str, ...]) -> None:
             if name in path:
-                raise BadInventory(f"{self.file}: groups contain each other: {' > '.join((*path, name))}")
+                raise BadInventory(
+                    f"{self.file}: groups contain each other: {' > '.join((*path, name))}",
+                    hint="remove one of them from the children of another",
+                )
             if name not in found:
                 group = self.groups[name]
                 for child in group.children:
@@ -272,7 +275,9 @@ def _compose(file: Path) -> yaml.Node | None:
             hint="write one, or name another with CTR_FERRY_INVENTORY or fleet.inventory in fabric.yaml",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInventory(f"the inventory {file} cannot be read: {error}") from error
+        raise BadInventory(
+            f"the inventory {file} cannot be read: {error}", hint="check its permissions and encoding"
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -350,7 +350,7 @@ def _read_ssh_options(found: _SshOptions, text: str, folder: Path, where: str) -
     try:
         known, unknown = _SSH_PARSER.parse_known_args(shlex.split(text))
     except (argparse.ArgumentError, ValueError) as error:
-        raise BadInventory(f"{where} cannot be parsed: {error}") from error
+        raise BadInventory(f"{where} cannot be parsed: {error}", hint="check its quotes and options") from error
     found.jump = found.jump or known.jump or ""
     notes = []
     for option in known.options:

@@ -149,7 +149,9 @@ def _ask(helper: str, key: str, file: Path) -> Login | None:
     try:
         done = subprocess.run([program, "get"], input=key.encode(), capture_output=True, timeout=_PATIENCE, check=False)
     except FileNotFoundError as error:
-        raise UsageError(f"{named}, which is not there", hint="install it, or remove it from that file") from error
+        raise UsageError(
+            f"{named}, which is not there", hint=f"install {program}, or remove it from that file"
+        ) from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(
             f"{named}, which does not answer", detail=type(error).__name__, hint=f"try: echo {key} | {program} get"

@@ -85,7 +85,7 @@ def _cannot_push_all(image: Image, facts: Facts, absent: Sequence[str]) -> Platf
     return PlatformMissing(
         f"{shown_name(image.name)} cannot be pushed whole: this host lacks content of {', '.join(absent)}; "
         "nothing was pushed",
-        hint="pull it on this host with --all-platforms, or leave --all-platforms out",
+        hint="pull the image on this host with --all-platforms, or leave --all-platforms out",
     )
 
 
@@ -94,7 +94,7 @@ def _one_platform(image: Image, facts: Facts, content: Content, asked: Platform 
     if not piped and platform != facts.platform:
         raise MethodUnsupported(
             f"ctr {facts.client} pushes only the host's own platform, {facts.platform}; nothing was pushed",
-            hint="push it from a host with ctr 1.1 or later",
+            hint="push the image from a host with ctr 1.1 or later",
         )
     child = content.manifest(index).child_for(platform)
     if child is None or child.digest not in content.visible:

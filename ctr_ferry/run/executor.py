@@ -121,7 +121,10 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             self.config.load_shell_env()
         except ValueError as error:
             wrong = [n for n, v in os.environ.items() if n.startswith("FABRIC_") and repr(v) in str(error)]
-            raise UsageError(f"{' or '.join(wrong) or 'a FABRIC_… variable'} has a wrong type: {error}") from error
+            raise UsageError(
+                f"{' or '.join(wrong) or 'a FABRIC_… variable'} has a wrong type: {error}",
+                hint="correct it, or unset it",
+            ) from error
 
     def _selector(self, config: FleetConfig, runs: Runs) -> HostSelector:
         ssh_config = self.config.base_ssh_config
@@ -342,7 +345,9 @@ def _tabulated(command: Command, answers: dict[str, Answer]) -> tuple[Table | No
 
 
 def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer]) -> Outcome:
-    answer = answers.get(name) or NotStarted("an earlier command of this line failed on this host")
+    answer = answers.get(name) or NotStarted(
+        "an earlier command of this line failed on this host", hint="repair what failed, then run the line again"
+    )
     answer = as_dry_run(answer) if fleet.dry_run else answer  # a fleet command may have replaced answers
     return Outcome.of(name, fleet.seconds.get(name, 0.0), answer)
 

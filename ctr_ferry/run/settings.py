@@ -67,4 +67,7 @@ def limits(config: Any) -> Limits:
         command = int(timeouts.command or default.command)
         return Limits(connect=connect, command=command, registry=int(timeouts.get("registry") or default.registry))
     except (ValueError, TypeError) as error:
-        raise UsageError(f"timeouts in fabric.yaml must be whole seconds: {error}") from error
+        raise UsageError(
+            f"timeouts in fabric.yaml must be whole seconds: {error}",
+            hint="write each as a number, such as command: 3600",
+        ) from error

@@ -32,7 +32,7 @@ def expected(file: Path) -> str | None:
     mine = [match[1] for match in found if Path(match[2]).name == file.name]
     if not mine:
         name = beside(file).name
-        raise BadArchive(f"{name} does not name this archive", hint=f"mend it, or remove it: rm {beside(file)}")
+        raise BadArchive(f"{name} does not name this archive", hint=f"correct it, or remove it: rm {beside(file)}")
     return mine[0]
 
 

@@ -68,6 +68,6 @@ def blobs_to_copy(
         raise ContentMissing(
             f"the source lacks blobs of {image.name}",
             detail="\n".join(absent),
-            hint="copy it from a host that has all of it: give --from several times, or --from any",
+            hint="name a source that has them: give --from several times, or --from any",
         )
     return content.blobs_to_copy(target)

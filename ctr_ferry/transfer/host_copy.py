@@ -33,7 +33,7 @@ class HostCopy:
         self._seconds = 0.0
 
     def run(self) -> CopyResult:
-        """Plans, sends what is missing, names and verifies; tries once more what another attempt may mend.
+        """Plans, sends what is missing, names and verifies; tries once more what may succeed then.
 
         Raises:
             FerryError: the one image's own error, or SomeFailed with the result.

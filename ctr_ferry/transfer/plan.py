@@ -19,7 +19,7 @@ from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy, blobs_to_cop
 from ctr_ferry.transfer.copy_result import CopiedImage
 from ctr_ferry.transfer.destination import Destination
 
-_FINAL = (ContentCorrupt, ContentMissing, SourceLost)  # errors that another attempt does not mend
+_FINAL = (ContentCorrupt, ContentMissing, SourceLost)  # errors that another attempt would meet again
 
 
 @dataclass(slots=True)

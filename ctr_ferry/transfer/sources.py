@@ -76,7 +76,7 @@ class HostSource:
             raise ContentMissing(
                 f"{self.name} cannot read blob {blob.digest}",
                 detail=error.detail,
-                hint="the image was removed or damaged there meanwhile: run check on it, or name another source",
+                hint="the image was removed or damaged there meanwhile: run check on that host, or name another source",
             )
 
 
