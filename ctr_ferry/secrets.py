@@ -56,7 +56,7 @@ def redact(text: str) -> str:
 
 
 def _end_of_value(text: str, start: int) -> int:
-    """Returns where the value, written as by `repr`, ends that begins at ``start``; the text may cut it off."""
+    """Returns the end of the value that begins at ``start``, as `repr` writes it; at the latest the end of the text."""
     depth = 0
     for part in _LITERAL.finditer(text, start):
         depth += (part[0] in "([{") - (part[0] in ")]}")

@@ -93,7 +93,7 @@ def judge(room: Room | None, coming: int, unpacked: int) -> DiskFull | str:
         unpacked: bytes that unpacking takes besides.
 
     Returns:
-        An error if the blobs surely do not fit; a warning if they, or they unpacked, may not fit; else an empty string.
+        An error if the blobs surely do not fit; a warning if they may not fit, or not once unpacked; else empty text.
     """
     if room is None or not coming + unpacked:
         return ""

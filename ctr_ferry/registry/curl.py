@@ -103,7 +103,7 @@ def typed(authorization: str) -> str:
 
 
 def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | RegistryState:
-    """Status, reason, headers (names in lower case) and body of the answer; or the state that a lack of one means."""
+    """Returns status, reason, headers (names in lower case) and body; without an answer, the state that this means."""
     tool, _, data = answer.stdout.partition(b"\n")
     if tool == b"curl" and answer.exit:  # what it printed is a part of the answer, or a proxy's
         return _failure(answer)

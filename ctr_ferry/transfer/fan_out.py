@@ -21,7 +21,7 @@ from ctr_ferry.report.outcome import unforeseen
 from ctr_ferry.transfer.policy import Policy
 from ctr_ferry.transfer.receiver import DetachedError, Pipe, QueuedPipe, Receiver, Sink
 
-_AGAIN = 1  # hosts that still lack something at the end, served at a time; detached hosts have their own slots
+_AGAIN = 1  # hosts served at once that still lack something at the end; detached hosts have their own slots
 _LARGE = 16 << 20  # bytes; the reader thread itself sends a larger blob to a single host, since a queue costs time
 _INSTANT = 0.001  # seconds; a shorter wait for a host counts as none
 _MOMENT = 0.2  # seconds after which a reader that waits for a host decides anew who is too slow
