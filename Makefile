@@ -1,9 +1,9 @@
-# Two commands for a newcomer: `make demo` and `make test`. Everything stays in .venv and lab/.state.
+# Start with `make demo` and `make test`. Everything that they write is in .venv and lab/.state.
 .PHONY: demo test unit lint lab-up lab-down
 PYTHON := .venv/bin/python
-# Where it is set, every process compiles all that it imports.
+# With this variable, every process would compile all modules that it imports.
 unexport PYTHONDONTWRITEBYTECODE
-# Branches that the unit tests take; a report, not a bar.
+# Reports which branches the tests take. No minimum is demanded.
 COVERAGE := --cov=tasks --cov=ctr_ferry --cov-branch --cov-report=term:skip-covered
 
 demo: machine-demo .venv/ready
