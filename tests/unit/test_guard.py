@@ -87,8 +87,8 @@ def test_a_steps_commands_never_read_the_guards_stdin(host: Login) -> None:
 def test_nothing_is_left_after_a_normal_end(host: Login) -> None:
     script = Script({"one": ":"}, cleanup="echo cleaned > cleaned; false || return")
     for _ in range(20):  # a process would be left by chance only: by a signal that comes while a shell forks
-        host.script(script)
-        host.end(script)
+        process = host.script(script)
+        assert process.wait(PATIENCE) == 0
         assert host.is_gone(), host.left
         assert host.file("cleaned").exists()
         host.close()
