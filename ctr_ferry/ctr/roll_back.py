@@ -18,7 +18,6 @@ from ctr_ferry import shell
 from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
 
 _PATIENCE = 100  # listings, 0.1 s apart, in which CRI must label a new name; CRI takes about 0.04 s
-HASTE = 20  # the same in a clean-up, for which nobody waits
 DIGEST = r"sha256:[0-9a-f]\{64\}"  # as a basic regular expression
 # A last TERM may come while a clean-up begins. TERM may end any command, so each is tried three times.
 _AGAIN = 'again() { "$@" 2>/dev/null || "$@" 2>/dev/null || "$@" 2>/dev/null; }'
@@ -92,20 +91,17 @@ def remove(ctr: Ctr, namespace: str, names: Sequence[str]) -> str:
     )
 
 
-def list_labelled(
-    ctr: Ctr, namespace: str, names: Iterable[str], *, cri_managed: bool, patience: int | None = None
-) -> str:
+def list_labelled(ctr: Ctr, namespace: str, names: Iterable[str], *, cri_managed: bool) -> str:
     """Builds sh text that lists names: rows into ``$rows``, exit status into ``$listed``.
 
     Args:
         cri_managed: whether to list again until CRI has labelled every name that is there.
-        patience: how often at most; None means ten seconds.
     """
     listing = ctr.images(namespace, *names)
     if not cri_managed:
         return f"rows=$({listing}); listed=$?"
     return f"""n=0
-while rows=$({listing}); listed=$?; [ $listed = 0 ] && [ $n -lt {patience or _PATIENCE} ]; do
+while rows=$({listing}); listed=$?; [ $listed = 0 ] && [ $n -lt {_PATIENCE} ]; do
   all=$(printf '%s\\n' "$rows" | grep -c ' sha256:')
   managed=$(printf '%s\\n' "$rows" | grep -c {shell.join([CRI_MANAGED])})
   [ "$managed" -ge "$all" ] && break
@@ -147,14 +143,14 @@ def undo(ctr: Ctr, namespace: str, given: Sequence[Given], records: Records | No
     """
     names = dict.fromkeys(name for each in given for name in (each.name, each.stage) if name)
     doubts = [f"{_unproved(each)} && undo=1" for each in given]
-    hasty = list_labelled(ctr, namespace, names, cri_managed=cri_managed, patience=HASTE)
+    labelled = list_labelled(ctr, namespace, names, cri_managed=cri_managed)
     lines = [
         _AGAIN,
         '[ -n "$listed" ] || undo=1',
         *doubts,
         # containerd may still be at work on a command that was cut off.
         'if [ -n "$undo" ]; then [ -n "$listed" ] || sleep 0.2 2>/dev/null || sleep 1',
-        f"for n in 1 2 3; do {{ {hasty}\n}} 2>/dev/null; [ $listed != 0 ] || break; done",
+        f"for n in 1 2 3; do {{ {labelled}\n}} 2>/dev/null; [ $listed != 0 ] || break; done",
         *(_mark(each) for each in given),
         "fi",
         *(f'[ -z "$staged_{each.number}" ] || set -- "$@" {shell.join([each.stage])}' for each in given if each.stage),
