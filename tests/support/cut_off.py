@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def run_cut(script: Script, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["/bin/sh"],
         input=f"MAIN=$$; export MAIN; trap 'exit 143' TERM\n{script.render('MARK')}",
-        env={"PATH": "/usr/bin:/bin", **env},
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": os.environ["TMPDIR"], **env},
         capture_output=True,
         text=True,
         check=False,

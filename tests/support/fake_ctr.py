@@ -80,8 +80,9 @@ class Fake:
         return script.read("MARK", done.stdout.encode(), done.stderr.encode())
 
     def run(self, text: str, fail: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["/bin/sh", "-c", text], env={"FAIL": fail, "PATH": "/usr/bin:/bin"},
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # fmt: skip
+        env = {"FAIL": fail, "PATH": "/usr/bin:/bin", "TMPDIR": str(self.folder)}
+        return subprocess.run(["/bin/sh", "-c", text], env=env, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, check=False)  # fmt: skip
 
     @property
     def calls(self) -> list[list[str]]:

@@ -1,13 +1,21 @@
-"""A fake host knows its facts by itself: `inspect` asks it for them, where a real host is probed."""
+"""A fake host knows its facts by itself, and scripts that run on this machine have a folder for temporary files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from ctr_ferry.images import inspect
+
+
+@pytest.fixture(autouse=True, scope="session")
+def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Scripts of two workers have one owner: in one folder, the clean-up of one would remove the files of the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
+        yield
 
 
 @pytest.fixture(autouse=True)
