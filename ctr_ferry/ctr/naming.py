@@ -5,6 +5,7 @@ What each method does on each version of ctr was measured on 1.0.3 to 2.1.9.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -20,8 +21,9 @@ from ctr_ferry.oci.reference import Reference
 from ctr_ferry.shell import Answer, Script
 
 TAKEN = 75  # exit status of a naming step if somebody else gave the name meanwhile
-# With ctr up to 1.2, two runs may both give a name. After this moment, the first run sees that.
-MOMENT = "sleep 0.5 2>/dev/null || sleep 1"
+# With ctr up to 1.2, two runs may both give a name. Without a lock, the first run sees that after this moment.
+MOMENT = '[ -n "$locked" ] || sleep 0.5 2>/dev/null || sleep 1'
+_LONGEST_WAIT = 10  # seconds for the lock of another run
 
 
 class Method(StrEnum):
@@ -106,7 +108,8 @@ class Naming:
 def script(place: Place, namings: Sequence[Naming]) -> Script:
     """Builds the script that gives all names in one remote command.
 
-    Its steps are, as far as they are needed: ``was`` (lists the names that will be moved), for each name ``link-N``,
+    Its steps are, as far as they are needed: ``lock`` (with ctr up to 1.2, lets one run at a time give new names),
+    ``was`` (lists the names that will be moved), for each name ``link-N``,
     ``name-N`` and ``pin-N``, then ``verify`` (lists the names), ``check`` (``images check``) and ``kept`` (prints the
     numbers of the verified names). The clean-up rolls back the names that were given and not verified.
     """
@@ -126,8 +129,9 @@ def script(place: Place, namings: Sequence[Naming]) -> Script:
     given = [_given(place, naming) for naming in numbered]
     steps |= {f"pin-{each.number}": _pin(place, each) for each in numbered if each.pin}
     names = dict.fromkeys(name for each in given for name in (each.name, each.stage) if name)
-    moment = "" if place.ctr.capabilities.tag or all(naming.replaces for naming in numbered) else f"{MOMENT}\n"
-    steps["verify"] = moment + verify(place, names)
+    alone = place.ctr.capabilities.tag or all(naming.replaces for naming in numbered)
+    steps = steps if alone else {"lock": lock(place.ctr), **steps}
+    steps["verify"] = ("" if alone else f"{MOMENT}\n") + verify(place, names)
     if whole := [str(naming.name) for naming in numbered if naming.complete]:
         steps["check"] = check(place, *whole)
     steps["kept"] = roll_back.kept(given, cri_managed=place.cri_managed)
@@ -135,6 +139,16 @@ def script(place: Place, namings: Sequence[Naming]) -> Script:
     records = Records(place.ctr, place.namespace) if comes else None
     undo = roll_back.undo(place.ctr, place.namespace, given, records, cri_managed=place.cri_managed)
     return Script(steps, records.before if records else "", cleanup="\n".join(filter(None, [undo, *cleanups])))
+
+
+def lock(ctr: Ctr) -> str:
+    """Takes a lock that the system releases when the script ends, however it ends: on the folder of the socket.
+
+    Where that folder cannot be read, or the host has no flock(1), or another run keeps the lock, `MOMENT` waits.
+    """
+    folder = shell.join([posixpath.dirname(ctr.address) or "/"])
+    return f"""locked=; ! [ -r {folder} ] || ! command -v flock >/dev/null || {{ exec 9<{folder}
+flock -w {_LONGEST_WAIT} 9 2>/dev/null && locked=1; }}; :"""
 
 
 def _pin(place: Place, naming: Naming) -> str:

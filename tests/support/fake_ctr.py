@@ -60,7 +60,7 @@ class Fake:
     def ctr(self, version: str) -> Ctr:
         parsed = Version.parse(record(version, "--version").stdout)
         assert parsed
-        return Ctr((str(self.path),), "/run/x.sock", Capabilities.of_version(parsed))
+        return Ctr((str(self.path),), f"{self.folder}/x.sock", Capabilities.of_version(parsed))
 
     def place(self, version: str, *, from_namespace: str = "k8s.io", cri_managed: bool = False,
               content_root: str = "/root") -> Place:  # fmt: skip

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +40,7 @@ class Host:
         put_ctr(folder)
         parsed = Version.parse(record(version, "--version").stdout)
         assert parsed
-        ctr = Ctr((str(folder / "ctr"),), "/x.sock", Capabilities.of_version(parsed))
+        ctr = Ctr((str(folder / "ctr"),), f"{folder}/x.sock", Capabilities.of_version(parsed))
         self.place = Place(ctr, "k8s.io", "k8s.io", "/root", RUN, cri)
 
     def has(self, **names: str) -> None:
@@ -230,3 +235,55 @@ def test_a_names_dots_and_brackets_stand_for_themselves(tmp_path: Path) -> None:
     host.apply(asked(Method.TAG), CUT="tag", CUT_AT="before")
     assert "newXexample/aXb/app:2" in host.names
     assert CRI_MANAGED not in re.findall(r"\S+", "".join(host.names))
+
+
+@contextlib.contextmanager
+def other_run(host: Host) -> Iterator[None]:
+    """Another run that has the lock."""
+    folder = os.open(host.folder, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+@pytest.mark.parametrize(("version", "lock"), [("1.1.8", True), ("1.2.6", True), ("1.6.20", False)])
+def test_runs_take_turns_to_give_new_names_where_ctr_has_no_atomic_way(
+    version: str, lock: bool, tmp_path: Path
+) -> None:
+    host = Host(tmp_path, version)
+    host.has(**{OLD: A})
+    with ThreadPoolExecutor(1) as pool:
+        with other_run(host):
+            answers = pool.submit(host.apply, asked(Method.INDEX))
+            given = wait([answers], timeout=0.5 if lock else 60).done
+            assert bool(given) is not lock
+        assert numbers(answers.result()["kept"]) == {0}
+    assert host.names == {OLD: A, NEW: A}
+
+
+@pytest.mark.parametrize("why", ["no flock", "never free", "unreadable"])
+def test_without_a_lock_a_run_waits_before_it_verifies(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(naming, "MOMENT", f'[ -n "$locked" ] || : >{tmp_path}/waited')
+    monkeypatch.setattr(naming, "_LONGEST_WAIT", 0.1)
+    host = Host(tmp_path, "1.2.6")
+    host.has(**{OLD: A})
+    host.apply(asked(Method.INDEX))
+    assert not (tmp_path / "waited").exists()
+    host.has(**{OLD: A})
+    if why == "unreadable":
+        host.place = replace(host.place, ctr=replace(host.place.ctr, address="/nosuch/x.sock"))
+    with other_run(host) if why == "never free" else contextlib.nullcontext():
+        answers = host.apply(asked(Method.INDEX), **({"PATH": without_flock(tmp_path)} if why == "no flock" else {}))
+    assert (tmp_path / "waited").exists() and numbers(answers["kept"]) == {0}
+
+
+def without_flock(folder: Path) -> str:
+    """A folder with the programs that scripts use, but for flock."""
+    (folder / "bin").mkdir()
+    for name in ("sh", "grep", "sed", "cut", "mv", "tr", "cat", "sleep", "printf", "sort"):
+        (folder / "bin" / name).symlink_to(str(shutil.which(name)))
+    return str(folder / "bin")
