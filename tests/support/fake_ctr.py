@@ -38,11 +38,11 @@ here=${0%/*}
 line=$(for word in "$@"; do printf '%s\\037' "$word"; done)
 printf '%s\\n' "$line" >> "$here/log"  # in one write: both ends of a pipe log at the same time
 case " $* " in
-  *" import "*) cat > "$here/stdin.$(grep -c import "$here/log")"; echo "unpacking";;
+  *" import "*) cat > "$here/stdin.$(grep -c images.import "$here/log")"; echo "unpacking";;
   *" export "*) printf 'the archive';;
   *" images ls -q "*",target.digest=="*) cat "$here/ours" 2>/dev/null;;
   *" images ls -q "*) cat "$here/taken" 2>/dev/null;;
-  *" ingest "*) cat > "$here/ingested.$(grep -c ingest "$here/log")";;
+  *" ingest "*) cat > "$here/ingested.$(grep -c content.ingest "$here/log")";;
 esac
 for failing in ${FAIL-}; do case " $* " in *" $failing "*) echo "$failing fails" >&2; exit 1;; esac; done
 """
