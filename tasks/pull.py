@@ -190,7 +190,7 @@ class Job:
 
     def _refuse_platforms(self) -> None:
         asked = self.request.platform or self.request.all_platforms
-        if asked and not self.facts.ctr.capabilities.piped:
+        if asked and not self.facts.ctr.capabilities.pull_platform:
             raise MethodUnsupported(
                 f"ctr {self.facts.client} pulls only the host's own platform; nothing was pulled",
                 hint="leave --platform and --all-platforms out",

@@ -341,7 +341,7 @@ class Job:
             now.get(plan.report.dst),
             namespace=now.namespace,
             cri_managed=self.place.cri_managed,
-            tolerant=self.facts.ctr.capabilities.oci_name and planned.foreign,
+            tolerant=self.facts.ctr.capabilities.fails_on_foreign and planned.foreign,
             fresh=plan.existing is None,
         )
 

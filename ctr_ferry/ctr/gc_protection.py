@@ -63,7 +63,7 @@ def _release(place: Place, roots: Sequence[Root], store: Store) -> str:
     """
     ctr, namespace = place.ctr.bounded, place.namespace
     # The end of an import, also of a broken one, starts a collection, which must find the blobs still labelled.
-    pause = '[ -n "$named" ] || sleep 3' if place.ctr.capabilities.local else ":"
+    pause = '[ -n "$named" ] || sleep 3' if place.ctr.capabilities.slow_ingest else ":"
     ask = f"{ctr.line(namespace, 'content', 'active')} >/dev/null 2>&1"
     old = [ctr.label(namespace, digest, *(f"{key}=" for key in keys)) for digest, keys in store.labels.items()]
     old += [finish(place.ctr, place.namespace, shell.join([key])) for key in store.ingests]

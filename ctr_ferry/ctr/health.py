@@ -10,7 +10,7 @@ from ctr_ferry import shell
 from ctr_ferry.ctr import free_space, leftovers
 from ctr_ferry.ctr.leftovers import InNamespace
 from ctr_ferry.ctr.probe import Facts, Settings
-from ctr_ferry.ctr.version import Version
+from ctr_ferry.ctr.version import Capabilities, DaemonCapabilities, Version
 from ctr_ferry.errors import CtrNotFound, DaemonUnreachable, HostError, PermissionDenied
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import shown_name, tail
@@ -153,9 +153,9 @@ def _versions(client: str, server: str) -> Finding:
     if mine is None:
         todo = "nothing while commands work: ctr-ferry reads from ctr's help what it can do"
         return Finding("version", Health.WARN, f"{text}: not a release", todo)
-    if its is None or (mine.major, mine.minor) == (its.major, its.minor):
+    if its is None or mine.release == its.release:
         return Finding("version", Health.OK, text)
-    if mine.at_least(2, 0) and not its.at_least(1, 7):
+    if Capabilities.of_version(mine).transfer_client and not DaemonCapabilities.of_version(its).transfer_service:
         todo = "install the ctr that belongs to this containerd, or set ctr_command to it"
         return Finding("version", Health.WARN, f"{text}: this ctr can push and pull there only with --local", todo)
     return Finding(
@@ -201,8 +201,7 @@ def _listings(namespaces: Sequence[InNamespace]) -> Finding:
 def _cri(facts: Facts) -> Finding:
     if facts.cri:
         return Finding("CRI", Health.OK, "on")
-    server = Version.parse(facts.server)
-    if server and not server.at_least(1, 2):
+    if not DaemonCapabilities.of(facts.server).cri_labels:
         return Finding("CRI", Health.OK, "containerd up to 1.1 does not tell which names kubelet sees")
     return Finding("CRI", Health.OK, "off: kubelet does not use this containerd")
 

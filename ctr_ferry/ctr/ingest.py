@@ -150,7 +150,7 @@ def intake(place: Place, blob: Descriptor, attempt: int) -> Intake:
         attempt: a number that no other attempt of this owner at this blob has.
     """
     ctr, namespace = place.ctr, place.namespace
-    if not ctr.capabilities.local:
+    if not ctr.capabilities.slow_ingest:
         return Intake(f"{_GATHER} | {ingest_stdin(place, blob, attempt)}")
     there = ctr.line(namespace, "content", "ls", "-q", f"digest=={blob.digest}")
     step = f"""output=$({ctr.import_stdin(namespace, "--no-unpack")} 2>&1)

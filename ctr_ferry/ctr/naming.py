@@ -169,7 +169,7 @@ def _given(place: Place, naming: Naming) -> Given:
         name=str(naming.name),
         digest=naming.target.digest if naming.target else naming.digest,
         stage=str(_stage(place, naming)) if _is_staged(place, naming) else "",
-        tolerant=place.ctr.capabilities.oci_name and naming.foreign,
+        tolerant=place.ctr.capabilities.fails_on_foreign and naming.foreign,
         complete=naming.complete,
         unpacked=naming.unpack,
         pinned=naming.pin,
@@ -299,14 +299,14 @@ def by_archive(place: Place, naming: Naming, *, brings: Naming | None = None) ->
     if not naming.may_stream:
         return f"echo {shell.join([f'{naming.source} is another image in {place.namespace}'])} >&2; false", ""
     ctr = place.ctr
-    has_tag, oci_name = ctr.capabilities.tag, ctr.capabilities.oci_name
-    ref_name = None if has_tag else (naming.name.tag if oci_name else str(naming.name))
-    every = bool(has_tag and naming.whole and naming.target and naming.target.is_index)
+    able, oci_name = ctr.capabilities, ctr.capabilities.oci_name
+    ref_name = (naming.name.tag if oci_name else str(naming.name)) if able.oci_ref_name else None
+    every = bool(able.import_all_platforms and naming.whole and naming.target and naming.target.is_index)
     export = ctr.export_stdout(place.from_namespace, naming.source, all_platforms=every, ref_name=ref_name)
     repository = naming.name.repository if oci_name else None
     imported = ctr.import_stdin(place.namespace, *(["--all-platforms"] if every else []), oci_name=repository)
     name = by_index(place, naming)
-    if not has_tag:
+    if able.oci_ref_name:
         # Up to 1.2.13, import has given the wanted name already.
         name = f'[ -n "$({_is_there(place, naming)})" ] || {by_index(place, replace(naming, replaces=True))}'
     pipe = f"""{{ streamed_{naming.number}=1
@@ -365,7 +365,7 @@ def ingest_link(place: Place, blob: Descriptor) -> str:
 def _keep_rest(place: Place, naming: Naming) -> list[str]:
     """Labels that keep a partial index's other platforms; import from 1.3 on keeps the host's platform alone."""
     ctr = place.ctr
-    if not ctr.capabilities.no_unpack:
+    if not ctr.capabilities.import_all_platforms:
         return []
     return [
         ctr.label(place.namespace, parent, *(f"{GC_REF}.rest.{n}={digest}" for n, digest in enumerate(digests)))
@@ -381,7 +381,7 @@ def keep_children(place: Place, index: str) -> str:
     The host reads the digests out of the index. Digests that are not there do no harm.
     """
     get = place.ctr.content(place.namespace, index)
-    if not place.ctr.capabilities.no_unpack:
+    if not place.ctr.capabilities.import_all_platforms:
         return ":"
     return f"""( set --; n=0
 for each in $({get} | tr '"' '\\n' | grep -x {shell.join([roll_back.DIGEST])} | sort -u); do

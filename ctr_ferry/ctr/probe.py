@@ -10,7 +10,7 @@ from ctr_ferry import shell
 from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.failures import daemon_trouble, required
 from ctr_ferry.ctr.listing import Listing
-from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.ctr.version import Capabilities, DaemonCapabilities, Version
 from ctr_ferry.errors import AnswerTooLarge, CtrNotFound, DaemonUnreachable, GarbledAnswer, PermissionDenied
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.shell import Answer, Script
@@ -186,7 +186,7 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
             namespace: Listing.parse(namespace, required(answers[f"images-{number}"], f"namespace {namespace}").text)
             for number, namespace in enumerate(namespaces)
         },
-        cri=_labels_names(server) and any(plugin.is_cri and plugin.ok for plugin in plugins),
+        cri=DaemonCapabilities.of(server).cri_labels and any(plugin.is_cri and plugin.ok for plugin in plugins),
         content_root=_content_root(settings, plugins),
         platform=Platform.of_machine(machine),
     )
@@ -206,11 +206,6 @@ def _server(text: str) -> str:
     """The daemon's version in the output of ``ctr version``: the first one below ``Server:``."""
     below = text.partition("Server:\n")[2].split("\n", 1)[0].split()
     return tail(below[1]) if len(below) > 1 and below[0] == "Version:" else ""
-
-
-def _labels_names(server: str) -> bool:
-    version = Version.parse(server)
-    return version is None or version.at_least(1, 2)
 
 
 def _content_root(settings: Settings, plugins: Sequence[_Plugin]) -> str:

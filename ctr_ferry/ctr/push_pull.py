@@ -12,7 +12,6 @@ from ctr_ferry import shell
 from ctr_ferry.ctr import naming, roll_back
 from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
 from ctr_ferry.ctr.naming import Method, Naming, Place
-from ctr_ferry.ctr.version import Version
 from ctr_ferry.errors import MethodUnsupported
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
@@ -190,20 +189,19 @@ def refuse(ctr: Ctr, client: str, route: Route) -> None:
     Raises:
         MethodUnsupported: which setting ctr ignores, and what to do.
     """
-    registry, version = route.registry, Version.parse(client)
-    if registry.scheme == "https" and registry.skip_verify and not ctr.capabilities.skip_verify:
+    registry, able = route.registry, ctr.capabilities
+    if registry.scheme == "https" and registry.skip_verify and not able.skip_verify:
         raise MethodUnsupported(
             f"ctr {client} checks the certificate of {registry.name} in spite of skip_verify; nothing was moved",
             hint="give the certificate of its CA with ca_file in ctr_registries",
         )
-    plain = version and (not version.at_least(1, 4) or (version.major, version.minor) == (1, 6))
     local = registry.scheme == "https" and registry.local
-    if local and plain:
+    if local and able.plain_localhost:
         raise MethodUnsupported(
             f"ctr {client} speaks plain http to {registry.name}, since that is the host itself; nothing was moved",
             hint="use another name of the registry, or set scheme: http for it in ctr_registries",
         )
-    if local and not registry.skip_verify and version and version.at_least(1, 7):
+    if local and not registry.skip_verify and able.trusts_localhost:
         raise MethodUnsupported(
             f"ctr {client} checks no certificate of {registry.name}, since that is the host itself; nothing was moved",
             hint="use another name of the registry, or set skip_verify: true for it in ctr_registries",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
+Release = tuple[int, int]  # major and minor number
 _VERSION = re.compile(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?(?P<rest>\S{0,200})", re.ASCII)
 _PRERELEASE = re.compile(r"-(?:alpha|beta|rc)\b", re.IGNORECASE)
 
@@ -38,84 +41,128 @@ class Version:
         prerelease = bool(_PRERELEASE.match(match["rest"]))
         return cls(major=major, minor=minor, patch=patch, text=words[-1], prerelease=prerelease)
 
-    def at_least(self, major: int, minor: int) -> bool:
-        """Whether this is that release or a later one."""
-        return (self.major, self.minor) >= (major, minor)
+    @property
+    def release(self) -> Release:
+        """The release that the version belongs to."""
+        return self.major, self.minor
 
     def __str__(self) -> str:
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a ctr client can do; the daemon's version does not matter (measured with eight daemons).
+_FIRST, _LATEST = (0, 0), (99, 0)
 
-    Attributes:
-        tag: there is ``images tag`` (from 1.3).
-        local: tag, import and export have ``--local`` (from 1.7). Without it, tag of 2.x overwrites a name silently,
-            and export of 2.x may be cut short with exit status 0.
-        oci_name: import takes the repository from ``--oci-name`` and the tag from the ref name (1.0 and 1.1). Later
-            versions read the full name from the annotations.
-        no_unpack: import has ``--no-unpack`` and ``--all-platforms`` (from 1.3).
-        partial_index: import takes an index whose other manifests are absent (all but 1.2).
-        link: ``content ingest`` of an empty file links a blob of another namespace (from 1.1).
-        piped: push and pull run without a terminal (from 1.1). Those of 1.0 panic without one; they also push no
-            index and know no platforms.
-        skip_verify: ``--skip-verify`` has an effect (from 1.3).
-        push_platform: push has ``--platform`` (from 1.4).
-        import_platform: import has ``--platform`` (from 1.5).
-        tells_layers: push prints the progress of each layer; 1.6 and 1.7 print only that of manifest and config.
+
+def _able(*spans: tuple[Release, Release], shown: str | None = None) -> bool:
+    """Declares an ability.
+
+    Args:
+        spans: the first and the last release of each span of releases that have it.
+        shown: a regular expression that its help fits, for a ctr whose version says nothing; None means that no help
+            tells, and that such a ctr counts as not able.
     """
+    ability: bool = field(metadata={"spans": spans, "shown": shown})
+    return ability
 
-    tag: bool
-    local: bool
-    oci_name: bool
-    no_unpack: bool
-    partial_index: bool
-    link: bool
-    piped: bool
-    skip_verify: bool
-    push_platform: bool
-    import_platform: bool
-    tells_layers: bool
+
+def _since(major: int, minor: int, shown: str | None = None) -> bool:
+    return _able(((major, minor), _LATEST), shown=shown)
+
+
+def _until(major: int, minor: int, shown: str | None = None) -> bool:
+    return _able((_FIRST, (major, minor)), shown=shown)
+
+
+class Abilities:
+    """What a release can do, as one table: a field for each ability, made by `_since`, `_until` or `_able`."""
 
     @classmethod
-    def of_version(cls, version: Version) -> Capabilities:
+    def of_version(cls, version: Version) -> Self:
         """Returns what a release can do."""
-        return cls(
-            tag=version.at_least(1, 3),
-            local=version.at_least(1, 7),
-            oci_name=not version.at_least(1, 2),
-            no_unpack=version.at_least(1, 3),
-            partial_index=version.at_least(1, 3) or not version.at_least(1, 2),
-            link=version.at_least(1, 1),
-            piped=version.at_least(1, 1),
-            skip_verify=version.at_least(1, 3),
-            push_platform=version.at_least(1, 4),
-            import_platform=version.at_least(1, 5),
-            tells_layers=version.at_least(2, 0) or not version.at_least(1, 6),
-        )
+        return cls._where(lambda ability: any(first <= version.release <= last for first, last in ability["spans"]))
 
     @classmethod
-    def of_help(cls, text: str) -> Capabilities:
-        """Returns what a ctr can do by its own help, for a version that is unknown or a pre-release.
+    def of_help(cls, text: str) -> Self:
+        """Returns what a program can do by its own help, for a version that is unknown or a pre-release.
 
         Args:
             text: the output of ``images --help``, ``images tag --help`` and ``images import --help`` together.
         """
-        tag = re.search(r"^[ \t]+tag[ \t]", text, re.MULTILINE) is not None
-        oci_name = "--oci-name" in text
-        platform = tag and re.search(r"--platform \w", text) is not None  # of import
-        return cls(
-            tag=tag,
-            local=tag and "--local" in text,
-            oci_name=oci_name,
-            no_unpack="--no-unpack" in text,
-            partial_index=tag or oci_name,
-            link=True,
-            piped=not oci_name,
-            skip_verify=tag,
-            push_platform=platform,
-            import_platform=platform,
-            tells_layers=False,
+        return cls._where(
+            lambda ability: ability["shown"] is not None and re.search(ability["shown"], text, re.MULTILINE) is not None
         )
+
+    @classmethod
+    def _where(cls, able: Callable[[Mapping[str, Any]], bool]) -> Self:
+        return cls(**{each.name: able(each.metadata) for each in fields(cls)})  # type: ignore[arg-type]
+
+
+_ALWAYS = ""  # nothing in the help tells, and nothing breaks where a ctr is not able
+_TAG = r"^[ \t]+tag[ \t]"
+_PLATFORM = r"--platform \w"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities(Abilities):
+    """What a ctr client can do; the daemon's version does not matter (measured with eight daemons)."""
+
+    # There is ``images tag``.
+    tag: bool = _since(1, 3, _TAG)
+    # Tag, import, export, push and pull have ``--local``. Without it, tag of 2.x overwrites a name silently, and export
+    # of 2.x may be cut short with exit status 0.
+    local: bool = _since(1, 7, "--local")
+    # ``content ingest`` hands containerd 32 KiB at a time (Go 1.22), where import hands it a MiB.
+    slow_ingest: bool = _since(1, 7, "--local")
+    # Import takes the repository from ``--oci-name`` and the tag from the ref name; later versions read the full name
+    # from the annotations.
+    oci_name: bool = _until(1, 1, "--oci-name")
+    # Export writes the name given with ``--oci-ref-name`` (1.2.14 has the flag and ignores it).
+    oci_ref_name: bool = _until(1, 2, rf"(?s)\A(?!.*{_TAG})")
+    # Import names an image of another platform, and then fails to unpack it.
+    fails_on_foreign: bool = _until(1, 1, "--oci-name")
+    # Import has ``--no-unpack``.
+    no_unpack: bool = _since(1, 3, "--no-unpack")
+    # Import has ``--all-platforms``, and without it keeps no platform but the host's.
+    import_all_platforms: bool = _since(1, 3, "--all-platforms")
+    # Import takes an index whose other manifests are absent.
+    partial_index: bool = _able((_FIRST, (1, 1)), ((1, 3), _LATEST), shown=f"{_TAG}|--oci-name")
+    # Import has ``--platform``.
+    import_platform: bool = _since(1, 5, _PLATFORM)
+    # ``content ingest`` of an empty file links a blob of another namespace.
+    link: bool = _since(1, 1, _ALWAYS)
+    # Push and pull run without a terminal. Those of 1.0 panic without one.
+    piped: bool = _since(1, 1, r"(?s)\A(?!.*--oci-name)")
+    # Push sends a whole index.
+    push_index: bool = _since(1, 1, r"(?s)\A(?!.*--oci-name)")
+    # Push has ``--platform``.
+    push_platform: bool = _since(1, 4, _PLATFORM)
+    # Pull has ``--platform`` and ``--all-platforms``.
+    pull_platform: bool = _since(1, 1, r"(?s)\A(?!.*--oci-name)")
+    # ``--skip-verify`` of push and pull has an effect.
+    skip_verify: bool = _since(1, 3, _TAG)
+    # Push prints the progress of each layer; others print only that of manifest and config.
+    tells_layers: bool = _able((_FIRST, (1, 5)), ((2, 0), _LATEST))
+    # Push and pull speak plain http to a registry on the host itself, whatever the flags say.
+    plain_localhost: bool = _able((_FIRST, (1, 3)), ((1, 6), (1, 6)))
+    # Push, pull, tag, import and export without ``--local`` ask the daemon's transfer service.
+    transfer_client: bool = _since(2, 0)
+    # Push and pull check no certificate of a registry on the host itself.
+    trusts_localhost: bool = _since(1, 7)
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonCapabilities(Abilities):
+    """What a containerd can do, whichever ctr asks it."""
+
+    # CRI labels every name in its namespace.
+    cri_labels: bool = _since(1, 2, _ALWAYS)
+    # CRI heeds the label that pins an image.
+    pins: bool = _since(1, 7)
+    # A ctr from 2.0 on works with it without ``--local``.
+    transfer_service: bool = _since(1, 7, _ALWAYS)
+
+    @classmethod
+    def of(cls, printed: str) -> Self:
+        """Returns what a daemon can do, by its version as printed; what every recent one can if that is none."""
+        version = Version.parse(printed)
+        return cls.of_version(version) if version else cls.of_help("")

@@ -62,7 +62,7 @@ def choose(
     if image.digest not in content.blobs:
         raise content_missing(image.name, image.digest)
     absent = _absent(content, whole)
-    if not asked and not absent and facts.ctr.capabilities.piped:
+    if not asked and not absent and facts.ctr.capabilities.push_index:
         return PushContent(whole, sizes=_sizes(content, whole))
     if all_platforms:
         raise _cannot_push_all(image, facts, absent)
@@ -90,8 +90,8 @@ def _cannot_push_all(image: Image, facts: Facts, absent: Sequence[str]) -> Platf
 
 
 def _one_platform(image: Image, facts: Facts, content: Content, asked: Platform | None) -> PushContent:
-    index, platform, piped = image.digest, asked or facts.platform, facts.ctr.capabilities.piped
-    if not piped and platform != facts.platform:
+    index, platform, whole = image.digest, asked or facts.platform, facts.ctr.capabilities.push_index
+    if not whole and platform != facts.platform:
         raise MethodUnsupported(
             f"ctr {facts.client} pushes only the host's own platform, {facts.platform}; nothing was pushed",
             hint="push the image from a host with ctr 1.1 or later",
@@ -107,7 +107,7 @@ def _one_platform(image: Image, facts: Facts, content: Content, asked: Platform 
     if absent := content.below(child).keys() - content.visible:
         raise content_missing(image.name, "\n".join(sorted(absent)))
     notice = f"the manifest of {platform} in index {index}"
-    if piped and not asked:
+    if whole and not asked:
         notice += ": this host lacks content of other platforms"
     return PushContent(target=child, platform=platform, sizes=_sizes(content, child), notices=(notice,))
 

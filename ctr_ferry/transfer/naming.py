@@ -42,7 +42,7 @@ def name_images(host: Host, ready: Sequence[Plan], copy_request: CopyRequest, fo
             now.get(plan.report.dst),
             namespace=found.place.namespace,
             cri_managed=found.place.cri_managed,
-            tolerant=found.facts.ctr.capabilities.oci_name and given.foreign,
+            tolerant=found.facts.ctr.capabilities.fails_on_foreign and given.foreign,
             fresh=plan.existing is None,
         )
         pinned = answers.get(f"pin-{number}")

@@ -11,7 +11,7 @@ from ctr_ferry.ctr.commands import PINNED
 from ctr_ferry.ctr.ingest import ImageBlobs
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.ctr.verdict import exists
-from ctr_ferry.ctr.version import Version
+from ctr_ferry.ctr.version import DaemonCapabilities
 from ctr_ferry.errors import ContentCorrupt, ContentMissing, DiskFull, FerryError, MethodUnsupported, SourceLost
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.report.outcome import Status
@@ -132,8 +132,7 @@ def _compare_with_existing(plan: Plan, copy_request: CopyRequest, found: Destina
 
 
 def _refuse_pin_without_cri(found: Destination) -> None:
-    server = Version.parse(found.facts.server)
-    if not (found.place.cri_managed and server and server.at_least(1, 7)):
+    if not (found.place.cri_managed and DaemonCapabilities.of(found.facts.server).pins):
         raise MethodUnsupported(
             f"containerd {found.facts.server} does not pin {found.place.namespace}'s images",
             detail="CRI heeds the label from containerd 1.7 on, in k8s.io alone",
