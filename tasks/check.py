@@ -11,8 +11,8 @@ from ctr_ferry.ctr import checks
 from ctr_ferry.ctr.failures import content_missing, failure
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import Drift, FerryError, NotUnpacked, PlatformMissing, UsageError
-from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.report.outcome import Result, Status, Table
@@ -133,15 +133,12 @@ def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 def _inspect(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) -> CheckResult:
     """Runs the probe, reads the image's state and manifest and, where blobs are missing, its index's manifests."""
-    namespace = inspect.namespace(host, request.namespace)
-    facts = inspect.facts(host, (namespace,))
-    here = facts.listings[namespace]
-    image = here.find(request.ref)
-    if image is None:
-        raise inspect.not_found(host, facts, here, [request.ref])[0]
+    session = Session(host, request.namespace)
+    facts, namespace = session.facts, session.here.namespace
+    image = session.find(request.ref)
     tops = [image.digest, *([request.digest] if request.digest else [])]
     more = {"check": checks.command(facts.ctr, namespace, image.name)}
-    content, answers = inspect.content(host, facts, namespace, tops, deep=False, more=more)
+    content, answers = session.read(tops, deep=False, more=more)
     state = checks.parse_checks(answers["check"].text).get(image.name)
     if state is None:
         raise failure(answers["check"], shown_name(image.name))
@@ -150,7 +147,7 @@ def _inspect(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) 
         if children := content.manifest(top).children:
             indexes[top] = tuple(child.digest for child in children)
     if not state.complete:
-        inspect.deepen(host, facts, namespace, content)
+        session.deepen(content)
     return CheckResult(
         name=image.name,
         namespace=namespace,

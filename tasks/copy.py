@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr.listing import Image, Listing
-from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.errors import (
     BadReference,
     Drift,
@@ -20,9 +19,9 @@ from ctr_ferry.errors import (
     Unreachable,
     UsageError,
 )
-from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.mappings import read_map
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.report.outcome import Result
@@ -139,16 +138,19 @@ class SourceInventory:
         found: by selector, the images that are asked for.
     """
 
-    host: Host
-    facts: Facts
-    listing: Listing
+    session: Session
     content: Content
     found: dict[ImageSelector, tuple[Image, ...]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The host's name."""
+        return self.session.host.name
 
     def has_whole(self, image: Image, request: Request) -> bool:
         """Tells whether the host has all blobs of an image that are asked for."""
         target = Descriptor(image.media_type, image.digest, 0)
-        platform = request.platform or self.facts.platform
+        platform = request.platform or self.session.facts.platform
         try:
             needed = self.content.below(target).values() if request.every else self.content.needed(target, platform)
         except HostError:  # a manifest cannot be read
@@ -215,13 +217,12 @@ def _copy_request(fleet: Fleet, request: Request) -> tuple[CopyRequest, Source]:
 
 def _inspect(host: Host, request: Request) -> SourceInventory:
     """Inspects one source in three remote commands: the probe, the images' manifests, and those of indexes."""
-    namespace = inspect.namespace(host, request.namespace)
-    facts = inspect.facts(host, (namespace,))
-    listing = facts.listings[namespace]
+    session = Session(host, request.namespace)
+    listing = session.here
     found = {selector: images for selector in request.selectors if (images := _fitting(selector, listing))}
     tops = [image.digest for images in found.values() for image in images]
-    content, _ = inspect.content(host, facts, namespace, tops, deep=True)
-    return SourceInventory(host=host, facts=facts, listing=listing, content=content, found=found)
+    content, _ = session.read(tops, deep=True)
+    return SourceInventory(session=session, content=content, found=found)
 
 
 def _fitting(selector: ImageSelector, listing: Listing) -> tuple[Image, ...]:
@@ -262,7 +263,7 @@ def _resolve(
         if len({image.digest for _, image in having}) > 1:
             raise Drift(
                 f"{name} is not the same image on all hosts",
-                detail="\n".join(f"{source_inventory.host.name} {image.digest}" for source_inventory, image in having),
+                detail="\n".join(f"{source_inventory.name} {image.digest}" for source_inventory, image in having),
                 hint="choose one with --from HOST",
             )
     return tuple(having[0][1] for having in tops.values())
@@ -284,17 +285,15 @@ def _not_found(
 ) -> FerryError:
     detail = "\n".join(f"{name}: {error.message}" for name, error in troubles.items())
     if len(source_inventories) > 1 or selector.is_glob:
-        where = ", ".join(source_inventory.host.name for source_inventory in source_inventories[:5])
+        where = ", ".join(source_inventory.name for source_inventory in source_inventories[:5])
         return ImageNotFound(
             f"no source has an image {selector.ref} ({where})",
             detail=detail,
             hint="list the names there: fab -H HOST images",
         )
     (source_inventory,) = source_inventories
-    (error,) = inspect.not_found(
-        source_inventory.host, source_inventory.facts, source_inventory.listing, [selector.ref]
-    )
-    return _of_source(source_inventory.host.name, error)
+    (error,) = source_inventory.session.not_found([selector.ref])
+    return _of_source(source_inventory.name, error)
 
 
 def _image_copies(images: Mapping[ImageSelector, Iterable[Image]]) -> Iterator[ImageCopy]:
@@ -345,10 +344,7 @@ def _source(used: Sequence[SourceInventory], image_copies: Iterable[ImageCopy], 
     from ctr_ferry.transfer.sources import HostSource, Sources
 
     sources = {
-        source_inventory.host.name: HostSource(
-            source_inventory.host, source_inventory.facts, source_inventory.listing.namespace
-        )
-        for source_inventory in used
+        each.name: HostSource(each.session.host, each.session.facts, each.session.here.namespace) for each in used
     }
     if len(sources) == 1:
         return next(iter(sources.values()))
@@ -357,5 +353,5 @@ def _source(used: Sequence[SourceInventory], image_copies: Iterable[ImageCopy], 
     for top, kind in tops.items():
         with suppress(HostError):  # each host reports the image that cannot be read
             wanted |= content.below(Descriptor(kind, top, 0)).keys()
-    holders = {d: [sources[s.host.name] for s in used if d in s.content.visible] for d in wanted}
+    holders = {d: [sources[s.name] for s in used if d in s.content.visible] for d in wanted}
     return Sources(list(sources.values()), holders)

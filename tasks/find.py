@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ctr_ferry import shell
+from ctr_ferry.ctr.commands import KUBELETS
 from ctr_ferry.ctr.listing import Listing
 from ctr_ferry.ctr.probe import MOST_NAMESPACES, Facts
 from ctr_ferry.errors import FerryError, GarbledAnswer, NothingFound, UsageError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
     from ctr_ferry.ssh.host import Host
 
-_KUBELETS = "k8s.io"
 _ELSEWHERE, _UNREAD = "kubelet reads another containerd", "kubelet does not read this namespace"
 _KUBERNETES = ("k3s", "k0s", "microk8s")  # their containerd serves kubelet alone; RKE2 uses the socket of k3s
 
@@ -116,7 +116,7 @@ def _can_be_given(name: str) -> bool:
 
 def _hint(place: Place) -> str:
     name = shell.join([place.name])
-    return f"try: fab -H … retag --src {name} --dst {name} -n {place.namespace} --to-namespace {_KUBELETS}"
+    return f"try: fab -H … retag --src {name} --dst {name} -n {place.namespace} --to-namespace {KUBELETS}"
 
 
 @fleet_wide(parse, tabulate=tabulate, read_only=True, help={"match": "Glob on whole names, such as '*/app:1'."})
@@ -185,7 +185,7 @@ def _places(facts: Facts, found: list[tuple[str, Listing]], match: str) -> list[
     read = {
         (image.name, image.digest)
         for socket, listing in found
-        if (socket, listing.namespace) == (kubelets, _KUBELETS)
+        if (socket, listing.namespace) == (kubelets, KUBELETS)
         for image in listing.images
     }
     places = []

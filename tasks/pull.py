@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from ctr_ferry.ctr import checks, free_space, naming
 from ctr_ferry.ctr.failures import required
 from ctr_ferry.ctr.listing import Image, Listing, parse_digests
-from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.ctr.verdict import Verdict, is_taken, judge, labels_gone, numbers, unproved
-from ctr_ferry.errors import Drift, FerryError, HostError, MethodUnsupported, ReferenceExists, UsageError
-from ctr_ferry.images import inspect
+from ctr_ferry.errors import Drift, FerryError, MethodUnsupported, ReferenceExists, UsageError
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.roll_back import remove_names
+from ctr_ferry.images.session import BY_OTHERS, Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.oci.registry import Registries
 from ctr_ferry.registry import credentials, pull_content
-from ctr_ferry.registry.pull_plan import PullPlan
+from ctr_ferry.registry.pull_plan import Move, PullPlan
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import per_host
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.target import Target
 
 ALREADY = "the host has it already, with the registry's digest, whole and unpacked"
-GIVEN_BY_OTHERS = "somebody else gave that name meanwhile, with this digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,7 @@ def before(request: Request, targets: Sequence[Target]) -> None:
     credentials.check({target.variables_of(Registries).named(request.reference.domain) for target in targets})
 
 
-class Job:
+class Job(Session):
     """One image that one host pulls. The constructor asks the host and the registry what they have.
 
     Raises:
@@ -141,25 +140,17 @@ class Job:
     def __init__(self, host: Host, request: Request) -> None:
         from ctr_ferry.registry.push_pull import RegistryTransfer
 
-        self.host, self.request = host, request
-        namespace = inspect.namespace(host, request.namespace)
         space = {"room": free_space.question(host.target.variables_of(Settings))}
-        facts, answers = inspect.survey(host, (namespace,), space)
-        if isinstance(facts, HostError):
-            raise facts
-        self.facts: Facts = facts
-        self.room = free_space.parse(answers["room"].text)
-        self.before: Listing = self.facts.listings[namespace]
+        super().__init__(host, request.namespace, more=space)
+        self.request, self.room = request, free_space.parse(self.answers["room"].text)
         self._refuse_platforms()
-        self.transfer = RegistryTransfer(host, self.facts, request.reference)
+        self.transfer = RegistryTransfer(self, request.reference)
         self.remote = self.transfer.inspect()
         self.plan = PullPlan(
-            place=self.transfer.place(namespace),
+            place=self.place,
             reference=request.reference,
             wanted=request.digest or request.reference.digest or self.remote.digest,
-            target=None,
-            old=None,
-            existing=self.before.get(str(request.reference)),
+            existing=self.here.get(str(request.reference)),
             platform=request.platform,
             all_platforms=request.all_platforms,
             host_platform=self.facts.platform,
@@ -177,8 +168,8 @@ class Job:
         self._refuse_moved_tag()
         if found := self._existing_whole():
             return found
-        if plan.moves:
-            self._refuse_to_replace()
+        if plan.existing and plan.moves:
+            self._refuse_to_replace(plan.existing)
         platform = None if plan.all_platforms else plan.platform or plan.host_platform
         size, notices = self.transfer.check_space(self.room, platform)
         if not self.host.dry_run:
@@ -206,13 +197,12 @@ class Job:
                 hint=f"find out who moved the tag, or pull by digest: fab -H @failed pull --ref {by_digest}",
             )
 
-    def _refuse_to_replace(self) -> None:
+    def _refuse_to_replace(self, existing: Image) -> None:
         """Refuses to move a name without --force, and where a failed pull could lose what the name points at.
 
         Else completes the plan with what the name will point at, and with what it points at now.
         """
-        plan, existing = self.plan, self.plan.existing
-        assert existing  # noqa: S101
+        plan = self.plan
         if not self.request.force:
             raise ReferenceExists(
                 f"{plan.name} exists in namespace {plan.place.namespace} with another digest than the registry's; "
@@ -221,9 +211,8 @@ class Job:
                 hint="add --force to move the name to the registry's digest",
             )
         target, able = self._described(), self.facts.ctr.capabilities
-        self.plan = plan = replace(plan, target=target)
         partial = target and target.is_index and not able.partial_index
-        if target is None or partial or (plan.only and not able.import_platform):
+        if target is None or partial or (plan.only(target) and not able.import_platform):
             raise MethodUnsupported(
                 f"{plan.name} cannot be moved: if the pull failed, this host would lose what the name points at now; "
                 "nothing was pulled",
@@ -231,10 +220,9 @@ class Job:
                 or f"ctr {self.facts.client} cannot name a multi-platform image that was pulled only in part",
                 hint=f"remove the name first: fab -H HOST remove --ref {plan.name} --namespace {plan.place.namespace}",
             )
-        found = inspect.content(self.host, self.facts, plan.place.namespace, [existing.digest], deep=False)[0]
-        if raw := found.blobs.get(existing.digest):
-            old = Descriptor(existing.media_type, existing.digest, len(raw))
-            self.plan = replace(plan, old=old)
+        raw = self.read([existing.digest], deep=False)[0].blobs.get(existing.digest)
+        old = Descriptor(existing.media_type, existing.digest, len(raw)) if raw else None
+        self.plan = replace(plan, move=Move(existing, target, old))
 
     def _described(self) -> Descriptor | None:
         """What the moved name will point at. ctr believes type and length, so the manifest itself is read."""
@@ -248,14 +236,7 @@ class Job:
         if not image or plan.moves:
             return None
         check = checks.command(self.facts.ctr, namespace, plan.name)
-        content, answers = inspect.content(
-            self.host,
-            self.facts,
-            namespace,
-            [str(plan.wanted)],
-            deep=plan.beyond_host_platform,
-            more={"check": check},
-        )
+        content, answers = self.read([str(plan.wanted)], deep=plan.beyond_host_platform, more={"check": check})
         if pull_content.shortcoming(plan, image, content, answers["check"]):
             return None
         size = pull_content.size(plan, image, content)
@@ -275,13 +256,12 @@ class Job:
         if now and not error:
             error = pull_content.shortcoming(plan, now, content, answers["check"])
         if error and now and proved and not plan.existing:
-            remove_names(self.host, self.facts.ctr, self.before, [plan.name], {now.digest})
+            remove_names(self.host, self.facts.ctr, self.here, [plan.name], {now.digest})
         if not error and verdict.ours and not proved:
             error = unproved(plan.name, existed=plan.existing is not None)
-        if error:
-            raise self._with_digest(error, now, answers)
-        assert now  # noqa: S101
-        notices += tuple(filter(None, [labels_gone(plan.existing, now), "" if verdict.ours else GIVEN_BY_OTHERS]))
+        if error or not now:
+            raise self._with_digest(error or unproved(plan.name, existed=plan.existing is not None), now, answers)
+        notices += tuple(filter(None, [labels_gone(plan.existing, now), "" if verdict.ours else BY_OTHERS]))
         return self._result(
             now.digest,
             Status.CHANGED if verdict.ours else Status.UNCHANGED,
@@ -312,7 +292,7 @@ class Job:
         if now and now.digest == self.plan.wanted:
             content.take(now.digest, answers["top"], self.host.name)
             if self.plan.beyond_host_platform:
-                inspect.deepen(self.host, self.facts, self.plan.place.namespace, content)
+                self.deepen(content)
         return content
 
     def _judge(self, now: Image | None, answers: Mapping[str, Answer]) -> Verdict:

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ctr_ferry.ctr.listing import Image
-from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.errors import (
     Drift,
     FerryError,
@@ -22,7 +20,7 @@ from ctr_ferry.errors import (
     UsageError,
     VerifyFailed,
 )
-from ctr_ferry.images import inspect
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.oci.registry import Registries
@@ -100,7 +98,7 @@ def before(request: Request, targets: Sequence[Target]) -> None:
     credentials.check({target.variables_of(Registries).named(name.domain) for target in targets} if name else ())
 
 
-class Job:
+class Job(Session):
     """One image that one host pushes. The constructor asks the host what it has.
 
     Raises:
@@ -110,25 +108,18 @@ class Job:
     def __init__(self, host: Host, request: Request) -> None:
         from ctr_ferry.registry.push_pull import RegistryTransfer
 
-        self.host, self.request = host, request
-        self.namespace = inspect.namespace(host, request.namespace)
-        self.facts: Facts = inspect.facts(host, (self.namespace,))
-        here = self.facts.listings[self.namespace]
-        found = here.find(request.ref)
-        if not found:
-            raise inspect.not_found(host, self.facts, here, [request.ref])[0]
-        self.image: Image = found
-        self.transfer = RegistryTransfer(host, self.facts, self._target())
+        super().__init__(host, request.namespace)
+        self.request, self.image = request, self.find(request.ref)
+        self.transfer = RegistryTransfer(self, self._target())
 
     def _target(self) -> Reference:
-        if not self.request.target and is_digest(self.image.name):
+        own = None if is_digest(self.image.name) else Reference.parse(self.image.name)
+        target = self.request.target or own
+        if not target:
             raise UsageError(
                 f"{shown_name(self.image.name)} is a digest and no name in a registry; nothing was pushed",
                 hint="give the name in the registry with --as",
             )
-        own = None if is_digest(self.image.name) else Reference.parse(self.image.name)
-        target = self.request.target or own
-        assert target  # noqa: S101
         return target if target.tag else target.with_tag((own and own.tag) or "latest")
 
     def inspect(self, *, alone: bool) -> PushResult:
@@ -140,14 +131,7 @@ class Job:
         Raises:
             FerryError: the image cannot be pushed, or the name in the registry points at another digest.
         """
-        self.pushed = choose(
-            self.host,
-            self.facts,
-            self.namespace,
-            self.image,
-            self.request.platform,
-            all_platforms=self.request.all_platforms,
-        )
+        self.pushed = choose(self, self.image, self.request.platform, all_platforms=self.request.all_platforms)
         self.remote = self.transfer.inspect(self.pushed.sizes if alone else None)
         self._decide()
         return self._result(Status.OK, "")  # a run that is interrupted now reports no change
@@ -249,14 +233,14 @@ class Job:
 
         route, local, step, cleanups = self.transfer.route, self.image.name, "", [self.transfer.route.cleanup]
         if method == "stage":
-            stage = Reference("ctr-ferry.invalid", route.owner.lower(), "0")
-            place, foreign = self.transfer.place(self.namespace), pushed.platform != self.facts.platform
-            give, cleanup = push_pull.stage(place, local, stage, pushed.target, foreign=foreign)
+            stage = self.place.stage(0)
+            foreign = pushed.platform != self.facts.platform
+            give, cleanup = push_pull.stage(self.place, local, stage, pushed.target, foreign=foreign)
             step, local = f"{{ {give}; }} >/dev/null && ", str(stage)
             cleanups.append(cleanup)
         push = push_pull.push(
             self.facts.ctr,
-            self.namespace,
+            self.here.namespace,
             route,
             (str(self.transfer.reference), local),
             platform=pushed.platform if method == "platform" else None,
@@ -286,7 +270,7 @@ class Job:
         return PushResult(
             reference=str(self.transfer.reference),
             source=self.image.name,
-            namespace=self.namespace,
+            namespace=self.here.namespace,
             digest=pushed.target.digest,
             source_digest=self.image.digest,
             status=status,

@@ -16,12 +16,11 @@ from ctr_ferry.ctr.listing import Image, Listing
 from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.ctr.remove import Wanted
 from ctr_ferry.errors import FerryError, InUse, NotStarted, SomeFailed, UsageError, VerifyFailed
-from ctr_ferry.images import inspect
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.report.outcome import Result, Status, error_lines
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.shell import Script
 from ctr_ferry.text import names, shown_name, tail
 
 if TYPE_CHECKING:
@@ -221,16 +220,15 @@ def plan(host: Host, request: Request) -> Plan:
     Raises:
         FerryError: the host gave no usable answer.
     """
-    namespace = inspect.namespace(host, request.namespace)
-    facts = inspect.facts(host, (namespace,))
-    here = facts.listings[namespace]
+    session = Session(host, request.namespace)
+    facts, here, namespace = session.facts, session.here, session.here.namespace
     wanted = ctr_remove.of_match(here, request.match) if request.match else ctr_remove.of_names(here, request.refs)
     made = Plan(facts, here, [Removed(name, note="it is not there") for name in wanted.absent])
     last = ctr_remove.last_names(here, wanted)
     if last:
         from ctr_ferry.ctr import usage
 
-        answers = host.ask(Script(usage.questions(facts.ctr, namespace)), limit=host.target.limits.probe)
+        answers = session.ask(usage.questions(facts.ctr, namespace))
         made.users = usage.used(
             here,
             usage.parse_containers(required(answers["containers"], f"containers of {namespace}").text),

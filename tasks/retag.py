@@ -6,31 +6,28 @@ that listing decides the result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ctr_ferry.ctr import naming
-from ctr_ferry.ctr.failures import content_missing, required
-from ctr_ferry.ctr.listing import Listing, parse_digests
-from ctr_ferry.ctr.naming import Method, Naming, Place
-from ctr_ferry.ctr.probe import Facts
-from ctr_ferry.ctr.verdict import Verdict, exists, judge, numbers, tell_moved, unproved
-from ctr_ferry.errors import FerryError, ImageNotFound, MethodUnsupported, SomeFailed, UsageError
-from ctr_ferry.images import inspect
+from ctr_ferry.ctr.failures import content_missing
+from ctr_ferry.ctr.listing import parse_digests
+from ctr_ferry.ctr.methods import ByArchive, ByIndex, ByLink, ByTag, Method, Naming
+from ctr_ferry.ctr.verdict import exists
+from ctr_ferry.errors import FerryError, ImageNotFound, MethodUnsupported, UsageError
 from ctr_ferry.images.content import Content
+from ctr_ferry.images.item import ImageResult, settle
 from ctr_ferry.images.mappings import Pair, moved_to, read_map, refuse_same
-from ctr_ferry.images.retag import ALREADY, Plan, Retag, refuse_collisions, tag_of
+from ctr_ferry.images.retag import ALREADY, Plan, refuse_collisions, tag_of
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.oci.reference import parse_domain
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import per_host
-from ctr_ferry.text import shown_name, tail
+from ctr_ferry.text import shown_name
 
 if TYPE_CHECKING:
-    from ctr_ferry.shell import Answer
     from ctr_ferry.ssh.host import Host
 
 
@@ -125,7 +122,7 @@ class RetagResult:
     to_namespace: str
     ctr: str
     containerd: str
-    images: tuple[Retag, ...]
+    images: tuple[ImageResult, ...]
 
     @property
     def status(self) -> Status:
@@ -142,30 +139,19 @@ class RetagResult:
             return [f"no image of namespace {self.namespace} fits"]
         where = f" in {self.to_namespace}" if self.to_namespace != self.namespace else ""
         several = len(self.images) > 1
-        return [line for image in self.images for line in image.lines(where, self.ctr, several=several)]
+        return [line for image in self.images for line in image.lines(where=where, ctr=self.ctr, several=several)]
 
 
-class Job:
+class Job(Session):
     """One run of retag on one host: inspects, plans, applies, verifies."""
 
     def __init__(self, host: Host, request: Request) -> None:
-        self.host, self.request = host, request
-        here = inspect.namespace(host, request.namespace)
-        there = request.to_namespace or here
-        self.facts: Facts = inspect.facts(host, tuple(dict.fromkeys((here, there))))
-        self.here, self.there = self.facts.listings[here], self.facts.listings[there]
-        self.place = Place(
-            self.facts.ctr,
-            namespace=there,
-            from_namespace=here,
-            content_root=self.facts.content_root,
-            owner=f"ctr-ferry.{host.run_id}",
-            cri_managed=there == "k8s.io" and self.facts.cri,
-        )
+        super().__init__(host, request.namespace, request.to_namespace)
+        self.request = request
         self.content = Content()
         self.visible_there: frozenset[str] = frozenset()
         self.plans: list[Plan] = []
-        self.missing: list[Retag] = []
+        self.missing: list[ImageResult] = []
 
     def run(self) -> RetagResult:
         """Does all steps, and returns the result.
@@ -179,11 +165,11 @@ class Job:
         refuse_collisions(self.plans, within_namespace=not self.place.crosses)
         self._inspect_content()
         for plan in self.plans:
-            if plan.open:
+            if plan.pending:
                 self._decide(plan)
-        todo = [plan for plan in self.plans if plan.open]
+        todo = [plan for plan in self.plans if plan.pending]
         if todo and not self.host.dry_run:
-            self._apply(todo)
+            self.give(todo, [self._naming(plan) for plan in todo])
         return self._result()
 
     def _pairs(self) -> tuple[Pair, ...]:
@@ -195,14 +181,12 @@ class Job:
         """Plans one pair by the listings alone."""
         source = self.here.find(pair.src)
         if not source:
-            self.missing.append(Retag(pair.src, str(pair.dst), status=Status.FAILED))
+            self.missing.append(ImageResult(pair.src, str(pair.dst), status=Status.FAILED))
             return
         dst = pair.dst if pair.dst.tag else pair.dst.with_tag(tag_of(source.name))
         existing = self.there.get(str(dst))
-        report = Retag(
-            src=source.name, dst=str(dst), digest=source.digest, src_digest=source.digest, status=Status.CHANGED
-        )
-        plan = Plan(report, source, dst, existing)
+        result = ImageResult(source.name, str(dst), source.digest, source.digest, status=Status.CHANGED)
+        plan = Plan(result=result, existing=existing, source=source, dst=dst)
         self.plans.append(plan)
         if source.name == str(dst) and not self.place.crosses:
             plan.unchanged("source and destination are the same name")
@@ -212,20 +196,18 @@ class Job:
     def _needs_content(self, plan: Plan) -> bool:
         by_tag = self.request.method in (Method.AUTO, Method.TAG) and self.facts.ctr.capabilities.tag
         by_tag = by_tag and not (plan.moves and self.request.force)
-        return plan.open and (self.place.crosses or not by_tag or bool(self.request.platform))
+        return plan.pending and (self.place.crosses or not by_tag or bool(self.request.platform))
 
     def _inspect_content(self) -> None:
         """Reads the manifests that the plans need, in one remote command; in two with those of indexes, or in none."""
         tops = [plan.source.digest for plan in self.plans if self._needs_content(plan)]
         if not tops:
             return
-        ctr, there, crosses = self.facts.ctr, self.place.namespace, self.place.crosses
-        more = {"there": ctr.digests(there)} if crosses else {}
-        moves = self.request.force and any(plan.moves for plan in self.plans if plan.open)
+        crosses = self.place.crosses
+        more = {"there": self.facts.ctr.digests(self.place.namespace)} if crosses else {}
+        moves = self.request.force and any(plan.moves for plan in self.plans if plan.pending)
         deep = crosses or moves or self.request.method in (Method.INDEX, Method.ARCHIVE)
-        self.content, answers = inspect.content(
-            self.host, self.facts, self.place.from_namespace, tops, deep=deep, more=more
-        )
+        self.content, answers = self.read(tops, deep=deep, more=more)
         if crosses:
             self.visible_there = parse_digests(answers["there"].text.splitlines())
 
@@ -234,15 +216,15 @@ class Job:
         try:
             if self._needs_content(plan):
                 self._choose_target(plan)
-            if plan.existing and plan.existing.digest == plan.report.digest and self._is_whole_there(plan):
+            if plan.existing and plan.existing.digest == plan.result.digest and self._is_whole_there(plan):
                 of_index = f"same (platform manifest of index {plan.source.digest})"
                 plan.unchanged(of_index if plan.is_platform_manifest else ALREADY)
-            elif plan.existing and plan.existing.digest != plan.report.digest and not self.request.force:
-                raise exists(plan.report.dst, self.there.namespace, plan.existing.digest, plan.report.digest)
+            elif plan.existing and plan.existing.digest != plan.result.digest and not self.request.force:
+                raise exists(plan.result.dst, self.there.namespace, plan.existing.digest, plan.result.digest)
             else:
-                plan.report.method = self._method(plan)
-                plan.report.previous_digest = plan.existing.digest if plan.existing and plan.moves else ""
-                plan.report.note = "; ".join(filter(None, (plan.report.note, self._cost(plan))))
+                plan.result.method = self._method(plan)
+                plan.result.previous_digest = plan.existing.digest if plan.existing and plan.moves else ""
+                plan.result.note = "; ".join(filter(None, (plan.result.note, self._cost(plan))))
         except FerryError as error:
             plan.fail(error)
 
@@ -251,7 +233,7 @@ class Job:
         partial_index = self.facts.ctr.capabilities.partial_index
         choice = self.content.choose(plan.source, asked, host, partial_index=partial_index)
         plan.target = choice.target
-        plan.report.digest, plan.report.note = choice.target.digest, choice.note
+        plan.result.digest, plan.result.note = choice.target.digest, choice.note
         self.content.below(choice.target)  # raises here what cannot be read, so that only this image fails
         if self.place.crosses:
             needed = self.content.needed(choice.target, asked or host)
@@ -287,94 +269,65 @@ class Job:
     def _cost(self, plan: Plan) -> str:
         if not self.host.dry_run:
             return ""
-        if plan.report.method == Method.ARCHIVE:
+        if plan.result.method == Method.ARCHIVE:
             return f"would move {plan.source.size} through export and import on the host"
         return "would move 0 bytes" + (", containerd unpacks it" if self.place.crosses else "")
 
     def _naming(self, plan: Plan) -> Naming:
-        target, source = plan.target, plan.source.name
-        platforms = str((target and target.platform) or plan.source.platforms).split(",")
+        target, source, replaces = plan.target, plan.source, plan.existing is not None
+        if target is None or plan.result.method == Method.TAG:
+            return ByTag(name=plan.dst, source=source.name, target_digest=plan.result.digest, replaces=replaces)
         whole = self._is_whole(plan)
-        linked = self.content.below(target) if target and self.place.crosses else {}
-        namesake = self.there.get(source)
-        return Naming(
-            method=Method(plan.report.method),
-            source=source,
-            name=plan.dst,
-            target=target,
-            replaces=plan.existing is not None,
-            whole=whole,
-            foreign=str(self.facts.platform) not in platforms,
-            blobs=tuple(blob for digest, blob in linked.items() if digest in self.content.visible),
-            rest=self.content.rest(target, self.facts.platform) if target and target.is_index and not whole else {},
-            source_stays=namesake is not None or source == plan.report.dst,
-            may_stream=namesake is None or namesake.digest == plan.source.digest,
-            digest=plan.report.digest,
-            source_digest=plan.source.digest,
-        )
-
-    def _apply(self, todo: Sequence[Plan]) -> None:
-        """Gives all names in one remote command, which also verifies them and rolls back the unproved ones."""
-        namings = [self._naming(plan) for plan in todo]
-        answers = self.host.ask(naming.script(self.place, namings))
-        now = Listing.parse(self.there.namespace, required(answers["verify"], "verify").text)
-        before, kept = naming.was(self.place, answers), numbers(answers["kept"])
-        for number, (plan, planned) in enumerate(zip(todo, namings, strict=True)):
-            if plan.report.method == Method.LINK and not answers[f"link-{number}"].ok:
-                plan.report.method = Method.STREAM
-                plan.report.note = "linking failed: " + tail(answers[f"link-{number}"].stderr, lines=1)
-            verdict = self._judge(plan, planned, answers[f"name-{number}"], now)
-            if verdict.error:
-                plan.fail(verdict.error)
-            elif not verdict.ours:
-                plan.unchanged("somebody else gave that name meanwhile, with this digest")
-            elif number not in kept:
-                plan.fail(unproved(plan.report.dst, existed=plan.existing is not None))
-            elif plan.existing:
-                tell_moved(plan.report, before.get(plan.report.dst), now.get(plan.report.dst))
-
-    def _judge(self, plan: Plan, planned: Naming, answer: Answer, now: Listing) -> Verdict:
-        return judge(
-            plan.report.dst,
-            plan.report.digest,
-            answer,
-            now.get(plan.report.dst),
-            namespace=now.namespace,
-            cri_managed=self.place.cri_managed,
-            tolerant=self.facts.ctr.capabilities.fails_on_foreign and planned.foreign,
-            fresh=plan.existing is None,
-        )
+        platforms = str(target.platform or source.platforms).split(",")
+        fields: dict[str, Any] = {
+            "name": plan.dst,
+            "replaces": replaces,
+            "target": target,
+            "whole": whole,
+            "foreign": str(self.facts.platform) not in platforms,
+            "rest": self.content.rest(target, self.facts.platform) if target.is_index and not whole else {},
+        }
+        if plan.result.method == Method.INDEX:
+            return ByIndex(**fields)
+        namesake = self.there.get(source.name)
+        fields |= {
+            "source": source.name,
+            "source_digest": source.digest,
+            "source_stays": namesake is not None or source.name == plan.result.dst,
+            "may_stream": namesake is None or namesake.digest == source.digest,
+        }
+        if plan.result.method == Method.ARCHIVE:
+            return ByArchive(**fields)
+        linked = self.content.below(target)
+        links = tuple(blob for digest, blob in linked.items() if digest in self.content.visible)
+        return ByLink(**fields, links=links)
 
     def _explain_missing(self) -> list[ImageNotFound]:
         if not self.missing:
             return []
-        errors = inspect.not_found(self.host, self.facts, self.here, [report.src for report in self.missing])
-        for report, error in zip(self.missing, errors, strict=True):
-            report.error = error.to_json()
+        errors = self.not_found([result.src for result in self.missing])
+        for result, error in zip(self.missing, errors, strict=True):
+            result.error = error.to_json()
         return errors
 
     def _result(self) -> RetagResult:
         for plan in self.plans:
             if plan.duplicate_of and plan.duplicate_of.error:
                 plan.fail(plan.duplicate_of.error)
-        errors = [plan.error for plan in self.plans if plan.error]
-        not_found = self._explain_missing()
         result = RetagResult(
             namespace=self.here.namespace,
             to_namespace=self.there.namespace,
             ctr=self.facts.client,
             containerd=self.facts.server,
-            images=tuple([plan.report for plan in self.plans] + self.missing),
+            images=tuple([plan.result for plan in self.plans] + self.missing),
         )
-        failed = [*errors, *not_found]
-        if failed and len(result.images) == 1:
-            raise failed[0]
-        if failed:
-            raise SomeFailed(
-                f"{len(failed)} of {len(result.images)} images did not get their new name",
-                hint="follow the hint of each, then run the command again; the other names stay",
-                result=result,
-            )
+        settle(
+            result,
+            len(result.images),
+            [*(plan.error for plan in self.plans if plan.error), *self._explain_missing()],
+            "images did not get their new name",
+            "follow the hint of each, then run the command again; the other names stay",
+        )
         return result
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctr_ferry import shell
-from ctr_ferry.ctr.listing import Image, Listing
-from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import (
     CannotWrite,
     FerryError,
@@ -18,7 +17,7 @@ from ctr_ferry.errors import (
     SourceLost,
     UsageError,
 )
-from ctr_ferry.images import inspect
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.report.outcome import Result, Status
@@ -123,23 +122,16 @@ def _image_line(image: SavedImage) -> str:
     return f"  {image.name} {image.digest}{platforms}"
 
 
-def _images(host: Host, facts: Facts, here: Listing, refs: Iterable[str]) -> list[Image]:
+def _images(session: Session, refs: Iterable[str]) -> list[Image]:
     """Returns the images that are asked for, each once."""
     found: dict[str, Image] = {}
     for ref in refs:
-        fit = here.tagged(ref) if is_glob(ref) else [here.find(ref)]
-        images = [image for image in fit if image]
+        images = session.here.tagged(ref) if is_glob(ref) else (session.find(ref),)
         if not images:
-            raise _not_found(host, facts, here, ref)
+            hint = "a glob fits whole names, such as '*/app:*'"
+            raise ImageNotFound(f"no image of namespace {session.here.namespace} fits {ref}", hint=hint)
         found |= {image.name: image for image in images}
     return list(found.values())
-
-
-def _not_found(host: Host, facts: Facts, here: Listing, ref: str) -> ImageNotFound:
-    if is_glob(ref):
-        hint = "a glob fits whole names, such as '*/app:*'"
-        return ImageNotFound(f"no image of namespace {here.namespace} fits {ref}", hint=hint)
-    return inspect.not_found(host, facts, here, [ref])[0]
 
 
 def _save(host: Host, request: Request) -> SaveResult:
@@ -152,11 +144,10 @@ def _save(host: Host, request: Request) -> SaveResult:
     from ctr_ferry.transfer.fan_out import checked
     from ctr_ferry.transfer.sources import HostSource
 
-    namespace = inspect.namespace(host, request.namespace)
-    facts = inspect.facts(host, (namespace,))
-    here = facts.listings[namespace]
-    images = _images(host, facts, here, request.refs)
-    content, _ = inspect.content(host, facts, namespace, [image.digest for image in images], deep=True)
+    session = Session(host, request.namespace)
+    facts, namespace = session.facts, session.here.namespace
+    images = _images(session, request.refs)
+    content, _ = session.read([image.digest for image in images], deep=True)
     planned = archive_writer.plan(images, content, facts.platform, request.platform, every=request.all_platforms)
     file = request.file(host.name)
     result = SaveResult(

@@ -12,6 +12,7 @@ from ctr_ferry import shell
 from ctr_ferry.ctr.version import Capabilities
 
 OURS = "ctr-ferry"  # names, labels, ingests and files of ours begin with it
+KUBELETS = "k8s.io"  # the namespace that kubelet reads, and in which CRI labels every name
 GC_ROOT = "containerd.io/gc.root"
 GC_REF = "containerd.io/gc.ref.content"
 CRI_MANAGED = "io.cri-containerd.image=managed"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ctr_ferry import shell
-from ctr_ferry.ctr import ingest, naming
+from ctr_ferry.ctr import ingest, methods, templates
 from ctr_ferry.ctr.gc_root import Root, finish, finish_ingests
 from ctr_ferry.ctr.ingest import ImageBlobs, Store
-from ctr_ferry.ctr.naming import Place
+from ctr_ferry.ctr.place import Place
+from ctr_ferry.ctr.templates import fill
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.shell import Script
 
@@ -29,7 +30,7 @@ def protect(place: Place, images: Sequence[ImageBlobs], store: Store) -> Script:
         f"prepare-{number}": _prepare(place, image, root, store)
         for number, (image, root) in enumerate(zip(images, roots, strict=True))
     }
-    open_empty, remove_empty = naming.empty_file(place.owner)
+    open_empty, remove_empty = methods.empty_file(place.owner)
     cleanup = f"{_release(place, roots, store)}\n{remove_empty}"
     return Script({**steps, "wait": "read -r named"}, open_empty, cleanup=cleanup)
 
@@ -50,31 +51,23 @@ def _take_in(place: Place, blob: Descriptor, image: ImageBlobs, store: Store) ->
     if blob.digest in store.here:
         return ""
     if blob.digest in store.elsewhere:
-        return naming.ingest_link(place, blob)
+        return methods.ingest_link(place, blob)
     if blob.digest in image.documents:
         return f"{shell.printf(image.documents[blob.digest])} | {ingest.ingest_stdin(place, blob)}"
     return ""
 
 
 def _release(place: Place, roots: Sequence[Root], store: Store) -> str:
-    """Ends the protection.
-
-    Blobs of an image without a name are not collected at once: another run may continue with them.
-    """
     ctr, namespace = place.ctr.bounded, place.namespace
-    # The end of an import, also of a broken one, starts a collection, which must find the blobs still labelled.
-    pause = '[ -n "$named" ] || sleep 3' if place.ctr.capabilities.slow_ingest else ":"
-    ask = f"{ctr.line(namespace, 'content', 'active')} >/dev/null 2>&1"
     old = [ctr.label(namespace, digest, *(f"{key}=" for key in keys)) for digest, keys in store.labels.items()]
     old += [finish(place.ctr, place.namespace, shell.join([key])) for key in store.ingests]
-    lines = "\n".join
-    return f"""{pause}
-{ask} || {{ sleep 3; {ask}; }} || return  # a containerd that is down costs ten seconds a question
-{{ if [ -n "$named" ]; then
-{lines(root.remove() for root in roots)}
-else
-{lines(root.release() for root in roots)}
-fi
-{finish_ingests(place.ctr, place.namespace, place.owner)}
-{lines(old)}
-}} >/dev/null 2>&1"""
+    return fill(
+        templates.RELEASE_ROOTS,
+        # The end of an import, also of a broken one, starts a collection, which must find the blobs still labelled.
+        pause='[ -n "$named" ] || sleep 3' if place.ctr.capabilities.slow_ingest else ":",
+        ask=ctr.line(namespace, "content", "active"),
+        remove="\n".join(root.remove() for root in roots),
+        release="\n".join(root.release() for root in roots),
+        finish=finish_ingests(place.ctr, place.namespace, place.owner),
+        old="\n".join(old),
+    )

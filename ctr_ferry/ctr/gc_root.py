@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ctr_ferry import shell
+from ctr_ferry.ctr import templates
 from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, OURS, Ctr
+from ctr_ferry.ctr.templates import fill
 
 _TRIES = 50  # to label a blob before a collection takes it; one is enough unless images are removed all the time
 _EXPIRED = timedelta(days=2)  # a protection lasts a day at most, and may begin when its run is a day old
@@ -49,9 +51,8 @@ class Root:
         """Returns sh text that takes in the root's blob and labels it; it tries again if a collection took the blob."""
         key = f"{self.owner}-root-{self.number}"
         take = f"{shell.printf(self.data)} | {self.ctr.ingest(self.namespace, self.digest, len(self.data), key)}"
-        label = f"{self.ctr.keep(self.namespace, self.digest, self.owner, self.blobs)} >/dev/null"
-        tries = " ".join(map(str, range(_TRIES)))
-        return f"{{ safe=1; for n in {tries}; do {take} || break; {label} && safe=0 && break; done; [ $safe = 0 ]; }}"
+        label = self.ctr.keep(self.namespace, self.digest, self.owner, self.blobs)
+        return fill(templates.PREPARE_ROOT, tries=" ".join(map(str, range(_TRIES))), take=take, label=label)
 
     def release(self) -> str:
         """Returns sh text that takes the labels off: the next collection takes the root, and blobs without a name."""
@@ -63,17 +64,13 @@ class Root:
 
 
 def finish_ingests(ctr: Ctr, namespace: str, owner: str) -> str:
-    """Returns sh text that finishes the ingests of this run: descriptor 5 must be an empty regular file.
-
-    An ingest that was just cut off, or is at work, is locked for a moment, so the text tries several times.
-    """
-    active = ctr.bounded.line(namespace, "content", "active")
-    keys = f"keys=$({active} | sed -n 's/^\\({re.escape(owner)}-[^[:space:]]*\\).*/\\1/p')"
-    return f"""for n in 1 2 3 4 5; do
-  {keys}; [ -n "$keys" ] || break
-  [ $n = 1 ] || sleep 1
-  for key in $keys; do {finish(ctr, namespace, '"$key"')}; done
-done"""
+    """Returns sh text that finishes the ingests of this run: descriptor 5 must be an empty regular file."""
+    return fill(
+        templates.FINISH_INGESTS,
+        active=ctr.bounded.line(namespace, "content", "active"),
+        owner=re.escape(owner),
+        finish=finish(ctr, namespace, '"$key"'),
+    )
 
 
 def finish(ctr: Ctr, namespace: str, key: str) -> str:

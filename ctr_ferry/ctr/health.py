@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from ctr_ferry import shell
 from ctr_ferry.ctr import free_space, leftovers
+from ctr_ferry.ctr.commands import KUBELETS
 from ctr_ferry.ctr.leftovers import InNamespace
 from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.ctr.version import Capabilities, DaemonCapabilities, Version
@@ -17,7 +18,6 @@ from ctr_ferry.text import shown_name, tail
 
 _LOW, _EMPTY = 15, 5  # percent free; kubelet's imageGCHighThresholdPercent is 85
 _SKEW = 60  # seconds
-_KUBELETS = "k8s.io"
 
 
 class Health(StrEnum):
@@ -180,12 +180,12 @@ def _namespaces(facts: Facts, namespaces: Sequence[InNamespace]) -> Finding:
     listed = (
         ", ".join(f"{shown_name(name)} ({count} image{'s' * (count != 1)})" for name, count in counts.items()) or "none"
     )
-    fullest = max((name for name in counts if name != _KUBELETS), key=lambda name: counts[name], default="")
-    if facts.cri and not counts.get(_KUBELETS) and counts.get(fullest):
-        todo = f"bring them over with {shell.join(['retag', '--namespace', fullest, '--to-namespace', _KUBELETS])}"
-        return Finding("namespaces", Health.WARN, f"{listed}: kubelet reads only {_KUBELETS}", todo)
+    fullest = max((name for name in counts if name != KUBELETS), key=lambda name: counts[name], default="")
+    if facts.cri and not counts.get(KUBELETS) and counts.get(fullest):
+        todo = f"bring them over with {shell.join(['retag', '--namespace', fullest, '--to-namespace', KUBELETS])}"
+        return Finding("namespaces", Health.WARN, f"{listed}: kubelet reads only {KUBELETS}", todo)
     several = facts.cri and len(counts) > 1
-    return Finding("namespaces", Health.OK, f"{listed}; kubelet reads only {_KUBELETS}" if several else listed)
+    return Finding("namespaces", Health.OK, f"{listed}; kubelet reads only {KUBELETS}" if several else listed)
 
 
 def _listings(namespaces: Sequence[InNamespace]) -> Finding:

@@ -6,20 +6,19 @@ archive from 1.7 on. Measured on 1.0.3 to 2.1.9.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ctr_ferry import shell
-from ctr_ferry.ctr import free_space, naming
+from ctr_ferry.ctr import free_space
 from ctr_ferry.ctr.commands import OURS, Ctr
 from ctr_ferry.ctr.gc_root import expired_ingests, expired_labels
-from ctr_ferry.ctr.naming import Naming, Place
+from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.oci import layout
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.oci.reference import is_digest
-from ctr_ferry.shell import Script
 
 # ctr hands containerd a MiB at a time. dd gathers the next MiB meanwhile, where a pipe alone gathers 64 KiB.
 # (A ctr that fails is noticed with the next MiB, or at the end.)
@@ -165,12 +164,6 @@ def ingest_stdin(place: Place, blob: Descriptor, attempt: int = 0) -> str:
     """
     key = f"{place.owner}-{blob.digest.partition(':')[2][:12]}-{attempt}"
     return place.ctr.ingest(place.namespace, blob.digest, blob.size, key)
-
-
-def names(place: Place, namings: Sequence[Naming]) -> Script:
-    """Builds `naming.script` with one more step, ``there``, which lists the namespace's blobs afterwards."""
-    script = naming.script(place, namings)
-    return replace(script, steps={**script.steps, "there": place.ctr.digests(place.namespace)})
 
 
 def read(ctr: Ctr, namespace: str, content_root: str, blob: Descriptor) -> str:

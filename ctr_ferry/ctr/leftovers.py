@@ -7,15 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ctr_ferry import shell
-from ctr_ferry.ctr import naming, probe, roll_back
-from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, OURS, Ctr
+from ctr_ferry.ctr import methods, probe, roll_back
+from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, KUBELETS, OURS, Ctr
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadReference
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.shell import Script
 from ctr_ferry.text import shown_name
 
-_KUBELETS = "k8s.io"
 _WORD = "[A-Za-z0-9._-]"  # the characters of a run's id
 _OWNER = re.compile(rf"{OURS}\.{_WORD}+")
 _NAME = re.compile(rf"{OURS}\.invalid/{_WORD}+(?::{_WORD}+)?")
@@ -152,7 +151,7 @@ def clean(ctr: Ctr, settings: Settings, namespaces: Iterable[InNamespace], files
         owner: this run's id with our prefix; the empty file has it in its name.
     """
     steps: dict[str, str] = {}
-    empty, remove_empty = naming.empty_file(owner)
+    empty, remove_empty = methods.empty_file(owner)
     for each in namespaces:
         gc_rooted = ctr.line(each.namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"~="^{OURS}[.]"')
         lines: list[str] = []
@@ -162,7 +161,7 @@ def clean(ctr: Ctr, settings: Settings, namespaces: Iterable[InNamespace], files
         if each.ingests:
             lines.append(empty)
             lines += [ctr.bounded.line(each.namespace, "content", "ingest", key) + " <&5" for key in each.ingests]
-        if each.names and each.namespace == _KUBELETS:
+        if each.names and each.namespace == KUBELETS:
             lines.append(roll_back.remove(ctr, each.namespace, each.names))
         elif each.names:
             lines.append(ctr.remove(each.namespace, *each.names, sync=True))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ctr_ferry import shell
-from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.commands import KUBELETS, Ctr
 from ctr_ferry.ctr.failures import daemon_trouble, required
 from ctr_ferry.ctr.listing import Listing
 from ctr_ferry.ctr.version import Capabilities, DaemonCapabilities, Version
@@ -60,7 +60,7 @@ class Settings:
 
     command: str | None = None
     address: str | None = None
-    namespace: str = "k8s.io"
+    namespace: str = KUBELETS
     root: str | None = None
     snapshotter: str | None = None
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from ctr_ferry import shell
 from ctr_ferry.ctr import naming, roll_back
 from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
-from ctr_ferry.ctr.naming import Method, Naming, Place
+from ctr_ferry.ctr.methods import ByIndex
+from ctr_ferry.ctr.place import Place
 from ctr_ferry.errors import MethodUnsupported
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
@@ -107,7 +108,7 @@ def stage(place: Place, image: str, name: Reference, child: Descriptor, *, forei
         namespace of CRI, the clean-up removes CRI's label from the image's own name, and CRI sets the label again.
     """
     ctr, namespace = place.ctr, place.namespace
-    named = Naming(Method.INDEX, image, name, child, replaces=True, foreign=foreign)
+    named = ByIndex(name=name, target=child, replaces=True, foreign=foreign)
     cleanup = f"{ctr.remove(namespace, str(name))} >/dev/null 2>&1"
     if place.cri_managed:
         # If a name is removed while CRI labels it, CRI creates the name again.
@@ -116,7 +117,7 @@ def stage(place: Place, image: str, name: Reference, child: Descriptor, *, forei
         label, _, _ = CRI_MANAGED.partition("=")
         again = f"{ctr.relabel(namespace, image, f'{label}=')} >/dev/null 2>&1"
         cleanup += f"\n{again} && {{ {naming.verify(place, [image])}; }} >/dev/null 2>&1"
-    return naming.by_index(place, named), cleanup
+    return named.by_index(place, 0), cleanup
 
 
 def pull(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ctr_ferry import shell
-from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.commands import KUBELETS, Ctr
 from ctr_ferry.ctr.listing import Image, Listing
 from ctr_ferry.errors import BadReference
 from ctr_ferry.oci.reference import Reference, is_digest
@@ -19,7 +19,6 @@ from ctr_ferry.shell import Script
 
 TAKEN_UP = 75  # exit status of the step if a container began to use an image meanwhile
 _AT_ONCE = 500  # names in one command line
-_KUBELETS = "k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ def last_names(here: Listing, wanted: Wanted) -> frozenset[str]:
 
 def _pulled(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
     """CRI's ``repository@digest``, if a tag of that repository is to be removed."""
-    if here.namespace != _KUBELETS:
+    if here.namespace != KUBELETS:
         return ()
     names = {image.name for image in wanted.images}
     alike = [image for image in wanted.images if image.digest == digest]
@@ -95,7 +94,7 @@ def _pulled(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
 
 def records(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
     """Returns CRI's own records of an image that loses its last name."""
-    if here.namespace != _KUBELETS:
+    if here.namespace != KUBELETS:
         return ()
     names = {image.name for image in wanted.images}
     own = [i.name for i in here.images if i.digest == digest and not i.user_named and i.name not in names]

@@ -34,6 +34,7 @@ class Given:
         tolerant: whether the exit status of the naming step does not matter.
         complete, unpacked: whether ``images check`` must say so; its output is in ``$checked``.
         pinned: whether the step that pins the name must have succeeded.
+        blobs: digests that must be in ``$there``.
         shared: the command ``images check``, if others may give the same name in the same way. A script that is cut
             off then leaves the name if the command says that the image is whole.
     """
@@ -46,6 +47,7 @@ class Given:
     complete: bool = False
     unpacked: bool = False
     pinned: bool = False
+    blobs: tuple[str, ...] = ()
     shared: str = ""
 
 
@@ -113,11 +115,15 @@ def kept(given: Sequence[Given], *, cri_managed: bool) -> str:
     """Builds the step ``kept``: verifies names by the listing and exit statuses, and prints their numbers."""
     lines = []
     for each in given:
-        tests = [_is_in("rows", _row(each.name, each.digest, CRI_MANAGED if cri_managed else ""))]
+        tests = [is_in("rows", row(each.name, each.digest, CRI_MANAGED if cri_managed else ""))]
         if not each.tolerant:
             tests.append(f'[ "$named_{each.number}" = 0 ]')
         if each.complete:
-            tests.append(_is_in("checked", _check(each)))
+            tests.append(is_in("checked", _check(each)))
+        if each.blobs:
+            wanted = [word for digest in dict.fromkeys(each.blobs) for word in ("-e", digest)]
+            found = f"printf '%s\\n' \"$there\" | {shell.join(['grep', '-cxF', *wanted])}"
+            tests.append(f'[ "$({found})" = {len(wanted) // 2} ]')
         if each.pinned:
             tests.append(f'[ "$pinned_{each.number}" = 0 ]')
         lines.append(f"{' && '.join(tests)} && kept_{each.number}=1 && echo {each.number}")
@@ -130,8 +136,8 @@ def back(ctr: Ctr, namespace: str, given: Given, step: str) -> str:
     Args:
         step: moves the name back; as sh text.
     """
-    row = _is_in("rows", _row(given.name, given.digest))
-    moved = f'[ -n "$moved_{given.number}" ] && [ -z "$kept_{given.number}" ] && {row}'
+    here = is_in("rows", row(given.name, given.digest))
+    moved = f'[ -n "$moved_{given.number}" ] && [ -z "$kept_{given.number}" ] && {here}'
     return f"if {moved}; then {{ {step}; }} >/dev/null; fi\n{ctr.images(namespace, given.name)}"
 
 
@@ -171,10 +177,10 @@ def _unproved(each: Given) -> str:
 
 def _mark(each: Given) -> str:
     """Marks an unverified name for removal, if it is there with the script's own digest."""
-    found = _is_in("rows", _row(each.name, each.digest))
+    found = is_in("rows", row(each.name, each.digest))
     whole = ""
     if each.shared:
-        state = _is_in("checked", _check(each))
+        state = is_in("checked", _check(each))
         whole = f' && ! {{ [ -z "$named_{each.number}" ] && checked=$({each.shared} 2>/dev/null) && {state}; }}'
     digest = (
         each.digest
@@ -184,11 +190,12 @@ def _mark(each: Given) -> str:
     return f'if {_unproved(each)} && {found}{whole}; then taken="$taken {digest}"; set -- "$@" {name}; fi'
 
 
-def _is_in(variable: str, pattern: str) -> str:
+def is_in(variable: str, pattern: str) -> str:
+    """A sh test: whether a line of a variable fits a basic regular expression."""
     return f"""printf '%s\\n' "${variable}" | grep -q {shell.join([pattern])}"""
 
 
-def _row(name: str, digest: str | None, label: str = "") -> str:
+def row(name: str, digest: str | None, label: str = "") -> str:
     """A basic regular expression for a name's row of ``images ls``: REF TYPE DIGEST … LABELS."""
     return f"^{_bre(name)}  *[^ ]*  *{digest or 'sha256:'}{'.*[ ,]' + _bre(label) if label else ''}"
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from ctr_ferry.ctr.commands import CRI_MANAGED
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.listing import Image, Listing
-from ctr_ferry.ctr.naming import TAKEN
+from ctr_ferry.ctr.methods import TAKEN
 from ctr_ferry.errors import FerryError, ReferenceExists, VerifyFailed
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import tail

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ctr_ferry.ctr.commands import KUBELETS
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory, BadReference
 from ctr_ferry.inventory.ansible import Opaque, Var, Vars
@@ -92,7 +93,7 @@ class HostVars(BaseModel):
     ansible_ssh_extra_args: str | Opaque = ""
     ctr_command: _Words | None = None
     ctr_address: _Path | None = None
-    ctr_namespace: _Namespace = "k8s.io"
+    ctr_namespace: _Namespace = KUBELETS
     ctr_root: _Path | None = None
     ctr_snapshotter: _Namespace | None = None
     ctr_registries: Annotated[dict[_Domain, Registry], BeforeValidator(_once)] = Field(default_factory=dict)

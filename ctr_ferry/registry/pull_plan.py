@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ctr_ferry.ctr import checks, naming, push_pull, roll_back
+from ctr_ferry.ctr import checks, methods, naming, push_pull, roll_back
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.ctr.naming import Method, Naming, Place
+from ctr_ferry.ctr.methods import ByIndex
+from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.push_pull import Route
 from ctr_ferry.ctr.roll_back import Given, Records
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.shell import Script
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A name that a pull moves.
+
+    Attributes:
+        existing: what the host has under the name before the pull.
+        target: what the name will point at, read from the registry.
+        old: what the name points at before the pull; None where that cannot be read.
+    """
+
+    existing: Image
+    target: Descriptor
+    old: Descriptor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +38,21 @@ class PullPlan:
         place: the host's ctr, and the namespace that gets the name.
         reference: the name.
         wanted: the digest that the name must point at; None where neither the user nor the registry gave one.
-        target: what a name that is moved will point at, read from the registry; None where no name is moved.
-        old: what a name that is moved points at before the pull; None where no name is moved, or it cannot be read.
         existing: what the host has under the name before the pull; None where the host does not have the name.
         platform: the platform that the user asked for; None is the host's own.
         all_platforms: whether the user asked for all platforms.
         host_platform: the host's own platform.
+        move: how the name is moved; None where no name is moved, or until that is settled.
     """
 
     place: Place
     reference: Reference
     wanted: str | None
-    target: Descriptor | None
-    old: Descriptor | None
     existing: Image | None
     platform: Platform | None
     all_platforms: bool
     host_platform: Platform
+    move: Move | None = None
 
     @property
     def name(self) -> str:
@@ -60,11 +74,9 @@ class PullPlan:
         """Whether other platforms than the host's are asked for. ``ctr images check`` does not cover them."""
         return self.all_platforms or self.platform not in (None, self.host_platform)
 
-    @property
-    def only(self) -> Platform | None:
+    def only(self, target: Descriptor) -> Platform | None:
         """The one platform of an index that is pulled, where it is not the host's."""
-        is_index = self.target is not None and self.target.is_index
-        return self.platform if is_index and self.platform != self.host_platform else None
+        return self.platform if target.is_index and self.platform != self.host_platform else None
 
     @property
     def stage(self) -> Reference | None:
@@ -94,8 +106,8 @@ class PullPlan:
         given, records = self._given, Records(ctr, namespace) if self.place.cri_managed else None
         undo = roll_back.undo(ctr, namespace, [given], records, cri_managed=self.place.cri_managed)
         back = {}
-        if self.moves and self.old:
-            back["back"] = roll_back.back(ctr, namespace, given, self._back(self.old))
+        if self.move and self.move.old:
+            back["back"] = roll_back.back(ctr, namespace, given, self._back(self.move.existing, self.move.old))
         moment = "" if ctr.capabilities.tag else f"{naming.MOMENT}\n"
         return Script(
             {
@@ -148,37 +160,31 @@ class PullPlan:
         """Gives the wanted name to what the stage points at, which is whole by then; a name that is right stays."""
         if self.existing and not self.moves:
             return ":"
-        by_tag = Naming(Method.TAG, str(stage), self.reference, digest=self.wanted)
-        if not self.moves:
-            return naming.by_tag(self.place, by_tag, self.place.namespace, str(stage))
-        target = self.target
-        assert target  # noqa: S101
-        by_index = replace(
-            by_tag,
-            method=Method.INDEX,
+        if not self.move:
+            return methods.by_tag(self.place, self.place.namespace, str(stage), self.reference, 0)
+        target = self.move.target
+        by_index = ByIndex(
+            name=self.reference,
             target=target,
             replaces=True,
             whole=self.all_platforms,
             foreign=self.platform not in (None, self.host_platform) and not target.is_index,
-            only=self.only,
+            only=self.only(target),
         )
-        steps = ["moved_0=1", naming.by_index(self.place, by_index)]
+        steps = ["moved_0=1", by_index.by_index(self.place, 0)]
         if target.is_index and not self.all_platforms:
-            steps.insert(0, naming.keep_children(self.place, target.digest))
+            steps.insert(0, methods.keep_children(self.place, target.digest))
         return " &&\n".join(steps)
 
-    def _back(self, old: Descriptor) -> str:
+    def _back(self, existing: Image, old: Descriptor) -> str:
         """Lets the name point at what it pointed at before, if that is still there."""
-        assert self.existing  # noqa: S101
-        by_index = Naming(
-            Method.INDEX,
-            self.name,
-            self.reference,
+        by_index = ByIndex(
+            name=self.reference,
             target=old,
             replaces=True,
-            foreign=not old.is_index and not self.existing.is_for(self.host_platform),
+            foreign=not old.is_index and not existing.is_for(self.host_platform),
         )
         steps = [f"{self.place.ctr.content(self.place.namespace, old.digest)} >/dev/null"]
         if old.is_index:
-            steps.append(naming.keep_children(self.place, old.digest))
-        return " &&\n".join([*steps, naming.by_index(self.place, by_index)])
+            steps.append(methods.keep_children(self.place, old.digest))
+        return " &&\n".join([*steps, by_index.by_index(self.place, 0)])

@@ -10,13 +10,12 @@ from ctr_ferry.ctr.failures import content_missing
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.errors import MethodUnsupported, PlatformMissing
-from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.text import shown_name
 
 if TYPE_CHECKING:
-    from ctr_ferry.ssh.host import Host
+    from ctr_ferry.images.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +35,7 @@ class PushContent:
     notices: tuple[str, ...] = ()
 
 
-def choose(
-    host: Host, facts: Facts, namespace: str, image: Image, asked: Platform | None, *, all_platforms: bool
-) -> PushContent:
+def choose(session: Session, image: Image, asked: Platform | None, *, all_platforms: bool) -> PushContent:
     """Reads the image's manifests on the host, and decides what of the image is pushed.
 
     Args:
@@ -49,16 +46,16 @@ def choose(
     Raises:
         FerryError: the content is not on the host, or this ctr cannot push it.
     """
-    whole = Descriptor(image.media_type, image.digest, 0)
+    facts, whole = session.facts, Descriptor(image.media_type, image.digest, 0)
     if not whole.is_index:
         if asked and str(asked) not in image.platforms.split(","):
             raise PlatformMissing(
                 f"{shown_name(image.name)} is for {image.platforms}, not for {asked}; nothing was pushed",
                 hint="leave --platform out",
             )
-        content = inspect.content(host, facts, namespace, [image.digest], deep=False)[0]
+        content = session.read([image.digest], deep=False)[0]
         return PushContent(whole, sizes=_sizes(content, whole))
-    content = inspect.content(host, facts, namespace, [image.digest], deep=True)[0]
+    content = session.read([image.digest], deep=True)[0]
     if image.digest not in content.blobs:
         raise content_missing(image.name, image.digest)
     absent = _absent(content, whole)

@@ -12,8 +12,6 @@ from ctr_ferry.ctr import free_space, push_pull
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.free_space import Room
 from ctr_ferry.ctr.listing import parse_digests
-from ctr_ferry.ctr.naming import Place
-from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.ctr.progress import Progress
 from ctr_ferry.ctr.push_pull import Route
 from ctr_ferry.errors import ContentCorrupt, ContentMissing, DiskFull, FerryError, HostError
@@ -28,7 +26,7 @@ from ctr_ferry.registry.listener import TransferListener
 from ctr_ferry.shell import Answer, Script
 
 if TYPE_CHECKING:
-    from ctr_ferry.ssh.host import Host
+    from ctr_ferry.images.session import Session
 
 _WORTH_ASKING = 8 << 20  # bytes of an image from which on the registry is asked which blobs it has
 # Push and pull go on in these states: ctr may do what ctr-ferry may not ask.
@@ -108,7 +106,7 @@ class RegistryTransfer:
     """One reference that one host pushes or pulls.
 
     Args:
-        facts: of the host.
+        session: the host, open for one namespace.
         reference: the image's name in the registry.
 
     Raises:
@@ -116,8 +114,9 @@ class RegistryTransfer:
         UsageError: the login for the registry is missing, or cannot be used.
     """
 
-    def __init__(self, host: Host, facts: Facts, reference: Reference) -> None:
-        self.host, self.facts, self.reference = host, facts, reference
+    def __init__(self, session: Session, reference: Reference) -> None:
+        host, facts = session.host, session.facts
+        self.host, self.facts, self.reference, self._owner = host, facts, reference, session.place.owner
         self.registry: Registry = host.target.variables_of(Registries).named(reference.domain)
         self._login_for_ctr: Login | None = None  # since the registry refused ctr without a login
         self._trust_this_machine = not self.registry.ca_file
@@ -147,21 +146,6 @@ class RegistryTransfer:
             proxy=self.host.target.variables_of(Registries).proxy,
             owner=self._owner,
         )
-
-    def place(self, namespace: str) -> Place:
-        """Where names are given on the host: its ctr and one namespace."""
-        return Place(
-            ctr=self.facts.ctr,
-            namespace=namespace,
-            from_namespace=namespace,
-            content_root=self.facts.content_root,
-            owner=self._owner,
-            cri_managed=namespace == "k8s.io" and self.facts.cri,
-        )
-
-    @property
-    def _owner(self) -> str:
-        return f"ctr-ferry.{self.host.run_id}"
 
     def inspect(self, blobs: Mapping[str, int] | None = None) -> RemoteImage:
         """Asks the registry, through the host, what it has under the reference.

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ctr_ferry.report.outcome import Status, error_lines
+from ctr_ferry.images.item import ImageResult
+from ctr_ferry.report.outcome import Status
 
 
 @dataclass(slots=True)
-class CopiedImage:
-    """What became of one image on one host.
+class CopiedImage(ImageResult):
+    """What became of one image on one host. Its method is ``blobs``, ``link``, or ``index`` if nothing had to come.
 
     Attributes:
-        src, dst: the image's name at the source, and on this host.
-        digest: what the name points at; ``src_digest`` differs if only the platform's manifest can be named.
-        previous_digest: what the name pointed at before it was, or would be, moved; empty if the name is new.
-        method: ``blobs``; ``link``; ``index`` if nothing had to come; empty if nothing is to be done.
         blobs_sent, bytes_sent: what was, or would be, sent.
         blobs_saved, bytes_saved: what the host had already.
     """
 
-    src: str
-    dst: str
-    digest: str = ""
-    src_digest: str = ""
-    previous_digest: str = ""
-    method: str = ""
-    status: Status = Status.UNCHANGED
     blobs_sent: int = 0
     bytes_sent: int = 0
     blobs_saved: int = 0
     bytes_saved: int = 0
-    note: str = ""
-    error: dict[str, str] | None = None
+
+    @property
+    def moved(self) -> str:
+        """What was, or would be, sent; in words."""
+        sent, saved = _count(self.blobs_sent, self.bytes_sent), _count(self.blobs_saved, self.bytes_saved)
+        return f"{sent} over the wire, {saved} here already" if self.method else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +61,14 @@ class CopyResult:
 
     def lines(self) -> list[str]:
         """Returns a line for each image, with its digest and bytes below."""
-        lines = [line for image in self.images for line in _image_lines(image, self)]
+        source, where, several = f"{self.source}: ", f" in {self.namespace}", len(self.images) > 1
+        lines = [
+            line
+            for image in self.images
+            for line in image.lines(source=source, where=where, ctr=self.ctr, several=several, moved=image.moved)
+        ]
         rate = [f"{_bytes(self.rate)}/s over {self.seconds:.1f} s"] if self.rate else []
         return [*lines, *self.notices, *rate]
-
-
-def _image_lines(image: CopiedImage, result: CopyResult) -> Iterator[str]:
-    how = f"  ({image.method}, ctr {result.ctr})" if image.method else ""
-    state = f"  {image.status}" if len(result.images) > 1 else ""
-    yield f"{result.source}: {image.src} -> {image.dst} in {result.namespace}{how}{state}"
-    if image.digest:
-        yield f"  {image.digest}"
-    if image.previous_digest:
-        yield f"  replaces {image.previous_digest}"
-    if image.method:
-        sent, saved = _count(image.blobs_sent, image.bytes_sent), _count(image.blobs_saved, image.bytes_saved)
-        yield f"  {sent} over the wire, {saved} here already"
-    if image.note:
-        yield f"  {image.note}"
-    if image.error:
-        yield from (f"  {line}" for line in error_lines(image.error))
 
 
 def _count(blobs: int, size: int) -> str:

@@ -11,17 +11,14 @@ from ctr_ferry.ctr.checks import Check
 from ctr_ferry.ctr.failures import required
 from ctr_ferry.ctr.free_space import Room
 from ctr_ferry.ctr.ingest import Store
-from ctr_ferry.ctr.listing import Listing
-from ctr_ferry.ctr.naming import Place
+from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.probe import Facts, Settings
-from ctr_ferry.errors import HostError
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.transfer.copy_request import CopyRequest
-
-_KUBELETS = "k8s.io"  # the namespace of CRI
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +26,27 @@ class Destination:
     """What a host has before images come.
 
     Attributes:
-        listing: the names of the namespace that the images go to.
-        place: where names are given, and under which owner.
+        session: the host, open for the namespace that the images go to.
         content: the manifests that the source or this host has, and all blobs that either of them has.
         checks: by name, whether an image that is there already is complete and unpacked.
         room: None if the host does not say.
     """
 
-    facts: Facts
-    listing: Listing
+    session: Session
     store: Store
-    place: Place
     content: Content
     checks: Mapping[str, Check]
     room: Room | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """What the probe found."""
+        return self.session.facts
+
+    @property
+    def place(self) -> Place:
+        """Where names are given, and under which owner."""
+        return self.session.place
 
 
 def inspect_destination(host: Host, copy_request: CopyRequest, owner: str) -> Destination:
@@ -57,31 +61,19 @@ def inspect_destination(host: Host, copy_request: CopyRequest, owner: str) -> De
     namespace = inspect.namespace(host, copy_request.namespace)
     names = [str(image_copy.dst) for image_copy in copy_request.image_copies]
     questions = ingest.questions(host.target.variables_of(Settings), namespace, names)
-    facts, answers = inspect.survey(host, (namespace,), questions)
-    if isinstance(facts, HostError):
-        raise facts
-    text, active = (required(answers[step], step).text for step in ("store", "active"))
+    session = Session(host, namespace, owner=owner, more=questions)
+    text, active = (required(session.answers[step], step).text for step in ("store", "active"))
     store = ingest.parse_store(text, active, namespace, datetime.now(UTC))
-    place = Place(
-        facts.ctr,
-        namespace=namespace,
-        from_namespace=namespace,
-        content_root=facts.content_root,
-        owner=owner,
-        cri_managed=namespace == _KUBELETS and facts.cri,
-    )
     return Destination(
-        facts=facts,
-        listing=facts.listings[namespace],
+        session=session,
         store=store,
-        place=place,
-        content=_content(host, facts, copy_request, namespace, store),
-        checks=checks.parse_checks(answers["check"].text),
-        room=free_space.parse(answers["room"].text),
+        content=_content(session, copy_request, store),
+        checks=checks.parse_checks(session.answers["check"].text),
+        room=free_space.parse(session.answers["room"].text),
     )
 
 
-def _content(host: Host, facts: Facts, copy_request: CopyRequest, namespace: str, store: Store) -> Content:
+def _content(session: Session, copy_request: CopyRequest, store: Store) -> Content:
     """Adds what this host has to what the source has.
 
     A manifest that only this host has is read here. A manifest that cannot be read counts as absent.
@@ -92,6 +84,6 @@ def _content(host: Host, facts: Facts, copy_request: CopyRequest, namespace: str
     listed = {child.digest for child in children if child.media_type in INDEXES | MANIFESTS}
     unread = listed - given.blobs.keys() - given.bad.keys()
     own = Content()
-    inspect.fetch(host, facts, namespace, sorted(unread & store.here), read=own)
+    session.fetch(sorted(unread & store.here), own)
     there = (store.here | store.elsewhere) - (unread - own.blobs.keys())
     return replace(given, visible=given.visible | there, blobs={**given.blobs, **own.blobs})

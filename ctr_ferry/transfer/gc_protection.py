@@ -22,8 +22,8 @@ def protected(host: Host, todo: Sequence[Plan], found: Destination) -> Iterator[
     The host ends the protection by itself if this process or the connection is gone. If the protection does not end
     as it should, each image gets a note; what is named and verified stays.
     """
-    needed = [plan.needed for plan in todo if plan.needed]
-    protection = host.run_in_background(gc_protection.protect(found.place, needed, found.store), limit=_DAY)
+    script = gc_protection.protect(found.place, [plan.needed for plan in todo], found.store)
+    protection = host.run_in_background(script, limit=_DAY)
     try:
         with host.lost_connection():
             prepared = protection.prepared(host.target.limits.command)

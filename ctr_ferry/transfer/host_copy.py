@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 
 from ctr_ferry.ctr import ingest
 from ctr_ferry.ctr.failures import failure
-from ctr_ferry.errors import FerryError, SomeFailed
+from ctr_ferry.errors import FerryError
+from ctr_ferry.images.item import Item, settle
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.transfer.copy_request import CopyRequest
-from ctr_ferry.transfer.copy_result import CopyResult
+from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
 from ctr_ferry.transfer.destination import Destination, inspect_destination
 from ctr_ferry.transfer.fan_out import FanOut, Source
 from ctr_ferry.transfer.gc_protection import protected
 from ctr_ferry.transfer.naming import name_images
-from ctr_ferry.transfer.plan import Plan, check_room, plan_images, settle
+from ctr_ferry.transfer.plan import Plan, check_room, pending, plan_images, stop_incomplete
 from ctr_ferry.transfer.upload import Progress, Upload
 
 
@@ -39,15 +40,15 @@ class HostCopy:
             FerryError: the one image's own error, or SomeFailed with the result.
         """
         found = self._inspect()
-        plans = plan_images(self._copy_request, found)
-        notices = check_room(plans, self._copy_request, found, dry_run=self._host.dry_run)
-        todo = [plan for plan in plans if plan.open]
+        items = plan_images(self._copy_request, found)
+        notices = check_room(pending(items), self._copy_request, found, dry_run=self._host.dry_run)
+        todo = pending(items)
         if todo and not self._host.dry_run:
             self._bring(todo, found)
             for plan in todo:
                 if plan.again:
                     plan.fail(plan.again)
-        return self._result(plans, found, notices)
+        return self._result(items, found, notices)
 
     def _inspect(self) -> Destination:
         owner = f"ctr-ferry.{self._host.run_id}.{self._token}.{next(self._inspections)}"
@@ -66,12 +67,12 @@ class HostCopy:
                 if not prepared[f"prepare-{number}"].ok:
                     plan.stop(failure(prepared[f"prepare-{number}"], plan.image_copy.image.name))
             safe = [plan for plan in todo if plan.ready]
-            wanted = ingest.to_send([plan.needed for plan in safe if plan.needed], found.store)
+            wanted = ingest.to_send([plan.needed for plan in safe], found.store)
             failed = self._fetch(wanted, found)
             for plan in safe:
-                settle(plan, failed)
+                stop_incomplete(plan, failed)
             if ready := [plan for plan in safe if plan.ready]:
-                name_images(self._host, ready, self._copy_request, found)
+                name_images(ready, self._copy_request, found)
             if once_more and (again := [plan for plan in todo if plan.again]):
                 self._once_more(again)
 
@@ -102,25 +103,24 @@ class HostCopy:
         finally:
             self._seconds += time.monotonic() - began
 
-    def _result(self, plans: Sequence[Plan], found: Destination, notices: tuple[str, ...]) -> CopyResult:
+    def _result(self, items: Sequence[Item[CopiedImage]], found: Destination, notices: tuple[str, ...]) -> CopyResult:
         sent, seconds = self._progress.sent, self._seconds
         result = CopyResult(
             source=self._source.name,
             namespace=found.place.namespace,
             ctr=found.facts.client,
             containerd=found.facts.server,
-            images=tuple(plan.report for plan in plans),
+            images=tuple(item.result for item in items),
             bytes_sent=sent,
             seconds=round(seconds, 3),
             rate=int(sent / seconds) if seconds else 0,
             notices=notices,
         )
-        if errors := [plan.error for plan in plans if plan.error]:
-            if len(plans) == 1:
-                raise errors[0]
-            raise SomeFailed(
-                f"{len(errors)} of {len(plans)} images were not copied",
-                hint="follow the hint of each, then run the command again; the others stay",
-                result=result,
-            )
+        settle(
+            result,
+            len(items),
+            [item.error for item in items if item.error],
+            "images were not copied",
+            "follow the hint of each, then run the command again; the others stay",
+        )
         return result

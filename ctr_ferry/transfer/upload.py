@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ctr_ferry.ctr import ingest
 from ctr_ferry.ctr.failures import failure
-from ctr_ferry.ctr.naming import Place
+from ctr_ferry.ctr.place import Place
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.shell import Script
 from ctr_ferry.ssh.host import Host, Moved

@@ -9,7 +9,7 @@ from typing import ClassVar, cast
 from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.ingest import ImageBlobs
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.ctr.naming import Place
+from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform

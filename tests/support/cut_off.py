@@ -57,11 +57,14 @@ case $verb in
     fi
     moment between; put "$2" "$digest";;
   "images import")
-    index=$(tr -d '\000'); name=$(echo "$index" | sed -n 's/.*image.name": *"\([^"]*\)".*/\1/p')
-    [ -n "$name" ] || exit 0
+    entries=$(tr -d '\000' | grep -ao '"digest": *"[^"]*"[^}]*image.name": *"[^"]*"')
+    [ -n "$entries" ] || exit 0
     moment between
-    [ -z "$TWO" ] || { put "$name" "$TWO"; echo "ctr: image \"$name\": already exists" >&2; exit 1; }
-    put "$name" "$(echo "$index" | sed -n 's/.*"digest": *"\([^"]*\)".*/\1/p')";;
+    echo "$entries" | sed 's/^"digest": *"\([^"]*\)".*image.name": *"\([^"]*\)"$/\2 \1/' | while read -r name digest; do
+      [ -z "$TWO" ] || { put "$name" "$TWO"; echo "ctr: image \"$name\": already exists" >&2; exit 1; }
+      put "$name" "$digest"
+    done;;
+  "content ls") cat "$here/blobs";;
   "images pull")
     for name in "$@"; do :; done
     case $name in *@*) put "$name" "${name#*@}";; *) put "$name" "$PULLED";; esac;;

@@ -14,7 +14,8 @@ from records import record
 
 from ctr_ferry.ctr import naming
 from ctr_ferry.ctr.commands import Ctr
-from ctr_ferry.ctr.naming import Method, Naming, Place
+from ctr_ferry.ctr.methods import ByArchive, ByIndex, ByLink, ByTag, Naming
+from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 from ctr_ferry.oci.reference import Reference
@@ -26,9 +27,11 @@ TARGET = Descriptor(OCI_MANIFEST, DIGEST, 1234)
 INDEX = replace(TARGET, media_type=OCI_INDEX)
 LAYER = Descriptor("layer", OTHER, 5)
 WANTED, SOURCE = "new.example/a/app:2", "old.example/app:1"
-NAMING = Naming(Method.INDEX, SOURCE, Reference.parse(WANTED), TARGET, replaces=True)
-LINKED = replace(NAMING, method=Method.LINK, replaces=False, blobs=(TARGET, LAYER))
-ARCHIVED = replace(NAMING, method=Method.ARCHIVE, replaces=False)
+NAME = Reference.parse(WANTED)
+TAGGED = ByTag(name=NAME, source=SOURCE, target_digest=DIGEST)
+NAMING = ByIndex(name=NAME, target=TARGET, replaces=True)
+ARCHIVED = ByArchive(name=NAME, target=TARGET, source=SOURCE, source_digest="")
+LINKED = ByLink(name=NAME, target=TARGET, source=SOURCE, source_digest="", links=(TARGET, LAYER))
 OWNER = "ctr-ferry.20260101T000000Z-abcd"
 STAGE = "ctr-ferry.invalid/ctr-ferry.20260101t000000z-abcd:0"
 

@@ -38,6 +38,7 @@ class FakeHost:
     stubborn: Sequence[str] = ()
     answers: Mapping[str, Answer] = field(default_factory=dict)
     name: str = "n"
+    run_id: str = "20260101T000000Z-abcd"
     dry_run: bool = False
     failed: bool = False
     scripts: list[Script] = field(default_factory=list)

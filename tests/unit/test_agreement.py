@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from ctr_ferry import errors
+from ctr_ferry.images.item import ImageResult
 from ctr_ferry.registry.push_result import PushResult
 from ctr_ferry.report import render
 from ctr_ferry.report.agreement import disagreements
@@ -17,7 +18,7 @@ from ctr_ferry.report.outcome import Outcome, Status
 from ctr_ferry.report.record import Record, Runs
 from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
 from tasks.pull import PullResult
-from tasks.retag import Retag, RetagResult
+from tasks.retag import RetagResult
 from tasks.show import show as show_command
 
 REF = "r.example/app:1"
@@ -25,7 +26,7 @@ A, B, C, INDEX = (f"sha256:{c * 64}" for c in "abc1")
 
 
 def retagged(host: str, digest: str, source: str = "", status: Status = Status.CHANGED, name: str = REF) -> Outcome:
-    image = Retag("old", name, digest, source or digest, status=status)
+    image = ImageResult("old", name, digest, source or digest, status=status)
     return Outcome.of(host, 1.0, RetagResult("k8s.io", "k8s.io", "1.6", "1.6", (image,)))
 
 

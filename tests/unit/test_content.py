@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,8 +24,8 @@ from ctr_ferry.errors import (
     FerryError,
     MethodUnsupported,
 )
-from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, Platform
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Registry
@@ -52,6 +52,11 @@ class Store:
     name: str = "node7"
     target: Any = field(default_factory=lambda: SimpleNamespace(limits=SimpleNamespace(probe=1)))
     asked: int = 0
+    run_id: str = "20260101T000000Z-abcd"
+
+    def facts(self, namespaces: Sequence[str]) -> Any:
+        listings = {name: Listing(name, ()) for name in namespaces}
+        return SimpleNamespace(**vars(FACTS), listings=listings, content_root="/root", cri=False)
 
     def ask(self, script: Script, **_: object) -> dict[str, Answer]:
         self.asked += 1
@@ -68,7 +73,7 @@ class Store:
 
 
 def read(store: Store, *, deep: bool = True) -> Content:
-    return inspect.content(cast(Host, store), FACTS, "k8s.io", [IMAGE.digest], deep=deep)[0]
+    return Session(cast(Host, store), "k8s.io").read([IMAGE.digest], deep=deep)[0]
 
 
 def save(store: Store, wanted: Platform | None = None, *, every: bool = False) -> archive_writer.Plan:
@@ -163,7 +168,7 @@ def test_what_an_index_lists_besides_manifests_is_a_blob_like_a_layer() -> None:
     index = json.dumps({"manifests": [listed(OCI_MANIFEST, AMD64, AMD), listed("application/x", b"note")]}).encode()
     image = Image(NAME, OCI_INDEX, digest(index), "", "linux/amd64", frozenset())
     store = Store({digest(data): data for data in (index, AMD64, *BLOBS, b"note")})
-    content = inspect.content(cast(Host, store), FACTS, "k8s.io", [image.digest], deep=True)[0]
+    content = Session(cast(Host, store), "k8s.io").read([image.digest], deep=True)[0]
     assert digest(b"note") in {blob.digest for blob in archive_writer.plan([image], content, AMD, every=True).blobs}
 
 
@@ -171,7 +176,7 @@ def test_an_index_of_indexes_is_refused_rather_than_taken_for_whole() -> None:
     outer = json.dumps({"manifests": [listed(OCI_INDEX, INDEX)]}).encode()
     image = Image(NAME, OCI_INDEX, digest(outer), "", "-", frozenset())
     store = Store(ALL | {digest(outer): outer})
-    content = inspect.content(cast(Host, store), FACTS, "k8s.io", [image.digest], deep=True)[0]
+    content = Session(cast(Host, store), "k8s.io").read([image.digest], deep=True)[0]
     with pytest.raises(MethodUnsupported, match="index of indexes"):
         archive_writer.plan([image], content, AMD)
 
@@ -181,9 +186,8 @@ class TestSeveralSources:
 
     def source_inventory(self, name: str, **wrong: Any) -> SourceInventory:
         store = Store(name=name, wrong={digest(ARM64): wrong["arm"]} if wrong else {})
-        return SourceInventory(
-            cast(Host, store), FACTS, Listing("k8s.io", (IMAGE,)), read(store), {self.SELECTOR: (IMAGE,)}
-        )
+        session = Session(cast(Host, store), "k8s.io")
+        return SourceInventory(session, read(store), {self.SELECTOR: (IMAGE,)})
 
     def test_what_one_of_them_has_in_order_is_in_order(self) -> None:
         half, whole = self.source_inventory("half", arm=Answer(0, b"x", "")), self.source_inventory("whole")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -18,9 +19,9 @@ from ctr_ferry.errors import (
     UsageError,
 )
 from ctr_ferry.images.content import Content
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import OCI_MANIFEST
 from ctr_ferry.oci.reference import Reference
-from ctr_ferry.ssh.host import Host
 from tasks import copy
 from tasks.copy import ImageSelector, Request, SourceInventory
 
@@ -94,7 +95,8 @@ def source_inventory(
 ) -> SourceInventory:
     facts = cast(Any, type("Facts", (), {"platform": AMD}))
     found = {selector: images} if images else {}
-    return SourceInventory(cast(Host, Named(name)), facts, Listing("k8s.io", images), content or Content(), found)
+    session = SimpleNamespace(host=Named(name), facts=facts, here=Listing("k8s.io", images))
+    return SourceInventory(cast(Session, session), content or Content(), found)
 
 
 class TestWhoHasIt:
@@ -140,8 +142,8 @@ class TestWhoHasIt:
     def test_any_takes_the_one_that_has_it_whole_and_else_all(self) -> None:
         half = source_inventory("half", self.selector, image(), content=Two.content(1, 2, 4))
         whole = source_inventory("whole", self.selector, image(), content=Two.content(1, 2, 4, 6))
-        assert [s.host.name for s in copy._used([half, whole], [image()], self.request)] == ["whole"]
-        assert [s.host.name for s in copy._used([half, half], [image()], self.request)] == ["half", "half"]
+        assert [s.name for s in copy._used([half, whole], [image()], self.request)] == ["whole"]
+        assert [s.name for s in copy._used([half, half], [image()], self.request)] == ["half", "half"]
         insisting = copy.parse(from_=["any"], ref=["r.example/*"], all_platforms=True)
         assert len(copy._used([half, whole], [image()], insisting)) == 2
 

@@ -11,7 +11,7 @@ from records import VERSIONS
 
 from ctr_ferry.ctr import push_pull
 from ctr_ferry.ctr.commands import Ctr
-from ctr_ferry.ctr.naming import Place
+from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.progress import Progress
 from ctr_ferry.ctr.push_pull import Route
 from ctr_ferry.ctr.version import Capabilities, Version

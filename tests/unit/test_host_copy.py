@@ -14,6 +14,7 @@ from retagging import FakeHost, table
 from two_platforms import ALL, AMD64, ARM64, BLOBS, IMAGE, INDEX, NAME, digest
 
 from ctr_ferry.ctr import gc_protection
+from ctr_ferry.ctr.ingest import ImageBlobs
 from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.errors import CommandFailed, ConnectionLost, ContentCorrupt, DaemonUnreachable, FerryError, VerifyFailed
 from ctr_ferry.images.content import Content
@@ -213,7 +214,14 @@ class TestASecondAttempt:
     def plan(self, reason: FerryError) -> Plan:
         name = "r.example/app:1"
         report = CopiedImage(name, name, IMAGE.digest, IMAGE.digest, status=Status.CHANGED)
-        return Plan(report, ImageCopy(IMAGE, Reference.parse(name)), None, again=reason)
+        return Plan(
+            result=report,
+            existing=None,
+            image_copy=ImageCopy(IMAGE, Reference.parse(name)),
+            target=Descriptor(IMAGE.media_type, IMAGE.digest, 1),
+            needed=ImageBlobs((), {}),
+            again=reason,
+        )
 
     def test_reports_its_own_error_and_not_the_first_attempts(self) -> None:
         plan, gone = self.plan(VerifyFailed("vanished")), DaemonUnreachable("gone")

@@ -28,7 +28,7 @@ REST = {DIGEST: (OTHER, "sha256:" + "ef" * 32), OTHER: ("sha256:" + "01" * 32,),
 
 
 def test_labels_keep_what_import_would_drop_of_a_linked_partial_index(fake: Fake) -> None:
-    asked = replace(LINKED, target=INDEX, blobs=(INDEX, LAYER), rest=REST)
+    asked = replace(LINKED, target=INDEX, links=(INDEX, LAYER), rest=REST)
     assert fake.apply(fake.place("1.6.20", from_namespace="default"), asked)["name-0"].ok
     kept = [call[2:] for call in fake.calls_of("label") if ".rest." in call[3]]
     key = "containerd.io/gc.ref.content.rest"
@@ -43,13 +43,13 @@ def test_labels_keep_what_import_would_drop_of_a_linked_partial_index(fake: Fake
 
 @pytest.mark.parametrize("fail", ["import", "ingest"])
 def test_a_failed_naming_or_linking_labels_nothing(fail: str, fake: Fake) -> None:
-    asked = replace(LINKED, target=INDEX, blobs=(INDEX, LAYER), rest=REST)
+    asked = replace(LINKED, target=INDEX, links=(INDEX, LAYER), rest=REST)
     fake.apply(fake.place("1.6.20", from_namespace="default"), asked, fail=fail)
     assert not [key for _, key in labels(fake.calls, put=True) if ".rest." in key]
 
 
 def test_a_rest_that_cannot_be_labelled_is_a_failure(fake: Fake) -> None:
-    asked = replace(LINKED, target=INDEX, blobs=(INDEX, LAYER), rest=REST)
+    asked = replace(LINKED, target=INDEX, links=(INDEX, LAYER), rest=REST)
     place = fake.place("1.6.20", from_namespace="default")
     step, *_ = (naming.script(place, [asked]).steps["name-0"],)
     assert fake.run(f"linked=0; {step}", fail="label").returncode != 0
@@ -62,7 +62,7 @@ def labels(calls: list[list[str]], *, put: bool) -> set[tuple[str, str]]:
 
 
 def link(fake: Fake, version: str, *blobs: Descriptor, **place: object) -> tuple[str, str]:
-    return naming.link(fake.place(version, **place), replace(LINKED, blobs=blobs))  # type: ignore[arg-type]
+    return replace(LINKED, links=blobs).before(fake.place(version, **place), 0)  # type: ignore[arg-type]
 
 
 ROOT = Root(cast(Ctr, None), "k8s.io", OWNER, (DIGEST, OTHER))

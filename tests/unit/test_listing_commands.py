@@ -46,6 +46,7 @@ class FakeHost:
 
     images: Mapping[str, Sequence[Image]]
     name: str = "n"
+    run_id: str = "20260101T000000Z-abcd"
     version: str = "1.6.20"
     cri: bool = False
     others: Mapping[str, Mapping[str, Sequence[Image]]] = field(default_factory=dict)

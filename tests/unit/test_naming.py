@@ -15,6 +15,7 @@ from fake_ctr import (
     NAMING,
     SOURCE,
     STAGE,
+    TAGGED,
     WANTED,
     Fake,
     annotations,
@@ -24,14 +25,14 @@ from fake_ctr import (
 from records import VERSIONS, record
 
 from ctr_ferry.ctr import naming, roll_back
-from ctr_ferry.ctr.naming import TAKEN, Method, Naming
+from ctr_ferry.ctr.methods import TAKEN, Naming
 from ctr_ferry.oci.descriptor import OCI_MANIFEST
 from ctr_ferry.oci.reference import Reference
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_index_only_archive_is_fed_to_import_as_each_version_wants_it(version: str, fake: Fake) -> None:
-    assert fake.run(naming.by_index(fake.place(version), NAMING)).returncode == 0
+    assert fake.run(NAMING.by_index(fake.place(version), 0)).returncode == 0
     full = "new.example/a/app:2"
     flags, names = {
         "1.0": (["--oci-name", "new.example/a/app"], (full, "2")),
@@ -45,10 +46,9 @@ def test_an_index_only_archive_is_fed_to_import_as_each_version_wants_it(version
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("method", [Method.INDEX, Method.ARCHIVE])
-def test_a_name_that_somebody_else_gave_meanwhile_is_not_replaced(version: str, method: Method, fake: Fake) -> None:
+@pytest.mark.parametrize("asked", [replace(NAMING, replaces=False), ARCHIVED], ids=["index", "archive"])
+def test_a_name_that_somebody_else_gave_meanwhile_is_not_replaced(version: str, asked: Naming, fake: Fake) -> None:
     (fake.folder / "taken").write_text(f"{WANTED}\n")
-    asked = replace(NAMING, method=method, replaces=False)
     assert fake.apply(fake.place(version), asked)["name-0"].exit == TAKEN
     look = ["--namespace", "k8s.io", "images", "ls", "-q", f'name=="{WANTED}"']
     assert look in fake.calls and WANTED not in fake.given
@@ -64,10 +64,10 @@ def test_a_name_that_somebody_else_gave_meanwhile_is_not_replaced(version: str, 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_flag_given_is_in_that_versions_help(version: str, fake: Fake) -> None:
-    everything = replace(NAMING, target=INDEX, whole=True, foreign=True)
+    everything = replace(ARCHIVED, replaces=True, target=INDEX, whole=True, foreign=True)
     place = replace(fake.place(version), ctr=replace(fake.ctr(version), snapshotter="native"))
-    fake.run(naming.by_index(place, everything))
-    fake.run(naming.by_archive(place, everything)[0])
+    fake.run(everything.by_index(place, 0))
+    fake.run(everything.stream(place, 0).text)
     if place.ctr.capabilities.tag:
         fake.run(place.ctr.tag("k8s.io", "a:1", "b:1"))
     flagged = [call for call in fake.calls if call[3] in ("import", "tag")]
@@ -99,7 +99,7 @@ def test_platforms_are_kept_and_unpacked_as_wanted_where_there_are_flags(
 ) -> None:
     for version in ("1.6.20", "1.2.6"):
         place = fake.place(version, from_namespace="default" if crosses else "k8s.io")
-        fake.run(naming.by_index(place, replace(NAMING, **wanted)))  # type: ignore[arg-type]
+        fake.run(replace(NAMING, **wanted).by_index(place, 0))  # type: ignore[arg-type]
     new, old = fake.calls
     assert new[4:-1] == flags
     assert old[4:-1] == []
@@ -133,7 +133,7 @@ def test_the_classic_way_keeps_all_platforms_of_a_whole_index(version: str, from
 def test_the_classic_way_exports_imports_and_then_gives_the_exact_name(
     version: str, export: list[str], imported: list[str], fake: Fake
 ) -> None:
-    done = fake.run(naming.by_archive(fake.place(version, from_namespace="default"), ARCHIVED)[0])
+    done = fake.run(ARCHIVED.stream(fake.place(version, from_namespace="default"), 0).text)
     assert (done.returncode, done.stderr) == (0, "")
     exports = [call[3:] for call in fake.calls if "export" in call]
     imports = [call[3:] for call in fake.calls if "import" in call]
@@ -150,7 +150,7 @@ def test_the_classic_way_exports_imports_and_then_gives_the_exact_name(
 def test_the_classic_way_fails_where_either_half_does_and_then_names_nothing(
     version: str, failing: str, fake: Fake
 ) -> None:
-    done = fake.run(naming.by_archive(fake.place(version), ARCHIVED)[0], fail=failing)
+    done = fake.run(ARCHIVED.stream(fake.place(version), 0).text, fail=failing)
     assert done.returncode not in (0, TAKEN)
     assert f"{failing} fails" in done.stderr
     assert sum("import" in call for call in fake.calls) == 1
@@ -223,8 +223,7 @@ def test_replacing_within_a_namespace_needs_no_other_name(fake: Fake) -> None:
 
 
 def test_a_tag_is_never_forced(fake: Fake) -> None:
-    tagged = replace(NAMING, method=Method.TAG, replaces=False, target=None, digest=DIGEST)
-    fake.apply(fake.place("1.6.20"), tagged)
+    fake.apply(fake.place("1.6.20"), TAGGED)
     assert fake.calls_of("tag") == [["images", "tag", SOURCE, WANTED]]
     assert fake.calls_of("rm") == []
 
@@ -282,3 +281,55 @@ def test_verifying_gives_up_waiting_in_the_end(fake: Fake, monkeypatch: pytest.M
     listing(fake, row("-"))
     done = fake.run(naming.verify(fake.place("1.2.6", cri_managed=True), [WANTED]))
     assert row("-") in done.stdout and len(fake.calls) == 3
+
+
+OTHERS = [replace(NAMING, name=Reference.parse(f"new.example/a/app:{n}"), replaces=False) for n in range(3)]
+
+
+def test_up_to_1_2_one_import_gives_many_names(fake: Fake) -> None:
+    script = naming.script(fake.place("1.2.6"), OTHERS)
+    answers = fake.apply(fake.place("1.2.6"), *OTHERS)
+    assert [name for name in script.steps if name.startswith(("many", "name"))] == [
+        "many-0",
+        "name-0",
+        "name-1",
+        "name-2",
+    ]
+    assert all(answers[f"name-{n}"].ok for n in range(3))
+    assert len(fake.calls_of("import")) == 1
+    listed = fake.archive(1)["manifests"]
+    assert [entry["annotations"]["io.containerd.image.name"] for entry in listed] == [  # type: ignore[attr-defined]
+        str(naming.name) for naming in OTHERS
+    ]
+
+
+@pytest.mark.parametrize("version", ["1.2.6", "1.1.8"])
+def test_names_are_given_one_by_one_where_somebody_else_has_one_of_them(version: str, fake: Fake) -> None:
+    (fake.folder / "taken").write_text(f"{WANTED}\n")
+    answers = fake.apply(fake.place(version), *OTHERS)
+    assert {answers[f"name-{n}"].exit for n in range(3)} == {TAKEN}
+    assert fake.calls_of("import") == []
+
+
+def test_names_are_given_one_by_one_where_one_import_fails(fake: Fake) -> None:
+    fake.apply(fake.place("1.2.6"), *OTHERS, fail="import")
+    assert len(fake.calls_of("import")) == 1 + len(OTHERS)
+
+
+def test_up_to_1_1_one_import_gives_names_of_one_repository(fake: Fake) -> None:
+    other = replace(OTHERS[0], name=Reference.parse("new.example/b:1"))
+    script = naming.script(fake.place("1.1.8"), [*OTHERS, other])
+    assert [name for name in script.steps if name.startswith("many")] == ["many-0"]
+    fake.apply(fake.place("1.1.8"), *OTHERS, other)
+    assert [call[2:4] for call in fake.calls_of("import")] == [
+        ["--oci-name", "new.example/a/app"],
+        ["--oci-name", "new.example/b"],
+    ]
+
+
+@pytest.mark.parametrize("asked", [NAMING, LINKED, ARCHIVED], ids=["moved", "link", "archive"])
+def test_what_one_import_could_not_undo_is_given_by_itself(asked: Naming, fake: Fake) -> None:
+    place = fake.place("1.2.6", from_namespace="default" if asked is LINKED else "k8s.io")
+    assert not [name for name in naming.script(place, [asked, asked]).steps if name.startswith("many")]
+    newer = fake.place("1.6.20")
+    assert not [name for name in naming.script(newer, OTHERS).steps if name.startswith("many")], "tag protects each"

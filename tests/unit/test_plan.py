@@ -7,16 +7,16 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from copies import AMD, ARM, CTR, PLACE, Two, digest, image
+from copies import AMD, ARM, CTR, NEEDED, PLACE, Two, digest, image
 
 from ctr_ferry.ctr import checks
 from ctr_ferry.ctr.checks import Check
 from ctr_ferry.ctr.free_space import Room, Space
 from ctr_ferry.ctr.ingest import Store
 from ctr_ferry.ctr.listing import Image, Listing
-from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.errors import ContentMissing, DiskFull, MethodUnsupported, ReferenceExists
 from ctr_ferry.images.content import Content
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.transfer import plan
@@ -60,30 +60,29 @@ def destination(
     *listed: Image, here: Iterable[int] = (), check: Check = COMPLETE, server: str = "1.7.24"
 ) -> Destination:
     """A host of amd64 that has some blobs of an image whose source has it whole."""
+    facts = SimpleNamespace(ctr=CTR, platform=AMD, client="1.6.20", server=server)
     return Destination(
-        facts=cast(Facts, SimpleNamespace(ctr=CTR, platform=AMD, client="1.6.20", server=server)),
-        listing=Listing("k8s.io", listed),
+        session=cast(Session, SimpleNamespace(facts=facts, there=Listing("k8s.io", listed), place=PLACE)),
         store=Store(here=frozenset(map(digest, here))),
-        place=PLACE,
         content=Two.content(*range(1, 8)),
         checks={NAME: check},
     )
 
 
 class TestDecision:
-    def plan(self, found: Destination, **options: Any) -> Plan:
+    def plan(self, found: Destination, **options: Any) -> Any:
         request = CopyRequest((ImageCopy(image(), Reference.parse(NAME)),), Content(), **options)
         (one,) = plan.plan_images(request, found)
         return one
 
     def test_an_image_that_is_not_there_is_copied_with_the_blobs_that_are_missing(self) -> None:
         one = self.plan(destination(here=[4, 6]))
-        assert one.ready and one.report.method == "blobs"
-        assert (one.report.blobs_sent, one.report.blobs_saved) == (5, 2)
+        assert one.ready and one.result.method == "blobs"
+        assert (one.result.blobs_sent, one.result.blobs_saved) == (5, 2)
 
     def test_an_image_that_is_whole_and_unpacked_is_unchanged(self) -> None:
         one = self.plan(destination(image(), here=range(1, 8)))
-        assert (one.report.status, one.report.note) == (Status.UNCHANGED, "it is there already")
+        assert (one.result.status, one.result.note) == (Status.UNCHANGED, "it is there already")
 
     @pytest.mark.parametrize(
         ("here", "check"),
@@ -99,7 +98,7 @@ class TestDecision:
     def test_a_name_of_another_image_is_moved_only_by_force(self) -> None:
         taken = destination(image(number=9))
         assert isinstance(self.plan(taken).error, ReferenceExists)
-        assert self.plan(taken, force=True).report.previous_digest == digest(9)
+        assert self.plan(taken, force=True).result.previous_digest == digest(9)
 
     @pytest.mark.parametrize(("server", "refused"), [("1.6.20", True), ("1.7.0", False), ("unknown", True)])
     def test_a_pin_is_refused_where_cri_does_not_heed_it(self, server: str, refused: bool) -> None:
@@ -108,8 +107,8 @@ class TestDecision:
     def test_what_several_images_need_counts_for_the_first(self) -> None:
         copies = tuple(ImageCopy(image(), Reference.parse(name)) for name in (NAME, "r.example/app:2"))
         first, second = plan.plan_images(CopyRequest(copies, Content()), destination())
-        assert (first.report.blobs_sent, second.report.blobs_sent, second.report.blobs_saved) == (7, 0, 7)
-        assert (first.report.method, second.report.method) == ("blobs", "index")
+        assert (first.result.blobs_sent, second.result.blobs_sent, second.result.blobs_saved) == (7, 0, 7)
+        assert (first.result.method, second.result.method) == ("blobs", "index")
 
 
 class TestRoom:
@@ -126,7 +125,13 @@ class TestRoom:
 
     def plan(self, size: int) -> Plan:
         report = CopiedImage("a", "a", digest(1), digest(1), status=Status.CHANGED, bytes_sent=size)
-        return Plan(report, ImageCopy(image(), Reference.parse("r.example/app:1")), None)
+        return Plan(
+            result=report,
+            existing=None,
+            image_copy=ImageCopy(image(), Reference.parse("r.example/app:1")),
+            target=Two.amd,
+            needed=NEEDED,
+        )
 
     def test_all_that_is_to_be_sent_is_refused_where_it_does_not_fit_together(self) -> None:
         plans = [self.plan(60), self.plan(60), self.plan(0)]

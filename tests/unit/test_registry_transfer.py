@@ -12,6 +12,7 @@ from retagging import A, B, image
 from scripted_registry import OK, REF, Answering, Host, answering_fixture, pushed  # noqa: F401
 
 from ctr_ferry import errors
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Login, Registry
 from ctr_ferry.registry import http, listener, push_pull
@@ -180,5 +181,5 @@ class TestRegistryTransfer:
 def test_a_manifest_that_makes_no_sense_has_no_size(answering: Answering, manifest: bytes) -> None:
     registry, host = answering(A), Host([])
     registry.manifest = manifest
-    transfer = push_pull.RegistryTransfer(host, host.facts(["k8s.io"]), Reference.parse(REF))  # type: ignore[arg-type]
+    transfer = push_pull.RegistryTransfer(Session(host), Reference.parse(REF))  # type: ignore[arg-type]
     assert transfer._contents(None) is None

@@ -18,7 +18,8 @@ from records import record
 
 from ctr_ferry.ctr import naming
 from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
-from ctr_ferry.ctr.naming import TAKEN, Method, Naming, Place
+from ctr_ferry.ctr.methods import TAKEN, ByArchive, ByBlobs, ByIndex, ByTag, Method, Naming
+from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.verdict import numbers
 from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.oci.descriptor import OCI_MANIFEST, Descriptor
@@ -73,16 +74,15 @@ def no_moment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(method: Method, *, replaces: bool = False) -> Naming:
-    return Naming(
-        method,
-        OLD,
-        Reference.parse(NEW),
-        None if method is Method.TAG else TARGET,
-        replaces=replaces,
-        digest=A,
-        complete=method is Method.BLOBS,
-        unpack=method is Method.BLOBS,
-    )
+    name = Reference.parse(NEW)
+    match method:
+        case Method.TAG:
+            return ByTag(name=name, source=OLD, target_digest=A, replaces=replaces)
+        case Method.INDEX:
+            return ByIndex(name=name, target=TARGET, replaces=replaces)
+        case Method.BLOBS:
+            return ByBlobs(name=name, target=TARGET, replaces=replaces, complete=True, unpack=True)
+    return ByArchive(name=name, target=TARGET, replaces=replaces, source=OLD, source_digest=A)
 
 
 NEWEST = [("2.1.9", method) for method in (Method.TAG, Method.INDEX, Method.BLOBS, Method.ARCHIVE)]
@@ -287,3 +287,42 @@ def without_flock(folder: Path) -> str:
     for name in ("sh", "grep", "sed", "cut", "mv", "tr", "cat", "sleep", "printf", "sort"):
         (folder / "bin" / name).symlink_to(str(shutil.which(name)))
     return str(folder / "bin")
+
+
+MANY = [replace(asked(Method.INDEX), name=Reference.parse(f"new.example/many:{n}")) for n in range(3)]
+
+
+@pytest.mark.parametrize("cri", [False, True])
+def test_many_names_of_one_import_stay_and_prove_right(cri: bool, tmp_path: Path) -> None:
+    host = Host(tmp_path, "1.2.6", cri=cri)
+    host.has(**{OLD: A})
+    assert numbers(host.apply(*MANY)["kept"]) == {0, 1, 2}
+    assert {name for name in host.names if name != CONFIG} == {OLD, *(str(each.name) for each in MANY)}
+
+
+@pytest.mark.parametrize("when", ["between", "after"])
+def test_many_names_of_one_import_go_where_the_script_is_cut_off(when: str, tmp_path: Path) -> None:
+    host = Host(tmp_path, "1.2.6")
+    host.has(**{OLD: A})
+    host.apply(*MANY, CUT="import", CUT_AT=when)
+    assert host.names == {OLD: A}
+
+
+@pytest.mark.parametrize("theirs", [A, B], ids=["the same", "another"])
+def test_a_name_that_somebody_else_has_stays_theirs_and_the_others_are_given(theirs: str, tmp_path: Path) -> None:
+    host = Host(tmp_path, "1.2.6")
+    taken = str(MANY[1].name)
+    host.has(**{OLD: A, taken: theirs})
+    answers = host.apply(*MANY)
+    assert answers["name-1"].exit == TAKEN and numbers(answers["kept"]) == {0, 2}
+    assert host.names[taken] == theirs and len(host.names) == 4
+
+
+def test_a_name_without_all_of_its_blobs_is_rolled_back(tmp_path: Path) -> None:
+    host = Host(tmp_path, "1.6.20")
+    host.has(**{OLD: A})
+    (tmp_path / "blobs").write_text(f"{A}\n{B}\n")
+    whole, part = (replace(asked(Method.BLOBS), blobs=blobs) for blobs in ((A, B), (A, OLDER)))
+    assert numbers(host.apply(part)["kept"]) == frozenset()
+    assert host.names == {OLD: A}
+    assert numbers(host.apply(whole)["kept"]) == {0}

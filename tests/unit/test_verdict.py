@@ -7,7 +7,7 @@ import pytest
 from ctr_ferry import errors
 from ctr_ferry.ctr.commands import CRI_MANAGED
 from ctr_ferry.ctr.listing import Image, Listing
-from ctr_ferry.ctr.naming import TAKEN
+from ctr_ferry.ctr.methods import TAKEN
 from ctr_ferry.ctr.verdict import Verdict, exists, judge, records_left, unproved
 from ctr_ferry.oci.descriptor import OCI_MANIFEST
 from ctr_ferry.shell import Answer

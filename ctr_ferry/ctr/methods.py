@@ -1,0 +1,351 @@
+"""The ways to give a name to content that a host already has: a class for each. Pure.
+
+What each of them does on each version of ctr was measured on 1.0.3 to 2.1.9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import ClassVar, NamedTuple
+
+from ctr_ferry import shell
+from ctr_ferry.ctr import roll_back, templates
+from ctr_ferry.ctr.commands import GC_REF
+from ctr_ferry.ctr.gc_root import Root, finish_ingests
+from ctr_ferry.ctr.place import Place
+from ctr_ferry.ctr.templates import fill
+from ctr_ferry.oci.descriptor import Descriptor, Platform
+from ctr_ferry.oci.reference import Reference
+
+TAKEN = 75  # exit status of a step if somebody else gave the name meanwhile
+
+
+class Method(StrEnum):
+    """How to give a name."""
+
+    AUTO = "auto"
+    TAG = "tag"
+    INDEX = "index"
+    ARCHIVE = "archive"
+    LINK = "link"  # chosen by ctr-ferry for another namespace
+    STREAM = "stream"  # chosen by ctr-ferry where linking failed
+    BLOBS = "blobs"  # for content that was transferred blob by blob
+
+
+class Step(NamedTuple):
+    """Sh text that does something, and sh text that cleans up after it, whatever happened."""
+
+    text: str
+    cleanup: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """One name to give.
+
+    Attributes:
+        name: the name, with a tag.
+        replaces: whether the name exists and is to be moved.
+        complete: whether ``images check`` must say that the image is whole, and unpacked if ``unpack``.
+        unpack: whether containerd is to unpack the image; from another namespace it does so in any case.
+        pin: whether to pin the image as well.
+        blobs: digests that the namespace must have afterwards.
+    """
+
+    method: ClassVar[Method]
+    name: Reference
+    replaces: bool = False
+    complete: bool = False
+    unpack: bool = False
+    pin: bool = False
+    blobs: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """What the name will point at."""
+        raise NotImplementedError
+
+    @property
+    def staged(self) -> bool:
+        """Whether a name that is moved first needs a temporary name, so that it changes only after all went well."""
+        return True
+
+    def before(self, place: Place, number: int) -> Step | None:  # noqa: ARG002
+        """A step that goes before all names are given; None for none."""
+        return None
+
+    def give(self, place: Place, number: int) -> Step:
+        """The step that gives the name. Import moves a name that exists."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByTag(Naming):
+    """By ``images tag`` (from 1.3), which fails if the name exists.
+
+    Attributes:
+        source: the image's name in ``from_namespace``.
+        target_digest: what that name points at.
+    """
+
+    method = Method.TAG
+    source: str
+    target_digest: str
+
+    @property
+    def digest(self) -> str:
+        """What the name will point at."""
+        return self.target_digest
+
+    def give(self, place: Place, number: int) -> Step:
+        """The step that gives the name."""
+        return Step(by_tag(place, place.from_namespace, self.source, self.name, number))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByIndex(Naming):
+    """By import of an index-only archive: in constant time, with every version of ctr.
+
+    Attributes:
+        target: what the name will point at, with the exact size of that blob in bytes.
+        whole: whether every blob of every platform is there.
+        foreign: whether the content is for another platform than the host's.
+        rest: for a partial index, by parent, the blobs that are there and that import itself would not keep.
+        only: the one platform of the index that is there, if it is not the host's platform.
+    """
+
+    method = Method.INDEX
+    target: Descriptor
+    whole: bool = False
+    foreign: bool = False
+    rest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    only: Platform | None = None
+
+    @property
+    def digest(self) -> str:
+        """What the name will point at."""
+        return self.target.digest
+
+    @property
+    def staged(self) -> bool:
+        """False: one update moves the name."""
+        return False
+
+    def give(self, place: Place, number: int) -> Step:
+        """The step that gives the name. The labels come first, since import drops what it does not keep."""
+        return Step(" &&\n".join([*self.keep_rest(place), self.by_index(place, number)]))
+
+    def by_index(self, place: Place, number: int, *, unpack: bool = True) -> str:
+        """The import alone, as sh text.
+
+        Args:
+            unpack: False if the image is unpacked already.
+        """
+        step = import_index(place, [self], self.flags(place, unpack=unpack))
+        return step if self.replaces else fill(templates.CREATE, step=step, number=number)
+
+    def flags(self, place: Place, *, unpack: bool = True) -> tuple[str, ...]:
+        """The flags of ``images import``."""
+        able, flags = place.ctr.capabilities, []
+        if able.import_all_platforms and ((self.whole and self.target.is_index) or self.foreign):
+            flags.append("--all-platforms")
+        if able.import_platform and self.only:
+            flags += ["--platform", str(self.only)]
+        if able.no_unpack and (not unpack or self.foreign or not (place.crosses or self.unpack)):
+            flags.append("--no-unpack")
+        return tuple(flags)
+
+    def keep_rest(self, place: Place) -> list[str]:
+        """Labels that keep a partial index's other platforms, as sh text."""
+        if not place.ctr.capabilities.import_all_platforms:
+            return []
+        return [
+            place.ctr.label(place.namespace, parent, *(f"{GC_REF}.rest.{n}={each}" for n, each in enumerate(digests)))
+            + " >/dev/null"
+            for parent, digests in self.rest.items()
+            if digests
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByBlobs(ByIndex):
+    """By an index-only archive, for content that came blob by blob and that nothing keeps yet."""
+
+    method = Method.BLOBS
+
+    @property
+    def staged(self) -> bool:
+        """True: unpacking may fail."""
+        return True
+
+    def give(self, place: Place, number: int) -> Step:
+        """The step that gives the name. The labels come last: until then, a protection keeps the content."""
+        return Step(" &&\n".join([self.by_index(place, number), *self.keep_rest(place)]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByArchive(ByIndex):
+    """In the classic way: export piped into import on the host itself, then the exact name by an index.
+
+    Export up to 1.2.13 writes the wanted name. Later versions write the source's own name, so import gives that name
+    here as well, and an index-only archive must give the wanted name.
+
+    Attributes:
+        source: the image's own name in ``from_namespace``.
+        source_digest: what the source's own name points at.
+        source_stays: whether the namespace has the source's own name before, so that this name stays.
+        may_stream: False if the source's name is another image here, which a stream would replace.
+        brings: a new name that the stream gives besides, since the source has it; None for none.
+    """
+
+    method = Method.ARCHIVE
+    source: str
+    source_digest: str
+    source_stays: bool = True
+    may_stream: bool = True
+    brings: Reference | None = None
+
+    @property
+    def staged(self) -> bool:
+        """True: a stream takes its time, and may fail in the middle."""
+        return True
+
+    def give(self, place: Place, number: int) -> Step:
+        """The step that gives the name, and the clean-up of the source's own name."""
+        text, cleanup = self.stream(place, number)
+        keep = [] if place.crosses else self.keep_rest(place)
+        return Step(" &&\n".join([*keep, text]), cleanup)
+
+    def stream(self, place: Place, number: int) -> Step:
+        """The stream, and the clean-up that removes the source's own name if the namespace did not have it before."""
+        if not self.may_stream:
+            return Step(f"echo {shell.join([f'{self.source} is another image in {place.namespace}'])} >&2; false")
+        ctr, able = place.ctr, place.ctr.capabilities
+        ref_name = (self.name.tag if able.oci_name else str(self.name)) if able.oci_ref_name else None
+        every = bool(able.import_all_platforms and self.whole and self.target.is_index)
+        repository = self.name.repository if able.oci_name else None
+        exact = self.by_index(place, number)
+        if able.oci_ref_name:
+            # Up to 1.2.13, import has given the wanted name already.
+            moved = replace(self, replaces=True).by_index(place, number)
+            exact = f'[ -n "$({is_there(place, self.name)})" ] || {moved}'
+        pipe = fill(
+            templates.STREAM,
+            number=number,
+            exported=ctr.export_stdout(place.from_namespace, self.source, all_platforms=every, ref_name=ref_name),
+            imported=ctr.import_stdin(place.namespace, *(["--all-platforms"] if every else []), oci_name=repository),
+            exact=exact,
+        )
+        if self.brings:
+            pipe = unless_taken(place, self.brings, number, pipe)
+        if self.source_stays:
+            return Step(pipe)
+        brought = f'name=="{self.source}",target.digest=="{self.source_digest}"'
+        left = f'[ -z "$({ctr.line(place.namespace, "images", "ls", "-q", brought)} 2>/dev/null)" ]'
+        remove = f"{ctr.remove(place.namespace, self.source)} >/dev/null 2>&1"
+        return Step(pipe, f'[ -z "$streamed_{number}" ] || {left} || {remove}')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByLink(ByArchive):
+    """From another namespace: blobs are linked, not moved (from 1.1; 1.0 reads the blob's own file). Else a stream.
+
+    Attributes:
+        links: what to link, the target first.
+    """
+
+    method = Method.LINK
+    links: tuple[Descriptor, ...] = ()
+
+    def before(self, place: Place, number: int) -> Step:
+        """Links the blobs, and cleans up the GC root that protected them meanwhile."""
+        blobs = tuple(blob.digest for blob in self.links)
+        root = Root(ctr=place.ctr, namespace=place.namespace, owner=place.owner, blobs=blobs, number=number)
+        open_empty, remove_empty = empty_file(place.owner)
+        empty = [open_empty] if place.ctr.capabilities.link else []
+        steps = " &&\n".join([*empty, root.prepare(), *(ingest_link(place, blob) for blob in self.links)])
+        finish = finish_ingests(place.ctr, place.namespace, place.owner)
+        return Step(
+            fill(templates.LINK, number=number, steps=steps),
+            fill(
+                templates.UNLINK,
+                number=number,
+                remove=root.remove(),
+                open=open_empty,
+                finish=finish,
+                close=remove_empty,
+            ),
+        )
+
+    def give(self, place: Place, number: int) -> Step:
+        """The step that gives the name to what was linked; where linking failed, a stream."""
+        stream, cleanup = self.stream(place, number)
+        linked = " &&\n".join([self.by_index(place, number), *self.keep_rest(place)])
+        return Step(f"if [ $linked = 0 ]; then {linked}; else {stream}; fi", cleanup)
+
+
+def by_tag(place: Place, namespace: str, source: str, name: Reference, number: int) -> str:
+    """Gives a new name by ``images tag``, as sh text."""
+    return unless_taken(
+        place, name, number, fill(templates.BY_TAG, step=place.ctr.tag(namespace, source, str(name)), number=number)
+    )
+
+
+def import_index(place: Place, namings: Sequence[ByIndex], flags: Sequence[str]) -> str:
+    """Imports an index-only archive with names; up to 1.1 all of them are of one repository. As sh text."""
+    from ctr_ferry.oci import layout
+
+    oci_name = place.ctr.capabilities.oci_name
+    named = []
+    for each in namings:
+        full = str(each.name)
+        named.append((full, (each.name.tag or "latest") if oci_name else full, each.target))
+    repository = namings[0].name.repository if oci_name else None
+    take = place.ctr.import_stdin(place.namespace, *flags, oci_name=repository)
+    return f"{shell.printf(layout.index_only(named))} | {take}"
+
+
+def is_there(place: Place, *names: Reference) -> str:
+    """Lists those of the names that exist, as sh text."""
+    return place.ctr.line(place.namespace, "images", "ls", "-q", *(f'name=="{name}"' for name in names))
+
+
+def unless_taken(place: Place, name: Reference, number: int, step: str) -> str:
+    """Does a step that gives a new name, unless somebody else gave it meanwhile. As sh text."""
+    return fill(templates.UNLESS_TAKEN, listing=is_there(place, name), taken=TAKEN, number=number, step=step)
+
+
+def empty_file(owner: str) -> tuple[str, str]:
+    """Opens an empty regular file as descriptor 5 and removes it at once; its name begins with ``owner``.
+
+    Returns:
+        The step, and the clean-up for a step that is cut off in the middle; it needs globbing (no ``set -f``).
+    """
+    file = f'"${{TMPDIR:-/tmp}}"/{shell.join([owner])}.empty'
+    return f'empty=$(mktemp {file}.XXXXXX) && exec 5<"$empty" && rm -f "$empty"', f"rm -f {file}.*"
+
+
+def ingest_link(place: Place, blob: Descriptor) -> str:
+    """Makes one blob of another namespace visible here; descriptor 5 must be an empty regular file."""
+    algorithm, _, value = blob.digest.partition(":")
+    file = f"{place.content_root}/blobs/{algorithm}/{value}"
+    source = "<&5" if place.ctr.capabilities.link else f"< {shell.join([file])}"
+    return f"{place.ctr.ingest(place.namespace, blob.digest, blob.size, f'{place.owner}-{value[:12]}')} {source}"
+
+
+def keep_children(place: Place, index: str) -> str:
+    """Labels an index so that all manifests it names are kept; import drops those labels but for the host's platform.
+
+    The host reads the digests out of the index.
+    """
+    if not place.ctr.capabilities.import_all_platforms:
+        return ":"
+    return fill(
+        templates.KEEP_CHILDREN,
+        get=place.ctr.content(place.namespace, index),
+        digest=shell.join([roll_back.DIGEST]),
+        key=GC_REF,
+        label=place.ctr.label(place.namespace, index),
+    )

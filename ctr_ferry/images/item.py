@@ -1,0 +1,117 @@
+"""One image that a command deals with on one host: what was planned, and what became of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ctr_ferry.ctr.listing import Image
+from ctr_ferry.errors import FerryError, SomeFailed
+from ctr_ferry.report.outcome import Result, Status, error_lines
+from ctr_ferry.shell import Answer
+from ctr_ferry.text import shown_name
+
+
+@dataclass(slots=True)
+class ImageResult:
+    """The result for one image; its fields are keys of the JSON output.
+
+    Attributes:
+        src, dst: the image's name before, or at the source; and the name that it gets.
+        digest: what the new name points at. ``src_digest`` is another one where only one platform's manifest got the
+            name.
+        previous_digest: what an existing name pointed at before; empty for a new name.
+        method: how the name was, or in a dry run would be, given; empty where nothing changes.
+        note: one line for a person; may be empty.
+        error: why the name was not given.
+    """
+
+    src: str
+    dst: str
+    digest: str = ""
+    src_digest: str = ""
+    previous_digest: str = ""
+    method: str = ""
+    status: Status = Status.UNCHANGED
+    note: str = ""
+    error: dict[str, str] | None = None
+
+    def lines(self, *, source: str = "", where: str = "", ctr: str, several: bool, moved: str = "") -> Iterator[str]:
+        """What a person reads: one line, and below it, indented, the digest and the notes.
+
+        Args:
+            source: the source's name, in words; may be empty.
+            where: the namespace of the new name, in words; may be empty.
+            ctr: its version.
+            several: whether the image is one of several, so that its status is shown.
+            moved: what moved, in words; may be empty.
+        """
+        how = f"  ({self.method}, ctr {ctr})" if self.method else ""
+        status = f"  {self.status}" if several else ""
+        yield f"{source}{shown_name(self.src)} -> {self.dst}{where}{how}{status}"
+        replaced = f"replaces {self.previous_digest}" if self.previous_digest else ""
+        errors = error_lines(self.error) if self.error else []
+        yield from (f"  {line}" for line in (self.digest, replaced, moved, self.note, *errors) if line)
+
+
+R = TypeVar("R", bound=ImageResult)
+
+
+@dataclass(slots=True)
+class Item(Generic[R]):
+    """One image on one host, from its plan to its result.
+
+    Attributes:
+        result: what is reported; so far.
+        existing: the image that has the new name already.
+    """
+
+    result: R
+    existing: Image | None
+    error: FerryError | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to do, and nothing against it so far."""
+        return self.error is None and self.result.status is Status.CHANGED
+
+    @property
+    def moves(self) -> bool:
+        """Whether the name exists and points at another digest."""
+        return self.existing is not None and self.existing.digest != self.result.digest
+
+    def unchanged(self, note: str) -> None:
+        """Marks the image as done without a change, and says why."""
+        self.result.status, self.result.method, self.result.note = Status.UNCHANGED, "", note
+        self.result.previous_digest = ""
+
+    def fail(self, error: FerryError) -> None:
+        """Marks the image as failed."""
+        self.error = error
+        self.result.status, self.result.error = Status.FAILED, error.to_json()
+
+    def stop(self, error: FerryError) -> None:
+        """Takes an error of the attempt to give the name: the image has failed."""
+        self.fail(error)
+
+    def add_note(self, note: str) -> None:
+        """Adds a note for the user."""
+        self.result.note = "; ".join(filter(None, (self.result.note, note)))
+
+    def note_answers(self, number: int, answers: Mapping[str, Answer]) -> None:
+        """Takes notes of the answers to the script that gave the name; a subclass may need some."""
+
+
+def settle(result: Result, total: int, errors: Sequence[FerryError], what: str, hint: str) -> None:
+    """Raises what went wrong with some of a host's images: the one image's own error, or one for all of them.
+
+    Args:
+        result: the host's result, which the error for several images takes along.
+        total: the number of images.
+        what: what did not happen, such as "images did not get their new name".
+    """
+    if errors and total == 1:
+        raise errors[0]
+    if errors:
+        raise SomeFailed(f"{len(errors)} of {total} {what}", hint=hint, result=result)

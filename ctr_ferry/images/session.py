@@ -1,0 +1,200 @@
+"""One host's images, open for one command: what the host has, and names that are given there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ctr_ferry.ctr import naming
+from ctr_ferry.ctr.commands import KUBELETS, OURS
+from ctr_ferry.ctr.failures import required
+from ctr_ferry.ctr.listing import Image, Listing, parse_digests
+from ctr_ferry.ctr.methods import Naming
+from ctr_ferry.ctr.place import Place
+from ctr_ferry.ctr.verdict import judge, labels_gone, numbers, unproved
+from ctr_ferry.errors import FerryError, GarbledAnswer, HostError, ImageNotFound
+from ctr_ferry.images import inspect
+from ctr_ferry.images.content import Content
+from ctr_ferry.images.item import Item
+from ctr_ferry.images.missing import explain
+from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
+from ctr_ferry.shell import Answer, Script
+
+if TYPE_CHECKING:
+    from ctr_ferry.ssh.host import Host
+
+_DOCUMENTS = INDEXES | MANIFESTS  # other entries of an index are blobs like layers to containerd
+BY_OTHERS = "somebody else gave that name meanwhile, with this digest"
+
+
+class Session:
+    """What a command does with the images of one host: in one namespace, or from one into another.
+
+    Args:
+        host: the host. If its login user may not use containerd, it runs later scripts as root, too.
+        namespace: the namespace from the command's options; None means the inventory's.
+        to_namespace: where names are given; None means the same namespace.
+        owner: what labels, ingests and temporary names of ours begin with; None means the run's id.
+        more: sh text of further steps for the probe's remote command, by name.
+
+    Attributes:
+        facts: what the probe found.
+        answers: to the further steps.
+        here: the images of the namespace.
+        there: the images of the namespace in which names are given.
+        place: that namespace, as scripts need it.
+
+    Raises:
+        Unreachable, CtrNotFound, DaemonUnreachable, PermissionDenied, GarbledAnswer, RemoteTimeout.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        namespace: str | None = None,
+        to_namespace: str | None = None,
+        *,
+        owner: str | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        here = inspect.namespace(host, namespace)
+        there = to_namespace or here
+        facts, self.answers = inspect.survey(host, tuple(dict.fromkeys((here, there))), more or {})
+        if isinstance(facts, HostError):
+            raise facts
+        self.host, self.facts = host, facts
+        self.here, self.there = facts.listings[here], facts.listings[there]
+        self.place = Place(
+            facts.ctr,
+            namespace=there,
+            from_namespace=here,
+            content_root=facts.content_root,
+            owner=owner or f"{OURS}.{host.run_id}",
+            cri_managed=there == KUBELETS and facts.cri,
+        )
+
+    def ask(self, steps: Mapping[str, str]) -> dict[str, Answer]:
+        """Asks the host in one remote command, within the time of a probe; without steps it asks nothing."""
+        return self.host.ask(Script(steps), limit=self.host.target.limits.probe) if steps else {}
+
+    def find(self, ref: str) -> Image:
+        """Returns the image that a user means.
+
+        Raises:
+            ImageNotFound: it is not in the namespace; the error says where it is instead.
+        """
+        if image := self.here.find(ref):
+            return image
+        raise self.not_found([ref])[0]
+
+    def not_found(self, wanted: Iterable[str]) -> list[ImageNotFound]:
+        """Returns one error for each missing image; it says where the image is instead. Takes one remote command."""
+        here, facts = self.here, self.facts
+        others = [name for name in facts.namespaces if name != here.namespace]
+        answers = self.ask({f"in-{n}": facts.ctr.images(name) for n, name in enumerate(others)})
+        elsewhere = []
+        for number, name in enumerate(others):
+            with contextlib.suppress(GarbledAnswer):  # a namespace that cannot be read is left out
+                elsewhere.append(Listing.parse(name, answers[f"in-{number}"].text))
+        return [
+            ImageNotFound(
+                f"no image {name} in namespace {here.namespace}", hint=explain(name, here, elsewhere, facts.sockets)
+            )
+            for name in wanted
+        ]
+
+    def read(
+        self, tops: Iterable[str], *, deep: bool, more: Mapping[str, str] | None = None
+    ) -> tuple[Content, dict[str, Answer]]:
+        """Reads manifests and the visible digests of the namespace, in one remote command.
+
+        Args:
+            tops: digests of the images' targets.
+            deep: whether to read the manifests of indexes as well, which may take a second remote command.
+            more: further steps for the first remote command.
+
+        Returns:
+            The content, and the answers by step.
+
+        Raises:
+            FerryError: the host did not list the visible digests.
+        """
+        content = Content()
+        digests = self.facts.ctr.digests(self.here.namespace)
+        answers = self.fetch(tops, content, {"visible": digests, **(more or {})})
+        content.see(parse_digests(required(answers["visible"], "content ls").text.splitlines()))
+        if deep:
+            self.deepen(content)
+        return content, answers
+
+    def deepen(self, content: Content) -> None:
+        """Reads the visible manifests of all indexes in ``content``; without any it asks nothing."""
+        children = [child for top in list(content.blobs) for child in content.manifest(top).children]
+        self.fetch(
+            (child.digest for child in children if child.digest in content.visible and child.media_type in _DOCUMENTS),
+            content,
+        )
+
+    def fetch(
+        self, digests: Iterable[str], content: Content, more: Mapping[str, str] | None = None
+    ) -> dict[str, Answer]:
+        """Reads manifests by digest into ``content`` and checks them, in one remote command.
+
+        Args:
+            more: further steps for the same remote command.
+
+        Returns:
+            The answers by step.
+        """
+        wanted = [digest for digest in dict.fromkeys(digests) if digest not in content.blobs]
+        steps = {f"get-{n}": self.facts.ctr.document(self.here.namespace, each) for n, each in enumerate(wanted)}
+        answers = self.ask(steps | dict(more or {}))
+        for number, digest in enumerate(wanted):
+            content.take(digest, answers[f"get-{number}"], self.host.name)
+        return answers
+
+    def give(
+        self,
+        items: Sequence[Item[Any]],
+        namings: Sequence[Naming],
+        explain: Callable[[int, Mapping[str, Answer]], FerryError | None] = lambda _number, _answers: None,
+    ) -> None:
+        """Gives names in one remote command, which also verifies them and rolls back those that it could not verify.
+
+        Each item then has its result, by what the host lists.
+
+        Args:
+            namings: one for each item, in the same order.
+            explain: takes the number of an item and the answers by step; returns what is wrong with the image besides
+                its name, where the script could not verify it.
+
+        Raises:
+            FerryError: the host did not answer, or did not list the names.
+        """
+        answers = self.host.ask(naming.script(self.place, namings))
+        now = Listing.parse(self.there.namespace, required(answers["verify"], "verify").text)
+        before, kept = naming.was(self.place, answers), numbers(answers["kept"])
+        for number, (item, planned) in enumerate(zip(items, namings, strict=True)):
+            name, digest = str(planned.name), planned.digest
+            item.note_answers(number, answers)
+            verdict = judge(
+                name,
+                digest,
+                answers[f"name-{number}"],
+                now.get(name),
+                namespace=now.namespace,
+                cri_managed=self.place.cri_managed,
+                tolerant=naming.is_tolerant(self.place, planned),
+                fresh=item.existing is None,
+            )
+            if error := verdict.error or (None if number in kept else explain(number, answers)):
+                item.stop(error)
+            elif not verdict.ours:
+                item.unchanged(BY_OTHERS)
+            elif number not in kept:
+                item.stop(unproved(name, existed=item.existing is not None))
+            elif item.existing:
+                moved = before.get(name)
+                item.result.previous_digest = moved.digest if moved and moved.digest != digest else ""
+                item.add_note(labels_gone(moved, now.get(name)))
