@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from ctr_ferry.ctr.commands import CRI_MANAGED
 from ctr_ferry.ctr.failures import failure
@@ -122,20 +121,6 @@ def labels_gone(before: Image | None, now: Image | None) -> str:
         return ""
     gone = sorted(before.labels - now.labels - {CRI_MANAGED, ""})
     return f"labels that are gone: {', '.join(gone)}" if gone else ""
-
-
-class Moved(Protocol):
-    """The part of a result that `tell_moved` fills in."""
-
-    digest: str
-    previous_digest: str
-    note: str
-
-
-def tell_moved(report: Moved, before: Image | None, now: Image | None) -> None:
-    """Writes into a result what a moved name pointed at right before, and which labels it lost."""
-    report.previous_digest = before.digest if before and before.digest != report.digest else ""
-    report.note = "; ".join(filter(None, (report.note, labels_gone(before, now))))
 
 
 def records_left(digests: Iterable[str], before: Listing, after: Listing) -> list[str]:
