@@ -22,12 +22,12 @@ from ctr_ferry.errors import (
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.mappings import read_map
 from ctr_ferry.images.session import Session
-from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
+from ctr_ferry.oci.descriptor import INDEXES, Descriptor
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
+from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
@@ -66,12 +66,7 @@ class Request:
     sources: tuple[str, ...]
     selectors: tuple[ImageSelector, ...]
     namespace: str | None = None
-    to_namespace: str | None = None
-    platform: Platform | None = None
-    every: bool = False
-    unpack: bool = True
-    force: bool = False
-    pin: bool = False
+    options: CopyOptions = field(default_factory=CopyOptions)
 
     @property
     def anywhere(self) -> bool:
@@ -105,12 +100,14 @@ def parse(
         sources=tuple(from_),
         selectors=_selectors(tuple(ref or ()), as_, map),
         namespace=source,
-        to_namespace=options.namespace(to_namespace, "--to-namespace") or source,
-        platform=options.platform(platform, every=all_platforms),
-        every=all_platforms,
-        unpack=not no_unpack,
-        force=force,
-        pin=pin,
+        options=CopyOptions(
+            namespace=options.namespace(to_namespace, "--to-namespace") or source,
+            platform=options.platform(platform, every=all_platforms),
+            every=all_platforms,
+            unpack=not no_unpack,
+            force=force,
+            pin=pin,
+        ),
     )
 
 
@@ -150,9 +147,11 @@ class SourceInventory:
     def has_whole(self, image: Image, request: Request) -> bool:
         """Tells whether the host has all blobs of an image that are asked for."""
         target = Descriptor(image.media_type, image.digest, 0)
-        platform = request.platform or self.session.facts.platform
+        platform = request.options.platform or self.session.facts.platform
         try:
-            needed = self.content.below(target).values() if request.every else self.content.needed(target, platform)
+            needed = (
+                self.content.below(target).values() if request.options.every else self.content.needed(target, platform)
+            )
         except HostError:  # a manifest cannot be read
             return False
         return image.digest in self.content.blobs and all(b.digest in self.content.visible for b in needed)
@@ -185,7 +184,7 @@ def copy(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
         for host in fleet:
             host.mark_failed()
         return dict.fromkeys(fleet.hosts, error)
-    from ctr_ferry.transfer.copy import copy_images
+    from ctr_ferry.transfer.host_copy import copy_images
 
     return copy_images(fleet, copy_request, source)
 
@@ -202,17 +201,7 @@ def _copy_request(fleet: Fleet, request: Request) -> tuple[CopyRequest, Source]:
     image_copies = tuple(_image_copies(images))
     used = _used(source_inventories, [image_copy.image for image_copy in image_copies], request)
     content = Content.merged(source_inventory.content for source_inventory in used)
-    copy_request = CopyRequest(
-        image_copies,
-        content,
-        namespace=request.to_namespace,
-        platform=request.platform,
-        every=request.every,
-        unpack=request.unpack,
-        force=request.force,
-        pin=request.pin,
-    )
-    return copy_request, _source(used, image_copies, content)
+    return CopyRequest(image_copies, content, request.options), _source(used, image_copies, content)
 
 
 def _inspect(host: Host, request: Request) -> SourceInventory:

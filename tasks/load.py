@@ -19,7 +19,7 @@ from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.transfer import checksum
-from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
+from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy
 
 if TYPE_CHECKING:
     from ctr_ferry.oci.archive import Archive, Entry
@@ -70,17 +70,8 @@ def parse(
     except BadArchive as error:
         hint = error.hint or "save the images again: fab -H HOST save --ref REF --out FILE"
         raise BadArchive(f"{file}: {error.message}", detail=error.detail, hint=hint) from error
-    copy_request = CopyRequest(
-        image_copies,
-        _content(found),
-        namespace=where,
-        platform=wanted,
-        every=all_platforms,
-        unpack=not no_unpack,
-        force=force,
-        pin=pin,
-    )
-    return Request(file, found, copy_request)
+    how = CopyOptions(namespace=where, platform=wanted, every=all_platforms, unpack=not no_unpack, force=force, pin=pin)
+    return Request(file, found, CopyRequest(image_copies, _content(found), how))
 
 
 def _content(archive: Archive) -> Content:
@@ -207,6 +198,6 @@ def _listed(found: Archive, entry: Entry) -> Image:
 def load(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Copy an archive's images to hosts; each host gets only the blobs that it lacks, checked before they are sent."""
     from ctr_ferry.transfer.archive_source import ArchiveSource
-    from ctr_ferry.transfer.copy import copy_images
+    from ctr_ferry.transfer.host_copy import copy_images
 
     return copy_images(fleet, request.copy_request, ArchiveSource(request.file, request.archive))

@@ -25,11 +25,10 @@ class ImageCopy:
 
 
 @dataclass(frozen=True, slots=True)
-class CopyRequest:
-    """The images to copy, and how.
+class CopyOptions:
+    """How images are copied.
 
     Attributes:
-        content: the manifests, and what the source has.
         namespace: where the images go; None means each host's own namespace.
         platform: the platform whose manifest is to be named; None means all that are there.
         every: whether all platforms must be there.
@@ -38,14 +37,21 @@ class CopyRequest:
         pin: whether kubelet is to keep the images.
     """
 
-    image_copies: tuple[ImageCopy, ...]
-    content: Content
     namespace: str | None = None
     platform: Platform | None = None
     every: bool = False
     unpack: bool = True
     force: bool = False
     pin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRequest:
+    """The images to copy, and how; ``content`` has the manifests, and what the source has."""
+
+    image_copies: tuple[ImageCopy, ...]
+    content: Content
+    options: CopyOptions = CopyOptions()
 
 
 def blobs_to_copy(

@@ -218,7 +218,7 @@ class FanOut:
         policy: Policy = Policy(),  # noqa: B008  (a value)
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._source, self._policy, self._clock = source, policy, clock
+        self.source, self._policy, self._clock = source, policy, clock
         self._awaited = set(hosts)
         self._receivers: list[Receiver] = []
         self._lock, self._detaching = threading.Lock(), threading.Lock()
@@ -254,7 +254,7 @@ class FanOut:
     def _serve_alone(self, receiver: Receiver, slots: threading.Semaphore) -> dict[str, FerryError]:
         """Serves one host by one reader, so that the others still get their blobs."""
         with slots:
-            _Round(self._source, [receiver], 1, policy=self._policy, clock=self._clock).start()
+            _Round(self.source, [receiver], 1, policy=self._policy, clock=self._clock).start()
             receiver.wait()
         return receiver.failed
 
@@ -279,9 +279,9 @@ class FanOut:
             complete = not self._awaited
         if complete and self._receivers:
             _Round(
-                self._source,
+                self.source,
                 self._receivers,
-                self._source.readers,
+                self.source.readers,
                 policy=self._policy,
                 clock=self._clock,
                 detach=self._detach,

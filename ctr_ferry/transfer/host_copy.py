@@ -1,33 +1,60 @@
-"""One host's part of a copy: inspect, protect and send what is missing, name, verify."""
+"""Images from one source to all hosts of a fleet, and one host's part: inspect, protect, send, name, verify."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from ctr_ferry.ctr import ingest
+from ctr_ferry.ctr import gc_protection, ingest
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.errors import FerryError
 from ctr_ferry.images.item import Item, settle
 from ctr_ferry.oci.descriptor import Descriptor
+from ctr_ferry.report.outcome import Result
+from ctr_ferry.run.scheduler import Fleet
+from ctr_ferry.shell import Answer
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.transfer.copy_request import CopyRequest
 from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
-from ctr_ferry.transfer.destination import Destination, inspect_destination
+from ctr_ferry.transfer.destination import Destination
 from ctr_ferry.transfer.fan_out import FanOut, Source
-from ctr_ferry.transfer.gc_protection import protected
-from ctr_ferry.transfer.naming import name_images
-from ctr_ferry.transfer.plan import Plan, check_room, pending, plan_images, stop_incomplete
+from ctr_ferry.transfer.plan import Plan, pending
 from ctr_ferry.transfer.upload import Progress, Upload
+
+_DAY = 86400  # seconds that a host protects what arrived, at most
+
+
+def copy_images(fleet: Fleet, copy_request: CopyRequest, source: Source) -> dict[str, Result | FerryError]:
+    """Copies images to every host of the fleet, in batches of at most ``fleet.workers`` (fabric.yaml) hosts.
+
+    A blob leaves the source once for each batch that needs it.
+
+    Returns:
+        By host a CopyResult, or why there is none.
+    """
+    return dict(fleet.together(lambda hosts: _Batch(copy_request, FanOut(hosts, source))))
+
+
+class _Batch:
+    """Hosts that are served by one fan-out; what `Fleet.together` asks for."""
+
+    def __init__(self, copy_request: CopyRequest, fan_out: FanOut) -> None:
+        self._copy_request, self._fan_out = copy_request, fan_out
+        self.gone = fan_out.gone
+
+    def work(self, host: Host) -> Result:
+        """Does all that is to be done on one host."""
+        return HostCopy(host, self._copy_request, self._fan_out).run()
 
 
 class HostCopy:
     """The copy to one host, from the first inspection to the last verification."""
 
-    def __init__(self, host: Host, copy_request: CopyRequest, source: Source, fan_out: FanOut) -> None:
-        self._host, self._copy_request, self._source, self._fan_out = host, copy_request, source, fan_out
+    def __init__(self, host: Host, copy_request: CopyRequest, fan_out: FanOut) -> None:
+        self._host, self._copy_request, self._fan_out = host, copy_request, fan_out
         self._token = secrets.token_hex(2)  # one machine may be several hosts of a run
         self._attempts, self._inspections = itertools.count(), itertools.count(1)
         self._progress = Progress(host.moved)
@@ -40,8 +67,8 @@ class HostCopy:
             FerryError: the one image's own error, or SomeFailed with the result.
         """
         found = self._inspect()
-        items = plan_images(self._copy_request, found)
-        notices = check_room(pending(items), self._copy_request, found, dry_run=self._host.dry_run)
+        items = found.plan_images()
+        notices = found.check_room(pending(items), dry_run=self._host.dry_run)
         todo = pending(items)
         if todo and not self._host.dry_run:
             self._bring(todo, found)
@@ -52,7 +79,7 @@ class HostCopy:
 
     def _inspect(self) -> Destination:
         owner = f"ctr-ferry.{self._host.run_id}.{self._token}.{next(self._inspections)}"
-        return inspect_destination(self._host, self._copy_request, owner)
+        return Destination.inspect(self._host, self._copy_request, owner)
 
     def _bring(self, todo: Sequence[Plan], found: Destination, *, once_more: bool = True) -> None:
         """Protects, sends and names; an error of one image does not touch the others.
@@ -62,7 +89,7 @@ class HostCopy:
         """
         for plan in todo:
             plan.again = None
-        with protected(self._host, todo, found) as prepared:
+        with _protected(self._host, todo, found) as prepared:
             for number, plan in enumerate(todo):
                 if not prepared[f"prepare-{number}"].ok:
                     plan.stop(failure(prepared[f"prepare-{number}"], plan.image_copy.image.name))
@@ -70,9 +97,9 @@ class HostCopy:
             wanted = ingest.to_send([plan.needed for plan in safe], found.store)
             failed = self._fetch(wanted, found)
             for plan in safe:
-                stop_incomplete(plan, failed)
+                plan.stop_incomplete(failed)
             if ready := [plan for plan in safe if plan.ready]:
-                name_images(ready, self._copy_request, found)
+                found.name_images(ready)
             if once_more and (again := [plan for plan in todo if plan.again]):
                 self._once_more(again)
 
@@ -106,7 +133,7 @@ class HostCopy:
     def _result(self, items: Sequence[Item[CopiedImage]], found: Destination, notices: tuple[str, ...]) -> CopyResult:
         sent, seconds = self._progress.sent, self._seconds
         result = CopyResult(
-            source=self._source.name,
+            source=self._fan_out.source.name,
             namespace=found.place.namespace,
             ctr=found.facts.client,
             containerd=found.facts.server,
@@ -124,3 +151,30 @@ class HostCopy:
             "follow the hint of each, then run the command again; the others stay",
         )
         return result
+
+
+@contextlib.contextmanager
+def _protected(host: Host, todo: Sequence[Plan], found: Destination) -> Iterator[dict[str, Answer]]:
+    """Protects the blobs of images from garbage collection while the block runs; yields the answers of ``prepare-N``.
+
+    The host ends the protection by itself if this process or the connection is gone. If the protection does not end
+    as it should, each image gets a note; what is named and verified stays.
+    """
+    script = gc_protection.protect(found.place, [plan.needed for plan in todo], found.store)
+    protection = host.run_in_background(script, limit=_DAY)
+    try:
+        with host.lost_connection():
+            prepared = protection.prepared(host.target.limits.command)
+        yield prepared
+    except BaseException:
+        with contextlib.suppress(FerryError), host.lost_connection():
+            protection.release()
+        raise
+    try:
+        with host.lost_connection():
+            protection.release(b"" if any(plan.error or plan.again for plan in todo) else gc_protection.ALL_NAMED)
+    except FerryError as error:
+        for plan in todo:
+            plan.add_note(
+                f"the protection of its blobs did not end as it should ({error.message}): run doctor on that host"
+            )

@@ -30,8 +30,8 @@ class TestOptions:
     def test_the_namespace_is_that_of_both_ends_unless_another_is_given(self) -> None:
         both = copy.parse(from_=["a"], ref=["x"], namespace="here")
         apart = copy.parse(from_=["a"], ref=["x"], namespace="here", to_namespace="there")
-        assert (both.namespace, both.to_namespace) == ("here", "here")
-        assert (apart.namespace, apart.to_namespace) == ("here", "there")
+        assert (both.namespace, both.options.namespace) == ("here", "here")
+        assert (apart.namespace, apart.options.namespace) == ("here", "there")
 
     @pytest.mark.parametrize(
         "options",

@@ -24,7 +24,7 @@ from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.target import Limits, Target
-from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
+from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy
 from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
 from ctr_ferry.transfer.fan_out import FanOut
 from ctr_ferry.transfer.host_copy import HostCopy
@@ -116,11 +116,13 @@ class FakeSource:
 
 def copy_request(has: Mapping[str, bytes] = ALL, **options: Any) -> CopyRequest:
     documents = {digest(data): data for data in (INDEX, AMD64, ARM64) if digest(data) in has}
-    return CopyRequest((ImageCopy(IMAGE, Reference.parse(NAME)),), Content(frozenset(has), documents), **options)
+    return CopyRequest(
+        (ImageCopy(IMAGE, Reference.parse(NAME)),), Content(frozenset(has), documents), CopyOptions(**options)
+    )
 
 
 def bring(host: FakeHost, what: CopyRequest, source: FakeSource) -> CopyResult:
-    return HostCopy(cast(Host, host), what, source, FanOut([host.name], source)).run()
+    return HostCopy(cast(Host, host), what, FanOut([host.name], source)).run()
 
 
 def test_an_image_is_protected_until_it_has_its_name() -> None:

@@ -138,9 +138,9 @@ class TestTheSumBeside:
 
 class TestPlatforms:
     def test_are_asked_of_the_archive(self, file: Path, both: Path) -> None:
-        assert parse(archive=str(file), ref=["*arm*"], platform="linux/arm64").copy_request.platform == Platform(
-            "linux", "arm64"
-        )
+        assert parse(
+            archive=str(file), ref=["*arm*"], platform="linux/arm64"
+        ).copy_request.options.platform == Platform("linux", "arm64")
         assert "not for linux/arm64" in refused(file, ref=[FULL], platform="linux/arm64").message
         assert parse(archive=str(both), platform="linux/amd64").copy_request.image_copies
         assert "not for plan9/mips" in refused(both, platform="plan9/mips").message

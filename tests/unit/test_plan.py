@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,8 +20,7 @@ from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.report.outcome import Status
-from ctr_ferry.transfer import plan
-from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy, blobs_to_copy
+from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy, blobs_to_copy
 from ctr_ferry.transfer.copy_result import CopiedImage
 from ctr_ferry.transfer.destination import Destination
 from ctr_ferry.transfer.plan import Plan
@@ -62,6 +62,7 @@ def destination(
     """A host of amd64 that has some blobs of an image whose source has it whole."""
     facts = SimpleNamespace(ctr=CTR, platform=AMD, client="1.6.20", server=server)
     return Destination(
+        copy_request=CopyRequest((ImageCopy(image(), Reference.parse(NAME)),), Content()),
         session=cast(Session, SimpleNamespace(facts=facts, there=Listing("k8s.io", listed), place=PLACE)),
         store=Store(here=frozenset(map(digest, here))),
         content=Two.content(*range(1, 8)),
@@ -71,8 +72,8 @@ def destination(
 
 class TestDecision:
     def plan(self, found: Destination, **options: Any) -> Any:
-        request = CopyRequest((ImageCopy(image(), Reference.parse(NAME)),), Content(), **options)
-        (one,) = plan.plan_images(request, found)
+        request = replace(found.copy_request, options=CopyOptions(**options))
+        (one,) = replace(found, copy_request=request).plan_images()
         return one
 
     def test_an_image_that_is_not_there_is_copied_with_the_blobs_that_are_missing(self) -> None:
@@ -106,7 +107,7 @@ class TestDecision:
 
     def test_what_several_images_need_counts_for_the_first(self) -> None:
         copies = tuple(ImageCopy(image(), Reference.parse(name)) for name in (NAME, "r.example/app:2"))
-        first, second = plan.plan_images(CopyRequest(copies, Content()), destination())
+        first, second = replace(destination(), copy_request=CopyRequest(copies, Content())).plan_images()
         assert (first.result.blobs_sent, second.result.blobs_sent, second.result.blobs_saved) == (7, 0, 7)
         assert (first.result.method, second.result.method) == ("blobs", "index")
 
@@ -116,12 +117,11 @@ class TestRoom:
 
     @pytest.fixture(autouse=True)
     def growth(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(plan, "_growth", lambda todo, *_: 30 if todo else 0)
+        monkeypatch.setattr(Destination, "_growth", lambda _, todo: 30 if todo else 0)
 
     def notices(self, free: int, *plans: Plan, dry_run: bool = False) -> tuple[str, ...]:
         space = Space(1000, free, free, "/")
-        found = cast(Destination, SimpleNamespace(room=Room(space, space)))
-        return plan.check_room(plans, cast(CopyRequest, None), found, dry_run=dry_run)
+        return replace(destination(), room=Room(space, space)).check_room(plans, dry_run=dry_run)
 
     def plan(self, size: int) -> Plan:
         report = CopiedImage("a", "a", digest(1), digest(1), status=Status.CHANGED, bytes_sent=size)
