@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import IO, Any
 
 from ctr_ferry.errors import BadArchive, BadReference
 from ctr_ferry.oci import docker_archive, tar
-from ctr_ferry.oci.archive_files import CUT, MOST_DOCUMENTS, MOST_JSON, Extent, Files, Part, json_list, json_object
+from ctr_ferry.oci.archive_files import CUT, MOST_DOCUMENTS, MOST_JSON, Extent, Files, json_list, json_object
 from ctr_ferry.oci.descriptor import DOCKER_MANIFEST, INDEXES, MANIFESTS, Descriptor, Manifest, Platform
 from ctr_ferry.oci.layout import NAME, REF_NAME
 from ctr_ferry.oci.reference import Reference, is_digest
@@ -106,7 +106,7 @@ def read(file: IO[bytes]) -> Archive:
     if "index.json" in files:
         return _checked(_of_layout(files))
     if "manifest.json" in files:
-        return _checked(_of_docker(files, lambda extent: Part(file, extent)))
+        return _checked(_of_docker(files, file))
     raise BadArchive(
         "it has neither an index.json nor a manifest.json",
         hint="it is no image archive, or was cut off when it was saved: save it again",
@@ -163,12 +163,12 @@ def _full(text: str, target: Descriptor) -> str:
     return str(reference if reference.tag else reference.with_tag("latest"))
 
 
-def _of_docker(files: Files, part: Callable[[Extent], Part]) -> Archive:
+def _of_docker(files: Files, file: IO[bytes]) -> Archive:
     entries: list[Entry] = []
     documents: dict[str, bytes] = {}
     extents: dict[str, Extent] = {}
     made: dict[str, bytes] = {}
-    for image in docker_archive.images(files, part):
+    for image in docker_archive.images(files, file):
         digest = f"sha256:{hashlib.sha256(image.manifest).hexdigest()}"
         target = Descriptor(DOCKER_MANIFEST, digest, len(image.manifest))
         extents |= {file.digest: file.extent for file in (image.config, *image.layers)}

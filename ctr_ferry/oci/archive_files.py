@@ -13,7 +13,6 @@ from ctr_ferry.oci import tar
 
 MOST_JSON = 4 << 20  # bytes of one document; registries take no larger manifest (distribution-spec)
 MOST_DOCUMENTS = 64 << 20  # bytes of all documents
-GZIP = b"\x1f\x8b"
 CUT = "the archive was cut off or put together wrongly: save it again"
 _MOST_LINKS = 16
 _BLOBS = "blobs/sha256/"
@@ -80,7 +79,9 @@ class Files:
             raise BadArchive(f"its manifests and configs have more than {MOST_DOCUMENTS >> 20} MiB")
         document = b"".join(kept) if kept else None
         extent = Extent(member.offset, member.size)
-        return File(digest=f"sha256:{sha.hexdigest()}", extent=extent, document=document, packed=head.startswith(GZIP))
+        return File(
+            digest=f"sha256:{sha.hexdigest()}", extent=extent, document=document, packed=head.startswith(tar.GZIP)
+        )
 
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None

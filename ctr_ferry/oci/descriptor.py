@@ -15,7 +15,7 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
-# `uname -m` against Go's GOARCH and variant (containerd platforms/database.go).
+# `uname -m` against Go's GOARCH and variant, where they differ (containerd platforms/database.go).
 _MACHINES = {
     "x86_64": ("amd64", ""),
     "aarch64": ("arm64", ""),
@@ -23,9 +23,6 @@ _MACHINES = {
     "armv6l": ("arm", "v6"),
     "i686": ("386", ""),
     "i386": ("386", ""),
-    "ppc64le": ("ppc64le", ""),
-    "s390x": ("s390x", ""),
-    "riscv64": ("riscv64", ""),
     "loongarch64": ("loong64", ""),
 }
 _DEFAULT_VARIANTS = {("arm64", "v8"), ("amd64", "v1"), ("arm", "v7")}

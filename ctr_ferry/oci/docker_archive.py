@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import IO
 
 from ctr_ferry.errors import BadArchive
 from ctr_ferry.oci import tar
-from ctr_ferry.oci.archive_files import GZIP, Extent, File, Files, Part, json_list, json_object, json_value
+from ctr_ferry.oci.archive_files import Extent, File, Files, Part, json_list, json_object, json_value
 from ctr_ferry.oci.descriptor import DOCKER_MANIFEST
 from ctr_ferry.oci.reference import is_digest
 
@@ -36,16 +38,16 @@ class DockerImage:
     manifest: bytes
 
 
-def images(files: Files, part: Callable[[Extent], Part]) -> Iterator[DockerImage]:
+def images(files: Files, file: IO[bytes]) -> Iterator[DockerImage]:
     """Yields every image of the archive after checking the digests of its config and layers.
 
     Args:
-        part: opens one file of the archive again, to decompress a layer.
+        file: the archive, to decompress a layer.
 
     Raises:
         BadArchive: says what is wrong.
     """
-    plain = cache(lambda extent: _plain_digest(part(extent)))  # images share layers
+    plain = cache(lambda extent: _plain_digest(Part(file, extent)))  # images share layers
     for each in json_list(json_value(files.document("manifest.json"), "manifest.json"), "manifest.json"):
         if not isinstance(each, dict):
             raise BadArchive("manifest.json lists something that is no image")
@@ -114,11 +116,8 @@ def _docker_manifest(config: File, layers: Iterable[File]) -> bytes:
 
 
 def _plain_digest(part: Part) -> str:
-    sha = hashlib.sha256()
-    stream = tar.unpacked(part, GZIP + bytes(2))
     try:
-        while chunk := stream.read(1 << 20):
-            sha.update(chunk)
+        digest = hashlib.file_digest(gzip.GzipFile(fileobj=part), "sha256")  # type: ignore[call-overload]
     except tar.BROKEN as error:
         raise BadArchive("a compressed layer is broken", detail=str(error)) from error
-    return f"sha256:{sha.hexdigest()}"
+    return f"sha256:{digest.hexdigest()}"

@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import IO
 
 from ctr_ferry.errors import BadArchive
 
@@ -23,6 +23,7 @@ else:
     from backports import zstd
 
 END = bytes(2 * tarfile.BLOCKSIZE)
+GZIP = b"\x1f\x8b"
 
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
@@ -31,17 +32,11 @@ _MOST_DIGITS = 8  # of a record's length, and the space behind it
 _MOST_SIZE = 1 << 50  # bytes of one file
 _MOST_MEMBERS = 100_000
 _MOST_NAMES = 32 << 20  # characters of all names and links; those of blobs have 77
+_WITHOUT_DATA = {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE}
 _KEYS = ("path", "linkpath", "size", "GNU.sparse.major")  # the pax records that are read
 _MOST_BEHIND = 16 << 20  # bytes behind the end; tar fills up to a record, by default of 10 KiB
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_ZSTD = b"\x28\xb5\x2f\xfd"
 BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError)
-
-
-class Readable(Protocol):
-    """Anything that bytes can be read from."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Returns the next bytes, at most ``size``; none at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +67,11 @@ class Stream:
         file.seek(0)
         head = file.read(len(_ZSTD))
         file.seek(0)
-        self._file = unpacked(file, head)
+        self._file: IO[bytes] | gzip.GzipFile | zstd.ZstdFile = file
+        if head.startswith(GZIP):
+            self._file = gzip.GzipFile(fileobj=file)
+        elif head == _ZSTD:
+            self._file = zstd.ZstdFile(file)
         self._plain = file if self._file is file else None
         self.at = 0
 
@@ -116,19 +115,6 @@ class Stream:
             pass
 
 
-def unpacked(file: Readable, head: bytes) -> Readable:
-    """Returns a decompressing reader if the first four bytes are those of gzip or zstd; else the file itself.
-
-    Args:
-        head: the first four bytes.
-    """
-    if head.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=file)  # type: ignore[call-overload,no-any-return]
-    if head == _ZSTD:
-        return zstd.ZstdFile(file)  # type: ignore[call-overload,no-any-return]
-    return file
-
-
 def members(stream: Stream) -> Iterator[Member]:
     """Yields every file and link, in order. The caller may read a file's bytes from the stream; the rest is skipped.
 
@@ -142,17 +128,15 @@ def members(stream: Stream) -> Iterator[Member]:
         if info is None:
             _end(stream)
             return
-        data = info.size if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES else 0
+        data = 0 if info.type in _WITHOUT_DATA else info.size
         start = stream.at
         if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
             key = "path" if info.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
             named.setdefault(key, _more(stream, info.size).partition(b"\0")[0].decode("utf-8", "replace"))
-            data = info.size
         elif info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE):
             records = _pax(_more(stream, info.size))
             if info.type != tarfile.XGLTYPE:
                 named |= records
-            data = info.size
         else:
             data = _size(named.get("size"), data)
             if member := _member(info, named, start, data):

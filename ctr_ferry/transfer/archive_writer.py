@@ -8,19 +8,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO
 
 from ctr_ferry.ctr.failures import content_missing
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import BadArchive, CannotWrite, ContentMissing
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci import archive, layout, tar
-from ctr_ferry.oci.descriptor import Descriptor, Platform
-from ctr_ferry.oci.layout import Saved
+from ctr_ferry.oci.descriptor import Descriptor, Manifest, Platform
 from ctr_ferry.ssh.host import Moved
 from ctr_ferry.transfer import checksum, copy_request, new_file
 
@@ -74,7 +72,7 @@ def plan(
         PlatformMissing: an image has no manifest for the wanted platform.
     """
     saved: list[SavedImage] = []
-    listed: list[Saved] = []
+    listed: list[tuple[str, Descriptor, Manifest]] = []
     blobs: dict[str, Descriptor] = {}
     for image in images:
         target = content.choose(image, wanted, host, partial_index=True).target
@@ -83,7 +81,7 @@ def plan(
         }
         manifests = _whole(content, target, blobs_to_copy.keys())
         first = next((each for each in manifests if each.platform == host), manifests[0])  # manifest.json names one
-        listed.append(Saved(image.name, target, content.manifest(first.digest)))
+        listed.append((image.name, target, content.manifest(first.digest)))
         platforms = [str(each.platform) for each in manifests if each.platform] or image.platforms.split(",")
         saved.append(SavedImage(image.name, target.digest, tuple(p for p in platforms if p != "-")))
         blobs |= blobs_to_copy
@@ -105,57 +103,7 @@ def _blobs_to_copy(
 def _whole(content: Content, target: Descriptor, there: Collection[str]) -> list[Descriptor]:
     """Returns the manifests that are whole: the target itself, or those that an index lists."""
     manifests = content.manifest(target.digest).children if target.is_index else (target,)
-    return [each for each in manifests if {each.digest, *_pointed_at(content, each)} <= set(there)]
-
-
-def _pointed_at(content: Content, manifest: Descriptor) -> set[str]:
-    return {blob.digest for blob in content.manifest(manifest.digest).blobs}
-
-
-class _Writer:
-    """An archive that is being written; hashes what goes into it."""
-
-    def __init__(self, file: Path, part: IO[bytes]) -> None:
-        self._file, self._part = file, part
-        self._sha = hashlib.sha256()
-
-    def add_file(self, name: str, size: int, chunks: Iterable[bytes]) -> Iterator[int]:
-        """Writes one file of the archive.
-
-        Yields:
-            The length of each piece, once it is written.
-        """
-        for data in chain([tar.header(name, size)], chunks, [tar.padding(size)]):
-            yield self.write(data)
-
-    def write(self, data: bytes) -> int:
-        """Writes bytes; returns how many.
-
-        Raises:
-            CannotWrite: the control machine's disk refuses them.
-        """
-        with new_file.trouble(self._file):
-            self._part.write(data)
-        self._sha.update(data)
-        return len(data)
-
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 of what was written so far, in hex."""
-        return self._sha.hexdigest()
-
-
-@contextmanager
-def _replacing(file: Path) -> Iterator[_Writer]:
-    """Gives a writer whose file takes the archive's place if all goes well, and is removed if not.
-
-    Raises:
-        CannotWrite: the control machine's disk refuses it, or another run writes the same archive.
-    """
-    with new_file.trouble(file):
-        file.parent.mkdir(exist_ok=True)
-    with new_file.replacing(file) as part:
-        yield _Writer(file, part)
+    return [m for m in manifests if all(blob.digest in there for blob in (m, *content.manifest(m.digest).blobs))]
 
 
 def has_all(file: Path, plan: Plan) -> bool:
@@ -205,17 +153,30 @@ def write(planned: Plan, file: Path, blobs: Iterable[tuple[Descriptor, Iterable[
         CannotWrite: the control machine's disk refuses the archive.
         FerryError: what ``blobs`` raises.
     """
-    done = 0
-    with _replacing(file) as writer:
-        for name, document in planned.documents.items():
-            done += sum(writer.add_file(name, len(document), [document]))
-        for blob, chunks in blobs:
-            for length in writer.add_file(layout.blob_path(blob.digest), blob.size, chunks):
-                done += length
-                moved(done, planned.size)
-        writer.write(tar.END)
+    sha, done = hashlib.sha256(), 0
+    with new_file.trouble(file):
+        file.parent.mkdir(exist_ok=True)
+    with new_file.replacing(file) as part:
+        for data in _pieces(planned, blobs):
+            with new_file.trouble(file):
+                part.write(data)
+            sha.update(data)
+            done += len(data)
+            moved(done, planned.size)
         with new_file.trouble(file):
+            part.write(tar.END)
             checksum.beside(file).unlink(missing_ok=True)  # it belongs to the archive that was there before
+    sha.update(tar.END)
     with new_file.trouble(checksum.beside(file)):
-        checksum.write(file, writer.sha256)
-    return writer.sha256
+        checksum.write(file, sha.hexdigest())
+    return sha.hexdigest()
+
+
+def _pieces(planned: Plan, blobs: Iterable[tuple[Descriptor, Iterable[bytes]]]) -> Iterator[bytes]:
+    """Yields the bytes of the archive up to its end."""
+    documents = ((name, len(document), [document]) for name, document in planned.documents.items())
+    files = ((layout.blob_path(blob.digest), blob.size, chunks) for blob, chunks in blobs)
+    for name, size, chunks in chain(documents, files):
+        yield tar.header(name, size)
+        yield from chunks
+        yield tar.padding(size)
