@@ -197,7 +197,7 @@ def _listed(found: Archive, entry: Entry) -> Image:
 )
 def load(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Copy an archive's images to hosts; each host gets only the blobs that it lacks, checked before they are sent."""
-    from ctr_ferry.transfer.archive_source import ArchiveSource
     from ctr_ferry.transfer.host_copy import copy_images
+    from ctr_ferry.transfer.sources import ArchiveSource
 
     return copy_images(fleet, request.copy_request, ArchiveSource(request.file, request.archive))

@@ -17,9 +17,8 @@ from typing import Protocol
 
 from ctr_ferry.errors import ContentCorrupt, FerryError, SourceLost
 from ctr_ferry.oci.descriptor import Descriptor
-from ctr_ferry.report.outcome import unforeseen
 from ctr_ferry.transfer.policy import Policy
-from ctr_ferry.transfer.receiver import DetachedError, Pipe, QueuedPipe, Receiver, Sink
+from ctr_ferry.transfer.receiver import DetachedError, Pipe, QueuedPipe, Receiver, Sink, as_ours
 
 _AGAIN = 1  # hosts served at once that still lack something at the end; detached hosts have their own slots
 _LARGE = 16 << 20  # bytes; the reader thread itself sends a larger blob to a single host, since a queue costs time
@@ -85,24 +84,14 @@ def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Generator
 class _Round:
     """The blobs that some receivers lack, read once each: first those that most receivers want, the largest first."""
 
-    def __init__(
-        self,
-        source: Source,
-        receivers: Collection[Receiver],
-        readers: int,
-        *,
-        policy: Policy,
-        clock: Callable[[], float],
-        detach: Callable[[Receiver, float], None] = lambda *_: None,
-    ) -> None:
-        self._source, self._receivers, self._readers = source, list(receivers), readers
-        self._policy, self._clock, self._detach = policy, clock, detach
+    def __init__(self, fan_out: FanOut, receivers: Collection[Receiver], readers: int) -> None:
+        self._fan_out, self._receivers, self._readers = fan_out, list(receivers), readers
         takers = Counter(digest for receiver in receivers for digest in receiver.wanted)
         blobs = {digest: blob for receiver in receivers for digest, blob in receiver.wanted.items()}
         self._in_order = iter(sorted(blobs.values(), key=lambda blob: (-takers[blob.digest], -blob.size)))
         self._unread = dict(blobs)
         self._lock = threading.Lock()
-        self._began = clock()
+        self._began = fan_out.clock()
 
     def start(self) -> None:
         """Starts to read, in threads of its own."""
@@ -121,17 +110,15 @@ class _Round:
 
     def _reader(self) -> None:
         try:
-            for blob, chunks in self._source.read(self._wanted()):
+            for blob, chunks in self._fan_out.source.read(self._wanted()):
                 self._tee(blob, chunks)
-        except FerryError as error:
-            self._give_up(error)
         except Exception as error:  # noqa: BLE001  (shown, with where it happened)
-            self._give_up(unforeseen(error))
+            self._give_up(as_ours(error))
 
     def _finish(self, readers: Sequence[threading.Thread]) -> None:
         for reader in readers:
             reader.join()
-        self._give_up(SourceLost(f"{self._source.name} did not give all blobs", hint="run the command again"))
+        self._give_up(SourceLost(f"{self._fan_out.source.name} did not give all blobs", hint="run the command again"))
 
     def _give_up(self, error: FerryError) -> None:
         """Fails all blobs that are still to be read; a blob that another reader is reading may still come."""
@@ -150,17 +137,13 @@ class _Round:
         kind = Pipe if len(self._receivers) == 1 and blob.size > _LARGE else QueuedPipe
         pipes = [kind(blob, receiver) for receiver in takers]
         try:
-            with contextlib.closing(checked(blob, chunks, self._source.holder(blob))) as passing:
+            with contextlib.closing(checked(blob, chunks, self._fan_out.source.holder(blob))) as passing:
                 self._pass_on(passing, pipes)
-        except FerryError as error:
-            self._break_off(pipes, error)
-        except Exception as error:  # noqa: BLE001  (shown, with where it happened)
-            self._break_off(pipes, unforeseen(error))
-
-    def _break_off(self, pipes: Iterable[Pipe], error: FerryError) -> None:
-        for pipe in pipes:
-            pipe.fail(error)
-            pipe.put(b"")
+        except Exception as raised:  # noqa: BLE001  (shown, with where it happened)
+            error = as_ours(raised)
+            for pipe in pipes:
+                pipe.fail(error)
+                pipe.put(b"")
 
     def _pass_on(self, chunks: Iterator[bytes], pipes: list[Pipe]) -> None:
         """Gives chunks to all receivers that still take the blob; if none does, the rest is not read."""
@@ -175,10 +158,10 @@ class _Round:
 
     def _wait_for_room(self, pipe: Pipe, pipes: Sequence[Pipe]) -> None:
         """Waits for one host, and charges all that are behind with what the others lose meanwhile."""
-        room, since = False, self._clock()
+        room, since = False, self._fan_out.clock()
         while not room:
             room = pipe.wait_for_room(_MOMENT)
-            now = self._clock()
+            now = self._fan_out.clock()
             if now - since > _INSTANT:
                 behind = {pipe.receiver, *(other.receiver for other in pipes if other.receiver.full)}
                 self._charge(behind, pipes, since, now)
@@ -196,10 +179,10 @@ class _Round:
                 and not receiver.lost
                 and (receiver in takers or not unread.isdisjoint(receiver.wanted))
             ]
-        self._policy.charge([receiver.pace for receiver in behind], others, since, now)
+        self._fan_out.policy.charge([receiver.pace for receiver in behind], others, since, now)
         for receiver in behind:
-            if self._policy.is_too_slow(receiver.pace, self._began, now):
-                self._detach(receiver, now)
+            if self._fan_out.policy.is_too_slow(receiver.pace, self._began, now):
+                self._fan_out.detach(receiver, now)
 
 
 class FanOut:
@@ -218,7 +201,7 @@ class FanOut:
         policy: Policy = Policy(),  # noqa: B008  (a value)
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.source, self._policy, self._clock = source, policy, clock
+        self.source, self.policy, self.clock = source, policy, clock
         self._awaited = set(hosts)
         self._receivers: list[Receiver] = []
         self._lock, self._detaching = threading.Lock(), threading.Lock()
@@ -240,28 +223,29 @@ class FanOut:
         Raises:
             FerryError: why nothing more can be sent to the host.
         """
-        receiver = Receiver(wanted, sink, self._clock)
+        receiver = Receiver(wanted, sink, self.clock)
         if not self._join(host, receiver):
             return self._serve_alone(receiver, self._again)
         try:
             rest = receiver.wait()
             if not rest:
                 return receiver.failed
-            return receiver.failed | self._serve_alone(Receiver(rest, sink, self._clock), self._detached)
+            return receiver.failed | self._serve_alone(Receiver(rest, sink, self.clock), self._detached)
         finally:
             receiver.over = True
 
     def _serve_alone(self, receiver: Receiver, slots: threading.Semaphore) -> dict[str, FerryError]:
         """Serves one host by one reader, so that the others still get their blobs."""
         with slots:
-            _Round(self.source, [receiver], 1, policy=self._policy, clock=self._clock).start()
+            _Round(self, [receiver], 1).start()
             receiver.wait()
         return receiver.failed
 
-    def _detach(self, receiver: Receiver, now: float) -> None:
+    def detach(self, receiver: Receiver, now: float) -> None:
+        """Detaches a host that is too slow, if the policy allows that."""
         with self._detaching:  # two readers may see the last free slot
             detached = sum(each.is_detached for each in self._receivers)
-            may = self._policy.may_detach(receiver.pace, now, full=receiver.full, detached=detached)
+            may = self.policy.may_detach(receiver.pace, now, full=receiver.full, detached=detached)
             if may and not receiver.lost:
                 receiver.lose(DetachedError("it is slower than the others"))
 
@@ -278,12 +262,5 @@ class FanOut:
                 self._receivers.append(receiver)
             complete = not self._awaited
         if complete and self._receivers:
-            _Round(
-                self.source,
-                self._receivers,
-                self.source.readers,
-                policy=self._policy,
-                clock=self._clock,
-                detach=self._detach,
-            ).start()
+            _Round(self, self._receivers, self.source.readers).start()
         return True

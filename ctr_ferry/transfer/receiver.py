@@ -43,6 +43,11 @@ class DetachedError(FerryError):
     """A slow host was detached from the others. Blobs that were on their way are sent again, to this host alone."""
 
 
+def as_ours(error: Exception) -> FerryError:
+    """Returns an error of ours as it is, and any other one as a fault of ours."""
+    return error if isinstance(error, FerryError) else unforeseen(error)
+
+
 class Receiver:
     """One host of a fan-out, and the blobs that it still lacks.
 
@@ -161,11 +166,8 @@ class Pipe:
         try:
             if not self.over and not self._pour(chunk):
                 self._end(None)
-        except FerryError as raised:
-            self.cut(raised)
-            self._end(self._error)
         except Exception as raised:  # noqa: BLE001  (shown, with where it happened)
-            self.cut(unforeseen(raised))
+            self.cut(as_ours(raised))
             self._end(self._error)
 
     def wait_for_room(self, seconds: float) -> bool:  # noqa: ARG002

@@ -11,7 +11,7 @@ from archives import NAME, Image, digest, index_of, layout, path, tarred
 
 from ctr_ferry.errors import BadArchive, BadReference, SourceLost, UsageError
 from ctr_ferry.oci.descriptor import Descriptor, Platform
-from ctr_ferry.transfer.archive_source import ArchiveSource
+from ctr_ferry.transfer.sources import ArchiveSource
 from tasks.load import Request, parse
 
 IMAGE = Image()
