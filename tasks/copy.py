@@ -49,11 +49,6 @@ class ImageSelector:
     ref: str
     dst: Reference | None = None
 
-    @property
-    def is_glob(self) -> bool:
-        """Whether the selector may mean several images."""
-        return is_glob(self.ref)
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -67,11 +62,6 @@ class Request:
     selectors: tuple[ImageSelector, ...]
     namespace: str | None = None
     options: CopyOptions = field(default_factory=CopyOptions)
-
-    @property
-    def anywhere(self) -> bool:
-        """Whether any host may be the source."""
-        return ANY in self.sources
 
 
 def parse(
@@ -118,13 +108,13 @@ def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> 
         if as_:
             raise UsageError("--map and --as exclude each other", hint="the map's second column is the name")
         return tuple(ImageSelector(pair.src, pair.dst) for pair in read_map(Path(map_file), apart=True))
-    selectors = [ImageSelector(ref, options.new_name(as_)) for ref in dict.fromkeys(refs)]
+    selectors = tuple(ImageSelector(ref, options.new_name(as_)) for ref in dict.fromkeys(refs))
     for selector in selectors:
-        if not (selector.is_glob or is_digest(selector.ref)):
+        if not (is_glob(selector.ref) or is_digest(selector.ref)):
             Reference.parse(selector.ref)
-    if as_ and (len(selectors) > 1 or selectors[0].is_glob):
+    if as_ and (len(selectors) > 1 or is_glob(selectors[0].ref)):
         raise UsageError("--as is for one image", hint="give each image its name with --map FILE")
-    return tuple(selectors)
+    return selectors
 
 
 @dataclass(slots=True)
@@ -191,31 +181,29 @@ def copy(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 def _copy_request(fleet: Fleet, request: Request) -> tuple[CopyRequest, Source]:
     """Inspects the possible sources, and decides which images come from which."""
-    patterns = ["all"] if request.anywhere else request.sources
+    patterns = ["all"] if ANY in request.sources else request.sources
     answers = fleet.also(patterns, lambda host: _inspect(host, request))
-    source_inventories = [answer for answer in answers.values() if isinstance(answer, SourceInventory)]
+    sources = [answer for answer in answers.values() if isinstance(answer, SourceInventory)]
     troubles = {name: error for name, error in answers.items() if isinstance(error, FerryError)}
-    if not source_inventories:
+    if not sources:
         raise _of_source(*next(iter(troubles.items())))
-    images = {selector: _resolve(selector, source_inventories, request, troubles) for selector in request.selectors}
+    images = {selector: _resolve(selector, sources, request, troubles) for selector in request.selectors}
     image_copies = tuple(_image_copies(images))
-    used = _used(source_inventories, [image_copy.image for image_copy in image_copies], request)
-    content = Content.merged(source_inventory.content for source_inventory in used)
+    used = _used(sources, [image_copy.image for image_copy in image_copies], request)
+    content = Content.merged(source.content for source in used)
     return CopyRequest(image_copies, content, request.options), _source(used, image_copies, content)
 
 
 def _inspect(host: Host, request: Request) -> SourceInventory:
     """Inspects one source in three remote commands: the probe, the images' manifests, and those of indexes."""
     session = Session(host, request.namespace)
-    listing = session.here
-    found = {selector: images for selector in request.selectors if (images := _fitting(selector, listing))}
-    tops = [image.digest for images in found.values() for image in images]
-    content, _ = session.read(tops, deep=True)
+    found = {selector: images for selector in request.selectors if (images := _fitting(selector, session.here))}
+    content, _ = session.read([image.digest for images in found.values() for image in images], deep=True)
     return SourceInventory(session=session, content=content, found=found)
 
 
 def _fitting(selector: ImageSelector, listing: Listing) -> tuple[Image, ...]:
-    if selector.is_glob:
+    if is_glob(selector.ref):
         return listing.tagged(selector.ref)
     image = listing.find(selector.ref)
     return (image,) if image else ()
@@ -229,7 +217,7 @@ def _of_source(name: str, error: FerryError) -> FerryError:
 
 def _resolve(
     selector: ImageSelector,
-    source_inventories: Sequence[SourceInventory],
+    sources: Sequence[SourceInventory],
     request: Request,
     troubles: Mapping[str, FerryError],
 ) -> tuple[Image, ...]:
@@ -240,19 +228,19 @@ def _resolve(
         Drift: any host may be the source, and the hosts do not agree.
     """
     named: dict[str, list[tuple[SourceInventory, Image]]] = {}
-    for source_inventory in source_inventories:
-        for image in source_inventory.found.get(selector, ()):
-            named.setdefault(image.name if selector.is_glob else selector.ref, []).append((source_inventory, image))
+    for source in sources:
+        for image in source.found.get(selector, ()):
+            named.setdefault(image.name if is_glob(selector.ref) else selector.ref, []).append((source, image))
     if not named:
-        raise _not_found(selector, source_inventories, troubles)
-    if not request.anywhere:
+        raise _not_found(selector, sources, troubles)
+    if ANY not in request.sources:
         return tuple(having[0][1] for having in named.values())
     tops = {name: _tops(having) for name, having in named.items()}
     for name, having in tops.items():
         if len({image.digest for _, image in having}) > 1:
             raise Drift(
                 f"{name} is not the same image on all hosts",
-                detail="\n".join(f"{source_inventory.name} {image.digest}" for source_inventory, image in having),
+                detail="\n".join(f"{source.name} {image.digest}" for source, image in having),
                 hint="choose one with --from HOST",
             )
     return tuple(having[0][1] for having in tops.values())
@@ -262,27 +250,26 @@ def _tops(having: Sequence[tuple[SourceInventory, Image]]) -> list[tuple[SourceI
     """Drops sources that name one platform's manifest of an index that other sources name, as ctr 1.2 has to."""
     parts = {
         child.digest
-        for source_inventory, image in having
-        if image.media_type in INDEXES and image.digest in source_inventory.content.blobs
-        for child in source_inventory.content.manifest(image.digest).children
+        for source, image in having
+        if image.media_type in INDEXES and image.digest in source.content.blobs
+        for child in source.content.manifest(image.digest).children
     }
     return [each for each in having if each[1].digest not in parts]
 
 
 def _not_found(
-    selector: ImageSelector, source_inventories: Sequence[SourceInventory], troubles: Mapping[str, FerryError]
+    selector: ImageSelector, sources: Sequence[SourceInventory], troubles: Mapping[str, FerryError]
 ) -> FerryError:
     detail = "\n".join(f"{name}: {error.message}" for name, error in troubles.items())
-    if len(source_inventories) > 1 or selector.is_glob:
-        where = ", ".join(source_inventory.name for source_inventory in source_inventories[:5])
+    if len(sources) > 1 or is_glob(selector.ref):
+        where = ", ".join(source.name for source in sources[:5])
         return ImageNotFound(
             f"no source has an image {selector.ref} ({where})",
             detail=detail,
             hint="list the names there: fab -H HOST images",
         )
-    (source_inventory,) = source_inventories
-    (error,) = source_inventory.session.not_found([selector.ref])
-    return _of_source(source_inventory.name, error)
+    (error,) = sources[0].session.not_found([selector.ref])
+    return _of_source(sources[0].name, error)
 
 
 def _image_copies(images: Mapping[ImageSelector, Iterable[Image]]) -> Iterator[ImageCopy]:
@@ -315,32 +302,24 @@ def _name(selector: ImageSelector, image: Image) -> Reference:
     return own
 
 
-def _used(
-    source_inventories: Sequence[SourceInventory], images: Sequence[Image], request: Request
-) -> list[SourceInventory]:
+def _used(sources: Sequence[SourceInventory], images: Sequence[Image], request: Request) -> list[SourceInventory]:
     """Returns the sources to read from: if any host may be the source, one that has all, or else all of them."""
-    if not request.anywhere:
-        return list(source_inventories)
-    whole = [
-        source_inventory
-        for source_inventory in source_inventories
-        if all(source_inventory.has_whole(image, request) for image in images)
-    ]
-    return whole[:1] or list(source_inventories)
+    if ANY not in request.sources:
+        return list(sources)
+    whole = [source for source in sources if all(source.has_whole(image, request) for image in images)]
+    return whole[:1] or list(sources)
 
 
 def _source(used: Sequence[SourceInventory], image_copies: Iterable[ImageCopy], content: Content) -> Source:
     from ctr_ferry.transfer.sources import HostSource, Sources
 
-    sources = {
-        each.name: HostSource(each.session.host, each.session.facts, each.session.here.namespace) for each in used
-    }
-    if len(sources) == 1:
-        return next(iter(sources.values()))
+    hosts = {each.name: HostSource(each.session) for each in used}
+    if len(hosts) == 1:
+        return next(iter(hosts.values()))
     tops = {image_copy.image.digest: image_copy.image.media_type for image_copy in image_copies}
     wanted: set[str] = set()
     for top, kind in tops.items():
         with suppress(HostError):  # each host reports the image that cannot be read
             wanted |= content.below(Descriptor(kind, top, 0)).keys()
-    holders = {d: [sources[s.name] for s in used if d in s.content.visible] for d in wanted}
-    return Sources(list(sources.values()), holders)
+    holders = {d: [hosts[each.name] for each in used if d in each.content.visible] for d in wanted}
+    return Sources(list(hosts.values()), holders)

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING
 
 from ctr_ferry import shell
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.errors import (
-    CannotWrite,
-    FerryError,
-    ImageNotFound,
-    NotStarted,
-    SourceLost,
-    UsageError,
-)
+from ctr_ferry.errors import CannotWrite, FerryError, ImageNotFound, NotStarted, SourceLost, UsageError
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
@@ -145,13 +138,14 @@ def _save(host: Host, request: Request) -> SaveResult:
     from ctr_ferry.transfer.sources import HostSource
 
     session = Session(host, request.namespace)
-    facts, namespace = session.facts, session.here.namespace
     images = _images(session, request.refs)
     content, _ = session.read([image.digest for image in images], deep=True)
-    planned = archive_writer.plan(images, content, facts.platform, request.platform, every=request.all_platforms)
+    planned = archive_writer.plan(
+        images, content, session.facts.platform, request.platform, every=request.all_platforms
+    )
     file = request.file(host.name)
     result = SaveResult(
-        namespace=namespace,
+        namespace=session.here.namespace,
         file=str(file),
         status=Status.CHANGED,
         size=planned.size,
@@ -165,7 +159,7 @@ def _save(host: Host, request: Request) -> SaveResult:
         raise CannotWrite(f"{file} exists, and has something else", hint="choose another --out, or add --force")
     if host.dry_run:
         return result
-    read = HostSource(host, facts, namespace).read(planned.blobs)
+    read = HostSource(session).read(planned.blobs)
     blobs = ((blob, checked(blob, chunks, host.name)) for blob, chunks in read)
     try:
         return replace(result, sha256=archive_writer.write(planned, file, blobs, host.moved))

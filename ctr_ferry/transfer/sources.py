@@ -9,12 +9,11 @@ from pathlib import Path
 
 from ctr_ferry.ctr import ingest
 from ctr_ferry.ctr.failures import failure
-from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.errors import CommandFailed, ContentMissing, FerryError, SourceLost, Unreachable
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci import archive
 from ctr_ferry.oci.archive import Archive
 from ctr_ferry.oci.descriptor import Descriptor
-from ctr_ferry.ssh.host import Host
 
 _READERS = 2  # while containerd writes one blob to disk, the next is on its way
 _SIGNAL = 128  # an exit status above it means that a signal ended the command
@@ -26,9 +25,9 @@ class HostSource:
 
     readers = _READERS
 
-    def __init__(self, host: Host, facts: Facts, namespace: str) -> None:
-        self.name = host.name
-        self._host, self._facts, self._namespace = host, facts, namespace
+    def __init__(self, session: Session) -> None:
+        self.name = session.host.name
+        self._host, self._facts, self._namespace = session.host, session.facts, session.here.namespace
         self._sessions = threading.Semaphore(_SESSIONS)
         self._lost: FerryError | None = None
 
