@@ -23,11 +23,7 @@ from ctr_ferry.oci.reference import Reference, is_digest
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An image of an archive under one of its names.
-
-    Attributes:
-        name: the full name; empty if the archive gives the image none.
-    """
+    """An image of an archive under one of its full names; under an empty one if the archive gives it none."""
 
     name: str
     target: Descriptor
@@ -104,9 +100,9 @@ def read(file: IO[bytes]) -> Archive:
     for member in tar.members(stream):
         files.add(member, stream)
     if "index.json" in files:
-        return _checked(_of_layout(files))
+        return _Checker(_of_layout(files)).check()
     if "manifest.json" in files:
-        return _checked(_of_docker(files, file))
+        return _Checker(_of_docker(files, file)).check()
     raise BadArchive(
         "it has neither an index.json nor a manifest.json",
         hint="it is no image archive, or was cut off when it was saved: save it again",
@@ -180,81 +176,76 @@ def _of_docker(files: Files, file: IO[bytes]) -> Archive:
     return Archive(tuple(entries), documents, extents, made)
 
 
-def _checked(archive: Archive) -> Archive:
+class _Checker:
     """Refuses images that are not whole, and names that two images have."""
-    if not archive.entries:
-        raise BadArchive("it has no image", hint=CUT)
-    named: dict[str, str] = {}
-    whole: dict[tuple[str, bool], bool] = {}
-    for entry in archive.entries:
-        if entry.name and named.setdefault(entry.name, entry.target.digest) != entry.target.digest:
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._whole: dict[tuple[str, bool], bool] = {}  # an archive may name one document a thousand times
+
+    def check(self) -> Archive:
+        if not self._archive.entries:
+            raise BadArchive("it has no image", hint=CUT)
+        named: dict[str, str] = {}
+        for entry in self._archive.entries:
+            if entry.name and named.setdefault(entry.name, entry.target.digest) != entry.target.digest:
+                raise BadArchive(
+                    f"it has two images under the name {entry.name}",
+                    detail=f"{named[entry.name]}\n{entry.target.digest}",
+                    hint="save them under names of their own",
+                )
+            self._check_image(entry.target)
+        return self._archive
+
+    def _check_image(self, target: Descriptor) -> None:
+        """Refuses an image that is not whole. An index may lack platforms, as after a pull, but not all of them."""
+        if not self._is_whole(target, INDEXES | MANIFESTS):
+            manifests = self._archive.manifests(target)
+            missing = (digest for manifest in manifests for digest in self._archive.absent(manifest))
             raise BadArchive(
-                f"it has two images under the name {entry.name}",
-                detail=f"{named[entry.name]}\n{entry.target.digest}",
-                hint="save them under names of their own",
+                "an image is not whole: blobs that it needs are not in the archive",
+                detail="\n".join(islice(missing, 10)),
+                hint=CUT,
             )
-        _check_image(archive, entry.target, whole)
-    return archive
 
+    def _is_whole(self, target: Descriptor, types: Collection[str]) -> bool:
+        self._check_size(target)
+        if target.media_type not in types:
+            raise BadArchive(
+                f"{target.digest} is of type {target.media_type[:200]!r}, which is no image that containerd takes"
+            )
+        key = target.digest, target.is_index
+        if key not in self._whole:
+            self._check_document(target)
+            manifest = self._archive.manifest(target.digest)
+            for blob in manifest.blobs:
+                self._check_size(blob)
+            there = [child for child in manifest.children if self._archive.has(child.digest)]
+            children_whole = [self._is_whole(child, MANIFESTS) for child in there]
+            self._whole[key] = any(children_whole) if target.is_index else not self._archive.absent(target)
+        return self._whole[key]
 
-def _check_image(archive: Archive, target: Descriptor, whole: dict[tuple[str, bool], bool]) -> None:
-    """Refuses an image that is not whole. An index may lack platforms, as after a pull, but not all of them.
+    def _check_document(self, descriptor: Descriptor) -> None:
+        digest = descriptor.digest
+        if digest not in self._archive.documents:
+            raise BadArchive(f"{digest} is no manifest: it is no JSON, or larger than {MOST_JSON >> 20} MiB")
+        json_object(self._archive.documents[digest], digest)
+        try:
+            parsed = self._archive.manifest(digest)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise BadArchive(f"{digest} is no manifest", detail=str(error)[:400]) from error
+        if bool(parsed.blobs) == descriptor.is_index:
+            raise BadArchive(f"{digest} has another type than its descriptor says", detail=descriptor.media_type)
+        for each in (*parsed.children, *parsed.blobs):
+            _check_descriptor(each, digest)
 
-    Args:
-        whole: results so far, by digest and kind: an archive may name one document a thousand times.
-    """
-    if not _is_whole(archive, target, INDEXES | MANIFESTS, whole):
-        missing = (digest for manifest in archive.manifests(target) for digest in archive.absent(manifest))
-        raise BadArchive(
-            "an image is not whole: blobs that it needs are not in the archive",
-            detail="\n".join(islice(missing, 10)),
-            hint=CUT,
-        )
-
-
-def _is_whole(
-    archive: Archive, target: Descriptor, types: Collection[str], whole: dict[tuple[str, bool], bool]
-) -> bool:
-    _check_type(archive, target, types)
-    key = target.digest, target.is_index
-    if key not in whole:
-        _check_document(archive, target)
-        for blob in archive.manifest(target.digest).blobs:
-            _check_size(archive, blob)
-        there = [each for each in archive.manifest(target.digest).children if archive.has(each.digest)]
-        children_whole = [_is_whole(archive, each, MANIFESTS, whole) for each in there]
-        whole[key] = any(children_whole) if target.is_index else not archive.absent(target)
-    return whole[key]
-
-
-def _check_type(archive: Archive, descriptor: Descriptor, types: Collection[str]) -> None:
-    _check_size(archive, descriptor)
-    if descriptor.media_type not in types:
-        raise BadArchive(
-            f"{descriptor.digest} is of type {descriptor.media_type[:200]!r}, which is no image that containerd takes"
-        )
-
-
-def _check_document(archive: Archive, descriptor: Descriptor) -> None:
-    if descriptor.digest not in archive.documents:
-        raise BadArchive(f"{descriptor.digest} is no manifest: it is no JSON, or larger than {MOST_JSON >> 20} MiB")
-    json_object(archive.documents[descriptor.digest], descriptor.digest)
-    try:
-        parsed = archive.manifest(descriptor.digest)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise BadArchive(f"{descriptor.digest} is no manifest", detail=str(error)[:400]) from error
-    if bool(parsed.blobs) == descriptor.is_index:
-        raise BadArchive(f"{descriptor.digest} has another type than its descriptor says", detail=descriptor.media_type)
-    for each in (*parsed.children, *parsed.blobs):
-        _check_descriptor(each, descriptor.digest)
-
-
-def _check_size(archive: Archive, descriptor: Descriptor) -> None:
-    if archive.has(descriptor.digest) and archive.size(descriptor.digest) != descriptor.size:
-        raise BadArchive(
-            f"{descriptor.digest} has another size than its descriptor says",
-            detail=f"descriptor {descriptor.size} bytes\nblob       {archive.size(descriptor.digest)} bytes",
-        )
+    def _check_size(self, descriptor: Descriptor) -> None:
+        digest = descriptor.digest
+        if self._archive.has(digest) and self._archive.size(digest) != descriptor.size:
+            raise BadArchive(
+                f"{digest} has another size than its descriptor says",
+                detail=f"descriptor {descriptor.size} bytes\nblob       {self._archive.size(digest)} bytes",
+            )
 
 
 def _check_descriptor(descriptor: Descriptor, where: str) -> Descriptor:

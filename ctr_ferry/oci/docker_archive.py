@@ -39,10 +39,10 @@ class DockerImage:
 
 
 def images(files: Files, file: IO[bytes]) -> Iterator[DockerImage]:
-    """Yields every image of the archive after checking the digests of its config and layers.
+    """Yields every image after checking the digests of its config and layers.
 
     Args:
-        file: the archive, to decompress a layer.
+        file: the archive, from which compressed layers are read once more.
 
     Raises:
         BadArchive: says what is wrong.
@@ -54,7 +54,11 @@ def images(files: Files, file: IO[bytes]) -> Iterator[DockerImage]:
         name = str(each.get("Config", ""))
         config, document = files.named(name), files.document(name)
         layers = [files.named(str(layer)) for layer in json_list(each.get("Layers"), "the layers in manifest.json")]
-        _check_layers(name, config, _diff_ids(document), layers, plain)
+        diff_ids = _diff_ids(document)
+        claimed = f"sha256:{posixpath.basename(name).removesuffix('.json')}"
+        if is_digest(claimed) and claimed != config.digest:
+            raise BadArchive("a config is not what its name says", detail=f"{name}\n{config.digest}")
+        _check_layers(name, diff_ids, layers, plain)
         tags = json_list(each.get("RepoTags") or [], "the tags in manifest.json")
         yield DockerImage(
             tags=tuple(str(tag) for tag in tags),
@@ -70,21 +74,8 @@ def _diff_ids(config: bytes) -> list[str]:
     return [str(each) for each in json_list(root.get("diff_ids") or [] if isinstance(root, dict) else None, "diff_ids")]
 
 
-def _check_layers(
-    name: str,
-    config: File,
-    diff_ids: list[str],
-    layers: list[File],
-    plain: Callable[[Extent], str],
-) -> None:
-    """Checks that the config's name has its digest, and that the config lists the digests of the uncompressed layers.
-
-    Args:
-        plain: returns the digest of a compressed layer without its compression.
-    """
-    claimed = posixpath.basename(name).removesuffix(".json")
-    if is_digest(f"sha256:{claimed}") and f"sha256:{claimed}" != config.digest:
-        raise BadArchive("a config is not what its name says", detail=f"{name}\n{config.digest}")
+def _check_layers(name: str, diff_ids: list[str], layers: list[File], plain: Callable[[Extent], str]) -> None:
+    """Checks that a config lists the digests of the uncompressed layers; ``plain`` uncompresses one."""
     if len(diff_ids) != len(layers):
         raise BadArchive(f"an image has {len(layers)} layers, and its config {len(diff_ids)}", detail=name)
     for diff_id, layer in zip(diff_ids, layers, strict=True):
