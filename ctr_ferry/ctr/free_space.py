@@ -40,17 +40,9 @@ class Room:
     blobs: Space
     unpacked: Space
 
-    @property
-    def is_one(self) -> bool:
-        """Whether both are on one file system."""
-        return self.blobs.mount == self.unpacked.mount
-
 
 def question(settings: Settings) -> str:
-    """Returns sh text that runs ``df`` on the content store and on containerd's root.
-
-    It follows the probe in one script, and uses the probe's ``plugins``.
-    """
+    """Returns sh text that runs ``df`` on the content store and on containerd's root, with the probe's ``plugins``."""
     known = shell.join([probe.content_root(settings.root)]) if settings.root else ""
     asked = (
         "printf '%s\\n' \"$plugins\" | sed -n '/^Type: *io.containerd.content.v1/,/^Type: *io.containerd.[^c]/"
@@ -86,14 +78,11 @@ def growth(layers: Iterable[Descriptor]) -> int:
 
 
 def judge(room: Room | None, coming: int, unpacked: int) -> DiskFull | str:
-    """Decides whether a host has room enough.
+    """Returns an error if blobs surely do not fit, a warning if they may not fit or not once unpacked; else empty text.
 
     Args:
         coming: bytes that are to be sent.
         unpacked: bytes that unpacking takes besides.
-
-    Returns:
-        An error if the blobs surely do not fit; a warning if they may not fit, or not once unpacked; else empty text.
     """
     if room is None or not coming + unpacked:
         return ""
@@ -104,10 +93,11 @@ def judge(room: Room | None, coming: int, unpacked: int) -> DiskFull | str:
             "nothing was sent",
             hint=f"make room there (`df -h {blobs.mount}` on that host), then run the command again",
         )
-    if coming + (unpacked if room.is_one else 0) > blobs.available:
-        needed = _needs(coming, unpacked if room.is_one else 0)
+    beside = unpacked if blobs.mount == snapshots.mount else 0  # what is unpacked on the blobs' own file system
+    if coming + beside > blobs.available:
+        needed = _needs(coming, beside)
         return f"it may not fit: {needed} are needed, and {blobs.available} are free on {blobs.mount}"
-    if not room.is_one and unpacked > snapshots.available:
+    if unpacked - beside > snapshots.available:
         needed = f"about {unpacked} bytes"
         return f"it may not fit unpacked: {needed} are needed, and {snapshots.available} are free on {snapshots.mount}"
     return ""

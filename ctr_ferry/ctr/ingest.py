@@ -27,12 +27,7 @@ _SLOWEST = 1 << 16  # bytes a second; the host itself ends a slower transfer
 
 
 def time_for(size: int, least: int) -> int:
-    """Returns the seconds after which the host itself ends a transfer.
-
-    Args:
-        size: bytes to transfer.
-        least: seconds that even the smallest transfer gets.
-    """
+    """Returns the seconds after which the host itself ends a transfer of ``size`` bytes; at least ``least``."""
     return least + size // _SLOWEST
 
 
@@ -41,8 +36,7 @@ class Store:
     """What a content store has, for a copy to one of its namespaces.
 
     Attributes:
-        here: digests of the blobs in this namespace.
-        elsewhere: digests of the blobs in other namespaces, which are linked rather than sent.
+        here, elsewhere: digests in this namespace; in others, from which blobs are linked rather than sent.
         labels: by digest, keys of labels that expired runs of ctr-ferry have left here.
         ingests: keys of unfinished ingests that expired runs have left here.
     """
@@ -54,10 +48,7 @@ class Store:
 
 
 def questions(settings: Settings, namespace: str, names: Iterable[str]) -> dict[str, str]:
-    """Returns the steps that ask for the store, for images of these names, and for free space.
-
-    They follow the probe's steps in one script, and use its ``ctr``, ``address`` and ``ready``.
-    """
+    """Returns steps that ask for the store, images of these names, and free space; they follow the probe's steps."""
     ask = 'ready && $ctr --address "$address" '
     snapshotter = ("--snapshotter", settings.snapshotter) if settings.snapshotter else ()
     filters = [f'name=="{name}"' for name in names]
@@ -79,11 +70,7 @@ done"""
 
 
 def parse_store(store: str, active: str, namespace: str, now: datetime) -> Store:
-    """Parses the answers to ``store`` and ``active``.
-
-    Args:
-        now: decides which runs have expired.
-    """
+    """Parses the answers to ``store`` and ``active``; ``now`` decides which runs have expired."""
     found: dict[str, set[str]] = {}
     labels: dict[str, tuple[str, ...]] = {}
     there = ""
@@ -95,24 +82,14 @@ def parse_store(store: str, active: str, namespace: str, now: datetime) -> Store
             found.setdefault(there, set()).add(words[0])
             if there == namespace and len(words) > 1 and (keys := expired_labels(words[-1], now)):
                 labels[words[0]] = keys
-    others = [digests for name, digests in found.items() if name != namespace]
-    ingests = expired_ingests(active.split("\n"), now)
-    return Store(
-        here=frozenset(found.get(namespace, ())),
-        elsewhere=frozenset[str]().union(*others),
-        labels=labels,
-        ingests=ingests,
-    )
+    here = frozenset(found.pop(namespace, ()))
+    elsewhere = frozenset[str]().union(*found.values())
+    return Store(here=here, elsewhere=elsewhere, labels=labels, ingests=expired_ingests(active.split("\n"), now))
 
 
 @dataclass(frozen=True, slots=True)
 class ImageBlobs:
-    """The blobs that one image needs on a host.
-
-    Attributes:
-        blobs: all of them, the target first.
-        documents: the bytes of indexes and manifests among them, by digest.
-    """
+    """The blobs that one image needs on a host, the target first; and by digest the indexes and manifests of them."""
 
     blobs: tuple[Descriptor, ...]
     documents: Mapping[str, bytes]
@@ -126,12 +103,7 @@ def to_send(images: Iterable[ImageBlobs], store: Store) -> list[Descriptor]:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """How one blob is taken in from stdin.
-
-    Attributes:
-        step: what runs on the host; it fails if the blob is not there afterwards.
-        head, tail: bytes that are sent before and after the blob's.
-    """
+    """How one blob is taken in: a step that fails if it is not there afterwards, and bytes around it on stdin."""
 
     step: str
     head: bytes = b""
@@ -158,10 +130,7 @@ def intake(place: Place, blob: Descriptor, attempt: int) -> Intake:
 
 
 def ingest_stdin(place: Place, blob: Descriptor, attempt: int = 0) -> str:
-    """Takes in one blob from stdin by ``content ingest``.
-
-    Each attempt needs a key of its own: from a pipe, an ingest cannot go on where another broke off.
-    """
+    """Takes in one blob by ``content ingest``; from a pipe, it cannot go on where another attempt broke off."""
     key = f"{place.owner}-{blob.digest.partition(':')[2][:12]}-{attempt}"
     return place.ctr.ingest(place.namespace, blob.digest, blob.size, key)
 

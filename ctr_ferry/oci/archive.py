@@ -37,7 +37,7 @@ class Archive:
         entries: every image under every name, in the order of the archive.
         documents: indexes, manifests and configs, by digest.
         extents: the place of each blob, by digest.
-        made: manifests by digest that the archive lacks and that `read` made for it.
+        made: by digest, manifests that the archive lacks and that `read` made.
     """
 
     entries: tuple[Entry, ...]

@@ -28,11 +28,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file: its digest, its place, and its bytes if it may be JSON.
-
-    Attributes:
-        packed: whether it is compressed with gzip.
-    """
+    """One file: its digest, its place, its bytes if it may be JSON, and whether it is compressed with gzip."""
 
     digest: str
     extent: Extent
@@ -94,22 +90,13 @@ class Files:
         raise BadArchive(f"the links of {name!r} have no end")
 
     def named(self, name: str) -> File:
-        """Returns the file that manifest.json names.
-
-        Raises:
-            BadArchive: there is no such file.
-        """
-        plain = posixpath.normpath(name)
-        if found := self._find(plain):
+        """Returns the file that manifest.json names; raises BadArchive if there is none."""
+        if found := self._find(posixpath.normpath(name)):
             return found
         raise BadArchive(f"manifest.json names {name[:200]!r}, which is not in the archive", hint=CUT)
 
     def document(self, name: str) -> bytes:
-        """Returns the bytes of a JSON document.
-
-        Raises:
-            BadArchive: there is no such file, or the file is no JSON.
-        """
+        """Returns the bytes of a JSON document; raises BadArchive if there is no such file, or if it is no JSON."""
         file = self.named(name)
         if file.document is None:
             raise BadArchive(f"{name} is no JSON, or larger than {MOST_JSON >> 20} MiB")

@@ -116,23 +116,14 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a manifest or an index points at.
-
-    Attributes:
-        children: manifests of an index, in its order; empty for a manifest.
-        blobs: config and layers of a manifest, in its order; empty for an index.
-    """
+    """What an index points at (``children``, its manifests) or a manifest (``blobs``, config and layers), in order."""
 
     children: tuple[Descriptor, ...] = ()
     blobs: tuple[Descriptor, ...] = ()
 
     @classmethod
     def parse(cls, raw: bytes) -> Manifest:
-        """Parses a manifest or an index.
-
-        Raises:
-            ValueError: it is neither.
-        """
+        """Parses a manifest or an index; raises ValueError if it is neither."""
         try:
             data = json.loads(raw)
         except RecursionError as error:

@@ -23,13 +23,7 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
 @dataclass(frozen=True, slots=True)
 class DockerImage:
-    """One image.
-
-    Attributes:
-        tags: its names, as the archive has them.
-        document: the config's bytes.
-        manifest: the bytes that containerd would make for it.
-    """
+    """One image; ``document`` is its config, and ``manifest`` is what containerd would make for it."""
 
     tags: tuple[str, ...]
     config: File

@@ -45,8 +45,7 @@ class Member:
 
     Attributes:
         name: its path in the archive, without ``./``; it never leads out of the archive.
-        offset: of its first byte in the decompressed tar.
-        size: in bytes.
+        offset, size: of its bytes in the decompressed tar.
         link: the path that a link refers to; empty for a file.
     """
 
@@ -152,7 +151,7 @@ def members(stream: Stream) -> Iterator[Member]:
 def _header(stream: Stream) -> tarfile.TarInfo | None:
     """Reads the next header; None for the block of zeros that ends a tar."""
     first = stream.at == 0
-    block = b"".join(stream.chunks(_BLOCK)) if not first else stream.take(_BLOCK)
+    block = stream.take(_BLOCK) if first else b"".join(stream.chunks(_BLOCK))
     if first and not block:
         raise BadArchive("it is empty", hint=_AGAIN)
     if len(block) == _BLOCK and not any(block):
