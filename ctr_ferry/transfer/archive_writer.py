@@ -25,11 +25,7 @@ from ctr_ferry.transfer import checksum, copy_request, new_file
 
 @dataclass(frozen=True, slots=True)
 class SavedImage:
-    """An image that is in the archive.
-
-    Attributes:
-        platforms: those whose content is in the archive; empty if the image does not say.
-    """
+    """An image of the archive, and the platforms whose content is there; none if the image does not say."""
 
     name: str
     digest: str
@@ -38,12 +34,7 @@ class SavedImage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one archive is to have.
-
-    Attributes:
-        documents: by name, the files that are not blobs.
-        blobs: each once, in the order in which they are written.
-    """
+    """What one archive is to have: images, by name the files that are no blobs, and each blob once, in order."""
 
     images: tuple[SavedImage, ...]
     documents: Mapping[str, bytes]

@@ -37,10 +37,6 @@ def expected(file: Path) -> str | None:
 
 
 def write(file: Path, sha256: str) -> None:
-    """Writes an archive's check sum file, whole or not at all.
-
-    Raises:
-        CannotWrite.
-    """
+    """Writes an archive's check sum file, whole or not at all; raises CannotWrite."""
     with new_file.replacing(beside(file)) as opened:
         opened.write(f"{sha256}  {file.name}\n".encode())

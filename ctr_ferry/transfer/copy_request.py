@@ -13,12 +13,7 @@ from ctr_ferry.oci.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class ImageCopy:
-    """One image, to be copied under one name.
-
-    Attributes:
-        image: the image as the source lists it.
-        dst: the name to give, with a tag.
-    """
+    """One image as the source lists it, and the name to give, with a tag."""
 
     image: Image
     dst: Reference

@@ -34,7 +34,6 @@ class CopyResult:
     """One host's result.
 
     Attributes:
-        source: the name of the source.
         ctr, containerd: the versions on this host.
         bytes_sent, seconds, rate: the bytes that were sent, how long that took, and bytes per second.
         notices: what the user should know besides, such as that the host has little room.

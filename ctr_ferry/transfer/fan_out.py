@@ -56,10 +56,7 @@ class Source(Protocol):
 
 
 def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Generator[bytes, None, None]:
-    """Yields the same chunks, and hashes them as they pass.
-
-    Args:
-        holder: the host or file that they come from.
+    """Yields the same chunks, and hashes them as they pass; ``holder`` is the host or file that they come from.
 
     Raises:
         ContentCorrupt: after the last chunk, if digest or size differ; before a chunk that exceeds the size.
@@ -186,10 +183,9 @@ class _Round:
 
 
 class FanOut:
-    """A batch of hosts that are served together. For each of them, `send` or `gone` must be called.
+    """A batch of hosts that are served together. For each of their names, `send` or `gone` must be called.
 
     Args:
-        hosts: the names of the hosts.
         policy: decides when a slow host is detached.
         clock: returns the time in seconds.
     """

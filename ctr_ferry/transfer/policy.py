@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 class Pace:
-    """How one host keeps up: what waits for it, and what it has cost the others.
+    """How one host keeps up.
 
     Attributes:
         waiting: bytes that wait for the host.
@@ -58,11 +58,11 @@ class Policy:
     slots: int = 3
 
     def charge(self, behind: Iterable[Pace], others: Iterable[Pace], since: float, now: float) -> None:
-        """Charges the hosts that a reader waited for with the time that the others were idle meanwhile.
+        """Charges hosts that a reader waited for with the time that others were idle; the longest idle one counts.
 
         Args:
             behind: the hosts whose queues were full.
-            others: the hosts that could have been given something; the longest idle one counts.
+            others: the hosts that could have been given something.
             since, now: when the wait began and ended.
         """
         lost = max((pace.idle(since, now) for pace in others), default=0.0)
@@ -74,9 +74,9 @@ class Policy:
         return pace.delay > max(self.patience, (now - began) / 2)
 
     def may_detach(self, pace: Pace, now: float, *, full: bool, detached: int) -> bool:
-        """Tells whether a host that is too slow can be detached.
+        """Tells whether a host that is too slow can be detached: if it is stuck, or if a slot is free.
 
-        A host that still moves is detached only if a slot is free: it would be worse off while it waits for one.
+        A host that still moves would be worse off while it waits for a slot.
 
         Args:
             full: whether the host's queue is full.

@@ -22,18 +22,10 @@ class Sink(Protocol):
     """One blob that one host is taking in."""
 
     def write(self, data: bytes) -> bool:
-        """Sends data, or none to find out whether the host is still there.
-
-        Returns:
-            False if the host takes no more: `end` raises why.
-        """
+        """Sends data, or none to find out whether the host is there; returns False if it takes no more: see `end`."""
 
     def end(self) -> None:
-        """Ends the data, and waits until the host has taken the blob in.
-
-        Raises:
-            FerryError: why the host did not take it in.
-        """
+        """Ends the data, and waits until the host has taken the blob in; raises why it did not."""
 
     def cut(self) -> None:
         """Ends the command on the host: the data will never be complete."""
@@ -132,10 +124,7 @@ class Receiver:
             pipe.fail(self.lost)
 
     def wait(self) -> list[Descriptor]:
-        """Waits until every blob is settled.
-
-        Returns:
-            The blobs that are still to be sent, because the host was detached.
+        """Waits until every blob is settled; returns those that are still to be sent, because the host was detached.
 
         Raises:
             FerryError: why nothing more can be sent to the host.
@@ -148,11 +137,7 @@ class Receiver:
 
 
 class Pipe:
-    """One blob on its way to one host. The caller of `put` waits while the host takes nothing.
-
-    Attributes:
-        over: whether the blob takes no more chunks.
-    """
+    """One blob on its way to one host, until it is ``over``. The caller of `put` waits while the host takes nothing."""
 
     def __init__(self, blob: Descriptor, receiver: Receiver) -> None:
         self.blob, self.receiver = blob, receiver

@@ -83,11 +83,7 @@ class HostSource:
 
 
 class Sources:
-    """Several hosts as one source: each blob comes from the first host that has it and gives it.
-
-    Args:
-        holders: by digest, the hosts that have a blob, the first choice first.
-    """
+    """Several hosts as one source: each blob comes from the first of its ``holders``, by digest, that gives it."""
 
     readers = _READERS
 

@@ -16,15 +16,7 @@ _STEP = 1 << 20  # bytes between two reports of progress
 
 
 class Progress:
-    """How many bytes have gone to one host, counted over all of its uploads.
-
-    Args:
-        moved: is called for each further MiB.
-
-    Attributes:
-        total: bytes that are to be sent.
-        sent: bytes that were sent.
-    """
+    """How many bytes of ``total`` were sent to one host by all of its uploads; calls ``moved`` for each MiB."""
 
     def __init__(self, moved: Moved) -> None:
         self.sent = self.total = 0
@@ -64,11 +56,7 @@ class Upload:
         return taken
 
     def end(self) -> None:
-        """Waits until containerd has checked the blob and taken it in.
-
-        Raises:
-            FerryError: containerd did not take it in.
-        """
+        """Waits until containerd has checked the blob and taken it in; raises why it did not."""
         self._send(self._intake.tail)
         with self._host.lost_connection():
             answer = self._upload.end()["ingest"]
