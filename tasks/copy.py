@@ -52,11 +52,7 @@ class ImageSelector:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for, checked before any host is touched.
-
-    Attributes:
-        sources: patterns of the inventory; `ANY` means the whole inventory.
-    """
+    """What the command line asks for; ``sources`` are patterns of the inventory, or `ANY` for all of it."""
 
     sources: tuple[str, ...]
     selectors: tuple[ImageSelector, ...]
@@ -119,11 +115,7 @@ def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> 
 
 @dataclass(slots=True)
 class SourceInventory:
-    """What one possible source has.
-
-    Attributes:
-        found: by selector, the images that are asked for.
-    """
+    """What one possible source has; ``found`` has the images that are asked for."""
 
     session: Session
     content: Content
@@ -233,20 +225,12 @@ def _resolve(
             named.setdefault(image.name if is_glob(selector.ref) else selector.ref, []).append((source, image))
     if not named:
         raise _not_found(selector, sources, troubles)
-    if ANY not in request.sources:
-        return tuple(having[0][1] for having in named.values())
-    tops = {name: _tops(having) for name, having in named.items()}
-    for name, having in tops.items():
-        if len({image.digest for _, image in having}) > 1:
-            raise Drift(
-                f"{name} is not the same image on all hosts",
-                detail="\n".join(f"{source.name} {image.digest}" for source, image in having),
-                hint="choose one with --from HOST",
-            )
-    return tuple(having[0][1] for having in tops.values())
+    if ANY in request.sources:
+        named = {name: _agreed(name, having) for name, having in named.items()}
+    return tuple(having[0][1] for having in named.values())
 
 
-def _tops(having: Sequence[tuple[SourceInventory, Image]]) -> list[tuple[SourceInventory, Image]]:
+def _agreed(name: str, having: Sequence[tuple[SourceInventory, Image]]) -> list[tuple[SourceInventory, Image]]:
     """Drops sources that name one platform's manifest of an index that other sources name, as ctr 1.2 has to."""
     parts = {
         child.digest
@@ -254,7 +238,14 @@ def _tops(having: Sequence[tuple[SourceInventory, Image]]) -> list[tuple[SourceI
         if image.media_type in INDEXES and image.digest in source.content.blobs
         for child in source.content.manifest(image.digest).children
     }
-    return [each for each in having if each[1].digest not in parts]
+    tops = [(source, image) for source, image in having if image.digest not in parts]
+    if len({image.digest for _, image in tops}) > 1:
+        raise Drift(
+            f"{name} is not the same image on all hosts",
+            detail="\n".join(f"{source.name} {image.digest}" for source, image in tops),
+            hint="choose one with --from HOST",
+        )
+    return tops
 
 
 def _not_found(

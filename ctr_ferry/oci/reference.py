@@ -38,8 +38,6 @@ class Reference:
     Attributes:
         domain: registry host with port; ``docker.io`` if the text names none.
         path: repository below the domain; ``library/…`` for docker.io's short names.
-        tag: None if the text has none.
-        digest: ``sha256:…``; None if the text has none.
         text: what the user wrote, for messages.
     """
 
@@ -96,11 +94,7 @@ class Reference:
 
 
 def parse_domain(text: str) -> str:
-    """Checks a registry host with optional port, as for ``--to-registry``, and returns it.
-
-    Raises:
-        BadReference: the text is no registry host.
-    """
+    """Returns a registry host with optional port, as for ``--to-registry``; raises BadReference if it is none."""
     _refuse_what_people_paste(text)
     domain, slash, _ = text.partition("/")
     if slash:
@@ -137,10 +131,7 @@ def _looks_like_a_domain(first: str) -> bool:
 
 def _split_domain(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
-    if not slash or not _looks_like_a_domain(first):
-        domain, path = DEFAULT_DOMAIN, name
-    else:
-        domain, path = first, rest
+    domain, path = (first, rest) if slash and _looks_like_a_domain(first) else (DEFAULT_DOMAIN, name)
     if domain == _LEGACY_DOMAIN:
         domain = DEFAULT_DOMAIN
     if domain == DEFAULT_DOMAIN and "/" not in path:

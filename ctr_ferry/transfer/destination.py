@@ -15,8 +15,7 @@ from ctr_ferry.ctr.free_space import Room
 from ctr_ferry.ctr.ingest import ImageBlobs, Store
 from ctr_ferry.ctr.listing import Image, parse_digests
 from ctr_ferry.ctr.methods import ByBlobs
-from ctr_ferry.ctr.place import Place
-from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.ctr.verdict import exists
 from ctr_ferry.ctr.version import DaemonCapabilities
 from ctr_ferry.errors import DiskFull, FerryError, MethodUnsupported, VerifyFailed
@@ -77,16 +76,6 @@ class Destination:
         )
 
     @property
-    def facts(self) -> Facts:
-        """What the probe found."""
-        return self.session.facts
-
-    @property
-    def place(self) -> Place:
-        """Where names are given, and under which owner."""
-        return self.session.place
-
-    @property
     def _options(self) -> CopyOptions:
         return self.copy_request.options
 
@@ -115,7 +104,7 @@ class Destination:
         Raises:
             FerryError: why the image cannot be copied.
         """
-        options, facts, content = self._options, self.facts, self.content
+        options, facts, content = self._options, self.session.facts, self.content
         if options.pin:
             self._refuse_pin_without_cri()
         image, partial_index = image_copy.image, facts.ctr.capabilities.partial_index
@@ -136,16 +125,16 @@ class Destination:
         result, image = plan.result, plan.image_copy.image
         if plan.existing and plan.moves:
             if not self._options.force:
-                raise exists(result.dst, self.place.namespace, plan.existing.digest, result.digest)
+                raise exists(result.dst, self.session.place.namespace, plan.existing.digest, result.digest)
             result.previous_digest = plan.existing.digest
         elif plan.existing and self._is_whole(plan, plan.existing):
             is_part = result.digest != image.digest
             plan.unchanged(f"same (platform manifest of index {image.digest})" if is_part else "it is there already")
-        if plan.pending and not self._options.unpack and not self.facts.ctr.capabilities.no_unpack:
-            plan.add_note(f"ctr {self.facts.client} always unpacks")
+        if plan.pending and not self._options.unpack and not self.session.facts.ctr.capabilities.no_unpack:
+            plan.add_note(f"ctr {self.session.facts.client} always unpacks")
 
     def _refuse_pin_without_cri(self) -> None:
-        server, place = self.facts.server, self.place
+        server, place = self.session.facts.server, self.session.place
         if not (place.cri_managed and DaemonCapabilities.of(server).pins):
             raise MethodUnsupported(
                 f"containerd {server} does not pin {place.namespace}'s images",
@@ -167,9 +156,9 @@ class Destination:
     def _is_foreign(self, plan: Plan) -> bool:
         """Tells whether an image is of another platform than the host's, so that containerd does not unpack it."""
         if plan.target.platform:
-            return plan.target.platform != self.facts.platform
+            return plan.target.platform != self.session.facts.platform
         image = plan.image_copy.image
-        return image.platforms == "-" or not image.is_for(self.facts.platform)
+        return image.platforms == "-" or not image.is_for(self.session.facts.platform)
 
     def _count_blobs(self, plans: Iterable[Plan]) -> None:
         """Counts what is to be sent. A blob that several images need counts for the first."""
@@ -204,7 +193,7 @@ class Destination:
         """Estimates the bytes that unpacking takes. Layers that are here already are mostly unpacked."""
         if not self._options.unpack:
             return 0
-        platform = self._options.platform or self.facts.platform
+        platform = self._options.platform or self.session.facts.platform
         targets = [plan.target for plan in todo if not self._is_foreign(plan)]
         layers = {blob.digest: blob for target in targets for blob in self.content.needed(target, platform)}
         return free_space.growth(blob for digest, blob in layers.items() if digest not in self.store.here)
@@ -229,7 +218,7 @@ class Destination:
             replaces=plan.existing is not None,
             whole=whole,
             foreign=foreign,
-            rest=content.rest(target, self.facts.platform) if target.is_index and not whole else {},
+            rest=content.rest(target, self.session.facts.platform) if target.is_index and not whole else {},
             unpack=self._options.unpack,
             complete=not foreign,
             pin=self._options.pin,

@@ -87,8 +87,6 @@ class HostCopy:
         Images that are tried once more are protected anew before the first protection ends: a collection in between
         would take what arrived.
         """
-        for plan in todo:
-            plan.again = None
         with _protected(self._host, todo, found) as prepared:
             for number, plan in enumerate(todo):
                 if not prepared[f"prepare-{number}"].ok:
@@ -121,7 +119,7 @@ class HostCopy:
             return {}
 
         def sink(blob: Descriptor) -> Upload:
-            return Upload(self._host, found.place, blob, next(self._attempts), self._progress.add)
+            return Upload(self._host, found.session.place, blob, next(self._attempts), self._progress.add)
 
         self._progress.total += sum(blob.size for blob in wanted)
         began = time.monotonic()
@@ -134,9 +132,9 @@ class HostCopy:
         sent, seconds = self._progress.sent, self._seconds
         result = CopyResult(
             source=self._fan_out.source.name,
-            namespace=found.place.namespace,
-            ctr=found.facts.client,
-            containerd=found.facts.server,
+            namespace=found.session.place.namespace,
+            ctr=found.session.facts.client,
+            containerd=found.session.facts.server,
             images=tuple(item.result for item in items),
             bytes_sent=sent,
             seconds=round(seconds, 3),
@@ -160,7 +158,7 @@ def _protected(host: Host, todo: Sequence[Plan], found: Destination) -> Iterator
     The host ends the protection by itself if this process or the connection is gone. If the protection does not end
     as it should, each image gets a note; what is named and verified stays.
     """
-    script = gc_protection.protect(found.place, [plan.needed for plan in todo], found.store)
+    script = gc_protection.protect(found.session.place, [plan.needed for plan in todo], found.store)
     protection = host.run_in_background(script, limit=_DAY)
     try:
         with host.lost_connection():
