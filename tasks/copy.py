@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy
+from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy, blobs_to_have
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
@@ -131,9 +130,7 @@ class SourceInventory:
         target = Descriptor(image.media_type, image.digest, 0)
         platform = request.options.platform or self.session.facts.platform
         try:
-            needed = (
-                self.content.below(target).values() if request.options.every else self.content.needed(target, platform)
-            )
+            needed = blobs_to_have(self.content, target, platform, every=request.options.every)
         except HostError:  # a manifest cannot be read
             return False
         return image.digest in self.content.blobs and all(b.digest in self.content.visible for b in needed)
@@ -183,7 +180,7 @@ def _copy_request(fleet: Fleet, request: Request) -> tuple[CopyRequest, Source]:
     image_copies = tuple(_image_copies(images))
     used = _used(sources, [image_copy.image for image_copy in image_copies], request)
     content = Content.merged(source.content for source in used)
-    return CopyRequest(image_copies, content, request.options), _source(used, image_copies, content)
+    return CopyRequest(image_copies, content, request.options), _source(used)
 
 
 def _inspect(host: Host, request: Request) -> SourceInventory:
@@ -301,16 +298,8 @@ def _used(sources: Sequence[SourceInventory], images: Sequence[Image], request: 
     return whole[:1] or list(sources)
 
 
-def _source(used: Sequence[SourceInventory], image_copies: Iterable[ImageCopy], content: Content) -> Source:
+def _source(used: Sequence[SourceInventory]) -> Source:
     from ctr_ferry.transfer.sources import HostSource, Sources
 
-    hosts = {each.name: HostSource(each.session) for each in used}
-    if len(hosts) == 1:
-        return next(iter(hosts.values()))
-    tops = {image_copy.image.digest: image_copy.image.media_type for image_copy in image_copies}
-    wanted: set[str] = set()
-    for top, kind in tops.items():
-        with suppress(HostError):  # each host reports the image that cannot be read
-            wanted |= content.below(Descriptor(kind, top, 0)).keys()
-    holders = {d: [hosts[each.name] for each in used if d in each.content.visible] for d in wanted}
-    return Sources(list(hosts.values()), holders)
+    sources = [(HostSource(each.session), each.content.visible) for each in used]
+    return sources[0][0] if len(sources) == 1 else Sources(sources)

@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for; the archive is read and checked before any host is touched.
-
-    Attributes:
-        copy_request: the images to copy, each with the name that it gets.
-    """
+    """What the command line asks for; the archive is read and checked before any host is touched."""
 
     file: Path
     archive: Archive

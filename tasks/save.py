@@ -28,8 +28,7 @@ class Request:
     """What the command line asks for, checked before any host is touched.
 
     Attributes:
-        out: the archive, or the folder that gets an archive for each host.
-        folder: whether ``out`` is a folder.
+        out: the archive, or the ``folder`` that gets an archive for each host.
         platform: the platform whose manifest is saved; None means all that are there.
     """
 
@@ -88,12 +87,7 @@ def parse(
 
 @dataclass(frozen=True, slots=True)
 class SaveResult:
-    """One host's archive.
-
-    Attributes:
-        size: bytes of the archive.
-        sha256: SHA-256 of the archive, in hex; empty in a dry run.
-    """
+    """One host's archive: its size in bytes, and its SHA-256 in hex, which is empty in a dry run."""
 
     namespace: str
     file: str
@@ -128,11 +122,7 @@ def _images(session: Session, refs: Iterable[str]) -> list[Image]:
 
 
 def _save(host: Host, request: Request) -> SaveResult:
-    """Plans an archive, and writes it unless the file has the same content already.
-
-    Raises:
-        FerryError: why nothing was written.
-    """
+    """Plans an archive, and writes it unless the file has the same content already."""
     from ctr_ferry.transfer import archive_writer
     from ctr_ferry.transfer.fan_out import checked
     from ctr_ferry.transfer.sources import HostSource

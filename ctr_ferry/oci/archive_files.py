@@ -73,10 +73,11 @@ class Files:
         self._kept += sum(map(len, kept))
         if self._kept > MOST_DOCUMENTS:
             raise BadArchive(f"its manifests and configs have more than {MOST_DOCUMENTS >> 20} MiB")
-        document = b"".join(kept) if kept else None
-        extent = Extent(member.offset, member.size)
         return File(
-            digest=f"sha256:{sha.hexdigest()}", extent=extent, document=document, packed=head.startswith(tar.GZIP)
+            digest=f"sha256:{sha.hexdigest()}",
+            extent=Extent(member.offset, member.size),
+            document=b"".join(kept) if kept else None,
+            packed=head.startswith(tar.GZIP),
         )
 
     def __contains__(self, name: str) -> bool:

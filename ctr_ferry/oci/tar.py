@@ -75,11 +75,7 @@ class Stream:
         self.at = 0
 
     def take(self, most: int) -> bytes:
-        """Returns the next bytes, at most ``most``; none at the end.
-
-        Raises:
-            BadArchive: the compressed data is broken or cut off.
-        """
+        """Returns the next bytes, at most ``most``; none at the end. Raises BadArchive if compressed data is broken."""
         try:
             data = self._file.read(most)
         except BROKEN as error:
@@ -94,11 +90,7 @@ class Stream:
         return data
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """Yields the next ``size`` bytes in chunks.
-
-        Raises:
-            BadArchive: there are fewer bytes.
-        """
+        """Yields the next ``size`` bytes in chunks; raises BadArchive if there are fewer."""
         while size:
             data = self.take(min(size, _CHUNK))
             if not data:

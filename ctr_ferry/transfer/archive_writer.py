@@ -54,8 +54,7 @@ def plan(
 
     Args:
         content: what the host has of the images, with the manifests that indexes list.
-        host: the host's platform.
-        wanted: the platform whose manifest is saved; None means all that are there.
+        host, wanted: the host's platform; and the one whose manifest is saved, or None for all that are there.
         every: whether all platforms must be there.
 
     Raises:
@@ -67,22 +66,18 @@ def plan(
     blobs: dict[str, Descriptor] = {}
     for image in images:
         target = content.choose(image, wanted, host, partial_index=True).target
-        blobs_to_copy = {
-            blob.digest: blob for blob in _blobs_to_copy(image, target, content, wanted or host, every=every)
-        }
-        manifests = _whole(content, target, blobs_to_copy.keys())
+        needed = {blob.digest: blob for blob in _needed(image, target, content, wanted or host, every=every)}
+        manifests = _whole(content, target, needed)
         first = next((each for each in manifests if each.platform == host), manifests[0])  # manifest.json names one
         listed.append((image.name, target, content.manifest(first.digest)))
         platforms = [str(each.platform) for each in manifests if each.platform] or image.platforms.split(",")
         saved.append(SavedImage(image.name, target.digest, tuple(p for p in platforms if p != "-")))
-        blobs |= blobs_to_copy
+        blobs |= needed
     ordered = tuple(blobs[digest] for digest in sorted(blobs))
     return Plan(tuple(saved), layout.documents(listed), ordered)
 
 
-def _blobs_to_copy(
-    image: Image, target: Descriptor, content: Content, platform: Platform, *, every: bool
-) -> list[Descriptor]:
+def _needed(image: Image, target: Descriptor, content: Content, platform: Platform, *, every: bool) -> list[Descriptor]:
     try:
         return copy_request.blobs_to_copy(content, image, target, platform, every=every)
     except ContentMissing as error:
@@ -131,14 +126,11 @@ def sha256_of(file: Path) -> str:
 
 
 def write(planned: Plan, file: Path, blobs: Iterable[tuple[Descriptor, Iterable[bytes]]], moved: Moved) -> str:
-    """Writes the archive and, beside it, its check sum file. If it fails, nothing is left behind.
+    """Writes the archive and, beside it, its check sum file; returns the SHA-256 in hex. A failure leaves nothing.
 
     Args:
         blobs: the blobs of the plan, in its order, each with its bytes.
         moved: is called after each piece.
-
-    Returns:
-        The SHA-256 of the archive, in hex.
 
     Raises:
         CannotWrite: the control machine's disk refuses the archive.

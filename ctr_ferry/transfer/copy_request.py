@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ctr_ferry.ctr.listing import Image
@@ -49,6 +50,11 @@ class CopyRequest:
     options: CopyOptions = CopyOptions()
 
 
+def blobs_to_have(content: Content, target: Descriptor, platform: Platform, *, every: bool) -> Iterable[Descriptor]:
+    """Returns the blobs of a target that some source must have: those of one platform, or of every one."""
+    return content.below(target).values() if every else content.needed(target, platform)
+
+
 def blobs_to_copy(
     content: Content, image: Image, target: Descriptor, platform: Platform, *, every: bool
 ) -> list[Descriptor]:
@@ -64,7 +70,7 @@ def blobs_to_copy(
     """
     if nested := [c.digest for c in content.manifest(target.digest).children if c.is_index]:
         raise MethodUnsupported(f"{image.name} is an index of indexes", detail="\n".join(nested), hint="use --platform")
-    needed = content.below(target).values() if every else content.needed(target, platform)
+    needed = blobs_to_have(content, target, platform, every=every)
     if absent := [blob.digest for blob in needed if blob.digest not in content.visible]:
         raise ContentMissing(
             f"the source lacks blobs of {image.name}",

@@ -20,7 +20,6 @@ class Plan(Item[CopiedImage]):
     """One image on one host that can be copied.
 
     Attributes:
-        image_copy: what is asked for.
         target: what the name shall point at.
         needed: all blobs that must be there.
         again: why the image is to be tried once more.

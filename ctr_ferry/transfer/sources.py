@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -83,13 +83,14 @@ class HostSource:
 
 
 class Sources:
-    """Several hosts as one source: each blob comes from the first of its ``holders``, by digest, that gives it."""
+    """Several hosts, each with the digests that it has: a blob comes from the first that has it and gives it."""
 
     readers = _READERS
 
-    def __init__(self, sources: Sequence[HostSource], holders: Mapping[str, Sequence[HostSource]]) -> None:
-        self.name = ", ".join(source.name for source in sources)
-        self._holders = {digest: list(hosts) for digest, hosts in holders.items()}
+    def __init__(self, sources: Sequence[tuple[HostSource, Collection[str]]]) -> None:
+        self.name = ", ".join(source.name for source, _ in sources)
+        self._sources = sources
+        self._left: dict[str, list[HostSource]] = {}
         self._gives: dict[str, str] = {}
 
     def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
@@ -99,12 +100,16 @@ class Sources:
 
     def holder(self, blob: Descriptor) -> str:
         """Returns the host that gave a blob, or else the host that will be asked first."""
-        first = next((each.name for each in self._holders.get(blob.digest, ())), self.name)
+        first = next((each.name for each in self._holders(blob.digest)), self.name)
         return self._gives.get(blob.digest, first)
+
+    def _holders(self, digest: str) -> list[HostSource]:
+        """The hosts that have a blob, without those that failed to give it."""
+        return self._left.setdefault(digest, [source for source, visible in self._sources if digest in visible])
 
     def _chunks(self, blob: Descriptor) -> Iterator[bytes]:
         """Yields a blob from the next host if one gives nothing at all; raises if a host breaks off in the middle."""
-        holders = self._holders.get(blob.digest, [])
+        holders = self._holders(blob.digest)
         for holder in list(holders):
             started = False
             self._gives[blob.digest] = holder.name

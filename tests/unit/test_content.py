@@ -34,7 +34,7 @@ from ctr_ferry.registry.push_pull import RegistryTransfer
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.transfer import archive_writer
-from ctr_ferry.transfer.copy_request import CopyOptions, ImageCopy
+from ctr_ferry.transfer.copy_request import CopyOptions
 from tasks.copy import ImageSelector, Request, SourceInventory, _source
 
 CTR = Ctr(("ctr",), "/run/c.sock", Capabilities.of_version(cast(Version, Version.parse("1.6.20"))))
@@ -205,9 +205,9 @@ class TestSeveralSources:
 
     def test_one_image_that_cannot_be_read_leaves_the_others_their_sources(self) -> None:
         bad = self.source_inventory("a", arm=Answer(0, b"x", ""))
-        image_copies = [ImageCopy(IMAGE, Reference.parse(NAME))]
-        source = _source([bad, self.source_inventory("b")], image_copies, bad.content)
+        source = _source([bad, self.source_inventory("b")])
         assert source.name == "a, b"
+        assert source.holder(Descriptor("", digest(BLOBS[0]), 0)) == "a"
 
 
 @pytest.mark.parametrize(("arm", "size"), [(ARM64, sum(map(len, BLOBS))), (AMD64, None), (b"", None), (b"{}", None)])

@@ -30,7 +30,7 @@ class Giver:
 
 class TestSeveralSources:
     def sources(self, *givers: Giver) -> Sources:
-        return Sources(cast(Any, givers), {digest(6): cast(Any, givers)})
+        return Sources([(cast(Any, giver), {digest(6)}) for giver in givers])
 
     def test_the_next_is_asked_where_one_gives_nothing_and_is_named_as_the_holder(self) -> None:
         lost = SourceLost("gone")
