@@ -74,7 +74,7 @@ def _content(archive: Archive) -> Content:
     """Returns what the archive has. Configs, and layers that are JSON, are blobs like others, not documents."""
     tops = [entry.target for entry in archive.entries]
     read = {manifest.digest for top in tops for manifest in (top, *archive.manifests(top))}
-    return Content(archive.digests, {digest: raw for digest, raw in archive.documents.items() if digest in read})
+    return Content(archive.digests, {digest: raw for digest in read if (raw := archive.document(digest))})
 
 
 def _read(file: Path) -> Archive:

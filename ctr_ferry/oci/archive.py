@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from ctr_ferry.errors import BadArchive, BadReference
 from ctr_ferry.oci import docker_archive, tar
-from ctr_ferry.oci.archive_files import CUT, MOST_DOCUMENTS, MOST_JSON, Extent, Files, json_list, json_object
+from ctr_ferry.oci.archive_files import CUT, MOST_DOCUMENTS, MOST_JSON, File, Files, json_list, json_object
 from ctr_ferry.oci.descriptor import DOCKER_MANIFEST, INDEXES, MANIFESTS, Descriptor, Manifest, Platform
 from ctr_ferry.oci.layout import NAME, REF_NAME
 from ctr_ferry.oci.reference import Reference, is_digest
@@ -35,34 +35,37 @@ class Archive:
 
     Attributes:
         entries: every image under every name, in the order of the archive.
-        documents: indexes, manifests and configs, by digest.
-        extents: the place of each blob, by digest.
+        files: each blob, by digest.
         made: by digest, manifests that the archive lacks and that `read` made.
     """
 
     entries: tuple[Entry, ...]
-    documents: Mapping[str, bytes]
-    extents: Mapping[str, Extent]
+    files: Mapping[str, File]
     made: Mapping[str, bytes] = field(default_factory=dict)
     _parsed: dict[str, Manifest] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def digests(self) -> frozenset[str]:
         """The digests of all blobs."""
-        return frozenset(self.extents) | frozenset(self.made)
+        return frozenset(self.files) | frozenset(self.made)
 
     def has(self, digest: str) -> bool:
         """Whether the archive has a blob."""
-        return digest in self.extents or digest in self.made
+        return digest in self.files or digest in self.made
 
     def size(self, digest: str) -> int:
         """Returns the size of a blob in bytes."""
-        return len(self.made[digest]) if digest in self.made else self.extents[digest].size
+        return len(self.made[digest]) if digest in self.made else self.files[digest].size
+
+    def document(self, digest: str) -> bytes | None:
+        """Returns the bytes of an index, manifest or config; None if the archive lacks it, or if it is no JSON."""
+        return self.made.get(digest) or (self.files[digest].document if digest in self.files else None)
 
     def manifest(self, digest: str) -> Manifest:
         """Returns the manifest or index of this digest; an empty one if the archive lacks it."""
         if digest not in self._parsed:
-            self._parsed[digest] = Manifest.parse(self.documents[digest]) if digest in self.documents else Manifest()
+            raw = self.document(digest)
+            self._parsed[digest] = Manifest() if raw is None else Manifest.parse(raw)
         return self._parsed[digest]
 
     def platform(self, manifest: Descriptor) -> Platform | None:
@@ -71,7 +74,7 @@ class Archive:
             return manifest.platform
         try:
             config = self.manifest(manifest.digest).blobs[0]
-            document = json.loads(self.documents[config.digest])
+            document = json.loads(self.document(config.digest) or b"")
             return Platform.of_json(document) if document["architecture"] else None
         except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
             return None
@@ -117,25 +120,22 @@ def blobs(file: IO[bytes], archive: Archive, wanted: Collection[str]) -> Iterato
     for digest in archive.made.keys() & wanted:
         yield digest, iter((archive.made[digest],))
     stream = tar.Stream(file)
-    there = [digest for digest in archive.extents if digest in wanted]
-    for digest in sorted(there, key=lambda digest: archive.extents[digest].offset):
-        extent = archive.extents[digest]
-        stream.skip_to(extent.offset)
-        yield digest, stream.chunks(extent.size)
+    there = [each for digest, each in archive.files.items() if digest in wanted]
+    for each in sorted(there, key=lambda each: each.offset):
+        stream.skip_to(each.offset)
+        yield each.digest, stream.chunks(each.size)
 
 
 def _of_layout(files: Files) -> Archive:
     found = files.blobs
     index = json_object(files.document("index.json"), "index.json")
-    documents = {digest: file.document for digest, file in found.items() if file.document is not None}
-    extents = {digest: file.extent for digest, file in found.items()}
     entries = []
     for each in json_list(index.get("manifests"), "the manifests of index.json"):
         target = _descriptor(each, "index.json")
         if target.digest not in found:
             raise BadArchive("index.json names a blob that is not in the archive", detail=target.digest, hint=CUT)
         entries.append(Entry(_name_of(each.get("annotations") or {}, target), target))
-    return Archive(tuple(entries), documents, extents)
+    return Archive(tuple(entries), found)
 
 
 def _name_of(annotations: Any, target: Descriptor) -> str:
@@ -161,19 +161,17 @@ def _full(text: str, target: Descriptor) -> str:
 
 def _of_docker(files: Files, file: IO[bytes]) -> Archive:
     entries: list[Entry] = []
-    documents: dict[str, bytes] = {}
-    extents: dict[str, Extent] = {}
+    found: dict[str, File] = {}
     made: dict[str, bytes] = {}
     for image in docker_archive.images(files, file):
         digest = f"sha256:{hashlib.sha256(image.manifest).hexdigest()}"
         target = Descriptor(DOCKER_MANIFEST, digest, len(image.manifest))
-        extents |= {file.digest: file.extent for file in (image.config, *image.layers)}
+        found |= {each.digest: each for each in (image.config, *image.layers)}
         made[digest] = image.manifest
         if sum(map(len, made.values())) > MOST_DOCUMENTS:
             raise BadArchive(f"its images have more than {MOST_DOCUMENTS >> 20} MiB of manifests")
-        documents |= {digest: image.manifest, image.config.digest: image.document}
         entries += [Entry(_full(tag, target), target) for tag in image.tags] or [Entry("", target)]
-    return Archive(tuple(entries), documents, extents, made)
+    return Archive(tuple(entries), found, made)
 
 
 class _Checker:
@@ -227,9 +225,10 @@ class _Checker:
 
     def _check_document(self, descriptor: Descriptor) -> None:
         digest = descriptor.digest
-        if digest not in self._archive.documents:
+        raw = self._archive.document(digest)
+        if raw is None:
             raise BadArchive(f"{digest} is no manifest: it is no JSON, or larger than {MOST_JSON >> 20} MiB")
-        json_object(self._archive.documents[digest], digest)
+        json_object(raw, digest)
         try:
             parsed = self._archive.manifest(digest)
         except (ValueError, TypeError, AttributeError) as error:

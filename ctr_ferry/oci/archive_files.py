@@ -19,19 +19,12 @@ _BLOBS = "blobs/sha256/"
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
-    """Where a file is in the decompressed tar: offset and size in bytes."""
-
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class File:
-    """One file: its digest, its place, its bytes if it may be JSON, and whether it is compressed with gzip."""
+    """One file: its digest, its place in the decompressed tar, its bytes if it may be JSON, and whether it is gzip."""
 
     digest: str
-    extent: Extent
+    offset: int
+    size: int
     document: bytes | None
     packed: bool = False
 
@@ -75,7 +68,8 @@ class Files:
             raise BadArchive(f"its manifests and configs have more than {MOST_DOCUMENTS >> 20} MiB")
         return File(
             digest=f"sha256:{sha.hexdigest()}",
-            extent=Extent(member.offset, member.size),
+            offset=member.offset,
+            size=member.size,
             document=b"".join(kept) if kept else None,
             packed=head.startswith(tar.GZIP),
         )
@@ -112,10 +106,10 @@ class Files:
 class Part:
     """One file of the archive, read from its start."""
 
-    def __init__(self, file: IO[bytes], extent: Extent) -> None:
+    def __init__(self, file: IO[bytes], part: File) -> None:
         self._stream = tar.Stream(file)
-        self._stream.skip_to(extent.offset)
-        self._end = extent.offset + extent.size
+        self._stream.skip_to(part.offset)
+        self._end = part.offset + part.size
 
     def read(self, size: int = -1, /) -> bytes:
         """Returns the next bytes, at most ``size``; all that are left if it is negative."""

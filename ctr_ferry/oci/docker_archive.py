@@ -13,7 +13,7 @@ from typing import IO
 
 from ctr_ferry.errors import BadArchive
 from ctr_ferry.oci import tar
-from ctr_ferry.oci.archive_files import Extent, File, Files, Part, json_list, json_object, json_value
+from ctr_ferry.oci.archive_files import File, Files, Part, json_list, json_object, json_value
 from ctr_ferry.oci.descriptor import DOCKER_MANIFEST
 from ctr_ferry.oci.reference import is_digest
 
@@ -23,11 +23,10 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
 @dataclass(frozen=True, slots=True)
 class DockerImage:
-    """One image; ``document`` is its config, and ``manifest`` is what containerd would make for it."""
+    """One image; ``manifest`` is what containerd would make for it."""
 
     tags: tuple[str, ...]
     config: File
-    document: bytes
     layers: tuple[File, ...]
     manifest: bytes
 
@@ -41,7 +40,7 @@ def images(files: Files, file: IO[bytes]) -> Iterator[DockerImage]:
     Raises:
         BadArchive: says what is wrong.
     """
-    plain = cache(lambda extent: _plain_digest(Part(file, extent)))  # images share layers
+    plain = cache(lambda layer: _plain_digest(Part(file, layer)))  # images share layers
     for each in json_list(json_value(files.document("manifest.json"), "manifest.json"), "manifest.json"):
         if not isinstance(each, dict):
             raise BadArchive("manifest.json lists something that is no image")
@@ -57,7 +56,6 @@ def images(files: Files, file: IO[bytes]) -> Iterator[DockerImage]:
         yield DockerImage(
             tags=tuple(str(tag) for tag in tags),
             config=config,
-            document=document,
             layers=tuple(layers),
             manifest=_docker_manifest(config, layers),
         )
@@ -68,12 +66,12 @@ def _diff_ids(config: bytes) -> list[str]:
     return [str(each) for each in json_list(root.get("diff_ids") or [] if isinstance(root, dict) else None, "diff_ids")]
 
 
-def _check_layers(name: str, diff_ids: list[str], layers: list[File], plain: Callable[[Extent], str]) -> None:
+def _check_layers(name: str, diff_ids: list[str], layers: list[File], plain: Callable[[File], str]) -> None:
     """Checks that a config lists the digests of the uncompressed layers; ``plain`` uncompresses one."""
     if len(diff_ids) != len(layers):
         raise BadArchive(f"an image has {len(layers)} layers, and its config {len(diff_ids)}", detail=name)
     for diff_id, layer in zip(diff_ids, layers, strict=True):
-        found = plain(layer.extent) if layer.packed else layer.digest
+        found = plain(layer) if layer.packed else layer.digest
         if diff_id != found:
             raise BadArchive(
                 "a layer is not the one that its image's config lists",
@@ -89,7 +87,7 @@ def _docker_manifest(config: File, layers: Iterable[File]) -> bytes:
     """
 
     def descriptor(media_type: str, file: File) -> dict[str, object]:
-        return {"mediaType": media_type, "digest": file.digest, "size": file.extent.size}
+        return {"mediaType": media_type, "digest": file.digest, "size": file.size}
 
     manifest = {
         "schemaVersion": 2,

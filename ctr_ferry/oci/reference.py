@@ -119,10 +119,8 @@ def _refuse_what_people_paste(text: str) -> None:
 
 
 def _split_tag(name: str) -> tuple[str, str | None]:
-    head, colon, tag = name.rpartition(":")
-    if not colon or "/" in tag or not head:
-        return name, None
-    return head, tag
+    head, _, tag = name.rpartition(":")
+    return (head, tag) if head and "/" not in tag else (name, None)
 
 
 def _looks_like_a_domain(first: str) -> bool:

@@ -66,24 +66,21 @@ def plan(
     blobs: dict[str, Descriptor] = {}
     for image in images:
         target = content.choose(image, wanted, host, partial_index=True).target
-        needed = {blob.digest: blob for blob in _needed(image, target, content, wanted or host, every=every)}
-        manifests = _whole(content, target, needed)
+        try:
+            needed = copy_request.blobs_to_copy(content, image, target, wanted or host, every=every)
+        except ContentMissing as error:
+            if error in content.bad.values():
+                raise
+            raise content_missing(image.name, error.detail) from error
+        there = {blob.digest: blob for blob in needed}
+        manifests = _whole(content, target, there)
         first = next((each for each in manifests if each.platform == host), manifests[0])  # manifest.json names one
         listed.append((image.name, target, content.manifest(first.digest)))
         platforms = [str(each.platform) for each in manifests if each.platform] or image.platforms.split(",")
         saved.append(SavedImage(image.name, target.digest, tuple(p for p in platforms if p != "-")))
-        blobs |= needed
+        blobs |= there
     ordered = tuple(blobs[digest] for digest in sorted(blobs))
     return Plan(tuple(saved), layout.documents(listed), ordered)
-
-
-def _needed(image: Image, target: Descriptor, content: Content, platform: Platform, *, every: bool) -> list[Descriptor]:
-    try:
-        return copy_request.blobs_to_copy(content, image, target, platform, every=every)
-    except ContentMissing as error:
-        if error in content.bad.values():
-            raise
-        raise content_missing(image.name, error.detail) from error
 
 
 def _whole(content: Content, target: Descriptor, there: Collection[str]) -> list[Descriptor]:

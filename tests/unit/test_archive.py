@@ -153,7 +153,7 @@ class TestWhatDockerSaves:
     def test_may_have_compressed_layers_whose_content_is_checked(self) -> None:
         image = Image(packed=True)
         found = read(tarred(image.saved("app:1")))
-        assert found.documents[found.entries[0].target.digest] == image.docker_manifest
+        assert found.document(found.entries[0].target.digest) == image.docker_manifest
         files = image.saved("app:1") | {"layer0/layer.tar": gzip.compress(b"other")}
         assert "not the one" in refused(tarred(files)).message
         files = image.saved("app:1") | {"layer0/layer.tar": image.stored[0][:-9]}
