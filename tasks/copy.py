@@ -261,11 +261,7 @@ def _not_found(
 
 
 def _image_copies(images: Mapping[ImageSelector, Iterable[Image]]) -> Iterator[ImageCopy]:
-    """Yields each image with the name that it gets.
-
-    Raises:
-        UsageError: two images would get one name, or an image has no name that could be given.
-    """
+    """Yields each image with the name that it gets; refuses one name for two images."""
     taken: dict[str, str] = {}
     for selector, found in images.items():
         for image in found:

@@ -32,13 +32,10 @@ class DockerImage:
 
 
 def images(files: Files, file: IO[bytes]) -> Iterator[DockerImage]:
-    """Yields every image after checking the digests of its config and layers.
+    """Yields every image after checking the digests of its config and layers; raises BadArchive if one is wrong.
 
     Args:
         file: the archive, from which compressed layers are read once more.
-
-    Raises:
-        BadArchive: says what is wrong.
     """
     plain = cache(lambda layer: _plain_digest(Part(file, layer)))  # images share layers
     for each in json_list(json_value(files.document("manifest.json"), "manifest.json"), "manifest.json"):

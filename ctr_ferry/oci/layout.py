@@ -18,14 +18,11 @@ _VERSION = {"imageLayoutVersion": "1.0.0"}
 
 
 def index_only(named: Iterable[tuple[str, str, Descriptor]]) -> bytes:
-    """Builds an index-only archive.
+    """Builds an index-only archive: a few KiB of tar, always the same bytes for the same names.
 
     Args:
         named: full name, ref name and target of each image. The ref name must be the full name from ctr 1.2 on. For
             1.0 and 1.1 it must be the tag; the command line of import has the repository.
-
-    Returns:
-        A few KiB of tar, always the same bytes for the same names.
     """
     return _file("oci-layout", _VERSION) + _file("index.json", _index(named)) + tar.END
 

@@ -99,11 +99,7 @@ class Destination:
         return item
 
     def _decide(self, item: Item[CopiedImage], image_copy: ImageCopy) -> Plan:
-        """Settles what the name shall point at, and which blobs it needs.
-
-        Raises:
-            FerryError: why the image cannot be copied.
-        """
+        """Settles what the name shall point at, and which blobs it needs."""
         options, facts, content = self._options, self.session.facts, self.content
         if options.pin:
             self._refuse_pin_without_cri()

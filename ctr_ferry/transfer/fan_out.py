@@ -206,15 +206,12 @@ class FanOut:
     def send(
         self, host: str, wanted: Collection[Descriptor], sink: Callable[[Descriptor], Sink]
     ) -> dict[str, FerryError]:
-        """Sends blobs to one host; returns when each blob has arrived or failed.
+        """Sends blobs to one host. When each blob has arrived or failed, returns by digest why a blob did not arrive.
 
         The first call waits until all other hosts of the batch have called. A host that calls again is served alone.
 
         Args:
             sink: opens one blob on the host.
-
-        Returns:
-            By digest, why a blob did not arrive.
 
         Raises:
             FerryError: why nothing more can be sent to the host.

@@ -30,10 +30,7 @@ _DAY = 86400  # seconds that a host protects what arrived, at most
 def copy_images(fleet: Fleet, copy_request: CopyRequest, source: Source) -> dict[str, Result | FerryError]:
     """Copies images to every host of the fleet, in batches of at most ``fleet.workers`` (fabric.yaml) hosts.
 
-    A blob leaves the source once for each batch that needs it.
-
-    Returns:
-        By host a CopyResult, or why there is none.
+    A blob leaves the source once for each batch that needs it. Returns by host a CopyResult, or why there is none.
     """
     return dict(fleet.together(lambda hosts: _Batch(copy_request, FanOut(hosts, source))))
 

@@ -45,10 +45,8 @@ class Receiver:
 
     Attributes:
         wanted: by digest, the blobs that the host asked for.
-        sink: opens one blob on the host.
         failed: by digest, why a blob did not come.
         lost: why nothing more comes in this round; None while blobs may come.
-        pace: how the host keeps up with the others.
         over: whether the host has all that it will get.
     """
 
