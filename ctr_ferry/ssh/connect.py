@@ -10,7 +10,6 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from shlex import quote
 from typing import Any
 
 import paramiko
@@ -18,14 +17,11 @@ from paramiko.ssh_exception import NoValidConnectionsError
 
 from ctr_ferry.errors import (
     ConnectTimeout,
-    HostKeyChanged,
-    HostKeyUnknown,
     HostUnresolved,
     LoginRefused,
     NoCommonAlgorithm,
     Unreachable,
 )
-from ctr_ferry.ssh.keys import RevokedKeyError, UnknownKeyError, fingerprint
 from ctr_ferry.ssh.login import UnansweredError
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.transport import NothingInCommonError
@@ -85,7 +81,7 @@ def typed_errors(where: str, target: Target, client: paramiko.SSHClient) -> Iter
 
     Args:
         where: the login as ``user@host:port``.
-        target: the trust in host keys, and the time limit.
+        target: the time limit.
         client: the client that connects.
 
     Raises:
@@ -97,34 +93,10 @@ def typed_errors(where: str, target: Target, client: paramiko.SSHClient) -> Iter
     except (paramiko.SSHException, OSError, EOFError, UnicodeError) as error:
         late = time.monotonic() - began >= target.limits.connect
         raise (
-            _host_key_error(error, where, target)
-            or _login_error(error, where)
+            _login_error(error, where)
             or _network_error(error, where, target)
             or _session_error(error, where, client, late=late)
         ) from error
-
-
-def _host_key_error(error: Exception, where: str, target: Target) -> Unreachable | None:
-    files = " ".join(map(str, target.trust.known_hosts))
-    if isinstance(error, paramiko.BadHostKeyException):
-        remove = f"ssh-keygen -f {quote(str(target.trust.known_hosts[0]))} -R {quote(error.hostname)}"
-        return HostKeyChanged(
-            f"the host key of {where} is not the one in {files}",
-            detail=f"it sent {fingerprint(error.key)}",
-            hint=f"find out why; if the host was rebuilt, remove its old lines: {remove}",
-        )
-    if isinstance(error, RevokedKeyError):
-        return HostKeyChanged(
-            f"the host key of {where} is revoked in {files}",
-            detail=f"it sent {error.fingerprint}",
-            hint="give the host a new key: whoever has the revoked key can pretend to be this host",
-        )
-    if isinstance(error, UnknownKeyError):
-        hint = "check that fingerprint and add the key there, or set fleet.host_keys: accept-new"
-        if error.by_authority:
-            hint += "; a @cert-authority line is not enough, since host certificates are not read"
-        return HostKeyUnknown(f"{files} has no key for {where}", detail=f"it sent {error.fingerprint}", hint=hint)
-    return None
 
 
 def _login_error(error: Exception, where: str) -> Unreachable | None:

@@ -125,7 +125,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         known = known_keys(host_name(self.host, self.port), self.target.trust.known_hosts)
         types = {key.get_name() for key in known}
         self.connect_kwargs["transport_factory"] = partial(Transport, known_types=types)
-        self.client.set_missing_host_key_policy(KnownKeys(self.target.trust))
+        self.client.set_missing_host_key_policy(KnownKeys(self.target.trust, self.where))
         if isinstance(self.gateway, Connection):
             self._connect_gateway(self.gateway)
         self._connect_with_patience()

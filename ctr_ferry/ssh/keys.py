@@ -14,7 +14,8 @@ from pathlib import Path
 import paramiko
 from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
-from ctr_ferry.errors import HostKeyUnknown
+from ctr_ferry.errors import HostKeyChanged, HostKeyUnknown
+from ctr_ferry.shell import join
 from ctr_ferry.ssh.target import Trust
 
 _READ, _APPEND = threading.Lock(), threading.Lock()
@@ -130,76 +131,57 @@ class KnownKeys(paramiko.MissingHostKeyPolicy):
     """Accepts every key that known_hosts has for a host, and no other.
 
     paramiko's own check knows the first key of each type only.
+
+    Args:
+        where: the login as ``user@host:port``, for messages.
     """
 
-    def __init__(self, trust: Trust) -> None:
-        self._files, self._accept_new = trust.known_hosts, trust.accept_new
+    def __init__(self, trust: Trust, where: str) -> None:
+        self._files, self._accept_new, self._where = trust.known_hosts, trust.accept_new, where
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
         """paramiko's hook, called with the key that the host has sent. The key of an unknown host may be added.
 
         Raises:
-            BadHostKeyException: known_hosts has other keys for the host.
-            RevokedKeyError, UnknownKeyError.
+            HostKeyChanged: known_hosts has revoked the key, or has other keys for the host.
+            HostKeyUnknown: known_hosts has no key for the host.
         """
+        files, sent = " ".join(map(str, self._files)), f"it sent {key.get_name()} {key.fingerprint}"
         if key in revoked_keys(hostname, self._files):
-            raise RevokedKeyError(hostname, key)
+            raise HostKeyChanged(
+                f"the host key of {self._where} is revoked in {files}",
+                detail=sent,
+                hint="give the host a new key: whoever has the revoked key can pretend to be this host",
+            )
         known = known_keys(hostname, self._files)
-        if known and key not in known:
-            raise paramiko.BadHostKeyException(hostname, key, known[0])
         if not known and not self._accept_new:
-            raise UnknownKeyError(hostname, key, by_authority=has_authority(hostname, self._files))
-        if not known:
-            _add(self._files[0], hostname, key)
+            hint = "check that fingerprint and add the key there, or set fleet.host_keys: accept-new"
+            if has_authority(hostname, self._files):
+                hint += "; a @cert-authority line is not enough, since host certificates are not read"
+            raise HostKeyUnknown(f"{files} has no key for {self._where}", detail=sent, hint=hint)
+        if key not in (known or _add(self._files[0], hostname, key)):
+            remove = join(("ssh-keygen", "-f", str(self._files[0]), "-R", hostname))
+            raise HostKeyChanged(
+                f"the host key of {self._where} is not the one in {files}",
+                detail=sent,
+                hint=f"find out why; if the host was rebuilt, remove its old lines: {remove}",
+            )
 
 
-def _add(file: Path, hostname: str, key: paramiko.PKey) -> None:
+def _add(file: Path, hostname: str, key: paramiko.PKey) -> list[paramiko.PKey]:
     """Appends one line under a lock. paramiko's own saving rewrites the file and loses lines of other processes.
 
-    If another connection has added a key of this host meanwhile, the same key is not added again.
-
-    Raises:
-        BadHostKeyException: another connection has added another key.
+    Returns:
+        The keys that the file then has for the host. If another connection has added some meanwhile, none is added.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _APPEND, file.open("a+b") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         if known := known_keys(hostname, [file]):
-            if key not in known:
-                raise paramiko.BadHostKeyException(hostname, key, known[0])
-            return
+            return known
         opened.seek(max(0, opened.seek(0, os.SEEK_END) - 1))
         line = f"{hostname} {key.get_name()} {key.get_base64()}\n"
         if opened.read(1) not in (b"\n", b""):  # the last line has no end
             line = f"\n{line}"
         opened.write(line.encode())
-
-
-class RevokedKeyError(paramiko.SSHException):
-    """known_hosts has revoked the host's key.
-
-    Attributes:
-        fingerprint: of the key.
-    """
-
-    def __init__(self, hostname: str, key: paramiko.PKey) -> None:
-        super().__init__(f"a key of {hostname} is revoked")
-        self.fingerprint = fingerprint(key)
-
-
-class UnknownKeyError(paramiko.SSHException):
-    """known_hosts has no key of the host.
-
-    Attributes:
-        fingerprint: of the key that the host sent.
-        by_authority: whether known_hosts has a certificate authority for the host.
-    """
-
-    def __init__(self, hostname: str, key: paramiko.PKey, *, by_authority: bool) -> None:
-        super().__init__(f"no key of {hostname} in known_hosts")
-        self.fingerprint, self.by_authority = fingerprint(key), by_authority
-
-
-def fingerprint(key: paramiko.PKey) -> str:
-    """A key's type and SHA256 hash, as people compare keys."""
-    return f"{key.get_name()} {key.fingerprint}"
+    return [key]
