@@ -12,7 +12,7 @@ from typing import Any
 
 import paramiko
 from paramiko import common
-from paramiko.buffered_pipe import PipeTimeout
+from paramiko.buffered_pipe import BufferedPipe, PipeTimeout
 from paramiko.ssh_exception import BadAuthenticationType, IncompatiblePeer
 
 from ctr_ferry.ssh.bounds import Authentication, Packets, demand_few
@@ -31,31 +31,36 @@ _MOMENT = 0.01  # seconds that a read waits for `ReceiveBuffer.low` bytes
 _SMALL = 1 << 12  # bytes; smaller pieces are joined, since each takes more memory than its bytes
 
 
-class ReceiveBuffer:
+class ReceiveBuffer(BufferedPipe):  # type: ignore[type-arg]  # only its stub has a parameter
     """The bytes that came on a channel and were not read yet, in the pieces that came; small ones are joined.
 
-    It takes the place of paramiko's BufferedPipe, which copies each byte three times, and moves all unread bytes at
-    every read (docs/performance.md).
+    paramiko's own BufferedPipe copies each byte three times, and moves all unread bytes at every read
+    (docs/performance.md). Its events and its end stay as they are.
 
     Attributes:
         low: bytes that a read waits for, for a moment, so that not every packet wakes the reader.
     """
 
+    _buffer: deque[bytes]  # no piece is empty
+    _cv: threading.Condition
+    _event: threading.Event | None
+    _closed: bool
+
     def __init__(self) -> None:
+        super().__init__()
         self.low = 1
-        self._cv = threading.Condition()
-        self._event: threading.Event | None = None
-        self._closed = False
-        self._pieces: deque[bytes] = deque()
+        self._buffer = deque()
         self._size = self._wanted = 0
 
     def feed(self, data: bytes) -> None:
         """Adds bytes that have come."""
+        if not data:
+            return
         with self._cv:
-            if self._pieces and len(self._pieces[-1]) + len(data) <= _SMALL:
-                self._pieces[-1] += data
+            if self._buffer and len(self._buffer[-1]) + len(data) <= _SMALL:
+                self._buffer[-1] += data
             else:
-                self._pieces.append(data)
+                self._buffer.append(data)
             self._size += len(data)
             if self._event is not None:
                 self._event.set()
@@ -63,14 +68,7 @@ class ReceiveBuffer:
                 self._cv.notify_all()
 
     def read(self, nbytes: int, timeout: float | None = None) -> bytes:
-        """Waits for bytes, and removes them.
-
-        Args:
-            nbytes: the largest number of bytes.
-            timeout: seconds; None waits for ever.
-
-        Returns:
-            One byte or more; none at the end.
+        """Waits for at most ``timeout`` seconds, and removes one byte to ``nbytes`` bytes; none at the end.
 
         Raises:
             PipeTimeout: no byte came in time.
@@ -88,10 +86,10 @@ class ReceiveBuffer:
 
     def _take(self, most: int) -> bytes:
         taken: list[bytes] = []
-        while self._pieces and most:
-            piece = self._pieces.popleft()
+        while self._buffer and most:
+            piece = self._buffer.popleft()
             if len(piece) > most:
-                self._pieces.appendleft(piece[most:])
+                self._buffer.appendleft(piece[most:])
                 piece = piece[:most]
             taken.append(piece)
             most -= len(piece)
@@ -100,31 +98,10 @@ class ReceiveBuffer:
             self._event.clear()
         return b"".join(taken)
 
-    def read_ready(self) -> bool:
-        """Whether there is something to read."""
-        return self._size > 0
-
     def empty(self) -> bytes:
         """Removes and returns all bytes."""
         with self._cv:
             return self._take(self._size)
-
-    def set_event(self, event: threading.Event) -> None:
-        """Registers an event that is set while there is something to read, and after the end."""
-        with self._cv:
-            self._event = event
-            if self._closed or self._size:
-                event.set()
-            else:
-                event.clear()
-
-    def close(self) -> None:
-        """Marks the end: no more bytes will come."""
-        with self._cv:
-            self._closed = True
-            self._cv.notify_all()
-            if self._event is not None:
-                self._event.set()
 
     def __len__(self) -> int:
         return self._size
@@ -297,7 +274,7 @@ class Transport(paramiko.Transport):
     ) -> paramiko.Channel:
         """Opens a session with a `ReceiveBuffer` for its stdout. Before its command runs, nothing can come."""
         channel = super().open_session(window_size, max_packet_size, timeout)
-        channel.in_buffer = ReceiveBuffer()  # type: ignore[assignment]
+        channel.in_buffer = ReceiveBuffer()
         channel.__class__ = _Channel
         return channel
 

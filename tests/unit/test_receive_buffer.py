@@ -91,7 +91,7 @@ def test_the_event_is_set_while_there_is_something_to_read() -> None:
 
 def test_small_pieces_take_no_more_memory_than_their_bytes() -> None:
     receive_buffer = filled(*[b"ab"] * 10_000, b"", b"", b"c" * 10_000, *[b""] * 1000)
-    assert len(receive_buffer) == 30_000 and len(receive_buffer._pieces) < 10
+    assert len(receive_buffer) == 30_000 and len(receive_buffer._buffer) < 10
     assert receive_buffer.read(30_000) == b"ab" * 10_000 + b"c" * 10_000
 
 
