@@ -83,6 +83,7 @@ class Exchange:
         reserve: called with the length of stdout so far; raises an error if that is too much.
 
     Attributes:
+        channel: as given.
         stdout, stderr: the output so far.
         exit: the exit status; None unless the command exited.
     """
@@ -97,7 +98,7 @@ class Exchange:
         reserve: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._reserve = reserve
-        self._channel = channel
+        self.channel = channel
         self._listener = listener
         self._deadline = time.monotonic() + limit
         self._idle = idle
@@ -109,15 +110,15 @@ class Exchange:
 
     def start(self, line: str) -> None:
         """Starts the remote command."""
-        self._channel.exec_command(line)
+        self.channel.exec_command(line)
 
     def send(self, data: bytes) -> None:
         """Writes to the command's stdin. If the host has closed it, `finish` reads the reason."""
         at = 0
         with contextlib.suppress(OSError):
             while at < len(data) and (left := self._deadline - time.monotonic()) > 0:
-                self._channel.settimeout(max(1.0, min(self._idle, left)))
-                at += self._channel.send(data[at : at + _CHUNK])
+                self.channel.settimeout(max(1.0, min(self._idle, left)))
+                at += self.channel.send(data[at : at + _CHUNK])
 
     def answer_sudo(self, prompt: str, ready: str, password: str) -> Sudo:
         """Answers sudo's prompt once, and waits until sudo has accepted the password.
@@ -160,11 +161,11 @@ class Exchange:
         self._drain()
         if self._listener:
             self.stdout += self._listener.end()
-        status = self._channel.exit_status
+        status = self.channel.exit_status
         self.exit = status if status >= 0 else None
         if self.exit is not None:
             return End.EXITED
-        return End.KILLED if self._channel.eof_received else End.LOST
+        return End.KILLED if self.channel.eof_received else End.LOST
 
     def late(self) -> End | None:
         """`End.TIMED_OUT` if the command's time is up, `End.SILENT` if the host has been silent for too long."""
@@ -175,7 +176,7 @@ class Exchange:
 
     def ended(self, whole: Callable[[], bool] = lambda: False) -> bool:
         """Whether the command or the connection has ended; ``whole`` is as for `finish`."""
-        channel = self._channel
+        channel = self.channel
         if channel.closed or not channel.exit_status_ready():
             return bool(channel.closed)
         now = time.monotonic()
@@ -184,7 +185,7 @@ class Exchange:
 
     def wait(self, seconds: float) -> None:
         """Waits until there is something to read, at most so many seconds, and reads it."""
-        channel = self._channel
+        channel = self.channel
         if channel.eof_received and not channel.closed:
             channel.status_event.wait(seconds)
             return
@@ -197,17 +198,17 @@ class Exchange:
     def _drain(self) -> None:
         """Reads what has come, but not for ever from a host that sends as fast as it is read."""
         for _ in range(_AT_ONCE):
-            if not self._channel.recv_ready():
+            if not self.channel.recv_ready():
                 break
-            data = self._channel.recv(_CHUNK)
+            data = self.channel.recv(_CHUNK)
             self.stdout += self._listener.hear(data) if self._listener else data
             self._reserve(len(self.stdout))  # within the loop, which a fast host may never let end
         self.drain_stderr()
 
     def drain_stderr(self) -> None:
         """Reads the stderr that has come. Unread, it would use up the window that stdout needs, too."""
-        while self._channel.recv_stderr_ready():
-            self.stderr += self._channel.recv_stderr(_CHUNK)
+        while self.channel.recv_stderr_ready():
+            self.stderr += self.channel.recv_stderr(_CHUNK)
             self._heard = time.monotonic()
             if len(self.stderr) > _MOST_STDERR:
                 what = f"the host printed more than {_MOST_STDERR >> 20} MiB of errors"

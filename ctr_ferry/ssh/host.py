@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
 import paramiko
 
-from ctr_ferry import shell
-from ctr_ferry.errors import CommandFailed, ConnectionLost, GarbledAnswer, PermissionDenied, RemoteTimeout
+from ctr_ferry.errors import ConnectionLost, PermissionDenied
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh import guard
 from ctr_ferry.ssh.answer_memory import MEMORY
 from ctr_ferry.ssh.connection import Connection
-from ctr_ferry.ssh.exchange import End, Exchange, Listener, Sudo, Transcript
+from ctr_ferry.ssh.exchange import Exchange, Listener, Sudo, Transcript
 from ctr_ferry.ssh.stream import READ, BackgroundScript, Download, Stream, Upload
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.terminal import Terminal, open_terminal
@@ -40,16 +38,18 @@ class Host:
         moved: called whenever bytes have moved.
         asked: the number of remote commands so far.
         failed: whether a command of this run failed here. Then later commands skip this host.
+        log: gets each remote command that has ended.
+        as_root: whether every script runs through sudo.
     """
 
-    def __init__(self, target: Target, config: Any, *, run_id: str = "", log: Log | None = None) -> None:
+    def __init__(self, target: Target, config: Any, *, run_id: str = "", log: Log = lambda *_: None) -> None:
         self.connection = Connection(target, config)
         self.name, self.target, self.run_id = target.name, target, run_id
         self.dry_run = self.failed = False
         self.moved: Moved = lambda *_: None
         self.asked = 0
-        self._log = log
-        self._as_root = (target.become or self._sudo_password is not None) and self.user != "root"
+        self.log = log
+        self.as_root = (target.become or self._sudo_password is not None) and self.user != "root"
 
     @property
     def user(self) -> str:
@@ -86,7 +86,7 @@ class Host:
     @property
     def has_sudo_password(self) -> bool:
         """Whether sudo is answered with a password on this host."""
-        return self._sudo_password is not None and self._as_root
+        return self._sudo_password is not None and self.as_root
 
     @property
     def _sudo_password(self) -> str | None:
@@ -140,7 +140,7 @@ class Host:
 
     def become_root(self) -> None:
         """Runs every later script through sudo, unless the login user is root."""
-        self._as_root = self.user != "root"
+        self.as_root = self.user != "root"
 
     def ask(
         self,
@@ -169,18 +169,8 @@ class Host:
             CommandFailed: a signal ended the script.
         """
         limit = limit or self.target.limits.command
-        boundary = guard.new_boundary()
-        text = guard.render(script, boundary, limit)
-        with self._session() as session, contextlib.closing(session) as channel:
-            exchange = self._exchange(channel, limit, listener)
-            self._launch(exchange, text, rights_check)
-            began = time.monotonic()
-            try:
-                end = exchange.finish(lambda: script.is_whole(boundary, exchange.stdout, exchange.stderr))
-            finally:
-                self._record(script, boundary, exchange, time.monotonic() - began, secret=secret)
-        self._refuse_end(script, boundary, exchange, end, limit)
-        return self._answers(script, boundary, exchange)
+        with self.lost_connection():
+            return self._stream(Stream, script, limit, rights_check, listener=listener, secret=secret).end()
 
     def run_in_background(self, script: Script, *, limit: int) -> BackgroundScript:
         """Starts a script whose last step is `BackgroundScript.WAIT`.
@@ -233,40 +223,38 @@ class Host:
             Unreachable, MethodUnsupported.
         """
         patience = self.target.limits.connect
-        with self._session(counted=False) as session, open_terminal(session, limit, patience) as terminal:
+        with self._session() as session, open_terminal(session, limit, patience) as terminal:
             yield terminal
 
     @contextlib.contextmanager
-    def _session(self, *, counted: bool = True) -> Iterator[paramiko.Channel]:
+    def _session(self) -> Iterator[paramiko.Channel]:
         """A new session, and a block in which errors of a broken connection are raised as ConnectionLost."""
         self.open()
         self.connection.refuse_if_abandoned()
-        if counted:
-            self.asked += 1
         with self.lost_connection():
             yield self.connection.session()
 
-    def _exchange(self, channel: paramiko.Channel, limit: int, listener: Listener | None = None) -> Exchange:
-        reserve = partial(MEMORY.reserve, self.name)
-        return Exchange(channel, limit, self.target.limits.idle, listener, reserve=reserve)
-
-    def _stream(self, kind: type[_S], script: Script, limit: int, *, stdin_is_data: bool = False) -> _S:
-        boundary = guard.new_boundary()
+    def _stream(
+        self,
+        kind: type[_S],
+        script: Script,
+        limit: int,
+        rights_check: str | None = None,
+        *,
+        stdin_is_data: bool = False,
+        listener: Listener | None = None,
+        secret: bool = False,
+    ) -> _S:
+        boundary, idle = guard.new_boundary(), self.target.limits.idle
         text = guard.render(script, boundary, limit, stdin_is_data=stdin_is_data)
-        with self._session() as channel:
-            exchange = self._exchange(channel, limit)
-            self._launch(exchange, text, None)
-            channel.settimeout(self.target.limits.idle)
-        began = time.monotonic()
-
-        def read(steps: Script, exchange: Exchange, end: End) -> dict[str, Answer]:
-            self._refuse_end(script, boundary, exchange, end, limit)
-            return self._answers(steps, boundary, exchange)
-
-        def finished(exchange: Exchange) -> None:
-            self._record(script, boundary, exchange, time.monotonic() - began)
-
-        return kind(script, boundary, channel, exchange, read=read, finished=finished)
+        with self._session() as channel, contextlib.ExitStack() as unless_started:
+            unless_started.callback(channel.close)
+            self.asked += 1
+            exchange = Exchange(channel, limit, idle, listener, reserve=partial(MEMORY.reserve, self.name))
+            self._launch(exchange, text, rights_check)
+            channel.settimeout(idle)
+            unless_started.pop_all()
+        return kind(self, script, boundary, exchange, limit=limit, secret=secret)
 
     def _launch(self, exchange: Exchange, text: bytes, rights_check: str | None) -> None:
         start_marker = guard.new_start_marker()
@@ -275,9 +263,9 @@ class Host:
 
     def _start(self, exchange: Exchange, boot: str, start_marker: str, rights_check: str | None) -> None:
         password = self._sudo_password
-        if not self._as_root and rights_check and self.user != "root":
+        if not self.as_root and rights_check and self.user != "root":
             exchange.start(guard.as_root_if_needed(boot, rights_check))
-        elif not self._as_root:
+        elif not self.as_root:
             exchange.start(guard.as_login_user(boot))
         elif password is None:
             exchange.start(guard.through_sudo(boot))
@@ -286,71 +274,14 @@ class Host:
             exchange.start(guard.through_sudo_with_password(boot, prompt, ready))
             match exchange.answer_sudo(prompt, ready, password):
                 case Sudo.REFUSED:
-                    raise self._sudo_refused(exchange.stderr.replace(prompt.encode(), b""))
+                    raise self.sudo_refused(exchange.stderr.replace(prompt.encode(), b""))
                 case Sudo.LOST:
                     raise ConnectionLost(f"{self.name} went silent", hint="run the command again")
 
-    def _record(
-        self, script: Script, boundary: str, exchange: Exchange, seconds: float, *, secret: bool = False
-    ) -> None:
-        if not self._log:
-            return
-        output = (b"", b"") if secret else (exchange.stdout, exchange.stderr)
-        stdout, stderr = (shell.with_step_headings(boundary, stream) for stream in output)
-        transcript = Transcript(
-            text="\n".join(f"{name}: {step}" for name, step in script.steps.items()),
-            exit=exchange.exit,
-            seconds=seconds,
-            stdout=stdout,
-            stderr=stderr,
-        )
-        self._log(self.name, transcript)
-
-    def _refuse_end(self, script: Script, boundary: str, exchange: Exchange, end: End, limit: int) -> None:
-        detail = shell.last_lines(boundary, exchange.stderr)
-        match end:
-            case End.KILLED if script.cleanup and script.is_whole(boundary, exchange.stdout, exchange.stderr):
-                raise RemoteTimeout(
-                    "all steps ended, but their clean-up hung and was ended; it may have left something behind",
-                    detail=detail,
-                    hint=f"read containerd's log there, then run: fab -H {self.name} doctor --clean",
-                )
-            case End.KILLED:
-                raise _killed(detail)
-            case End.TIMED_OUT:
-                raise RemoteTimeout(
-                    f"the remote command took longer than {limit} s and was ended",
-                    detail=detail,
-                    hint="if the host is only slow, raise timeouts.command in fabric.yaml",
-                )
-            case End.SILENT | End.LOST:
-                what = f"{self.name} {'went silent' if end is End.SILENT else 'closed the connection'}"
-                raise ConnectionLost(
-                    f"{self.connection.fault or what} while a command ran there",
-                    hint="run the command again: it first checks what is done already",
-                )
-
-    def _answers(self, script: Script, boundary: str, exchange: Exchange) -> dict[str, Answer]:
-        try:
-            return script.read(boundary, bytes(exchange.stdout), bytes(exchange.stderr))
-        except GarbledAnswer as error:
-            if exchange.exit == guard.BROKEN_OFF:
-                raise _killed(shell.last_lines(boundary, exchange.stderr)) from None
-            if self._as_root and "sudo" in error.detail:
-                raise self._sudo_refused(exchange.stderr) from None
-            raise
-
-    def _sudo_refused(self, stderr: bytearray) -> PermissionDenied:
+    def sudo_refused(self, stderr: bytearray) -> PermissionDenied:
+        """The error for what sudo printed."""
         return PermissionDenied(
             f"sudo does not accept {self.user}",
             detail=tail(stderr.decode("utf-8", "replace")),
             hint="give the right password with fab --prompt-for-sudo-password or FABRIC_SUDO_PASSWORD",
         )
-
-
-def _killed(detail: str) -> CommandFailed:
-    return CommandFailed(
-        "a signal ended the remote command",
-        detail=detail,
-        hint="read that host's log: it may lack memory",
-    )

@@ -1,21 +1,25 @@
-"""Remote commands that run while other work goes on: downloads, uploads, and scripts in the background."""
+"""Remote commands: those that are waited for, and downloads, uploads and scripts in the background."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import paramiko
 
 from ctr_ferry import shell
-from ctr_ferry.errors import ContentCorrupt, GarbledAnswer, RemoteTimeout
+from ctr_ferry.errors import CommandFailed, ConnectionLost, ContentCorrupt, GarbledAnswer, RemoteTimeout
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.ssh.exchange import End, Exchange
+from ctr_ferry.ssh import guard
+from ctr_ferry.ssh.exchange import End, Exchange, Transcript
 from ctr_ferry.ssh.transport import ReceiveBuffer
+
+if TYPE_CHECKING:
+    from ctr_ferry.ssh.host import Host
 
 # For data from a host: bytes under way on one channel, and bytes of one packet (measured: docs/performance.md).
 WINDOW, PACKET = 4 << 20, 1 << 17
@@ -28,27 +32,27 @@ READ = "read"  # the name of a download's only step
 
 
 class Stream:
-    """One remote command on a channel of its own.
+    """One remote command, which runs a script on a channel of its own.
 
     Args:
-        script: the script that runs there.
+        host: where it runs.
+        script: what it runs.
         boundary: the word between the sections of its output.
-        read: makes answers of the output, or raises the error that ended the command.
-        finished: called once when the command has ended, for the run's record.
+        exchange: its streams.
+        limit: seconds that it may take.
+        secret: whether its output is kept out of the run's record.
     """
 
     def __init__(
-        self,
-        script: Script,
-        boundary: str,
-        channel: paramiko.Channel,
-        exchange: Exchange,
-        *,
-        read: Callable[[Script, Exchange, End], dict[str, Answer]],
-        finished: Callable[[Exchange], None],
+        self, host: Host, script: Script, boundary: str, exchange: Exchange, *, limit: int, secret: bool = False
     ) -> None:
-        self._script, self._boundary, self._read, self._finished = script, boundary, read, finished
-        self._channel, self._exchange = channel, exchange
+        self._host, self._script, self._boundary, self._limit, self._secret = host, script, boundary, limit, secret
+        self._exchange, self._channel = exchange, exchange.channel
+        self._began = time.monotonic()
+
+    def end(self) -> dict[str, Answer]:
+        """Waits for the end of the command, and returns the answers of its steps."""
+        return self._end(self._script)
 
     def cut(self) -> None:
         """Closes the channel. The guard then ends the command on the host, as for a broken connection."""
@@ -81,13 +85,72 @@ class Stream:
                 hint="if the host or the network is only slow, raise timeouts.command in fabric.yaml",
             )
 
-    def _end(self, script: Script) -> dict[str, Answer]:
+    def _end(self, steps: Script) -> dict[str, Answer]:
+        exchange = self._exchange
         try:
-            end = self._exchange.finish()
+            end = exchange.finish(self._is_whole)
         finally:
             self._channel.close()
-            self._finished(self._exchange)
-        return self._read(script, self._exchange, end)
+            self._record()
+        self._refuse(end)
+        try:
+            return steps.read(self._boundary, bytes(exchange.stdout), bytes(exchange.stderr))
+        except GarbledAnswer as error:
+            if exchange.exit == guard.BROKEN_OFF:
+                raise self._killed() from None
+            if self._host.as_root and "sudo" in error.detail:
+                raise self._host.sudo_refused(exchange.stderr) from None
+            raise
+
+    def _is_whole(self) -> bool:
+        return self._script.is_whole(self._boundary, self._exchange.stdout, self._exchange.stderr)
+
+    def _record(self) -> None:
+        exchange = self._exchange
+        output = (b"", b"") if self._secret else (exchange.stdout, exchange.stderr)
+        stdout, stderr = (shell.with_step_headings(self._boundary, stream) for stream in output)
+        transcript = Transcript(
+            text="\n".join(f"{name}: {step}" for name, step in self._script.steps.items()),
+            exit=exchange.exit,
+            seconds=time.monotonic() - self._began,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        self._host.log(self._host.name, transcript)
+
+    def _refuse(self, end: End) -> None:
+        name = self._host.name
+        match end:
+            case End.KILLED if self._script.cleanup and self._is_whole():
+                raise RemoteTimeout(
+                    "all steps ended, but their clean-up hung and was ended; it may have left something behind",
+                    detail=self._last_lines(),
+                    hint=f"read containerd's log there, then run: fab -H {name} doctor --clean",
+                )
+            case End.KILLED:
+                raise self._killed()
+            case End.TIMED_OUT:
+                raise RemoteTimeout(
+                    f"the remote command took longer than {self._limit} s and was ended",
+                    detail=self._last_lines(),
+                    hint="if the host is only slow, raise timeouts.command in fabric.yaml",
+                )
+            case End.SILENT | End.LOST:
+                what = f"{name} {'went silent' if end is End.SILENT else 'closed the connection'}"
+                raise ConnectionLost(
+                    f"{self._host.connection.fault or what} while a command ran there",
+                    hint="run the command again: it first checks what is done already",
+                )
+
+    def _killed(self) -> CommandFailed:
+        return CommandFailed(
+            "a signal ended the remote command",
+            detail=self._last_lines(),
+            hint="read that host's log: it may lack memory",
+        )
+
+    def _last_lines(self) -> str:
+        return shell.last_lines(self._boundary, self._exchange.stderr)
 
 
 class BackgroundScript(Stream):
@@ -182,7 +245,7 @@ class Download(Stream):
                 yield data
             noise += data or b""
             if data is None or len(noise) > _MOST_NOISE:
-                self._end(self._script)  # raises the error that kept it from beginning
+                self.end()  # raises the error that kept it from beginning
                 raise GarbledAnswer(
                     "the host's answer has no beginning", hint="check the login shell's start-up files there"
                 )
@@ -212,7 +275,7 @@ class Download(Stream):
     def _ended(self, last_bytes: bytes) -> Answer:
         match = re.search(rb"\n%s end (\d+)\n$" % self._boundary.encode(), last_bytes)
         self._exchange.stdout += shell.section_start(self._boundary, READ) + (match[0] if match else b"")
-        return self._end(self._script)[READ]
+        return self.end()[READ]
 
 
 class Upload(Stream):
@@ -242,4 +305,4 @@ class Upload(Stream):
         """Ends the data, waits for the end of the command, and returns the answers of its steps."""
         if not self._channel.closed:
             self._channel.shutdown_write()
-        return self._end(self._script)
+        return super().end()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import repeat
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -44,7 +45,10 @@ class Channel:
 class Exchange:
     """An exchange whose stderr is complete."""
 
-    def __init__(self) -> None:
+    exit = 0
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
         self.stdout = bytearray()
         self.stderr = bytearray(shell.section_start(BOUNDARY, READ) + ENDED)
         self.end: End | None = None
@@ -55,19 +59,15 @@ class Exchange:
     def late(self) -> End | None:
         return self.end
 
-    def finish(self) -> End:
+    def finish(self, _: Callable[[], bool]) -> End:
         return End.EXITED
 
 
 def download(pieces: Iterator[bytes]) -> tuple[Download, Channel]:
     channel = Channel(pieces)
-
-    def read(script: Script, exchange: Any, _: End) -> Any:
-        return script.read(BOUNDARY, bytes(exchange.stdout), bytes(exchange.stderr))
-
-    made = Download(
-        Script({READ: "cat"}), BOUNDARY, cast(Any, channel), cast(Any, Exchange()), read=read, finished=lambda _: None
-    )
+    host = SimpleNamespace(name="there", as_root=False, log=lambda *_: None)
+    exchange = cast(Any, Exchange(channel))
+    made = Download(cast(Any, host), Script({READ: "cat"}), BOUNDARY, exchange, limit=60)
     return made, channel
 
 
