@@ -6,13 +6,11 @@ what to do about them.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 import shlex
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -20,7 +18,7 @@ import fabric
 import paramiko
 from paramiko.ssh_exception import NoValidConnectionsError
 
-from ctr_ferry.errors import ConnectionLost, Interrupted, LoginRefused, Unreachable
+from ctr_ferry.errors import Interrupted, LoginRefused, Unreachable
 from ctr_ferry.shell import join
 from ctr_ferry.ssh.connect import Proxy, connect_kwargs, expand, typed_errors
 from ctr_ferry.ssh.keys import KnownKeys, host_name, known_keys
@@ -33,7 +31,6 @@ from ctr_ferry.text import tail
 # paramiko's threads log what its exceptions say, too. The operator reads our errors instead.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
-_LAST_MOMENT = 0.1  # seconds for paramiko's thread to end after a connection broke
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 1.5  # seconds before a connection is tried again; each pause is longer
 # Nothing listens there, not even behind the gateway; or the ProxyCommand does not exist.
 _REFUSALS = (NoValidConnectionsError, paramiko.ChannelException, FileNotFoundError, PermissionError, ValueError)
@@ -162,8 +159,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
                     refusals_left -= 1
                 if refusals_left < 0 or not error.may_pass or time.monotonic() + pause >= deadline:
                     raise
-            self._abandoned.wait(pause)
-            self.refuse_if_abandoned()
+            self.pause(pause)
 
     def _connect_once(self) -> None:
         with typed_errors(self.where, self.target, self.client):
@@ -176,22 +172,6 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         """A new session. The connection must be open."""
         channel: paramiko.Channel = self.transport.open_session(WINDOW, PACKET, self.target.limits.connect)
         return channel
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the connection broke. Channels of paramiko know it a moment earlier than its transport."""
-        if self.transport:
-            self.transport.join(_LAST_MOMENT)
-        return not self.is_connected
-
-    @contextlib.contextmanager
-    def lost_connection(self) -> Iterator[None]:
-        """A block in which errors of a broken connection are raised as ConnectionLost."""
-        try:
-            yield
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            what = self.fault or f"the connection to {self.name} broke"
-            raise ConnectionLost(what, detail=tail(str(error)), hint="run the command again") from error
 
     @property
     def fault(self) -> str:
@@ -231,11 +211,6 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         if self.abandoned:
             self.close()
             raise Interrupted("the run was interrupted before this host was touched", hint="run the command again")
-
-    def close_quietly(self) -> None:
-        """Closes the connection, and ignores errors of a broken one."""
-        with contextlib.suppress(Exception):
-            self.close()
 
 
 def _gateway(gateway: Target | str, config: Any) -> Connection | str:

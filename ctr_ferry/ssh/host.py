@@ -23,6 +23,7 @@ from ctr_ferry.text import tail
 Log = Callable[[str, Transcript], None]  # gets the host's name and a remote command that has ended
 Moved = Callable[[int, int | None], None]  # gets the bytes moved so far, and the bytes in all where that is known
 _S = TypeVar("_S", bound=Stream)
+_LAST_MOMENT = 0.1  # seconds for paramiko's thread to end after a connection broke
 _SPARE_LINES = b"\n" * 8  # a start-up file of the login shell may read these in place of the start marker
 
 
@@ -33,6 +34,8 @@ class Host:
         connection: the SSH connection.
         name: the host's name in the inventory or on the command line.
         target: where the host is, and its limits.
+        user: the user who logs in.
+        where: the login as ``user@host:port``.
         run_id: identifies this run. Whatever the run creates on a host has it in its name.
         dry_run: whether nothing may be changed.
         moved: called whenever bytes have moved.
@@ -45,22 +48,13 @@ class Host:
     def __init__(self, target: Target, config: Any, *, run_id: str = "", log: Log = lambda *_: None) -> None:
         self.connection = Connection(target, config)
         self.name, self.target, self.run_id = target.name, target, run_id
+        self.user: str = self.connection.user
+        self.where = self.connection.where
         self.dry_run = self.failed = False
         self.moved: Moved = lambda *_: None
         self.asked = 0
         self.log = log
         self.as_root = (target.become or self._sudo_password is not None) and self.user != "root"
-
-    @property
-    def user(self) -> str:
-        """The user who logs in."""
-        user: str = self.connection.user
-        return user
-
-    @property
-    def where(self) -> str:
-        """The login as ``user@host:port``."""
-        return self.connection.where
 
     @property
     def transport(self) -> paramiko.Transport:
@@ -69,14 +63,11 @@ class Host:
         return transport
 
     @property
-    def is_connected(self) -> bool:
-        """Whether the connection is open."""
-        return bool(self.connection.is_connected)
-
-    @property
     def is_lost(self) -> bool:
-        """Whether the connection broke."""
-        return self.connection.is_lost
+        """Whether the connection broke. Channels of paramiko know it a moment earlier than its transport."""
+        if self.connection.transport:
+            self.connection.transport.join(_LAST_MOMENT)
+        return not self.connection.is_connected
 
     @property
     def abandoned(self) -> bool:
@@ -114,13 +105,10 @@ class Host:
         """
         self.connection.open()
 
-    def close(self) -> None:
-        """Closes the connection."""
-        self.connection.close()
-
     def close_quietly(self) -> None:
         """Closes the connection, and ignores errors of a broken one."""
-        self.connection.close_quietly()
+        with contextlib.suppress(Exception):
+            self.connection.close()
 
     def abandon(self) -> None:
         """Closes the connection at once, and lets nothing more start. The guard ends what runs on the host."""
@@ -134,9 +122,14 @@ class Host:
         """
         self.connection.pause(seconds)
 
-    def lost_connection(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def lost_connection(self) -> Iterator[None]:
         """A block in which errors of a broken connection are raised as ConnectionLost."""
-        return self.connection.lost_connection()
+        try:
+            yield
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            what = self.connection.fault or f"the connection to {self.name} broke"
+            raise ConnectionLost(what, detail=tail(str(error)), hint="run the command again") from error
 
     def become_root(self) -> None:
         """Runs every later script through sudo, unless the login user is root."""
@@ -208,7 +201,7 @@ class Host:
                 with the old one.
             PermissionDenied.
         """
-        if not self.is_connected:
+        if not self.connection.is_connected:
             raise ConnectionLost(f"the connection to {self.name} broke", hint="run the command again")
         return self._stream(Upload, script, limit, stdin_is_data=True)
 

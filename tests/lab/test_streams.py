@@ -34,7 +34,7 @@ def connected(fleet: Fleet, node: Node, limits: Limits) -> Iterator[Host]:
     host = Host(target, Config(), run_id="test")
     host.open()
     yield host
-    host.close()
+    host.close_quietly()
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_nothing_is_sent_behind_the_end_of_a_channel(host: Host, monkeypatch: py
         while stream.write(DATA):
             pass
         stream.cut()
-    assert host.is_connected
+    assert host.connection.is_connected
     assert host.ask(Script({"well": "echo well"}))["well"].text == "well\n"
 
 
@@ -139,7 +139,7 @@ def test_a_stream_on_a_broken_connection_can_be_cut_and_is_not_begun(host: Host)
     stream = host.upload(Script({"sum": "sha256sum"}), limit=60)
     host.transport.sock.shutdown(socket.SHUT_RDWR)
     stream.cut()
-    assert eventually(lambda: not host.is_connected)
+    assert eventually(lambda: not host.connection.is_connected)
     with pytest.raises(ConnectionLost):
         host.upload(Script({"sum": "sha256sum"}), limit=60)
 
@@ -165,7 +165,7 @@ def test_a_background_script_cleans_up_when_it_is_released_and_when_the_connecti
         if end == "released":
             script.release(b"bye\n")
         else:
-            host.close()
+            host.close_quietly()
         assert eventually(lambda f=file, e=expected: node3.exec(["cat", f], check=False).stdout == e)  # type: ignore[misc]
         node3.exec(["rm", file])
     assert eventually(lambda: processes(node3).keys() <= before), processes(node3)

@@ -7,7 +7,7 @@ import json
 import socket
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from registry_network import (
@@ -24,7 +24,7 @@ from ctr_ferry.errors import ConnectionLost
 from ctr_ferry.oci.descriptor import OCI_INDEX
 from ctr_ferry.oci.registry import RegistryState, RegistryStateError
 from ctr_ferry.registry import client
-from ctr_ferry.ssh.connection import Connection
+from ctr_ferry.ssh.host import Host
 
 
 def test_a_manifest_is_found_by_one_head_request(network: NewNetwork) -> None:
@@ -114,7 +114,8 @@ def test_a_lost_host_is_reported_as_such_and_not_as_a_silent_registry(network: N
     plain = made.host.transport.open_channel
     made.host.transport.open_channel = lambda *a, **k: _ending(plain(*a, **k), "")
     made.host.is_lost = True
-    made.host.lost_connection = partial(Connection.lost_connection, SimpleNamespace(name="node1", fault=""))
+    node1 = SimpleNamespace(name="node1", connection=SimpleNamespace(fault=""))
+    made.host.lost_connection = partial(Host.lost_connection, cast(Any, node1))
     with pytest.raises(ConnectionLost, match="node1"):
         made.client().find("a", "1")
 
