@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -53,18 +52,6 @@ def state_errors(limit: float) -> Iterator[None]:
         raise RegistryStateError(RegistryState.NO_ANSWER, error) from error
 
 
-class _Reasons(logging.Handler):
-    """Keeps the reason why sshd did not open a channel. paramiko gives it to its log only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        _, failed, reason = record.getMessage().partition("open FAILED: ")
-        self.last = reason if failed else self.last
-
-
 def connect(host: Host, there: tuple[str, int], deadline: float) -> Wire:
     """Opens a connection from the host. Open only one at a time on a host: paramiko mixes up their failures.
 
@@ -78,19 +65,13 @@ def connect(host: Host, there: tuple[str, int], deadline: float) -> Wire:
         Unreachable: there is no connection to the host itself.
     """
     host.open()
-    transport: paramiko.Transport = host.transport
-    logger, reasons = logging.getLogger(f"paramiko.forward.{id(transport)}"), _Reasons()
-    before = transport.get_log_channel()
-    logger.addHandler(reasons)
-    transport.set_log_channel(logger.name)
+    transport = host.transport
+    left = max(0.1, deadline - time.monotonic())
     try:
-        left = max(0.1, deadline - time.monotonic())
         return Wire(transport.open_channel("direct-tcpip", there, ("127.0.0.1", 0), timeout=left), deadline)
     except paramiko.ChannelException as error:
-        raise RegistryStateError(_refusal(error.code, reasons.last), reasons.last.rpartition(": ")[0]) from error
-    finally:
-        transport.set_log_channel(before)
-        logger.removeHandler(reasons)
+        detail = transport.open_failure
+        raise RegistryStateError(_refusal(error.code, detail), detail) from error
 
 
 def _refusal(code: int, detail: str) -> RegistryState:

@@ -18,6 +18,7 @@ from ctr_ferry.ssh.exchange import Exchange, Listener, Sudo, Transcript
 from ctr_ferry.ssh.stream import READ, BackgroundScript, Download, Stream, Upload
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.terminal import Terminal, open_terminal
+from ctr_ferry.ssh.transport import Transport
 from ctr_ferry.text import tail
 
 Log = Callable[[str, Transcript], None]  # gets the host's name and a remote command that has ended
@@ -57,9 +58,9 @@ class Host:
         self.as_root = (target.become or self._sudo_password is not None) and self.user != "root"
 
     @property
-    def transport(self) -> paramiko.Transport:
+    def transport(self) -> Transport:
         """The open connection's transport, for channels of other kinds."""
-        transport: paramiko.Transport = self.connection.transport
+        transport: Transport = self.connection.transport
         return transport
 
     @property

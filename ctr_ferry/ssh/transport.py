@@ -174,6 +174,7 @@ class Transport(paramiko.Transport):
 
     Attributes:
         fault: what the host did wrong, so that the connection was closed; else empty.
+        open_failure: why the host did not open the last channel that failed. paramiko gives it to its log only.
     """
 
     _channel_handler_table = {  # noqa: RUF012
@@ -181,7 +182,7 @@ class Transport(paramiko.Transport):
         common.MSG_CHANNEL_DATA: _within_window(vars(paramiko.Channel)["_feed"]),
         common.MSG_CHANNEL_EXTENDED_DATA: _within_window(vars(paramiko.Channel)["_feed_extended"]),
     }
-    fault = ""
+    fault = open_failure = ""
     # AES-GCM is the fastest, since it needs no separate MAC (docs/performance.md). paramiko lists it last.
     _preferred_ciphers = (
         "aes128-gcm@openssh.com",
@@ -206,6 +207,13 @@ class Transport(paramiko.Transport):
         demand_few(msg.get_int())
         msg.rewind()
         super()._parse_ext_info(msg)  # type: ignore[misc]
+
+    def _parse_channel_open_failure(self, m: paramiko.Message) -> None:
+        copy = paramiko.Message(m.get_remainder())
+        for _ in ("channel", "code"):
+            copy.get_int()
+        self.open_failure = copy.get_text()
+        super()._parse_channel_open_failure(m)  # type: ignore[misc]
 
     def _really_parse_kex_init(self, m: paramiko.Message, *args: Any, **kwargs: Any) -> dict[str, Any]:
         self._theirs = super()._really_parse_kex_init(m, *args, **kwargs)  # type: ignore[misc]

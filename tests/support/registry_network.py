@@ -54,9 +54,7 @@ class Network:
         self.typed: list[str] = []
         self.curl: Callable[[str], Answer] = lambda _: Answer(127, b"", "")
         self._open: list[socket.socket] = []
-        transport = SimpleNamespace(
-            get_log_channel=lambda: "x", set_log_channel=lambda _: None, open_channel=self._connect
-        )
+        transport = SimpleNamespace(open_failure="", open_channel=self._connect)
         limits = Target("n", "n").limits
         self.host: Any = SimpleNamespace(
             open=lambda: None,

@@ -18,6 +18,7 @@ from ctr_ferry.oci.registry import Registry, RegistryState
 from ctr_ferry.registry import status as registries
 from ctr_ferry.registry.http import context
 from ctr_ferry.ssh.target import Target
+from ctr_ferry.ssh.transport import Transport
 from tasks import doctor as doctor_command
 
 
@@ -42,9 +43,7 @@ def answering(*answers: bytes) -> Iterator[Any]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    transport = SimpleNamespace(
-        get_log_channel=lambda: "x", set_log_channel=lambda _: None, open_channel=lambda *_, **__: Plain(ours)
-    )
+    transport = SimpleNamespace(open_failure="", open_channel=lambda *_, **__: Plain(ours))
     yield SimpleNamespace(open=lambda: None, is_lost=False, transport=transport, target=Target("a", "a"))
     thread.join()
     ours.close()
@@ -107,22 +106,24 @@ class TestRegistries:
         ],
     )
     def test_refusals_are_distinguished_by_sshds_words(self, code: int, detail: str, state: RegistryState) -> None:
-        logger: list[str] = []
-
         def refuse(*_: object, **__: object) -> None:
-            import logging
+            message = paramiko.Message()
+            for number in (3, code):
+                message.add_int(number)
+            for text in (detail, "en"):
+                message.add_string(text)
+            transport._parse_channel_open_failure(paramiko.Message(message.asbytes()))
+            raise transport.saved_exception
 
-            logging.getLogger(logger[0]).error("Secsh channel 3 open FAILED: %s: Connect failed", detail)
-            raise paramiko.ChannelException(code, "Connect failed")
-
-        transport = SimpleNamespace(
-            get_log_channel=lambda: "before", set_log_channel=logger.append, open_channel=refuse
-        )
+        ours, theirs = socket.socketpair()
+        transport: Any = Transport(ours)
+        transport.open_channel = refuse
         (registry_status,) = registries.inspect(
             SimpleNamespace(open=lambda: None, is_lost=False, transport=transport, target=Target("a", "a")), [HTTP]
         )  # type: ignore[arg-type]
         assert (registry_status.state, registry_status.detail) == (state, detail)
-        assert logger[-1] == "before"
+        ours.close()
+        theirs.close()
 
     def test_time_is_bounded_for_all_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(registries, "_ALL", 0.0)
