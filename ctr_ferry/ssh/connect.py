@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
 import re
 import select
 import socket
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import paramiko
@@ -75,88 +72,50 @@ class Proxy(paramiko.ProxyCommand):
         return os.read(output, size)
 
 
-@contextlib.contextmanager
-def typed_errors(where: str, target: Target, client: paramiko.SSHClient) -> Iterator[None]:
-    """A block that connects, in which errors of paramiko and of the network are raised as ours.
+def connect_error(
+    error: Exception, where: str, limit: int, transport: paramiko.Transport | None, *, late: bool
+) -> Unreachable:
+    """The error for what paramiko or the network raised while it connected.
 
     Args:
         where: the login as ``user@host:port``.
-        target: the time limit.
-        client: the client that connects.
-
-    Raises:
-        Unreachable: or one of its kinds.
+        limit: seconds for connecting.
+        transport: of the connection, if it came that far.
+        late: whether the time is up. paramiko's wording for a silent host differs from case to case.
     """
-    began = time.monotonic()
-    try:
-        yield
-    except (paramiko.SSHException, OSError, EOFError, UnicodeError) as error:
-        late = time.monotonic() - began >= target.limits.connect
-        raise (
-            _login_error(error, where)
-            or _network_error(error, where, target)
-            or _session_error(error, where, client, late=late)
-        ) from error
-
-
-def _login_error(error: Exception, where: str) -> Unreachable | None:
-    if isinstance(error, UnansweredError):
-        return LoginRefused(
-            f"{where} asks for something that cannot be answered here",
-            detail=tail(error.asked),
-            hint="give a password with --prompt-for-login-password; for a code, let this user log in with a key "
-            "alone (AuthenticationMethods publickey in its sshd_config)",
-        )
-    if isinstance(error, NothingInCommonError):
-        return NoCommonAlgorithm(
-            f"{where} and this machine have no {error.what} in common that are safe",
-            detail=tail(f"it offers {error.theirs}"),
-            hint=f"let its sshd_config allow one of {error.ours}",
-        )
-    if isinstance(error, paramiko.AuthenticationException):
-        return LoginRefused(
-            f"{where} refuses the login", detail=tail(str(error)), hint="check user and key: ssh -v to that host"
-        )
-    return None
-
-
-def _network_error(error: Exception, where: str, target: Target) -> Unreachable | None:
-    if isinstance(error, TimeoutError):
-        return ConnectTimeout(
-            f"{where} did not answer within {target.limits.connect} s",
-            hint="check that the host is up and the address is right",
-        )
-    if not isinstance(error, (OSError, EOFError)):
-        return None
-    if file := getattr(error, "filename", None):
-        return LoginRefused(
-            f"the key {file} for {where} cannot be read",
-            detail=_reason(error),
-            hint="give another ansible_ssh_private_key_file, or none to use the agent and ~/.ssh",
-        )
-    if isinstance(error, socket.gaierror):
-        return HostUnresolved(
-            f"the name of {where} does not resolve",
-            detail=_reason(error),
-            hint="check ansible_host, or the name given",
-        )
-    return Unreachable(
-        f"no connection to {where}", detail=_reason(error), hint="check that the host is up and sshd listens there"
-    )
-
-
-def _session_error(error: Exception, where: str, client: paramiko.SSHClient, *, late: bool) -> Unreachable:
-    """The error for what is left: SSHException, and UnicodeError where paramiko reads a host's text as UTF-8.
-
-    Args:
-        late: whether the time for connecting is up. paramiko's wording for a silent host differs from case to case.
-    """
-    transport = client.get_transport()
-    kind = ConnectTimeout if late or "banner" in str(error) else Unreachable
-    # After a key file was refused, paramiko reads it as a key of another type, and complains about that.
-    if transport and transport.is_active() and transport.initial_kex_done:
-        kind = LoginRefused
-    return kind(f"no SSH session with {where}", detail=tail(str(error)), hint="try ssh -v to that host")
+    kind: type[Unreachable] = LoginRefused
+    what = f"no SSH session with {where}"
+    match error:
+        case UnansweredError():
+            what, detail = f"{where} asks for something that cannot be answered here", tail(error.asked)
+            hint = (
+                "give a password with --prompt-for-login-password; for a code, let this user log in with a key "
+                "alone (AuthenticationMethods publickey in its sshd_config)"
+            )
+        case NothingInCommonError():
+            kind, what = NoCommonAlgorithm, f"{where} and this machine have no {error.what} in common that are safe"
+            detail, hint = tail(f"it offers {error.theirs}"), f"let its sshd_config allow one of {error.ours}"
+        case paramiko.AuthenticationException():
+            what, detail = f"{where} refuses the login", tail(str(error))
+            hint = "check user and key: ssh -v to that host"
+        case TimeoutError():
+            kind, what, detail = ConnectTimeout, f"{where} did not answer within {limit} s", ""
+            hint = "check that the host is up and the address is right"
+        case OSError() if error.filename:
+            what, detail = f"the key {error.filename} for {where} cannot be read", _reason(error)
+            hint = "give another ansible_ssh_private_key_file, or none to use the agent and ~/.ssh"
+        case socket.gaierror():
+            kind, what, detail = HostUnresolved, f"the name of {where} does not resolve", _reason(error)
+            hint = "check ansible_host, or the name given"
+        case OSError() | EOFError():
+            kind, what, detail = Unreachable, f"no connection to {where}", _reason(error)
+            hint = "check that the host is up and sshd listens there"
+        case _:  # other errors of paramiko, and UnicodeError where it reads a host's text as UTF-8
+            detail, hint = tail(str(error)), "try ssh -v to that host"
+            # After a key file was refused, paramiko reads it as a key of another type, and complains about that.
+            if not (transport and transport.is_active() and transport.initial_kex_done):
+                kind = ConnectTimeout if late or "banner" in str(error) else Unreachable
+    return kind(what, detail=detail, hint=hint)
 
 
 def _reason(error: BaseException) -> str:

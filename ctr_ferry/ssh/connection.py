@@ -20,7 +20,7 @@ from paramiko.ssh_exception import NoValidConnectionsError
 
 from ctr_ferry.errors import Interrupted, LoginRefused, Unreachable
 from ctr_ferry.shell import join
-from ctr_ferry.ssh.connect import Proxy, connect_kwargs, expand, typed_errors
+from ctr_ferry.ssh.connect import Proxy, connect_error, connect_kwargs, expand
 from ctr_ferry.ssh.keys import KnownKeys, host_name, known_keys
 from ctr_ferry.ssh.login import UnansweredError
 from ctr_ferry.ssh.stream import PACKET, WINDOW
@@ -162,11 +162,15 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             self.pause(pause)
 
     def _connect_once(self) -> None:
-        with typed_errors(self.where, self.target, self.client):
+        began, limit = time.monotonic(), self.target.limits.connect
+        try:
             super().open()
             # paramiko takes a part of a login for the whole login.
             if self.transport.is_active() and not self.transport.is_authenticated():
                 raise UnansweredError("one more key")
+        except (paramiko.SSHException, OSError, EOFError, UnicodeError) as error:
+            late = time.monotonic() - began >= limit
+            raise connect_error(error, self.where, limit, self.client.get_transport(), late=late) from error
 
     def session(self) -> paramiko.Channel:
         """A new session. The connection must be open."""
