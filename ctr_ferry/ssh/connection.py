@@ -23,7 +23,6 @@ from ctr_ferry.shell import join
 from ctr_ferry.ssh.connect import Proxy, connect_error, connect_kwargs, expand
 from ctr_ferry.ssh.keys import KnownKeys, host_name, known_keys
 from ctr_ferry.ssh.login import UnansweredError
-from ctr_ferry.ssh.stream import PACKET, WINDOW
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.transport import Transport
 from ctr_ferry.text import tail
@@ -61,7 +60,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             user=target.user,
             port=target.port,
             config=config,
-            gateway=_gateway(target.gateway, config) if target.gateway else None,
+            gateway=_gateway(target.gateway, config),
             connect_timeout=target.limits.connect,
             connect_kwargs=connect_kwargs(target, config, as_gateway=as_gateway),
         )
@@ -77,8 +76,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         if hops == "none":
             command: str | None = self.ssh_config.get("proxycommand")
             return command
-        jump = self.target.behind(hops).gateway
-        return _gateway(jump, self.config) if jump else None
+        return _gateway(self.target.behind(hops).gateway, self.config)
 
     def open_gateway(self) -> Any:
         """Fabric's hook: the channel or the ProxyCommand that paramiko connects through.
@@ -117,6 +115,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         with self._opening:
             if not self.is_connected:
                 self._open()
+        self.refuse_if_abandoned()
 
     def _open(self) -> None:
         known = known_keys(host_name(self.host, self.port), self.target.trust.known_hosts)
@@ -127,7 +126,6 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             self._connect_gateway(self.gateway)
         self._connect_with_patience()
         self.transport.set_keepalive(15)
-        self.refuse_if_abandoned()
 
     def _connect_gateway(self, gateway: Connection) -> None:
         """Connects the gateway first, so that its errors name it and its attempts are its own."""
@@ -172,11 +170,6 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             late = time.monotonic() - began >= limit
             raise connect_error(error, self.where, limit, self.client.get_transport(), late=late) from error
 
-    def session(self) -> paramiko.Channel:
-        """A new session. The connection must be open."""
-        channel: paramiko.Channel = self.transport.open_session(WINDOW, PACKET, self.target.limits.connect)
-        return channel
-
     @property
     def fault(self) -> str:
         """What this host or its gateway, named first, did wrong before the connection was closed; else empty."""
@@ -217,5 +210,5 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             raise Interrupted("the run was interrupted before this host was touched", hint="run the command again")
 
 
-def _gateway(gateway: Target | str, config: Any) -> Connection | str:
-    return gateway if isinstance(gateway, str) else Connection(gateway, config, as_gateway=True)
+def _gateway(gateway: Target | str | None, config: Any) -> Connection | str | None:
+    return Connection(gateway, config, as_gateway=True) if isinstance(gateway, Target) else gateway

@@ -15,7 +15,7 @@ from ctr_ferry.ssh import guard
 from ctr_ferry.ssh.answer_memory import MEMORY
 from ctr_ferry.ssh.connection import Connection
 from ctr_ferry.ssh.exchange import Exchange, Listener, Sudo, Transcript
-from ctr_ferry.ssh.stream import READ, BackgroundScript, Download, Stream, Upload
+from ctr_ferry.ssh.stream import PACKET, READ, WINDOW, BackgroundScript, Download, Stream, Upload
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.terminal import Terminal, open_terminal
 from ctr_ferry.ssh.transport import Transport
@@ -217,16 +217,15 @@ class Host:
             Unreachable, MethodUnsupported.
         """
         patience = self.target.limits.connect
-        with self._session() as session, open_terminal(session, limit, patience) as terminal:
-            yield terminal
+        with self._session() as session, contextlib.closing(session):
+            yield open_terminal(session, limit, patience)
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[paramiko.Channel]:
         """A new session, and a block in which errors of a broken connection are raised as ConnectionLost."""
         self.open()
-        self.connection.refuse_if_abandoned()
         with self.lost_connection():
-            yield self.connection.session()
+            yield self.transport.open_session(WINDOW, PACKET, self.target.limits.connect)
 
     def _stream(
         self,

@@ -9,11 +9,9 @@ that was typed into the terminal.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import secrets
 import time
-from collections.abc import Iterator
 
 import paramiko
 
@@ -39,9 +37,8 @@ class Terminal:
         self._channel.sendall(line.encode() + b"\n")
 
 
-@contextlib.contextmanager
-def open_terminal(channel: paramiko.Channel, limit: int, patience: float) -> Iterator[Terminal]:
-    """A terminal on the host, for the block.
+def open_terminal(channel: paramiko.Channel, limit: int, patience: float) -> Terminal:
+    """Opens a terminal on the host.
 
     Args:
         channel: a new session.
@@ -53,21 +50,20 @@ def open_terminal(channel: paramiko.Channel, limit: int, patience: float) -> Ite
         TimeoutError: the terminal has not opened in time.
     """
     start_marker, word = secrets.token_hex(8), secrets.token_hex(16)
-    with contextlib.closing(channel):
-        try:
-            channel.get_pty(term="dumb")
-        except paramiko.SSHException as error:
-            raise MethodUnsupported(
-                "sshd there gives no terminal, and ctr reads a password from nothing else",
-                hint="set PermitTTY yes for that user, or use a registry without a login",
-            ) from error
-        # `sleep` becomes the session's leader, so it ends with the channel: sshd then hangs up.
-        asked = f'stty -echo; echo {start_marker}; IFS= read -r word; echo "$word $(tty)"; exec sleep {limit}'
-        channel.exec_command(f"exec /bin/sh -c '{asked}'")
-        deadline = time.monotonic() + patience
-        _read_until(channel, deadline, rf"^{start_marker}\r*\n")  # after this line nothing is echoed
-        channel.sendall(f"{word}\n".encode())
-        yield Terminal(channel, _read_until(channel, deadline, rf"^{word} {_DEVICE}\r*\n")[1].decode())
+    try:
+        channel.get_pty(term="dumb")
+    except paramiko.SSHException as error:
+        raise MethodUnsupported(
+            "sshd there gives no terminal, and ctr reads a password from nothing else",
+            hint="set PermitTTY yes for that user, or use a registry without a login",
+        ) from error
+    # `sleep` becomes the session's leader, so it ends with the channel: sshd then hangs up.
+    asked = f'stty -echo; echo {start_marker}; IFS= read -r word; echo "$word $(tty)"; exec sleep {limit}'
+    channel.exec_command(f"exec /bin/sh -c '{asked}'")
+    deadline = time.monotonic() + patience
+    _read_until(channel, deadline, rf"^{start_marker}\r*\n")  # after this line nothing is echoed
+    channel.sendall(f"{word}\n".encode())
+    return Terminal(channel, _read_until(channel, deadline, rf"^{word} {_DEVICE}\r*\n")[1].decode())
 
 
 def _read_until(channel: paramiko.Channel, deadline: float, line: str) -> re.Match[bytes]:
