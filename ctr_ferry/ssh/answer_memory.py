@@ -25,7 +25,6 @@ class AnswerMemory:
         self._most = most
         self._lock = threading.Lock()
         self._reserved: dict[str, int] = {}
-        self._all = 0
         self._share = _ALWAYS_ALLOWED
 
     def divide(self, hosts: int) -> None:
@@ -44,22 +43,21 @@ class AnswerMemory:
                 hint="list its images by hand with ssh: a namespace there may have very many names",
             )
         with self._lock:
-            more = size - self._reserved.get(host, 0)
-            if more <= 0:
+            before = self._reserved.get(host, 0)
+            if size <= before:
                 return
-            if size > self._share and self._all + more > self._most:
+            if size > self._share and sum(self._reserved.values()) + size - before > self._most:
                 raise AnswerTooLarge(
                     f"{host} printed more than {size >> 20} MiB, and the answers of all hosts together may have "
                     f"{self._most >> 20} MiB",
                     hint="run the command on fewer hosts at once, with -H: this host printed more than its share",
                 )
             self._reserved[host] = size
-            self._all += more
 
     def free(self, host: str) -> None:
         """Stops counting the answers of a host."""
         with self._lock:
-            self._all -= self._reserved.pop(host, 0)
+            self._reserved.pop(host, None)
 
 
 MEMORY = AnswerMemory()  # of this process

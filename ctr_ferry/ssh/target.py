@@ -93,16 +93,8 @@ class Target:
         gateway: Target | None = None
         for hop in hops.split(","):
             user, host, port = parse_address(hop.strip())
-            gateway = replace(
-                self,
-                name=hop,
-                address=host,
-                port=port,
-                user=user,
-                password=None,
-                become=False,
-                become_password=None,
-                gateway=gateway,
+            gateway = Target(
+                hop, host, port, user, self.key_file, gateway=gateway, trust=self.trust, limits=self.limits
             )
         return replace(self, gateway=gateway)
 
