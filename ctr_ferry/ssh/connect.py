@@ -10,7 +10,7 @@ import socket
 from typing import Any
 
 import paramiko
-from paramiko.ssh_exception import NoValidConnectionsError
+from paramiko.ssh_exception import IncompatiblePeer, NoValidConnectionsError
 
 from ctr_ferry.errors import (
     ConnectTimeout,
@@ -21,7 +21,6 @@ from ctr_ferry.errors import (
 )
 from ctr_ferry.ssh.login import UnansweredError
 from ctr_ferry.ssh.target import Target
-from ctr_ferry.ssh.transport import NothingInCommonError
 from ctr_ferry.text import tail
 
 
@@ -87,14 +86,14 @@ def connect_error(
     what = f"no SSH session with {where}"
     match error:
         case UnansweredError():
-            what, detail = f"{where} asks for something that cannot be answered here", tail(error.asked)
+            what, detail = f"{where} asks for something that cannot be answered here", tail(str(error))
             hint = (
                 "give a password with --prompt-for-login-password; for a code, let this user log in with a key "
                 "alone (AuthenticationMethods publickey in its sshd_config)"
             )
-        case NothingInCommonError():
-            kind, what = NoCommonAlgorithm, f"{where} and this machine have no {error.what} in common that are safe"
-            detail, hint = tail(f"it offers {error.theirs}"), f"let its sshd_config allow one of {error.ours}"
+        case IncompatiblePeer(args=(algorithms, theirs, ours)):
+            kind, what = NoCommonAlgorithm, f"{where} and this machine have no {algorithms} in common that are safe"
+            detail, hint = tail(f"it offers {theirs}"), f"let its sshd_config allow one of {ours}"
         case paramiko.AuthenticationException():
             what, detail = f"{where} refuses the login", tail(str(error))
             hint = "check user and key: ssh -v to that host"

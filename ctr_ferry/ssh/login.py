@@ -17,15 +17,7 @@ _OTHER = re.compile(r"one.?time|\botp\b|s/key|\bcode\b|\btoken\b|\bpin\b|\bnew\b
 
 
 class UnansweredError(paramiko.AuthenticationException):
-    """The host asked a question that only a person can answer.
-
-    Attributes:
-        asked: the host's words.
-    """
-
-    def __init__(self, asked: str) -> None:
-        super().__init__("the host asks for more")
-        self.asked = asked
+    """The host asked a question that only a person can answer. Its message is the host's words."""
 
 
 class Answers:

@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import paramiko
@@ -139,19 +139,6 @@ def _within_window(feed: Callable[[Any, paramiko.Message], None]) -> Callable[[A
     return fed
 
 
-class NothingInCommonError(paramiko.SSHException):
-    """The host offers no algorithm of one kind that we accept.
-
-    Attributes:
-        what: the kind of algorithm, in words.
-        theirs, ours: names of algorithms.
-    """
-
-    def __init__(self, what: str, theirs: Sequence[str], ours: Sequence[str]) -> None:
-        super().__init__(f"no {what} in common")
-        self.what, self.theirs, self.ours = what, ", ".join(theirs), ", ".join(ours)
-
-
 def _safe(kind: str) -> tuple[str, ...]:
     return tuple(name for name in vars(paramiko.Transport)[f"_preferred_{kind}"] if not _WEAK.search(name))
 
@@ -220,13 +207,14 @@ class Transport(paramiko.Transport):
         return self._theirs
 
     def _parse_kex_init(self, m: paramiko.Message) -> None:
+        """Says what the host and this machine do not have in common: the kind of algorithm, its names, and ours."""
         try:
             super()._parse_kex_init(m)  # type: ignore[misc]
         except IncompatiblePeer as error:
             for what, (lists, ours) in _OFFERS.items():
                 for theirs in (self._theirs[name] for name in lists):
                     if not set(theirs) & set(offered := getattr(self, ours)):
-                        raise NothingInCommonError(what, theirs, offered) from error
+                        raise IncompatiblePeer(what, ", ".join(theirs), ", ".join(offered)) from error
             raise
 
     def auth_password(
