@@ -29,11 +29,7 @@ class Secret:
 
 
 def keep_out_of_log(name: str) -> None:
-    """Filters passwords out of a logger's records: Invoke's debug log prints its whole configuration.
-
-    Args:
-        name: the logger's name.
-    """
+    """Filters passwords out of a logger's records: Invoke's debug log prints its whole configuration."""
     logging.getLogger(name).addFilter(_redacted)
 
 

@@ -69,11 +69,9 @@ class Script:
     cleanup: str = ""
 
     def render(self, boundary: str) -> str:
-        """Returns the sh text.
+        """The sh text; the boundary is a secret word that separates the sections of the output.
 
-        Args:
-            boundary: a secret word that separates the sections of the output. Only the functions that print it
-                contain it: no command of a step has it in its arguments, environment or files.
+        Only the functions that print it contain it: no command of a step has it in its arguments, environment or files.
         """
         line = boundary_line(boundary, "$1 $2")
         lines = [f"section() {{ {line}; {line} >&2; }}", self.prologue]
@@ -146,11 +144,7 @@ def _broken_off(name: str, boundary: str, stdout: bytes, stderr: bytes) -> Garbl
 
 
 def _sections(boundary: str, stream: bytes) -> dict[str, tuple[int, bytes]]:
-    """Exit status and output by step, for each section that has both its first and its last line.
-
-    Raises:
-        GarbledAnswer: there are too many boundary lines.
-    """
+    """Exit status and output by step, for each section that has both its first and its last line."""
     found: dict[str, tuple[int, bytes]] = {}
     name, body = None, [b""]
     parts = stream.split(f"\n{boundary} ".encode(), _MOST_PARTS)[1:]

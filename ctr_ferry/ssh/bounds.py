@@ -17,11 +17,7 @@ class Packets(Packetizer):
     _greeted = 0
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
-        """Reads ``n`` bytes, as the host announced.
-
-        Raises:
-            SSHException: the host announced too many.
-        """
+        """Reads ``n`` bytes, as the host announced; raises SSHException if these are too many."""
         if n > _PACKET:
             raise paramiko.SSHException(f"the host announces a packet of {n} bytes")
         return super().read_all(n, check_rekey)
@@ -47,10 +43,6 @@ class Authentication(AuthHandler):
 
 
 def demand_few(count: int) -> None:
-    """Refuses a number of things that no honest host announces.
-
-    Raises:
-        SSHException: the number is too large.
-    """
+    """Raises SSHException for a number of things that no honest host announces."""
     if count > _COUNT:
         raise paramiko.SSHException(f"the host announces {count} things at once")

@@ -58,11 +58,7 @@ class Proxy(paramiko.ProxyCommand):
     """
 
     def recv(self, size: int) -> bytes:
-        """paramiko's hook: returns some bytes of the command's output, and none at its end.
-
-        Raises:
-            TimeoutError: the command prints nothing for too long.
-        """
+        """paramiko's hook: some bytes of the command's output, none at its end; TimeoutError if nothing comes."""
         output = self.process.stdout.fileno()  # type: ignore[union-attr]  # paramiko opens it
         poll = select.poll()  # select() accepts no file number above 1023
         poll.register(output, select.POLLIN)

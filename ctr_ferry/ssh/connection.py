@@ -42,10 +42,6 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         target: where the host is, how to log in, and its limits.
         config: Fabric's configuration.
         as_gateway: whether the host is only a gateway. A gateway gets no password that Fabric asked for.
-
-    Attributes:
-        name: the host's name in the inventory or on the command line.
-        target: as given.
     """
 
     name: str
@@ -178,11 +174,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         return self.gateway.fault if isinstance(self.gateway, Connection) else ""
 
     def pause(self, seconds: float) -> None:
-        """Waits so many seconds.
-
-        Raises:
-            Interrupted: the run was interrupted meanwhile.
-        """
+        """Waits so many seconds; raises Interrupted if the run was interrupted meanwhile."""
         self._abandoned.wait(seconds)
         self.refuse_if_abandoned()
 
@@ -200,11 +192,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             self.transport.close()
 
     def refuse_if_abandoned(self) -> None:
-        """Closes the connection if the run was interrupted.
-
-        Raises:
-            Interrupted: the run was interrupted.
-        """
+        """Closes the connection and raises Interrupted, if the run was interrupted."""
         if self.abandoned:
             self.close()
             raise Interrupted("the run was interrupted before this host was touched", hint="run the command again")

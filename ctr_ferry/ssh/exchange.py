@@ -58,18 +58,10 @@ class Listener(Protocol):
     """Gets a remote command's stdout while the command runs. An exception that it raises ends the command."""
 
     def hear(self, data: bytes) -> bytes:
-        """Takes the bytes that came; no bytes, about once a second, where none came.
-
-        Returns:
-            The bytes that become part of the answer.
-        """
+        """Takes the bytes that came, or none about once a second; returns those that become part of the answer."""
 
     def end(self) -> bytes:
-        """Called once, behind the last byte.
-
-        Returns:
-            Further bytes that become part of the answer.
-        """
+        """Called once, behind the last byte; returns further bytes of the answer."""
 
 
 class Exchange:
@@ -121,14 +113,10 @@ class Exchange:
                 at += self.channel.send(data[at : at + _CHUNK])
 
     def answer_sudo(self, prompt: str, ready: str, password: str) -> Sudo:
-        """Answers sudo's prompt once, and waits until sudo has accepted the password.
+        """Answers sudo's ``prompt`` once, waits until ``ready`` comes on stderr, and drops stderr up to that word.
 
         If sudo asks again, nothing more is sent: the script itself would be the next wrong password. Both words are
         on the command line. A user of the host who forges one can make the login fail, and nothing else.
-
-        Args:
-            prompt: the word that sudo prints when it asks.
-            ready: the word that comes once sudo has accepted. Stderr up to this word is dropped.
         """
         sent = False
         while ready.encode() not in self.stderr:

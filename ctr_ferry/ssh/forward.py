@@ -32,11 +32,7 @@ _PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # Ope
 
 @contextlib.contextmanager
 def state_errors(limit: float) -> Iterator[None]:
-    """A block in which errors of a forwarded connection are raised as RegistryStateError.
-
-    Args:
-        limit: seconds that the connection had, for the message of an error.
-    """
+    """A block in which errors of a connection that had ``limit`` seconds are raised as RegistryStateError."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:
@@ -105,12 +101,7 @@ class Wire(io.RawIOBase):
         self._channel.close()
 
     def secure(self, context: ssl.SSLContext, name: str) -> None:
-        """Starts TLS.
-
-        Args:
-            context: the certificates that are trusted.
-            name: the name that the certificate must be for.
-        """
+        """Starts TLS with a server whose certificate must be for ``name``, and trusted by ``context``."""
         self._tls = context.wrap_bio(self._received, self._sent, server_hostname=name)
         self._through(self._tls.do_handshake)
 

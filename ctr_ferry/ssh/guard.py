@@ -92,12 +92,9 @@ def new_boundary() -> str:
 
 
 def bootstrap(start_marker: str, length: int) -> str:
-    """The sh text on sshd's command line: it skips lines up to the start marker, then reads and runs the script.
+    """The sh text on sshd's command line: it skips lines up to the start marker, then runs ``length`` bytes of script.
 
     If sudo did not read its password, the password is among the skipped lines.
-
-    Args:
-        length: bytes of the script.
     """
     skip = f'until [ "$l" = {start_marker} ]; do IFS= read -r l || exit 97; done'
     return f'{skip}; eval "$(dd ibs=1 count={length} 2>/dev/null)"'
@@ -109,12 +106,9 @@ def as_login_user(boot: str) -> str:
 
 
 def as_root_if_needed(boot: str, rights_check: str) -> str:
-    """The command line that runs the bootstrap as the login user if the check succeeds, else as root.
+    """The command line that runs the bootstrap as the login user if a sh test without single quotes succeeds.
 
-    The bootstrap becomes root through a sudo that asks for no password. Without such a sudo, it runs as the login user.
-
-    Args:
-        rights_check: a sh test without single quotes.
+    Else it becomes root through a sudo that asks for no password. Without such a sudo, it runs as the login user.
     """
     choose = f'[ "$(id -u)" = 0 ] || {rights_check} || ! sudo -n true 2>/dev/null || exec sudo -n -- /bin/sh -c "$0"'
     return f"exec /bin/sh -c '{choose}; eval \"$0\"' '{boot}'"
@@ -128,9 +122,7 @@ def through_sudo(boot: str) -> str:
 def through_sudo_with_password(boot: str, prompt: str, ready: str) -> str:
     """The command line that runs the bootstrap as root, through a sudo that reads a password from stdin.
 
-    Args:
-        prompt: a word that sudo prints on stderr when it asks.
-        ready: a word that appears on stderr once sudo has accepted the password.
+    On stderr, sudo prints ``prompt`` when it asks, and ``ready`` appears once sudo has accepted the password.
     """
     return f"exec sudo -S -p {prompt} -- /bin/sh -c 'echo {ready} >&2; {boot}'"
 

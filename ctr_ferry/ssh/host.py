@@ -86,11 +86,7 @@ class Host:
         return secret.reveal() if secret else self.connection.config.sudo.password
 
     def begin(self, *, dry_run: bool, moved: Moved) -> None:
-        """Prepares for the next command of the command line.
-
-        Args:
-            moved: called whenever bytes have moved.
-        """
+        """Prepares for the next command of the command line."""
         self.dry_run, self.moved = dry_run, moved
         MEMORY.free(self.name)
 
@@ -99,11 +95,7 @@ class Host:
         self.failed = True
 
     def open(self) -> None:
-        """Connects and checks the host's key, unless the connection is open.
-
-        Raises:
-            Unreachable: or one of its kinds.
-        """
+        """Connects and checks the host's key, unless the connection is open; raises Unreachable or a kind of it."""
         self.connection.open()
 
     def close_quietly(self) -> None:
@@ -116,11 +108,7 @@ class Host:
         self.connection.abandon()
 
     def pause(self, seconds: float) -> None:
-        """Waits so many seconds.
-
-        Raises:
-            Interrupted: the run was interrupted meanwhile.
-        """
+        """Waits so many seconds; raises Interrupted if the run was interrupted meanwhile."""
         self.connection.pause(seconds)
 
     @contextlib.contextmanager
@@ -145,18 +133,14 @@ class Host:
         listener: Listener | None = None,
         secret: bool = False,
     ) -> dict[str, Answer]:
-        """Runs a script in one remote command.
+        """Runs a script in one remote command, and returns the answers by the names of the steps.
 
         Args:
-            script: the script.
             limit: seconds that the script may take; None is the target's limit for commands.
             rights_check: a sh test. If it fails, the script runs through a sudo that asks for no password, where that
                 works. `become_root` overrides it.
             listener: gets stdout while the command runs.
             secret: whether the output is kept out of the run's record.
-
-        Returns:
-            The answers by the names of the steps.
 
         Raises:
             Unreachable, RemoteTimeout, PermissionDenied, GarbledAnswer.
@@ -167,10 +151,9 @@ class Host:
             return self._stream(Stream, script, limit, rights_check, listener=listener, secret=secret).end()
 
     def run_in_background(self, script: Script, *, limit: int) -> BackgroundScript:
-        """Starts a script whose last step is `BackgroundScript.WAIT`.
+        """Starts a script whose last step, `BackgroundScript.WAIT`, lasts until stdin ends.
 
         Args:
-            script: the script. Its last step must last until stdin ends.
             limit: seconds after which the host itself ends the script.
 
         Raises:
@@ -194,7 +177,6 @@ class Host:
         """Starts a script with a step that reads data from stdin.
 
         Args:
-            script: the script.
             limit: seconds after which the host itself ends the script.
 
         Raises:

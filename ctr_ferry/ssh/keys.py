@@ -27,14 +27,9 @@ def host_name(address: str, port: int) -> str:
 
 
 def known_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
-    """The keys of a host in known_hosts files that are not revoked. There may be several of one type.
+    """The keys of a host, as `host_name` gives it, that are not revoked. There may be several of one type.
 
-    Args:
-        host: as `host_name` gives it.
-        files: known_hosts files. A file that does not exist is empty.
-
-    Raises:
-        HostKeyUnknown: a file cannot be read.
+    A file that does not exist is empty. Where one cannot be read, HostKeyUnknown is raised.
     """
     revoked = revoked_keys(host, files)
     return [key for key in _keys(host, files, "") if key not in revoked]
@@ -79,12 +74,7 @@ def _lines(host: str, file: Path, marker: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """The lines of a file with one marker.
-
-    Attributes:
-        plain: lines by host name.
-        others: lines whose names are hashed or patterns, with these names.
-    """
+    """The lines of a file with one marker: by host name, and those whose names are hashed or patterns."""
 
     plain: dict[str, list[str]] = field(default_factory=dict)
     others: list[tuple[list[str], str]] = field(default_factory=list)
@@ -92,10 +82,9 @@ class _Lines:
 
 @lru_cache(maxsize=16)
 def _read(file: Path, mtime: int, size: int) -> dict[str, _Lines]:  # noqa: ARG001
-    """A file's lines by marker, read once for all hosts. (paramiko compares every two lines.)
+    """A file's lines by marker, read once for all hosts, and anew if time or size change.
 
-    Args:
-        mtime, size: of the file: if one changes, the file is read anew.
+    paramiko compares every two lines.
     """
     found: dict[str, _Lines] = {}
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -21,21 +21,13 @@ class UnansweredError(paramiko.AuthenticationException):
 
 
 class Answers:
-    """Answers questions of the method keyboard-interactive.
-
-    Args:
-        password: the answer to the first question for a password; None if there is no password.
-    """
+    """Answers the first question for a password, if there is a password (method keyboard-interactive)."""
 
     def __init__(self, password: str | None) -> None:
         self._password = password
 
     def __call__(self, title: str, instructions: str, questions: Sequence[tuple[str, bool]]) -> list[str]:
-        """paramiko's hook, called in paramiko's thread.
-
-        Raises:
-            UnansweredError: the questions cannot be answered. Nothing is sent then.
-        """
+        """paramiko's hook, called in its thread. If it raises UnansweredError, nothing is sent."""
         if not questions:
             return []
         if self._password is None or len(questions) > 1 or not _is_for_password(*questions[0]):

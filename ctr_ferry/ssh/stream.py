@@ -60,11 +60,7 @@ class Stream:
             self._channel.close()
 
     def _stalled(self, error: TimeoutError) -> NoReturn:
-        """Data has not moved for too long.
-
-        Raises:
-            RemoteTimeout: heartbeats still come, so the host is there. Without heartbeats, ``error`` itself is raised.
-        """
+        """Raises RemoteTimeout if heartbeats still come: then the host is there. Else it raises ``error`` itself."""
         self._exchange.drain_stderr()
         if self._exchange.late():
             raise error
@@ -74,11 +70,7 @@ class Stream:
         ) from error
 
     def _refuse_overtime(self) -> None:
-        """Refuses a command that has moved data, however slowly, for longer than it may take.
-
-        Raises:
-            RemoteTimeout: the command's time is up.
-        """
+        """Refuses a command that has moved data, however slowly, for longer than it may take."""
         if self._exchange.late() is End.TIMED_OUT:
             raise RemoteTimeout(
                 "data moved for longer than the command may take; the command was ended",
@@ -163,13 +155,10 @@ class BackgroundScript(Stream):
     WAIT = "wait"
 
     def prepared(self, within: float) -> dict[str, Answer]:
-        """Waits until all steps before the last have ended.
+        """Waits until all steps before the last have ended, and returns their answers.
 
         Args:
             within: seconds for these steps. The whole script may take much longer.
-
-        Returns:
-            The answers of these steps.
 
         Raises:
             RemoteTimeout: the steps have not ended in time. The script is ended then.
@@ -282,11 +271,7 @@ class Upload(Stream):
     """A command with a step that reads data from stdin until stdin ends."""
 
     def write(self, data: bytes) -> bool:
-        """Sends data, and waits while the host takes none.
-
-        Returns:
-            False if the command takes no more; `end` tells why.
-        """
+        """Sends data, and waits while the host takes none; False if the command takes no more: `end` tells why."""
         if self._exchange.ended():
             return False
         self._exchange.drain_stderr()

@@ -73,11 +73,7 @@ class Target:
     variables: Mapping[type, object] = field(default_factory=dict, hash=False)
 
     def variables_of(self, kind: type[_T]) -> _T:
-        """What the inventory says about one subject, such as the host's ctr.
-
-        Args:
-            kind: the subject's type. Without an entry in the inventory, ``kind()`` is returned.
-        """
+        """What the inventory says about one subject, such as the host's ctr; without an entry, ``kind()``."""
         found = self.variables.get(kind)
         return found if isinstance(found, kind) else kind()
 

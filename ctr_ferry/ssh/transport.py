@@ -226,8 +226,7 @@ class Transport(paramiko.Transport):
     ) -> list[str]:
         """Logs in by password, or by keyboard-interactive if the host asks for the password in that way.
 
-        Raises:
-            UnansweredError: the host asks for something else, or for more than the password.
+        Where the host asks for something else, or for more than the password, UnansweredError is raised.
         """
         try:
             further = super().auth_password(username, password, event, fallback=False)
