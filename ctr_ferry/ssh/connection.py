@@ -21,7 +21,7 @@ from paramiko.ssh_exception import NoValidConnectionsError
 from ctr_ferry.errors import Interrupted, LoginRefused, Unreachable
 from ctr_ferry.shell import join
 from ctr_ferry.ssh.connect import Proxy, connect_error, connect_kwargs, expand
-from ctr_ferry.ssh.keys import KnownKeys, host_name, known_keys
+from ctr_ferry.ssh.keys import KnownKeys, known_keys
 from ctr_ferry.ssh.login import UnansweredError
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.transport import Transport
@@ -42,15 +42,18 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         target: where the host is, how to log in, and its limits.
         config: Fabric's configuration.
         as_gateway: whether the host is only a gateway. A gateway gets no password that Fabric asked for.
+
+    Attributes:
+        abandoned: set when the run was interrupted.
     """
 
     name: str
     target: Target
-    _abandoned: threading.Event
+    abandoned: threading.Event
     _opening: threading.Lock
 
     def __init__(self, target: Target, config: Any, *, as_gateway: bool = False) -> None:
-        self._set(name=target.name, target=target, _abandoned=threading.Event(), _opening=threading.Lock())
+        self._set(name=target.name, target=target, abandoned=threading.Event(), _opening=threading.Lock())
         super().__init__(
             target.address,
             user=target.user,
@@ -111,11 +114,11 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         with self._opening:
             if not self.is_connected:
                 self._open()
-        self.refuse_if_abandoned()
+        self._refuse_if_abandoned()
 
     def _open(self) -> None:
-        known = known_keys(host_name(self.host, self.port), self.target.trust.known_hosts)
-        types = {key.get_name() for key in known}
+        name = self.host if self.port == paramiko.config.SSH_PORT else f"[{self.host}]:{self.port}"
+        types = {key.get_name() for key in known_keys(name, self.target.trust.known_hosts)}
         self.connect_kwargs["transport_factory"] = partial(Transport, known_types=types)
         self.client.set_missing_host_key_policy(KnownKeys(self.target.trust, self.where))
         if isinstance(self.gateway, Connection):
@@ -175,25 +178,19 @@ class Connection(fabric.Connection):  # type: ignore[misc]
 
     def pause(self, seconds: float) -> None:
         """Waits so many seconds; raises Interrupted if the run was interrupted meanwhile."""
-        self._abandoned.wait(seconds)
-        self.refuse_if_abandoned()
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether the run was interrupted."""
-        return self._abandoned.is_set()
+        self.abandoned.wait(seconds)
+        self._refuse_if_abandoned()
 
     def abandon(self) -> None:
         """Closes the connection and its gateways at once, and lets nothing more start."""
-        self._abandoned.set()
+        self.abandoned.set()
         if isinstance(self.gateway, Connection):
             self.gateway.abandon()
         if self.transport:
             self.transport.close()
 
-    def refuse_if_abandoned(self) -> None:
-        """Closes the connection and raises Interrupted, if the run was interrupted."""
-        if self.abandoned:
+    def _refuse_if_abandoned(self) -> None:
+        if self.abandoned.is_set():
             self.close()
             raise Interrupted("the run was interrupted before this host was touched", hint="run the command again")
 

@@ -139,17 +139,14 @@ class Wire(io.RawIOBase):
             try:
                 result = operation()
             except ssl.SSLWantReadError:
-                self._flush()
+                self._send(self._sent.read())
                 if data := self._receive(_CHUNK):
                     self._received.write(data)
                 else:
                     self._received.write_eof()
                 continue
-            self._flush()
+            self._send(self._sent.read())
             return result
-
-    def _flush(self) -> None:
-        self._send(self._sent.read())
 
     def _send(self, data: bytes) -> None:
         while data:  # the host may take a byte now and then

@@ -73,7 +73,7 @@ class Host:
     @property
     def abandoned(self) -> bool:
         """Whether the run was interrupted."""
-        return self.connection.abandoned
+        return self.connection.abandoned.is_set()
 
     @property
     def has_sudo_password(self) -> bool:

@@ -21,15 +21,11 @@ from ctr_ferry.ssh.target import Trust
 _READ, _APPEND = threading.Lock(), threading.Lock()
 
 
-def host_name(address: str, port: int) -> str:
-    """The host's name in known_hosts: ``address``, or ``[address]:port`` for another port than 22."""
-    return address if port == paramiko.config.SSH_PORT else f"[{address}]:{port}"
-
-
 def known_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
-    """The keys of a host, as `host_name` gives it, that are not revoked. There may be several of one type.
+    """The keys of a host that are not revoked. There may be several of one type.
 
-    A file that does not exist is empty. Where one cannot be read, HostKeyUnknown is raised.
+    The host's name is its address, or ``[address]:port`` for another port than 22. A file that does not exist is empty.
+    Where a file cannot be read, HostKeyUnknown is raised.
     """
     revoked = revoked_keys(host, files)
     return [key for key in _keys(host, files, "") if key not in revoked]
