@@ -6,7 +6,7 @@ import contextlib
 import select
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -64,41 +64,33 @@ class Listener(Protocol):
         """Called once, behind the last byte; returns further bytes of the answer."""
 
 
+@dataclass(eq=False)
 class Exchange:
     """A remote command from its start to its end.
 
-    Args:
+    Attributes:
         channel: a new session.
         limit: seconds until the command must have ended.
         idle: seconds without a byte after which the host counts as gone.
         listener: gets stdout as it comes.
         reserve: called with the length of stdout so far; raises an error if that is too much.
-
-    Attributes:
-        channel: as given.
         stdout, stderr: the output so far.
         exit: the exit status; None unless the command exited.
     """
 
-    def __init__(
-        self,
-        channel: paramiko.Channel,
-        limit: float,
-        idle: float,
-        listener: Listener | None = None,
-        *,
-        reserve: Callable[[int], None] = lambda _: None,
-    ) -> None:
-        self._reserve = reserve
-        self.channel = channel
-        self._listener = listener
-        self._deadline = time.monotonic() + limit
-        self._idle = idle
+    channel: paramiko.Channel
+    limit: float
+    idle: float
+    listener: Listener | None = None
+    reserve: Callable[[int], None] = lambda _: None
+    stdout: bytearray = field(default_factory=bytearray, init=False)
+    stderr: bytearray = field(default_factory=bytearray, init=False)
+    exit: int | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
         self._heard = time.monotonic()
+        self._deadline = self._heard + self.limit
         self._exited: float | None = None
-        self.stdout = bytearray()
-        self.stderr = bytearray()
-        self.exit: int | None = None
 
     def start(self, line: str) -> None:
         """Starts the remote command."""
@@ -109,7 +101,7 @@ class Exchange:
         at = 0
         with contextlib.suppress(OSError):
             while at < len(data) and (left := self._deadline - time.monotonic()) > 0:
-                self.channel.settimeout(max(1.0, min(self._idle, left)))
+                self.channel.settimeout(max(1.0, min(self.idle, left)))
                 at += self.channel.send(data[at : at + _CHUNK])
 
     def answer_sudo(self, prompt: str, ready: str, password: str) -> Sudo:
@@ -142,13 +134,13 @@ class Exchange:
         self._heard = time.monotonic()  # until now somebody else may have read from the channel
         while not self.ended(whole):
             self.wait(1.0)
-            if self._listener:
-                self.stdout += self._listener.hear(b"")
+            if self.listener:
+                self.stdout += self.listener.hear(b"")
             if not self.ended(whole) and (end := self.late()):
                 return end
         self._drain()
-        if self._listener:
-            self.stdout += self._listener.end()
+        if self.listener:
+            self.stdout += self.listener.end()
         status = self.channel.exit_status
         self.exit = status if status >= 0 else None
         if self.exit is not None:
@@ -160,7 +152,7 @@ class Exchange:
         now = time.monotonic()
         if now > self._deadline:
             return End.TIMED_OUT
-        return End.SILENT if now > self._heard + self._idle else None
+        return End.SILENT if now > self._heard + self.idle else None
 
     def ended(self, whole: Callable[[], bool] = lambda: False) -> bool:
         """Whether the command or the connection has ended; ``whole`` is as for `finish`."""
@@ -189,8 +181,8 @@ class Exchange:
             if not self.channel.recv_ready():
                 break
             data = self.channel.recv(_CHUNK)
-            self.stdout += self._listener.hear(data) if self._listener else data
-            self._reserve(len(self.stdout))  # within the loop, which a fast host may never let end
+            self.stdout += self.listener.hear(data) if self.listener else data
+            self.reserve(len(self.stdout))  # within the loop, which a fast host may never let end
         self.drain_stderr()
 
     def drain_stderr(self) -> None:

@@ -196,10 +196,10 @@ class Transport(paramiko.Transport):
         super()._parse_ext_info(msg)  # type: ignore[misc]
 
     def _parse_channel_open_failure(self, m: paramiko.Message) -> None:
-        copy = paramiko.Message(m.get_remainder())
         for _ in ("channel", "code"):
-            copy.get_int()
-        self.open_failure = copy.get_text()
+            m.get_int()
+        self.open_failure = m.get_text()
+        m.rewind()
         super()._parse_channel_open_failure(m)  # type: ignore[misc]
 
     def _really_parse_kex_init(self, m: paramiko.Message, *args: Any, **kwargs: Any) -> dict[str, Any]:
