@@ -35,10 +35,10 @@ class Authentication(AuthHandler):
     """paramiko's login, with a limit for the number of questions."""
 
     def _parse_userauth_info_request(self, m: paramiko.Message) -> None:
-        copy = paramiko.Message(m.get_remainder())
         for _ in ("title", "instructions", "language"):
-            copy.get_binary()
-        demand_few(copy.get_int())
+            m.get_binary()
+        demand_few(m.get_int())
+        m.rewind()
         super()._parse_userauth_info_request(m)  # type: ignore[misc]
 
 

@@ -72,10 +72,8 @@ class Connection(fabric.Connection):  # type: ignore[misc]
     def get_gateway(self) -> Connection | str | None:
         """Fabric's hook: the gateway that ssh_config names. Fabric's own gateways would accept any host key."""
         hops = self.ssh_config.get("proxyjump", "none")
-        if hops == "none":
-            command: str | None = self.ssh_config.get("proxycommand")
-            return command
-        return _gateway(self.target.behind(hops).gateway, self.config)
+        jump = self.ssh_config.get("proxycommand") if hops == "none" else self.target.behind(hops).gateway
+        return _gateway(jump, self.config)
 
     def open_gateway(self) -> Any:
         """Fabric's hook: the channel or the ProxyCommand that paramiko connects through.

@@ -155,8 +155,7 @@ class Wire(io.RawIOBase):
 
     def _receive(self, most: int) -> bytes:
         self._in_time()
-        data: bytes = self._channel.recv(most)
-        return data
+        return self._channel.recv(most)
 
     def _in_time(self) -> None:
         left = self.deadline - time.monotonic()
