@@ -141,9 +141,8 @@ class Exchange:
         self._drain()
         if self.listener:
             self.stdout += self.listener.end()
-        status = self.channel.exit_status
-        self.exit = status if status >= 0 else None
-        if self.exit is not None:
+        if (status := self.channel.exit_status) >= 0:
+            self.exit = status
             return End.EXITED
         return End.KILLED if self.channel.eof_received else End.LOST
 

@@ -147,8 +147,9 @@ class Host:
             CommandFailed: a signal ended the script.
         """
         limit = limit or self.target.limits.command
+        stream = self._stream(Stream, script, limit, rights_check, listener=listener, secret=secret)
         with self.lost_connection():
-            return self._stream(Stream, script, limit, rights_check, listener=listener, secret=secret).end()
+            return stream.end()
 
     def run_in_background(self, script: Script, *, limit: int) -> BackgroundScript:
         """Starts a script whose last step, `BackgroundScript.WAIT`, lasts until stdin ends.

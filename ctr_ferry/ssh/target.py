@@ -78,7 +78,7 @@ class Target:
         return found if isinstance(found, kind) else kind()
 
     def behind(self, hops: str) -> Target:
-        """The same host behind gateways. Their keys are checked against the same files as the host's.
+        """The same host behind gateways. They get no password of it. Their keys are checked against the same files.
 
         Args:
             hops: the value of ``-J`` or ProxyJump: ``user@host:port``, the first hop first, separated by commas.

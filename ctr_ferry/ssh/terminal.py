@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from dataclasses import dataclass
 
 import paramiko
 
@@ -21,20 +22,21 @@ _MOST = 1 << 16  # bytes that a login may print before the device name
 _DEVICE = r"(/dev/[A-Za-z0-9]+(?:/[A-Za-z0-9]+)?)"
 
 
+@dataclass(frozen=True, slots=True)
 class Terminal:
     """An open terminal.
 
     Attributes:
+        channel: the session on which it is open.
         device: its device name on the host, such as ``/dev/pts/3``.
     """
 
-    def __init__(self, channel: paramiko.Channel, device: str) -> None:
-        self._channel = channel
-        self.device = device
+    channel: paramiko.Channel
+    device: str
 
     def type(self, line: str) -> None:
         """Types a line. The terminal does not echo it."""
-        self._channel.sendall(line.encode() + b"\n")
+        self.channel.sendall(line.encode() + b"\n")
 
 
 def open_terminal(channel: paramiko.Channel, limit: int, patience: float) -> Terminal:
