@@ -60,11 +60,9 @@ def printable(line: str) -> str:
 
 
 def tail(text: str, lines: int = 6, width: int = 400) -> str:
-    """The last lines of what a host printed, printable. Log lines below level error are left out if others remain.
+    """The last ``lines`` of what a host printed, printable, each with at most ``width`` characters.
 
-    Args:
-        lines: the largest number of lines.
-        width: the largest number of characters in a line.
+    Log lines below level error are left out if others remain.
     """
     found = [line for line in map(printable, text[-_MOST_READ:].splitlines()) if line]
     found = [line for line in found if not _LOG_LINE.match(line)] or found

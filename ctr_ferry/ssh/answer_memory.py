@@ -15,11 +15,7 @@ _ALWAYS_ALLOWED = 2 << 20  # bytes that the share of a host has at least
 
 
 class AnswerMemory:
-    """Counts the bytes of answers. A host's longest answer counts until the work on that host is done.
-
-    Args:
-        most: bytes that the answers of all hosts may take together.
-    """
+    """Counts the bytes of answers. A host's longest answer counts until the work on that host is done."""
 
     def __init__(self, most: int = _MOST_OF_ALL) -> None:
         self._most = most

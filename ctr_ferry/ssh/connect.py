@@ -28,8 +28,6 @@ def connect_kwargs(target: Target, config: Any, *, as_gateway: bool) -> dict[str
     """The keyword arguments of paramiko's connect for this host: a copy, since Fabric changes them.
 
     Args:
-        target: how to log in.
-        config: Fabric's configuration.
         as_gateway: whether the host is only a gateway. Then the password that Fabric asked for is not given to it.
     """
     kwargs: dict[str, Any] = copy.deepcopy(dict(config.connect_kwargs))

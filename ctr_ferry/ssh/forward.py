@@ -52,7 +52,6 @@ def connect(host: Host, there: tuple[str, int], deadline: float) -> Wire:
     """Opens a connection from the host. Open only one at a time on a host: paramiko mixes up their failures.
 
     Args:
-        host: the host that connects.
         there: name or address, and port.
         deadline: time of the monotonic clock at which the connection fails.
 

@@ -75,6 +75,7 @@ def test_a_reader_that_wants_many_bytes_gets_a_few_after_a_moment_and_at_the_end
 def test_the_event_is_set_while_there_is_something_to_read() -> None:
     receive_buffer, event = ReceiveBuffer(), threading.Event()
     receive_buffer.set_event(event)
+    receive_buffer.feed(b"")
     assert not event.is_set()
     receive_buffer.feed(b"ab")
     assert event.is_set() and receive_buffer.read_ready()
