@@ -67,7 +67,11 @@ class FerryError(Exception):
     """The root of the tree. ``result`` is the command's own result, if some work was done before the error."""
 
     kind: ClassVar[str] = "error"  # a stable name: scripts read it from --json
+    may_pass = False  # whether another attempt to connect may succeed
     exit_code: ClassVar[int] = 1
+
+    def __init_subclass__(cls, *, kind: str = "error", may_pass: bool = False) -> None:
+        cls.kind, cls.may_pass = kind, may_pass
 
     def __init__(self, message: str, *, detail: str = "", hint: str = "", result: Any = None) -> None:
         super().__init__(message)
@@ -78,322 +82,213 @@ class FerryError(Exception):
         return {"kind": self.kind, "message": self.message, "said": self.detail, "hint": self.hint}
 
 
-class UsageError(FerryError):
+class UsageError(FerryError, kind="bad-arguments"):
     """The command line, the inventory or a file is wrong; no host was touched."""
 
-    kind = "bad-arguments"
     exit_code = 2
 
 
-class BadReference(UsageError):
+class BadReference(UsageError, kind="bad-reference"):
     """A text is no image reference."""
 
-    kind = "bad-reference"
 
-
-class BadInventory(UsageError):
+class BadInventory(UsageError, kind="bad-inventory"):
     """The inventory cannot be read, or something in it is wrong."""
 
-    kind = "bad-inventory"
 
-
-class BadArchive(UsageError):
+class BadArchive(UsageError, kind="bad-archive"):
     """A file is no image archive, or the archive is broken or cannot be trusted."""
 
-    kind = "bad-archive"
 
-
-class UnknownHost(UsageError):
+class UnknownHost(UsageError, kind="unknown-host"):
     """Neither the inventory nor ssh_config knows a name."""
 
-    kind = "unknown-host"
 
-
-class NoHosts(UsageError):
+class NoHosts(UsageError, kind="no-hosts"):
     """A pattern such as ``@failed`` fits no host."""
 
-    kind = "no-hosts"
 
-
-class Unreachable(FerryError):
+class Unreachable(FerryError, kind="host-unreachable", may_pass=True):
     """There is no SSH session: the connection was refused, or there is no route."""
 
-    kind = "host-unreachable"
     exit_code = 4
-    may_pass: ClassVar[bool] = True  # whether another attempt may succeed
 
 
-class HostUnresolved(Unreachable):
+class HostUnresolved(Unreachable, kind="host-unresolved"):
     """The host's name does not resolve."""
 
-    kind = "host-unresolved"
-    may_pass = False
 
-
-class ConnectTimeout(Unreachable):
+class ConnectTimeout(Unreachable, kind="connect-timeout", may_pass=True):
     """The host did not accept the connection or finish its greeting in time."""
 
-    kind = "connect-timeout"
 
-
-class HostKeyUnknown(Unreachable):
+class HostKeyUnknown(Unreachable, kind="host-key-unknown"):
     """known_hosts has no key for this host, and unknown keys are refused."""
 
-    kind = "host-key-unknown"
-    may_pass = False
 
-
-class HostKeyChanged(Unreachable):
+class HostKeyChanged(Unreachable, kind="host-key-changed"):
     """known_hosts has another key for this host. Such a host is always refused."""
 
-    kind = "host-key-changed"
-    may_pass = False
 
-
-class NoCommonAlgorithm(Unreachable):
+class NoCommonAlgorithm(Unreachable, kind="no-common-algorithm"):
     """The host's sshd offers no cipher, MAC, key exchange or host key type that ctr-ferry accepts as safe."""
 
-    kind = "no-common-algorithm"
-    may_pass = False
 
-
-class LoginRefused(Unreachable):
+class LoginRefused(Unreachable, kind="login-refused"):
     """The host accepts none of the login user's keys and passwords."""
 
-    kind = "login-refused"
-    may_pass = False
 
-
-class ConnectionLost(Unreachable):
+class ConnectionLost(Unreachable, kind="connection-lost"):
     """The connection broke while a command ran."""
 
-    kind = "connection-lost"
-    may_pass = False
 
-
-class InternalError(FerryError):
+class InternalError(FerryError, kind="internal-error"):
     """A fault of ctr-ferry. It is collected like any other error, so that work on other hosts goes on."""
 
-    kind = "internal-error"
 
-
-class CannotWrite(FerryError):
+class CannotWrite(FerryError, kind="cannot-write"):
     """The control machine could not write an archive: no space, no permission, or another file is there."""
 
-    kind = "cannot-write"
 
-
-class NothingFound(FerryError):
+class NothingFound(FerryError, kind="nothing-found"):
     """No host of the fleet has what was searched for."""
 
-    kind = "nothing-found"
 
-
-class NotStarted(FerryError):
+class NotStarted(FerryError, kind="not-started"):
     """Nothing was done on this host: others failed before, or the run was interrupted."""
 
-    kind = "not-started"
 
-
-class HostError(FerryError):
+class HostError(FerryError, kind="host-error"):
     """The host answered, and something is wrong there."""
 
-    kind = "host-error"
 
-
-class CtrNotFound(HostError):
+class CtrNotFound(HostError, kind="ctr-not-found"):
     """There is no ctr in PATH or at the usual places."""
 
-    kind = "ctr-not-found"
 
-
-class DaemonUnreachable(HostError):
+class DaemonUnreachable(HostError, kind="daemon-unreachable"):
     """containerd does not answer on its socket."""
 
-    kind = "daemon-unreachable"
 
-
-class PermissionDenied(HostError):
+class PermissionDenied(HostError, kind="permission-denied"):
     """The login user may not use containerd's socket, and sudo does not help."""
 
-    kind = "permission-denied"
 
-
-class GarbledAnswer(HostError):
+class GarbledAnswer(HostError, kind="garbled-answer"):
     """An answer does not have the form that this version of ctr prints."""
 
-    kind = "garbled-answer"
 
-
-class AnswerTooLarge(GarbledAnswer):
+class AnswerTooLarge(GarbledAnswer, kind="answer-too-large"):
     """The host printed more than the limit for one answer, or for the answers of all hosts together."""
 
-    kind = "answer-too-large"
 
-
-class RemoteTimeout(HostError):
+class RemoteTimeout(HostError, kind="timeout"):
     """A remote command exceeded its time limit and was ended."""
 
-    kind = "timeout"
 
-
-class ImageNotFound(HostError):
+class ImageNotFound(HostError, kind="image-not-found"):
     """The namespace of the host has no such image."""
 
-    kind = "image-not-found"
 
-
-class ReferenceExists(HostError):
+class ReferenceExists(HostError, kind="reference-exists"):
     """The name points at another digest already."""
 
-    kind = "reference-exists"
 
-
-class ContentMissing(HostError):
+class ContentMissing(HostError, kind="content-missing"):
     """The image has a name, but some of its blobs are missing."""
 
-    kind = "content-missing"
 
-
-class ContentCorrupt(HostError):
+class ContentCorrupt(HostError, kind="content-corrupt"):
     """The bytes of a blob do not match its digest."""
 
-    kind = "content-corrupt"
 
-
-class SourceLost(HostError):
+class SourceLost(HostError, kind="source-lost"):
     """The source of the blobs stopped; the destination host is well."""
 
-    kind = "source-lost"
 
-
-class PlatformMissing(HostError):
+class PlatformMissing(HostError, kind="platform-missing"):
     """The image has no content for the platform in question."""
 
-    kind = "platform-missing"
 
-
-class MethodUnsupported(HostError):
+class MethodUnsupported(HostError, kind="method-unsupported"):
     """This version of ctr does not support the method."""
 
-    kind = "method-unsupported"
 
-
-class DiskFull(HostError):
+class DiskFull(HostError, kind="disk-full"):
     """There is no space where containerd writes."""
 
-    kind = "disk-full"
 
-
-class Interrupted(HostError):
+class Interrupted(HostError, kind="interrupted"):
     """The operator, or a signal, ended the run while this host was at work."""
 
-    kind = "interrupted"
 
-
-class CommandFailed(HostError):
+class CommandFailed(HostError, kind="command-failed"):
     """A command failed in a way that has no kind of its own."""
 
-    kind = "command-failed"
 
-
-class VerifyFailed(HostError):
+class VerifyFailed(HostError, kind="verify-failed"):
     """ctr reported success, but the host has something else."""
 
-    kind = "verify-failed"
 
-
-class Drift(HostError):
+class Drift(HostError, kind="drift"):
     """The host has another digest than other hosts, or than was asked for."""
 
-    kind = "drift"
 
-
-class NotUnpacked(HostError):
+class NotUnpacked(HostError, kind="not-unpacked"):
     """The image is complete but not unpacked, so that no container can start from it at once."""
 
-    kind = "not-unpacked"
 
-
-class InUse(HostError):
+class InUse(HostError, kind="in-use"):
     """A container on the host uses the image."""
 
-    kind = "in-use"
 
-
-class Unhealthy(HostError):
+class Unhealthy(HostError, kind="unhealthy"):
     """The doctor found something that must be repaired before work on the host's images."""
 
-    kind = "unhealthy"
 
-
-class RegistryError(HostError):
+class RegistryError(HostError, kind="registry-error"):
     """A registry does not serve this host as it should."""
 
-    kind = "registry-error"
 
-
-class RegistryUnresolved(RegistryError):
+class RegistryUnresolved(RegistryError, kind="registry-unresolved"):
     """The registry's name does not resolve on the host."""
 
-    kind = "registry-unresolved"
 
-
-class RegistryUnreachable(RegistryError):
+class RegistryUnreachable(RegistryError, kind="registry-unreachable"):
     """The registry refuses the connection, or the host has no route to it."""
 
-    kind = "registry-unreachable"
 
-
-class RegistryTimeout(RegistryError):
+class RegistryTimeout(RegistryError, kind="registry-timeout"):
     """The registry does not answer, or stopped answering."""
 
-    kind = "registry-timeout"
 
-
-class RegistryTls(RegistryError):
+class RegistryTls(RegistryError, kind="registry-tls"):
     """The registry's certificate cannot be trusted."""
 
-    kind = "registry-tls"
 
-
-class RegistryScheme(RegistryError):
+class RegistryScheme(RegistryError, kind="registry-scheme"):
     """ctr used http where the registry expects https, or the reverse."""
 
-    kind = "registry-scheme"
 
-
-class RegistryUnauthorized(RegistryError):
+class RegistryUnauthorized(RegistryError, kind="registry-unauthorized"):
     """The registry requires a login, or refuses the one that it got."""
 
-    kind = "registry-unauthorized"
 
-
-class RegistryDenied(RegistryError):
+class RegistryDenied(RegistryError, kind="registry-denied"):
     """The login is right, but lacks the permission."""
 
-    kind = "registry-denied"
 
-
-class RepositoryNotFound(RegistryError):
+class RepositoryNotFound(RegistryError, kind="repository-not-found"):
     """The registry has no such repository, or no such tag in it."""
 
-    kind = "repository-not-found"
 
-
-class RegistryFailed(RegistryError):
+class RegistryFailed(RegistryError, kind="registry-failed"):
     """The registry reports a failure of its own: 5xx, too many requests, a quota."""
 
-    kind = "registry-failed"
 
-
-class RegistryBrokenOff(RegistryError):
+class RegistryBrokenOff(RegistryError, kind="registry-broken-off"):
     """The registry broke off in the middle of a transfer."""
 
-    kind = "registry-broken-off"
 
-
-class SomeFailed(HostError):
+class SomeFailed(HostError, kind="some-failed"):
     """The command failed for some of several images on one host; ``result`` has each image's status."""
-
-    kind = "some-failed"
