@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory
 from ctr_ferry.report.outcome import Table, View
-from ctr_ferry.run.command import on_control_machine
+from ctr_ferry.run.command import ControlMachine, on_control_machine
 
 if TYPE_CHECKING:
     from ctr_ferry.inventory.selector import HostSelector
-    from ctr_ferry.run.control_machine import ControlMachine
     from ctr_ferry.ssh.target import Target
 
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ctr_ferry.errors import UsageError
 from ctr_ferry.report.outcome import Status, Table, View
-from ctr_ferry.run.command import on_control_machine
+from ctr_ferry.run.command import ControlMachine, on_control_machine
 
 if TYPE_CHECKING:
     from ctr_ferry.report.record import Run
-    from ctr_ferry.run.control_machine import ControlMachine
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,16 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fabric
 from invoke.parser.argument import Argument
 
 from ctr_ferry.errors import UsageError
+
+if TYPE_CHECKING:
+    from ctr_ferry.inventory.selector import HostSelector
+    from ctr_ferry.report.record import Runs
 
 _OUTPUT = {"json": "Print one JSON document on stdout."}
 _RUN = {
@@ -30,6 +34,21 @@ class Kind(Enum):
     HOST = "one host; runs on all of them at once"
     FLEET = "the whole fleet; runs once"
     CONTROL_MACHINE = "the control machine alone; connects to nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlMachine:
+    """What is known without a connection.
+
+    Attributes:
+        selector: knows the inventory.
+        patterns: the words of ``-H``; may be empty.
+        runs: the records of past runs.
+    """
+
+    selector: HostSelector
+    patterns: tuple[str, ...]
+    runs: Runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,25 +191,11 @@ def _refuse_empty(options: Mapping[str, Any], positional: Iterable[str]) -> None
 _FLAGS = {"json", "dry_run"}
 
 
-def per_host(parse: Callable[..., Any], **options: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Declares ``f(host, request) -> Result`` as a command that runs on all its hosts at once.
-
-    Args:
-        parse: takes the options by keyword and returns the request; each option is None or a list by default.
-        options: ``help``, ``iterable``, ``positional``, ``before``, ``read_only``, as `Command` takes them.
-    """
-    return lambda body: Command(body, kind=Kind.HOST, parse=parse, **options)
+def _declares(kind: Kind) -> Callable[..., Callable[[Callable[..., Any]], Command]]:
+    """A decorator that takes ``parse`` and the options of `Command`."""
+    return lambda parse, **options: lambda body: Command(body, kind=kind, parse=parse, **options)
 
 
-def fleet_wide(parse: Callable[..., Any], **options: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Declares ``f(fleet, request) -> {host: Result or FerryError}`` as a command that is called once.
-
-    Args:
-        parse, options: as for `per_host`, and ``tabulate``.
-    """
-    return lambda body: Command(body, kind=Kind.FLEET, parse=parse, **options)
-
-
-def on_control_machine(parse: Callable[..., Any], **options: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Declares ``f(control_machine, request) -> View`` as a command that connects to no host."""
-    return lambda body: Command(body, kind=Kind.CONTROL_MACHINE, parse=parse, **options)
+per_host = _declares(Kind.HOST)  # f(host, request) -> Result, on all hosts at once
+fleet_wide = _declares(Kind.FLEET)  # f(fleet, request) -> {host: Result or FerryError}, called once
+on_control_machine = _declares(Kind.CONTROL_MACHINE)  # f(control_machine, request) -> View, connects to no host

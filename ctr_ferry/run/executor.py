@@ -30,8 +30,7 @@ from ctr_ferry.report.agreement import disagreements
 from ctr_ferry.report.observers import Observer, RecordingObserver
 from ctr_ferry.report.outcome import Answer, Outcome, Status, Table, View, as_dry_run, exit_code, unforeseen
 from ctr_ferry.report.record import Record, Runs, new_run_id, prune
-from ctr_ferry.run.command import Command, CommonOptions, Kind
-from ctr_ferry.run.control_machine import ControlMachine
+from ctr_ferry.run.command import Command, CommonOptions, ControlMachine, Kind
 from ctr_ferry.run.scheduler import Fleet, Terminated
 from ctr_ferry.run.settings import PROJECT, FleetConfig, limits
 from ctr_ferry.ssh.host import Host
