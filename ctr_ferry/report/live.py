@@ -15,44 +15,44 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from ctr_ferry.report.outcome import Answer, Outcome
+from ctr_ferry.report.outcome import Outcome
 from ctr_ferry.report.render import put
 
 _REFRESHES = 4  # per second
 
 
-class NoDisplay:
-    """Shows nothing: for a command on one host."""
+class Observer:
+    """Is called as the work on each host goes on, from the thread that works on the host. This one shows nothing."""
 
-    def __enter__(self) -> NoDisplay:
+    def __enter__(self) -> Observer:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
     def on_start(self, host: str) -> None:
-        """Nothing to show."""
+        """Work on a host begins."""
 
     def on_progress(self, host: str, done: int, total: int | None) -> None:
-        """Nothing to show."""
+        """A host has moved ``done`` bytes in this command, of ``total`` if the total is known; from any thread."""
 
     def on_pause(self, host: str) -> None:
-        """Nothing to show."""
+        """Work on a host has ended for now; the command will work on it again."""
 
-    def on_end(self, host: str, seconds: float, answer: Answer) -> None:
-        """Nothing to show."""
+    def on_end(self, outcome: Outcome) -> None:
+        """The command's work on a host has ended."""
 
     def while_asking(self) -> AbstractContextManager[object]:
-        """Nothing to hide: the terminal is free."""
+        """Leaves the terminal to a question as long as the context lasts."""
         return nullcontext()
 
 
-class LineDisplay(NoDisplay):
+class LineDisplay(Observer):
     """Prints one line for each finished host."""
 
-    def on_end(self, host: str, seconds: float, answer: Answer) -> None:
+    def on_end(self, outcome: Outcome) -> None:
         """Prints the host's line in one write, so that lines of several threads never mix."""
-        put(sys.stderr, f"{host}: {Outcome.of(host, seconds, answer).status} ({seconds:.1f} s)")
+        put(sys.stderr, f"{outcome.host}: {outcome.status} ({outcome.seconds:.1f} s)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class _Bytes:
         return bar, size, f"{decimal(int(rate))}/s", left
 
 
-class LiveDisplay(NoDisplay):
+class LiveDisplay(Observer):
     """Shows all busy hosts with their times, and how many hosts are done, as long as the command runs."""
 
     def __init__(self, command: str, total: int, console: Console) -> None:
@@ -114,11 +114,11 @@ class LiveDisplay(NoDisplay):
         with self._lock:
             self._since.pop(host, None)
 
-    def on_end(self, host: str, seconds: float, answer: Answer) -> None:  # noqa: ARG002
+    def on_end(self, outcome: Outcome) -> None:
         """Removes the host's line, and counts the host as done."""
         with self._lock:
-            self._since.pop(host, None)
-            self._moved.pop(host, None)
+            self._since.pop(outcome.host, None)
+            self._moved.pop(outcome.host, None)
             self._done += 1
 
     @contextmanager
@@ -146,8 +146,8 @@ class LiveDisplay(NoDisplay):
         return rows
 
 
-def display(command: str, hosts: int) -> NoDisplay:
+def display(command: str, hosts: int) -> Observer:
     """The observer that fits: live lines on a terminal; elsewhere plain lines, and nothing for one host."""
     if sys.stderr.isatty():
         return LiveDisplay(command, hosts, Console(stderr=True))
-    return LineDisplay() if hosts > 1 else NoDisplay()
+    return LineDisplay() if hosts > 1 else Observer()

@@ -11,7 +11,7 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,8 +27,7 @@ from ctr_ferry.errors import FerryError, InternalError, NotStarted, UsageError
 from ctr_ferry.inventory.selector import HostSelector, inventory_file
 from ctr_ferry.report import live, render
 from ctr_ferry.report.agreement import disagreements
-from ctr_ferry.report.observers import Observer, RecordingObserver
-from ctr_ferry.report.outcome import Answer, Outcome, Status, Table, View, as_dry_run, exit_code, unforeseen
+from ctr_ferry.report.outcome import Answer, Outcome, Status, Table, as_dry_run, exit_code, unforeseen
 from ctr_ferry.report.record import Record, Runs, new_run_id, prune
 from ctr_ferry.run.command import Command, CommonOptions, ControlMachine, Kind
 from ctr_ferry.run.scheduler import Fleet, Terminated
@@ -103,7 +102,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         patterns = tuple(word for word in (self.core[0].args.hosts.value or "").split(",") if word.strip())
         control_machine = ControlMachine(selector, patterns, runs)
         if all(line.command.kind is Kind.CONTROL_MACHINE for line in lines):
-            return _report([_on_control_machine(line, control_machine) for line in lines], lines, 0)
+            return _report([_on_control_machine(line, control_machine, alone=True) for line in lines], lines, 0)
         return self._on_hosts(lines, config, control_machine)
 
     def _select(self, selector: HostSelector, patterns: Sequence[str]) -> list[Target]:
@@ -148,9 +147,8 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         hosts = {target.name: new_host(target) for target in targets}
         code = 1  # if a fault of ours ends the run
         try:
-            code = _run_lines(
-                lines, control_machine, hosts, partial(Fleet, hosts, config.workers, further=further_hosts), record
-            )
+            new_fleet = partial(Fleet, workers=config.workers, further=further_hosts)
+            code = _run_lines(lines, control_machine, hosts, new_fleet, record)
         finally:
             for host in hosts.values():
                 host.close_quietly()
@@ -208,30 +206,25 @@ def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _on_control_machine(line: Line, control_machine: ControlMachine) -> render.Done:
-    view: View = line.command.body(control_machine, line.request)
-    ended = render.Done(line.command.name, line.arguments, [], view=view)
-    if not line.common.json:
-        render.table(ended)
-    return ended
-
-
-def _also_on_control_machine(line: Line, control_machine: ControlMachine) -> render.Done:
-    """Like `_on_control_machine`, on a line with commands that work on hosts: an error is shown, and ends nothing."""
+def _on_control_machine(line: Line, control_machine: ControlMachine, *, alone: bool) -> render.Done:
+    """Runs and shows one command. Unless it is alone, an error is shown and ends nothing."""
+    ended = partial(render.Done, line.command.name, line.arguments, [])
     try:
-        return _on_control_machine(line, control_machine)
+        done = ended(view=line.command.body(control_machine, line.request))
     except FerryError as error:
-        ended = render.Done(line.command.name, line.arguments, [], failure=error)
-        if not line.common.json:
-            render.table(ended)
-        return ended
+        if alone:
+            raise
+        done = ended(failure=error)
+    if not line.common.json:
+        render.table(done)
+    return done
 
 
 def _run_lines(
     lines: Sequence[Line],
     control_machine: ControlMachine,
-    hosts: dict[str, Host],
-    new_fleet: Callable[[Observer], Fleet],
+    hosts: Mapping[str, Host],
+    new_fleet: Callable[..., Fleet],
     record: Record,
 ) -> int:
     """Runs the commands in their order, reports all, and returns the exit status; an interrupt ends the line."""
@@ -240,7 +233,7 @@ def _run_lines(
     try:
         for line in lines:
             if line.command.kind is Kind.CONTROL_MACHINE:
-                done.append(_also_on_control_machine(line, control_machine))
+                done.append(_on_control_machine(line, control_machine, alone=False))
                 continue
             ended, code = _on_fleet(line, hosts, new_fleet, record, last=line is lines[-1])
             done.append(ended)
@@ -252,12 +245,12 @@ def _run_lines(
 
 
 def _on_fleet(
-    line: Line, hosts: dict[str, Host], new_fleet: Callable[[Observer], Fleet], record: Record, *, last: bool
+    line: Line, hosts: Mapping[str, Host], new_fleet: Callable[..., Fleet], record: Record, *, last: bool
 ) -> tuple[render.Done, int]:
     """Runs one command on all hosts; records and shows the outcomes.
 
     Args:
-        new_fleet: makes the fleet that reports to an observer.
+        new_fleet: makes the fleet of one command, as `Fleet` does.
         last: whether this is the line's last command.
 
     Returns:
@@ -267,8 +260,7 @@ def _on_fleet(
     command = line.command
     record.command(command.name, line.arguments, dry_run=line.common.dry_run)
     with live.display(command.name, len(hosts)) as display:
-        fleet = new_fleet(RecordingObserver(display, record))
-        fleet.begin(line.common, last=last)
+        fleet = new_fleet(hosts, line.common, display, record.outcome, last=last)
         try:
             answers, failure, code = _answers(line, fleet)
         finally:

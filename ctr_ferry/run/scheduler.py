@@ -11,8 +11,8 @@ from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
 from ctr_ferry.errors import FerryError, Interrupted, NotStarted
-from ctr_ferry.report.observers import Observer
-from ctr_ferry.report.outcome import Answer, Result, as_dry_run, unforeseen
+from ctr_ferry.report.live import Observer
+from ctr_ferry.report.outcome import Answer, Outcome, Result, as_dry_run, unforeseen
 from ctr_ferry.run.command import CommonOptions
 from ctr_ferry.ssh.answer_memory import MEMORY
 from ctr_ferry.ssh.host import Host
@@ -39,52 +39,45 @@ class Together(Protocol):
 
 
 class Fleet:
-    """The hosts of one invocation, and the work of its commands on them. A host connects when it first gets a script.
+    """The hosts of one command, and its work on them. A host connects when it first gets a script.
 
     Args:
         hosts: by name, in the order of the command line.
-        workers: how many hosts work at once.
+        options: the command's common options.
         observer: is called as the work on each host goes on.
+        record: takes each host's outcome as soon as it is known; a fleet command may still replace it at its end.
+        workers: how many hosts work at once.
+        last: whether this is the line's last command; then a host's connection is closed after its work.
         further: makes new hosts from a pattern of the inventory.
 
     Attributes:
-        answers: the current command's answers by host; complete also after an interrupt.
-        seconds: how long the current command worked on each host.
+        answers: by host; complete also after an interrupt.
+        seconds: how long the command worked on each host.
     """
 
     def __init__(
         self,
         hosts: Mapping[str, Host],
-        workers: int,
+        options: CommonOptions,
         observer: Observer,
-        further: Callable[[str], Iterable[Host]] = lambda _: (),
+        record: Callable[[Outcome], object],
+        *,
+        workers: int,
+        last: bool,
+        further: Callable[[str], Iterable[Host]],
     ) -> None:
-        self.hosts = dict(hosts)
-        self._further = further
+        self.hosts = hosts
+        self._options, self._observer, self._record = options, observer, record
+        self._workers, self._last, self._further = workers, last, further
         self._others: dict[str, Host] = {}
-        self._workers = workers
-        self._observer = observer
-        self._options = CommonOptions()
-        self._last = True
         self._looks = False
-        self._done: dict[str, Answer] = {}
-        self._asked: dict[str, int] = {}  # how many remote commands each host had run before the current command
+        self._done: Mapping[str, Answer] = {}
+        self._asked = {name: host.asked for name, host in hosts.items()}  # how many remote commands each had run before
         self.answers: dict[str, Answer] = {}
         self.seconds: dict[str, float] = {}
-
-    def begin(self, options: CommonOptions, *, last: bool) -> None:
-        """Prepares all hosts for the next command.
-
-        Args:
-            options: the command's common options.
-            last: whether this is the line's last command; then a host's connection is closed after its work.
-        """
-        self._options, self._last = options, last
-        self.answers, self.seconds = {}, {}
-        self._asked = {name: host.asked for name, host in self.hosts.items()}
-        MEMORY.divide(len(self.hosts))
-        for host in self.hosts.values():
-            host.begin(dry_run=options.dry_run, moved=partial(self._observer.on_progress, host.name))
+        MEMORY.divide(len(hosts))
+        for host in hosts.values():
+            host.begin(dry_run=options.dry_run, moved=partial(observer.on_progress, host.name))
 
     def each(
         self,
@@ -108,14 +101,8 @@ class Fleet:
         Raises:
             KeyboardInterrupt, Terminated: the run was interrupted; ``answers`` then has every host's answer.
         """
-        names = [name for name, host in self.hosts.items() if not host.failed]
-        self._looks, self._done = looks, dict(done or {})
-        for name in names:
-            self.answers.pop(name, None)  # an earlier answer would hide that this work was interrupted
-        size = self._options.serial or len(names)
-        for start in range(0, len(names), size or 1):
-            self._run_batch(names[start : start + size], work, last=close)
-        return {name: self.answers[name] for name in names}
+        self._looks, self._done = looks, done or {}
+        return self._in_batches(len(self.hosts), lambda names: self._run_batch(names, work, last=close))
 
     def together(self, form: Callable[[Sequence[str]], Together]) -> dict[str, Answer]:
         """Like `each`, for hosts that depend on one another. A batch has at most as many hosts as there are workers.
@@ -123,13 +110,21 @@ class Fleet:
         Args:
             form: makes the work of one batch from the names of its hosts.
         """
-        names = [name for name, host in self.hosts.items() if not host.failed]
+
+        def run(names: Sequence[str]) -> None:
+            common = form(names)
+            self._run_batch(names, common.work, last=True, gone=common.gone)
+
         self._looks, self._done = False, {}
-        size = min(self._options.serial or len(names), self._workers)
-        for start in range(0, len(names), size or 1):
-            batch = names[start : start + size]
-            common = form(batch)
-            self._run_batch(batch, common.work, last=True, gone=common.gone)
+        return self._in_batches(self._workers, run)
+
+    def _in_batches(self, most: int, run: Callable[[Sequence[str]], None]) -> dict[str, Answer]:
+        names = [name for name, host in self.hosts.items() if not host.failed]
+        for name in names:
+            self.answers.pop(name, None)  # an earlier answer would hide that this work was interrupted
+        size = min(self._options.serial or most, most)
+        for start in range(0, len(names), size):
+            run(names[start : start + size])
         return {name: self.answers[name] for name in names}
 
     def also(self, patterns: Iterable[str], work: Callable[[Host], _T]) -> dict[str, _T | FerryError]:
@@ -206,7 +201,7 @@ class Fleet:
             elif self._looks and name in futures.values() and not isinstance(answer, FerryError):
                 self.answers[name] = interrupted()  # nothing was done on this host yet
         for name, host in self.hosts.items():
-            asked = host.asked > self._asked.get(name, 0) and not host.failed
+            asked = host.asked > self._asked[name] and not host.failed
             cut = interrupted() if asked else _not_started()
             self.answers.setdefault(name, self._done.get(name, cut))
 
@@ -234,7 +229,9 @@ class Fleet:
             host.close_quietly()
         if failed or last:
             MEMORY.free(host.name)
-            self._observer.on_end(host.name, seconds, answer)
+            outcome = Outcome.of(host.name, seconds, answer).checked()
+            self._record(outcome)
+            self._observer.on_end(outcome)
         else:
             self._observer.on_pause(host.name)
         return answer

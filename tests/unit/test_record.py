@@ -18,8 +18,6 @@ import pytest
 
 from ctr_ferry import errors
 from ctr_ferry.report import record as record_module
-from ctr_ferry.report.live import NoDisplay
-from ctr_ferry.report.observers import RecordingObserver
 from ctr_ferry.report.outcome import Outcome, Status
 from ctr_ferry.report.record import Record, Run, Runs, _process_start, log_name, new_run_id, prune
 from ctr_ferry.secrets import Secret
@@ -190,13 +188,6 @@ def test_run_json_has_the_lines_that_a_person_read(book: Book) -> None:
     record.outcome(Outcome("a", Status.CHANGED, 1.0, WithLines()))
     record.end(0)
     assert book.read()["commands"][0]["outcomes"][0]["lines"] == ["one -> two"]
-
-
-def test_the_recording_observer_writes_an_outcome_as_soon_as_its_host_has_ended(book: Book) -> None:
-    record = book.record()
-    record.command("remove", {}, dry_run=False)
-    RecordingObserver(NoDisplay(), record).on_end("a", 1.0, Did())
-    assert [o["host"] for o in book.read()["commands"][0]["outcomes"]] == ["a"]
 
 
 def test_the_run_that_began_last_is_the_last_one_whatever_its_id(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from ctr_ferry import errors
-from ctr_ferry.report.outcome import Answer, Status
+from ctr_ferry.report.outcome import Answer, Outcome, Status
 from ctr_ferry.run import scheduler
 from ctr_ferry.run.command import CommonOptions
 from ctr_ferry.run.executor import _outcome as outcome_of
@@ -62,9 +62,10 @@ class Machine:
 
 @dataclass
 class Notebook:
-    """An observer that notes what it is called with."""
+    """An observer and a record that note what they are called with."""
 
     begun: list[str] = field(default_factory=list)
+    recorded: list[str] = field(default_factory=list)
     ended: dict[str, Answer] = field(default_factory=dict)
     has_ended: dict[str, threading.Event] = field(
         default_factory=lambda: {name: threading.Event() for name in ascii_lowercase}
@@ -80,10 +81,13 @@ class Notebook:
     def on_pause(self, host: str) -> None:
         pass
 
-    def on_end(self, host: str, seconds: float, answer: Answer) -> None:
-        assert seconds >= 0
-        self.ended[host] = answer
-        self.has_ended[host].set()
+    def record(self, outcome: Outcome) -> None:
+        self.recorded.append(outcome.host)
+
+    def on_end(self, outcome: Outcome) -> None:
+        assert outcome.seconds >= 0
+        self.ended[outcome.host] = outcome.error or outcome.result
+        self.has_ended[outcome.host].set()
 
 
 class ScriptedFleet:
@@ -91,8 +95,20 @@ class ScriptedFleet:
 
     def __init__(self, count: int, workers: int = 32) -> None:
         self.machines = {name: Machine(name) for name in ascii_lowercase[:count]}
-        self.notebook = Notebook()
-        self.fleet = Fleet(cast(dict[str, Host], self.machines), workers, cast(Any, self.notebook))
+        self.notebook, self.workers = Notebook(), workers
+
+    def begin(self, *, last: bool = True, **options: Any) -> Fleet:
+        """Begins one command of the line."""
+        self.fleet = Fleet(
+            cast(dict[str, Host], self.machines),
+            CommonOptions(**options),
+            cast(Any, self.notebook),
+            self.notebook.record,
+            workers=self.workers,
+            last=last,
+            further=lambda _: (),
+        )
+        return self.fleet
 
     def each(
         self,
@@ -104,8 +120,7 @@ class ScriptedFleet:
         done: dict[str, Answer] | None = None,
         **options: Any,
     ) -> dict[str, Answer]:
-        self.fleet.begin(CommonOptions(**options), last=last)
-        return self.fleet.each(work, close=close, looks=looks, done=done)
+        return self.begin(last=last, **options).each(work, close=close, looks=looks, done=done)
 
 
 class AtOnce:
@@ -357,8 +372,18 @@ def test_a_dry_run_turns_changed_into_would_change_in_answers_that_a_fleet_comma
     scripted_fleet = ScriptedFleet(1)
     made: dict[str, Answer] = {"a": Did(1, Status.CHANGED)}
     for dry_run, status in ((True, Status.WOULD_CHANGE), (False, Status.CHANGED)):
-        scripted_fleet.fleet.begin(CommonOptions(dry_run=dry_run), last=True)
-        assert outcome_of("a", scripted_fleet.fleet, made).status is status
+        assert outcome_of("a", scripted_fleet.begin(dry_run=dry_run), made).status is status
+
+
+def test_an_outcome_is_recorded_as_soon_as_its_host_has_ended() -> None:
+    scripted_fleet, recorded = ScriptedFleet(2, workers=1), []
+
+    def work(_: Machine) -> Did:
+        recorded.append(list(scripted_fleet.notebook.recorded))
+        return Did()
+
+    scripted_fleet.each(work)
+    assert recorded == [[], ["a"]]
 
 
 def test_the_memory_of_a_hosts_answers_is_freed_when_its_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,7 +186,7 @@ def run(command: Any, tmp_path: Path, *, as_json: bool) -> tuple[render.Done, di
     hosts = cast(Any, {name: Machine(name) for name in "abc"})
     kept = Record(tmp_path, "20261124T031500Z-x-1f2e", {"hosts": list(hosts)}, pytest.fail)
     line = executor.Line(command, {}, CommonOptions(json=as_json), None)
-    done, code = executor._on_fleet(line, hosts, lambda watch: Fleet(hosts, 3, watch), kept, last=True)
+    done, code = executor._on_fleet(line, hosts, partial(Fleet, workers=3, further=lambda _: ()), kept, last=True)
     executor._report([done], [line], code)
     kept.end(1)
     return done, json.loads((kept.folder / "run.json").read_text())
