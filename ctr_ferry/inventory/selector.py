@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import ipaddress
 import os
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Protocol
 
 from ctr_ferry.errors import BadInventory, NoHosts, UnknownHost, UsageError
 from ctr_ferry.inventory.ansible import Inventory, expand
@@ -23,18 +24,6 @@ from ctr_ferry.text import names
 _RANGE_LIKE = re.compile(r"\[[^]]*(?:[:,]|\.\.|[0-9]{2,}-|-[0-9]{2,})[^]]*\]|\[[^]]*$|^[^[]*\]")
 
 
-class HostsOfRun(Protocol):
-    """The hosts of an earlier run that a pattern such as ``@failed`` means."""
-
-    @property
-    def hosts(self) -> list[str]:
-        """Their names."""
-
-    @property
-    def note(self) -> str:
-        """One sentence: which run and which hosts these are."""
-
-
 class HostSelector:
     """Turns the patterns of ``-H`` into targets. The inventory is read only if a name needs it.
 
@@ -43,7 +32,7 @@ class HostSelector:
         trust: the trust in host keys, for every host.
         limits: the time limits, for every host.
         alias: whether ssh_config has a Host entry for a name.
-        past: finds the hosts that a pattern such as ``@failed`` means.
+        past: finds the hosts that a pattern such as ``@failed`` means, and a sentence about their run.
     """
 
     def __init__(
@@ -52,32 +41,19 @@ class HostSelector:
         trust: Trust,
         limits: Limits,
         alias: Callable[[str], bool],
-        past: Callable[[str], HostsOfRun] | None = None,
+        past: Callable[[str], tuple[list[str], str]] | None = None,
     ) -> None:
-        self._file = file
-        self._folder = file.resolve().parent
-        self._trust = trust
-        self._limits = limits
-        self._alias = alias
-        self._past = past
-        self._inventory: Inventory | None = None
+        self.file, self._trust, self._limits, self._alias, self._past = file, trust, limits, alias, past
         self._notes: dict[str, dict[str, None]] = {}  # each note, with the hosts that it is about
 
-    @property
+    @cached_property
     def inventory(self) -> Inventory:
         """The inventory, read once.
 
         Raises:
             BadInventory: the inventory is missing or wrong.
         """
-        if self._inventory is None:
-            self._inventory = Inventory(self._file)
-        return self._inventory
-
-    @property
-    def file(self) -> Path:
-        """The inventory's file."""
-        return self._file
+        return Inventory(self.file)
 
     @property
     def notes(self) -> list[str]:
@@ -86,7 +62,7 @@ class HostSelector:
 
     def groups_of(self, name: str) -> list[str]:
         """The groups of a host, without ``all``; none for an address."""
-        if not self._file.exists():
+        if not self.file.exists():
             return []
         return self.inventory.groups_of(name)[1:]
 
@@ -115,7 +91,7 @@ class HostSelector:
             if word.startswith("!"):
                 known = word.startswith("!@")  # hosts of an earlier run need not be among the chosen
                 for name in self._expanded(word):
-                    for out in self._excluded(name[1:], chosen, known=known):
+                    for out in self._excluded(name, chosen, known=known):
                         chosen.pop(out)
         if not chosen and any(word.startswith("@") for word in asked):
             notes = "\n".join(note for note in self._notes if note.startswith("@"))
@@ -129,26 +105,28 @@ class HostSelector:
         return list(chosen)
 
     def _expanded(self, word: str) -> list[str]:
-        """Expands a pattern to the hosts of an earlier run or of a range; each keeps the pattern's ``!``.
+        """Expands a pattern, without its ``!``, to the hosts of an earlier run or of a range.
 
         Raises:
             UsageError: a range is wrong; read as a character class, it would mean other hosts.
         """
-        sign, name = ("!", word[1:].strip()) if word.startswith("!") else ("", word)
+        name = word.removeprefix("!").strip()
         if name.startswith("@") and self._past:
-            past = self._past(name)
-            self._notes.setdefault(f"{name}: {past.note}", {})
-            return [f"{sign}{host}" for host in past.hosts]
+            hosts, note = self._past(name)
+            self._notes.setdefault(f"{name}: {note}", {})
+            return hosts
         try:
             found = list(expand(name))
         except BadInventory as error:
             raise UsageError(f"-H {word}: {error.message}", hint=error.hint) from error
-        if any(not _is_ipv6(bracket) for each in found for bracket in _RANGE_LIKE.findall(each)):
+        if any(
+            not isinstance(_address(bracket), IPv6Address) for each in found for bracket in _RANGE_LIKE.findall(each)
+        ):
             raise UsageError(
                 f"-H {word} has a wrong range",
                 hint="write a range like node[1:3], node[01:20] or db[a:f]; name single hosts like node1,node3",
             )
-        return [f"{sign}{each}" for each in found]
+        return found
 
     def _excluded(self, word: str, chosen: Collection[str], *, known: bool) -> list[str]:
         """The chosen hosts that a pattern excludes; a host's name excludes it with any user and port.
@@ -178,12 +156,13 @@ class HostSelector:
     def _is_elsewhere(self, word: str) -> bool:
         """Whether a word can be reached without the inventory: it has a user or port, or is an address or an alias."""
         user, host, port = parse_address(word)
-        return bool(user or port or _is_address(host) or self._alias(host))
+        is_domain = "." in host.strip(".") and not any(c in host for c in "*?[] /")
+        return bool(user or port or _address(host) or is_domain or self._alias(host))
 
     def _match(self, word: str) -> list[str]:
         if found := self._inventory_names(word):
             if found == [word] and word in self.inventory.groups:
-                self._notes.setdefault(f"{word} is a host and a group of {self._file}: the host was chosen", {})
+                self._notes.setdefault(f"{word} is a host and a group of {self.file}: the host was chosen", {})
             return found
         _, host, _ = parse_address(word)
         if self._inventory_names(host) == [host] or self._is_elsewhere(word):
@@ -206,7 +185,7 @@ class HostSelector:
 
     def _inventory_names(self, word: str) -> list[str]:
         """The inventory's hosts that a word means; none if the inventory is absent, or is broken and not needed."""
-        if not self._file.exists():
+        if not self.file.exists():
             return []
         try:
             return self._names(word)
@@ -230,7 +209,7 @@ class HostSelector:
     def _of_inventory(self, name: str) -> Target:
         variables = self.inventory.variables(name)
         found, notes = target(
-            name, variables.vars, self._folder, self._trust, self._limits, encrypted=variables.encrypted
+            name, variables.vars, self.file.resolve().parent, self._trust, self._limits, encrypted=variables.encrypted
         )
         for note in notes:
             self._notes.setdefault(note, {})[name] = None
@@ -239,30 +218,21 @@ class HostSelector:
     def _unknown(self, word: str) -> UsageError:
         inventory = self.inventory  # raises if the inventory is wrong, since this name needs it
         if word in inventory.groups:
-            return UsageError(f"group {word!r} has no host", hint=f"add hosts to the group in {self._file}")
+            return UsageError(f"group {word!r} has no host", hint=f"add hosts to the group in {self.file}")
         known = [*inventory.hosts, *inventory.groups]
         if any(c in word for c in "*?["):
-            return UnknownHost(f"{word!r} fits no host and no group of {self._file}", hint="list both: fab hosts")
+            return UnknownHost(f"{word!r} fits no host and no group of {self.file}", hint="list both: fab hosts")
         near = difflib.get_close_matches(word, known, n=3)
         return UnknownHost(
-            f"{word!r} is no host or group of {self._file}, no address and no Host of ssh_config",
+            f"{word!r} is no host or group of {self.file}, no address and no Host of ssh_config",
             hint=f"did you mean {' or '.join(near)}?" if near else f"to use it as a plain host name: -H user@{word}",
         )
 
 
-def _is_ipv6(word: str) -> bool:
-    try:
-        return bool(ipaddress.IPv6Address(word.strip("[]")))
-    except ValueError:
-        return False
-
-
-def _is_address(word: str) -> bool:
-    try:
-        ipaddress.ip_address(word.strip("[]"))
-    except ValueError:
-        return "." in word.strip(".") and not any(c in word for c in "*?[] /")
-    return True
+def _address(word: str) -> IPv4Address | IPv6Address | None:
+    with contextlib.suppress(ValueError):
+        return ip_address(word.strip("[]"))
+    return None
 
 
 def inventory_file(configured: str | None, folder: Path) -> Path:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ctr_ferry.errors import UsageError
 from ctr_ferry.report.outcome import Outcome, Status
@@ -225,11 +225,6 @@ class Run:
         started = _process_start(self.data["pid"])
         return "running" if started and started == self.data.get("pid_started", started) else "killed"
 
-    @property
-    def is_this(self) -> bool:
-        """Whether this process runs it."""
-        return self.state == "running" and bool(self.data["pid"] == os.getpid())
-
     def log(self, host: str) -> Path:
         """The path of a host's log; the file exists if the host was sent a command."""
         return self.folder / f"{log_name(host)}.log"
@@ -249,15 +244,9 @@ class Run:
         began = self.data["commands"]  # records of earlier versions have nothing else
         return list(self.data.get("asked", began))
 
-    @property
-    def could_change(self) -> bool:
-        """Whether any command could have changed a host: it was neither a dry run nor read-only."""
-        return any(not each["dry_run"] and not each.get("looks") for each in self.asked)
-
-    @property
-    def would_change(self) -> bool:
-        """Whether any command was the dry run of a command that changes hosts."""
-        return any(each["dry_run"] and not each.get("looks") for each in self.asked)
+    def could_change(self, *, dry: bool) -> bool:
+        """Whether any command could have changed a host: it was not read-only, and a dry run only if ``dry``."""
+        return any(each["dry_run"] == dry and not each.get("looks") for each in self.asked)
 
     @property
     def unfinished(self) -> list[str]:
@@ -325,12 +314,14 @@ class Runs:
                 f"-H {pattern}: the last run, {run.id}, is still going",
                 hint=f"wait for it, or name a run: @{run.id}:{status}",
             )
-        return Past(run, Status(status), run.hosts(status))
+        hosts = run.hosts(status)
+        return Past(hosts, _note(run, Status(status), hosts))
 
     def _last(self, status: Status) -> Run:
         """The last run that can have left hosts with this status; ``would-change`` comes from dry runs alone."""
         dry = status is Status.WOULD_CHANGE
-        runs = [r for r in self.all() if (r.would_change if dry else r.could_change) and not r.is_this]
+        runs = [run for run in self.all() if run.could_change(dry=dry)]
+        runs = [run for run in runs if run.data["pid"] != os.getpid() or run.state != "running"]  # not this run
         if not runs:
             what = "was a dry run" if dry else "could change something (dry runs and read-only commands do not count)"
             raise UsageError(
@@ -339,23 +330,21 @@ class Runs:
         return runs[-1]
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
-    """The hosts that a pattern such as ``@failed`` means, and the run that they are from."""
+class Past(NamedTuple):
+    """The hosts that a pattern such as ``@failed`` means, and one sentence about them and their run."""
 
-    run: Run
-    status: Status
     hosts: list[str]
+    note: str
 
-    @property
-    def note(self) -> str:
-        """One sentence: the run, its hosts with this status, and how many other hosts did not succeed."""
-        cut = [host for host in self.run.unfinished if host in self.hosts] if self.status is Status.FAILED else []
-        also = [s for s in (Status.FAILED, Status.UNREACHABLE, Status.SKIPPED) if s is not self.status]
-        others = [f"{len(hosts)} {s}" for s in also if (hosts := self.run.hosts(s))]
-        note = f"run {self.run.id} left {names(self.hosts, every=True) or 'no host'} {self.status}"
-        if cut:
-            note += f" ({names(cut, every=True)} without an outcome)"
-        if others:
-            note += f"; it also left {', '.join(others)}"
-        return note
+
+def _note(run: Run, status: Status, hosts: list[str]) -> str:
+    """Says which run left these hosts, and how many other hosts did not succeed."""
+    cut = [host for host in run.unfinished if host in hosts] if status is Status.FAILED else []
+    also = [s for s in (Status.FAILED, Status.UNREACHABLE, Status.SKIPPED) if s is not status]
+    others = [f"{len(found)} {s}" for s in also if (found := run.hosts(s))]
+    note = f"run {run.id} left {names(hosts, every=True) or 'no host'} {status}"
+    if cut:
+        note += f" ({names(cut, every=True)} without an outcome)"
+    if others:
+        note += f"; it also left {', '.join(others)}"
+    return note

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,7 +154,7 @@ class Past:
 
     def __call__(self, pattern: str) -> Any:
         hosts = self._hosts[pattern.removeprefix("@")]
-        return SimpleNamespace(hosts=hosts, note=f"run x left {hosts}")
+        return hosts, f"run x left {hosts}"
 
 
 @pytest.mark.parametrize(
