@@ -6,8 +6,8 @@ import argparse
 import difflib
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ctr_ferry.ctr.commands import KUBELETS
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory, BadReference
-from ctr_ferry.inventory.ansible import Opaque, Var, Vars
+from ctr_ferry.inventory.ansible import Opaque, Var, Variables, Vars
 from ctr_ferry.oci import registry
 from ctr_ferry.oci.reference import parse_domain
 from ctr_ferry.secrets import Secret
@@ -118,7 +118,7 @@ _SSH_CONNECTIONS = ("ssh", "paramiko", "paramiko_ssh", "smart")
 _SSH_ARGS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")  # in the order of Ansible's argv
 
 _SSH_PARSER = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-_SSH_PARSER.add_argument("-J", dest="jump")
+_SSH_PARSER.add_argument("-J", dest="jump", default="")
 _SSH_PARSER.add_argument("-o", dest="options", action="append", default=[])
 
 # Ansible's older spellings, and what they mean.
@@ -168,18 +168,15 @@ def validate(host: str, variables: Vars) -> HostVars:
         ) from None
 
 
-def target(
-    name: str, variables: Vars, folder: Path, trust: Trust, limits: Limits, *, encrypted: Sequence[str] = ()
-) -> tuple[Target, list[str]]:
+def target(name: str, variables: Variables, folder: Path, trust: Trust, limits: Limits) -> tuple[Target, list[str]]:
     """Makes a host's target from its merged variables.
 
     Args:
         name: the host's name in the inventory.
-        variables: its merged variables.
+        variables: its merged variables, and the files with more of them that only Ansible can read.
         folder: the inventory's folder, which relative paths start from.
         trust: the trust in host keys, unless the variables have ssh options about it.
         limits: the time limits.
-        encrypted: files that may have more variables of the host, and that only Ansible can read.
 
     Returns:
         The target, and notes about variables and options that are not honoured; a note reads the same for every host.
@@ -188,16 +185,19 @@ def target(
         BadInventory: a variable is wrong, or the connection needs a value that only Ansible can read. A password that
             only Ansible can read gives a note instead, since it may come from elsewhere.
     """
-    host = validate(name, variables)
+    host = validate(name, variables.vars)
     if host.ansible_connection not in _SSH_CONNECTIONS:
-        raise _other_connection(name, variables["ansible_connection"])
+        connection = variables.vars["ansible_connection"]
+        raise BadInventory(
+            f"{connection.where}: host {name!r} has ansible_connection {connection.value!r}",
+            hint="remove it: ctr-ferry connects over ssh alone, also to this machine",
+        )
     plain = partial(host.plain, name)
-    options, notes = _SshOptions(), _unread_passwords(host) + _unread_files(host, name, encrypted)
-    for variable in _SSH_ARGS:
-        notes += _read_ssh_options(options, str(plain(variable)), folder, f"{variable} of host {name!r}")
+    notes = _unread_passwords(host) + _unread_files(host, name, variables.encrypted)
+    options = _ssh_options(name, plain, notes)
     if plain("ansible_become"):
         _refuse_other_users(name, str(plain("ansible_become_method")), str(plain("ansible_become_user")))
-    trust = _trust(options, trust, name)
+    trust = _trust(options, trust, folder, name)
     key = plain("ansible_ssh_private_key_file")
     made = Target(
         name=name,
@@ -210,19 +210,12 @@ def target(
         become_password=_secret(host.ansible_become_password),
         trust=trust,
         limits=limits,
-        variables={Settings: _settings(host), registry.Registries: _registries(host, folder)},
+        variables={
+            Settings: Settings(**{each.name: getattr(host, f"ctr_{each.name}") for each in fields(Settings)}),
+            registry.Registries: _registries(host, folder),
+        },
     )
     return _behind(made, options), notes
-
-
-def _settings(host: HostVars) -> Settings:
-    return Settings(
-        command=host.ctr_command,
-        address=host.ctr_address,
-        namespace=host.ctr_namespace,
-        root=host.ctr_root,
-        snapshotter=host.ctr_snapshotter,
-    )
 
 
 def _registries(host: HostVars, folder: Path) -> registry.Registries:
@@ -231,22 +224,8 @@ def _registries(host: HostVars, folder: Path) -> registry.Registries:
 
 
 def _registry(name: str, given: Registry, folder: Path) -> registry.Registry:
-    ca_file = str(folder / Path(given.ca_file).expanduser()) if given.ca_file else None
-    return registry.Registry(
-        name=name,
-        scheme=given.scheme,
-        ca_file=ca_file,
-        skip_verify=given.skip_verify,
-        username=given.username,
-        password_env=given.password_env,
-    )
-
-
-def _other_connection(host: str, connection: Var) -> BadInventory:
-    return BadInventory(
-        f"{connection.where}: host {host!r} has ansible_connection {connection.value!r}",
-        hint="remove it: ctr-ferry connects over ssh alone, also to this machine",
-    )
+    made = registry.Registry(name, **dict(given))
+    return replace(made, ca_file=str(folder / Path(made.ca_file).expanduser())) if made.ca_file else made
 
 
 def _secret(value: str | Opaque | None) -> Secret | None:
@@ -308,67 +287,52 @@ def _refuse_other_users(host: str, method: str, user: str) -> None:
         )
 
 
-def _behind(made: Target, options: _SshOptions) -> Target:
-    if options.proxy_command.lower() not in ("", "none"):
-        return replace(made, gateway=options.proxy_command)
-    return made.behind(options.jump) if options.jump.lower() not in ("", "none") else made
+def _behind(made: Target, options: Mapping[str, str]) -> Target:
+    if (command := options["proxycommand"]).lower() not in ("", "none"):
+        return replace(made, gateway=command)
+    return made.behind(options["proxyjump"]) if options["proxyjump"].lower() not in ("", "none") else made
 
 
-def _trust(options: _SshOptions, trust: Trust, host: str) -> Trust:
-    files = options.known_hosts or trust.known_hosts
-    accept_new = trust.accept_new if options.accept_new is None else options.accept_new
-    if accept_new and files[0].exists() and not files[0].is_file():
+def _trust(options: Mapping[str, str], trust: Trust, folder: Path, host: str) -> Trust:
+    files = tuple(folder / Path(word).expanduser() for word in options["userknownhostsfile"].split())
+    checking = options["stricthostkeychecking"]
+    made = Trust(files or trust.known_hosts, checking == "accept-new" if checking else trust.accept_new)
+    if made.accept_new and made.known_hosts[0].exists() and not made.known_hosts[0].is_file():
         raise BadInventory(
-            f"host {host!r} accepts new host keys, but {files[0]} cannot store them",
+            f"host {host!r} accepts new host keys, but {made.known_hosts[0]} cannot store them",
             hint="name a regular file: -o UserKnownHostsFile=FILE",
         )
-    return Trust(files, accept_new)
+    return made
 
 
-@dataclass(slots=True)
-class _SshOptions:
-    jump: str = ""
-    proxy_command: str = ""
-    known_hosts: tuple[Path, ...] = ()
-    accept_new: bool | None = None
-
-
-def _read_ssh_options(found: _SshOptions, text: str, folder: Path, where: str) -> list[str]:
-    """Adds the ssh options of one variable to those found so far. As in OpenSSH, the first value of an option counts.
+def _ssh_options(host: str, plain: Callable[[str], Any], notes: list[str]) -> dict[str, str]:
+    """The honoured ssh options of a host, empty if not given. As in OpenSSH, the first value of an option counts.
 
     Args:
-        found: the options so far; changed in place.
-        text: the words of the variable.
-        folder: the folder that relative paths start from.
-        where: the variable and its host, for messages.
-
-    Returns:
-        Notes about options that are not honoured.
+        host: the host's name, for messages.
+        plain: gives the value of one of the host's variables.
+        notes: gets a note about each option that is not honoured.
 
     Raises:
         BadInventory: the words cannot be parsed.
     """
-    try:
-        known, unknown = _SSH_PARSER.parse_known_args(shlex.split(text))
-    except (argparse.ArgumentError, ValueError) as error:
-        raise BadInventory(f"{where} cannot be parsed: {error}", hint="check its quotes and options") from error
-    found.jump = found.jump or known.jump or ""
-    notes = []
-    for option in known.options:
-        name, *rest = re.split(r"\s*=\s*|\s+", option.strip(), maxsplit=1)
-        value = "".join(rest)
-        match name.strip().lower(), value.strip():
-            case "proxyjump", value:
-                found.jump = found.jump or value
-            case "proxycommand", value:
-                found.proxy_command = found.proxy_command or value
-            case "userknownhostsfile", value:
-                files = tuple(folder / Path(word).expanduser() for word in value.split())
-                found.known_hosts = found.known_hosts or files
-            case "stricthostkeychecking", "accept-new" | "yes" | "ask" as value:
-                found.accept_new = value == "accept-new" if found.accept_new is None else found.accept_new
-            case "stricthostkeychecking", value:
-                notes.append(f"StrictHostKeyChecking={value} is not obeyed: host keys are always checked")
-            case _:
+    found = dict.fromkeys(("proxyjump", "proxycommand", "userknownhostsfile", "stricthostkeychecking"), "")
+    for variable in _SSH_ARGS:
+        try:
+            known, unknown = _SSH_PARSER.parse_known_args(shlex.split(str(plain(variable))))
+        except (argparse.ArgumentError, ValueError) as error:
+            raise BadInventory(
+                f"{variable} of host {host!r} cannot be parsed: {error}", hint="check its quotes and options"
+            ) from error
+        found["proxyjump"] = found["proxyjump"] or known.jump
+        for option in known.options:
+            name, *rest = re.split(r"\s*=\s*|\s+", option.strip(), maxsplit=1)
+            key, value = name.lower(), "".join(rest)
+            if key not in found:
                 notes.append(f"ssh option {option!r} is not honoured")
-    return notes + [f"ssh option {word!r} is not honoured" for word in unknown]
+            elif key == "stricthostkeychecking" and value not in ("accept-new", "yes", "ask"):
+                notes.append(f"StrictHostKeyChecking={value} is not obeyed: host keys are always checked")
+            else:
+                found[key] = found[key] or value
+        notes += [f"ssh option {word!r} is not honoured" for word in unknown]
+    return found

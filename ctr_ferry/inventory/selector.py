@@ -208,9 +208,7 @@ class HostSelector:
 
     def _of_inventory(self, name: str) -> Target:
         variables = self.inventory.variables(name)
-        found, notes = target(
-            name, variables.vars, self.file.resolve().parent, self._trust, self._limits, encrypted=variables.encrypted
-        )
+        found, notes = target(name, variables, self.file.resolve().parent, self._trust, self._limits)
         for note in notes:
             self._notes.setdefault(note, {})[name] = None
         return found

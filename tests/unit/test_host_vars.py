@@ -21,7 +21,7 @@ def read(tmp_path: Path, variables: str, trust: Trust | None = None) -> tuple[Ta
     """The target and notes of a host with these variables, one on each line."""
     file = tmp_path / "hosts.yaml"
     file.write_text("all:\n  hosts:\n    n:\n" + textwrap.indent(textwrap.dedent(variables), " " * 6))
-    return target("n", Inventory(file).variables("n").vars, tmp_path, trust or Trust(), Limits(connect=3))
+    return target("n", Inventory(file).variables("n"), tmp_path, trust or Trust(), Limits(connect=3))
 
 
 def args(tmp_path: Path, text: str) -> tuple[Target, list[str]]:
