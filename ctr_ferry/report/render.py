@@ -91,8 +91,7 @@ def table(done: Done) -> None:
     for warning in done.warnings:
         note("\n".join(warning.lines()))
     if done.failure:
-        for line in error_lines(done.failure.to_json()):
-            note(line)
+        note("\n".join(error_lines(done.failure.to_json())))
 
 
 def _print_outcomes(done: Done, outcomes: list[Outcome], *, results: bool = True) -> None:
@@ -180,8 +179,7 @@ def document(done: Iterable[Done], code: int) -> None:
 
 def failure(error: FerryError, *, as_json: bool) -> None:
     """Prints an error that came before any host was touched."""
-    for line in error_lines(error.to_json()):
-        note(line)
+    note("\n".join(error_lines(error.to_json())))
     if as_json:
         _print_json({"exit": error.exit_code, "commands": [], "error": error.to_json()})
 

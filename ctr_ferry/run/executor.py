@@ -35,7 +35,7 @@ from ctr_ferry.run.settings import PROJECT, FleetConfig, limits
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.target import Target
 
-_INTERRUPTED, _TERMINATED = 130, 143
+_CUT: dict[type[BaseException], int] = {KeyboardInterrupt: 130, Terminated: 143}  # exit statuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
                 "commands of ctr-ferry and tasks of your own cannot share one line: run fab once for each", code=2
             )
         code = self._exit_status(calls)
-        if code in (_INTERRUPTED, _TERMINATED) and threading.active_count() > 1:
+        if code in _CUT.values() and threading.active_count() > 1:
             os._exit(code)  # a thread that still waits for a connection must not use it
         if code:
             raise Exit(code=code)
@@ -77,28 +77,26 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         as_json = any(call.kwargs.get("json") for call in calls)
         try:
             with _sigterm_raises():
-                return self._run(calls)
-        except FerryError as error:
-            render.failure(error, as_json=as_json)
-            return error.exit_code
+                return self._run(calls, as_json=as_json)
         except (KeyboardInterrupt, Terminated) as cut:
             render.note("interrupted before any host was touched")
-            return _code_of(cut)
+            return _CUT[type(cut)]
         except Exit:
             raise
         except Exception as error:  # noqa: BLE001  (shown, with where it happened)
-            fault = unforeseen(error)
-            render.failure(fault, as_json=as_json)
-            return fault.exit_code
+            failure = error if isinstance(error, FerryError) else unforeseen(error)
+            render.failure(failure, as_json=as_json)
+            return failure.exit_code
 
-    def _run(self, calls: Sequence[Any]) -> int:
+    def _run(self, calls: Sequence[Any], *, as_json: bool) -> int:
         _refuse_hosts_given_twice(sys.argv[1:])
         self._load_environment()
-        dry, as_json = bool(self.config.run.dry), any(call.kwargs.get("json") for call in calls)
-        lines = [_read(call, dry=dry, as_json=as_json) for call in calls]
+        lines = [_read(call, dry=bool(self.config.run.dry), as_json=as_json) for call in calls]
         config = FleetConfig.of(self.config)
         runs = Runs(config.runs_folder)
-        selector = self._selector(config, runs)
+        aliases = {name for name in self.config.base_ssh_config.get_hostnames() if not set("*?!") & set(name)}
+        file = inventory_file(config.inventory, PROJECT)
+        selector = HostSelector(file, config.trust, limits(self.config), aliases.__contains__, runs.past)
         patterns = tuple(word for word in (self.core[0].args.hosts.value or "").split(",") if word.strip())
         control_machine = ControlMachine(selector, patterns, runs)
         if all(line.command.kind is Kind.CONTROL_MACHINE for line in lines):
@@ -124,17 +122,17 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
                 hint="correct it, or unset it",
             ) from error
 
-    def _selector(self, config: FleetConfig, runs: Runs) -> HostSelector:
-        ssh_config = self.config.base_ssh_config
-        aliases = {name for name in ssh_config.get_hostnames() if not set("*?!") & set(name)}
-        file = inventory_file(config.inventory, PROJECT)
-        return HostSelector(file, config.trust, limits(self.config), aliases.__contains__, runs.past)
-
     def _on_hosts(self, lines: Sequence[Line], config: FleetConfig, control_machine: ControlMachine) -> int:
         """Runs the line's commands on its hosts, writes the record, and returns the exit status."""
-        first = next(line.command for line in lines if line.command.kind is not Kind.CONTROL_MACHINE)
-        targets = self._targets(lines, first, control_machine)
-        run_id = new_run_id(first.name)
+        first = next(line.command.name for line in lines if line.command.kind is not Kind.CONTROL_MACHINE)
+        if not control_machine.patterns:
+            hint = f"name hosts, groups or globs: fab -H HOST[,HOST…] {first} …"
+            raise UsageError(f"{first} needs hosts", hint=hint)
+        targets = self._select(control_machine.selector, control_machine.patterns)
+        for line in lines:
+            if line.command.before:
+                line.command.before(line.request, targets)
+        run_id = new_run_id(first)
         record = Record(control_machine.runs.root, run_id, _head(lines, [t.name for t in targets]), render.note)
         base = self.config.clone()  # a clone reads ssh_config into its source, so hosts clone this copy
 
@@ -156,22 +154,6 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             prune(control_machine.runs.root, config.keep_runs)
         return code
 
-    def _targets(self, lines: Sequence[Line], first: Command, control_machine: ControlMachine) -> list[Target]:
-        """The targets of ``-H``, if every command of the line accepts them.
-
-        Raises:
-            UsageError: there is no ``-H``, or a pattern in it is wrong.
-            FerryError: what a command's ``before`` raises.
-        """
-        if not control_machine.patterns:
-            hint = f"name hosts, groups or globs: fab -H HOST[,HOST…] {first.name} …"
-            raise UsageError(f"{first.name} needs hosts", hint=hint)
-        targets = self._select(control_machine.selector, control_machine.patterns)
-        for line in lines:
-            if line.command.before:
-                line.command.before(line.request, targets)
-        return targets
-
 
 def _refuse_hosts_given_twice(words: Sequence[str]) -> None:
     """Refuses a second ``-H``: Invoke takes one before and one after a command's name, and obeys only the last."""
@@ -189,18 +171,15 @@ def _read(call: Any, *, dry: bool, as_json: bool) -> Line:
 
 
 def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:
+    asked = [
+        {"command": each.command.name, "dry_run": each.common.dry_run, "looks": each.command.read_only(each.request)}
+        for each in lines
+        if each.command.kind is not Kind.CONTROL_MACHINE
+    ]
     versions = {name: version(name) for name in ("fabric", "invoke", "paramiko")}
     return {
         "commands_asked": [line.command.name for line in lines],
-        "asked": [
-            {
-                "command": each.command.name,
-                "dry_run": each.common.dry_run,
-                "looks": each.command.read_only(each.request),
-            }
-            for each in lines
-            if each.command.kind is not Kind.CONTROL_MACHINE
-        ],
+        "asked": asked,
         "hosts": hosts,
         "versions": {"python": platform.python_version(), **versions},
     }
@@ -237,11 +216,11 @@ def _run_lines(
                 continue
             ended, code = _on_fleet(line, hosts, new_fleet, record, last=line is lines[-1])
             done.append(ended)
-            if code in (_INTERRUPTED, _TERMINATED):
+            if code:
                 break
         return _report(done, lines, code)
     except (KeyboardInterrupt, Terminated) as cut:
-        return _report(done, lines, _code_of(cut))
+        return _report(done, lines, _CUT[type(cut)])
 
 
 def _on_fleet(
@@ -249,13 +228,8 @@ def _on_fleet(
 ) -> tuple[render.Done, int]:
     """Runs one command on all hosts; records and shows the outcomes.
 
-    Args:
-        new_fleet: makes the fleet of one command, as `Fleet` does.
-        last: whether this is the line's last command.
-
     Returns:
-        The command with its outcomes, and an exit status: 130 or 143 after an interrupt, that of the command's failure
-        as a whole, else 0.
+        The command with its outcomes, and the exit status of an interrupt (0 without one).
     """
     command = line.command
     record.command(command.name, line.arguments, dry_run=line.common.dry_run)
@@ -279,22 +253,18 @@ def _on_fleet(
     )
     if not line.common.json:
         render.table(ended)
-    return ended, code or (failure.exit_code if failure else 0)
+    return ended, code
 
 
 def _answers(line: Line, fleet: Fleet) -> tuple[dict[str, Answer], FerryError | None, int]:
-    """Runs a command's body.
-
-    Returns:
-        The answers by host, why the command as a whole failed, and the exit status of an interrupt (0 without one).
-    """
+    """The answers by host, why the command as a whole failed, and the exit status of an interrupt (0 without one)."""
     body = line.command.body
     try:
         if line.command.kind is Kind.HOST:
             return fleet.each(lambda host: body(host, line.request)), None, 0
         return body(fleet, line.request), None, 0
     except (KeyboardInterrupt, Terminated) as cut:
-        return fleet.answers, None, _code_of(cut)
+        return fleet.answers, None, _CUT[type(cut)]
     except FerryError as error:
         return error.result if isinstance(error.result, dict) else fleet.answers, error, 0
     except Exception as error:  # noqa: BLE001  (shown, with where it happened)
@@ -304,11 +274,7 @@ def _answers(line: Line, fleet: Fleet) -> tuple[dict[str, Answer], FerryError | 
 def _outcomes(
     command: Command, fleet: Fleet, answers: dict[str, Answer], *, cut: bool
 ) -> tuple[list[Outcome], Table | None]:
-    """One outcome per host, in the order of the hosts, and the table of all answers.
-
-    Args:
-        cut: whether the run was interrupted; then there is no table.
-    """
+    """One outcome per host, in the order of the hosts, and the table of all answers unless the run was cut."""
     ends = {name: _outcome(name, fleet, answers).checked() for name in fleet.hosts}
     answers = {name: ends[name].error or answer for name, answer in answers.items()}
     table, faults = (None, {}) if cut else _tabulated(command, answers)
@@ -344,8 +310,8 @@ def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer]) -> Outcome:
 
 
 def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int) -> int:
-    cut = code in (_INTERRUPTED, _TERMINATED)
-    if not cut:
+    """The exit status: ``code`` after an interrupt, else what the commands give. Prints the JSON document, if any."""
+    if not code:
         failures = [each.failure.exit_code for each in done if each.failure]
         started = any(o.status is not Status.SKIPPED for each in done for o in each.outcomes)
         code = min(max(failures, default=0), 1 if started else 2)  # 2: it inspected the hosts, then refused to start
@@ -353,10 +319,6 @@ def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int) -> in
     if any(line.common.json for line in lines):
         render.document(done, code)
     return code or int(render.unwritten())
-
-
-def _code_of(cut: BaseException) -> int:
-    return _INTERRUPTED if isinstance(cut, KeyboardInterrupt) else _TERMINATED
 
 
 @contextmanager
