@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ctr_ferry.ctr.probe import Settings
@@ -15,18 +15,12 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.target import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Nothing: the only choice is ``-H``."""
-
-
-def parse() -> Request:
+def parse() -> None:
     """The command has no options of its own."""
-    return Request()
 
 
 @on_control_machine(parse, help={})
-def hosts(control_machine: ControlMachine, request: Request) -> View:  # noqa: ARG001
+def hosts(control_machine: ControlMachine, _: None) -> View:
     """Show the inventory as ctr-ferry understands it: hosts, groups, how each host is reached. Connects to nothing."""
     selector = control_machine.selector
     data = [_as_data(selector, name) for name in selector.names(control_machine.patterns or ("all",))]
@@ -48,25 +42,15 @@ def _row(each: dict[str, Any]) -> tuple[str, ...]:
     groups = ", ".join(each["groups"])
     if "error" in each:
         return (each["host"], f"({each['error']['kind']})", groups, "", "")
-    return (
-        str(each["host"]),
-        f"{each['user'] or ''}{'@' if each['user'] else ''}{each['address']}{_colon(each['port'])}",
-        groups,
-        ", ".join(f"{key}={value}" for key, value in each["ctr"].items()),
-        str(each["gateway"] or ""),
-    )
-
-
-def _colon(port: int | None) -> str:
-    return f":{port}" if port else ""
+    user = f"{each['user']}@" if each["user"] else ""
+    port = f":{each['port']}" if each["port"] else ""
+    ctr = ", ".join(f"{key}={value}" for key, value in each["ctr"].items())
+    return (each["host"], f"{user}{each['address']}{port}", groups, ctr, each["gateway"] or "")
 
 
 def _describe(target: Target, groups: list[str]) -> dict[str, Any]:
     """A host as data; passwords only as whether there is one."""
     gateway = target.gateway
-    settings = target.variables_of(Settings)
-    ctr = {"command": settings.command, "address": settings.address, "namespace": settings.namespace}
-    ctr |= {"root": settings.root, "snapshotter": settings.snapshotter}
     return {
         "host": target.name,
         "address": target.address,
@@ -79,5 +63,5 @@ def _describe(target: Target, groups: list[str]) -> dict[str, Any]:
         "gateway": gateway if gateway is None or isinstance(gateway, str) else gateway.name,
         "known_hosts": [str(file) for file in target.trust.known_hosts],
         "accept_new": target.trust.accept_new,
-        "ctr": {key: value for key, value in ctr.items() if value},
+        "ctr": {key: value for key, value in asdict(target.variables_of(Settings)).items() if value},
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,9 @@ class CommonOptions:
     limit_failures: int | float | None = None
 
     @classmethod
-    def parse(cls, json: bool, dry_run: bool, serial: str | None, limit_failures: str | None) -> CommonOptions:
+    def parse(
+        cls, json: bool = False, dry_run: bool = False, serial: str | None = None, limit_failures: str | None = None
+    ) -> CommonOptions:
         """Parses the words of the command line.
 
         Raises:
@@ -79,12 +81,7 @@ class CommonOptions:
             raise UsageError(
                 f"--serial {serial!r} is no number of hosts", hint="give a number from 1, such as --serial 5"
             )
-        return cls(
-            json=json,
-            dry_run=dry_run,
-            serial=int(serial) if serial else None,
-            limit_failures=_limit(limit_failures),
-        )
+        return cls(json, dry_run, int(serial) if serial else None, _limit(limit_failures))
 
 
 def _limit(text: str | None) -> int | float | None:
@@ -146,8 +143,9 @@ class Command(fabric.Task):  # type: ignore[misc]
         """Invoke's hook: the signature that options are made from."""
         own = list(inspect.signature(self.parse).parameters.values())
         common = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False if name in _FLAGS else None)
-            for name in self._common
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
+            for field in fields(CommonOptions)
+            if field.name in self._common
         ]
         return inspect.Signature([*own, *common])
 
@@ -166,14 +164,9 @@ class Command(fabric.Task):  # type: ignore[misc]
             UsageError: an option is wrong; the message names it.
         """
         _refuse_empty(options, self.positional)
-        common = CommonOptions.parse(
-            json=bool(options.get("json")),
-            dry_run=bool(options.get("dry_run")),
-            serial=options.get("serial"),
-            limit_failures=options.get("limit_failures"),
-        )
+        common = {name: value for name, value in options.items() if name in self._common}
         own = {name: value for name, value in options.items() if name not in self._common}
-        return common, self.parse(**own)
+        return CommonOptions.parse(**common), self.parse(**own)
 
     def read_only(self, request: Any) -> bool:
         """Whether the command changes no host, whatever it finds there."""
@@ -186,9 +179,6 @@ def _refuse_empty(options: Mapping[str, Any], positional: Iterable[str]) -> None
         if name not in positional and (value == "" or (isinstance(value, list) and "" in value)):
             option = f"--{name.rstrip('_').replace('_', '-')}"
             raise UsageError(f"{option} is empty", hint=f"give a value, or leave {option} out")
-
-
-_FLAGS = {"json", "dry_run"}
 
 
 def _declares(kind: Kind) -> Callable[..., Callable[[Callable[..., Any]], Command]]:
