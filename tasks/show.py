@@ -43,20 +43,16 @@ def show(control_machine: ControlMachine, request: Request) -> View:
         raise UsageError(
             f"run {run.id} had no host {request.host!r}", hint=f"name one of its hosts: {', '.join(run.data['hosts'])}"
         )
-    if request.log:
-        return View(run.data, text=_logs(run, request.host))
-    return View(run.data, text="\n".join(_text(run, request.host)))
+    return View(run.data, text=_logs(run, request.host) if request.log else "\n".join(_text(run, request.host)))
 
 
 def _logs(run: Run, host: str | None) -> str:
     parts = []
     for name in [host] if host else run.data["hosts"]:
-        file = run.log(name)
-        text = (
-            file.read_text(encoding="utf-8", errors="replace")
-            if file.exists()
-            else "# no remote command ran on this host\n"
-        )
+        try:
+            text = run.log(name).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            text = "# no remote command ran on this host\n"
         parts.append(f"==> {name} <==\n{text}")
     return "\n".join(parts)
 

@@ -78,11 +78,11 @@ class Inventory:
             self._read_group(name, node)
         self._adopt_orphans()
         inside = self._hosts_by_group()
+        used = [name for name in self.groups if inside[name]]
         self._groups_by_host: dict[str, list[str]] = {host: [] for host in self.hosts}
-        for name in self.groups:
+        for name in used:
             for host in inside[name]:
                 self._groups_by_host[host].append(name)
-        used = [name for name in self.groups if inside[name]]
         self._ranks = self._ranks_of(used, reversed(inside))
         self._group_files = {name: self._files("group_vars", name) for name in used}
 
@@ -252,13 +252,8 @@ class _Loader(*_BASES):  # type: ignore[misc]
         Composer.__init__(self)
 
 
-def _opaque(loader: yaml.SafeLoader, node: yaml.Node) -> Opaque:  # noqa: ARG001
-    return Opaque(str(node.value))
-
-
-_Loader.add_constructor("!vault", _opaque)
-_Loader.add_constructor("!unsafe", _opaque)
-_Loader.add_constructor("!vault-encrypted", _opaque)
+for _tag in ("!vault", "!unsafe", "!vault-encrypted"):
+    _Loader.add_constructor(_tag, lambda _, node: Opaque(str(node.value)))
 
 
 def _compose(file: Path) -> yaml.Node | None:
@@ -266,9 +261,9 @@ def _compose(file: Path) -> yaml.Node | None:
     try:
         text = file.read_text(encoding="utf-8")
         try:
-            node = yaml.compose(text, Loader=_Loader)
+            return yaml.compose(text, Loader=_Loader)
         except yaml.YAMLError:  # PyYAML's own scanner has the better words and lines
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            return yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError as error:
         raise BadInventory(
             f"there is no inventory at {file}",
@@ -285,7 +280,6 @@ def _compose(file: Path) -> yaml.Node | None:
         raise BadInventory(f"{file}{line}: not YAML: {problem}") from error
     except RecursionError as error:
         raise BadInventory(f"{file} is nested too deeply") from error
-    return node
 
 
 def _where(file: Path, node: yaml.Node) -> str:

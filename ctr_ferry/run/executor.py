@@ -306,7 +306,7 @@ def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer]) -> Outcome:
         "an earlier command of this line failed on this host", hint="repair what failed, then run the line again"
     )
     answer = as_dry_run(answer) if fleet.dry_run else answer  # a fleet command may have replaced answers
-    return Outcome.of(name, fleet.seconds.get(name, 0.0), answer)
+    return Outcome.of(name, fleet.seconds[name], answer)
 
 
 def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int) -> int:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
@@ -36,6 +37,17 @@ class Together(Protocol):
 
     def gone(self, host: str) -> None:
         """Is called when the work on a host is over or will never begin, so that no other host waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Work on each host of a batch, as `Fleet.each` and `Together` describe it."""
+
+    run: Callable[[Host], Result]
+    last: bool = True
+    looks: bool = False
+    done: Mapping[str, Answer] = field(default_factory=dict)
+    gone: Callable[[str], None] = lambda _: None
 
 
 class Fleet:
@@ -70,11 +82,9 @@ class Fleet:
         self._options, self._observer, self._record = options, observer, record
         self._workers, self._last, self._further = workers, last, further
         self._others: dict[str, Host] = {}
-        self._looks = False
-        self._done: Mapping[str, Answer] = {}
         self._asked = {name: host.asked for name, host in hosts.items()}  # how many remote commands each had run before
         self.answers: dict[str, Answer] = {}
-        self.seconds: dict[str, float] = {}
+        self.seconds = dict.fromkeys(hosts, 0.0)
         MEMORY.divide(len(hosts))
         for host in hosts.values():
             host.begin(dry_run=options.dry_run, moved=partial(observer.on_progress, host.name))
@@ -101,8 +111,8 @@ class Fleet:
         Raises:
             KeyboardInterrupt, Terminated: the run was interrupted; ``answers`` then has every host's answer.
         """
-        self._looks, self._done = looks, done or {}
-        return self._in_batches(len(self.hosts), lambda names: self._run_batch(names, work, last=close))
+        stage = _Work(work, last=close, looks=looks, done=done or {})
+        return self._in_batches(len(self.hosts), lambda _: stage)
 
     def together(self, form: Callable[[Sequence[str]], Together]) -> dict[str, Answer]:
         """Like `each`, for hosts that depend on one another. A batch has at most as many hosts as there are workers.
@@ -111,20 +121,20 @@ class Fleet:
             form: makes the work of one batch from the names of its hosts.
         """
 
-        def run(names: Sequence[str]) -> None:
+        def stage(names: Sequence[str]) -> _Work:
             common = form(names)
-            self._run_batch(names, common.work, last=True, gone=common.gone)
+            return _Work(common.work, gone=common.gone)
 
-        self._looks, self._done = False, {}
-        return self._in_batches(self._workers, run)
+        return self._in_batches(self._workers, stage)
 
-    def _in_batches(self, most: int, run: Callable[[Sequence[str]], None]) -> dict[str, Answer]:
+    def _in_batches(self, most: int, form: Callable[[Sequence[str]], _Work]) -> dict[str, Answer]:
         names = [name for name, host in self.hosts.items() if not host.failed]
         for name in names:
             self.answers.pop(name, None)  # an earlier answer would hide that this work was interrupted
         size = min(self._options.serial or most, most)
         for start in range(0, len(names), size):
-            run(names[start : start + size])
+            batch = names[start : start + size]
+            self._run_batch(batch, form(batch))
         return {name: self.answers[name] for name in names}
 
     def also(self, patterns: Iterable[str], work: Callable[[Host], _T]) -> dict[str, _T | FerryError]:
@@ -167,67 +177,59 @@ class Fleet:
         for host in self._others.values():
             host.close_quietly()
             MEMORY.free(host.name)
-        self._others.clear()
 
-    def _run_batch(
-        self,
-        names: Sequence[str],
-        work: Callable[[Host], Result],
-        *,
-        last: bool,
-        gone: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    def _run_batch(self, names: Sequence[str], work: _Work) -> None:
         pool = ThreadPoolExecutor(min(self._workers, len(names)), thread_name_prefix="host")
         futures: dict[Future[Answer], str] = {}
         try:
-            futures |= {pool.submit(self._run_host, self.hosts[name], work, last, gone): name for name in names}
+            futures |= {pool.submit(self._run_host, self.hosts[name], work): name for name in names}
             for future in as_completed(futures):
                 self.answers[futures[future]] = future.result()
             pool.shutdown()
         except (KeyboardInterrupt, Terminated):
             self._abandon()
             pool.shutdown(wait=False, cancel_futures=True)
-            self._collect_done(futures)
+            self._collect_done(futures, work)
             raise
 
-    def _collect_done(self, futures: Mapping[Future[Answer], str]) -> None:
+    def _collect_done(self, futures: Mapping[Future[Answer], str], work: _Work) -> None:
         """Takes the answers that come within a moment after an interrupt; the other hosts count as interrupted."""
         for future in wait(futures, timeout=_GRACE).done:
             if not future.cancelled():
                 self.answers.setdefault(futures[future], future.result())
         for name, answer in list(self.answers.items()):
-            if isinstance(answer, Interrupted) and name in self._done:
-                self.answers[name] = self._done[name]
-            elif self._looks and name in futures.values() and not isinstance(answer, FerryError):
+            if isinstance(answer, Interrupted) and name in work.done:
+                self.answers[name] = work.done[name]
+            elif work.looks and name in futures.values() and not isinstance(answer, FerryError):
                 self.answers[name] = interrupted()  # nothing was done on this host yet
         for name, host in self.hosts.items():
             asked = host.asked > self._asked[name] and not host.failed
             cut = interrupted() if asked else _not_started()
-            self.answers.setdefault(name, self._done.get(name, cut))
+            self.answers.setdefault(name, work.done.get(name, cut))
 
-    def _run_host(self, host: Host, work: Callable[[Host], Result], last: bool, gone: Callable[[str], None]) -> Answer:
+    def _run_host(self, host: Host, work: _Work) -> Answer:
         try:
-            return self._answer_of(host, work, last)
+            return self._answer_of(host, work)
         finally:
-            gone(host.name)
+            work.gone(host.name)
 
-    def _answer_of(self, host: Host, work: Callable[[Host], Result], last: bool) -> Answer:
+    def _answer_of(self, host: Host, work: _Work) -> Answer:
         if self._enough_failed():
             return NotStarted("too many other hosts have failed", hint="repair those hosts, or raise --limit-failures")
         if host.abandoned:  # its turn came between an interrupt and the end of the queue
             return _not_started()
         self._observer.on_start(host.name)
         start = time.monotonic()
-        answer = _answer(host, work)
+        answer = _answer(host, work.run)
         seconds = time.monotonic() - start
-        failed = isinstance(answer, FerryError)
-        if self.dry_run and (failed or last):  # earlier answers are read by the command itself
+        ended = work.last or isinstance(answer, FerryError)
+        if self.dry_run and ended:  # earlier answers are read by the command itself
             answer = as_dry_run(answer)
         self.answers[host.name] = answer
-        self.seconds[host.name] = self.seconds.get(host.name, 0.0) + seconds
-        if failed or (last and self._last):
+        self.seconds[host.name] += seconds
+        if ended and (self._last or isinstance(answer, FerryError)):
             host.close_quietly()
-        if failed or last:
+        if ended:
             MEMORY.free(host.name)
             outcome = Outcome.of(host.name, seconds, answer).checked()
             self._record(outcome)
