@@ -9,7 +9,7 @@ from ctr_ferry import shell
 from ctr_ferry.errors import CommandFailed, ConnectionLost, RemoteTimeout, UsageError
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.run.command import per_host
-from ctr_ferry.shell import Answer, Script
+from ctr_ferry.shell import Script
 from ctr_ferry.text import printable
 
 if TYPE_CHECKING:
@@ -60,20 +60,23 @@ def parse(command: str | None = None) -> Request:
 def run(host: Host, request: Request) -> RunResult:
     """Run any shell command on every host, with the inventory's names, limits and record."""
     if host.dry_run:
-        _require_ok(_ask(host, "-n", "-c", request.command), "the command is no valid sh: nothing ran")
+        _run(host, "-n", "-c", request.command, failure="the command is no valid sh: nothing ran")
         return RunResult(0, f"would run: {request.command}", "")
-    answer = _ask(host, "-c", request.command)
-    _require_ok(answer, f"the command exited with {answer.exit}")
-    return RunResult(answer.exit, answer.text, answer.stderr)
+    return _run(host, "-c", request.command)
 
 
-def _ask(host: Host, *words: str) -> Answer:
+def _run(host: Host, *words: str, failure: str = "") -> RunResult:
     """Runs a separate shell, so that the text, valid or not, cannot change the script around it."""
     try:
-        return host.ask(Script({"run": shell.join(["/bin/sh", *words])}), listener=Clip())["run"]
+        answer = host.ask(Script({"run": shell.join(["/bin/sh", *words])}), listener=Clip())["run"]
     except (ConnectionLost, RemoteTimeout) as error:
         error.hint = "check on the host how far the command came before you run it again"
         raise
+    result = RunResult(answer.exit, answer.text, answer.stderr)
+    if not answer.ok:
+        detail = "\n".join(part.rstrip() for part in (answer.text, answer.stderr) if part.strip())
+        raise CommandFailed(failure or f"the command exited with {answer.exit}", detail=detail, result=result)
+    return result
 
 
 class Clip:
@@ -100,9 +103,3 @@ class Clip:
     def end(self) -> bytes:
         """The end of the output, after a line that says how many bytes are missing before it."""
         return (f"\n… {self._lost} bytes are left out here …\n".encode() if self._lost else b"") + bytes(self._end)
-
-
-def _require_ok(answer: Answer, otherwise: str) -> None:
-    if not answer.ok:
-        detail = "\n".join(part.rstrip() for part in (answer.text, answer.stderr) if part.strip())
-        raise CommandFailed(otherwise, detail=detail, result=RunResult(answer.exit, answer.text, answer.stderr))

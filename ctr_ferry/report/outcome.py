@@ -98,11 +98,14 @@ class Outcome:
             status = Status.SKIPPED
         return cls(host, status, seconds, result=answer.result, error=answer)
 
+    def lines(self) -> list[str]:
+        """The lines of the result, if there is one."""
+        return [] if self.result is None else list(self.result.lines())
+
     def checked(self) -> Outcome:
         """This outcome, if it can be shown and recorded; else a failed one, so that other hosts keep theirs."""
         try:
-            if self.result is not None:
-                self.result.lines()
+            self.lines()
             json.dumps(self.to_json(), default=str)
         except Exception as error:  # noqa: BLE001  (shown, with where it happened)
             return Outcome(self.host, Status.FAILED, self.seconds, error=unforeseen(error))

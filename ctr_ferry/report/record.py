@@ -152,8 +152,7 @@ class Record:
 
 def _recorded(outcome: Outcome) -> str:
     """An outcome as JSON, with the lines that a person read."""
-    lines = outcome.result.lines() if outcome.result is not None else []
-    return json.dumps({**outcome.to_json(), "lines": lines}, default=str)
+    return json.dumps({**outcome.to_json(), "lines": outcome.lines()}, default=str)
 
 
 def _now() -> str:

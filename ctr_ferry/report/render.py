@@ -98,8 +98,11 @@ def _print_outcomes(done: Done, outcomes: list[Outcome], *, results: bool = True
     """Prints a row for each host with its error and, if wanted, its results; hosts with equal rows share one."""
     alike: dict[tuple[str, ...], list[Outcome]] = {}
     for outcome in outcomes:
-        detail = (str(outcome.status), *_lines(outcome, result=results))
-        alike.setdefault(detail, []).append(outcome)
+        lines = [
+            *(outcome.lines() if results else ()),
+            *(error_lines(outcome.error.to_json()) if outcome.error else ()),
+        ]
+        alike.setdefault((str(outcome.status), *lines), []).append(outcome)
     rows = []
     for (status, *lines), group in alike.items():
         seconds = f"{max(o.seconds for o in group):.1f} s"
@@ -165,11 +168,6 @@ def _print_csv(table: Table) -> None:
     lines.writerow(column.lower() for column in table.columns)
     lines.writerows(table.apart or table.rows)
     _print_text(text.getvalue().removesuffix("\n"))
-
-
-def _lines(outcome: Outcome, *, result: bool) -> list[str]:
-    lines = list(outcome.result.lines()) if result and outcome.result is not None else []
-    return lines + (error_lines(outcome.error.to_json()) if outcome.error else [])
 
 
 def document(done: Iterable[Done], code: int) -> None:
