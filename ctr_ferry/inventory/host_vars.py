@@ -246,11 +246,7 @@ def _unread_passwords(host: HostVars) -> list[str]:
 
 
 def _unread_files(host: HostVars, name: str, files: Sequence[str]) -> list[str]:
-    """Notes about files that only Ansible can read.
-
-    Raises:
-        BadInventory: the files may have the login user or a jump host, which no plain variable gives.
-    """
+    """Notes about files that only Ansible can read. Plain variables must give the login user and the jump host."""
     if not files:
         return []
     given = host.model_fields_set
@@ -270,11 +266,7 @@ def _unread_files(host: HostVars, name: str, files: Sequence[str]) -> list[str]:
 
 
 def _refuse_other_users(host: str, method: str, user: str) -> None:
-    """Refuses a become method or user other than sudo and root: that work must not be done as root.
-
-    Raises:
-        BadInventory: the method or the user is another one.
-    """
+    """Refuses a become method or user other than sudo and root: that work must not be done as root."""
     if method.rpartition(".")[2] != "sudo":
         raise BadInventory(
             f"host {host!r} has ansible_become_method {method!r}",
@@ -309,12 +301,8 @@ def _ssh_options(host: str, plain: Callable[[str], Any], notes: list[str]) -> di
     """The honoured ssh options of a host, empty if not given. As in OpenSSH, the first value of an option counts.
 
     Args:
-        host: the host's name, for messages.
         plain: gives the value of one of the host's variables.
         notes: gets a note about each option that is not honoured.
-
-    Raises:
-        BadInventory: the words cannot be parsed.
     """
     found = dict.fromkeys(("proxyjump", "proxycommand", "userknownhostsfile", "stricthostkeychecking"), "")
     for variable in _SSH_ARGS:

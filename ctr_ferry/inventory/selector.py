@@ -48,11 +48,7 @@ class HostSelector:
 
     @cached_property
     def inventory(self) -> Inventory:
-        """The inventory, read once.
-
-        Raises:
-            BadInventory: the inventory is missing or wrong.
-        """
+        """The inventory, read once. A missing or wrong one raises BadInventory."""
         return Inventory(self.file)
 
     @property
@@ -93,23 +89,16 @@ class HostSelector:
                 for name in self._expanded(word):
                     for out in self._excluded(name, chosen, known=known):
                         chosen.pop(out)
-        if not chosen and any(word.startswith("@") for word in asked):
+        if chosen:
+            return list(chosen)
+        message = f"-H {','.join(asked)} leaves no host"
+        if any(word.startswith("@") for word in asked):
             notes = "\n".join(note for note in self._notes if note.startswith("@"))
-            raise NoHosts(
-                f"-H {','.join(asked)} leaves no host", detail=notes, hint="show what the run did: fab show --run RUN"
-            )
-        if not chosen:
-            raise UsageError(
-                f"-H {','.join(asked)} leaves no host", hint="name at least one host or group, such as -H all"
-            )
-        return list(chosen)
+            raise NoHosts(message, detail=notes, hint="show what the run did: fab show --run RUN")
+        raise UsageError(message, hint="name at least one host or group, such as -H all")
 
     def _expanded(self, word: str) -> list[str]:
-        """Expands a pattern, without its ``!``, to the hosts of an earlier run or of a range.
-
-        Raises:
-            UsageError: a range is wrong; read as a character class, it would mean other hosts.
-        """
+        """Expands a pattern, without its ``!``, to the hosts of an earlier run or of a range."""
         name = word.removeprefix("!").strip()
         if name.startswith("@") and self._past:
             hosts, note = self._past(name)
@@ -119,9 +108,8 @@ class HostSelector:
             found = list(expand(name))
         except BadInventory as error:
             raise UsageError(f"-H {word}: {error.message}", hint=error.hint) from error
-        if any(
-            not isinstance(_address(bracket), IPv6Address) for each in found for bracket in _RANGE_LIKE.findall(each)
-        ):
+        range_like = (bracket for each in found for bracket in _RANGE_LIKE.findall(each))
+        if not all(isinstance(_address(bracket), IPv6Address) for bracket in range_like):
             raise UsageError(
                 f"-H {word} has a wrong range",
                 hint="write a range like node[1:3], node[01:20] or db[a:f]; name single hosts like node1,node3",
@@ -131,13 +119,8 @@ class HostSelector:
     def _excluded(self, word: str, chosen: Collection[str], *, known: bool) -> list[str]:
         """The chosen hosts that a pattern excludes; a host's name excludes it with any user and port.
 
-        Args:
-            word: the pattern without its ``!``.
-            chosen: the hosts chosen so far.
-            known: whether the pattern comes from an earlier run, so that it may exclude nothing.
-
-        Raises:
-            UnknownHost: the pattern excludes nothing. It may be misspelt, and would leave a host in by mistake.
+        A pattern that excludes nothing may be misspelt, and would leave a host in by mistake. A pattern of an earlier
+        run (``known``) may exclude nothing.
         """
         inside = self._inventory_names(word)
         meant = {word, *inside}
