@@ -12,7 +12,6 @@ from ctr_ferry.run.command import ControlMachine, on_control_machine
 
 if TYPE_CHECKING:
     from ctr_ferry.inventory.selector import HostSelector
-    from ctr_ferry.ssh.target import Target
 
 
 def parse() -> None:
@@ -30,26 +29,12 @@ def hosts(control_machine: ControlMachine, _: None) -> View:
 
 
 def _as_data(selector: HostSelector, name: str) -> dict[str, Any]:
-    """A host as data; if its variables are wrong, their error."""
+    """A host as data, with passwords only as whether there is one; if its variables are wrong, their error."""
     groups = selector.groups_of(name)
     try:
-        return _describe(selector.target(name), groups)
+        target = selector.target(name)
     except BadInventory as error:
         return {"host": name, "groups": groups, "error": error.to_json()}
-
-
-def _row(each: dict[str, Any]) -> tuple[str, ...]:
-    groups = ", ".join(each["groups"])
-    if "error" in each:
-        return (each["host"], f"({each['error']['kind']})", groups, "", "")
-    user = f"{each['user']}@" if each["user"] else ""
-    port = f":{each['port']}" if each["port"] else ""
-    ctr = ", ".join(f"{key}={value}" for key, value in each["ctr"].items())
-    return (each["host"], f"{user}{each['address']}{port}", groups, ctr, each["gateway"] or "")
-
-
-def _describe(target: Target, groups: list[str]) -> dict[str, Any]:
-    """A host as data; passwords only as whether there is one."""
     gateway = target.gateway
     return {
         "host": target.name,
@@ -65,3 +50,13 @@ def _describe(target: Target, groups: list[str]) -> dict[str, Any]:
         "accept_new": target.trust.accept_new,
         "ctr": {key: value for key, value in asdict(target.variables_of(Settings)).items() if value},
     }
+
+
+def _row(each: dict[str, Any]) -> tuple[str, ...]:
+    groups = ", ".join(each["groups"])
+    if "error" in each:
+        return (each["host"], f"({each['error']['kind']})", groups, "", "")
+    user = f"{each['user']}@" if each["user"] else ""
+    port = f":{each['port']}" if each["port"] else ""
+    ctr = ", ".join(f"{key}={value}" for key, value in each["ctr"].items())
+    return (each["host"], f"{user}{each['address']}{port}", groups, ctr, each["gateway"] or "")

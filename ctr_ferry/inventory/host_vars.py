@@ -152,8 +152,8 @@ def validate(host: str, variables: Vars) -> HostVars:
     for name, var in variables.items():
         if name not in _ALIASES:
             known[name] = var
-        elif _ALIASES[name] not in known:
-            known[_ALIASES[name]] = var
+        else:
+            known.setdefault(_ALIASES[name], var)
     try:
         return HostVars(**{n: v.value for n, v in known.items() if n in HostVars.model_fields})
     except ValidationError as error:

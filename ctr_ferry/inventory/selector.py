@@ -29,8 +29,7 @@ class HostSelector:
 
     Args:
         file: the inventory.
-        trust: the trust in host keys, for every host.
-        limits: the time limits, for every host.
+        trust, limits: the trust in host keys and the time limits, for every host.
         alias: whether ssh_config has a Host entry for a name.
         past: finds the hosts that a pattern such as ``@failed`` means, and a sentence about their run.
     """
@@ -58,9 +57,7 @@ class HostSelector:
 
     def groups_of(self, name: str) -> list[str]:
         """The groups of a host, without ``all``; none for an address."""
-        if not self.file.exists():
-            return []
-        return self.inventory.groups_of(name)[1:]
+        return self.inventory.groups_of(name)[1:] if self.file.exists() else []
 
     def select(self, patterns: Iterable[str]) -> list[Target]:
         """The targets of all patterns, each host once, in the order given.

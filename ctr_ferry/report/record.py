@@ -41,8 +41,7 @@ class Record:
     """Writes one run's folder. If the folder cannot be written, the operator is warned once and the run goes on.
 
     Args:
-        root: the folder of all runs.
-        run_id: the id of this run, and the name of its folder.
+        folder: the run's folder; its name is the id of the run.
         head: what is known at the start: commands, hosts, versions.
         warn: is called with one sentence, at most once, if the folder cannot be written.
         clock: tells the time, in seconds of a monotonic clock. By it the record knows whether writing is slow.
@@ -50,18 +49,15 @@ class Record:
 
     def __init__(
         self,
-        root: Path,
-        run_id: str,
+        folder: Path,
         head: Mapping[str, Any],
         warn: Callable[[str], None],
-        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.folder, self._clock = root / run_id, clock
-        self._head = {"id": run_id, "started": _now(), "ended": None, "exit": None, "pid": os.getpid(), **head}
+        self.folder, self._warn, self._clock = folder, warn, clock
+        self._head = {"id": folder.name, "started": _now(), "ended": None, "exit": None, "pid": os.getpid(), **head}
         self._head["pid_started"] = _process_start(os.getpid())
         self._commands: list[tuple[str, dict[str, str]]] = []  # each command's head, and its outcomes by host, as JSON
-        self._warn = warn
         self._broken = False
         self._lock, self._breaking_lock = threading.Lock(), threading.Lock()
         self._next_save, self._save_is_due = 0.0, False
@@ -264,11 +260,11 @@ class Run:
         return [host for host in self.data["hosts"] if host in found]
 
 
+@dataclass(frozen=True, slots=True)
 class Runs:
     """The records of all runs in one folder."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    root: Path
 
     def all(self) -> list[Run]:
         """All records that can be read, in the order in which the runs started."""

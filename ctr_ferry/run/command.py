@@ -38,13 +38,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ControlMachine:
-    """What is known without a connection.
-
-    Attributes:
-        selector: knows the inventory.
-        patterns: the words of ``-H``; may be empty.
-        runs: the records of past runs.
-    """
+    """What is known without a connection: the inventory, the words of ``-H``, if any, and the records of past runs."""
 
     selector: HostSelector
     patterns: tuple[str, ...]
@@ -55,12 +49,7 @@ class ControlMachine:
 class CommonOptions:
     """The options that every command has; a command on the control machine has ``json`` alone.
 
-    Attributes:
-        json: whether stdout is one JSON document.
-        dry_run: whether the command must change nothing.
-        serial: the size of a batch, in hosts; None means all hosts.
-        limit_failures: no further host starts after this many failures: a number of hosts (int) or a share of all
-            hosts (float); None means no limit.
+    ``limit_failures`` is a number of hosts (int) or a share of all hosts (float). None means that there is no limit.
     """
 
     json: bool = False
@@ -163,7 +152,10 @@ class Command(fabric.Task):  # type: ignore[misc]
         Raises:
             UsageError: an option is wrong; the message names it.
         """
-        _refuse_empty(options, self.positional)
+        for name, value in options.items():  # an unset shell variable would count as an option that was not given
+            if name not in self.positional and (value == "" or (isinstance(value, list) and "" in value)):
+                option = f"--{name.rstrip('_').replace('_', '-')}"
+                raise UsageError(f"{option} is empty", hint=f"give a value, or leave {option} out")
         common = {name: value for name, value in options.items() if name in self._common}
         own = {name: value for name, value in options.items() if name not in self._common}
         return CommonOptions.parse(**common), self.parse(**own)
@@ -171,14 +163,6 @@ class Command(fabric.Task):  # type: ignore[misc]
     def read_only(self, request: Any) -> bool:
         """Whether the command changes no host, whatever it finds there."""
         return self._read_only(request) if callable(self._read_only) else self._read_only
-
-
-def _refuse_empty(options: Mapping[str, Any], positional: Iterable[str]) -> None:
-    """Refuses empty values: they come from unset shell variables, and would count as options that were not given."""
-    for name, value in options.items():
-        if name not in positional and (value == "" or (isinstance(value, list) and "" in value)):
-            option = f"--{name.rstrip('_').replace('_', '-')}"
-            raise UsageError(f"{option} is empty", hint=f"give a value, or leave {option} out")
 
 
 def _declares(kind: Kind) -> Callable[..., Callable[[Callable[..., Any]], Command]]:

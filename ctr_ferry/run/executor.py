@@ -133,7 +133,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             if line.command.before:
                 line.command.before(line.request, targets)
         run_id = new_run_id(first)
-        record = Record(control_machine.runs.root, run_id, _head(lines, [t.name for t in targets]), render.note)
+        record = Record(control_machine.runs.root / run_id, _head(lines, [t.name for t in targets]), render.note)
         base = self.config.clone()  # a clone reads ssh_config into its source, so hosts clone this copy
 
         def new_host(target: Target) -> Host:

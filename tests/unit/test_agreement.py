@@ -89,7 +89,7 @@ def test_the_warning_is_in_the_table_in_json_and_in_the_record(
     ]
     render.document([done, render.Done("retag", {}, outcomes[:1])], 0)
     assert [c["warnings"] for c in json.loads(capsys.readouterr().out)["commands"]] == [expected, []]
-    record = Record(tmp_path, "20261124T031500Z-retag-1f2e", {"hosts": ["a", "b"]}, print)
+    record = Record(tmp_path / "20261124T031500Z-retag-1f2e", {"hosts": ["a", "b"]}, print)
     record.command("retag", {}, dry_run=True)
     record.outcomes(outcomes, [warning.to_json() for warning in warnings])
     record.end(0)

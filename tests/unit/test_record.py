@@ -46,7 +46,7 @@ class Book:
 
     def record(self, run_id: str = ID, hosts: tuple[str, ...] = ("a", "b")) -> Record:
         head = {"hosts": list(hosts), "commands_asked": ["retag"]}
-        return Record(self.root, run_id, head, self.warnings.append, clock=self.clock)
+        return Record(self.root / run_id, head, self.warnings.append, self.clock)
 
     def read(self, run_id: str = ID) -> dict[str, Any]:
         read: dict[str, Any] = json.loads((self.root / run_id / "run.json").read_text())

@@ -184,7 +184,7 @@ class Machine:
 
 def run(command: Any, tmp_path: Path, *, as_json: bool) -> tuple[render.Done, dict[str, Any]]:
     hosts = cast(Any, {name: Machine(name) for name in "abc"})
-    kept = Record(tmp_path, "20261124T031500Z-x-1f2e", {"hosts": list(hosts)}, pytest.fail)
+    kept = Record(tmp_path / "20261124T031500Z-x-1f2e", {"hosts": list(hosts)}, pytest.fail)
     line = executor.Line(command, {}, CommonOptions(json=as_json), None)
     done, code = executor._on_fleet(line, hosts, partial(Fleet, workers=3, further=lambda _: ()), kept, last=True)
     executor._report([done], [line], code)
@@ -249,7 +249,7 @@ class TestOneHostsFault:
 
 
 def test_halves_of_pairs_are_written_down(tmp_path: Path) -> None:
-    kept = Record(tmp_path, "20261124T031500Z-x-1f2e", {"hosts": ["\udc80"]}, pytest.fail)
+    kept = Record(tmp_path / "20261124T031500Z-x-1f2e", {"hosts": ["\udc80"]}, pytest.fail)
     kept.command("x", {"match": "\udcff"}, dry_run=False)
     kept.outcome(Outcome("\udc80", Status.OK, 1.0, Faulty("\ud800")))
     kept.end(0)
