@@ -133,13 +133,8 @@ _ALIASES = {
 }
 
 
-def validate(host: str, variables: Vars) -> HostVars:
-    """Checks one host's merged variables.
-
-    Raises:
-        BadInventory: a variable is wrong; the message has file and line and, for a misspelt ``ctr_…``, the nearest
-            right name.
-    """
+def _validate(host: str, variables: Vars) -> HostVars:
+    """Checks one host's merged variables. An error has file and line and, for a misspelt ``ctr_…``, the right name."""
     ours = [name for name in HostVars.model_fields if name.startswith("ctr_")]
     for name, var in variables.items():
         if name.startswith("ctr_") and name not in ours:
@@ -172,11 +167,9 @@ def target(name: str, variables: Variables, folder: Path, trust: Trust, limits: 
     """Makes a host's target from its merged variables.
 
     Args:
-        name: the host's name in the inventory.
-        variables: its merged variables, and the files with more of them that only Ansible can read.
+        variables: the host's merged variables, and the files with more of them that only Ansible can read.
         folder: the inventory's folder, which relative paths start from.
         trust: the trust in host keys, unless the variables have ssh options about it.
-        limits: the time limits.
 
     Returns:
         The target, and notes about variables and options that are not honoured; a note reads the same for every host.
@@ -185,7 +178,7 @@ def target(name: str, variables: Variables, folder: Path, trust: Trust, limits: 
         BadInventory: a variable is wrong, or the connection needs a value that only Ansible can read. A password that
             only Ansible can read gives a note instead, since it may come from elsewhere.
     """
-    host = validate(name, variables.vars)
+    host = _validate(name, variables.vars)
     if host.ansible_connection not in _SSH_CONNECTIONS:
         connection = variables.vars["ansible_connection"]
         raise BadInventory(

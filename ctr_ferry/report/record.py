@@ -240,7 +240,7 @@ class Run:
         return list(self.data.get("asked", began))
 
     def could_change(self, *, dry: bool) -> bool:
-        """Whether any command could have changed a host: it was not read-only, and a dry run only if ``dry``."""
+        """Whether any command could have changed a host or, with ``dry``, was the dry run of such a command."""
         return any(each["dry_run"] == dry and not each.get("looks") for each in self.asked)
 
     @property
@@ -297,20 +297,21 @@ class Runs:
         Raises:
             UsageError: the pattern is wrong, no run fits, or the last run is still going.
         """
-        wanted, _, status = pattern.removeprefix("@").rpartition(":")
-        if status not in list(Status):
+        wanted, _, word = pattern.removeprefix("@").rpartition(":")
+        if word not in list(Status):
             raise UsageError(
                 f"-H {pattern} is no pattern of an earlier run",
                 hint=f"use one of @{', @'.join(Status)}, or @RUN:STATUS",
             )
-        run = self.find(wanted) if wanted else self._last(Status(status))
+        status = Status(word)
+        run = self.find(wanted) if wanted else self._last(status)
         if not wanted and run.state == "running":
             raise UsageError(
                 f"-H {pattern}: the last run, {run.id}, is still going",
                 hint=f"wait for it, or name a run: @{run.id}:{status}",
             )
         hosts = run.hosts(status)
-        return Past(hosts, _note(run, Status(status), hosts))
+        return Past(hosts, _note(run, status, hosts))
 
     def _last(self, status: Status) -> Run:
         """The last run that can have left hosts with this status; ``would-change`` comes from dry runs alone."""

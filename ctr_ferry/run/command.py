@@ -98,8 +98,6 @@ class Command(fabric.Task):  # type: ignore[misc]
         read_only: whether the command changes no host, or a function that tells it from the request.
 
     Attributes:
-        kind: what ``body`` works on.
-        parse: takes the options by keyword and returns the request.
         tabulate: makes one table of the answers of a fleet command; None means one row per host.
         before: takes the request and the targets before any host is touched; raises if they do not fit.
     """

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -233,12 +233,11 @@ def _on_fleet(
     """
     command = line.command
     record.command(command.name, line.arguments, dry_run=line.common.dry_run)
-    with live.display(command.name, len(hosts)) as display:
-        fleet = new_fleet(hosts, line.common, display, record.outcome, last=last)
-        try:
-            answers, failure, code = _answers(line, fleet)
-        finally:
-            fleet.end()
+    with (
+        live.display(command.name, len(hosts)) as display,
+        closing(new_fleet(hosts, line.common, display, record.outcome, last=last)) as fleet,
+    ):
+        answers, failure, code = _answers(line, fleet)
     outcomes, table = _outcomes(command, fleet, answers, cut=bool(code))
     warnings = disagreements(outcomes)
     record.outcomes(outcomes, [warning.to_json() for warning in warnings])

@@ -172,7 +172,7 @@ class Fleet:
         for host in (*self.hosts.values(), *self._others.values()):
             host.abandon()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Closes the further hosts: the command is over."""
         for host in self._others.values():
             host.close_quietly()
