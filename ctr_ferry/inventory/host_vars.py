@@ -203,17 +203,17 @@ def target(name: str, variables: Variables, folder: Path, trust: Trust, limits: 
         become_password=_secret(host.ansible_become_password),
         trust=trust,
         limits=limits,
-        variables={
-            Settings: Settings(**{each.name: getattr(host, f"ctr_{each.name}") for each in fields(Settings)}),
-            registry.Registries: _registries(host, folder),
-        },
+        variables=_for_other_rooms(host, folder),
     )
     return _behind(made, options), notes
 
 
-def _registries(host: HostVars, folder: Path) -> registry.Registries:
+def _for_other_rooms(host: HostVars, folder: Path) -> dict[type, object]:
+    """The values of our own variables by their type, as `Target.variables` has them."""
+    settings = Settings(**{each.name: getattr(host, f"ctr_{each.name}") for each in fields(Settings)})
     known = tuple(_registry(name, given, folder) for name, given in host.ctr_registries.items())
-    return registry.Registries(known, host.ctr_proxy.rstrip("/") if host.ctr_proxy else None)
+    proxy = host.ctr_proxy.rstrip("/") if host.ctr_proxy else None
+    return {Settings: settings, registry.Registries: registry.Registries(known, proxy)}
 
 
 def _registry(name: str, given: Registry, folder: Path) -> registry.Registry:
