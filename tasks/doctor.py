@@ -14,13 +14,12 @@ from ctr_ferry.ctr.health import Finding, Health, Visit
 from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.errors import FerryError, PermissionDenied, Unhealthy, Unreachable
 from ctr_ferry.images import inspect
-from ctr_ferry.oci.registry import REMEDIES, Registries, RegistryState
+from ctr_ferry.oci.registry import Registries
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run.command import per_host
 from ctr_ferry.text import names
 
 if TYPE_CHECKING:
-    from ctr_ferry.registry.status import RegistryStatus
     from ctr_ferry.ssh.host import Host
 
 
@@ -112,7 +111,8 @@ def doctor(host: Host, request: Request) -> DoctorResult:
         if request.clean:
             found, cleaned = _clean(host, visit, found)
     registries = host.target.variables_of(Registries).known
-    found += [_registry(each) for each in inspect_registries(host, registries)]
+    seen = inspect_registries(host, registries)
+    found += [Finding(f"registry {each.registry}", each.health, each.text, each.todo) for each in seen]
     status = Status.CHANGED if cleaned else Status.OK
     result = DoctorResult(tuple(found), cleaned, status, everything=request.all)
     if ill := [finding.what for finding in found if finding.health is Health.FAIL]:
@@ -184,19 +184,3 @@ def _with(found: list[Finding], *others: Finding) -> list[Finding]:
     """Replaces the findings that have the same name as one of the others."""
     new = {each.what: each for each in others}
     return [new.get(each.what, each) for each in found]
-
-
-def _registry(registry_status: RegistryStatus) -> Finding:
-    state = {
-        RegistryState.OPEN: Health.OK,
-        RegistryState.LOGIN: Health.OK,
-        RegistryState.NOT_CHECKED: Health.WARN,
-        RegistryState.NO_TIME: Health.WARN,
-    }
-    text = (
-        f"{registry_status.state.value} ({registry_status.detail})"
-        if registry_status.detail
-        else registry_status.state.value
-    )
-    what = f"registry {registry_status.registry.name}"
-    return Finding(what, state.get(registry_status.state, Health.FAIL), text, REMEDIES.get(registry_status.state, ""))

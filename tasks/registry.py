@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ctr_ferry.ctr.health import Health
 from ctr_ferry.errors import FerryError, RegistryError, UsageError
-from ctr_ferry.oci.registry import REMEDIES, Registries, Registry, RegistryState
+from ctr_ferry.oci.registry import Registries, Registry
 from ctr_ferry.registry import credentials
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run.command import per_host
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.ssh.target import Target
 
-_OK = (RegistryState.OPEN, RegistryState.LOGIN)
-_WARN = (RegistryState.NOT_CHECKED, RegistryState.NO_TIME)
 _REMEDY = "WHAT TO DO"  # the heading of the column with the remedies
 
 
@@ -31,53 +30,10 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class RegistryRow:
-    """One registry, as one host sees it.
-
-    Attributes:
-        health: ``ok``, ``warn`` (the registry could not be asked) or ``fail``.
-        text: the registry's state, in words.
-        auth: how the registry wants a login: Basic, Bearer, or empty.
-        login: whether the login works; None where the registry wants none, or there is none.
-        seconds: until the registry's first answer; None where there was no answer.
-        todo: what to do next; empty where all is well.
-    """
-
-    registry: str
-    scheme: str
-    health: str
-    text: str
-    auth: str
-    login: bool | None
-    seconds: float | None
-    todo: str
-
-    @classmethod
-    def of(cls, registry_status: RegistryStatus) -> RegistryRow:
-        """Makes the row of a registry's status."""
-        state, auth = registry_status.state, registry_status.auth
-        health = "ok" if state in _OK else "warn" if state in _WARN else "fail"
-        login = {RegistryState.OPEN: True, RegistryState.UNAUTHORIZED: False}.get(state) if auth else None
-        text = f"{state.value}, the login works" if login else state.value
-        if registry_status.detail:
-            text = f"{text} ({registry_status.detail})"
-        return cls(
-            registry=registry_status.registry.name,
-            scheme=registry_status.registry.scheme,
-            health=health,
-            text=text,
-            auth=auth,
-            login=login,
-            seconds=round(registry_status.seconds, 3) if registry_status.seconds else None,
-            todo=REMEDIES.get(state, ""),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class RegistryResult:
     """One host's registries."""
 
-    registries: tuple[RegistryRow, ...]
+    registries: tuple[RegistryStatus, ...]
 
     @property
     def status(self) -> Status:
@@ -141,9 +97,9 @@ def registry(host: Host, request: Request) -> RegistryResult:
     """Inspect the inventory's registries as each host sees them: name, connection, TLS, login, time."""
     from ctr_ferry.registry.status import inspect
 
-    registry_statuses = inspect(host, _chosen(host.target, request), credentials.login, allow_curl=True)
-    result = RegistryResult(tuple(RegistryRow.of(registry_status) for registry_status in registry_statuses))
-    if failed := [each.registry for each in result.registries if each.health == "fail"]:
+    found = inspect(host, _chosen(host.target, request), credentials.login, allow_curl=True)
+    result = RegistryResult(tuple(found))
+    if failed := [each.registry for each in found if each.health is Health.FAIL]:
         raise RegistryError(
             f"this host cannot push to or pull from {', '.join(failed)}",
             hint=f"do what the column {_REMEDY} says, then: fab -H @failed registry",

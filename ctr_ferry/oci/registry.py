@@ -93,56 +93,49 @@ class Login:
 
 
 class RegistryState(Enum):
-    """What a registry's answer, or a missing answer, means."""
+    """What a registry's answer, or a missing answer, means: in words, and what to do about it; empty for nothing."""
+
+    def __init__(self, words: str, remedy: str = "") -> None:
+        self.words, self.remedy = words, remedy
 
     OPEN = "reachable"
     LOGIN = "reachable, needs a login"
-    NOT_CHECKED = "not checked"
-    NO_TIME = "not checked: the registries before it took too long"
-    UNRESOLVED = "its name does not resolve"
-    REFUSED = "it refuses the connection"
-    NO_ANSWER = "no answer"
-    NO_TLS = "it does not speak TLS"
-    PLAIN_TOKENS = "its token service does not speak TLS, so no login was sent"
-    WANTS_TLS = "it speaks only TLS"
-    UNKNOWN_CA = "its certificate is signed by an unknown CA"
-    EXPIRED = "its certificate has expired"
-    NOT_YET = "its certificate is not valid yet"
-    WRONG_NAME = "its certificate is for another name"
-    TLS_FAILED = "TLS fails"
-    CA_FILE = "its ca_file cannot be read"
-    NO_REGISTRY = "what answers there is no registry"
-    UNAUTHORIZED = "it refuses the login"
-    DENIED = "it denies access"
-    UNCLEAR = "its answer does not tell whether it has that tag"
-    NOT_FOUND = "it has no such repository or tag"
-    FAILED = "it fails"
-    BROKEN_OFF = "it broke off in the middle"
-
-
-REMEDIES = {
-    RegistryState.UNRESOLVED: "make its name resolve on the host: add a name server, or a line in /etc/hosts",
-    RegistryState.REFUSED: "check that the registry runs, and that the port is right",
-    RegistryState.NO_ANSWER: "check routes and firewalls between that host and the registry",
-    RegistryState.NO_TLS: "set scheme: http for it in ctr_registries, if plain http is what you want",
-    RegistryState.PLAIN_TOKENS: "have whoever runs the registry give its token service an https address",
-    RegistryState.WANTS_TLS: "remove its scheme: http from ctr_registries",
-    RegistryState.UNKNOWN_CA: "name its CA's certificate with ca_file in ctr_registries",
-    RegistryState.EXPIRED: "have its certificate renewed",
-    RegistryState.NOT_YET: "check the clock of this machine, then the registry's certificate",
-    RegistryState.WRONG_NAME: "use a name that its certificate has",
-    RegistryState.TLS_FAILED: "inspect it with openssl s_client",
-    RegistryState.CA_FILE: "correct ca_file in ctr_registries",
-    RegistryState.NO_REGISTRY: "check name, port and scheme in ctr_registries",
-    RegistryState.NO_TIME: "repair the registries that do not answer, then run the command again",
-    RegistryState.NOT_CHECKED: "let sshd there forward (AllowTcpForwarding, PermitOpen), or run curl there by hand",
-    RegistryState.UNAUTHORIZED: "check username and password_env in ctr_registries, or ~/.docker/config.json",
-    RegistryState.DENIED: "ask whoever runs the registry for that right",
-    RegistryState.UNCLEAR: "ask it with curl; check name, port and scheme in ctr_registries",
-    RegistryState.NOT_FOUND: "check repository and tag",
-    RegistryState.FAILED: "read the registry's log; run the command again later",
-    RegistryState.BROKEN_OFF: "run the command again: blobs that have arrived are not sent again",
-}
+    NOT_CHECKED = "not checked", "let sshd there forward (AllowTcpForwarding, PermitOpen), or run curl there by hand"
+    NO_TIME = (
+        "not checked: the registries before it took too long",
+        "repair the registries that do not answer, then run the command again",
+    )
+    UNRESOLVED = (
+        "its name does not resolve",
+        "make its name resolve on the host: add a name server, or a line in /etc/hosts",
+    )
+    REFUSED = "it refuses the connection", "check that the registry runs, and that the port is right"
+    NO_ANSWER = "no answer", "check routes and firewalls between that host and the registry"
+    NO_TLS = "it does not speak TLS", "set scheme: http for it in ctr_registries, if plain http is what you want"
+    PLAIN_TOKENS = (
+        "its token service does not speak TLS, so no login was sent",
+        "have whoever runs the registry give its token service an https address",
+    )
+    WANTS_TLS = "it speaks only TLS", "remove its scheme: http from ctr_registries"
+    UNKNOWN_CA = (
+        "its certificate is signed by an unknown CA",
+        "name its CA's certificate with ca_file in ctr_registries",
+    )
+    EXPIRED = "its certificate has expired", "have its certificate renewed"
+    NOT_YET = "its certificate is not valid yet", "check the clock of this machine, then the registry's certificate"
+    WRONG_NAME = "its certificate is for another name", "use a name that its certificate has"
+    TLS_FAILED = "TLS fails", "inspect it with openssl s_client"
+    CA_FILE = "its ca_file cannot be read", "correct ca_file in ctr_registries"
+    NO_REGISTRY = "what answers there is no registry", "check name, port and scheme in ctr_registries"
+    UNAUTHORIZED = "it refuses the login", "check username and password_env in ctr_registries, or ~/.docker/config.json"
+    DENIED = "it denies access", "ask whoever runs the registry for that right"
+    UNCLEAR = (
+        "its answer does not tell whether it has that tag",
+        "ask it with curl; check name, port and scheme in ctr_registries",
+    )
+    NOT_FOUND = "it has no such repository or tag", "check repository and tag"
+    FAILED = "it fails", "read the registry's log; run the command again later"
+    BROKEN_OFF = "it broke off in the middle", "run the command again: blobs that have arrived are not sent again"
 
 
 class RegistryStateError(Exception):

@@ -237,7 +237,7 @@ class Client:
         try:
             reply = self._follow("GET", url, headers)
         except RegistryStateError as error:
-            raise RegistryStateError(error.state, f"{error.detail or error.state.value} {named}") from error
+            raise RegistryStateError(error.state, f"{error.detail or error.state.words} {named}") from error
         if reply.status in (400, 401, 403):
             raise RegistryStateError(RegistryState.UNAUTHORIZED, f"{reply.status} {reply.reason[:80]} {named}")
         answer = _object(reply.body)

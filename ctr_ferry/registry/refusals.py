@@ -19,7 +19,7 @@ from ctr_ferry.errors import (
     RegistryUnresolved,
     RepositoryNotFound,
 )
-from ctr_ferry.oci.registry import REMEDIES, Registry, RegistryState
+from ctr_ferry.oci.registry import Registry, RegistryState
 from ctr_ferry.text import tail
 
 # The first pattern that matches counts. ctr's texts have URLs in them, with ports and digests.
@@ -117,9 +117,5 @@ def error(state: RegistryState, reference: str, detail: str, *, login: bool) -> 
         detail: what ctr or the registry said.
         login: whether the request had a login.
     """
-    what = state.value
-    if state is RegistryState.UNAUTHORIZED and not login:
-        what = "it wants a login"
-    return _KINDS.get(state, RegistryError)(
-        f"registry of {reference}: {what}", detail=detail, hint=REMEDIES.get(state, "")
-    )
+    what = "it wants a login" if state is RegistryState.UNAUTHORIZED and not login else state.words
+    return _KINDS.get(state, RegistryError)(f"registry of {reference}: {what}", detail=detail, hint=state.remedy)

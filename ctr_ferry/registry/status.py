@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
+from ctr_ferry.ctr.health import Health
 from ctr_ferry.oci.registry import Login, Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry.client import LIMIT, Client, FindLogin
 from ctr_ferry.registry.http import Reply
@@ -14,6 +15,13 @@ from ctr_ferry.ssh.host import Host
 from ctr_ferry.text import printable
 
 _ALL = 30.0  # seconds for all registries of one host
+_WANTS_TLS = (b"HTTPS server", b"HTTPS port")  # Go's and nginx's words
+_HEALTH = {
+    RegistryState.OPEN: Health.OK,
+    RegistryState.LOGIN: Health.OK,
+    RegistryState.NOT_CHECKED: Health.WARN,
+    RegistryState.NO_TIME: Health.WARN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +29,40 @@ class RegistryStatus:
     """One registry, as one host sees it.
 
     Attributes:
-        detail: what the registry, the host or the TLS library said.
+        health: ``warn`` where the registry could not be asked.
+        text: the registry's state, in words.
         auth: how the registry wants a login: Basic, Bearer, or empty.
-        seconds: until the registry's first answer.
+        login: whether the login works; None where the registry wants none, or there is none.
+        seconds: until the registry's first answer; None where there was no answer.
+        todo: what to do next; empty where all is well.
     """
 
-    registry: Registry
-    state: RegistryState
-    detail: str = ""
-    auth: str = ""
-    seconds: float = 0.0
+    registry: str
+    scheme: str
+    health: Health
+    text: str
+    auth: str
+    login: bool | None
+    seconds: float | None
+    todo: str
+
+    @classmethod
+    def of(
+        cls, registry: Registry, state: RegistryState, detail: str = "", auth: str = "", seconds: float | None = None
+    ) -> RegistryStatus:
+        """Makes the status of a state; ``detail`` is what the registry, the host or the TLS library said."""
+        login = {RegistryState.OPEN: True, RegistryState.UNAUTHORIZED: False}.get(state) if auth else None
+        text = f"{state.words}, the login works" if login else state.words
+        return cls(
+            registry=registry.name,
+            scheme=registry.scheme,
+            health=_HEALTH.get(state, Health.FAIL),
+            text=f"{text} ({detail})" if detail else text,
+            auth=auth,
+            login=login,
+            seconds=round(seconds, 3) if seconds else None,
+            todo=state.remedy,
+        )
 
 
 def inspect(
@@ -64,25 +96,22 @@ def _inspect(host: Host, registry: Registry, login: FindLogin, deadline: float, 
             seconds, auth = time.monotonic() - began, _scheme(first) if first.status == 401 else ""
             reply = client.logged_in("GET", "/v2/", first)
     except RegistryStateError as error:
-        return RegistryStatus(registry=registry, state=error.state, detail=error.detail, auth=auth)
-    return replace(_judge(registry, reply, client.login), auth=auth, seconds=seconds)
+        return RegistryStatus.of(registry, error.state, error.detail, auth)
+    return RegistryStatus.of(registry, *_judge(registry, reply, client.login), auth, seconds)
 
 
 def _scheme(reply: Reply) -> str:
     return printable(reply.challenge.scheme[:40])
 
 
-def _judge(registry: Registry, reply: Reply, login: Login | None) -> RegistryStatus:
+def _judge(registry: Registry, reply: Reply, login: Login | None) -> tuple[RegistryState, str]:
     if reply.status == 200:
-        return RegistryStatus(registry, RegistryState.OPEN)
+        return RegistryState.OPEN, ""
     if reply.status == 401:
-        return RegistryStatus(registry, RegistryState.UNAUTHORIZED if login else RegistryState.LOGIN, _scheme(reply))
+        return RegistryState.UNAUTHORIZED if login else RegistryState.LOGIN, _scheme(reply)
     detail = f"{reply.status} {printable(reply.reason[:80])}"
     if registry.scheme == "http" and reply.status == 400 and any(w in reply.body for w in _WANTS_TLS):
-        return RegistryStatus(registry, RegistryState.WANTS_TLS, detail)
+        return RegistryState.WANTS_TLS, detail
     if reply.status >= 500 or reply.status == 429:
-        return RegistryStatus(registry, RegistryState.FAILED, detail)
-    return RegistryStatus(registry, RegistryState.NO_REGISTRY, f"{detail} at /v2/")
-
-
-_WANTS_TLS = (b"HTTPS server", b"HTTPS port")  # Go's and nginx's words
+        return RegistryState.FAILED, detail
+    return RegistryState.NO_REGISTRY, f"{detail} at /v2/"

@@ -89,8 +89,8 @@ def test_headers_have_bounds() -> None:
     assert headers([("a", filled("b"))]) is None
 
 
-def states(answer: str, *, token: str = "") -> list[RegistryState]:
-    """The states of a registry that answers every request so, or whose token service does."""
+def states(answer: str, *, token: str = "") -> list[str]:
+    """The states, in words, of a registry that answers every request so, or whose token service does."""
 
     def serve(request: Request) -> str:
         if not token or request[1].startswith("/token"):
@@ -103,11 +103,11 @@ def states(answer: str, *, token: str = "") -> list[RegistryState]:
             found = network.client(ANN).find("a", "1")
             assert found is None or is_digest(found)
         except RegistryStateError as error:
-            state.append(error.state)
+            state.append(error.state.words)
             assert len(error.detail) < 1000
         (registry_status,) = status.inspect(network.host, [REGISTRY], lambda _: ANN)
-        assert len(registry_status.auth) < 100 and len(registry_status.detail) < 1000
-        return [*state, registry_status.state]
+        assert len(registry_status.auth) < 100 and len(registry_status.text) < 1000
+        return [*state, registry_status.text.partition(" (")[0]]
     finally:
         network.close()
 
@@ -162,7 +162,7 @@ def test_a_hostile_token_service_ends_at_most_that_registry(monkeypatch: pytest.
     set_limit(monkeypatch, 60.0)
 
     def meet() -> None:
-        assert RegistryState.FAILED in states("", token=reply("200 OK", body=TOKENS[body]))
+        assert RegistryState.FAILED.words in states("", token=reply("200 OK", body=TOKENS[body]))
 
     ended(meet)
 

@@ -19,7 +19,6 @@ from ctr_ferry.registry import status as registries
 from ctr_ferry.registry.http import context
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.transport import Transport
-from tasks import doctor as doctor_command
 
 
 class Plain:
@@ -52,6 +51,10 @@ def answering(*answers: bytes) -> Iterator[Any]:
 HTTP = Registry("r.example:5000", scheme="http")
 
 
+def said(state: RegistryState, detail: str = "") -> str:
+    return f"{state.words} ({detail})" if detail else state.words
+
+
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a registry that hangs takes longer."""
@@ -80,19 +83,18 @@ class TestRegistries:
     def test_are_known_by_their_answer(self, answers: tuple[bytes, ...], state: RegistryState, text: str) -> None:
         with answering(*answers) as host:
             (registry_status,) = registries.inspect(host, [HTTP])
-        assert (registry_status.state, registry_status.detail) == (state, text)
+        assert registry_status.text == said(state, text)
 
     def test_that_speak_no_tls_are_recognized(self) -> None:
         with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as host:
             (registry_status,) = registries.inspect(host, [Registry("r.example")])
-        assert registry_status.state is RegistryState.NO_TLS
+        assert registry_status.text.startswith(f"{RegistryState.NO_TLS.words} (")
 
     def test_a_ca_file_that_cannot_be_read_is_reported(self) -> None:
         (registry_status,) = registries.inspect(
             SimpleNamespace(target=Target("a", "a")), [Registry("r.example", ca_file="/nowhere.pem")]
         )  # type: ignore[arg-type]
-        assert registry_status.state is RegistryState.CA_FILE
-        assert "/nowhere.pem" in registry_status.detail
+        assert registry_status.text.startswith(f"{RegistryState.CA_FILE.words} (/nowhere.pem")
 
     @pytest.mark.parametrize(
         ("code", "detail", "state"),
@@ -121,18 +123,18 @@ class TestRegistries:
         (registry_status,) = registries.inspect(
             SimpleNamespace(open=lambda: None, is_lost=False, transport=transport, target=Target("a", "a")), [HTTP]
         )  # type: ignore[arg-type]
-        assert (registry_status.state, registry_status.detail) == (state, detail)
+        assert registry_status.text == said(state, detail)
         ours.close()
         theirs.close()
 
     def test_time_is_bounded_for_all_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(registries, "_ALL", 0.0)
         registry_statuses = registries.inspect(SimpleNamespace(target=Target("a", "a")), [HTTP, HTTP])  # type: ignore[arg-type]
-        assert [registry_status.state for registry_status in registry_statuses] == [RegistryState.NO_TIME] * 2
+        assert [each.text for each in registry_statuses] == [said(RegistryState.NO_TIME)] * 2
 
     def test_each_has_words_and_a_severity(self) -> None:
         for state in RegistryState:
-            found = doctor_command._registry(registries.RegistryStatus(HTTP, state))
+            found = registries.RegistryStatus.of(HTTP, state)
             assert bool(found.todo) == (found.health is not Health.OK), state
 
     @pytest.mark.parametrize(
