@@ -21,6 +21,7 @@ from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.oci.registry import Registries
 from ctr_ferry.registry import credentials, pull_content
 from ctr_ferry.registry.pull_plan import Move, PullPlan
+from ctr_ferry.registry.results import PullResult
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import per_host
@@ -43,47 +44,6 @@ class Request:
     all_platforms: bool = False
     namespace: str | None = None
     force: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PullResult:
-    """What the host has after the pull.
-
-    Attributes:
-        digest: what the name points at.
-        previous_digest: what the name pointed at before it was moved, or would be moved; empty for a new name.
-        bytes: of all blobs that the platforms asked for need; None where their manifests were not read.
-        seconds: how long ctr took.
-        method: ``pull``, or ``stage`` where a name was moved; empty where nothing was pulled.
-        verified: ``digest``, or ``unverified`` where the registry could not be asked; ``reason`` tells why.
-        notices: what the user should know besides.
-    """
-
-    reference: str
-    namespace: str
-    digest: str
-    status: Status
-    ctr: str
-    method: str = ""
-    bytes: int | None = None
-    seconds: float = 0.0
-    verified: str = "digest"
-    reason: str = ""
-    notices: tuple[str, ...] = ()
-    previous_digest: str = ""
-
-    def given(self) -> list[tuple[str, str, str]]:
-        """The name with its digest."""
-        return [(self.reference, self.digest, "")]
-
-    def lines(self) -> list[str]:
-        """The name, its digest, the digest that was replaced, and the notices."""
-        from ctr_ferry.registry.push_pull import result_lines
-
-        lines = result_lines(f"{self.reference} in {self.namespace}", self)
-        if self.previous_digest:
-            lines.insert(2, f"  replaces {self.previous_digest}")
-        return lines
 
 
 def parse(
@@ -155,6 +115,15 @@ class Job(Session):
             all_platforms=request.all_platforms,
             host_platform=self.facts.platform,
         )
+        self.unchanged = PullResult(
+            reference=self.plan.name,
+            namespace=self.place.namespace,
+            digest=self.plan.wanted or "",
+            status=Status.UNCHANGED,
+            ctr=self.facts.client,
+            verified=self.remote.verified,
+            reason=self.remote.unknown,
+        )
 
     def run(self) -> PullResult:
         """Pulls the image where the host does not have it, and verifies what the host received.
@@ -174,9 +143,13 @@ class Job(Session):
         size, notices = self.transfer.check_space(self.room, platform)
         if not self.host.dry_run:
             return self._pull(notices)
-        previous = plan.existing.digest if plan.existing and plan.moves else ""
-        return self._result(
-            plan.wanted or "", Status.CHANGED, plan.method, size=size, notices=notices, previous=previous
+        return replace(
+            self.unchanged,
+            status=Status.CHANGED,
+            method=plan.method,
+            bytes=size,
+            notices=notices,
+            previous_digest=plan.existing.digest if plan.existing and plan.moves else "",
         )
 
     def _refuse_platforms(self) -> None:
@@ -239,8 +212,7 @@ class Job(Session):
         content, answers = self.read([str(plan.wanted)], deep=plan.beyond_host_platform, more={"check": check})
         if pull_content.shortcoming(plan, image, content, answers["check"]):
             return None
-        size = pull_content.size(plan, image, content)
-        return self._result(image.digest, Status.UNCHANGED, "", size=size, notices=(ALREADY,))
+        return replace(self.unchanged, bytes=pull_content.size(plan, image, content), notices=(ALREADY,))
 
     def _pull(self, notices: tuple[str, ...]) -> PullResult:
         """Runs the script, and verifies what the host has afterwards."""
@@ -262,14 +234,15 @@ class Job(Session):
         if error or not now:
             raise self._with_digest(error or unproved(plan.name, existed=plan.existing is not None), now, answers)
         notices += tuple(filter(None, [labels_gone(plan.existing, now), "" if verdict.ours else BY_OTHERS]))
-        return self._result(
-            now.digest,
-            Status.CHANGED if verdict.ours else Status.UNCHANGED,
-            plan.method if verdict.ours else "",
-            seconds=seconds,
-            size=pull_content.size(plan, now, content),
+        return replace(
+            self.unchanged,
+            digest=now.digest,
+            status=Status.CHANGED if verdict.ours else Status.UNCHANGED,
+            method=plan.method if verdict.ours else "",
+            seconds=round(seconds, 3),
+            bytes=pull_content.size(plan, now, content),
             notices=notices,
-            previous=was.digest if was and was.digest != now.digest else "",
+            previous_digest=was.digest if was and was.digest != now.digest else "",
         )
 
     def _with_digest(self, error: FerryError, now: Image | None, answers: Mapping[str, Answer]) -> FerryError:
@@ -309,32 +282,6 @@ class Job(Session):
             cri_managed=plan.place.cri_managed,
             tolerant=False,
             fresh=plan.existing is None and plan.stage is not None,
-        )
-
-    def _result(
-        self,
-        digest: str,
-        status: Status,
-        method: str,
-        *,
-        size: int | None,
-        notices: tuple[str, ...],
-        seconds: float = 0.0,
-        previous: str = "",
-    ) -> PullResult:
-        return PullResult(
-            reference=self.plan.name,
-            namespace=self.plan.place.namespace,
-            digest=digest,
-            status=status,
-            ctr=self.facts.client,
-            method=method,
-            bytes=size,
-            seconds=round(seconds, 3),
-            verified="unverified" if self.remote.unknown else "digest",
-            reason=self.remote.unknown,
-            notices=notices,
-            previous_digest=previous,
         )
 
 

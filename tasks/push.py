@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ctr_ferry.errors import (
@@ -26,7 +26,7 @@ from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.oci.registry import Registries
 from ctr_ferry.registry import credentials
 from ctr_ferry.registry.push_content import PushContent, choose
-from ctr_ferry.registry.push_result import PushResult
+from ctr_ferry.registry.results import PushResult
 from ctr_ferry.report.outcome import Result, Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -99,18 +99,24 @@ def before(request: Request, targets: Sequence[Target]) -> None:
 
 
 class Job(Session):
-    """One image that one host pushes. The constructor asks the host what it has.
+    """One image that one host pushes. The constructor asks the host and the registry what they have.
+
+    Args:
+        alone: whether this host is the only one of the run. Then `run` does not ask the registry again.
 
     Raises:
-        FerryError: the host does not have the image, or cannot work with the registry.
+        FerryError: the image cannot be pushed, or the name in the registry points at another digest.
     """
 
-    def __init__(self, host: Host, request: Request) -> None:
+    def __init__(self, host: Host, request: Request, *, alone: bool) -> None:
         from ctr_ferry.registry.push_pull import RegistryTransfer
 
         super().__init__(host, request.namespace)
-        self.request, self.image = request, self.find(request.ref)
+        self.request, self.alone, self.image = request, alone, self.find(request.ref)
         self.transfer = RegistryTransfer(self, self._target())
+        self.pushed = choose(self, self.image, request.platform, all_platforms=request.all_platforms)
+        self.remote = self.transfer.inspect(self.pushed.sizes if alone else {})
+        self._decide()
 
     def _target(self) -> Reference:
         own = None if is_digest(self.image.name) else Reference.parse(self.image.name)
@@ -122,46 +128,33 @@ class Job(Session):
             )
         return target if target.tag else target.with_tag((own and own.tag) or "latest")
 
-    def inspect(self, *, alone: bool) -> PushResult:
-        """Reads the image on the host, and asks the registry what it has under the name.
+    def inspected(self) -> PushResult:
+        """The result of a run that is interrupted before the push: no change."""
+        return self._result(Status.OK)
 
-        Args:
-            alone: whether this host is the only one of the run. Then `run` does not ask the registry again.
-
-        Raises:
-            FerryError: the image cannot be pushed, or the name in the registry points at another digest.
-        """
-        self.pushed = choose(self, self.image, self.request.platform, all_platforms=self.request.all_platforms)
-        self.remote = self.transfer.inspect(self.pushed.sizes if alone else None)
-        self._decide()
-        return self._result(Status.OK, "")  # a run that is interrupted now reports no change
-
-    def run(self, *, alone: bool) -> PushResult:
+    def run(self) -> PushResult:
         """Pushes the image where the registry does not have it, and asks the registry what it has then.
-
-        Args:
-            alone: as for `inspect`.
 
         Raises:
             FerryError: the push failed, or the registry has another digest.
         """
-        if not alone and not self.host.dry_run:
+        if not self.alone and not self.host.dry_run:
             self.remote = self.transfer.inspect(self.pushed.sizes)
         if done := self._decide():
             return done
-        method = self._method()
         if self.host.dry_run:
-            return self._result(Status.CHANGED, method, notices=(self._would_move(self.pushed),))
-        return self._push(self.pushed, method)
+            would = f"would move up to {sum(self.pushed.sizes.values())} bytes"
+            return self._result(Status.CHANGED, self._method, notices=(would,))
+        return self._push()
 
-    def verify(self, result: PushResult) -> PushResult:
+    def verify(self, result: Result) -> Result:
         """Asks the registry once more, after all hosts have pushed.
 
         Raises:
             FerryError: the registry has another digest by now. The error has the result.
         """
         try:
-            self._verify(self.transfer.inspect(), self.pushed)
+            self._verify(self.transfer.inspect())
         except FerryError as error:
             error.result = result
             raise
@@ -176,10 +169,10 @@ class Job(Session):
         """
         remote = self.remote
         if remote.digest == self.pushed.target.digest:
-            return self._result(Status.UNCHANGED, "", notices=("the registry has this digest already",))
+            return self._result(Status.UNCHANGED, notices=("the registry has this digest already",))
         if remote.digest == self.image.digest and not self.request.platform:
             self.pushed = PushContent(Descriptor(self.image.media_type, self.image.digest, 0))
-            return self._result(Status.UNCHANGED, "", notices=("the registry has the whole image already",))
+            return self._result(Status.UNCHANGED, notices=("the registry has the whole image already",))
         if remote.digest and not self.request.force:
             raise ReferenceExists(
                 f"{self.transfer.reference} exists in the registry with another digest; nothing was pushed",
@@ -194,44 +187,42 @@ class Job(Session):
             )
         return None
 
+    @property
     def _method(self) -> str:
         if not self.pushed.platform:
             return "push"
         return "platform" if self.facts.ctr.capabilities.push_platform else "stage"
 
-    def _would_move(self, pushed: PushContent) -> str:
-        return f"would move up to {sum((pushed.sizes or {}).values())} bytes"
-
-    def _push(self, pushed: PushContent, method: str) -> PushResult:
+    def _push(self) -> PushResult:
         done: PushResult | None = None
 
         def is_done() -> bool:
             nonlocal done
-            self.remote = self.transfer.inspect(pushed.sizes)  # with a login, the registry may show more
+            self.remote = self.transfer.inspect(self.pushed.sizes)  # with a login, the registry may show more
             done = self._decide()
             return done is not None
 
-        def script(terminal: str | None) -> Script:
-            return self._script(pushed, method, terminal)
-
         began = time.monotonic()
-        answers = self.transfer.run(script, "push", pushed.sizes or {}, is_done=is_done)
+        answers = self.transfer.run(self._script, "push", self.pushed.sizes, is_done=is_done)
         seconds = time.monotonic() - began
         if done:
             return done
         if not answers["push"].ok:
             raise self.transfer.failure(answers["push"])
-        remote = self.transfer.inspect()
-        self._verify(remote, pushed)
-        present = self.remote.present
+        remote, present = self.transfer.inspect(), self.remote.present
+        self._verify(remote)
         notices = (f"the registry had {present} of these bytes already",) if present else ()
-        return self._result(Status.CHANGED, method, remote, seconds=seconds, present=present, notices=notices)
+        result = self._result(Status.CHANGED, self._method, notices=notices)
+        return replace(
+            result, seconds=round(seconds, 3), present=present, verified=remote.verified, reason=remote.unknown
+        )
 
-    def _script(self, pushed: PushContent, method: str, terminal: str | None) -> Script:
+    def _script(self, terminal: str | None) -> Script:
         """The script of the push. Its clean-up removes the certificates, and the temporary name where there is one."""
         from ctr_ferry.ctr import push_pull
 
         route, local, step, cleanups = self.transfer.route, self.image.name, "", [self.transfer.route.cleanup]
+        pushed, method = self.pushed, self._method
         if method == "stage":
             stage = self.place.stage(0)
             foreign = pushed.platform != self.facts.platform
@@ -248,25 +239,17 @@ class Job(Session):
         )
         return Script({"push": step + push}, cleanup="\n".join(filter(None, cleanups)))
 
-    def _verify(self, remote: RemoteImage, pushed: PushContent) -> None:
-        if not remote.unknown and remote.digest != pushed.target.digest:
+    def _verify(self, remote: RemoteImage) -> None:
+        wanted = self.pushed.target.digest
+        if not remote.unknown and remote.digest != wanted:
             raise VerifyFailed(
                 f"ctr reports success, but {self.transfer.reference} has another digest in the registry",
-                detail=f"registry {remote.digest or 'nothing'}\nwanted   {pushed.target.digest}",
+                detail=f"registry {remote.digest or 'nothing'}\nwanted   {wanted}",
                 hint="somebody else may push to that name; run the same command again to see what it has now",
             )
 
-    def _result(
-        self,
-        status: Status,
-        method: str,
-        remote: RemoteImage | None = None,
-        *,
-        seconds: float = 0.0,
-        present: int | None = None,
-        notices: tuple[str, ...] = (),
-    ) -> PushResult:
-        unknown, pushed = remote.unknown if remote else "", self.pushed
+    def _result(self, status: Status, method: str = "", *, notices: tuple[str, ...] = ()) -> PushResult:
+        pushed = self.pushed
         return PushResult(
             reference=str(self.transfer.reference),
             source=self.image.name,
@@ -277,10 +260,6 @@ class Job(Session):
             ctr=self.facts.client,
             method=method,
             bytes=sum(pushed.sizes.values()) if pushed.sizes else None,
-            present=present,
-            seconds=round(seconds, 3),
-            verified="unverified" if unknown else "digest",
-            reason=unknown,
             notices=(*pushed.notices, *notices),
             previous_digest=(self.remote.digest or "") if status is Status.CHANGED else "",
         )
@@ -304,27 +283,25 @@ def push(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     alone = len(fleet.hosts) == 1
 
     def inspect_image(host: Host) -> PushResult:
-        jobs[host.name] = Job(host, request)
-        return jobs[host.name].inspect(alone=alone)
+        jobs[host.name] = Job(host, request, alone=alone)
+        return jobs[host.name].inspected()
+
+    def verify(host: Host) -> Result:
+        answer = pushed[host.name]
+        if isinstance(answer, FerryError):
+            raise answer
+        return jobs[host.name].verify(answer)
 
     answers: dict[str, Result | FerryError] = dict(fleet.each(inspect_image, close=False, looks=True))
-    for name, error in _conflicts({n: job for n, job in jobs.items() if isinstance(answers[n], PushResult)}).items():
+    for name, error in _conflicts(jobs).items():
         answers[name] = fleet.answers[name] = error
         fleet.hosts[name].mark_failed()
     once = alone or any(host.dry_run for host in fleet)
-    pushed = fleet.each(lambda host: jobs[host.name].run(alone=alone), close=once)
+    pushed = fleet.each(lambda host: jobs[host.name].run(), close=once)
     if once:
         return answers | pushed
-    again = fleet.each(lambda host: jobs[host.name].verify(_result(pushed[host.name])), done=pushed)
+    again = fleet.each(verify, done=pushed)
     return answers | pushed | {name: answer for name, answer in again.items() if not isinstance(answer, NotStarted)}
-
-
-def _result(answer: Result | FerryError) -> PushResult:
-    """The result of a push; raises where there is none."""
-    if isinstance(answer, FerryError):
-        raise answer
-    assert isinstance(answer, PushResult)  # noqa: S101
-    return answer
 
 
 def _conflicts(jobs: Mapping[str, Job]) -> dict[str, Drift]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr.failures import content_missing
@@ -31,7 +31,7 @@ class PushContent:
 
     target: Descriptor
     platform: Platform | None = None
-    sizes: dict[str, int] | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr import free_space, push_pull
 from ctr_ferry.ctr.failures import failure
@@ -44,49 +44,6 @@ _UNREADABLE = (ContentMissing, ContentCorrupt, ValueError, TypeError, AttributeE
 _PAUSES = (0.5, 1.0, 2.0)  # seconds between the tries while the registry reports a failure of its own
 
 
-class RegistryTransferResult(Protocol):
-    """What the results of push and pull have in common."""
-
-    @property
-    def digest(self) -> str:
-        """What the name points at."""
-
-    @property
-    def method(self) -> str:
-        """How the image was pushed or pulled; empty where nothing was to be done."""
-
-    @property
-    def ctr(self) -> str:
-        """The version of the host's ctr."""
-
-    @property
-    def verified(self) -> str:
-        """``digest``, or ``unverified``."""
-
-    @property
-    def reason(self) -> str:
-        """Why the result is unverified."""
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What the user should know besides."""
-
-
-def result_lines(title: str, result: RegistryTransferResult) -> list[str]:
-    """What a person reads of a push or pull.
-
-    Args:
-        title: what was pushed or pulled, for the first line.
-
-    Returns:
-        The title with the method, then the digest, why it is unverified, and the notices, each on a line.
-    """
-    how = f"  ({result.method}, ctr {result.ctr})" if result.method else ""
-    unsure = f"unverified: {result.reason}" if result.verified != "digest" else ""
-    below = (result.digest, unsure, *result.notices)
-    return [f"{title}{how}", *(f"  {line}" for line in below if line)]
-
-
 @dataclass(frozen=True, slots=True)
 class RemoteImage:
     """What the registry has under a reference.
@@ -100,6 +57,11 @@ class RemoteImage:
     digest: str | None
     unknown: str = ""
     present: int | None = None
+
+    @property
+    def verified(self) -> str:
+        """How a result that rests on this answer is verified: by ``digest``, or ``unverified``."""
+        return "unverified" if self.unknown else "digest"
 
 
 class RegistryTransfer:

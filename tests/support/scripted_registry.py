@@ -131,9 +131,9 @@ def answering_fixture(monkeypatch: pytest.MonkeyPatch) -> Answering:
 
 
 def pushed(host: Host, *, ref: str = REF, **options: Any) -> push.PushResult:
-    job = push.Job(host, push.parse(ref=ref, **options))  # type: ignore[arg-type]
-    assert job.inspect(alone=True).status is Status.OK
-    return job.run(alone=True)
+    job = push.Job(host, push.parse(ref=ref, **options), alone=True)  # type: ignore[arg-type]
+    assert job.inspected().status is Status.OK
+    return job.run()
 
 
 def pulled(host: Host, *, ref: str = REF, **options: Any) -> pull.PullResult:

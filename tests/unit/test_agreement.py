@@ -11,13 +11,12 @@ import pytest
 
 from ctr_ferry import errors
 from ctr_ferry.images.item import ImageResult
-from ctr_ferry.registry.push_result import PushResult
+from ctr_ferry.registry.results import PullResult, PushResult
 from ctr_ferry.report import render
 from ctr_ferry.report.agreement import disagreements
 from ctr_ferry.report.outcome import Outcome, Status
 from ctr_ferry.report.record import Record, Runs
 from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
-from tasks.pull import PullResult
 from tasks.retag import RetagResult
 from tasks.show import show as show_command
 
@@ -67,10 +66,11 @@ def test_an_index_and_its_platforms_manifests_count_as_one_image(order: int) -> 
 
 def test_every_command_that_gives_names_is_compared() -> None:
     image = CopiedImage("old", REF, A, INDEX, status=Status.CHANGED)
+    common: Any = {"reference": REF, "namespace": "k8s.io", "digest": A, "status": Status.CHANGED, "ctr": "1.6"}
     results: list[Any] = [
         CopyResult("a", "k8s.io", "1.6", "1.6", (image,)),
-        PullResult(REF, "k8s.io", A, Status.CHANGED, "1.6"),
-        PushResult(REF, "old", "k8s.io", A, INDEX, Status.CHANGED, "1.6"),
+        PullResult(**common),
+        PushResult(**common, source="old", source_digest=INDEX),
     ]
     for result in results:
         assert digests_by_host(Outcome.of("a", 1.0, result), retagged("b", B)) == [{A: ["a"], B: ["b"]}]

@@ -1,0 +1,89 @@
+"""What a push or a pull of one image came to on one host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.text import shown_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryTransferResult:
+    """What push and pull tell alike.
+
+    Attributes:
+        reference: the name in the registry.
+        digest: what the name points at.
+        method: how the image was moved; empty where nothing was to be done.
+        bytes: of all blobs of the image; None where its manifests were not read.
+        seconds: how long ctr took.
+        verified: ``digest``, or ``unverified`` where the registry could not be asked; ``reason`` tells why.
+        notices: what the user should know besides.
+        previous_digest: what the name pointed at before it was moved, or would be moved; else empty.
+    """
+
+    reference: str
+    namespace: str
+    digest: str
+    status: Status
+    ctr: str
+    method: str = ""
+    bytes: int | None = None
+    seconds: float = 0.0
+    verified: str = "digest"
+    reason: str = ""
+    notices: tuple[str, ...] = ()
+    previous_digest: str = ""
+
+    def given(self) -> list[tuple[str, str, str]]:
+        """The name with its digest."""
+        return [(self.reference, self.digest, "")]
+
+    def told(self, title: str) -> list[str]:
+        """The title with the method, then the digest, why it is unverified, and the notices, each on a line."""
+        how = f"  ({self.method}, ctr {self.ctr})" if self.method else ""
+        unsure = f"unverified: {self.reason}" if self.verified != "digest" else ""
+        below = (self.digest, unsure, *self.notices)
+        return [f"{title}{how}", *(f"  {line}" for line in below if line)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullResult(RegistryTransferResult):
+    """What the host has after the pull. The method is ``pull``, or ``stage`` where a name was moved."""
+
+    def lines(self) -> list[str]:
+        """The name, its digest, the digest that was replaced, and the notices."""
+        lines = self.told(f"{self.reference} in {self.namespace}")
+        if self.previous_digest:
+            lines.insert(2, f"  replaces {self.previous_digest}")
+        return lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushResult(RegistryTransferResult):
+    """What the registry has after the push.
+
+    The method is ``push``; ``platform`` where ctr's flag chose one; ``stage`` where one platform was pushed through a
+    temporary name.
+
+    Attributes:
+        source: the image's name on the host.
+        source_digest: the image's digest on the host; another one where one platform of an index was pushed.
+        present: bytes that the repository had before; None where the registry was not asked, as for small images.
+    """
+
+    source: str
+    source_digest: str
+    present: int | None = None
+
+    def given(self) -> list[tuple[str, str, str]]:
+        """The name in the registry, its digest, and the image's digest on the host."""
+        return [(self.reference, self.digest, self.source_digest)]
+
+    def lines(self) -> list[str]:
+        """Both names, the digest, the notices, and the digest that was replaced."""
+        lines = self.told(f"{shown_name(self.source)} -> {self.reference}")
+        if self.previous_digest:
+            lines.append(f"  replaces {self.previous_digest}")
+        return lines
