@@ -18,7 +18,7 @@ from ctr_ferry.images.roll_back import remove_names
 from ctr_ferry.images.session import BY_OTHERS, Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.oci.registry import Registries
+from ctr_ferry.oci.registry import Registries, RegistryState
 from ctr_ferry.registry import credentials, pull_content
 from ctr_ferry.registry.pull_plan import Move, PullPlan
 from ctr_ferry.registry.results import PullResult
@@ -133,7 +133,7 @@ class Job(Session):
         """
         plan = self.plan
         if not self.remote.digest and not self.remote.unknown:
-            raise self.transfer.not_found()
+            raise self.transfer.error(RegistryState.NOT_FOUND)
         self._refuse_moved_tag()
         if found := self._existing_whole():
             return found

@@ -196,9 +196,9 @@ class Job(Session):
     def _push(self) -> PushResult:
         done: PushResult | None = None
 
-        def is_done() -> bool:
+        def is_done(remote: RemoteImage) -> bool:
             nonlocal done
-            self.remote = self.transfer.inspect(self.pushed.sizes)  # with a login, the registry may show more
+            self.remote = remote  # with a login, the registry may show more
             done = self._decide()
             return done is not None
 

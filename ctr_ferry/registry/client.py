@@ -7,12 +7,11 @@ names, inside TLS where the registry uses TLS. It is never stored on a host.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode, urljoin
@@ -70,13 +69,9 @@ class Client:
         self._authorization = ""
         self._plain_realm = ""  # a token service without TLS, of a registry with TLS
 
-    @contextlib.contextmanager
-    def connected(self) -> Iterator[None]:
-        """Keeps one connection open during the block, for all of its requests."""
-        try:
-            yield
-        finally:
-            self._requests.close()
+    def close(self) -> None:
+        """Closes the connection that is kept for the next request."""
+        self._requests.close()
 
     def find(self, path: str, reference: str) -> str | None:
         """Looks up what a tag or digest of a repository points at.

@@ -6,9 +6,10 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from ctr_ferry.oci.registry import Login, RegistryState
+
 if TYPE_CHECKING:
     from ctr_ferry.ctr.progress import Progress
-    from ctr_ferry.oci.registry import Login
     from ctr_ferry.registry.push_pull import RegistryTransfer
     from ctr_ferry.ssh.terminal import Terminal
 
@@ -60,7 +61,7 @@ class TransferListener:
         if not (self._progress.prompts and self._terminal and self._login):
             return
         if self._progress.prompts > 1:
-            raise self._transfer.asks_again()
+            raise self._transfer.error(RegistryState.UNAUTHORIZED, "ctr asked for the password again")
         if not self._has_answered:
             self._terminal.type(self._login.password.reveal())
             self._has_answered = True
@@ -70,5 +71,5 @@ class TransferListener:
         now, state = time.monotonic(), (dict(self._progress.items), self._progress.read)
         if state != self._last_state or self._progress.unpacking or self._is_over:
             self._last_state, self._last_change = state, now
-        elif now - self._last_change > self._transfer.host.target.limits.registry:
-            raise self._transfer.no_progress()
+        elif now - self._last_change > (limit := self._transfer.host.target.limits.registry):
+            raise self._transfer.error(RegistryState.NO_ANSWER, f"no progress within {limit} s")

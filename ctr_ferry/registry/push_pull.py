@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -85,7 +85,7 @@ class RegistryTransfer:
         try:
             self._client = Client(host, self.registry, partial(credentials.login, self.registry))
         except RegistryStateError as error:
-            raise self._error(error.state, error.detail) from error
+            raise self.error(error.state, error.detail) from error
         push_pull.refuse(facts.ctr, facts.client, self.route)
 
     @property
@@ -120,20 +120,25 @@ class RegistryTransfer:
             RegistryError: the registry does not tell.
             Unreachable: the connection to the host broke.
         """
-        for pause in (*_PAUSES, None):
+        pauses = iter(_PAUSES)
+        while True:
             try:
-                with self._client.connected():
+                with closing(self._client):
                     if self._login_for_ctr:
                         self._client.log_in(self.reference.path)
-                    digest = self._client.find(self.reference.path, str(self.reference.digest or self.reference.tag))
+                    digest = self._client.find(self.reference.path, self._there)
                     return RemoteImage(digest, present=self._present(blobs or {}))
             except RegistryStateError as error:
                 if unknown := _UNKNOWN.get(error.state):
                     return RemoteImage(None, unknown)
+                pause = next(pauses, None)
                 if error.state is not RegistryState.FAILED or pause is None:
-                    raise self._error(error.state, error.detail) from error
-                self.host.pause(pause)
-        raise AssertionError("unreachable")
+                    raise self.error(error.state, error.detail) from error
+            self.host.pause(pause)
+
+    @property
+    def _there(self) -> str:
+        return str(self.reference.digest or self.reference.tag)
 
     def _present(self, blobs: Mapping[str, int]) -> int | None:
         if sum(blobs.values()) < _WORTH_ASKING:
@@ -150,10 +155,10 @@ class RegistryTransfer:
             Unreachable: the connection to the host broke.
         """
         try:
-            with self._client.connected():
+            with closing(self._client):
                 raw = self._client.read(self.reference.path, digest)
         except RegistryStateError as error:
-            raise self._error(error.state, error.detail) from error
+            raise self.error(error.state, error.detail) from error
         return described(digest, Answer(0, raw, ""), self.registry.name)
 
     def check_space(self, room: Room | None, platform: Platform | None) -> tuple[int | None, tuple[str, ...]]:
@@ -192,8 +197,8 @@ class RegistryTransfer:
     def _contents(self, platform: Platform | None) -> list[Descriptor] | None:
         """All blobs of the image in the registry; None where its manifests cannot be read, or make no sense."""
         try:
-            with self._client.connected():
-                top = self._manifest(str(self.reference.digest or self.reference.tag))
+            with closing(self._client):
+                top = self._manifest(self._there)
                 children = [child for child in top.children if platform in (None, child.platform)][:_MOST_PLATFORMS]
                 manifests = (top, *(self._manifest(child.digest) for child in children))
                 blobs = {blob.digest: blob for each in manifests for blob in each.blobs}
@@ -213,7 +218,7 @@ class RegistryTransfer:
         step: str,
         sizes: Mapping[str, int],
         *,
-        is_done: Callable[[], bool] | None = None,
+        is_done: Callable[[RemoteImage], bool] = lambda _: False,
     ) -> dict[str, Answer]:
         """Runs ctr's push or pull to its end, answers ctr's prompt, and ends ctr where nothing moves any longer.
 
@@ -225,7 +230,7 @@ class RegistryTransfer:
             script: makes the script, given the device of the terminal; None where ctr needs no terminal.
             step: the name of the step that pushes or pulls.
             sizes: bytes of the blobs by digest, as far as they are known.
-            is_done: inspects the registry again, and returns whether nothing is left to do; by default, something is.
+            is_done: takes what the registry has for the login, and returns whether nothing is left to do.
 
         Returns:
             The answers to all steps of the last try.
@@ -239,17 +244,13 @@ class RegistryTransfer:
             had_login = self._login is not None
             answers = self._once(script, Progress(sizes))
             if self._has_another_way(answers[step]):
-                if not had_login and (is_done or self._inspect_again)():
+                if not had_login and is_done(self.inspect(sizes)):
                     return answers
                 continue
             pause = next(pauses, None)
             if pause is None or self.meaning(answers[step]) is not RegistryState.FAILED:
                 return answers
             self.host.pause(pause)
-
-    def _inspect_again(self) -> bool:
-        self.inspect()  # raises where the login cannot be used
-        return False
 
     def _has_another_way(self, answer: Answer) -> bool:
         """Whether another try has what this one lacked: a login, or this machine's CAs besides ca_file."""
@@ -277,21 +278,10 @@ class RegistryTransfer:
         """The error for a push or pull that failed."""
         state = self.meaning(answer)
         plain = failure(answer, str(self.reference))
-        return self._error(state, plain.detail) if state else plain
+        return self.error(state, plain.detail) if state else plain
 
-    def not_found(self) -> HostError:
-        """The error for a registry that has nothing under the reference."""
-        return self._error(RegistryState.NOT_FOUND, "")
-
-    def no_progress(self) -> HostError:
-        """The error for a push or pull that has stopped."""
-        return self._error(RegistryState.NO_ANSWER, f"no progress within {self.host.target.limits.registry} s")
-
-    def asks_again(self) -> HostError:
-        """The error for a login that ctr asks for twice."""
-        return self._error(RegistryState.UNAUTHORIZED, "ctr asked for the password again")
-
-    def _error(self, state: RegistryState, detail: str) -> HostError:
+    def error(self, state: RegistryState, detail: str = "") -> HostError:
+        """The error for a state of the registry."""
         return refusals.error(state, str(self.reference), detail, login=bool(self._login))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -91,7 +92,7 @@ def _inspect(host: Host, registry: Registry, login: FindLogin, deadline: float, 
         if began >= deadline:
             raise RegistryStateError(RegistryState.NO_TIME)
         client = Client(host, registry, login, limit=min(LIMIT, deadline - began), allow_curl=allow_curl)
-        with client.connected():
+        with closing(client):
             first = client.ask("GET", "/v2/")
             seconds, auth = time.monotonic() - began, _scheme(first) if first.status == 401 else ""
             reply = client.logged_in("GET", "/v2/", first)

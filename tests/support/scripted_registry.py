@@ -63,9 +63,8 @@ class ScriptedRegistry:
     def present(self, path: str, digests: Mapping[str, int]) -> None:  # noqa: ARG002
         return None
 
-    @contextlib.contextmanager
-    def connected(self) -> Iterator[None]:
-        yield
+    def close(self) -> None:
+        pass
 
 
 class Host(FakeHost):

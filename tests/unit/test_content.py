@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -215,7 +214,7 @@ def test_a_registrys_manifest_counts_only_where_it_is_what_its_digest_says(arm: 
     bodies = {"1": INDEX, digest(AMD64): AMD64, digest(ARM64): arm}
     transfer = RegistryTransfer.__new__(RegistryTransfer)
     transfer.reference, transfer.registry = Reference.parse(NAME), Registry("r.example")
-    client = SimpleNamespace(connected=contextlib.nullcontext, read=lambda _, reference: bodies[reference])
+    client = SimpleNamespace(close=lambda: None, read=lambda _, reference: bodies[reference])
     transfer._client = cast(Client, client)
 
     def total(platform: Platform | None) -> int | None:

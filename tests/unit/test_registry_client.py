@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+from contextlib import closing
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -123,7 +124,7 @@ def test_a_lost_host_is_reported_as_such_and_not_as_a_silent_registry(network: N
 def test_blobs_are_asked_for_on_one_connection(network: NewNetwork) -> None:
     made = network(lambda r: reply("200 OK" if r[1].endswith("a") else "404 Not Found"))
     client = made.client()
-    with client.connected():
+    with closing(client):
         assert client.present("x", ["sha256:a", "sha256:b"]) == {"sha256:a"}
     assert len(made.reached) == 1
 

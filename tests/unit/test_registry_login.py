@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_login_is_sent_only_where_it_is_asked_for_and_then_kept(network: NewNe
 
     made = network(serve)
     client = made.client(ANN)
-    with client.connected():
+    with closing(client):
         assert client.find("a", "1")
         assert client.find("a", "2")
     assert [request[2].get("authorization") for request in made.asked] == [None, BASIC, BASIC]

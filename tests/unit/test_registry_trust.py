@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,7 @@ def test_a_login_uses_no_connection_that_only_the_host_trusts(network: NewNetwor
     answers = [FOUND, WANTS_BASIC, *[FOUND] * 9]
     made = network(lambda _: answers.pop(0), r="host")
     client = made.client(ANN, described(trust, ca_file=True))
-    with client.connected():
+    with closing(client):
         assert client.find("a", "1")
         with pytest.raises(RegistryStateError):
             client.find("a", "2")
