@@ -19,13 +19,13 @@ from ctr_ferry.images.session import BY_OTHERS, Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.oci.registry import Registries, RegistryState
-from ctr_ferry.registry import credentials, pull_content
+from ctr_ferry.registry import credentials
 from ctr_ferry.registry.pull_plan import Move, PullPlan
 from ctr_ferry.registry.results import PullResult
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import per_host
-from ctr_ferry.shell import Answer, Script
+from ctr_ferry.shell import Answer
 
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
@@ -137,8 +137,8 @@ class Job(Session):
         self._refuse_moved_tag()
         if found := self._existing_whole():
             return found
-        if plan.existing and plan.moves:
-            self._refuse_to_replace(plan.existing)
+        if plan.replaced:
+            self._refuse_to_replace(plan.replaced)
         platform = None if plan.all_platforms else plan.platform or plan.host_platform
         size, notices = self.transfer.check_space(self.room, platform)
         if not self.host.dry_run:
@@ -149,7 +149,7 @@ class Job(Session):
             method=plan.method,
             bytes=size,
             notices=notices,
-            previous_digest=plan.existing.digest if plan.existing and plan.moves else "",
+            previous_digest=plan.replaced.digest if plan.replaced else "",
         )
 
     def _refuse_platforms(self) -> None:
@@ -178,12 +178,14 @@ class Job(Session):
         plan = self.plan
         if not self.request.force:
             raise ReferenceExists(
-                f"{plan.name} exists in namespace {plan.place.namespace} with another digest than the registry's; "
+                f"{plan.name} exists in namespace {self.place.namespace} with another digest than the registry's; "
                 "nothing was pulled",
                 detail=f"host     {existing.digest}\nregistry {plan.wanted or self.remote.unknown}",
                 hint="add --force to move the name to the registry's digest",
             )
-        target, able = self._described(), self.facts.ctr.capabilities
+        # ctr believes type and length, so the manifest itself is read.
+        target = self.transfer.described(plan.wanted) if self.remote.digest and plan.wanted else None
+        able = self.facts.ctr.capabilities
         partial = target and target.is_index and not able.partial_index
         if target is None or partial or (plan.only(target) and not able.import_platform):
             raise MethodUnsupported(
@@ -191,42 +193,36 @@ class Job(Session):
                 "nothing was pulled",
                 detail=self.remote.unknown
                 or f"ctr {self.facts.client} cannot name a multi-platform image that was pulled only in part",
-                hint=f"remove the name first: fab -H HOST remove --ref {plan.name} --namespace {plan.place.namespace}",
+                hint=f"remove the name first: fab -H HOST remove --ref {plan.name} --namespace {self.place.namespace}",
             )
         raw = self.read([existing.digest], deep=False)[0].blobs.get(existing.digest)
         old = Descriptor(existing.media_type, existing.digest, len(raw)) if raw else None
-        self.plan = replace(plan, move=Move(existing, target, old))
-
-    def _described(self) -> Descriptor | None:
-        """What the moved name will point at. ctr believes type and length, so the manifest itself is read."""
-        wanted = self.plan.wanted
-        return self.transfer.described(wanted) if self.remote.digest and wanted else None
+        self.plan = replace(plan, move=Move(target, old))
 
     def _existing_whole(self) -> PullResult | None:
         """The result where the host has the wanted digest under that name, whole and unpacked; else None."""
-        plan, namespace = self.plan, self.plan.place.namespace
-        image = plan.existing
-        if not image or plan.moves:
+        plan, image = self.plan, self.plan.existing
+        if not image or plan.replaced:
             return None
-        check = checks.command(self.facts.ctr, namespace, plan.name)
+        check = checks.command(self.facts.ctr, self.place.namespace, plan.name)
         content, answers = self.read([str(plan.wanted)], deep=plan.beyond_host_platform, more={"check": check})
-        if pull_content.shortcoming(plan, image, content, answers["check"]):
+        if plan.shortcoming(image, content, answers["check"]):
             return None
-        return replace(self.unchanged, bytes=pull_content.size(plan, image, content), notices=(ALREADY,))
+        return replace(self.unchanged, bytes=plan.size(image, content), notices=(ALREADY,))
 
     def _pull(self, notices: tuple[str, ...]) -> PullResult:
         """Runs the script, and verifies what the host has afterwards."""
         plan = self.plan
         began = time.monotonic()
-        answers = self.transfer.run(self._script, "pull", {})
+        answers = self.transfer.run(lambda terminal: plan.script(self.transfer.route, terminal), "pull", {})
         seconds = time.monotonic() - began
-        was = naming.was(plan.place, answers).get(plan.name)
-        now = Listing.parse(plan.place.namespace, required(answers["verify"], "verify").text).get(plan.name)
+        was = naming.was(self.place, answers).get(plan.name)
+        now = Listing.parse(self.place.namespace, required(answers["verify"], "verify").text).get(plan.name)
         content, verdict = self._content(now, answers), self._judge(now, answers)
         proved = bool(numbers(answers["kept"]))
         error = verdict.error
         if now and not error:
-            error = pull_content.shortcoming(plan, now, content, answers["check"])
+            error = plan.shortcoming(now, content, answers["check"])
         if error and now and proved and not plan.existing:
             remove_names(self.host, self.facts.ctr, self.here, [plan.name], {now.digest})
         if not error and verdict.ours and not proved:
@@ -240,7 +236,7 @@ class Job(Session):
             status=Status.CHANGED if verdict.ours else Status.UNCHANGED,
             method=plan.method if verdict.ours else "",
             seconds=round(seconds, 3),
-            bytes=pull_content.size(plan, now, content),
+            bytes=plan.size(now, content),
             notices=notices,
             previous_digest=was.digest if was and was.digest != now.digest else "",
         )
@@ -248,16 +244,13 @@ class Job(Session):
     def _with_digest(self, error: FerryError, now: Image | None, answers: Mapping[str, Answer]) -> FerryError:
         """Adds to the error what the name points at now, where the name was moved."""
         plan = self.plan
-        if plan.existing and now and plan.moves and now.digest == plan.wanted:
+        if plan.replaced and now and now.digest == plan.wanted:
             shown = answers.get("back")
-            after = Listing.parse(plan.place.namespace, shown.text).get(plan.name) if shown and shown.ok else now
+            after = Listing.parse(self.place.namespace, shown.text).get(plan.name) if shown and shown.ok else now
             found = after.digest if after else "nothing"
-            again = "again" if found == plan.existing.digest else f"now, and no longer at {plan.existing.digest}"
+            again = "again" if found == plan.replaced.digest else f"now, and no longer at {plan.replaced.digest}"
             error.detail = "\n".join(filter(None, (error.detail, f"{plan.name} points at {found} {again}")))
         return error
-
-    def _script(self, terminal: str | None) -> Script:
-        return self.plan.script(self.transfer.route, terminal)
 
     def _content(self, now: Image | None, answers: Mapping[str, Answer]) -> Content:
         """What the host has after the pull, as far as it must be read."""
@@ -278,8 +271,8 @@ class Job(Session):
             plan.wanted or (now.digest if now else ""),
             answers["pull"],
             now,
-            namespace=plan.place.namespace,
-            cri_managed=plan.place.cri_managed,
+            namespace=self.place.namespace,
+            cri_managed=self.place.cri_managed,
             tolerant=False,
             fresh=plan.existing is None and plan.stage is not None,
         )

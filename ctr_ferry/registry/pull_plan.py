@@ -1,18 +1,21 @@
-"""What a pull is to do on one host, as data, and the script that does it. Pure."""
+"""What a pull is to do on one host, the script that does it, and what the host must have afterwards. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from ctr_ferry.ctr import checks, methods, naming, push_pull, roll_back
+from ctr_ferry.ctr.failures import content_missing
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.ctr.methods import ByIndex
 from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.push_pull import Route
 from ctr_ferry.ctr.roll_back import Given, Records
-from ctr_ferry.oci.descriptor import Descriptor, Platform
+from ctr_ferry.errors import FerryError, NotUnpacked, PlatformMissing
+from ctr_ferry.images.content import Content
+from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
-from ctr_ferry.shell import Script
+from ctr_ferry.shell import Answer, Script
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +23,10 @@ class Move:
     """A name that a pull moves.
 
     Attributes:
-        existing: what the host has under the name before the pull.
         target: what the name will point at, read from the registry.
         old: what the name points at before the pull; None where that cannot be read.
     """
 
-    existing: Image
     target: Descriptor
     old: Descriptor | None
 
@@ -60,14 +61,14 @@ class PullPlan:
         return str(self.reference)
 
     @property
-    def moves(self) -> bool:
-        """Whether the host has the name, and the name points at another digest than the wanted one."""
-        return self.existing is not None and self.existing.digest != self.wanted
+    def replaced(self) -> Image | None:
+        """What the host has under the name, where that is another digest than the wanted one; else None."""
+        return self.existing if self.existing and self.existing.digest != self.wanted else None
 
     @property
     def method(self) -> str:
         """``pull``, or ``stage`` where the name is moved only after another name was pulled."""
-        return "stage" if self.moves else "pull"
+        return "stage" if self.replaced else "pull"
 
     @property
     def beyond_host_platform(self) -> bool:
@@ -85,7 +86,7 @@ class PullPlan:
         The script pulls the stage first, and gives the wanted name once the stage is whole. None where that is not
         possible: then the script pulls the wanted name itself.
         """
-        can_follow = self.place.ctr.capabilities.tag or self.moves
+        can_follow = self.place.ctr.capabilities.tag or self.replaced
         if not (self.wanted and self.reference.tag and can_follow):
             return None
         return replace(self.reference, tag=self.place.owner, digest=self.wanted)
@@ -106,13 +107,13 @@ class PullPlan:
         given, records = self._given, Records(ctr, namespace) if self.place.cri_managed else None
         undo = roll_back.undo(ctr, namespace, [given], records, cri_managed=self.place.cri_managed)
         back = {}
-        if self.move and self.move.old:
-            back["back"] = roll_back.back(ctr, namespace, given, self._back(self.move.existing, self.move.old))
+        if self.replaced and self.move and self.move.old:
+            back["back"] = roll_back.back(ctr, namespace, given, self._back(self.replaced, self.move.old))
         moment = "" if ctr.capabilities.tag else f"{naming.MOMENT}\n"
         return Script(
             {
                 "pull": self._pull(route, terminal),
-                **({"was": "printf '%s\\n' \"$was\""} if self.moves else {}),
+                **({"was": "printf '%s\\n' \"$was\""} if self.replaced else {}),
                 "verify": moment + naming.verify(self.place, filter(None, (self.name, given.stage))),
                 "check": naming.check(self.place, self.name),
                 "kept": roll_back.kept([given], cri_managed=self.place.cri_managed),
@@ -136,7 +137,7 @@ class PullPlan:
             terminal=terminal,
         )
         existing = ctr.line(namespace, "images", "ls", "-q", f'name=="{self.name}"')
-        was = f"was=$({ctr.images(namespace, self.name)})\n" if self.moves else ""
+        was = f"was=$({ctr.images(namespace, self.name)})\n" if self.replaced else ""
         begin = "staged_0=1" if stage else f'[ -n "$({existing})" ] || began_0=1'
         follow = f" && {self._follow(stage)}" if stage else ""
         return f"{was}{begin}\n{{ {pull}; }}{follow}\nnamed_0=$?; (exit $named_0)"
@@ -158,7 +159,7 @@ class PullPlan:
 
     def _follow(self, stage: Reference) -> str:
         """Gives the wanted name to what the stage points at, which is whole by then; a name that is right stays."""
-        if self.existing and not self.moves:
+        if self.existing and not self.replaced:
             return ":"
         if not self.move:
             return methods.by_tag(self.place, self.place.namespace, str(stage), self.reference, 0)
@@ -188,3 +189,53 @@ class PullPlan:
         if old.is_index:
             steps.append(methods.keep_children(self.place, old.digest))
         return " &&\n".join([*steps, by_index.by_index(self.place, 0)])
+
+    def size(self, image: Image, content: Content) -> int | None:
+        """Bytes of all blobs that the platforms asked for need; None where not all manifests were read.
+
+        Args:
+            image: the name as the host lists it.
+            content: the manifests that were read, and all digests that the namespace sees.
+
+        Raises:
+            FerryError: a manifest that the host has cannot be read.
+        """
+        blobs = self._needed(image, content)
+        is_read = len(blobs) > 1 and (self.beyond_host_platform or not blobs[0].is_index)
+        return sum(blob.size for blob in blobs) if is_read else None
+
+    def shortcoming(self, image: Image, content: Content, check: Answer) -> FerryError | None:
+        """Why the image on the host is not whole, unpacked and for the platform asked for; None where it is.
+
+        Args:
+            image, content: as for `size`.
+            check: the answer of ``ctr images check``.
+        """
+        wanted = self.platform
+        other = wanted and image.listed and not any(wanted.takes(each) for each in image.listed)
+        if other and image.media_type not in INDEXES:
+            return PlatformMissing(
+                f"{self.name} is for {image.platforms}, not for {wanted}", hint="leave --platform out"
+            )
+        try:
+            blobs = self._needed(image, content)
+        except FerryError as error:  # the host has the manifest, and it cannot be read
+            return error
+        if self.beyond_host_platform:
+            missing = [blob.digest for blob in blobs if blob.digest not in content.visible]
+            return content_missing(self.name, "\n".join(missing)) if missing else None
+        state = checks.parse_checks(check.text).get(self.name, checks.UNKNOWN)
+        if not state.complete:
+            return content_missing(self.name, state.status)
+        if not state.unpacked:
+            return NotUnpacked(
+                f"{self.name} in namespace {self.place.namespace} is whole, but not unpacked",
+                hint="read containerd's log on that host, then run the command again",
+            )
+        return None
+
+    def _needed(self, image: Image, content: Content) -> list[Descriptor]:
+        top = Descriptor(image.media_type, image.digest, len(content.blobs.get(image.digest, b"")))
+        if self.all_platforms:
+            return list(content.below(top).values())
+        return content.needed(top, self.platform or self.host_platform)
