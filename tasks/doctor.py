@@ -8,7 +8,7 @@ from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr import health, leftovers
-from ctr_ferry.ctr.commands import OURS
+from ctr_ferry.ctr.commands import OURS, Ctr
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.health import Finding, Health, Visit
 from ctr_ferry.ctr.probe import Facts, Settings
@@ -103,13 +103,14 @@ def doctor(host: Host, request: Request) -> DoctorResult:
     """Inspect a host and its registries, and say what is wrong and what to do about it."""
     from ctr_ferry.registry.status import inspect as inspect_registries
 
-    visit = _visit(host)
+    visit, cleaned = _visit(host), ""
     if isinstance(visit, Finding):
-        found, cleaned = [_reachable(host), visit], ""
+        found = [Finding("reachable", Health.OK, host.where), visit]
     else:
-        found, cleaned = health.findings(visit), ""
-        if request.clean:
-            found, cleaned = _clean(host, visit, found)
+        found = health.findings(visit)
+        if request.clean and _cleanable(visit):
+            cleaning, cleaned = _clean(host, visit)
+            found = [cleaning if each.what == "leftovers" else each for each in found]
     registries = host.target.variables_of(Registries).known
     seen = inspect_registries(host, registries)
     found += [Finding(f"registry {each.registry}", each.health, each.text, each.todo) for each in seen]
@@ -118,10 +119,6 @@ def doctor(host: Host, request: Request) -> DoctorResult:
     if ill := [finding.what for finding in found if finding.health is Health.FAIL]:
         raise Unhealthy(f"to be repaired: {', '.join(ill)}", hint="follow the column WHAT TO DO", result=result)
     return result
-
-
-def _reachable(host: Host) -> Finding:
-    return Finding("reachable", Health.OK, host.where)
 
 
 def _visit(host: Host) -> Visit | Finding:
@@ -134,14 +131,12 @@ def _visit(host: Host) -> Visit | Finding:
     began = time.time()
     try:
         facts, answers = inspect.survey(host, (), health.questions(host.target.variables_of(Settings)))
-    except PermissionDenied as error:
-        return Finding(
-            "sudo", Health.FAIL, f"{error.message} ({error.detail})" if error.detail else error.message, error.hint
-        )
     except Unreachable:
         raise
     except FerryError as error:
-        return Finding("answers", Health.FAIL, error.message, error.hint)
+        denied = isinstance(error, PermissionDenied)
+        text = f"{error.message} ({error.detail})" if denied and error.detail else error.message
+        return Finding("sudo" if denied else "answers", Health.FAIL, text, error.hint)
     return Visit(
         facts=facts,
         answers=answers,
@@ -152,35 +147,33 @@ def _visit(host: Host) -> Visit | Finding:
     )
 
 
-def _clean(host: Host, visit: Visit, found: list[Finding]) -> tuple[list[Finding], str]:
-    """Removes what killed runs left, unless a run is at work there, and inspects the host again."""
-    if not _cleanable(visit):
-        return found, ""
+def _clean(host: Host, visit: Visit) -> tuple[Finding, str]:
+    """Inspects the host again, and removes what killed runs left, unless a run is at work there.
+
+    Returns:
+        The new finding, and what was removed.
+    """
     if host.dry_run:
-        return _with(found, Finding("leftovers", Health.OK, f"would remove {visit.left}")), visit.left
+        return Finding("leftovers", Health.OK, f"would remove {visit.left}"), visit.left
     now = _visit(host)  # the first answer may be old by now
     if isinstance(now, Finding):
-        return _with(found, Finding("leftovers", Health.FAIL, f"could not be removed: {now.text}", now.todo)), ""
-    if not _cleanable(now):
-        return _with(found, *(each for each in health.findings(now) if each.what == "leftovers")), ""
-    assert isinstance(now.facts, Facts)  # noqa: S101
+        return Finding("leftovers", Health.FAIL, f"could not be removed: {now.text}", now.todo), ""
+    ctr = _cleanable(now)
+    if not ctr:
+        return health.leftovers_found(now if now.answers["leftovers"].ok or now.files else visit), ""
     settings, owner = host.target.variables_of(Settings), f"{OURS}.{host.run_id}"
-    answers = host.ask(leftovers.clean(now.facts.ctr, settings, now.namespaces, now.files, owner))
+    answers = host.ask(leftovers.clean(ctr, settings, now.namespaces, now.files, owner))
     still = leftovers.left(
         leftovers.parse_namespaces(answers["leftovers"].text), leftovers.parse_files(answers["files"].text)
     )
-    if not answers["leftovers"].ok or still:
-        failed = [failure(a, "leftovers").detail for name, a in answers.items() if not a.ok]
-        todo = f"remove it by hand: {'; '.join(failed)}"
-        return _with(found, Finding("leftovers", Health.FAIL, f"could not be removed: {still or now.left}", todo)), ""
-    return _with(found, Finding("leftovers", Health.OK, f"removed {now.left}")), now.left
+    if answers["leftovers"].ok and not still:
+        return Finding("leftovers", Health.OK, f"removed {now.left}"), now.left
+    failed = [failure(a, "leftovers").detail for name, a in answers.items() if not a.ok]
+    todo = f"remove it by hand: {'; '.join(failed)}"
+    return Finding("leftovers", Health.FAIL, f"could not be removed: {still or now.left}", todo), ""
 
 
-def _cleanable(visit: Visit) -> bool:
-    return bool(visit.left) and not visit.others_at_work and isinstance(visit.facts, Facts)
-
-
-def _with(found: list[Finding], *others: Finding) -> list[Finding]:
-    """Replaces the findings that have the same name as one of the others."""
-    new = {each.what: each for each in others}
-    return [new.get(each.what, each) for each in found]
+def _cleanable(visit: Visit) -> Ctr | None:
+    """The ctr that may remove what killed runs left; None where nothing is left, or a run is at work there."""
+    free = visit.left and not visit.others_at_work
+    return visit.facts.ctr if free and isinstance(visit.facts, Facts) else None

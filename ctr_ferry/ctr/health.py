@@ -115,7 +115,7 @@ def findings(visit: Visit) -> list[Finding]:
         found.append(_trouble(visit.facts))
     found += [_content(visit), _clock(visit)]
     if visit.answers["leftovers"].ok or visit.files:
-        found.append(_leftovers(visit))
+        found.append(leftovers_found(visit))
     return found
 
 
@@ -134,9 +134,8 @@ def _sudo(visit: Visit) -> Finding:
         return Finding("sudo", Health.FAIL, visit.facts.message, visit.facts.hint)
     lines = visit.answers["host"].text.splitlines()
     by = next((line.partition("=")[2] for line in lines if line.startswith("sudo=")), "")
-    if by:
-        return Finding("sudo", Health.OK, f"used by {shown_name(by)}" + (", with a password" if visit.password else ""))
-    return Finding("sudo", Health.OK, "not used")
+    used = f"used by {shown_name(by)}" + (", with a password" if visit.password else "")
+    return Finding("sudo", Health.OK, used if by else "not used")
 
 
 def _ctr(facts: Facts, path: str) -> Finding:
@@ -158,15 +157,13 @@ def _versions(client: str, server: str) -> Finding:
     if Capabilities.of_version(mine).transfer_client and not DaemonCapabilities.of_version(its).transfer_service:
         todo = "install the ctr that belongs to this containerd, or set ctr_command to it"
         return Finding("version", Health.WARN, f"{text}: this ctr can push and pull there only with --local", todo)
-    return Finding(
-        "version", Health.OK, f"{text}: the versions differ, which works; the client decides what ctr can do"
-    )
+    differ = "the versions differ, which works; the client decides what ctr can do"
+    return Finding("version", Health.OK, f"{text}: {differ}")
 
 
 def _retag(facts: Facts) -> Finding:
-    if facts.ctr.capabilities.tag:
-        return Finding("retag", Health.OK, "by tag")
-    return Finding("retag", Health.OK, "by index (this ctr has no `images tag`), in constant time as well")
+    by_index = "by index (this ctr has no `images tag`), in constant time as well"
+    return Finding("retag", Health.OK, "by tag" if facts.ctr.capabilities.tag else by_index)
 
 
 def _socket(facts: Facts) -> Finding:
@@ -177,9 +174,8 @@ def _socket(facts: Facts) -> Finding:
 
 def _namespaces(facts: Facts, namespaces: Sequence[InNamespace]) -> Finding:
     counts = {each.namespace: each.images for each in namespaces}
-    listed = (
-        ", ".join(f"{shown_name(name)} ({count} image{'s' * (count != 1)})" for name, count in counts.items()) or "none"
-    )
+    shown = (f"{shown_name(name)} ({count} image{'s' * (count != 1)})" for name, count in counts.items())
+    listed = ", ".join(shown) or "none"
     fullest = max((name for name in counts if name != KUBELETS), key=lambda name: counts[name], default="")
     if facts.cri and not counts.get(KUBELETS) and counts.get(fullest):
         todo = f"bring them over with {shell.join(['retag', '--namespace', fullest, '--to-namespace', KUBELETS])}"
@@ -199,11 +195,10 @@ def _listings(namespaces: Sequence[InNamespace]) -> Finding:
 
 
 def _cri(facts: Facts) -> Finding:
-    if facts.cri:
-        return Finding("CRI", Health.OK, "on")
-    if not DaemonCapabilities.of(facts.server).cri_labels:
-        return Finding("CRI", Health.OK, "containerd up to 1.1 does not tell which names kubelet sees")
-    return Finding("CRI", Health.OK, "off: kubelet does not use this containerd")
+    text = "on" if facts.cri else "off: kubelet does not use this containerd"
+    if not facts.cri and not DaemonCapabilities.of(facts.server).cri_labels:
+        text = "containerd up to 1.1 does not tell which names kubelet sees"
+    return Finding("CRI", Health.OK, text)
 
 
 def _content(visit: Visit) -> Finding:
@@ -247,7 +242,7 @@ def _number(answer: Answer) -> int:
     return leftovers.digits(answer.text.strip())
 
 
-def _leftovers(visit: Visit) -> Finding:
+def leftovers_found(visit: Visit) -> Finding:
     """Lists what runs of ours left. While a run is at work there, these things may belong to that run."""
     what = visit.left
     if not what:
