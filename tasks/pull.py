@@ -214,7 +214,7 @@ class Job(Session):
         """Runs the script, and verifies what the host has afterwards."""
         plan = self.plan
         began = time.monotonic()
-        answers = self.transfer.run(lambda terminal: plan.script(self.transfer.route, terminal), "pull", {})
+        answers = self.transfer.run(plan.script, "pull", {})
         seconds = time.monotonic() - began
         was = naming.was(self.place, answers).get(plan.name)
         now = Listing.parse(self.place.namespace, required(answers["verify"], "verify").text).get(plan.name)

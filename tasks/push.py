@@ -34,6 +34,7 @@ from ctr_ferry.shell import Script
 from ctr_ferry.text import names, shown_name
 
 if TYPE_CHECKING:
+    from ctr_ferry.ctr.push_pull import Route
     from ctr_ferry.registry.push_pull import RemoteImage
     from ctr_ferry.run.scheduler import Fleet
     from ctr_ferry.ssh.host import Host
@@ -217,11 +218,11 @@ class Job(Session):
             result, seconds=round(seconds, 3), present=present, verified=remote.verified, reason=remote.unknown
         )
 
-    def _script(self, terminal: str | None) -> Script:
+    def _script(self, route: Route) -> Script:
         """The script of the push. Its clean-up removes the certificates, and the temporary name where there is one."""
         from ctr_ferry.ctr import push_pull
 
-        route, local, step, cleanups = self.transfer.route, self.image.name, "", [self.transfer.route.cleanup]
+        local, step, cleanups = self.image.name, "", [route.cleanup]
         pushed, method = self.pushed, self._method
         if method == "stage":
             stage = self.place.stage(0)
@@ -235,7 +236,6 @@ class Job(Session):
             route,
             (str(self.transfer.reference), local),
             platform=pushed.platform if method == "platform" else None,
-            terminal=terminal,
         )
         return Script({"push": step + push}, cleanup="\n".join(filter(None, cleanups)))
 

@@ -28,20 +28,20 @@ BUNDLES = (  # the places that Go searches (crypto/x509, root_linux.go)
     "/etc/ssl/cert.pem",
 )
 SYSTEM_BUNDLE = f'for f in {shell.join(BUNDLES)}; do [ -s "$f" ] && {{ cat "$f"; break; }}; done'
-REMOVE_AUTHORITIES = '[ -z "$authorities" ] || rm -f "$authorities"'
 _MOST_TYPED = 1024  # bytes of a password; a line of every terminal holds as many
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How one host's ctr gets to a registry.
+    """How one host's ctr or curl gets to a registry.
 
     Attributes:
         username: the user whose password ctr asks for; None is no login.
-        authorities: certificates, PEM, that ctr trusts besides those that the host trusts.
-        exclusive: whether ctr trusts ``authorities`` alone, since it sends a password.
+        authorities: certificates, PEM, that count besides those that the host trusts.
+        exclusive: whether ``authorities`` alone count, since a password is sent.
         proxy: ``http://host:port``.
         owner: the run's id; the name of the file with the certificates begins with it.
+        terminal: the device on which the login is typed; None where none is asked for.
     """
 
     registry: Registry
@@ -50,24 +50,22 @@ class Route:
     exclusive: bool = False
     proxy: str | None = None
     owner: str = ""
+    terminal: str | None = None
+
+    @property
+    def prepare(self) -> str:
+        """What goes before the command: writes the certificates to a file on the host, ``$authorities``; as sh text."""
+        if not self.authorities:
+            return ""
+        file = f'"${{TMPDIR:-/tmp}}/{shell.join([self.owner])}.XXXXXX"'
+        ours = shell.printf(self.authorities)
+        pems = ours if self.exclusive else f"{{ {SYSTEM_BUNDLE}; echo; {ours}; }}"
+        return f'authorities=$(umask 077; mktemp {file}) && {pems} >"$authorities" &&\n'
 
     @property
     def cleanup(self) -> str:
         """Removes the file with the certificates; as sh text."""
-        return REMOVE_AUTHORITIES if self.authorities else ""
-
-
-def write_authorities(authorities: bytes, owner: str, *, exclusive: bool = False) -> str:
-    """Writes certificates to a temporary file on the host, ``$authorities``; as sh text.
-
-    Args:
-        authorities: the certificates, PEM.
-        owner: what the file's name begins with.
-        exclusive: whether the host's own certificates are left out of the file.
-    """
-    file = f'"${{TMPDIR:-/tmp}}/{shell.join([owner])}.XXXXXX"'
-    pems = shell.printf(authorities) if exclusive else f"{{ {SYSTEM_BUNDLE}; echo; {shell.printf(authorities)}; }}"
-    return f'authorities=$(umask 077; mktemp {file}) && {pems} >"$authorities"'
+        return '[ -z "$authorities" ] || rm -f "$authorities"' if self.authorities else ""
 
 
 def push(
@@ -77,18 +75,16 @@ def push(
     names: tuple[str, str],
     *,
     platform: Platform | None = None,
-    terminal: str | None = None,
 ) -> str:
     """``images push``, as sh text.
 
     Args:
         names: the name in the registry, and the name on the host.
         platform: the platform whose manifest of an index is pushed (from 1.4 on); None for all of the image.
-        terminal: the device on which ctr asks for the password; None where it does not ask.
     """
     flags = [f"--platform={platform}"] if platform else []
-    write, line = _command(ctr, namespace, route, terminal, "push", *flags, *names)
-    return write + (line if ctr.capabilities.tells_layers else _metered(line))
+    line = _command(ctr, namespace, route, "push", *flags, *names)
+    return route.prepare + (line if ctr.capabilities.tells_layers else _metered(line))
 
 
 def stage(place: Place, image: str, name: Reference, child: Descriptor, *, foreign: bool) -> tuple[str, str]:
@@ -128,7 +124,6 @@ def pull(
     *,
     platform: Platform | None = None,
     all_platforms: bool = False,
-    terminal: str | None = None,
 ) -> str:
     """``images pull``, as sh text.
 
@@ -136,14 +131,13 @@ def pull(
         name: the name in the registry, which is the name on the host as well.
         platform: the platform to pull; None for the host's own.
         all_platforms: whether all platforms are pulled.
-        terminal: the device on which ctr asks for the password; None where it does not ask.
     """
     flags = ["--snapshotter", ctr.snapshotter] if ctr.snapshotter else []
     if platform:
         flags.append(f"--platform={platform}")
     if all_platforms:
         flags.append("--all-platforms")
-    return "".join(_command(ctr, namespace, route, terminal, "pull", *flags, name))
+    return route.prepare + _command(ctr, namespace, route, "pull", *flags, name)
 
 
 def _metered(line: str) -> str:
@@ -158,8 +152,7 @@ while sleep 1 >/dev/null 2>&1 & wait $!; do sed -n 's/^rchar:/{METER}/p' /proc/$
 wait $ctr_pid; ctr_exit=$?; kill $meter 2>/dev/null; (exit $ctr_exit); }}"""
 
 
-def _command(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb: str, *words: str) -> tuple[str, str]:
-    """The step that writes the certificates, empty where there are none, and the command itself."""
+def _command(ctr: Ctr, namespace: str, route: Route, verb: str, *words: str) -> str:
     registry = route.registry
     flags = ["--local"] if ctr.capabilities.local else []
     if registry.scheme == "http":
@@ -171,14 +164,13 @@ def _command(ctr: Ctr, namespace: str, route: Route, terminal: str | None, verb:
     line = ctr.line(namespace, "images", verb, *flags, *words)
     if route.proxy:
         line = f"{shell.join(['env', f'HTTP_PROXY={route.proxy}', f'HTTPS_PROXY={route.proxy}'])} {line}"
-    if terminal:
-        line = f"{line} <{shell.join([terminal])}"
+    if route.terminal:
+        line = f"{line} <{shell.join([route.terminal])}"
     if not route.authorities:
-        return "", line
+        return line
     # SSL_CERT_FILE replaces the system's bundle, but not its folders of certificates.
     folder = "SSL_CERT_DIR=/dev/null " if route.exclusive else ""
-    write = write_authorities(route.authorities, route.owner, exclusive=route.exclusive)
-    return f"{write} &&\n", f'SSL_CERT_FILE="$authorities" {folder}{line}'
+    return f'SSL_CERT_FILE="$authorities" {folder}{line}'
 
 
 def refuse(ctr: Ctr, client: str, route: Route) -> None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 from ctr_ferry import shell
+from ctr_ferry.ctr.push_pull import Route
 from ctr_ferry.oci.registry import RegistryState, headers
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import tail
@@ -38,28 +39,13 @@ _CERTIFICATE = (
 )
 
 
-def ask(
-    method: str,
-    url: str,
-    headers: Mapping[str, str],
-    *,
-    insecure: bool,
-    proxy: str | None,
-    seconds: int,
-    terminal: str | None,
-    authorities: bool,
-    exclusive: bool = False,
-) -> str:
+def ask(method: str, url: str, headers: Mapping[str, str], route: Route, seconds: int) -> str:
     """The request as sh text. It prints the tool's name, then head and body of the answer.
 
     Args:
         headers: all but the login's.
-        insecure: whether no certificate is checked.
-        proxy: ``http://host:port``.
+        route: how the tool gets to the registry; ``Route.prepare`` goes before the request.
         seconds: until the tool gives up.
-        terminal: the device from which curl reads the login's header; None without a login.
-        authorities: whether ``$authorities`` names a file of certificates.
-        exclusive: whether no other certificates count.
     """
     curl = ["curl", "-q", "-sS", "--include", "--max-time", str(seconds)]
     wget = ["wget", "-q", "-S", "-O", "-", "-T", str(seconds)]
@@ -69,25 +55,25 @@ def ask(
     for name, value in headers.items():
         curl += ["--header", f"{name}: {value}"]
         wget.append(f"--header={name}: {value}")
-    if insecure:
+    if route.registry.skip_verify:
         curl.append("--insecure")
         wget.append("--no-check-certificate")
-    if proxy:
-        curl += ["--proxy", proxy]
-        wget = ["env", f"http_proxy={proxy}", f"https_proxy={proxy}", *wget]
-    if terminal:
-        curl += ["--config", terminal]
+    if route.proxy:
+        curl += ["--proxy", route.proxy]
+        wget = ["env", f"http_proxy={route.proxy}", f"https_proxy={route.proxy}", *wget]
+    if route.terminal:
+        curl += ["--config", route.terminal]
     by_curl, by_wget = shell.join(curl), shell.join(wget)
-    if authorities:
+    if route.authorities:
         by_curl += ' --cacert "$authorities"'
         by_wget += ' --ca-certificate="$authorities"'
-    if authorities and exclusive:
+    if route.authorities and route.exclusive:
         by_curl += f" --capath {_EMPTY_FOLDER}"  # else curl searches the system's folder as well
     # Only GNU's wget prints the body of a 404, and only with this option.
     body = "body=; wget --help 2>&1 | grep -q -e --content-on-error && body=--content-on-error"
     if_wget = f"elif command -v wget >/dev/null; then echo wget; {body}\n{by_wget} $body {shell.join([url])}"
     return f"""if command -v curl >/dev/null; then echo curl; {by_curl} {shell.join([url])}
-{"" if terminal else if_wget}
+{"" if route.terminal else if_wget}
 else (exit {_NO_TOOL}); fi"""
 
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from ctr_ferry.ctr import push_pull
+from ctr_ferry.ctr.push_pull import BUNDLES, SYSTEM_BUNDLE, Route
 from ctr_ferry.errors import FerryError
 from ctr_ferry.oci.registry import Challenge, Registries, Registry, RegistryState, RegistryStateError
 from ctr_ferry.oci.registry import headers as headers_of
@@ -122,7 +122,7 @@ class Requests:
 
     def _trust_host(self) -> bool:
         try:
-            answer = self._host.ask(Script({"bundle": push_pull.SYSTEM_BUNDLE}), limit=self._host.target.limits.probe)
+            answer = self._host.ask(Script({"bundle": SYSTEM_BUNDLE}), limit=self._host.target.limits.probe)
             self._tls.load_verify_locations(cadata=answer["bundle"].text)
         except (FerryError, ValueError, ssl.SSLError):
             return False
@@ -157,25 +157,21 @@ class Requests:
     def _by_curl(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
         """Lets the host ask with its own curl or wget."""
         authorization = headers.get("Authorization", "")
-        pems, owner = self._authorities(url), f"ctr-ferry.{self._host.run_id}"
         line = curl.typed(authorization)
         if len(line) > curl.MOST_TYPED:
             raise RegistryStateError(RegistryState.NOT_CHECKED, "a token that is too long for a terminal")
         with self._host.terminal(_CURL_LIMIT) if authorization else nullcontext() as terminal:
-            question = curl.ask(
-                method,
-                url,
-                {name: value for name, value in headers.items() if name != "Authorization"},
-                insecure=self._registry.skip_verify,
-                proxy=self._proxy,
-                seconds=round(self._limit),
-                terminal=terminal.device if terminal else None,
-                authorities=bool(pems),
+            route = Route(
+                self._registry,
+                authorities=self._authorities(url),
                 exclusive=self._logs_in,
+                proxy=self._proxy,
+                owner=f"ctr-ferry.{self._host.run_id}",
+                terminal=terminal.device if terminal else None,
             )
-            prepare = f"{push_pull.write_authorities(pems, owner, exclusive=self._logs_in)} && " if pems else ""
-            cleanup = push_pull.REMOVE_AUTHORITIES if pems else ""
-            script = Script({"ask": f"{prepare}{{ {question}\n}}"}, cleanup=cleanup)
+            others = {name: value for name, value in headers.items() if name != "Authorization"}
+            question = curl.ask(method, url, others, route, round(self._limit))
+            script = Script({"ask": f"{route.prepare}{{ {question}\n}}"}, cleanup=route.cleanup)
             if terminal:
                 terminal.type(line)
             # The answer may be a token.
@@ -286,7 +282,7 @@ def own_authorities(registry: Registry, *, system: bool) -> bytes:
 @cache
 def _of_this_machine() -> bytes:
     bundle = ssl.get_default_verify_paths().cafile
-    found = [Path(file) for file in (bundle, *push_pull.BUNDLES) if file and Path(file).is_file()]
+    found = [Path(file) for file in (bundle, *BUNDLES) if file and Path(file).is_file()]
     return found[0].read_bytes() if found else b""
 
 

@@ -91,17 +91,13 @@ class PullPlan:
             return None
         return replace(self.reference, tag=self.place.owner, digest=self.wanted)
 
-    def script(self, route: Route, terminal: str | None) -> Script:
+    def script(self, route: Route) -> Script:
         """The script of the pull.
 
         Its steps: ``pull``, ``was`` (the name before it was moved), ``verify`` (the names afterwards), ``check``
         (``images check``), ``kept`` (whether the name proved right), ``back`` (the name, moved back where it was
         moved and did not prove right), ``top`` (the manifest or index) and ``visible`` (all digests that the namespace
         sees). Its clean-up removes every name that did not prove right.
-
-        Args:
-            route: how ctr gets to the registry.
-            terminal: the device on which ctr asks for the password; None where it does not ask.
         """
         ctr, namespace = self.place.ctr, self.place.namespace
         given, records = self._given, Records(ctr, namespace) if self.place.cri_managed else None
@@ -112,7 +108,7 @@ class PullPlan:
         moment = "" if ctr.capabilities.tag else f"{naming.MOMENT}\n"
         return Script(
             {
-                "pull": self._pull(route, terminal),
+                "pull": self._pull(route),
                 **({"was": "printf '%s\\n' \"$was\""} if self.replaced else {}),
                 "verify": moment + naming.verify(self.place, filter(None, (self.name, given.stage))),
                 "check": naming.check(self.place, self.name),
@@ -125,7 +121,7 @@ class PullPlan:
             cleanup=f"{undo}\n{route.cleanup}",
         )
 
-    def _pull(self, route: Route, terminal: str | None) -> str:
+    def _pull(self, route: Route) -> str:
         ctr, namespace, stage = self.place.ctr, self.place.namespace, self.stage
         pull = push_pull.pull(
             ctr,
@@ -134,7 +130,6 @@ class PullPlan:
             str(stage or self.name),
             platform=self.platform,
             all_platforms=self.all_platforms,
-            terminal=terminal,
         )
         existing = ctr.line(namespace, "images", "ls", "-q", f'name=="{self.name}"')
         was = f"was=$({ctr.images(namespace, self.name)})\n" if self.replaced else ""

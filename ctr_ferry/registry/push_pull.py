@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -86,7 +86,7 @@ class RegistryTransfer:
             self._client = Client(host, self.registry, partial(credentials.login, self.registry))
         except RegistryStateError as error:
             raise self.error(error.state, error.detail) from error
-        push_pull.refuse(facts.ctr, facts.client, self.route)
+        push_pull.refuse(facts.ctr, facts.client, self._route)
 
     @property
     def _login(self) -> Login | None:
@@ -94,7 +94,7 @@ class RegistryTransfer:
         return self._client.login or self._login_for_ctr
 
     @property
-    def route(self) -> Route:
+    def _route(self) -> Route:
         """How ctr gets to the registry. With a login, ctr trusts only the certificates that ctr-ferry itself trusts."""
         registry, login = self.registry, self._login
         # The token service may use TLS where the registry does not.
@@ -214,7 +214,7 @@ class RegistryTransfer:
 
     def run(
         self,
-        script: Callable[[str | None], Script],
+        script: Callable[[Route], Script],
         step: str,
         sizes: Mapping[str, int],
         *,
@@ -227,7 +227,7 @@ class RegistryTransfer:
         tries.
 
         Args:
-            script: makes the script, given the device of the terminal; None where ctr needs no terminal.
+            script: makes the script, given how ctr gets to the registry.
             step: the name of the step that pushes or pulls.
             sizes: bytes of the blobs by digest, as far as they are known.
             is_done: takes what the registry has for the login, and returns whether nothing is left to do.
@@ -258,17 +258,18 @@ class RegistryTransfer:
         if not self._login and (state in _MAY_NEED_LOGIN or _RATE_LIMIT in answer.stderr):
             self._login_for_ctr = credentials.login(self.registry)
             return self._login_for_ctr is not None
-        if state is RegistryState.UNKNOWN_CA and self.route.exclusive and not self._trust_this_machine:
+        if state is RegistryState.UNKNOWN_CA and self._route.exclusive and not self._trust_this_machine:
             self._trust_this_machine = True  # the token service, or where the blobs are, may have another CA
             return True
         return False
 
-    def _once(self, script: Callable[[str | None], Script], progress: Progress) -> dict[str, Answer]:
+    def _once(self, script: Callable[[Route], Script], progress: Progress) -> dict[str, Answer]:
         needs_terminal = self._login is not None or not self.facts.ctr.capabilities.piped
         limit = self.host.target.limits.command
         with self.host.terminal(limit) if needs_terminal else nullcontext() as terminal:
             listener = TransferListener(self, progress, terminal, self._login)
-            return self.host.ask(script(terminal.device if terminal else None), listener=listener)
+            route = replace(self._route, terminal=terminal.device if terminal else None)
+            return self.host.ask(script(route), listener=listener)
 
     def meaning(self, answer: Answer) -> RegistryState | None:
         """What ctr's answer means for the registry; None where ctr succeeded, or failed for another reason."""

@@ -62,7 +62,7 @@ def test_skip_verify_is_for_tls_alone() -> None:
 
 
 def test_the_password_is_asked_for_on_the_terminal() -> None:
-    line = push_pull.push(ctr("1.2.6"), "n", Route(HTTP, "ann"), ("r/a:1", "a:1"), terminal="/dev/pts/3")
+    line = push_pull.push(ctr("1.2.6"), "n", Route(HTTP, "ann", terminal="/dev/pts/3"), ("r/a:1", "a:1"))
     assert line.endswith(" </dev/pts/3")
 
 
@@ -116,7 +116,7 @@ def test_a_ctr_that_prints_little_is_measured_and_leaves_nothing(tmp_path: Path)
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     (tmp_path / "tty").write_text("typed\n")
-    step = push_pull.push(ctr("1.7.24"), "n", Route(HTTP), ("r/a:1", "a:1"), terminal=str(tmp_path / "tty"))
+    step = push_pull.push(ctr("1.7.24"), "n", Route(HTTP, terminal=str(tmp_path / "tty")), ("r/a:1", "a:1"))
     done = subprocess.run(
         ["/bin/sh", "-c", step], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, check=False
     )
