@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from ctr_ferry.secrets import Secret
 from ctr_ferry.text import printable
 
-_PORTS = {"http": 80, "https": 443}
+PORTS = {"http": 80, "https": 443}
 _DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # its API has another host name
 _MOST_DETAIL = 600  # characters of an error's detail
 
@@ -44,13 +44,17 @@ class Registry:
     @property
     def port(self) -> int:
         """Its port; by default the port of its scheme."""
-        return int(self._parts[1] or _PORTS[self.scheme])
+        return int(self._parts[1] or PORTS[self.scheme])
 
     @property
     def local(self) -> bool:
         """Whether Go takes the name for the machine itself: then Go uses no proxy, and some ctrs use another scheme."""
         name = self.host.lower().removesuffix(".")
-        return name == "localhost" or _is_loopback(name)
+        try:
+            address = ip_address(name)
+        except ValueError:
+            return name == "localhost"
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback  # as Go's net.IP.IsLoopback
 
     @property
     def url(self) -> str:
@@ -139,12 +143,7 @@ class RegistryState(Enum):
 
 
 class RegistryStateError(Exception):
-    """A registry gave no usable answer.
-
-    Attributes:
-        state: what the missing or unusable answer means.
-        detail: the words of the host, of TLS or of the network.
-    """
+    """A registry gave no usable answer. Has the state that this means, and the words of who told so."""
 
     def __init__(self, state: RegistryState, detail: object = "") -> None:
         super().__init__(state)
@@ -191,15 +190,6 @@ class Challenge:
                 parameter = bare if quoted is None else _QUOTED_PAIR.sub(r"\1", quoted)
                 found[-1][1].setdefault(word[0].lower(), parameter)
         return tuple(cls(scheme, parameters) for scheme, parameters in found)
-
-
-def _is_loopback(address: str) -> bool:
-    """Whether an address, in any spelling, is one of the machine itself, as Go's net.IP.IsLoopback decides."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return False
-    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def plain_realm(header: str) -> str:

@@ -44,8 +44,7 @@ class Client:
 
     Args:
         find_login: finds the login. It is called only once the registry asks for a login.
-        limit: seconds for each answer.
-        allow_curl: whether the host may ask with its own curl or wget where its sshd forwards no connections.
+        limit, allow_curl: as for `Requests`.
 
     Attributes:
         login: the login that is in use; None while there is none.
@@ -102,11 +101,7 @@ class Client:
         return _digest_in_headers(reply) or _digest_of_body(reply)
 
     def read(self, path: str, reference: str) -> bytes:
-        """Reads a manifest or index; empty where the registry does not give it.
-
-        Raises:
-            RegistryStateError, Unreachable: as `find`.
-        """
+        """Reads a manifest or index; empty where the registry does not give it. Raises as `find`."""
         reply = self._ask_logging_in("GET", f"/v2/{path}/manifests/{reference}")
         return reply.body if reply.status == 200 else b""
 
@@ -145,11 +140,7 @@ class Client:
         return self.ask(method, path)
 
     def ask(self, method: str, path: str) -> Reply:
-        """Asks once, with the login or token that is in use so far.
-
-        Raises:
-            RegistryStateError, Unreachable: as `find`.
-        """
+        """Asks once, with the login or token that is in use so far. Raises as `find`."""
         reply = self._follow(method, self._registry.url + path, self._headers)
         if self._registry.scheme == "https":
             self._plain_realm = self._plain_realm or plain_realm(reply.headers.get("www-authenticate", ""))
@@ -159,10 +150,7 @@ class Client:
         """Asks again with the login, where the registry wants one and there is one.
 
         Args:
-            reply: the answer so far.
-
-        Returns:
-            The answer with the login, or else the answer so far.
+            reply: the answer so far, which is returned where there is no login.
 
         Raises:
             RegistryStateError, Unreachable: as `find`.
@@ -178,17 +166,19 @@ class Client:
             # A server whose certificate only the host trusts may have given the answer so far.
             if self._requests.log_in() or reply.status != 401:
                 reply = self.ask(method, path)
-        challenge = reply.challenge
-        if reply.status != 401:
-            return reply
-        self._refuse_plain_tokens()
-        if challenge.scheme.lower() == "bearer":
-            self._authorization = f"Bearer {self._token(challenge)}"
-        elif challenge.scheme.lower() == "basic":
-            self._authorization = _basic(self.login)
-        else:
+        if reply.status != 401 or not self._authorize(self.login, reply.challenge):
             return reply
         return self.ask(method, path)
+
+    def _authorize(self, login: Login, challenge: Challenge) -> bool:
+        """Sends what the registry asks for from now on; False where that is no known way to log in."""
+        self._refuse_plain_tokens()
+        scheme = challenge.scheme.lower()
+        if scheme == "bearer":
+            self._authorization = f"Bearer {self._token(challenge)}"
+        elif scheme == "basic":
+            self._authorization = _basic(login)
+        return scheme in ("bearer", "basic")
 
     def _refuse_plain_tokens(self) -> None:
         """Refuses to log in where ctr, which logs in after ctr-ferry, would send the password without TLS."""
@@ -212,14 +202,13 @@ class Client:
         self._authorization, self.login = "", login
         self._requests.log_in()
         reply = self.ask("GET", "/v2/")
-        self._refuse_plain_tokens()
-        challenge = reply.challenge
-        if reply.status == 401 and challenge.scheme.lower() == "bearer":
-            scope = {"scope": f"repository:{path}:pull"}
-            scoped = replace(challenge, parameters=scope | {**challenge.parameters})
-            self._authorization = f"Bearer {self._token(scoped)}"
-        elif reply.status != 401 or challenge.scheme.lower() == "basic":
+        if reply.status != 401:
+            self._refuse_plain_tokens()
             self._authorization = _basic(login)
+            return
+        challenge = reply.challenge
+        scope = {"scope": f"repository:{path}:pull"}
+        self._authorize(login, replace(challenge, parameters=scope | {**challenge.parameters}))
 
     def _token(self, challenge: Challenge) -> str:
         """Fetches the token that the challenge asks for; an anonymous one where there is no login."""

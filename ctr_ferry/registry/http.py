@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from ctr_ferry.ctr.push_pull import BUNDLES, SYSTEM_BUNDLE, Route
 from ctr_ferry.errors import FerryError
-from ctr_ferry.oci.registry import Challenge, Registries, Registry, RegistryState, RegistryStateError
+from ctr_ferry.oci.registry import PORTS, Challenge, Registries, Registry, RegistryState, RegistryStateError
 from ctr_ferry.oci.registry import headers as headers_of
 from ctr_ferry.registry import curl
 from ctr_ferry.shell import Script
@@ -81,8 +81,7 @@ class Requests:
     def log_in(self) -> bool:
         """Prepares for requests with a login: certificates that only the host trusts no longer count.
 
-        Returns:
-            Whether such certificates counted so far. If so, the answers so far may come from the wrong server.
+        Returns whether they counted so far. If so, the answers so far may come from the wrong server.
         """
         counted, self._logs_in = self._host_counted, True
         if counted:
@@ -93,22 +92,20 @@ class Requests:
     def ask(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
         """Sends one request. A certificate that ca_file does not cover may be one that this machine or the host trusts.
 
-        Args:
-            method, url, headers: of the request.
-
         Raises:
             RegistryStateError: there was no answer, or none that makes sense.
             Unreachable: the connection to the host broke.
         """
-        while True:
-            try:
-                return self._once(method, url, headers)
-            except RegistryStateError as error:
-                if error.state is RegistryState.UNKNOWN_CA and self._trust_more():
-                    continue
-                if error.state is RegistryState.UNKNOWN_CA and self._logs_in:
-                    raise RegistryStateError(error.state, f"{error.detail}{_NOT_FOR_A_LOGIN}") from error
+        try:
+            return self._once(method, url, headers)
+        except RegistryStateError as error:
+            if error.state is not RegistryState.UNKNOWN_CA:
                 raise
+            if self._trust_more():
+                return self.ask(method, url, headers)
+            if self._logs_in:
+                raise RegistryStateError(error.state, f"{error.detail}{_NOT_FOR_A_LOGIN}") from error
+            raise
 
     def _trust_more(self) -> bool:
         """Trusts this machine's CAs as well, and the host's where no login is sent; False if nothing was added."""
@@ -328,4 +325,4 @@ def parts_of(url: str) -> SplitResult:
 
 
 def _address(parts: SplitResult) -> tuple[str, int]:
-    return str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
+    return str(parts.hostname), parts.port or PORTS[parts.scheme]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -58,32 +57,22 @@ def choose(session: Session, image: Image, asked: Platform | None, *, all_platfo
     content = session.read([image.digest], deep=True)[0]
     if image.digest not in content.blobs:
         raise content_missing(image.name, image.digest)
-    absent = _absent(content, whole)
-    if not asked and not absent and facts.ctr.capabilities.push_index:
-        return PushContent(whole, sizes=_sizes(content, whole))
-    if all_platforms:
-        raise _cannot_push_all(image, facts, absent)
-    return _one_platform(image, facts, content, asked)
-
-
-def _absent(content: Content, index: Descriptor) -> list[str]:
-    """The platforms of an index that are not whole on the host."""
-    children = content.manifest(index.digest).children
+    children = content.manifest(image.digest).children
     lack = [child for child in children if not content.below(child).keys() <= content.visible]
-    return [str(child.platform or child.digest) for child in lack]
-
-
-def _cannot_push_all(image: Image, facts: Facts, absent: Sequence[str]) -> PlatformMissing | MethodUnsupported:
-    if not absent:
-        return MethodUnsupported(
+    if not asked and not lack and facts.ctr.capabilities.push_index:
+        return PushContent(whole, sizes=_sizes(content, whole))
+    if all_platforms and lack:
+        absent = ", ".join(str(child.platform or child.digest) for child in lack)
+        raise PlatformMissing(
+            f"{shown_name(image.name)} cannot be pushed whole: this host lacks content of {absent}; nothing was pushed",
+            hint="pull the image on this host with --all-platforms, or leave --all-platforms out",
+        )
+    if all_platforms:
+        raise MethodUnsupported(
             f"ctr {facts.client} cannot push a multi-platform image; nothing was pushed",
             hint="leave --all-platforms out: then the host's own platform is pushed",
         )
-    return PlatformMissing(
-        f"{shown_name(image.name)} cannot be pushed whole: this host lacks content of {', '.join(absent)}; "
-        "nothing was pushed",
-        hint="pull the image on this host with --all-platforms, or leave --all-platforms out",
-    )
+    return _one_platform(image, facts, content, asked)
 
 
 def _one_platform(image: Image, facts: Facts, content: Content, asked: Platform | None) -> PushContent:

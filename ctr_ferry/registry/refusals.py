@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ctr_ferry import errors
 from ctr_ferry.ctr.failures import daemon_trouble
-from ctr_ferry.errors import (
-    HostError,
-    RegistryBrokenOff,
-    RegistryDenied,
-    RegistryError,
-    RegistryFailed,
-    RegistryScheme,
-    RegistryTimeout,
-    RegistryTls,
-    RegistryUnauthorized,
-    RegistryUnreachable,
-    RegistryUnresolved,
-    RepositoryNotFound,
-)
 from ctr_ferry.oci.registry import Registry, RegistryState
 from ctr_ferry.text import tail
 
@@ -87,29 +74,29 @@ def _last_words(stderr: str) -> str:
     return detail.strip()[-_MOST:] if found else tail(stderr)
 
 
-_KINDS: dict[RegistryState, type[RegistryError]] = {
-    RegistryState.UNRESOLVED: RegistryUnresolved,
-    RegistryState.REFUSED: RegistryUnreachable,
-    RegistryState.NO_ANSWER: RegistryTimeout,
-    RegistryState.NO_TLS: RegistryScheme,
-    RegistryState.PLAIN_TOKENS: RegistryScheme,
-    RegistryState.WANTS_TLS: RegistryScheme,
-    RegistryState.UNKNOWN_CA: RegistryTls,
-    RegistryState.EXPIRED: RegistryTls,
-    RegistryState.NOT_YET: RegistryTls,
-    RegistryState.WRONG_NAME: RegistryTls,
-    RegistryState.TLS_FAILED: RegistryTls,
-    RegistryState.CA_FILE: RegistryTls,
-    RegistryState.LOGIN: RegistryUnauthorized,
-    RegistryState.UNAUTHORIZED: RegistryUnauthorized,
-    RegistryState.DENIED: RegistryDenied,
-    RegistryState.NOT_FOUND: RepositoryNotFound,
-    RegistryState.FAILED: RegistryFailed,
-    RegistryState.BROKEN_OFF: RegistryBrokenOff,
+_KINDS: dict[RegistryState, type[errors.RegistryError]] = {
+    RegistryState.UNRESOLVED: errors.RegistryUnresolved,
+    RegistryState.REFUSED: errors.RegistryUnreachable,
+    RegistryState.NO_ANSWER: errors.RegistryTimeout,
+    RegistryState.NO_TLS: errors.RegistryScheme,
+    RegistryState.PLAIN_TOKENS: errors.RegistryScheme,
+    RegistryState.WANTS_TLS: errors.RegistryScheme,
+    RegistryState.UNKNOWN_CA: errors.RegistryTls,
+    RegistryState.EXPIRED: errors.RegistryTls,
+    RegistryState.NOT_YET: errors.RegistryTls,
+    RegistryState.WRONG_NAME: errors.RegistryTls,
+    RegistryState.TLS_FAILED: errors.RegistryTls,
+    RegistryState.CA_FILE: errors.RegistryTls,
+    RegistryState.LOGIN: errors.RegistryUnauthorized,
+    RegistryState.UNAUTHORIZED: errors.RegistryUnauthorized,
+    RegistryState.DENIED: errors.RegistryDenied,
+    RegistryState.NOT_FOUND: errors.RepositoryNotFound,
+    RegistryState.FAILED: errors.RegistryFailed,
+    RegistryState.BROKEN_OFF: errors.RegistryBrokenOff,
 }
 
 
-def error(state: RegistryState, reference: str, detail: str, *, login: bool) -> HostError:
+def error(state: RegistryState, reference: str, detail: str, *, login: bool) -> errors.HostError:
     """The error for a state of the registry.
 
     Args:
@@ -118,4 +105,4 @@ def error(state: RegistryState, reference: str, detail: str, *, login: bool) -> 
         login: whether the request had a login.
     """
     what = "it wants a login" if state is RegistryState.UNAUTHORIZED and not login else state.words
-    return _KINDS.get(state, RegistryError)(f"registry of {reference}: {what}", detail=detail, hint=state.remedy)
+    return _KINDS.get(state, errors.RegistryError)(f"registry of {reference}: {what}", detail=detail, hint=state.remedy)
