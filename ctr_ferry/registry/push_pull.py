@@ -85,7 +85,7 @@ class RegistryTransfer:
         try:
             self._client = Client(host, self.registry, partial(credentials.login, self.registry))
         except RegistryStateError as error:
-            raise self.error(error.state, error.detail) from error
+            raise refusals.error(error.state, str(reference), error.detail, login=False) from error
         push_pull.refuse(facts.ctr, facts.client, self._route)
 
     @property

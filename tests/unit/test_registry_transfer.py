@@ -183,3 +183,11 @@ def test_a_manifest_that_makes_no_sense_has_no_size(answering: Answering, manife
     registry.manifest = manifest
     transfer = push_pull.RegistryTransfer(Session(host), Reference.parse(REF))  # type: ignore[arg-type]
     assert transfer._contents(None) is None
+
+
+def test_a_ca_file_that_cannot_be_read_is_an_error_with_a_kind() -> None:
+    host = Host([image(REF, A)])
+    host.know(Registry("r.example:5000", ca_file="/nowhere.pem"))
+    with pytest.raises(errors.RegistryTls, match="ca_file") as caught:
+        push_pull.RegistryTransfer(Session(host), Reference.parse(REF))  # type: ignore[arg-type]
+    assert "/nowhere.pem" in caught.value.detail
