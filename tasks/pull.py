@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -55,11 +54,7 @@ def parse(
     namespace: str | None = None,
     force: bool = False,
 ) -> Request:
-    """Turns the options into a request.
-
-    Raises:
-        UsageError, BadReference: an option is wrong.
-    """
+    """Turns the options into a request; raises UsageError or BadReference where an option is wrong."""
     if not ref:
         raise UsageError("pull needs --ref REF", hint="fab -H all pull --ref registry.example/app:1")
     reference = Reference.parse(ref)
@@ -82,11 +77,7 @@ def parse(
 
 
 def before(request: Request, targets: Sequence[Target]) -> None:
-    """Checks the logins that the inventory names, before any host is touched.
-
-    Raises:
-        UsageError: a login is missing, or cannot be used.
-    """
+    """Checks the logins before any host is touched; raises UsageError where one is missing, or cannot be used."""
     credentials.check({target.variables_of(Registries).named(request.reference.domain) for target in targets})
 
 
@@ -126,11 +117,7 @@ class Job(Session):
         )
 
     def run(self) -> PullResult:
-        """Pulls the image where the host does not have it, and verifies what the host received.
-
-        Raises:
-            FerryError: nothing was pulled, or what the host received is not what it must be.
-        """
+        """Pulls the image where the host does not have it, and verifies that; raises FerryError if it cannot."""
         plan = self.plan
         if not self.remote.digest and not self.remote.unknown:
             raise self.transfer.error(RegistryState.NOT_FOUND)
@@ -213,9 +200,7 @@ class Job(Session):
     def _pull(self, notices: tuple[str, ...]) -> PullResult:
         """Runs the script, and verifies what the host has afterwards."""
         plan = self.plan
-        began = time.monotonic()
         answers = self.transfer.run(plan.script, "pull", {})
-        seconds = time.monotonic() - began
         was = naming.was(self.place, answers).get(plan.name)
         now = Listing.parse(self.place.namespace, required(answers["verify"], "verify").text).get(plan.name)
         content, verdict = self._content(now, answers), self._judge(now, answers)
@@ -235,7 +220,7 @@ class Job(Session):
             digest=now.digest,
             status=Status.CHANGED if verdict.ours else Status.UNCHANGED,
             method=plan.method if verdict.ours else "",
-            seconds=round(seconds, 3),
+            seconds=self.transfer.seconds,
             bytes=plan.size(now, content),
             notices=notices,
             previous_digest=was.digest if was and was.digest != now.digest else "",

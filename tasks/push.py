@@ -6,7 +6,6 @@ another digest already, is refused then.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -62,16 +61,11 @@ def parse(
     namespace: str | None = None,
     force: bool = False,
 ) -> Request:
-    """Turns the options into a request.
-
-    Raises:
-        UsageError, BadReference: an option is wrong.
-    """
+    """Turns the options into a request; raises UsageError or BadReference where an option is wrong."""
     if not ref:
         raise UsageError("push needs --ref REF", hint="fab -H node1 push --ref registry.example/app:1")
-    if not is_digest(ref):
-        Reference.parse(ref)
-    if not as_ and (is_digest(ref) or Reference.parse(ref).digest):
+    source = None if is_digest(ref) else Reference.parse(ref)
+    if not as_ and (source is None or source.digest):
         raise UsageError(
             f"--ref {ref} is a digest, which may have several names on a host",
             hint="give the name in the registry with --as",
@@ -90,11 +84,7 @@ def parse(
 
 
 def before(request: Request, targets: Sequence[Target]) -> None:
-    """Checks the logins that the inventory names, before any host is touched.
-
-    Raises:
-        UsageError: a login is missing, or cannot be used.
-    """
+    """Checks the logins before any host is touched; raises UsageError where one is missing, or cannot be used."""
     name = request.target or (None if is_digest(request.ref) else Reference.parse(request.ref))
     credentials.check({target.variables_of(Registries).named(name.domain) for target in targets} if name else ())
 
@@ -134,11 +124,7 @@ class Job(Session):
         return self._result(Status.OK)
 
     def run(self) -> PushResult:
-        """Pushes the image where the registry does not have it, and asks the registry what it has then.
-
-        Raises:
-            FerryError: the push failed, or the registry has another digest.
-        """
+        """Pushes the image where the registry does not have it, and verifies that; raises FerryError if it cannot."""
         if not self.alone and not self.host.dry_run:
             self.remote = self.transfer.inspect(self.pushed.sizes)
         if done := self._decide():
@@ -149,11 +135,7 @@ class Job(Session):
         return self._push()
 
     def verify(self, result: Result) -> Result:
-        """Asks the registry once more, after all hosts have pushed.
-
-        Raises:
-            FerryError: the registry has another digest by now. The error has the result.
-        """
+        """Asks the registry once more, after all hosts have pushed. An error then has the result."""
         try:
             self._verify(self.transfer.inspect())
         except FerryError as error:
@@ -162,12 +144,7 @@ class Job(Session):
         return result
 
     def _decide(self) -> PushResult | None:
-        """The result where the registry has the image already; None where it must be pushed.
-
-        Raises:
-            ReferenceExists: the name in the registry points at another digest.
-            MethodUnsupported: the registry does not tell what the name points at.
-        """
+        """The result where the registry has the image already; None where it must be pushed, and may be."""
         remote = self.remote
         if remote.digest == self.pushed.target.digest:
             return self._result(Status.UNCHANGED, notices=("the registry has this digest already",))
@@ -203,9 +180,7 @@ class Job(Session):
             done = self._decide()
             return done is not None
 
-        began = time.monotonic()
         answers = self.transfer.run(self._script, "push", self.pushed.sizes, is_done=is_done)
-        seconds = time.monotonic() - began
         if done:
             return done
         if not answers["push"].ok:
@@ -213,9 +188,12 @@ class Job(Session):
         remote, present = self.transfer.inspect(), self.remote.present
         self._verify(remote)
         notices = (f"the registry had {present} of these bytes already",) if present else ()
-        result = self._result(Status.CHANGED, self._method, notices=notices)
         return replace(
-            result, seconds=round(seconds, 3), present=present, verified=remote.verified, reason=remote.unknown
+            self._result(Status.CHANGED, self._method, notices=notices),
+            seconds=self.transfer.seconds,
+            present=present,
+            verified=remote.verified,
+            reason=remote.unknown,
         )
 
     def _script(self, route: Route) -> Script:

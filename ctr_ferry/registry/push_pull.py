@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -71,10 +72,15 @@ class RegistryTransfer:
         session: the host, open for one namespace.
         reference: the image's name in the registry.
 
+    Attributes:
+        seconds: how long ctr took.
+
     Raises:
         HostError: this host's ctr cannot work with that registry as the inventory describes it.
         UsageError: the login for the registry is missing, or cannot be used.
     """
+
+    seconds = 0.0
 
     def __init__(self, session: Session, reference: Reference) -> None:
         host, facts = session.host, session.facts
@@ -113,8 +119,7 @@ class RegistryTransfer:
         """Asks the registry, through the host, what it has under the reference.
 
         Args:
-            blobs: sizes in bytes, by digest, of the image to push. For a large image, the registry is asked as well
-                which of these blobs it has.
+            blobs: bytes by digest of the image to push. Of a large image, the registry is asked which blobs it has.
 
         Raises:
             RegistryError: the registry does not tell.
@@ -239,10 +244,11 @@ class RegistryTransfer:
             RegistryTimeout: nothing has moved for too long.
             FerryError: as `Host.ask`.
         """
-        pauses = iter(_PAUSES)
+        pauses, began = iter(_PAUSES), time.monotonic()
         while True:
             had_login = self._login is not None
-            answers = self._once(script, Progress(sizes))
+            answers = self._once(script, sizes)
+            self.seconds = round(time.monotonic() - began, 3)
             if self._has_another_way(answers[step]):
                 if not had_login and is_done(self.inspect(sizes)):
                     return answers
@@ -263,11 +269,11 @@ class RegistryTransfer:
             return True
         return False
 
-    def _once(self, script: Callable[[Route], Script], progress: Progress) -> dict[str, Answer]:
+    def _once(self, script: Callable[[Route], Script], sizes: Mapping[str, int]) -> dict[str, Answer]:
         needs_terminal = self._login is not None or not self.facts.ctr.capabilities.piped
         limit = self.host.target.limits.command
         with self.host.terminal(limit) if needs_terminal else nullcontext() as terminal:
-            listener = TransferListener(self, progress, terminal, self._login)
+            listener = TransferListener(self, Progress(sizes), terminal, self._login)
             route = replace(self._route, terminal=terminal.device if terminal else None)
             return self.host.ask(script(route), listener=listener)
 
