@@ -247,10 +247,9 @@ class Client:
         raise RegistryStateError(RegistryState.NO_REGISTRY, "it redirects in circles")
 
     def present(self, path: str, digests: Iterable[str]) -> frozenset[str] | None:
-        """Asks which of these blobs a repository has. Call `find` first: it finds out whether a login is needed.
+        """Those of the blobs that a repository has; None where the registry does not tell, or takes too long.
 
-        Returns:
-            The digests that the repository has; None where the registry does not tell, or takes too long.
+        Call `find` first: it finds out whether a login is needed.
         """
         found: set[str] = set()
         deadline = time.monotonic() + _ALL

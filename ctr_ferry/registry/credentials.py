@@ -25,17 +25,11 @@ from ctr_ferry.secrets import Secret
 _DOCKER_HUB = "https://index.docker.io/v1/"  # docker.io's key in Docker's config
 _PATIENCE = 30  # seconds for a credential helper
 _NO_LOGIN = "credentials not found"  # the words of helpers (docker-credential-helpers, credentials/error.go)
-
-
 _reading = Lock()  # many hosts ask at the same time, and a helper runs once
 
 
 def check(registries: Iterable[Registry]) -> None:
-    """Checks that the logins which the inventory names are there.
-
-    Raises:
-        UsageError: one is missing, or cannot be used.
-    """
+    """Checks the logins that the inventory names; raises UsageError where one is missing, or cannot be used."""
     for registry in registries:
         if registry.username or registry.password_env:
             login(registry)
@@ -80,9 +74,8 @@ def _login(registry: Registry) -> Login | None:
 def _named(registry: Registry) -> Login:
     password = os.environ.get(str(registry.password_env))
     if not registry.username:
-        raise UsageError(
-            f"registry {registry.name} has password_env and no username", hint="add username in ctr_registries"
-        )
+        what = f"registry {registry.name} has password_env and no username"
+        raise UsageError(what, hint="add username in ctr_registries")
     if not password:
         raise UsageError(
             f"the environment has no {registry.password_env}, the password for registry {registry.name}",
@@ -101,9 +94,8 @@ def _of_docker(registry: Registry) -> Login | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{file} cannot be read: {error}", hint=f"python3 -m json.tool {file}; or set DOCKER_CONFIG"
-        ) from error
+        hint = f"python3 -m json.tool {file}; or set DOCKER_CONFIG"
+        raise UsageError(f"{file} cannot be read: {error}", hint=hint) from error
     if helper := next((helpers[key] for key in keys if key in helpers), config.get("credsStore")):
         return next((found for key in keys if (found := _ask(str(helper), key, file))), None)
     return _entry(entry, registry, file)
@@ -136,36 +128,32 @@ def _entry(entry: Mapping[str, Any], registry: Registry, file: Path) -> Login | 
     except (binascii.Error, UnicodeDecodeError):
         name = colon = password = ""
     if not colon:
-        raise UsageError(
-            f"{file}: the auth of {registry.name} is no base64 of user:password", hint=f"docker login {registry.name}"
-        )
+        what = f"{file}: the auth of {registry.name} is no base64 of user:password"
+        raise UsageError(what, hint=f"docker login {registry.name}")
     return Login(name, Secret(password.rstrip("\0")))
 
 
 def _ask(helper: str, key: str, file: Path) -> Login | None:
     """Asks ``docker-credential-HELPER get``, which runs on the control machine."""
     program = f"docker-credential-{helper}"
-    named = f"{file} names {program} for {key}"
+    named, attempt = f"{file} names {program} for {key}", f"try: echo {key} | {program} get"
     try:
         done = subprocess.run([program, "get"], input=key.encode(), capture_output=True, timeout=_PATIENCE, check=False)
     except FileNotFoundError as error:
-        raise UsageError(
-            f"{named}, which is not there", hint=f"install {program}, or remove it from that file"
-        ) from error
+        hint = f"install {program}, or remove it from that file"
+        raise UsageError(f"{named}, which is not there", hint=hint) from error
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UsageError(
-            f"{named}, which does not answer", detail=type(error).__name__, hint=f"try: echo {key} | {program} get"
-        ) from error
+        raise UsageError(f"{named}, which does not answer", detail=type(error).__name__, hint=attempt) from error
     if done.returncode:
         detail = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
         if _NO_LOGIN in detail:
             return None
-        raise UsageError(f"{named}, which fails", detail=detail[:400], hint=f"try: echo {key} | {program} get")
+        raise UsageError(f"{named}, which fails", detail=detail[:400], hint=attempt)
     try:
         answer = _object(json.loads(done.stdout))
         username, password = str(answer["Username"]), Secret(str(answer["Secret"]))
     except (ValueError, KeyError, RecursionError) as error:
-        raise UsageError(f"{named}, whose answer is no login", hint=f"try: echo {key} | {program} get") from error
+        raise UsageError(f"{named}, whose answer is no login", hint=attempt) from error
     if username == "<token>":
         raise UsageError(f"{named}, which has an identity token, and ctr takes none", hint="use a password")
     return Login(username, password) if username else None

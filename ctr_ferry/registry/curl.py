@@ -105,9 +105,9 @@ def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | RegistrySta
             continue
         lines = [line.partition(":") for line in match[3].decode("latin-1").split("\n")]
         fields = headers((name.strip(), value.strip()) for name, _, value in lines if name)
-        return (
-            RegistryState.NO_REGISTRY if fields is None else (int(match[1]), match[2].decode("latin-1"), fields, body)
-        )
+        if fields is None:
+            return RegistryState.NO_REGISTRY
+        return int(match[1]), match[2].decode("latin-1"), fields, body
     return _failure(answer)
 
 

@@ -244,8 +244,7 @@ def _exchange(wire: forward.Wire, method: str, path: str, headers: Mapping[str, 
 class _Bounded:
     """Listens to the host's curl or wget, and ends it where the answer is too long."""
 
-    def __init__(self) -> None:
-        self._heard = 0
+    _heard = 0
 
     def hear(self, data: bytes) -> bytes:
         """Counts what came, and keeps all of it."""
@@ -309,11 +308,7 @@ _WRITTEN = re.compile(r"[!-~]{1,8192}")
 
 
 def parts_of(url: str) -> SplitResult:
-    """Splits an address, which may be one that a registry sent.
-
-    Raises:
-        RegistryStateError: the address is not a plain one of http or https.
-    """
+    """Splits an address, which a registry may have sent; raises RegistryStateError if it is no plain one of http(s)."""
     try:
         parts = urlsplit(url)
         named = _NAME.fullmatch(parts.hostname or "") and not parts.username

@@ -20,10 +20,7 @@ class TransferListener:
     """Hears ctr's output as it comes. It reports progress, answers the prompt once, and ends a transfer that stopped.
 
     Args:
-        transfer: what is pushed or pulled.
-        progress: reads ctr's output.
-        terminal: where the password is typed; None where ctr does not ask for one.
-        login: whose password it is.
+        terminal: where the password of ``login`` is typed; None where ctr does not ask for one.
     """
 
     def __init__(
@@ -35,10 +32,7 @@ class TransferListener:
         self._last_state: object = None
 
     def hear(self, data: bytes) -> bytes:
-        """Takes in what ctr printed.
-
-        Returns:
-            The whole lines of it that are no progress.
+        """Takes in what ctr printed, and returns the whole lines of it that are no progress.
 
         Raises:
             RegistryUnauthorized: ctr asks for the password again.

@@ -39,8 +39,7 @@ def choose(session: Session, image: Image, asked: Platform | None, *, all_platfo
 
     Args:
         asked: the one platform to push; None for the whole image.
-        all_platforms: whether all platforms must be pushed. Otherwise, where some are not on the host, the host's own
-            platform is pushed alone.
+        all_platforms: whether the host's own platform is not pushed alone where others are not on the host.
 
     Raises:
         FerryError: the content is not on the host, or this ctr cannot push it.

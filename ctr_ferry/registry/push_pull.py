@@ -156,8 +156,7 @@ class RegistryTransfer:
 
         Raises:
             ContentMissing, ContentCorrupt: what the registry gave is not that manifest.
-            RegistryError: the registry did not answer.
-            Unreachable: the connection to the host broke.
+            RegistryError, Unreachable: as for `inspect`.
         """
         try:
             with closing(self._client):

@@ -52,14 +52,7 @@ _MOST = 1 << 14  # characters of an error that are searched, from its end; the c
 
 
 def meaning(stderr: str, registry: Registry) -> RegistryState | None:
-    """What a failed push or pull means for the registry.
-
-    Args:
-        stderr: of ctr.
-
-    Returns:
-        The state; None where the registry is not the cause, or the words are not known.
-    """
+    """The state of the registry by ctr's stderr; None where it is not the cause, or the words are not known."""
     detail = _last_words(stderr)
     if _LOCAL.search(detail) or _INCOMPLETE in detail or daemon_trouble(detail):
         return None
@@ -97,12 +90,6 @@ _KINDS: dict[RegistryState, type[errors.RegistryError]] = {
 
 
 def error(state: RegistryState, reference: str, detail: str, *, login: bool) -> errors.HostError:
-    """The error for a state of the registry.
-
-    Args:
-        reference: the image's name in the registry.
-        detail: what ctr or the registry said.
-        login: whether the request had a login.
-    """
+    """The error for a state of a reference's registry. ``login`` tells whether the request had one."""
     what = "it wants a login" if state is RegistryState.UNAUTHORIZED and not login else state.words
     return _KINDS.get(state, errors.RegistryError)(f"registry of {reference}: {what}", detail=detail, hint=state.remedy)

@@ -73,14 +73,11 @@ def inspect(
     *,
     allow_curl: bool = False,
 ) -> list[RegistryStatus]:
-    """Asks each registry, through the host, whether its API answers; one registry after the other.
+    """Asks each registry, through the host, whether its API answers; one after the other, and in this order.
 
     Args:
         login: finds the login for a registry. It is called only once that registry asks for a login.
         allow_curl: whether the host may ask with its own curl or wget where its sshd forwards no connections.
-
-    Returns:
-        One status for each registry, in the same order.
     """
     deadline = time.monotonic() + _ALL
     return [_inspect(host, registry, partial(login, registry), deadline, allow_curl) for registry in registries]
