@@ -158,10 +158,7 @@ class Job(Session):
             )
 
     def _refuse_to_replace(self, existing: Image) -> None:
-        """Refuses to move a name without --force, and where a failed pull could lose what the name points at.
-
-        Else completes the plan with what the name will point at, and with what it points at now.
-        """
+        """Refuses to move a name without --force, or if a failed pull could lose it; else completes the plan."""
         plan = self.plan
         if not self.request.force:
             raise ReferenceExists(
@@ -205,15 +202,12 @@ class Job(Session):
         now = Listing.parse(self.place.namespace, required(answers["verify"], "verify").text).get(plan.name)
         content, verdict = self._content(now, answers), self._judge(now, answers)
         proved = bool(numbers(answers["kept"]))
-        error = verdict.error
-        if now and not error:
-            error = plan.shortcoming(now, content, answers["check"])
+        error = verdict.error or (plan.shortcoming(now, content, answers["check"]) if now else None)
         if error and now and proved and not plan.existing:
             remove_names(self.host, self.facts.ctr, self.here, [plan.name], {now.digest})
-        if not error and verdict.ours and not proved:
-            error = unproved(plan.name, existed=plan.existing is not None)
-        if error or not now:
-            raise self._with_digest(error or unproved(plan.name, existed=plan.existing is not None), now, answers)
+        if error or not now or (verdict.ours and not proved):
+            error = error or unproved(plan.name, existed=plan.existing is not None)
+            raise self._with_digest(error, now, answers)
         notices += tuple(filter(None, [labels_gone(plan.existing, now), "" if verdict.ours else BY_OTHERS]))
         return replace(
             self.unchanged,

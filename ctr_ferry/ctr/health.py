@@ -30,13 +30,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked.
-
-    Attributes:
-        what: its short name, the same on every host.
-        text: what is there.
-        todo: what to do about it; empty if it is ok.
-    """
+    """One thing that was checked: its short name, the same on every host; what is there; what to do, if not ok."""
 
     what: str
     health: Health
@@ -58,11 +52,10 @@ def questions(settings: Settings) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """The answers to the one remote command of ``doctor``.
+    """The answers, by step, to the one remote command of ``doctor``.
 
     Attributes:
         facts: what the probe found, or why it found nothing.
-        answers: by step.
         began, ended: seconds by the clock of the control machine.
         login: ``user@host:port``.
         password: whether sudo got a password.
@@ -98,14 +91,18 @@ class Visit:
 
 def findings(visit: Visit) -> list[Finding]:
     """Returns all findings but those on registries, in the order in which they are best repaired."""
-    found = [Finding("reachable", Health.OK, visit.login), _user(visit), _sudo(visit)]
+    user = shown_name(visit.answers["host"].text.split("\n")[0].strip())
+    found = [Finding("reachable", Health.OK, visit.login), Finding("user", Health.OK, user), _sudo(visit)]
     if isinstance(visit.facts, Facts):
-        facts = visit.facts
+        facts, ctr = visit.facts, visit.facts.ctr
+        by_index = "by index (this ctr has no `images tag`), in constant time as well"
+        others = [socket for socket in facts.sockets if socket != ctr.address]
+        more = f"; another containerd at {', '.join(others)}" if others else ""
         found += [
             _ctr(facts, visit.answers["path"].text.strip()),
             _versions(facts.client, facts.server),
-            _retag(facts),
-            _socket(facts),
+            Finding("retag", Health.OK, "by tag" if ctr.capabilities.tag else by_index),
+            Finding("socket", Health.OK, f"{ctr.address}{more}"),
             _namespaces(facts, visit.namespaces),
             _listings(visit.namespaces),
             _cri(facts),
@@ -123,10 +120,6 @@ def _trouble(error: HostError) -> Finding:
     what = {CtrNotFound: "ctr", DaemonUnreachable: "socket"}.get(type(error), "answers")
     detail = f" ({tail(error.detail, lines=1)})" if error.detail else ""
     return Finding(what, Health.FAIL, f"{error.message}{detail}", error.hint)
-
-
-def _user(visit: Visit) -> Finding:
-    return Finding("user", Health.OK, shown_name(visit.answers["host"].text.split("\n")[0].strip()))
 
 
 def _sudo(visit: Visit) -> Finding:
@@ -159,17 +152,6 @@ def _versions(client: str, server: str) -> Finding:
         return Finding("version", Health.WARN, f"{text}: this ctr can push and pull there only with --local", todo)
     differ = "the versions differ, which works; the client decides what ctr can do"
     return Finding("version", Health.OK, f"{text}: {differ}")
-
-
-def _retag(facts: Facts) -> Finding:
-    by_index = "by index (this ctr has no `images tag`), in constant time as well"
-    return Finding("retag", Health.OK, "by tag" if facts.ctr.capabilities.tag else by_index)
-
-
-def _socket(facts: Facts) -> Finding:
-    others = [socket for socket in facts.sockets if socket != facts.ctr.address]
-    more = f"; another containerd at {', '.join(others)}" if others else ""
-    return Finding("socket", Health.OK, facts.ctr.address + more)
 
 
 def _namespaces(facts: Facts, namespaces: Sequence[InNamespace]) -> Finding:
@@ -206,9 +188,8 @@ def _content(visit: Visit) -> Finding:
     answer = visit.answers["space"]
     found = free_space.parse(answer.text)
     if not found:
-        todo = "run df on containerd's root directory there"
         unknown = f"{root}free space unknown: {tail(answer.stderr, lines=1)}"
-        return Finding("content store", Health.WARN, unknown, todo)
+        return Finding("content store", Health.WARN, unknown, "run df on containerd's root directory there")
     size, free = found.blobs.size, found.blobs.available
     percent = 100 * free / size
     text = f"{root}{_gib(free)} of {_gib(size)} free ({percent:.0f} %) on {found.blobs.mount}"

@@ -37,10 +37,7 @@ class Item:
 
 
 class Progress:
-    """Parses ctr's output as it comes.
-
-    Args:
-        sizes: sizes of blobs in bytes, by digest, as far as they are known before.
+    """Parses ctr's output as it comes; ``sizes`` has bytes of blobs by digest, as far as they are known before.
 
     Attributes:
         items: every blob that ctr printed, by digest if ctr printed one.
@@ -74,11 +71,7 @@ class Progress:
         return sum(total for total in totals if total is not None) if totals and None not in totals else None
 
     def feed(self, data: bytes) -> bytes:
-        """Takes in some output.
-
-        Returns:
-            The whole lines of it that are no progress.
-        """
+        """Takes in some output, and returns the whole lines of it that are no progress."""
         text, asked = _PROMPT.subn(b"\\g<0>\n", self._rest + data)
         self.prompts += asked
         *lines, self._rest = text.split(b"\n")
@@ -120,9 +113,7 @@ class Progress:
         if not before and len(self.items) >= _MOST_ITEMS:
             return
         size = self._sizes.get(key) or (total if total is not None else before.total if before else None)
-        part = min(done, size or done)
-        finished = state in _DONE and size is not None
-        self.items[key] = Item(state, size if finished and size else part, size)
+        self.items[key] = Item(state, size if size and state in _DONE else min(done, size or done), size)
 
 
 def _bar(line: bytes) -> tuple[str, str, int, int | None] | None:
@@ -136,22 +127,18 @@ def _bar(line: bytes) -> tuple[str, str, int, int | None] | None:
     done, both, total = amounts.strip().partition(b"/")
     if not name or (done and not (both and _AMOUNT.fullmatch(done) and _AMOUNT.fullmatch(total))):
         return None
-    return _text(name), words[1].decode(), _bytes(done), _bytes(total) if both else None
+    return name.decode("utf-8", "replace"), words[1].decode(), _bytes(done), _bytes(total) if both else None
 
 
 def _tree(line: bytes) -> tuple[str, str] | None:
     """Parses a line of 2.x, ``└──NAME<tab>STATE<tab>``: name and state; None for another line."""
     name, tab, state = line.lstrip(_DRAWN).removesuffix(b"\t").partition(b"\t")
-    return (_text(name), state.decode()) if tab and name and _STATES.fullmatch(state) else None
+    return (name.decode("utf-8", "replace"), state.decode()) if tab and name and _STATES.fullmatch(state) else None
 
 
 def _is_foot(line: bytes) -> bool:
     before, found, behind = line.partition(b"elapsed: ")
     return bool(found) and b"total: " in behind and (not before.strip() or before.endswith(b"\t"))
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "replace")
 
 
 def _bytes(text: bytes) -> int:

@@ -88,20 +88,16 @@ def push(
 
 
 def stage(place: Place, image: str, name: Reference, child: Descriptor, *, foreign: bool) -> tuple[str, str]:
-    """A temporary name for one manifest of an index. Up to 1.3, ctr cannot push one platform in another way.
+    """The step that gives ``child``, one manifest of an index, a temporary name, and the clean-up.
 
-    (``push --manifest`` sends the manifest with a length of 0 on all versions, and registries refuse that.)
+    Up to 1.3, ctr cannot push one platform in another way: ``push --manifest`` sends the manifest with a length of 0 on
+    all versions, and registries refuse that. CRI's record of an image follows the latest name. So in a namespace of
+    CRI, the clean-up removes CRI's label from the image's own name, and CRI sets the label again.
 
     Args:
-        place: the host's ctr and namespace.
         image: the image's own name.
         name: the temporary name.
-        child: the manifest.
         foreign: whether the manifest is for another platform than the host's.
-
-    Returns:
-        The step that gives the name, and the clean-up. CRI's record of an image follows the latest name. So in a
-        namespace of CRI, the clean-up removes CRI's label from the image's own name, and CRI sets the label again.
     """
     ctr, namespace = place.ctr, place.namespace
     named = ByIndex(name=name, target=child, replaces=True, foreign=foreign)
@@ -129,8 +125,7 @@ def pull(
 
     Args:
         name: the name in the registry, which is the name on the host as well.
-        platform: the platform to pull; None for the host's own.
-        all_platforms: whether all platforms are pulled.
+        platform: the platform to pull, unless all are pulled; None for the host's own.
     """
     flags = ["--snapshotter", ctr.snapshotter] if ctr.snapshotter else []
     if platform:
@@ -174,14 +169,7 @@ def _command(ctr: Ctr, namespace: str, route: Route, verb: str, *words: str) -> 
 
 
 def refuse(ctr: Ctr, client: str, route: Route) -> None:
-    """Refuses a registry whose settings this ctr would ignore silently.
-
-    Args:
-        client: ctr's version, as ctr prints it.
-
-    Raises:
-        MethodUnsupported: which setting ctr ignores, and what to do.
-    """
+    """Raises MethodUnsupported for a registry whose settings this ctr, of version ``client``, would ignore silently."""
     registry, able = route.registry, ctr.capabilities
     if registry.scheme == "https" and registry.skip_verify and not able.skip_verify:
         raise MethodUnsupported(

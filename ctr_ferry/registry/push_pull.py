@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -183,14 +183,15 @@ class RegistryTransfer:
         blobs = self._contents(platform) if short or self.host.dry_run else None
         if blobs is None:
             return None, ()
-        found = _judge(room, blobs)
+        size, growth = sum(blob.size for blob in blobs), free_space.growth(blobs)
+        found = free_space.judge(room, size, growth)
         if found:  # only now it matters which blobs the host has already
             present = self._digests_on_host()
-            found = _judge(room, [blob for blob in blobs if blob.digest not in present])
+            coming = [blob for blob in blobs if blob.digest not in present]
+            found = free_space.judge(room, sum(blob.size for blob in coming), free_space.growth(coming))
         if isinstance(found, DiskFull):
             raise found
-        size = sum(blob.size for blob in blobs)
-        would = f"would move up to {size} bytes; {free_space.needs(room, size, free_space.growth(blobs))}"
+        would = f"would move up to {size} bytes; {free_space.needs(room, size, growth)}"
         return size, tuple(filter(None, (found, would if self.host.dry_run else "")))
 
     def _digests_on_host(self) -> frozenset[str]:
@@ -289,7 +290,3 @@ class RegistryTransfer:
     def error(self, state: RegistryState, detail: str = "") -> HostError:
         """The error for a state of the registry."""
         return refusals.error(state, str(self.reference), detail, login=bool(self._login))
-
-
-def _judge(room: Room | None, blobs: Collection[Descriptor]) -> DiskFull | str:
-    return free_space.judge(room, sum(blob.size for blob in blobs), free_space.growth(blobs))
