@@ -42,7 +42,6 @@ class DoctorResult:
 
     Attributes:
         cleaned: what was, or in a dry run would be, removed.
-        status: ``changed`` if something was removed, else ``ok``.
         everything: whether a person wants to see the findings that are ok as well; not in the JSON output.
     """
 
@@ -122,11 +121,7 @@ def doctor(host: Host, request: Request) -> DoctorResult:
 
 
 def _visit(host: Host) -> Visit | Finding:
-    """Asks everything in one remote command; returns a finding if that command failed.
-
-    Raises:
-        Unreachable: there is no connection.
-    """
+    """Asks everything in one remote command; returns a finding if that command failed."""
     host.open()
     began = time.time()
     try:
@@ -148,11 +143,7 @@ def _visit(host: Host) -> Visit | Finding:
 
 
 def _clean(host: Host, visit: Visit) -> tuple[Finding, str]:
-    """Inspects the host again, and removes what killed runs left, unless a run is at work there.
-
-    Returns:
-        The new finding, and what was removed.
-    """
+    """Inspects the host again, and removes what killed runs left; returns the new finding, and what was removed."""
     if host.dry_run:
         return Finding("leftovers", Health.OK, f"would remove {visit.left}"), visit.left
     now = _visit(host)  # the first answer may be old by now

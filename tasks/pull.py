@@ -84,8 +84,7 @@ def before(request: Request, targets: Sequence[Target]) -> None:
 class Job(Session):
     """One image that one host pulls. The constructor asks the host and the registry what they have.
 
-    Raises:
-        FerryError: the host or the registry does not tell, or the host's ctr cannot do what is asked for.
+    Raises FerryError where one of them does not tell, or the host's ctr cannot do what is asked for.
     """
 
     def __init__(self, host: Host, request: Request) -> None:

@@ -51,11 +51,7 @@ def parse(*, name: str | None = None) -> Request:
 
 
 def before(request: Request, targets: Sequence[Target]) -> None:
-    """Checks the logins that the inventory names, before any host is touched.
-
-    Raises:
-        UsageError: a login is missing or cannot be used, or the inventory names no such registry.
-    """
+    """Raises UsageError where a login is missing or cannot be used, or where the inventory names no such registry."""
     wanted = {registry for target in targets for registry in _chosen(target, request)}
     if not wanted:
         what = f"no registry {request.name}" if request.name else "no registry"

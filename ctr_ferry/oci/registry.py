@@ -73,12 +73,7 @@ class Registry:
 
 @dataclass(frozen=True, slots=True)
 class Registries:
-    """What the inventory says about a host's registries.
-
-    Attributes:
-        known: the registries that the inventory describes.
-        proxy: ``http://host:port`` that the host's ctr reaches registries through.
-    """
+    """What the inventory says about a host's registries. ctr reaches them through ``proxy``, ``http://host:port``."""
 
     known: tuple[Registry, ...] = ()
     proxy: str | None = None
@@ -143,7 +138,7 @@ class RegistryState(Enum):
 
 
 class RegistryStateError(Exception):
-    """A registry gave no usable answer. Has the state that this means, and the words of who told so."""
+    """A registry gave no usable answer. Has the state that this means, and the words of host, TLS or network."""
 
     def __init__(self, state: RegistryState, detail: object = "") -> None:
         super().__init__(state)

@@ -147,14 +147,9 @@ class Client:
         return reply
 
     def logged_in(self, method: str, path: str, reply: Reply) -> Reply:
-        """Asks again with the login, where the registry wants one and there is one.
+        """Asks again with the login, where the registry wants one and there is one; else returns the reply so far.
 
-        Args:
-            reply: the answer so far, which is returned where there is no login.
-
-        Raises:
-            RegistryStateError, Unreachable: as `find`.
-            UsageError: the login cannot be read.
+        Raises as `find`, and UsageError where the login cannot be read.
         """
         if reply.status != 401 and not self._authorization:
             return reply
@@ -188,14 +183,8 @@ class Client:
     def log_in(self, path: str) -> None:
         """Sends the login with every request from now on.
 
-        Without a login, a registry may say that there is no such image rather than ask for a login.
-
-        Args:
-            path: the repository, without the registry's name.
-
-        Raises:
-            RegistryStateError, Unreachable: as `find`.
-            UsageError: the login cannot be read.
+        Without a login, a registry may say that there is no such image rather than ask for a login. Raises as `find`,
+        and UsageError where the login cannot be read.
         """
         if self.login or not (login := self._find_login()):
             return

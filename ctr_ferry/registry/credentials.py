@@ -36,10 +36,9 @@ def check(registries: Iterable[Registry]) -> None:
 
 
 def login(registry: Registry) -> Login | None:
-    """The login for a registry; None where there is none. It is looked up once for each registry.
+    """The login for a registry, looked up once; None where there is none.
 
-    Raises:
-        UsageError: the login that was named is missing, cannot be read or cannot be used.
+    Raises UsageError where the login that was named is missing, cannot be read or cannot be used.
     """
     with _reading:
         found = _found(registry)

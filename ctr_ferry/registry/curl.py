@@ -78,11 +78,7 @@ else (exit {_NO_TOOL}); fi"""
 
 
 def typed(authorization: str) -> str:
-    """The text to type for curl: the login's header as a line of curl's configuration, and the end of the input.
-
-    Raises:
-        ValueError: curl would read more than this one header from it.
-    """
+    """The login's header as a line of curl's configuration, to be typed; ValueError if curl would read more from it."""
     if not re.fullmatch(r"[ !#-\[\]-~]*", authorization):
         raise ValueError("a login header with quotes, backslashes or control characters")
     return f'header = "Authorization: {authorization}"\n{_END}'

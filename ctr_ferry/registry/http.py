@@ -285,10 +285,7 @@ def _of_this_machine() -> bytes:
 def context(registry: Registry) -> ssl.SSLContext:
     """TLS with the certificates that are tried first. `Requests.ask` adds others only where these do not suffice.
 
-    (Reading all certificates of a system takes 50 ms.)
-
-    Raises:
-        RegistryStateError: the registry's ca_file cannot be read.
+    Reading all certificates of a system takes 50 ms. Raises RegistryStateError where ca_file cannot be read.
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if registry.skip_verify:

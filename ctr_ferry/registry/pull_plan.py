@@ -20,12 +20,7 @@ from ctr_ferry.shell import Answer, Script
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A name that a pull moves.
-
-    Attributes:
-        target: what the name will point at, read from the registry.
-        old: what the name points at before the pull; None where that cannot be read.
-    """
+    """What a name will point at, by the registry, and what it points at before; None where that cannot be read."""
 
     target: Descriptor
     old: Descriptor | None
@@ -36,13 +31,10 @@ class PullPlan:
     """One image that a host's ctr pulls.
 
     Attributes:
-        place: the host's ctr, and the namespace that gets the name.
         reference: the name.
         wanted: the digest that the name must point at; None where neither the user nor the registry gave one.
         existing: what the host has under the name before the pull; None where the host does not have the name.
         platform: the platform that the user asked for; None is the host's own.
-        all_platforms: whether the user asked for all platforms.
-        host_platform: the host's own platform.
         move: how the name is moved; None where no name is moved, or until that is settled.
     """
 
@@ -188,24 +180,18 @@ class PullPlan:
     def size(self, image: Image, content: Content) -> int | None:
         """Bytes of all blobs that the platforms asked for need; None where not all manifests were read.
 
+        Raises FerryError where the host has a manifest that cannot be read.
+
         Args:
             image: the name as the host lists it.
             content: the manifests that were read, and all digests that the namespace sees.
-
-        Raises:
-            FerryError: a manifest that the host has cannot be read.
         """
         blobs = self._needed(image, content)
         is_read = len(blobs) > 1 and (self.beyond_host_platform or not blobs[0].is_index)
         return sum(blob.size for blob in blobs) if is_read else None
 
     def shortcoming(self, image: Image, content: Content, check: Answer) -> FerryError | None:
-        """Why the image on the host is not whole, unpacked and for the platform asked for; None where it is.
-
-        Args:
-            image, content: as for `size`.
-            check: the answer of ``ctr images check``.
-        """
+        """Why the image is not whole, unpacked (by ``images check``) and for the platform wanted; None where it is."""
         wanted = self.platform
         other = wanted and image.listed and not any(wanted.takes(each) for each in image.listed)
         if other and image.media_type not in INDEXES:

@@ -25,7 +25,6 @@ class PushContent:
         target: what the name in the registry will point at. Its size is 0 where the whole image is pushed.
         platform: the platform, where one manifest of an index is pushed; else None.
         sizes: bytes of all blobs by digest, as far as the manifests were read.
-        notices: what the user should know.
     """
 
     target: Descriptor

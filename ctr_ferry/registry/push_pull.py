@@ -66,14 +66,7 @@ class RemoteImage:
 
 
 class RegistryTransfer:
-    """One reference that one host pushes or pulls.
-
-    Args:
-        session: the host, open for one namespace.
-        reference: the image's name in the registry.
-
-    Attributes:
-        seconds: how long ctr took.
+    """One reference that one host pushes or pulls; ``seconds`` tells how long ctr took.
 
     Raises:
         HostError: this host's ctr cannot work with that registry as the inventory describes it.
@@ -154,9 +147,7 @@ class RegistryTransfer:
     def described(self, digest: str) -> Descriptor:
         """Reads a manifest or index in the registry, and describes it by its own bytes.
 
-        Raises:
-            ContentMissing, ContentCorrupt: what the registry gave is not that manifest.
-            RegistryError, Unreachable: as for `inspect`.
+        Raises as `inspect`, and ContentMissing or ContentCorrupt where the registry did not give that manifest.
         """
         try:
             with closing(self._client):

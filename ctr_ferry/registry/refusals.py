@@ -13,36 +13,26 @@ from ctr_ferry.text import tail
 _WORDS = (
     (RegistryState.UNRESOLVED, r"dial tcp: lookup |no such host|server misbehaving"),
     (RegistryState.REFUSED, r"connect: connection refused"),
-    (
-        RegistryState.NO_ANSWER,
-        r"no route to host|network is unreachable|i/o timeout|deadline exceeded|handshake timeout",
-    ),
-    (RegistryState.NO_ANSWER, r"Client\.Timeout|connect: connection timed out"),
+    (RegistryState.NO_ANSWER, r"no route to host|network is unreachable|i/o timeout|deadline exceeded"),
+    (RegistryState.NO_ANSWER, r"handshake timeout|Client\.Timeout|connect: connection timed out"),
     (RegistryState.EXPIRED, r"x509: certificate has expired or is not yet valid"),
-    (
-        RegistryState.WRONG_NAME,
-        r"x509: (?:certificate is valid for|cannot validate certificate for|certificate is not valid)",
-    ),
-    (RegistryState.WRONG_NAME, r"x509: certificate relies on legacy Common Name"),
+    (RegistryState.WRONG_NAME, r"x509: (?:certificate is valid for|cannot validate certificate for)"),
+    (RegistryState.WRONG_NAME, r"x509: certificate (?:is not valid|relies on legacy Common Name)"),
     (RegistryState.UNKNOWN_CA, r"x509: certificate signed by unknown authority"),
     (RegistryState.TLS_FAILED, r"x509: |tls: "),
     (RegistryState.NO_TLS, r"server gave HTTP response to HTTPS client"),
     (RegistryState.DENIED, r"insufficient_scope|\b403 Forbidden|denied: requested access"),
     (RegistryState.UNAUTHORIZED, r"\b401 Unauthorized|no basic auth credentials|authorization failed"),
-    (
-        RegistryState.FAILED,
-        r"(?:status|response)[^\"\n]{0,1000}: (?:5\d\d|429)\b|\b(?:5\d\d|429) [A-Z][a-z]+|toomanyrequests",
-    ),
+    (RegistryState.FAILED, r"(?:status|response)[^\"\n]{0,1000}: (?:5\d\d|429)\b"),
+    (RegistryState.FAILED, r"\b(?:5\d\d|429) [A-Z][a-z]+|toomanyrequests"),
     (RegistryState.FAILED, r"quota [^\"\n]{0,1000}exceeded|exceed\w{0,8} [^\"\n]{0,1000}(?:quota|upper limit)"),
     # docker-registry rewrites its links in place. When several hosts push the same blobs, one may see no link.
     (RegistryState.FAILED, r'failed commit on ref "[^"]{0,1000}": unexpected [^\n]{0,1000}\b400 Bad Request'),
     # A race in ctr: it loses the registry's answer about the manifest. The next try gets the answer.
     (RegistryState.FAILED, r"io: read/write on closed pipe"),
     (RegistryState.NOT_FOUND, r"\b404 Not Found|(?<!\")(?:: |\w )not found$|repository does not exist"),
-    (
-        RegistryState.BROKEN_OFF,
-        r"\bEOF\b|connection reset|broken pipe|closed network connection|server closed idle|GOAWAY",
-    ),
+    (RegistryState.BROKEN_OFF, r"\bEOF\b|connection reset|broken pipe|closed network connection"),
+    (RegistryState.BROKEN_OFF, r"server closed idle|GOAWAY"),
     (RegistryState.BROKEN_OFF, r"failed size validation"),  # up to 1.5, for a layer that arrived too short
 )
 _LOCAL = re.compile(r'image "[^"]{0,1000}": not found|content digest sha256:\w{1,200}: not found|no match for platform')

@@ -31,11 +31,9 @@ class RegistryStatus:
 
     Attributes:
         health: ``warn`` where the registry could not be asked.
-        text: the registry's state, in words.
         auth: how the registry wants a login: Basic, Bearer, or empty.
         login: whether the login works; None where the registry wants none, or there is none.
         seconds: until the registry's first answer; None where there was no answer.
-        todo: what to do next; empty where all is well.
     """
 
     registry: str
