@@ -11,7 +11,6 @@ from ipaddress import ip_address
 from ctr_ferry.secrets import Secret
 from ctr_ferry.text import printable
 
-PORTS = {"http": 80, "https": 443}
 _DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # its API has another host name
 _MOST_DETAIL = 600  # characters of an error's detail
 
@@ -37,19 +36,9 @@ class Registry:
     password_env: str | None = None
 
     @property
-    def host(self) -> str:
-        """Its host name or address, without brackets."""
-        return self._parts[0]
-
-    @property
-    def port(self) -> int:
-        """Its port; by default the port of its scheme."""
-        return int(self._parts[1] or PORTS[self.scheme])
-
-    @property
     def local(self) -> bool:
         """Whether Go takes the name for the machine itself: then Go uses no proxy, and some ctrs use another scheme."""
-        name = self.host.lower().removesuffix(".")
+        name = self._parts[0].lower().removesuffix(".")
         try:
             address = ip_address(name)
         except ValueError:
@@ -65,6 +54,7 @@ class Registry:
 
     @property
     def _parts(self) -> tuple[str, str]:
+        """Host name or address without brackets, and port, if the name has one."""
         host, colon, port = self.name.rpartition(":")
         if not colon or port.endswith("]"):
             host, port = self.name, ""

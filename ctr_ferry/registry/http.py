@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from ctr_ferry.ctr.push_pull import BUNDLES, SYSTEM_BUNDLE, Route
 from ctr_ferry.errors import FerryError
-from ctr_ferry.oci.registry import PORTS, Challenge, Registries, Registry, RegistryState, RegistryStateError
+from ctr_ferry.oci.registry import Challenge, Registries, Registry, RegistryState, RegistryStateError
 from ctr_ferry.oci.registry import headers as headers_of
 from ctr_ferry.registry import curl
 from ctr_ferry.shell import Script
@@ -317,4 +317,4 @@ def parts_of(url: str) -> SplitResult:
 
 
 def _address(parts: SplitResult) -> tuple[str, int]:
-    return str(parts.hostname), parts.port or PORTS[parts.scheme]
+    return str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)

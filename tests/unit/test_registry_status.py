@@ -15,8 +15,8 @@ import pytest
 
 from ctr_ferry.ctr.health import Health
 from ctr_ferry.oci.registry import Registry, RegistryState
+from ctr_ferry.registry import http
 from ctr_ferry.registry import status as registries
-from ctr_ferry.registry.http import context
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.transport import Transport
 
@@ -150,9 +150,9 @@ class TestRegistries:
     )
     def test_addresses(self, name: str, scheme: str, host: str, port: int) -> None:
         registry = Registry(name, scheme=scheme)
-        assert (registry.host, registry.port) == (host, port)
+        assert http._address(http.parts_of(registry.url)) == (host, port)
 
     def test_certificates_are_checked_unless_told_otherwise(self) -> None:
-        strict, lax = context(Registry("r")), context(Registry("r", skip_verify=True))
+        strict, lax = http.context(Registry("r")), http.context(Registry("r", skip_verify=True))
         assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
         assert lax.verify_mode == ssl.CERT_NONE
