@@ -119,10 +119,6 @@ class Job(Session):
             )
         return target if target.tag else target.with_tag((own and own.tag) or "latest")
 
-    def inspected(self) -> PushResult:
-        """The result of a run that is interrupted before the push: no change."""
-        return self._result(Status.OK)
-
     def run(self) -> PushResult:
         """Pushes the image where the registry does not have it, and verifies that; raises FerryError if it cannot."""
         if not self.alone and not self.host.dry_run:
@@ -131,7 +127,7 @@ class Job(Session):
             return done
         if self.host.dry_run:
             would = f"would move up to {sum(self.pushed.sizes.values())} bytes"
-            return self._result(Status.CHANGED, self._method, notices=(would,))
+            return self.result(Status.CHANGED, self._method, notices=(would,))
         return self._push()
 
     def verify(self, result: Result) -> Result:
@@ -147,10 +143,10 @@ class Job(Session):
         """The result where the registry has the image already; None where it must be pushed, and may be."""
         remote = self.remote
         if remote.digest == self.pushed.target.digest:
-            return self._result(Status.UNCHANGED, notices=("the registry has this digest already",))
+            return self.result(Status.UNCHANGED, notices=("the registry has this digest already",))
         if remote.digest == self.image.digest and not self.request.platform:
             self.pushed = PushContent(Descriptor(self.image.media_type, self.image.digest, 0))
-            return self._result(Status.UNCHANGED, notices=("the registry has the whole image already",))
+            return self.result(Status.UNCHANGED, notices=("the registry has the whole image already",))
         if remote.digest and not self.request.force:
             raise ReferenceExists(
                 f"{self.transfer.reference} exists in the registry with another digest; nothing was pushed",
@@ -189,7 +185,7 @@ class Job(Session):
         self._verify(remote)
         notices = (f"the registry had {present} of these bytes already",) if present else ()
         return replace(
-            self._result(Status.CHANGED, self._method, notices=notices),
+            self.result(Status.CHANGED, self._method, notices=notices),
             seconds=self.transfer.seconds,
             present=present,
             verified=remote.verified,
@@ -226,7 +222,8 @@ class Job(Session):
                 hint="somebody else may push to that name; run the same command again to see what it has now",
             )
 
-    def _result(self, status: Status, method: str = "", *, notices: tuple[str, ...] = ()) -> PushResult:
+    def result(self, status: Status, method: str = "", *, notices: tuple[str, ...] = ()) -> PushResult:
+        """The result by what is known so far."""
         pushed = self.pushed
         return PushResult(
             reference=str(self.transfer.reference),
@@ -262,7 +259,7 @@ def push(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
     def inspect_image(host: Host) -> PushResult:
         jobs[host.name] = Job(host, request, alone=alone)
-        return jobs[host.name].inspected()
+        return jobs[host.name].result(Status.OK)  # a run that is interrupted now reports no change
 
     def verify(host: Host) -> Result:
         answer = pushed[host.name]

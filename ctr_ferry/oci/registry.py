@@ -179,8 +179,8 @@ class Challenge:
 
 def plain_realm(header: str) -> str:
     """Returns the first token service of ``WWW-Authenticate`` that has no https address; empty if there is none."""
-    challenges = [each for each in Challenge.parse_all(header) if each.scheme.lower() == "bearer"]
-    realms = [each.parameters.get("realm", "") for each in challenges]
+    bearers = [each for each in Challenge.parse_all(header) if each.scheme.lower() == "bearer"]
+    realms = [each.parameters.get("realm", "") for each in bearers]
     return next((realm for realm in realms if realm and not realm.lower().startswith("https://")), "")
 
 

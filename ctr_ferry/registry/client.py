@@ -230,7 +230,11 @@ class Client:
             if reply.status not in _REDIRECTED or not reply.headers.get("location"):
                 here = parts_of(url)[:2] == origin
                 return reply if here else replace(reply, headers={**reply.headers, "www-authenticate": ""})
-            url = _joined(url, reply.headers["location"])
+            try:
+                url = urljoin(url, reply.headers["location"])
+            except ValueError as error:
+                detail = f"it sends to {reply.headers['location'][:80]}"
+                raise RegistryStateError(RegistryState.NO_REGISTRY, detail) from error
             if parts_of(url)[:2] != origin:
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
         raise RegistryStateError(RegistryState.NO_REGISTRY, "it redirects in circles")
@@ -286,13 +290,6 @@ def _object(body: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _joined(url: str, location: str) -> str:
-    try:
-        return urljoin(url, location)
-    except ValueError as error:
-        raise RegistryStateError(RegistryState.NO_REGISTRY, f"it sends to {location[:80]}") from error
 
 
 def _basic(login: Login) -> str:

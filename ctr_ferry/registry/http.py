@@ -183,10 +183,8 @@ class Requests:
         """The certificates for the host's curl or wget: besides the host's bundle, or alone where a login is sent."""
         if self._registry.skip_verify or not url.startswith("https:"):
             return b""
-        if self._logs_in:
-            return own_authorities(self._registry, system=self._asked_all)
-        self._host_counted = True
-        return authorities(self._registry)
+        self._host_counted = self._host_counted or not self._logs_in
+        return authorities(self._registry, exclusive=self._logs_in, system=self._asked_all)
 
     def _wire(self, parts: SplitResult) -> forward.Wire:
         """The connection that is kept, where it leads to the same server; else a new one."""
@@ -258,21 +256,16 @@ class _Bounded:
         return b""
 
 
-def authorities(registry: Registry) -> bytes:
-    """The registry's ca_file, PEM; empty where there is none, or no certificate is checked."""
-    if registry.scheme == "http" or registry.skip_verify or not registry.ca_file:
-        return b""
-    return Path(registry.ca_file).read_bytes()
-
-
-def own_authorities(registry: Registry, *, system: bool) -> bytes:
-    """The certificates, PEM, that ctr-ferry itself trusts. A password is sent to no other server.
+def authorities(registry: Registry, *, exclusive: bool, system: bool) -> bytes:
+    """The certificates, PEM, that count on the host for a registry: those of its ca_file.
 
     Args:
-        system: whether this machine's bundle counts besides ca_file. Without a ca_file, the bundle counts alone.
+        exclusive: whether they count alone, since a password is sent. Then ctr-ferry itself must trust them.
+        system: whether this machine's bundle then counts besides ca_file. Without a ca_file, it counts alone.
     """
-    pems = authorities(registry)
-    return pems if pems and not system else pems + b"\n" + _of_this_machine()
+    checked = registry.scheme == "https" and not registry.skip_verify
+    pems = Path(registry.ca_file).read_bytes() if registry.ca_file and checked else b""
+    return pems + b"\n" + _of_this_machine() if exclusive and (system or not pems) else pems
 
 
 @cache

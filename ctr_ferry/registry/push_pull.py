@@ -22,7 +22,7 @@ from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry import credentials, refusals
 from ctr_ferry.registry.client import Client
-from ctr_ferry.registry.http import authorities, own_authorities
+from ctr_ferry.registry.http import authorities
 from ctr_ferry.registry.listener import TransferListener
 from ctr_ferry.shell import Answer, Script
 
@@ -98,11 +98,10 @@ class RegistryTransfer:
         registry, login = self.registry, self._login
         # The token service may use TLS where the registry does not.
         exclusive = login is not None and not (registry.scheme == "https" and registry.skip_verify)
-        pems = own_authorities(registry, system=self._trust_this_machine) if exclusive else authorities(registry)
         return Route(
             registry=registry,
             username=login.username if login else None,
-            authorities=pems,
+            authorities=authorities(registry, exclusive=exclusive, system=self._trust_this_machine),
             exclusive=exclusive,
             proxy=self.host.target.variables_of(Registries).proxy,
             owner=self._owner,

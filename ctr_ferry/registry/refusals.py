@@ -43,18 +43,13 @@ _MOST = 1 << 14  # characters of an error that are searched, from its end; the c
 
 def meaning(stderr: str, registry: Registry) -> RegistryState | None:
     """The state of the registry by ctr's stderr; None where it is not the cause, or the words are not known."""
-    detail = _last_words(stderr)
+    _, found, last = stderr.rpartition("ctr: ")  # 1.5 to 1.7 log the failures of other hosts before ctr's own error
+    detail = last.strip()[-_MOST:] if found else tail(stderr)
     if _LOCAL.search(detail) or _INCOMPLETE in detail or daemon_trouble(detail):
         return None
     if registry.scheme == "http" and _WANTS_TLS.search(detail) and "failed commit" not in detail:
         return RegistryState.WANTS_TLS
     return next((state for state, words in _WORDS if re.search(words, detail, re.MULTILINE)), None)
-
-
-def _last_words(stderr: str) -> str:
-    """ctr's own error. 1.5 to 1.7 log the failures of other hosts before it."""
-    _, found, detail = stderr.rpartition("ctr: ")
-    return detail.strip()[-_MOST:] if found else tail(stderr)
 
 
 _KINDS: dict[RegistryState, type[errors.RegistryError]] = {

@@ -131,7 +131,7 @@ def answering_fixture(monkeypatch: pytest.MonkeyPatch) -> Answering:
 
 def pushed(host: Host, *, ref: str = REF, **options: Any) -> push.PushResult:
     job = push.Job(host, push.parse(ref=ref, **options), alone=True)  # type: ignore[arg-type]
-    assert job.inspected().status is Status.OK
+    assert job.result(Status.OK).status is Status.OK
     return job.run()
 
 
