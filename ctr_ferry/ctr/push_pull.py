@@ -171,22 +171,19 @@ def _command(ctr: Ctr, namespace: str, route: Route, verb: str, *words: str) -> 
 def refuse(ctr: Ctr, client: str, route: Route) -> None:
     """Raises MethodUnsupported for a registry whose settings this ctr, of version ``client``, would ignore silently."""
     registry, able = route.registry, ctr.capabilities
-    if registry.scheme == "https" and registry.skip_verify and not able.skip_verify:
-        raise MethodUnsupported(
-            f"ctr {client} checks the certificate of {registry.name} in spite of skip_verify; nothing was moved",
-            hint="give the certificate of its CA with ca_file in ctr_registries",
-        )
-    local = registry.scheme == "https" and registry.local
-    if local and able.plain_localhost:
-        raise MethodUnsupported(
-            f"ctr {client} speaks plain http to {registry.name}, since that is the host itself; nothing was moved",
-            hint="use another name of the registry, or set scheme: http for it in ctr_registries",
-        )
-    if local and not registry.skip_verify and able.trusts_localhost:
-        raise MethodUnsupported(
-            f"ctr {client} checks no certificate of {registry.name}, since that is the host itself; nothing was moved",
-            hint="use another name of the registry, or set skip_verify: true for it in ctr_registries",
-        )
+    secure, name = registry.scheme == "https", registry.name
+    if secure and registry.skip_verify and not able.skip_verify:
+        fault = f"checks the certificate of {name} in spite of skip_verify"
+        hint = "give the certificate of its CA with ca_file in ctr_registries"
+    elif secure and registry.local and able.plain_localhost:
+        fault = f"speaks plain http to {name}, since that is the host itself"
+        hint = "use another name of the registry, or set scheme: http for it in ctr_registries"
+    elif secure and registry.local and able.trusts_localhost and not registry.skip_verify:
+        fault = f"checks no certificate of {name}, since that is the host itself"
+        hint = "use another name of the registry, or set skip_verify: true for it in ctr_registries"
+    else:
+        return
+    raise MethodUnsupported(f"ctr {client} {fault}; nothing was moved", hint=hint)
 
 
 def can_be_typed(password: str) -> bool:

@@ -116,12 +116,7 @@ class PullPlan:
     def _pull(self, route: Route) -> str:
         ctr, namespace, stage = self.place.ctr, self.place.namespace, self.stage
         pull = push_pull.pull(
-            ctr,
-            namespace,
-            route,
-            str(stage or self.name),
-            platform=self.platform,
-            all_platforms=self.all_platforms,
+            ctr, namespace, route, str(stage or self.name), platform=self.platform, all_platforms=self.all_platforms
         )
         existing = ctr.line(namespace, "images", "ls", "-q", f'name=="{self.name}"')
         was = f"was=$({ctr.images(namespace, self.name)})\n" if self.replaced else ""
