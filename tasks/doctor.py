@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr import health, leftovers
@@ -154,9 +154,7 @@ def _clean(host: Host, visit: Visit) -> tuple[Finding, str]:
         return health.leftovers_found(now if now.answers["leftovers"].ok or now.files else visit), ""
     settings, owner = host.target.variables_of(Settings), f"{OURS}.{host.run_id}"
     answers = host.ask(leftovers.clean(ctr, settings, now.namespaces, now.files, owner))
-    still = leftovers.left(
-        leftovers.parse_namespaces(answers["leftovers"].text), leftovers.parse_files(answers["files"].text)
-    )
+    still = replace(now, answers=answers).left
     if answers["leftovers"].ok and not still:
         return Finding("leftovers", Health.OK, f"removed {now.left}"), now.left
     failed = [failure(a, "leftovers").detail for name, a in answers.items() if not a.ok]

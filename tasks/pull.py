@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.ssh.target import Target
 
-ALREADY = "the host has it already, with the registry's digest, whole and unpacked"
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -191,7 +189,8 @@ class Job(Session):
         content, answers = self.read([str(plan.wanted)], deep=plan.beyond_host_platform, more={"check": check})
         if plan.shortcoming(image, content, answers["check"]):
             return None
-        return replace(self.unchanged, bytes=plan.size(image, content), notices=(ALREADY,))
+        already = "the host has it already, with the registry's digest, whole and unpacked"
+        return replace(self.unchanged, bytes=plan.size(image, content), notices=(already,))
 
     def _pull(self, notices: tuple[str, ...]) -> PullResult:
         """Runs the script, and verifies what the host has afterwards."""

@@ -86,7 +86,7 @@ class Visit:
     @property
     def others_at_work(self) -> bool:
         """Whether another run of ctr-ferry is at work on that host."""
-        return _number(self.answers["sessions"]) > 1
+        return leftovers.digits(self.answers["sessions"].text.strip()) > 1
 
 
 def findings(visit: Visit) -> list[Finding]:
@@ -109,17 +109,14 @@ def findings(visit: Visit) -> list[Finding]:
             Finding("platform", Health.OK, str(facts.platform)),
         ]
     elif not isinstance(visit.facts, PermissionDenied):
-        found.append(_trouble(visit.facts))
+        error = visit.facts
+        what = {CtrNotFound: "ctr", DaemonUnreachable: "socket"}.get(type(error), "answers")
+        detail = f" ({tail(error.detail, lines=1)})" if error.detail else ""
+        found.append(Finding(what, Health.FAIL, f"{error.message}{detail}", error.hint))
     found += [_content(visit), _clock(visit)]
     if visit.answers["leftovers"].ok or visit.files:
         found.append(leftovers_found(visit))
     return found
-
-
-def _trouble(error: HostError) -> Finding:
-    what = {CtrNotFound: "ctr", DaemonUnreachable: "socket"}.get(type(error), "answers")
-    detail = f" ({tail(error.detail, lines=1)})" if error.detail else ""
-    return Finding(what, Health.FAIL, f"{error.message}{detail}", error.hint)
 
 
 def _sudo(visit: Visit) -> Finding:
@@ -208,7 +205,7 @@ def _gib(size: int) -> str:
 
 def _clock(visit: Visit) -> Finding:
     """The host read its clock while the remote command ran; a time within that span is no skew."""
-    there = _number(visit.answers["clock"])
+    there = leftovers.digits(visit.answers["clock"].text.strip())
     if not there:
         return Finding("clock", Health.WARN, "the host did not tell the time", "run date +%s there")
     ahead, behind = there - visit.ended, visit.began - (there + 1)
@@ -217,10 +214,6 @@ def _clock(visit: Visit) -> Finding:
     if skew < _SKEW:
         return Finding("clock", Health.OK, text)
     return Finding("clock", Health.WARN, text, "set it (timedatectl, chrony): certificates and tokens depend on it")
-
-
-def _number(answer: Answer) -> int:
-    return leftovers.digits(answer.text.strip())
 
 
 def leftovers_found(visit: Visit) -> Finding:

@@ -24,7 +24,6 @@ class Registry:
         scheme: ``https`` or ``http``.
         ca_file: path of a CA certificate on the control machine.
         skip_verify: whether the registry's certificate is not checked.
-        username: for the login; None for no login.
         password_env: the environment variable that has the password.
     """
 

@@ -79,7 +79,6 @@ class Client:
 
         Args:
             path: the repository, without the registry's name.
-            reference: a tag or a digest.
 
         Returns:
             The manifest's or index's digest; None where the registry has nothing under the reference.

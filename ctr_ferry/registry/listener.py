@@ -44,7 +44,12 @@ class TransferListener:
         if progress.items and data:
             self._transfer.host.moved(progress.done, progress.total)
         self._is_over = self._is_over or _END.search(rest) is not None  # the first step has ended
-        self._refuse_standstill()
+        now, state = time.monotonic(), (dict(progress.items), progress.read)
+        # Unpacking, and the steps after ctr's, take their time.
+        if state != self._last_state or progress.unpacking or self._is_over:
+            self._last_state, self._last_change = state, now
+        elif now - self._last_change > (limit := self._transfer.host.target.limits.registry):
+            raise self._transfer.error(RegistryState.NO_ANSWER, f"no progress within {limit} s")
         return rest
 
     def end(self) -> bytes:
@@ -59,11 +64,3 @@ class TransferListener:
         if not self._has_answered:
             self._terminal.type(self._login.password.reveal())
             self._has_answered = True
-
-    def _refuse_standstill(self) -> None:
-        """Ends a transfer that has not moved for too long. Unpacking, and the steps after ctr's, take their time."""
-        now, state = time.monotonic(), (dict(self._progress.items), self._progress.read)
-        if state != self._last_state or self._progress.unpacking or self._is_over:
-            self._last_state, self._last_change = state, now
-        elif now - self._last_change > (limit := self._transfer.host.target.limits.registry):
-            raise self._transfer.error(RegistryState.NO_ANSWER, f"no progress within {limit} s")

@@ -19,7 +19,6 @@ class RegistryTransferResult:
         bytes: of all blobs of the image; None where its manifests were not read.
         seconds: how long ctr took.
         verified: ``digest``, or ``unverified`` where the registry could not be asked; ``reason`` tells why.
-        notices: what the user should know besides.
         previous_digest: what the name pointed at before it was moved, or would be moved; else empty.
     """
 
