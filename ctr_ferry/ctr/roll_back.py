@@ -182,10 +182,8 @@ def _mark(each: Given) -> str:
     if each.shared:
         state = is_in("checked", _check(each))
         whole = f' && ! {{ [ -z "$named_{each.number}" ] && checked=$({each.shared} 2>/dev/null) && {state}; }}'
-    digest = (
-        each.digest
-        or f"""$(printf '%s\\n' "$rows" | sed -n 's/^{_bre(each.name)} .* \\(sha256:[0-9a-f]*\\) .*/\\1/p')"""
-    )
+    third = rf"s|^{_bre(each.name)} .* \(sha256:[0-9a-f]*\) .*|\1|p"
+    digest = each.digest or f"""$(printf '%s\\n' "$rows" | {shell.join(["sed", "-n", third])})"""
     name = shell.join([each.name])
     return f'if {_unproved(each)} && {found}{whole}; then taken="$taken {digest}"; set -- "$@" {name}; fi'
 

@@ -9,6 +9,11 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+
+
+import shlex
+import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +21,11 @@ import pytest
 from cut_off import put_ctr, run_cut
 from records import record
 
-from ctr_ferry.ctr import naming
+from ctr_ferry.ctr import naming, roll_back
 from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
 from ctr_ferry.ctr.methods import TAKEN, ByArchive, ByBlobs, ByIndex, ByTag, Method, Naming
 from ctr_ferry.ctr.place import Place
+from ctr_ferry.ctr.roll_back import Given
 from ctr_ferry.ctr.verdict import numbers
 from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.oci.descriptor import OCI_MANIFEST, Descriptor
@@ -326,3 +332,10 @@ def test_a_name_without_all_of_its_blobs_is_rolled_back(tmp_path: Path) -> None:
     assert numbers(host.apply(part)["kept"]) == frozenset()
     assert host.names == {OLD: A}
     assert numbers(host.apply(whole)["kept"]) == {0}
+
+
+def test_the_digest_of_a_name_to_be_removed_is_read_from_its_row_where_nobody_knew_it() -> None:
+    text = roll_back._mark(Given(number=0, name=NEW, digest=None))
+    rows = f"{NEW[:-1]}3 type {B} 1.0 B linux -\n{NEW} type {A} 1.0 B linux -"
+    shown = ["sh", "-c", f"rows={shlex.quote(rows)}; began_0=1\n{text}\necho $taken $*"]
+    assert subprocess.run(shown, capture_output=True, text=True, check=True).stdout == f"{A} {NEW}\n"
