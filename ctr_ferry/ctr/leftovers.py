@@ -51,8 +51,8 @@ FILES = f"( {_OUR_FILES} 2>/dev/null ) || :"
 # namespace than ours is in a container, and does not count.
 _AT_WORK = 's/^\\(echo ferry-[0-9a-f]*-ready >&2; \\)\\{0,1\\}until . "$l" = \\(ferry-[0-9a-f]\\{16\\}\\) .*/\\2/p'
 SESSIONS = f"""( owners=
-for uid in 0 {_MINE}; do owners="$owners -e ^Uid:[[:space:]]*$uid[[:space:]][[:space:]]*$uid[[:space:]]"; done
-group=$(stat -c %g "$address") && owners="$owners -e ^Groups:.*[[:space:]]$group[[:space:]]"
+for uid in 0 {_MINE}; do owners="$owners -e ^Uid:[[:space:]]*${{uid}}[[:space:]][[:space:]]*${{uid}}[[:space:]]"; done
+group=$(stat -c %g "$address") && owners="$owners -e ^Groups:.*[[:space:]]${{group}}[[:space:]]"
 shells=$(set +f; grep -l '^Name:[[:space:]]*sh$' /proc/[0-9]*/status)
 set -f
 ours=$(readlink /proc/self/ns/pid)
@@ -155,9 +155,9 @@ def clean(ctr: Ctr, settings: Settings, namespaces: Iterable[InNamespace], files
     for each in namespaces:
         gc_rooted = ctr.line(each.namespace, "content", "ls", "-q", f'labels."{GC_ROOT}"~="^{OURS}[.]"')
         lines: list[str] = []
-        if each.labels:
+        if any(GC_ROOT in keys for keys in each.labels.values()):
             lines.append(f"roots=$({gc_rooted})")
-            lines += [_unlabel(ctr, each.namespace, digest, keys) for digest, keys in each.labels.items()]
+        lines += [_unlabel(ctr, each.namespace, digest, keys) for digest, keys in each.labels.items()]
         if each.ingests:
             lines.append(empty)
             lines += [ctr.bounded.line(each.namespace, "content", "ingest", key) + " <&5" for key in each.ingests]
@@ -170,8 +170,8 @@ def clean(ctr: Ctr, settings: Settings, namespaces: Iterable[InNamespace], files
     if files:
         names = " -o ".join(shell.join(["-name", file.rpartition("/")[2]]) for file in files)
         steps["clean-files"] = f"( {_OUR_FILES} \\( {names} \\) -exec rm -f -- {{}} + )"
-    prologue = probe.script(settings, ()).prologue
-    return Script({**steps, "leftovers": LEFTOVERS, "files": FILES}, prologue, cleanup=f"set +f; {remove_empty}")
+    asked = {"leftovers": LEFTOVERS, "files": FILES}
+    return Script(steps | asked, probe.prologue(settings), cleanup=f"set +f; {remove_empty}")
 
 
 def _unlabel(ctr: Ctr, namespace: str, digest: str, keys: Sequence[str]) -> str:

@@ -283,7 +283,7 @@ class ByLink(ByArchive):
         """The step that gives the name to what was linked; where linking failed, a stream."""
         stream, cleanup = self.stream(place, number)
         linked = " &&\n".join([self.by_index(place, number), *self.keep_rest(place)])
-        return Step(f"if [ $linked = 0 ]; then {linked}; else {stream}; fi", cleanup)
+        return Step(f"if [ $linked = 0 ]; then {linked}; else\n{stream}; fi", cleanup)
 
 
 def by_tag(place: Place, namespace: str, source: str, name: Reference, number: int) -> str:

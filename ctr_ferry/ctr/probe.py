@@ -101,7 +101,7 @@ def script(settings: Settings, namespaces: Sequence[str]) -> Script:
     ask = 'ready && $ctr --address "$address"'
     steps = {
         "host": 'id -un; uname -m; echo "sudo=${SUDO_USER-}"',
-        "ctr": 'echo "$ctr"; echo "$version"',
+        "ctr": '[ -z "$ctr" ] || version=$($ctr --version 2>/dev/null); echo "$ctr"; echo "$version"',
         "help": "case $version in *-beta*|*-alpha*|*-rc*) ;; *[0-9].[0-9]*) ! : ;; esac && "
         'for c in "" tag import; do $ctr images $c --help; done 2>&1',
         "sockets": 'seen_sockets; echo "use $address"',
@@ -112,10 +112,11 @@ def script(settings: Settings, namespaces: Sequence[str]) -> Script:
     for number, namespace in enumerate(namespaces):
         listing = shell.join(("--namespace", namespace, "images", "ls"))
         steps[f"images-{number}"] = f"{ask} {listing}"
-    return Script(steps, prologue=_find(settings))
+    return Script(steps, prologue=prologue(settings))
 
 
-def _find(settings: Settings) -> str:
+def prologue(settings: Settings) -> str:
+    """Builds sh text that finds ctr and socket, as ``$ctr`` and ``$address``, and defines ``ready``."""
     places = [settings.command] if settings.command else _PLACES
     sockets = [settings.address] if settings.address else _SOCKETS
     own = "" if settings.address else " ".join(f"*{k}*) own={shell.join([s])};;" for k, s in _OWN_SOCKET.items())
@@ -137,8 +138,7 @@ find_address() {{
   for s in "$own" {shell.join(sockets)}; do [ -S "$s" ] && {{ address=$s; return; }}; done
 }}
 ready() {{ [ -z "$dead" ] && [ -n "$ctr" ] && [ -r "$address" ] && [ -w "$address" ]; }}
-ctr=; own=; address=; dead=; version=; find_ctr; find_address
-[ -z "$ctr" ] || version=$($ctr --version 2>/dev/null)
+ctr=; own=; address=; dead=; find_ctr; find_address
 """
 
 

@@ -154,7 +154,8 @@ class PullPlan:
             foreign=self.platform not in (None, self.host_platform) and not target.is_index,
             only=self.only(target),
         )
-        steps = ["moved_0=1", by_index.by_index(self.place, 0)]
+        begun = ["moved_0=1"] if self.move.old else []
+        steps = [*begun, by_index.by_index(self.place, 0)]
         if target.is_index and not self.all_platforms:
             steps.insert(0, methods.keep_children(self.place, target.digest))
         return " &&\n".join(steps)

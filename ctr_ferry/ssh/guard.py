@@ -138,7 +138,7 @@ def render(script: Script, boundary: str, limit: int, *, stdin_is_data: bool = F
     if script.cleanup:
         heartbeats = _heartbeats(boundary, _CLEANUP)
         script = replace(script, cleanup=_CLEANUP_DEADLINE % {**heartbeats, "cleanup": script.cleanup})
-    before = _PRIVATE + _STOP + ("" if stdin_is_data else _STOP_AT_END_OF_STDIN)
+    before = _PRIVATE + _STOP + ("stdin_reader=" if stdin_is_data else _STOP_AT_END_OF_STDIN)
     return (before + _DEADLINE % _heartbeats(boundary, limit) + script.render(boundary) + _END).encode()
 
 
