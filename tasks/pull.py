@@ -13,7 +13,6 @@ from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.ctr.verdict import Verdict, is_taken, judge, labels_gone, numbers, unproved
 from ctr_ferry.errors import Drift, FerryError, MethodUnsupported, ReferenceExists, UsageError
 from ctr_ferry.images.content import Content
-from ctr_ferry.images.roll_back import remove_names
 from ctr_ferry.images.session import BY_OTHERS, Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
@@ -202,7 +201,7 @@ class Job(Session):
         proved = bool(numbers(answers["kept"]))
         error = verdict.error or (plan.shortcoming(now, content, answers["check"]) if now else None)
         if error and now and proved and not plan.existing:
-            remove_names(self.host, self.facts.ctr, self.here, [plan.name], {now.digest})
+            self.roll_back(plan.name, now.digest)
         if error or not now or (verdict.ours and not proved):
             error = error or unproved(plan.name, existed=plan.existing is not None)
             raise self._with_digest(error, now, answers)

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING
 from ctr_ferry.ctr import probe
 from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.errors import HostError
-from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
 from ctr_ferry.shell import Answer
 
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
-
-_DOCUMENTS = INDEXES | MANIFESTS  # other entries of an index are blobs like layers to containerd
 
 
 def namespace(host: Host, given: str | None) -> str:

@@ -6,20 +6,21 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ctr_ferry import shell
 from ctr_ferry.ctr import naming
 from ctr_ferry.ctr.commands import KUBELETS, OURS
 from ctr_ferry.ctr.failures import required
 from ctr_ferry.ctr.listing import Image, Listing, parse_digests
 from ctr_ferry.ctr.methods import Naming
 from ctr_ferry.ctr.place import Place
-from ctr_ferry.ctr.verdict import judge, labels_gone, numbers, unproved
+from ctr_ferry.ctr.verdict import judge, labels_gone, numbers, records_left, unproved
 from ctr_ferry.errors import FerryError, GarbledAnswer, HostError, ImageNotFound
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.item import Item
-from ctr_ferry.images.missing import explain
 from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
 from ctr_ferry.shell import Answer, Script
+from ctr_ferry.text import shown_name
 
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
@@ -90,19 +91,34 @@ class Session:
 
     def not_found(self, wanted: Iterable[str]) -> list[ImageNotFound]:
         """Returns one error for each missing image; it says where the image is instead. Takes one remote command."""
-        here, facts = self.here, self.facts
-        others = [name for name in facts.namespaces if name != here.namespace]
-        answers = self.ask({f"in-{n}": facts.ctr.images(name) for n, name in enumerate(others)})
+        here = self.here
+        others = [name for name in self.facts.namespaces if name != here.namespace]
+        answers = self.ask({f"in-{n}": self.facts.ctr.images(name) for n, name in enumerate(others)})
         elsewhere = []
         for number, name in enumerate(others):
             with contextlib.suppress(GarbledAnswer):  # a namespace that cannot be read is left out
                 elsewhere.append(Listing.parse(name, answers[f"in-{number}"].text))
         return [
-            ImageNotFound(
-                f"no image {name} in namespace {here.namespace}", hint=explain(name, here, elsewhere, facts.sockets)
-            )
+            ImageNotFound(f"no image {name} in namespace {here.namespace}", hint=self._where_instead(name, elsewhere))
             for name in wanted
         ]
+
+    def _where_instead(self, wanted: str, others: Sequence[Listing]) -> str:
+        """Says what to do about a missing image; the wrong namespace is the most common mistake."""
+        here, sockets = self.here, self.facts.sockets
+        if found := [other.namespace for other in others if other.find(wanted)]:
+            first = shell.join([found[0]])
+            return (
+                f"it is in namespace {' and '.join(map(shown_name, found))}: add --namespace {first}; "
+                f"retag --namespace {first} --to-namespace {shell.join([here.namespace])} brings it here"
+            )
+        close = [(name, listing.namespace) for listing in (here, *others) for name in listing.close_to(wanted)]
+        if close:
+            shown = (f"{shown_name(name)} in {shown_name(namespace)}" for name, namespace in close[:3])
+            return f"close names: {', '.join(shown)}"
+        if len(sockets) > 1:
+            return f"this host has several containerds ({', '.join(sockets)}); name another with ctr_address"
+        return f"list what is there: {shell.join(['ctr', '-n', here.namespace, 'images', 'ls'])}"
 
     def read(
         self, tops: Iterable[str], *, deep: bool, more: Mapping[str, str] | None = None
@@ -198,3 +214,15 @@ class Session:
                 moved = before.get(name)
                 item.result.previous_digest = moved.digest if moved and moved.digest != digest else ""
                 item.add_note(labels_gone(moved, now.get(name)))
+
+    def roll_back(self, name: str, digest: str) -> None:
+        """Removes a name that an attempt gave to an image of this digest, and CRI's records that came with the name.
+
+        Args:
+            name: a name that was not in ``there`` before.
+        """
+        ctr, namespace = self.facts.ctr, self.there.namespace
+        answers = self.host.ask(Script({"rm-name": ctr.remove(namespace, name), "after": ctr.images(namespace)}))
+        after = Listing.parse(namespace, required(answers["after"], "after").text)
+        if records := records_left([digest], self.there, after):
+            self.host.ask(Script({f"rm-{n}": ctr.remove(namespace, record) for n, record in enumerate(records)}))

@@ -6,14 +6,11 @@ import contextlib
 import fcntl
 import os
 import re
+import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-
-
-import shlex
-import subprocess
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
