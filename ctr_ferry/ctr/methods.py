@@ -31,7 +31,6 @@ class Method(StrEnum):
     ARCHIVE = "archive"
     LINK = "link"  # chosen by ctr-ferry for another namespace
     STREAM = "stream"  # chosen by ctr-ferry where linking failed
-    BLOBS = "blobs"  # for content that was transferred blob by blob
 
 
 class Step(NamedTuple):
@@ -46,6 +45,7 @@ class Naming:
     """One name to give.
 
     Attributes:
+        staged: whether a name that is moved first needs a temporary name, so that it changes only after all went well.
         name: the name, with a tag.
         replaces: whether the name exists and is to be moved.
         complete: whether ``images check`` must say that the image is whole, and unpacked if ``unpack``.
@@ -54,7 +54,7 @@ class Naming:
         blobs: digests that the namespace must have afterwards.
     """
 
-    method: ClassVar[Method]
+    staged: ClassVar[bool] = True
     name: Reference
     replaces: bool = False
     complete: bool = False
@@ -66,11 +66,6 @@ class Naming:
     def digest(self) -> str:
         """What the name will point at."""
         raise NotImplementedError
-
-    @property
-    def staged(self) -> bool:
-        """Whether a name that is moved first needs a temporary name, so that it changes only after all went well."""
-        return True
 
     def before(self, place: Place, number: int) -> Step | None:  # noqa: ARG002
         """A step that goes before all names are given; None for none."""
@@ -90,7 +85,6 @@ class ByTag(Naming):
         target_digest: what that name points at.
     """
 
-    method = Method.TAG
     source: str
     target_digest: str
 
@@ -116,7 +110,7 @@ class ByIndex(Naming):
         only: the one platform of the index that is there, if it is not the host's platform.
     """
 
-    method = Method.INDEX
+    staged = False  # one update moves the name
     target: Descriptor
     whole: bool = False
     foreign: bool = False
@@ -127,11 +121,6 @@ class ByIndex(Naming):
     def digest(self) -> str:
         """What the name will point at."""
         return self.target.digest
-
-    @property
-    def staged(self) -> bool:
-        """False: one update moves the name."""
-        return False
 
     def give(self, place: Place, number: int) -> Step:
         """The step that gives the name. The labels come first, since import drops what it does not keep."""
@@ -173,12 +162,7 @@ class ByIndex(Naming):
 class ByBlobs(ByIndex):
     """By an index-only archive, for content that came blob by blob and that nothing keeps yet."""
 
-    method = Method.BLOBS
-
-    @property
-    def staged(self) -> bool:
-        """True: unpacking may fail."""
-        return True
+    staged = True  # unpacking may fail
 
     def give(self, place: Place, number: int) -> Step:
         """The step that gives the name. The labels come last: until then, a protection keeps the content."""
@@ -200,17 +184,12 @@ class ByArchive(ByIndex):
         brings: a new name that the stream gives besides, since the source has it; None for none.
     """
 
-    method = Method.ARCHIVE
+    staged = True  # a stream takes its time, and may fail in the middle
     source: str
     source_digest: str
     source_stays: bool = True
     may_stream: bool = True
     brings: Reference | None = None
-
-    @property
-    def staged(self) -> bool:
-        """True: a stream takes its time, and may fail in the middle."""
-        return True
 
     def give(self, place: Place, number: int) -> Step:
         """The step that gives the name, and the clean-up of the source's own name."""
@@ -256,7 +235,6 @@ class ByLink(ByArchive):
         links: what to link, the target first.
     """
 
-    method = Method.LINK
     links: tuple[Descriptor, ...] = ()
 
     def before(self, place: Place, number: int) -> Step:
