@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr import remove as ctr_remove
+from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.failures import failure, required
 from ctr_ferry.ctr.listing import Image, Listing
-from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.ctr.remove import Wanted
-from ctr_ferry.errors import FerryError, InUse, NotStarted, SomeFailed, UsageError, VerifyFailed
+from ctr_ferry.errors import FerryError, InUse, NotStarted, UsageError, VerifyFailed
+from ctr_ferry.images.item import settle
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.report.outcome import Result, Status, error_lines
@@ -126,17 +127,14 @@ class Plan:
     """What is planned on one host.
 
     Attributes:
-        here: the images of the namespace.
-        users: ids of containers by the digest of the image that they use.
         guarded: names of the images that would go and that no container used at inspection.
         errors: one for each name that stays.
     """
 
-    facts: Facts
-    here: Listing
+    ctr: Ctr
+    namespace: str
     names: list[Removed]
-    users: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    guarded: tuple[str, ...] = ()
+    guarded: tuple[str, ...]
     errors: list[FerryError] = field(default_factory=list)
 
     @property
@@ -221,41 +219,45 @@ def plan(host: Host, request: Request) -> Plan:
         FerryError: the host gave no usable answer.
     """
     session = Session(host, request.namespace)
-    facts, here, namespace = session.facts, session.here, session.here.namespace
-    wanted = ctr_remove.of_match(here, request.match) if request.match else ctr_remove.of_names(here, request.refs)
-    made = Plan(facts, here, [Removed(name, note="it is not there") for name in wanted.absent])
-    last = ctr_remove.last_names(here, wanted)
-    if last:
-        from ctr_ferry.ctr import usage
-
-        answers = session.ask(usage.questions(facts.ctr, namespace))
-        made.users = usage.used(
-            here,
-            usage.parse_containers(required(answers["containers"], f"containers of {namespace}").text),
-            usage.parse_parents(answers["snapshots"].text),  # fails under another snapshotter, and then tells nothing
-            usage.parse_blobs(required(answers["content"], f"content of {namespace}").text),
-        )
-        gone = set() if request.force else last - made.users.keys()
-        made.guarded = tuple(image.name for image in here.images if image.digest in gone)
-    _decide(made, wanted, last, force=request.force)
+    here, ctr = session.here, session.facts.ctr
+    wanted = Wanted(here, here.match(request.match)) if request.match else Wanted.of_names(here, request.refs)
+    users = _users(session) if wanted.last else {}
+    gone = frozenset() if request.force else wanted.last - users.keys()
+    guarded = tuple(image.name for image in here.images if image.digest in gone)
+    absent = [Removed(name, note="it is not there") for name in wanted.absent]
+    made = Plan(ctr, here.namespace, absent, guarded)
+    _decide(made, wanted, users, force=request.force)
     return made
 
 
-def _decide(made: Plan, wanted: Wanted, last: frozenset[str], *, force: bool) -> None:
+def _users(session: Session) -> Mapping[str, Sequence[str]]:
+    """Asks the host for the ids of containers by the digest of the image that they use."""
+    from ctr_ferry.ctr import usage
+
+    namespace = session.here.namespace
+    answers = session.ask(usage.questions(session.facts.ctr, namespace))
+    return usage.used(
+        session.here,
+        usage.parse_containers(required(answers["containers"], f"containers of {namespace}").text),
+        usage.parse_parents(answers["snapshots"].text),  # fails under another snapshotter, and then tells nothing
+        usage.parse_blobs(required(answers["content"], f"content of {namespace}").text),
+    )
+
+
+def _decide(made: Plan, wanted: Wanted, users_by_digest: Mapping[str, Sequence[str]], *, force: bool) -> None:
+    last = wanted.last
     for image in wanted.images:
         removed = Removed(image.name, image.digest, Status.CHANGED)
         made.names.append(removed)
         if image.digest not in last:
-            removed.note = (
-                f"the image stays under the name {shown_name(ctr_remove.left(made.here, image.digest, wanted)[0])}"
-            )
+            removed.note = f"the image stays under the name {shown_name(wanted.left(image.digest)[0])}"
             continue
-        users = made.users.get(image.digest, [])
+        users = users_by_digest.get(image.digest, [])
         if users and not force:
-            made.fail(removed, _in_use(image, made.here.namespace, users))
+            made.fail(removed, _in_use(image, made.namespace, users))
             continue
         if image is next(i for i in reversed(wanted.images) if i.digest == image.digest):
-            records = ctr_remove.records(made.here, image.digest, wanted)
+            records = wanted.records(image.digest)
             removed.records = () if users else records
             if users and records:
                 removed.note = (
@@ -280,30 +282,29 @@ def apply(host: Host, made: Plan) -> RemoveResult:
     """
     if made.going and not host.dry_run:
         _remove(host, made)
-    result = RemoveResult(made.here.namespace, tuple(made.names))
-    if len(made.names) == 1 and made.errors:
-        raise made.errors[0]
-    if made.errors:
-        raise SomeFailed(
-            f"{len(made.errors)} of {len(made.names)} names were not removed",
-            hint="follow the hint of each, then run the command again; names without an error are gone",
-            result=result,
-        )
+    result = RemoveResult(made.namespace, tuple(made.names))
+    settle(
+        result,
+        len(made.names),
+        made.errors,
+        "names were not removed",
+        "follow the hint of each, then run the command again; names without an error are gone",
+    )
     return result
 
 
 def _remove(host: Host, made: Plan) -> None:
     going = made.going
     everything = [each.name for each in going] + [record for each in going for record in each.records]
-    answers = host.ask(ctr_remove.script(made.facts.ctr, made.here.namespace, everything, made.guarded))
-    after = Listing.parse(made.here.namespace, required(answers["after"], "after").text)
+    answers = host.ask(ctr_remove.script(made.ctr, made.namespace, everything, made.guarded))
+    after = Listing.parse(made.namespace, required(answers["after"], "after").text)
     for each in going:
         left = [name for name in (each.name, *each.records) if after.get(name)]
         if not left:
             continue
         if answers["remove"].exit == ctr_remove.TAKEN_UP:
             error: FerryError = InUse(
-                f"a container began to use an image that was to be removed from namespace {made.here.namespace}; "
+                f"a container began to use an image that was to be removed from namespace {made.namespace}; "
                 "nothing was removed",
                 detail=tail(answers["remove"].stderr),
                 hint="run the command again: it inspects the containers first",

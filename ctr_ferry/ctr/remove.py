@@ -23,32 +23,51 @@ _AT_ONCE = 500  # names in one command line
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be removed.
+    """What is to be removed from a namespace.
 
     Attributes:
-        images: one record per name.
+        here: all images of the namespace.
+        images: those to remove, one record per name.
         absent: names that the namespace does not have.
     """
 
+    here: Listing
     images: tuple[Image, ...]
     absent: tuple[str, ...] = ()
 
+    @classmethod
+    def of_names(cls, here: Listing, refs: Iterable[str]) -> Wanted:
+        """Takes exactly these names, in short or full form; for a digest, all images that point at it."""
+        found = {ref: _by_digest(here, ref) if is_digest(ref) else _by_name(here, ref) for ref in refs}
+        images = {image.name: image for alike in found.values() for image in alike}
+        return cls(here, tuple(images.values()), tuple(ref for ref, alike in found.items() if not alike))
 
-def of_match(here: Listing, glob: str) -> Wanted:
-    """Returns the names that a glob fits."""
-    return Wanted(here.match(glob))
+    def left(self, digest: str) -> list[str]:
+        """Returns the names of a digest that stay, without CRI's own records."""
+        going = {image.name for image in self.images} | set(self._pulled(digest))
+        return [i.name for i in self.here.images if i.digest == digest and i.user_named and i.name not in going]
 
+    @property
+    def last(self) -> frozenset[str]:
+        """The digests that lose their last name."""
+        return frozenset(i.digest for i in self.images if not self.left(i.digest))
 
-def of_names(here: Listing, refs: Iterable[str]) -> Wanted:
-    """Returns the images of exactly these names, in short or full form; for a digest, all images that point at it."""
-    images: dict[str, Image] = {}
-    absent = []
-    for ref in refs:
-        found = _by_digest(here, ref) if is_digest(ref) else _by_name(here, ref)
-        images |= {image.name: image for image in found}
-        if not found:
-            absent.append(ref)
-    return Wanted(tuple(images.values()), tuple(absent))
+    def records(self, digest: str) -> tuple[str, ...]:
+        """Returns CRI's own records of an image that loses its last name."""
+        if self.here.namespace != KUBELETS:
+            return ()
+        names = {image.name for image in self.images}
+        own = [i.name for i in self.here.images if i.digest == digest and not i.user_named and i.name not in names]
+        return (*self._pulled(digest), *own)
+
+    def _pulled(self, digest: str) -> tuple[str, ...]:
+        """CRI's ``repository@digest``, if a tag of that repository is to be removed."""
+        if self.here.namespace != KUBELETS:
+            return ()
+        names = {image.name for image in self.images}
+        alike = [image for image in self.images if image.digest == digest]
+        pulled = {f"{_repository(image)}@{digest}" for image in alike if "@" not in image.name}
+        return tuple(i.name for i in self.here.images if i.name in pulled and i.cri_managed and i.name not in names)
 
 
 def _by_digest(here: Listing, digest: str) -> list[Image]:
@@ -69,36 +88,6 @@ def _by_name(here: Listing, ref: str) -> list[Image]:
         return [image for image in alike if _repository(image) == reference.repository]
     found = here.find(ref)
     return [found] if found else []
-
-
-def left(here: Listing, digest: str, wanted: Wanted) -> list[str]:
-    """Returns the names of a digest that stay, without CRI's own records."""
-    going = {image.name for image in wanted.images} | set(_pulled(here, digest, wanted))
-    return [i.name for i in here.images if i.digest == digest and i.user_named and i.name not in going]
-
-
-def last_names(here: Listing, wanted: Wanted) -> frozenset[str]:
-    """Returns the digests that lose their last name."""
-    return frozenset(i.digest for i in wanted.images if not left(here, i.digest, wanted))
-
-
-def _pulled(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
-    """CRI's ``repository@digest``, if a tag of that repository is to be removed."""
-    if here.namespace != KUBELETS:
-        return ()
-    names = {image.name for image in wanted.images}
-    alike = [image for image in wanted.images if image.digest == digest]
-    pulled = {f"{_repository(image)}@{digest}" for image in alike if "@" not in image.name}
-    return tuple(i.name for i in here.images if i.name in pulled and i.cri_managed and i.name not in names)
-
-
-def records(here: Listing, digest: str, wanted: Wanted) -> tuple[str, ...]:
-    """Returns CRI's own records of an image that loses its last name."""
-    if here.namespace != KUBELETS:
-        return ()
-    names = {image.name for image in wanted.images}
-    own = [i.name for i in here.images if i.digest == digest and not i.user_named and i.name not in names]
-    return (*_pulled(here, digest, wanted), *own)
 
 
 def _repository(image: Image) -> str | None:
