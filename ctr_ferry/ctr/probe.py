@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ctr_ferry import shell
 from ctr_ferry.ctr.commands import KUBELETS, Ctr
@@ -43,7 +43,7 @@ _SOCKETS = (
 _OWN_SOCKET = {"k3s": _SOCKETS[1], "rke2": _SOCKETS[1], "k0s": _SOCKETS[2], "microk8s": _SOCKETS[3]}
 _IMPORT = re.compile(r"^[ \t]+import[ \t]", re.MULTILINE)  # a line in the help of `images`, with every version
 MOST_NAMESPACES = 1000  # of one containerd; commands ask once or more for each
-DEFAULT_ROOT, _CONTENT = "/var/lib/containerd", "io.containerd.content.v1.content"
+DEFAULT_ROOT, _CONTENT_PLUGIN = "/var/lib/containerd", "io.containerd.content.v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
             namespace: Listing.parse(namespace, required(answers[f"images-{number}"], f"namespace {namespace}").text)
             for number, namespace in enumerate(namespaces)
         },
-        cri=DaemonCapabilities.of(server).cri_labels and any(plugin.is_cri and plugin.ok for plugin in plugins),
+        cri=DaemonCapabilities.of(server).cri_labels and any(map(_is_cri, plugins)),
         content_root=_content_root(settings, plugins),
         platform=Platform.of_machine(machine),
     )
@@ -208,15 +208,16 @@ def _server(text: str) -> str:
     return tail(below[1]) if len(below) > 1 and below[0] == "Version:" else ""
 
 
-def _content_root(settings: Settings, plugins: Sequence[_Plugin]) -> str:
+def _content_root(settings: Settings, plugins: Sequence[Mapping[str, str]]) -> str:
     if settings.root:
         return content_root(settings.root)
-    return next((p.root for p in plugins if p.is_content and p.root), content_root(DEFAULT_ROOT))
+    roots = [plugin["root"] for plugin in plugins if plugin["Type"] == _CONTENT_PLUGIN and "root" in plugin]
+    return roots[0] if roots else content_root(DEFAULT_ROOT)
 
 
 def content_root(root: str) -> str:
     """Returns the content store's directory in containerd's root directory."""
-    return f"{root}/{_CONTENT}"
+    return f"{root}/{_CONTENT_PLUGIN}.content"
 
 
 def _lines(answer: Answer) -> list[str]:
@@ -263,35 +264,22 @@ def _require_daemon(
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Plugin:
-    type: str
-    id: str
-    root: str
-    ok: bool
-
-    @property
-    def is_cri(self) -> bool:
-        """1.x has one grpc plugin ``cri``; 2.x also has ``io.containerd.cri.v1`` with ``images`` and ``runtime``."""
-        return (self.type, self.id) in {("io.containerd.grpc.v1", "cri"), ("io.containerd.cri.v1", "images")}
-
-    @property
-    def is_content(self) -> bool:
-        return self.type == "io.containerd.content.v1"
+def _is_cri(plugin: Mapping[str, str]) -> bool:
+    """1.x has one grpc plugin ``cri``; 2.x also has ``io.containerd.cri.v1`` with ``images`` and ``runtime``."""
+    kinds = {("io.containerd.grpc.v1", "cri"), ("io.containerd.cri.v1", "images")}
+    return (plugin["Type"], plugin.get("ID")) in kinds and "Error" not in plugin
 
 
-def _parse_plugins(text: str) -> list[_Plugin]:
-    """Parses ``plugins ls -d``: one block of ``Key: value`` per plugin; exports are indented below ``Exports:``."""
-    plugins: list[_Plugin] = []
+def _parse_plugins(text: str) -> list[dict[str, str]]:
+    """Parses ``plugins ls -d``: one block of ``Key: value`` per plugin; exports, such as root, are indented."""
+    plugins: list[dict[str, str]] = []
     for line in text.split("\n"):
         key, _, value = line.partition(":")
         words = line.split(None, 2)
         if key == "Type":
-            plugins.append(_Plugin(type=value.strip(), id="", root="", ok=True))
-        elif plugins and key == "ID":
-            plugins[-1] = replace(plugins[-1], id=value.strip())
-        elif plugins and key == "Error":
-            plugins[-1] = replace(plugins[-1], ok=False)
-        elif plugins and not plugins[-1].root and line[:1].isspace() and words[:1] == ["root"] != words:
-            plugins[-1] = replace(plugins[-1], root=words[1])
+            plugins.append({key: value.strip()})
+        elif plugins and key in ("ID", "Error"):
+            plugins[-1][key] = value.strip()
+        elif plugins and line[:1].isspace() and words[:1] == ["root"] != words:
+            plugins[-1].setdefault("root", words[1])
     return plugins
