@@ -47,16 +47,23 @@ class Root:
         """The digest of the root's own blob."""
         return f"sha256:{hashlib.sha256(self.data).hexdigest()}"
 
+    @property
+    def _references(self) -> list[str]:
+        """The keys of the labels that refer to the blobs."""
+        return [f"{GC_REF}.{self.owner}.{number}" for number in range(len(self.blobs))]
+
     def prepare(self) -> str:
         """Returns sh text that takes in the root's blob and labels it; it tries again if a collection took the blob."""
         key = f"{self.owner}-root-{self.number}"
         take = f"{shell.printf(self.data)} | {self.ctr.ingest(self.namespace, self.digest, len(self.data), key)}"
-        label = self.ctr.keep(self.namespace, self.digest, self.owner, self.blobs)
+        references = [f"{key}={blob}" for key, blob in zip(self._references, self.blobs, strict=True)]
+        label = self.ctr.label(self.namespace, self.digest, f"{GC_ROOT}={self.owner}", *references)
         return fill(templates.PREPARE_ROOT, tries=" ".join(map(str, range(_TRIES))), take=take, label=label)
 
     def release(self) -> str:
         """Returns sh text that takes the labels off: the next collection takes the root, and blobs without a name."""
-        return self.ctr.bounded.release(self.namespace, self.digest, self.owner, self.blobs)
+        keys = [GC_ROOT, *self._references]
+        return self.ctr.bounded.label(self.namespace, self.digest, *(f"{key}=" for key in keys))
 
     def remove(self) -> str:
         """Returns sh text that removes the root's blob, which starts a collection."""

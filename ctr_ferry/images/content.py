@@ -33,13 +33,10 @@ class Choice:
 
 
 def checked(digest: str, answer: Answer, holder: str) -> bytes:
-    """Checks a manifest or index that a host gave: its digest, and that it can be parsed.
+    """Returns the bytes of a manifest or index that a host gave, if they have its digest and can be parsed.
 
     Args:
         holder: the host, for messages.
-
-    Returns:
-        The manifest's or index's bytes.
 
     Raises:
         ContentMissing, DaemonUnreachable, PermissionDenied: the host gave nothing.
@@ -114,11 +111,7 @@ class Content:
         return found
 
     def take(self, digest: str, answer: Answer, holder: str) -> None:
-        """Adds the answer to `Ctr.document`: to ``blobs`` if it is correct, else to ``bad``.
-
-        Args:
-            holder: the host, for messages.
-        """
+        """Adds the answer of ``holder`` to `Ctr.document`: to ``blobs`` if it is correct, else to ``bad``."""
         try:
             self.blobs[digest] = checked(digest, answer, holder)
         except FerryError as error:

@@ -16,20 +16,14 @@ if TYPE_CHECKING:
 
 
 def namespace(host: Host, given: str | None) -> str:
-    """The namespace that a command works in.
-
-    Args:
-        given: the namespace from the command's options; None means the inventory's.
-    """
+    """The namespace that a command works in: the one from its options, else the inventory's."""
     return given or host.target.variables_of(Settings).namespace
 
 
 def facts(host: Host, namespaces: Sequence[str]) -> Facts:
-    """Probes a host in one remote command: its ctr, its containerd, and the images of some namespaces.
+    """Probes a host in one remote command: its ctr, its containerd, and the images of these namespaces.
 
-    Args:
-        host: the host. If its login user may not use containerd, it runs later scripts as root, too.
-        namespaces: the namespaces whose images are listed.
+    If the login user may not use containerd, the host runs later scripts as root, too.
 
     Raises:
         Unreachable, CtrNotFound, DaemonUnreachable, PermissionDenied, GarbledAnswer, RemoteTimeout.
@@ -43,10 +37,7 @@ def facts(host: Host, namespaces: Sequence[str]) -> Facts:
 def survey(
     host: Host, namespaces: Sequence[str], more: Mapping[str, str]
 ) -> tuple[Facts | HostError, dict[str, Answer]]:
-    """Like `facts`, with further steps after the probe, in the same remote command.
-
-    Args:
-        more: sh text of the further steps, by name.
+    """Like `facts`, with further steps in the same remote command: sh text by name.
 
     Returns:
         The facts, or the error that tells why there are none; and the answers of all steps.

@@ -83,8 +83,8 @@ class Item(Generic[R]):
 
     def unchanged(self, note: str) -> None:
         """Marks the image as done without a change, and says why."""
-        self.result.status, self.result.method, self.result.note = Status.UNCHANGED, "", note
-        self.result.previous_digest = ""
+        self.result.status, self.result.note = Status.UNCHANGED, note
+        self.result.method = self.result.previous_digest = ""
 
     def fail(self, error: FerryError) -> None:
         """Marks the image as failed."""
@@ -100,14 +100,13 @@ class Item(Generic[R]):
         self.result.note = "; ".join(filter(None, (self.result.note, note)))
 
     def note_answers(self, number: int, answers: Mapping[str, Answer]) -> None:
-        """Takes notes of the answers to the script that gave the name; a subclass may need some."""
+        """Takes notes of the answers to the script that gave the name, in a subclass."""
 
 
 def settle(result: Result, total: int, errors: Sequence[FerryError], what: str, hint: str) -> None:
-    """Raises what went wrong with some of a host's images: the one image's own error, or one for all of them.
+    """Raises what went wrong with some of a host's images: the only image's own error, or one with the result.
 
     Args:
-        result: the host's result, which the error for several images takes along.
         total: the number of images.
         what: what did not happen, such as "images did not get their new name".
     """

@@ -42,19 +42,14 @@ class Pair:
     @property
     def same(self) -> bool:
         """Whether source and destination are the same name."""
-        if is_digest(self.src):
+        if is_digest(self.src) or (source := Reference.parse(self.src)).digest:
             return False
-        source = Reference.parse(self.src)
         tag = source.tag or "latest"
-        return not source.digest and source.repository == self.dst.repository and (self.dst.tag or tag) == tag
+        return source.repository == self.dst.repository and (self.dst.tag or tag) == tag
 
 
 def refuse_same(pairs: Sequence[Pair]) -> None:
-    """Refuses pairs of which source and destination are the same name.
-
-    Raises:
-        UsageError: for the first such pair.
-    """
+    """Raises UsageError for the first pair of which source and destination are the same name."""
     for pair in pairs:
         if pair.same:
             raise UsageError(f"source and destination are the same name, {pair.src}", hint="give another destination")
@@ -76,11 +71,15 @@ def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
     pairs: dict[str, Pair] = {}
     wrong = []
     for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
         try:
-            if pair := _parse_line(line):
-                before = pairs.setdefault(str(pair.named), pair)
-                if before.src != pair.src:
-                    raise UsageError(f"{pair.named} is the destination of another line, too")
+            if len(words) != 2:
+                raise UsageError(f"{len(words)} columns, not 2")
+            pair = Pair.parse(*words)
+            if pairs.setdefault(str(pair.named), pair).src != pair.src:
+                raise UsageError(f"{pair.named} is the destination of another line, too")
         except UsageError as error:
             wrong.append(f"{file}:{number}: {error.message}")
     chained = [] if apart else _chained(pairs.values())
@@ -118,12 +117,3 @@ def moved_to(registry: str, images: Iterable[Image]) -> tuple[Pair, ...]:
         if not reference.digest and reference.domain != registry:
             pairs.append(Pair(image.name, reference.with_domain(registry)))
     return tuple(pairs)
-
-
-def _parse_line(line: str) -> Pair | None:
-    words = line.partition("#")[0].split()
-    if not words:
-        return None
-    if len(words) != 2:
-        raise UsageError(f"{len(words)} columns, not 2")
-    return Pair.parse(*words)

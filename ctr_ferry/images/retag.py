@@ -49,11 +49,7 @@ def refuse_collisions(plans: Sequence[Plan], *, within_namespace: bool) -> None:
     """Fails the plans that would give one name to two images, or a name that is the source of another plan.
 
     ``a/x:1`` and ``b/x:1`` would both become ``c/x:1`` on registry ``c``. If both have the same digest, the second plan
-    becomes a duplicate of the first.
-
-    Args:
-        plans: all plans of one host, in order.
-        within_namespace: whether sources and new names are in the same namespace.
+    becomes a duplicate of the first. A name in another namespace is no source.
     """
     sources = {plan.source.name for plan in plans} if within_namespace else set()
     by_name: dict[str, list[Plan]] = {}

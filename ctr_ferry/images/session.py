@@ -33,8 +33,7 @@ class Session:
     """What a command does with the images of one host: in one namespace, or from one into another.
 
     Args:
-        host: the host. If its login user may not use containerd, it runs later scripts as root, too.
-        namespace: the namespace from the command's options; None means the inventory's.
+        namespace: from the command's options; None means the inventory's.
         to_namespace: where names are given; None means the same namespace.
         owner: what labels, ingests and temporary names of ours begin with; None means the run's id.
         more: sh text of further steps for the probe's remote command, by name.
@@ -47,7 +46,7 @@ class Session:
         place: that namespace, as scripts need it.
 
     Raises:
-        Unreachable, CtrNotFound, DaemonUnreachable, PermissionDenied, GarbledAnswer, RemoteTimeout.
+        FerryError: as `inspect.facts`.
     """
 
     def __init__(
@@ -128,10 +127,7 @@ class Session:
         Args:
             tops: digests of the images' targets.
             deep: whether to read the manifests of indexes as well, which may take a second remote command.
-            more: further steps for the first remote command.
-
-        Returns:
-            The content, and the answers by step.
+            more: further steps for the first remote command; their answers are among those returned.
 
         Raises:
             FerryError: the host did not list the visible digests.
@@ -155,14 +151,7 @@ class Session:
     def fetch(
         self, digests: Iterable[str], content: Content, more: Mapping[str, str] | None = None
     ) -> dict[str, Answer]:
-        """Reads manifests by digest into ``content`` and checks them, in one remote command.
-
-        Args:
-            more: further steps for the same remote command.
-
-        Returns:
-            The answers by step.
-        """
+        """Reads manifests by digest into ``content`` and checks them, in one remote command, with further steps."""
         wanted = [digest for digest in dict.fromkeys(digests) if digest not in content.blobs]
         steps = {f"get-{n}": self.facts.ctr.document(self.here.namespace, each) for n, each in enumerate(wanted)}
         answers = self.ask(steps | dict(more or {}))
