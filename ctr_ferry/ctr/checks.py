@@ -30,8 +30,7 @@ UNKNOWN = Check(False, False, "unknown")
 
 def command(ctr: Ctr, namespace: str, *names: str) -> str:
     """Builds ``images check`` for a whole namespace, or for exactly these names, as sh text."""
-    snapshotter = ("--snapshotter", ctr.snapshotter) if ctr.snapshotter else ()
-    return ctr.line(namespace, "images", "check", *snapshotter, *(f'name=="{name}"' for name in names))
+    return ctr.line(namespace, "images", "check", *ctr.unpacking, *(f'name=="{name}"' for name in names))
 
 
 def parse_checks(text: str) -> dict[str, Check]:

@@ -5,6 +5,7 @@ Flags come before positional arguments: ctr 2.x takes later ones as arguments. E
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ctr_ferry import shell
@@ -46,6 +47,11 @@ class Ctr:
         return replace(self, argv=(*self.argv, "--timeout", _BOUND))
 
     @property
+    def unpacking(self) -> tuple[str, ...]:
+        """The flags that name the snapshotter."""
+        return ("--snapshotter", self.snapshotter) if self.snapshotter else ()
+
+    @property
     def _local(self) -> tuple[str, ...]:
         return ("--local",) if self.capabilities.local else ()
 
@@ -53,15 +59,16 @@ class Ctr:
         """``images ls``: all images of the namespace, or those of exactly these names."""
         return self.line(namespace, "images", "ls", *(f'name=="{name}"' for name in names))
 
+    def existing(self, namespace: str, *names: object) -> str:
+        """``images ls -q``: those of the names that exist."""
+        return self.line(namespace, "images", "ls", "-q", *(f'name=="{name}"' for name in names))
+
     def content(self, namespace: str, digest: str) -> str:
         """``content get``: prints a blob."""
         return self.line(namespace, "content", "get", digest)
 
     def document(self, namespace: str, digest: str) -> str:
-        """Prints a manifest or index, at most one byte more than the limit for documents.
-
-        The exit status tells nothing, so the caller must check the digest.
-        """
+        """Prints a manifest or index, at most a byte more than allowed; only its digest tells whether it is whole."""
         return f"{self.content(namespace, digest)} | head -c {MOST_DOCUMENT + 1}"
 
     def digests(self, namespace: str) -> str:
@@ -83,8 +90,7 @@ class Ctr:
     def import_stdin(self, namespace: str, *flags: str, oci_name: str | None = None) -> str:
         """``images import -``; ctr up to 1.1 takes the repository as ``oci_name``."""
         named = ("--oci-name", oci_name) if oci_name else self._local
-        snapshotter = ("--snapshotter", self.snapshotter) if self.snapshotter else ()
-        return self.line(namespace, "images", "import", *named, *snapshotter, *flags, "-")
+        return self.line(namespace, "images", "import", *named, *self.unpacking, *flags, "-")
 
     def export_stdout(
         self, namespace: str, name: str, *, all_platforms: bool = False, ref_name: str | None = None
@@ -101,10 +107,19 @@ class Ctr:
         """``content ingest``: takes in one blob from stdin; the daemon checks digest and size."""
         return self.line(namespace, "content", "ingest", "--expected-digest", digest, "--expected-size", str(size), key)
 
+    def keep(self, namespace: str, digest: str, owner: str, references: Sequence[str] = ()) -> str:
+        """Labels a blob as a GC root of one run, with references to other blobs."""
+        refs = [f"{GC_REF}.{owner}.{number}={other}" for number, other in enumerate(references)]
+        return self.label(namespace, digest, f"{GC_ROOT}={owner}", *refs)
+
+    def release(self, namespace: str, digest: str, owner: str, references: Sequence[str] = ()) -> str:
+        """Removes the labels that `keep` set."""
+        refs = [f"{GC_REF}.{owner}.{number}=" for number in range(len(references))]
+        return self.label(namespace, digest, f"{GC_ROOT}=", *refs)
+
     def remove(self, namespace: str, *names: str, sync: bool = False) -> str:
         """``images rm``: removes names; the exit status is 0 even if a name does not exist.
 
-        Args:
-            sync: whether the command waits until containerd has collected the content that lost its last name.
+        With ``sync``, the command waits until containerd has collected the content that lost its last name.
         """
         return self.line(namespace, "images", "rm", *(("--sync",) if sync else ()), *names)

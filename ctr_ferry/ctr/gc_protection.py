@@ -25,19 +25,14 @@ def protect(place: Place, images: Sequence[ImageBlobs], store: Store) -> Script:
     that expired runs have left, and finishes ingests of this run and of expired ones: with an empty regular file as
     stdin, an ingest is committed as it is, and the next collection takes it. Ingests of other runs stay.
     """
-    roots = [_root(place, image, number) for number, image in enumerate(images)]
+    roots = [Root.of(place, image.blobs, number) for number, image in enumerate(images)]
     steps = {
         f"prepare-{number}": _prepare(place, image, root, store)
         for number, (image, root) in enumerate(zip(images, roots, strict=True))
     }
-    open_empty, remove_empty = methods.empty_file(place.owner)
-    cleanup = f"{_release(place, roots, store)}\n{remove_empty}"
-    return Script({**steps, "wait": "read -r named"}, open_empty, cleanup=cleanup)
-
-
-def _root(place: Place, image: ImageBlobs, number: int) -> Root:
-    blobs = tuple(blob.digest for blob in image.blobs)
-    return Root(ctr=place.ctr, namespace=place.namespace, owner=place.owner, blobs=blobs, number=number)
+    empty = methods.empty_file(place.owner)
+    cleanup = f"{_release(place, roots, store)}\n{empty.cleanup}"
+    return Script({**steps, "wait": "read -r named"}, empty.text, cleanup=cleanup)
 
 
 def _prepare(place: Place, image: ImageBlobs, root: Root, store: Store) -> str:

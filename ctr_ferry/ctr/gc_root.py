@@ -15,7 +15,9 @@ from datetime import UTC, datetime, timedelta
 from ctr_ferry import shell
 from ctr_ferry.ctr import templates
 from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, OURS, Ctr
+from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.templates import fill
+from ctr_ferry.oci.descriptor import Descriptor
 
 _TRIES = 50  # to label a blob before a collection takes it; one is enough unless images are removed all the time
 _EXPIRED = timedelta(days=2)  # a protection lasts a day at most, and may begin when its run is a day old
@@ -37,6 +39,11 @@ class Root:
     blobs: tuple[str, ...]
     number: int = 0
 
+    @classmethod
+    def of(cls, place: Place, blobs: Iterable[Descriptor], number: int) -> Root:
+        """Returns the root of this number for blobs that come to a place."""
+        return cls(place.ctr, place.namespace, place.owner, tuple(blob.digest for blob in blobs), number)
+
     @property
     def data(self) -> bytes:
         """The bytes of the root's own blob."""
@@ -47,23 +54,16 @@ class Root:
         """The digest of the root's own blob."""
         return f"sha256:{hashlib.sha256(self.data).hexdigest()}"
 
-    @property
-    def _references(self) -> list[str]:
-        """The keys of the labels that refer to the blobs."""
-        return [f"{GC_REF}.{self.owner}.{number}" for number in range(len(self.blobs))]
-
     def prepare(self) -> str:
         """Returns sh text that takes in the root's blob and labels it; it tries again if a collection took the blob."""
         key = f"{self.owner}-root-{self.number}"
         take = f"{shell.printf(self.data)} | {self.ctr.ingest(self.namespace, self.digest, len(self.data), key)}"
-        references = [f"{key}={blob}" for key, blob in zip(self._references, self.blobs, strict=True)]
-        label = self.ctr.label(self.namespace, self.digest, f"{GC_ROOT}={self.owner}", *references)
+        label = self.ctr.keep(self.namespace, self.digest, self.owner, self.blobs)
         return fill(templates.PREPARE_ROOT, tries=" ".join(map(str, range(_TRIES))), take=take, label=label)
 
     def release(self) -> str:
         """Returns sh text that takes the labels off: the next collection takes the root, and blobs without a name."""
-        keys = [GC_ROOT, *self._references]
-        return self.ctr.bounded.label(self.namespace, self.digest, *(f"{key}=" for key in keys))
+        return self.ctr.bounded.release(self.namespace, self.digest, self.owner, self.blobs)
 
     def remove(self) -> str:
         """Returns sh text that removes the root's blob, which starts a collection."""

@@ -90,11 +90,9 @@ class ByTag(Naming):
 
     @property
     def digest(self) -> str:
-        """What the name will point at."""
         return self.target_digest
 
     def give(self, place: Place, number: int) -> Step:
-        """The step that gives the name."""
         return Step(by_tag(place, place.from_namespace, self.source, self.name, number))
 
 
@@ -119,19 +117,14 @@ class ByIndex(Naming):
 
     @property
     def digest(self) -> str:
-        """What the name will point at."""
         return self.target.digest
 
     def give(self, place: Place, number: int) -> Step:
-        """The step that gives the name. The labels come first, since import drops what it does not keep."""
+        # The labels come first, since import drops what it does not keep.
         return Step(" &&\n".join([*self.keep_rest(place), self.by_index(place, number)]))
 
     def by_index(self, place: Place, number: int, *, unpack: bool = True) -> str:
-        """The import alone, as sh text.
-
-        Args:
-            unpack: False if the image is unpacked already.
-        """
+        """The import alone, as sh text; ``unpack`` is False if the image is unpacked already."""
         step = import_index(place, [self], self.flags(place, unpack=unpack))
         return step if self.replaces else fill(templates.CREATE, step=step, number=number)
 
@@ -165,7 +158,7 @@ class ByBlobs(ByIndex):
     staged = True  # unpacking may fail
 
     def give(self, place: Place, number: int) -> Step:
-        """The step that gives the name. The labels come last: until then, a protection keeps the content."""
+        # The labels come last: until then, a protection keeps the content.
         return Step(" &&\n".join([self.by_index(place, number), *self.keep_rest(place)]))
 
 
@@ -192,7 +185,6 @@ class ByArchive(ByIndex):
     brings: Reference | None = None
 
     def give(self, place: Place, number: int) -> Step:
-        """The step that gives the name, and the clean-up of the source's own name."""
         text, cleanup = self.stream(place, number)
         keep = [] if place.crosses else self.keep_rest(place)
         return Step(" &&\n".join([*keep, text]), cleanup)
@@ -209,7 +201,7 @@ class ByArchive(ByIndex):
         if able.oci_ref_name:
             # Up to 1.2.13, import has given the wanted name already.
             moved = replace(self, replaces=True).by_index(place, number)
-            exact = f'[ -n "$({is_there(place, self.name)})" ] || {moved}'
+            exact = f'[ -n "$({ctr.existing(place.namespace, self.name)})" ] || {moved}'
         pipe = fill(
             templates.STREAM,
             number=number,
@@ -239,11 +231,10 @@ class ByLink(ByArchive):
 
     def before(self, place: Place, number: int) -> Step:
         """Links the blobs, and cleans up the GC root that protected them meanwhile."""
-        blobs = tuple(blob.digest for blob in self.links)
-        root = Root(ctr=place.ctr, namespace=place.namespace, owner=place.owner, blobs=blobs, number=number)
-        open_empty, remove_empty = empty_file(place.owner)
-        empty = [open_empty] if place.ctr.capabilities.link else []
-        steps = " &&\n".join([*empty, root.prepare(), *(ingest_link(place, blob) for blob in self.links)])
+        root = Root.of(place, self.links, number)
+        empty = empty_file(place.owner)
+        opened = [empty.text] if place.ctr.capabilities.link else []
+        steps = " &&\n".join([*opened, root.prepare(), *(ingest_link(place, blob) for blob in self.links)])
         finish = finish_ingests(place.ctr, place.namespace, place.owner)
         return Step(
             fill(templates.LINK, number=number, steps=steps),
@@ -251,14 +242,13 @@ class ByLink(ByArchive):
                 templates.UNLINK,
                 number=number,
                 remove=root.remove(),
-                open=open_empty,
+                open=empty.text,
                 finish=finish,
-                close=remove_empty,
+                close=empty.cleanup,
             ),
         )
 
     def give(self, place: Place, number: int) -> Step:
-        """The step that gives the name to what was linked; where linking failed, a stream."""
         stream, cleanup = self.stream(place, number)
         linked = " &&\n".join([self.by_index(place, number), *self.keep_rest(place)])
         return Step(f"if [ $linked = 0 ]; then {linked}; else\n{stream}; fi", cleanup)
@@ -285,24 +275,19 @@ def import_index(place: Place, namings: Sequence[ByIndex], flags: Sequence[str])
     return f"{shell.printf(layout.index_only(named))} | {take}"
 
 
-def is_there(place: Place, *names: Reference) -> str:
-    """Lists those of the names that exist, as sh text."""
-    return place.ctr.line(place.namespace, "images", "ls", "-q", *(f'name=="{name}"' for name in names))
-
-
 def unless_taken(place: Place, name: Reference, number: int, step: str) -> str:
     """Does a step that gives a new name, unless somebody else gave it meanwhile. As sh text."""
-    return fill(templates.UNLESS_TAKEN, listing=is_there(place, name), taken=TAKEN, number=number, step=step)
+    listing = place.ctr.existing(place.namespace, name)
+    return fill(templates.UNLESS_TAKEN, listing=listing, taken=TAKEN, number=number, step=step)
 
 
-def empty_file(owner: str) -> tuple[str, str]:
+def empty_file(owner: str) -> Step:
     """Opens an empty regular file as descriptor 5 and removes it at once; its name begins with ``owner``.
 
-    Returns:
-        The step, and the clean-up for a step that is cut off in the middle; it needs globbing (no ``set -f``).
+    The clean-up, for a step that is cut off in the middle, needs globbing (no ``set -f``).
     """
     file = f'"${{TMPDIR:-/tmp}}"/{shell.join([owner])}.empty'
-    return f'empty=$(mktemp {file}.XXXXXX) && exec 5<"$empty" && rm -f "$empty"', f"rm -f {file}.*"
+    return Step(f'empty=$(mktemp {file}.XXXXXX) && exec 5<"$empty" && rm -f "$empty"', f"rm -f {file}.*")
 
 
 def ingest_link(place: Place, blob: Descriptor) -> str:
@@ -314,10 +299,7 @@ def ingest_link(place: Place, blob: Descriptor) -> str:
 
 
 def keep_children(place: Place, index: str) -> str:
-    """Labels an index so that all manifests it names are kept; import drops those labels but for the host's platform.
-
-    The host reads the digests out of the index.
-    """
+    """Labels an index so that all manifests that it names are kept; import keeps those of the host's platform."""
     if not place.ctr.capabilities.import_all_platforms:
         return ":"
     return fill(

@@ -19,7 +19,6 @@ from ctr_ferry.ctr.methods import (
     Step,
     by_tag,
     import_index,
-    is_there,
     unless_taken,
 )
 from ctr_ferry.ctr.place import Place
@@ -104,7 +103,7 @@ def _many(place: Place, namings: Sequence[Naming], group: Sequence[int]) -> str:
     names = [naming.name for naming in chosen.values()]
     return fill(
         templates.CREATE_ALL,
-        listing=is_there(place, *names),
+        listing=place.ctr.existing(place.namespace, *names),
         began="; ".join(f"began_{number}=1" for number in group),
         step=import_index(place, list(chosen.values()), first.flags(place)),
         given="; ".join(f"many_{number}=0" for number in group),

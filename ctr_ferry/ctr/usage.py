@@ -36,10 +36,9 @@ class Blob:
 
 def questions(ctr: Ctr, namespace: str) -> dict[str, str]:
     """Builds the steps whose answers tell which images are in use."""
-    snapshotter = ("--snapshotter", ctr.snapshotter) if ctr.snapshotter else ()
     return {
         "containers": ctr.line(namespace, "containers", "ls"),
-        "snapshots": ctr.line(namespace, "snapshots", *snapshotter, "ls"),
+        "snapshots": ctr.line(namespace, "snapshots", *ctr.unpacking, "ls"),
         "content": ctr.line(namespace, "content", "ls"),
     }
 

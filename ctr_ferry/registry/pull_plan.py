@@ -118,7 +118,7 @@ class PullPlan:
         pull = push_pull.pull(
             ctr, namespace, route, str(stage or self.name), platform=self.platform, all_platforms=self.all_platforms
         )
-        existing = ctr.line(namespace, "images", "ls", "-q", f'name=="{self.name}"')
+        existing = ctr.existing(namespace, self.name)
         was = f"was=$({ctr.images(namespace, self.name)})\n" if self.replaced else ""
         begin = "staged_0=1" if stage else f'[ -n "$({existing})" ] || began_0=1'
         follow = f" && {self._follow(stage)}" if stage else ""

@@ -39,6 +39,7 @@ NASTY = "a'b\"c $(touch /tmp/x) `id` \n;|&<>*?[x]{y}~!\\"
     ("method", "arguments"),
     [
         ("images", (NASTY,)),
+        ("existing", (NASTY,)),
         ("content", (NASTY,)),
         ("document", (NASTY,)),
         ("tag", (NASTY, NASTY)),
@@ -60,6 +61,7 @@ def test_no_word_of_a_user_or_a_host_reaches_the_shell_unquoted(method: str, arg
 
 BUILDERS = {
     "images": ("r.example/a:1",),
+    "existing": ("r.example/a:1",),
     "content": (DIGEST,),
     "document": (DIGEST,),
     "digests": (),
