@@ -48,11 +48,7 @@ def content_missing(name: str, detail: str) -> ContentMissing:
 
 
 def failure(answer: Answer, name: str) -> FerryError:
-    """Returns the error of a failed ctr command.
-
-    Args:
-        name: what the command was about, usually an image.
-    """
+    """Returns the error of a failed ctr command that was about ``name``, usually an image."""
     detail, words = tail(answer.stderr), tail(answer.stderr, width=_MOST_JUDGED)
     if trouble := daemon_trouble(answer.stderr):
         return trouble
@@ -72,11 +68,7 @@ def failure(answer: Answer, name: str) -> FerryError:
 
 
 def required(answer: Answer, what: str) -> Answer:
-    """Returns the answer if its command succeeded.
-
-    Raises:
-        FerryError: what the failure means.
-    """
+    """Returns the answer if its command succeeded; raises the FerryError that its failure means."""
     if not answer.ok:
         raise failure(answer, what)
     return answer

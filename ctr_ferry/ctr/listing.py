@@ -132,11 +132,7 @@ class Listing:
 
     @classmethod
     def parse(cls, namespace: str, text: str) -> Listing:
-        """Parses the output of ``images ls`` in a namespace.
-
-        Raises:
-            GarbledAnswer: names the namespace, and says how to find the wrong row.
-        """
+        """Parses ``images ls``; raises GarbledAnswer, which says how to find the wrong row."""
         try:
             return cls(namespace, parse_images(text))
         except GarbledAnswer as error:
@@ -159,7 +155,7 @@ class Listing:
         if exact := self.get(wanted):
             return exact
         if is_digest(wanted):
-            return next((i for i in self._by_digest(wanted)), None)
+            return next(self._by_digest(wanted), None)
         reference = Reference.parse(wanted)
         if reference.digest:
             alike = sorted(self._by_digest(reference.digest), key=lambda i: not _same_repository(i, reference))

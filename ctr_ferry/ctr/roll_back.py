@@ -96,8 +96,7 @@ def remove(ctr: Ctr, namespace: str, names: Sequence[str]) -> str:
 def list_labelled(ctr: Ctr, namespace: str, names: Iterable[str], *, cri_managed: bool) -> str:
     """Builds sh text that lists names: rows into ``$rows``, exit status into ``$listed``.
 
-    Args:
-        cri_managed: whether to list again until CRI has labelled every name that is there.
+    With ``cri_managed``, it lists again until CRI has labelled every name that is there.
     """
     listing = ctr.images(namespace, *names)
     if not cri_managed:
@@ -131,11 +130,7 @@ def kept(given: Sequence[Given], *, cri_managed: bool) -> str:
 
 
 def back(ctr: Ctr, namespace: str, given: Given, step: str) -> str:
-    """Builds the step that moves a name back if the script moved and did not verify it; the step then lists the name.
-
-    Args:
-        step: moves the name back; as sh text.
-    """
+    """Builds the step that lists a name, and before does ``step`` if the script moved and did not verify the name."""
     here = is_in("rows", row(given.name, given.digest))
     moved = f'[ -n "$moved_{given.number}" ] && [ -z "$kept_{given.number}" ] && {here}'
     return f"if {moved}; then {{ {step}; }} >/dev/null; fi\n{ctr.images(namespace, given.name)}"

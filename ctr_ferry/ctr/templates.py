@@ -11,11 +11,7 @@ _WORD = re.compile(r"@([a-z_]+)@")
 
 
 def fill(template: str, /, **words: object) -> str:
-    """Returns the text of a template with its words put in.
-
-    Raises:
-        KeyError: the template has a word that was not given.
-    """
+    """Returns the text of a template with its words put in; raises KeyError for a word that was not given."""
     return _WORD.sub(lambda found: str(words[found[1]]), template.strip("\n"))
 
 

@@ -69,9 +69,8 @@ def judge(
         error = VerifyFailed(f"ctr reports success, but {name} is not there", detail=detail, hint=hint)
         return Verdict(error, False)
     if not right:
-        return Verdict(
-            exists(name, namespace, now.digest, digest) if fresh else _moved(name, now.digest, digest), False
-        )
+        moved = exists(name, namespace, now.digest, digest) if fresh else _moved(name, now.digest, digest)
+        return Verdict(moved, False)
     if cri_managed and not now.cri_managed:
         return Verdict(_unlabelled(name), True)
     return Verdict(None, True)
@@ -98,11 +97,7 @@ def is_taken(answer: Answer, name: str) -> bool:
 
 
 def unproved(name: str, *, existed: bool) -> VerifyFailed:
-    """Returns the error for a name that the script could not verify on the host.
-
-    Args:
-        existed: whether the name was there before; if not, the script has removed it again.
-    """
+    """Returns the error for a name that the script could not verify, and removed again unless it existed before."""
     now = "it may point at either image now" if existed else "the name was removed again"
     return VerifyFailed(
         f"{name} was given, but the host could not verify it, so {now}",
