@@ -15,7 +15,6 @@ from ctr_ferry.images import inspect
 from ctr_ferry.images.mappings import Pair
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.shell import Script
 from ctr_ferry.text import names, shown_name, tail
 
 if TYPE_CHECKING:
@@ -86,12 +85,10 @@ def parse(*, match: str | None = None) -> Request:
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row for each place, with all hosts that have it; below the rows, what to do if kubelet does not see it."""
     hosts: dict[Place, list[str]] = {}
-    notes: list[str] = []
     for host, answer in answers.items():
         if isinstance(answer, FindResult):
             for place in answer.places:
                 hosts.setdefault(place, []).append(host)
-            notes += [f"{host}: not read: {each}" for each in answer.unread]
     listed = sorted(hosts, key=lambda p: (p.name, p.namespace, p.socket, p.digest, p.note))
     hints = [_hint(place) for place in listed if place.note == _UNREAD and _can_be_given(place.name)]
     if any(place.note == _ELSEWHERE for place in listed):
@@ -101,8 +98,13 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
         tuple(
             (shown_name(p.name), p.digest, p.namespace, p.socket, names(hosts[p], every=True), p.note) for p in listed
         ),
-        (*notes, *dict.fromkeys(hints)),
+        (*_not_read(answers), *dict.fromkeys(hints)),
     )
+
+
+def _not_read(answers: Mapping[str, Result | FerryError]) -> list[str]:
+    found = {host: answer.unread for host, answer in answers.items() if isinstance(answer, FindResult)}
+    return [f"{host}: not read: {each}" for host, unread in found.items() for each in unread]
 
 
 def _can_be_given(name: str) -> bool:
@@ -127,11 +129,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     if results and not any(isinstance(result, FindResult) and result.places for result in results):
         raise NothingFound(
             f"no image fits {request.match!r} on any host that answered",
-            detail="\n".join(
-                f"{host}: not read: {each}"
-                for host, answer in answers.items()
-                for each in (answer.unread if isinstance(answer, FindResult) else ())
-            ),
+            detail="\n".join(_not_read(answers)),
             hint="write a glob that fits whole names, such as '*/app:*'",
             result=answers,
         )
@@ -140,12 +138,12 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 def _inspect(host: Host, match: str) -> FindResult:
     """Runs the probe, asks further containerds for their namespaces, then lists all images in one remote command."""
-    facts, limit = inspect.facts(host, ()), host.target.limits.probe
+    facts = inspect.facts(host, ())
     unread: list[str] = []
     where = [(facts.ctr.address, namespace) for namespace in facts.namespaces]
     where += _further_namespaces(host, facts, unread)
     steps = {f"in-{n}": replace(facts.ctr, address=at[0]).images(at[1]) for n, at in enumerate(where)}
-    listings = host.ask(Script(steps), limit=limit) if steps else {}
+    listings = inspect.ask(host, steps)
     found: list[tuple[str, Listing]] = []
     for number, (socket, namespace) in enumerate(where):
         answer = listings[f"in-{number}"]
@@ -162,14 +160,9 @@ def _inspect(host: Host, match: str) -> FindResult:
 def _further_namespaces(host: Host, facts: Facts, unread: list[str]) -> list[tuple[str, str]]:
     """Socket and namespace of each namespace of further containerds; adds to ``unread`` those that do not answer."""
     others = [socket for socket in facts.sockets if socket != facts.ctr.address]
-    if not others:
-        return []
-    ctrs = [replace(facts.ctr, address=socket) for socket in others]
-    steps = {
-        f"on-{n}": shell.join((*ctr.argv, "--address", ctr.address, "namespaces", "ls", "-q"))
-        for n, ctr in enumerate(ctrs)
-    }
-    answers = host.ask(Script(steps), limit=host.target.limits.probe)
+    ask = ("namespaces", "ls", "-q")
+    steps = {f"on-{n}": shell.join((*facts.ctr.argv, "--address", each, *ask)) for n, each in enumerate(others)}
+    answers = inspect.ask(host, steps)
     found: list[tuple[str, str]] = []
     for number, socket in enumerate(others):
         answer = answers[f"on-{number}"]
@@ -182,12 +175,8 @@ def _further_namespaces(host: Host, facts: Facts, unread: list[str]) -> list[tup
 
 def _places(facts: Facts, found: list[tuple[str, Listing]], match: str) -> list[Place]:
     kubelets = _kubelets_socket(facts)
-    read = {
-        (image.name, image.digest)
-        for socket, listing in found
-        if (socket, listing.namespace) == (kubelets, KUBELETS)
-        for image in listing.images
-    }
+    kubelets_own = [listing for socket, listing in found if (socket, listing.namespace) == (kubelets, KUBELETS)]
+    read = {(image.name, image.digest) for listing in kubelets_own for image in listing.images}
     places = []
     for socket, listing in found:
         for image in listing.match(match):

@@ -14,7 +14,7 @@ from ctr_ferry.images import inspect
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.shell import Answer, Script
+from ctr_ferry.shell import Answer
 from ctr_ferry.text import names, shown_name
 
 if TYPE_CHECKING:
@@ -117,16 +117,14 @@ def _inspect(host: Host, request: Request) -> ImagesResult:
     steps = {f"check-{n}": checks.command(facts.ctr, name) for n, name in enumerate(names)}
     if not first:
         steps |= {f"in-{n}": facts.ctr.images(name) for n, name in enumerate(names)}
-    answers = host.ask(Script(steps), limit=host.target.limits.probe) if steps else {}
+    answers = inspect.ask(host, steps)
     rows: list[Row] = []
     for number, name in enumerate(names):
-        listing = facts.listings[name] if first else _listing(name, answers[f"in-{number}"])
+        listing = facts.listings.get(name)
+        if listing is None:
+            listing = Listing.parse(name, required(answers[f"in-{number}"], f"namespace {name}").text)
         rows += _rows(listing, request.match, answers[f"check-{number}"])
     return ImagesResult(tuple(rows))
-
-
-def _listing(namespace: str, answer: Answer) -> Listing:
-    return Listing.parse(namespace, required(answer, f"namespace {namespace}").text)
 
 
 def _rows(listing: Listing, match: str, answer: Answer) -> list[Row]:

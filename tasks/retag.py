@@ -14,9 +14,9 @@ from ctr_ferry.ctr.failures import content_missing
 from ctr_ferry.ctr.listing import parse_digests
 from ctr_ferry.ctr.methods import ByArchive, ByIndex, ByLink, ByTag, Method, Naming
 from ctr_ferry.ctr.verdict import exists
-from ctr_ferry.errors import FerryError, ImageNotFound, MethodUnsupported, UsageError
+from ctr_ferry.errors import FerryError, MethodUnsupported, UsageError
 from ctr_ferry.images.content import Content
-from ctr_ferry.images.item import ImageResult, settle
+from ctr_ferry.images.item import ImageResult, Item, settle
 from ctr_ferry.images.mappings import Pair, moved_to, read_map, refuse_same
 from ctr_ferry.images.retag import ALREADY, Plan, refuse_collisions, tag_of
 from ctr_ferry.images.session import Session
@@ -151,16 +151,12 @@ class Job(Session):
         self.content = Content()
         self.visible_there: frozenset[str] = frozenset()
         self.plans: list[Plan] = []
-        self.missing: list[ImageResult] = []
+        self.missing: list[Item[ImageResult]] = []
 
     def run(self) -> RetagResult:
-        """Does all steps, and returns the result.
-
-        Raises:
-            SomeFailed: some of several images failed; the error has the result.
-            FerryError: the only image failed, or the host gave no answer.
-        """
-        for pair in self._pairs():
+        """Does all steps; raises SomeFailed with the result, or the FerryError of the only image or of the host."""
+        pairs, match = self.request.pairs, self.request.match
+        for pair in moved_to(str(self.request.to_registry), self.here.match(match)) if match else pairs:
             self._plan(pair)
         refuse_collisions(self.plans, within_namespace=not self.place.crosses)
         self._inspect_content()
@@ -172,16 +168,11 @@ class Job(Session):
             self.give(todo, [self._naming(plan) for plan in todo])
         return self._result()
 
-    def _pairs(self) -> tuple[Pair, ...]:
-        if not self.request.match:
-            return self.request.pairs
-        return moved_to(str(self.request.to_registry), self.here.match(self.request.match))
-
     def _plan(self, pair: Pair) -> None:
         """Plans one pair by the listings alone."""
         source = self.here.find(pair.src)
         if not source:
-            self.missing.append(ImageResult(pair.src, str(pair.dst), status=Status.FAILED))
+            self.missing.append(Item(ImageResult(pair.src, str(pair.dst)), None))
             return
         dst = pair.dst if pair.dst.tag else pair.dst.with_tag(tag_of(source.name))
         existing = self.there.get(str(dst))
@@ -224,7 +215,7 @@ class Job(Session):
             else:
                 plan.result.method = self._method(plan)
                 plan.result.previous_digest = plan.existing.digest if plan.existing and plan.moves else ""
-                plan.result.note = "; ".join(filter(None, (plan.result.note, self._cost(plan))))
+                plan.add_note(self._cost(plan))
         except FerryError as error:
             plan.fail(error)
 
@@ -263,9 +254,6 @@ class Job(Session):
             )
         return Method.INDEX if method is Method.TAG and plan.moves else method
 
-    def _is_whole(self, plan: Plan) -> bool:
-        return plan.target is not None and self.content.below(plan.target).keys() <= self.content.visible
-
     def _cost(self, plan: Plan) -> str:
         if not self.host.dry_run:
             return ""
@@ -277,7 +265,8 @@ class Job(Session):
         target, source, replaces = plan.target, plan.source, plan.existing is not None
         if target is None or plan.result.method == Method.TAG:
             return ByTag(name=plan.dst, source=source.name, target_digest=plan.result.digest, replaces=replaces)
-        whole = self._is_whole(plan)
+        below, visible = self.content.below(target), self.content.visible
+        whole = below.keys() <= visible
         platforms = str(target.platform or source.platforms).split(",")
         fields: dict[str, Any] = {
             "name": plan.dst,
@@ -298,33 +287,28 @@ class Job(Session):
         }
         if plan.result.method == Method.ARCHIVE:
             return ByArchive(**fields)
-        linked = self.content.below(target)
-        links = tuple(blob for digest, blob in linked.items() if digest in self.content.visible)
-        return ByLink(**fields, links=links)
-
-    def _explain_missing(self) -> list[ImageNotFound]:
-        if not self.missing:
-            return []
-        errors = self.not_found([result.src for result in self.missing])
-        for result, error in zip(self.missing, errors, strict=True):
-            result.error = error.to_json()
-        return errors
+        return ByLink(**fields, links=tuple(blob for digest, blob in below.items() if digest in visible))
 
     def _result(self) -> RetagResult:
         for plan in self.plans:
             if plan.duplicate_of and plan.duplicate_of.error:
                 plan.fail(plan.duplicate_of.error)
+        if self.missing:
+            errors = self.not_found([item.result.src for item in self.missing])
+            for item, error in zip(self.missing, errors, strict=True):
+                item.fail(error)
+        items = [*self.plans, *self.missing]
         result = RetagResult(
             namespace=self.here.namespace,
             to_namespace=self.there.namespace,
             ctr=self.facts.client,
             containerd=self.facts.server,
-            images=tuple([plan.result for plan in self.plans] + self.missing),
+            images=tuple(item.result for item in items),
         )
         settle(
             result,
-            len(result.images),
-            [*(plan.error for plan in self.plans if plan.error), *self._explain_missing()],
+            len(items),
+            [item.error for item in items if item.error],
             "images did not get their new name",
             "follow the hint of each, then run the command again; the other names stay",
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ctr_ferry.ctr import probe
 from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.errors import HostError
-from ctr_ferry.shell import Answer
+from ctr_ferry.shell import Answer, Script
 
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
@@ -56,3 +56,8 @@ def survey(
     if found.sudo:
         host.become_root()
     return found, answers
+
+
+def ask(host: Host, steps: Mapping[str, str]) -> dict[str, Answer]:
+    """Asks a host in one remote command, within the time of a probe; without steps it asks nothing."""
+    return host.ask(Script(steps), limit=host.target.limits.probe) if steps else {}

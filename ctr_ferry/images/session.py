@@ -75,8 +75,8 @@ class Session:
         )
 
     def ask(self, steps: Mapping[str, str]) -> dict[str, Answer]:
-        """Asks the host in one remote command, within the time of a probe; without steps it asks nothing."""
-        return self.host.ask(Script(steps), limit=self.host.target.limits.probe) if steps else {}
+        """Asks the host, as `inspect.ask`."""
+        return inspect.ask(self.host, steps)
 
     def find(self, ref: str) -> Image:
         """Returns the image that a user means.
