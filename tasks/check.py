@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr import checks
 from ctr_ferry.ctr.failures import content_missing, failure
-from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import Drift, FerryError, NotUnpacked, PlatformMissing, UsageError
-from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import Session
-from ctr_ferry.oci.descriptor import Descriptor, Platform
+from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
@@ -146,8 +144,10 @@ def _inspect(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) 
     for top in content.blobs:
         if children := content.manifest(top).children:
             indexes[top] = tuple(child.digest for child in children)
+    needed: list[Descriptor] = []
     if not state.complete:
         session.deepen(content)
+        needed = content.needed(Descriptor(image.media_type, image.digest, 0), facts.platform)
     return CheckResult(
         name=image.name,
         namespace=namespace,
@@ -157,14 +157,9 @@ def _inspect(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) 
         unpacked=state.unpacked,
         platforms=image.platforms,
         platform=str(facts.platform),
-        missing=() if state.complete else _missing(image, content, facts.platform),
+        missing=tuple(blob.digest for blob in needed if blob.digest not in content.visible),
         parts=not facts.ctr.capabilities.partial_index,
     )
-
-
-def _missing(image: Image, content: Content, platform: Platform) -> tuple[str, ...]:
-    needed = content.needed(Descriptor(image.media_type, image.digest, 0), platform)
-    return tuple(blob.digest for blob in needed if blob.digest not in content.visible)
 
 
 def _holders(found: Mapping[str, CheckResult]) -> dict[str, list[str]]:
@@ -189,13 +184,12 @@ def _majority(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) 
 
 
 def _undecided(result: CheckResult, holders_by_digest: str) -> FerryError:
-    error = Drift(
+    return Drift(
         f"{_what(result)} has no digest that more than half of the hosts have",
         detail=holders_by_digest,
         hint="choose the right digest with --digest",
+        result=replace(result, verdict=UNDECIDED),
     )
-    error.result = replace(result, verdict=UNDECIDED)
-    return error
 
 
 def _judge(
@@ -204,32 +198,32 @@ def _judge(
     same = result.digest == expected
     is_platform_manifest = not same and result.parts and result.digest in indexes.get(expected, ())
     result = replace(result, verdict="same" if same else PLATFORM_MANIFEST if is_platform_manifest else "other")
-    error: FerryError | None = None
     if not (same or is_platform_manifest):
-        error = Drift(
+        return Drift(
             f"{_what(result)} has another digest than expected",
             detail=f"here     {result.digest}\nexpected {expected}" + (f" (as on {holders})" if holders else ""),
             hint="copy or pull the expected image to this host, or choose another digest with --digest",
+            result=result,
         )
-    elif _foreign(result):
-        error = PlatformMissing(
+    if _foreign(result):
+        return PlatformMissing(
             f"{_what(result)} has no content for this host's platform {result.platform}",
             detail=f"it is for {result.platforms}",
             hint="pull or import an image for this platform",
+            result=result,
         )
-    elif not result.complete:
-        error = content_missing(
-            shown_name(result.name), "\n".join(("missing", *result.missing)) if result.missing else result.check
-        )
-    elif not result.unpacked:
-        error = NotUnpacked(
+    if not result.complete:
+        missing = "\n".join(("missing", *result.missing)) if result.missing else result.check
+        error = content_missing(shown_name(result.name), missing)
+        error.result = result
+        return error
+    if not result.unpacked:
+        return NotUnpacked(
             f"{_what(result)} is complete, but not unpacked",
             hint="pull or import the image again: that unpacks it",
+            result=result,
         )
-    if error is None:
-        return result
-    error.result = result
-    return error
+    return result
 
 
 def _what(result: CheckResult) -> str:

@@ -31,6 +31,7 @@ class Method(StrEnum):
     ARCHIVE = "archive"
     LINK = "link"  # chosen by ctr-ferry for another namespace
     STREAM = "stream"  # chosen by ctr-ferry where linking failed
+    BLOBS = "blobs"  # for content that was transferred blob by blob
 
 
 class Step(NamedTuple):

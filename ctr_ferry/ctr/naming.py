@@ -57,7 +57,10 @@ def script(place: Place, namings: Sequence[Naming]) -> Script:
         steps[f"name-{number}"] = f"{step}\nnamed_{number}=$?; (exit $named_{number})"
         cleanups.append(cleanup)
     given = [_given(place, naming, number) for number, naming in enumerate(namings)]
-    steps |= {f"pin-{number}": _pin(place, naming, number) for number, naming in enumerate(namings) if naming.pin}
+    for number, naming in enumerate(namings):
+        if naming.pin:
+            pin = place.ctr.relabel(place.namespace, str(naming.name), PINNED)
+            steps[f"pin-{number}"] = f"{pin}\npinned_{number}=$?; (exit $pinned_{number})"
     names = dict.fromkeys(name for each in given for name in (each.name, each.stage) if name)
     alone = place.ctr.capabilities.tag or all(naming.replaces for naming in namings)
     steps = steps if alone else {"lock": lock(place.ctr), **steps}
@@ -65,7 +68,7 @@ def script(place: Place, namings: Sequence[Naming]) -> Script:
     if whole := [str(naming.name) for naming in namings if naming.complete]:
         steps["check"] = check(place, *whole)
     if any(naming.blobs for naming in namings):
-        steps["there"] = f"there=$({place.ctr.digests(place.namespace)}); e=$?\nprintf '%s\\n' \"$there\"; (exit $e)"
+        steps["there"] = _kept_as("there", place.ctr.digests(place.namespace))
     steps["kept"] = roll_back.kept(given, cri_managed=place.cri_managed)
     comes = place.cri_managed and any(place.crosses or isinstance(naming, ByBlobs) for naming in namings)
     records = Records(place.ctr, place.namespace) if comes else None
@@ -99,16 +102,16 @@ def _together(place: Place, namings: Sequence[Naming]) -> list[list[int]]:
 
 def _many(place: Place, namings: Sequence[Naming], group: Sequence[int]) -> str:
     chosen = {number: naming for number in group if isinstance(naming := namings[number], ByIndex)}
-    first = next(iter(chosen.values()))
-    names = [naming.name for naming in chosen.values()]
+    first, *_ = several = list(chosen.values())
+    names = [str(naming.name) for naming in several]
     return fill(
         templates.CREATE_ALL,
         listing=place.ctr.existing(place.namespace, *names),
         began="; ".join(f"began_{number}=1" for number in group),
-        step=import_index(place, list(chosen.values()), first.flags(place)),
+        step=import_index(place, several, first.flags(place)),
         given="; ".join(f"many_{number}=0" for number in group),
         not_given="; ".join(f"began_{number}=" for number in group),
-        rows=place.ctr.images(place.namespace, *map(str, names)),
+        rows=place.ctr.images(place.namespace, *names),
         come="\n".join(
             f"{roll_back.is_in('came', roll_back.row(str(naming.name), naming.digest))} && many_{n}=0 began_{n}=1"
             for n, naming in chosen.items()
@@ -116,16 +119,14 @@ def _many(place: Place, namings: Sequence[Naming], group: Sequence[int]) -> str:
     )
 
 
-def _pin(place: Place, naming: Naming, number: int) -> str:
-    pin = place.ctr.relabel(place.namespace, str(naming.name), PINNED)
-    return f"{pin}\npinned_{number}=$?; (exit $pinned_{number})"
-
-
 def check(place: Place, *names: str) -> str:
     """Builds the step ``check``: ``images check`` of these names; its output is in ``$checked`` as well."""
-    question = checks.command(place.ctr, place.namespace, *names)
-    return f"""checked=$({question}); e=$?
-printf '%s\\n' "$checked"; (exit $e)"""
+    return _kept_as("checked", checks.command(place.ctr, place.namespace, *names))
+
+
+def _kept_as(variable: str, command: str) -> str:
+    return f"""{variable}=$({command}); e=$?
+printf '%s\\n' "${variable}"; (exit $e)"""
 
 
 def _given(place: Place, naming: Naming, number: int) -> Given:
@@ -150,12 +151,9 @@ def is_tolerant(place: Place, naming: Naming) -> bool:
 def _is_staged(place: Place, naming: Naming) -> bool:
     """Whether the content first gets a temporary name, and the wanted name follows.
 
-    A name that is moved follows so that it changes only after all went well. A new name follows by `tag`, which fails
-    if somebody else gave the name first, while import would move it.
+    A new name follows by `tag`, which fails if somebody else gave the name first, while import would move it.
     """
-    if naming.replaces:
-        return naming.staged
-    return place.ctr.capabilities.tag and not isinstance(naming, ByTag)
+    return naming.staged if naming.replaces else place.ctr.capabilities.tag and not isinstance(naming, ByTag)
 
 
 def _give(place: Place, naming: Naming, number: int) -> Step:
