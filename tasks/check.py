@@ -72,12 +72,7 @@ class CheckResult:
 
 
 def parse(*, ref: str | None = None, digest: str | None = None, namespace: str | None = None) -> Request:
-    """Makes a request of the options.
-
-    Raises:
-        UsageError: ``--ref`` is missing, or ``--digest`` or ``--namespace`` is wrong.
-        BadReference: ``--ref`` is no reference.
-    """
+    """Makes a request of the options; raises UsageError or BadReference, which names the wrong option."""
     if not ref:
         raise UsageError("check needs --ref REF", hint="fab -H all check --ref r.example/app:1")
     if not is_digest(ref):

@@ -68,11 +68,7 @@ def parse(
     all_namespaces: bool = False,
     csv: bool = False,  # noqa: ARG001  (the printer of the table reads it)
 ) -> Request:
-    """Makes a request of the options.
-
-    Raises:
-        UsageError: ``--namespace`` is no namespace, or comes with ``--all-namespaces``.
-    """
+    """Makes a request of the options; raises UsageError for a wrong namespace, or one with ``--all-namespaces``."""
     if namespace and all_namespaces:
         raise UsageError("--namespace and --all-namespaces exclude each other", hint="leave one of them out")
     return Request(match or "*", options.namespace(namespace), all_namespaces)

@@ -48,11 +48,7 @@ def parse(
     force: bool = False,
     yes: bool = False,
 ) -> Request:
-    """Turns the options into a request.
-
-    Raises:
-        UsageError, BadReference: names the wrong option.
-    """
+    """Turns the options into a request; raises UsageError or BadReference, which names the wrong option."""
     if bool(ref) == bool(match):
         raise UsageError(
             "remove needs --ref REF, which may be repeated, or --match GLOB",
@@ -77,7 +73,6 @@ class Removed:
     Attributes:
         digest: what the name pointed at; empty if there was no such name.
         records: CRI's own records of the image, which are removed with its last name.
-        note: one line for a person; may be empty.
         error: why the name is still there.
     """
 
@@ -128,7 +123,6 @@ class Plan:
 
     Attributes:
         guarded: names of the images that would go and that no container used at inspection.
-        errors: one for each name that stays.
     """
 
     ctr: Ctr
@@ -213,11 +207,7 @@ def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request)
 
 
 def plan(host: Host, request: Request) -> Plan:
-    """Inspects a host: its images, and what its containers use if the last name of an image is to go.
-
-    Raises:
-        FerryError: the host gave no usable answer.
-    """
+    """Inspects a host: its images, and what its containers use if the last name of an image is to go."""
     session = Session(host, request.namespace)
     here, ctr = session.here, session.facts.ctr
     wanted = Wanted(here, here.match(request.match)) if request.match else Wanted.of_names(here, request.refs)

@@ -58,11 +58,7 @@ def parse(
     platform: str | None = None,
     force: bool = False,
 ) -> Request:
-    """Turns the options into a request.
-
-    Raises:
-        UsageError, BadReference: names the wrong option.
-    """
+    """Turns the options into a request; raises UsageError or BadReference, which names the wrong option."""
     ways = [bool(src or dst), bool(map), bool(to_registry or match)]
     if sum(ways) != 1:
         raise UsageError(
@@ -109,14 +105,7 @@ def _method(text: str | None, *, crosses: bool) -> Method:
 
 @dataclass(frozen=True, slots=True)
 class RetagResult:
-    """One host's result.
-
-    Attributes:
-        namespace: where the sources are.
-        to_namespace: where the new names are.
-        ctr, containerd: the versions.
-        images: one entry per source.
-    """
+    """One host's result: the namespaces of sources and new names, the versions, and one entry per source."""
 
     namespace: str
     to_namespace: str
@@ -186,8 +175,8 @@ class Job(Session):
 
     def _needs_content(self, plan: Plan) -> bool:
         by_tag = self.request.method in (Method.AUTO, Method.TAG) and self.facts.ctr.capabilities.tag
-        by_tag = by_tag and not (plan.moves and self.request.force)
-        return plan.pending and (self.place.crosses or not by_tag or bool(self.request.platform))
+        moves = plan.moves and self.request.force
+        return plan.pending and (self.place.crosses or not by_tag or moves or bool(self.request.platform))
 
     def _inspect_content(self) -> None:
         """Reads the manifests that the plans need, in one remote command; in two with those of indexes, or in none."""
@@ -207,10 +196,10 @@ class Job(Session):
         try:
             if self._needs_content(plan):
                 self._choose_target(plan)
-            if plan.existing and plan.existing.digest == plan.result.digest and self._is_whole_there(plan):
+            if plan.existing and not plan.moves and self._is_whole_there(plan):
                 of_index = f"same (platform manifest of index {plan.source.digest})"
                 plan.unchanged(of_index if plan.is_platform_manifest else ALREADY)
-            elif plan.existing and plan.existing.digest != plan.result.digest and not self.request.force:
+            elif plan.existing and plan.moves and not self.request.force:
                 raise exists(plan.result.dst, self.there.namespace, plan.existing.digest, plan.result.digest)
             else:
                 plan.result.method = self._method(plan)

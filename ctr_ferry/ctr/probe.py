@@ -209,10 +209,8 @@ def _server(text: str) -> str:
 
 
 def _content_root(settings: Settings, plugins: Sequence[Mapping[str, str]]) -> str:
-    if settings.root:
-        return content_root(settings.root)
     roots = [plugin["root"] for plugin in plugins if plugin["Type"] == _CONTENT_PLUGIN and "root" in plugin]
-    return roots[0] if roots else content_root(DEFAULT_ROOT)
+    return roots[0] if roots and not settings.root else content_root(settings.root or DEFAULT_ROOT)
 
 
 def content_root(root: str) -> str:
@@ -225,8 +223,8 @@ def _lines(answer: Answer) -> list[str]:
 
 
 def _ctr(settings: Settings, answer: Answer) -> tuple[str, str]:
-    lines = answer.text.split("\n")
-    command = lines[0].strip() if lines else ""
+    first, _, version = answer.text.partition("\n")
+    command = first.strip()
     if not command:
         where = settings.command or "PATH, the usual places, k3s, RKE2, k0s or microk8s"
         raise CtrNotFound(
@@ -238,7 +236,7 @@ def _ctr(settings: Settings, answer: Answer) -> tuple[str, str]:
             f"the host named a ctr that it was not asked for: {printable(command)[:200]!r}",
             hint="set ctr_command for this host in the inventory",
         )
-    return command, "\n".join(lines[1:])
+    return command, version
 
 
 def _require_daemon(
