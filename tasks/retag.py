@@ -18,7 +18,7 @@ from ctr_ferry.errors import FerryError, MethodUnsupported, UsageError
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.item import ImageResult, Item, settle
 from ctr_ferry.images.mappings import Pair, moved_to, read_map, refuse_same
-from ctr_ferry.images.retag import ALREADY, Plan, refuse_collisions, tag_of
+from ctr_ferry.images.retag import ALREADY, Plan, refuse_collisions
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.oci.reference import parse_domain
@@ -163,7 +163,8 @@ class Job(Session):
         if not source:
             self.missing.append(Item(ImageResult(pair.src, str(pair.dst)), None))
             return
-        dst = pair.dst if pair.dst.tag else pair.dst.with_tag(tag_of(source.name))
+        tag = source.reference.tag if source.reference else None
+        dst = pair.dst if pair.dst.tag else pair.dst.with_tag(tag or "latest")
         existing = self.there.get(str(dst))
         result = ImageResult(source.name, str(dst), source.digest, source.digest, status=Status.CHANGED)
         plan = Plan(result=result, existing=existing, source=source, dst=dst)

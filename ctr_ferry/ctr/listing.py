@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from sys import intern
@@ -58,6 +58,19 @@ class Image:
     def user_named(self) -> bool:
         """False for the ``sha256:<config>`` record that CRI keeps beside the names."""
         return not is_digest(self.name)
+
+    @property
+    def reference(self) -> Reference | None:
+        """The name as a reference; None for CRI's record and for a name that is no reference."""
+        try:
+            return Reference.parse(self.name) if self.user_named else None
+        except BadReference:
+            return None
+
+    @property
+    def repository(self) -> str | None:
+        """The repository in the name; None where `reference` is None."""
+        return self.reference.repository if self.reference else None
 
 
 def parse_images(text: str) -> tuple[Image, ...]:
@@ -155,17 +168,17 @@ class Listing:
         if exact := self.get(wanted):
             return exact
         if is_digest(wanted):
-            return next(self._by_digest(wanted), None)
+            return next(iter(self._by_digest(wanted)), None)
         reference = Reference.parse(wanted)
         if reference.digest:
-            alike = sorted(self._by_digest(reference.digest), key=lambda i: not _same_repository(i, reference))
-            return alike[0] if alike else None
+            alike = self._by_digest(reference.digest)
+            return min(alike, key=lambda image: image.repository != reference.repository, default=None)
         full = str(reference if reference.tag else reference.with_tag("latest"))
-        return self.get(full) or next((i for i in self.images if i.user_named and _full_name(i) == full), None)
+        return self.get(full) or next((i for i in self.images if i.reference and str(i.reference) == full), None)
 
-    def _by_digest(self, digest: str) -> Iterator[Image]:
+    def _by_digest(self, digest: str) -> list[Image]:
         alike = [image for image in self.images if image.digest == digest]
-        yield from sorted(alike, key=lambda image: not image.user_named)
+        return sorted(alike, key=lambda image: not image.user_named)
 
     def match(self, glob: str) -> tuple[Image, ...]:
         """Returns the images whose names the glob fits; a glob never fits CRI's own records."""
@@ -182,20 +195,6 @@ class Listing:
         same = [name for name in names if last and _last_component(name) == last]
         alike = difflib.get_close_matches(wanted, names, n=most, cutoff=0.75)
         return list(dict.fromkeys([*same, *alike]))[:most]
-
-
-def _full_name(image: Image) -> str:
-    try:
-        return str(Reference.parse(image.name))
-    except BadReference:
-        return image.name
-
-
-def _same_repository(image: Image, reference: Reference) -> bool:
-    try:
-        return Reference.parse(image.name).repository == reference.repository
-    except BadReference:
-        return False
 
 
 def _last_component(name: str) -> str:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from ctr_ferry import shell
 from ctr_ferry.ctr.commands import KUBELETS, Ctr
 from ctr_ferry.ctr.listing import Image, Listing
-from ctr_ferry.errors import BadReference
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.shell import Script
 
@@ -66,7 +65,7 @@ class Wanted:
             return ()
         names = {image.name for image in self.images}
         alike = [image for image in self.images if image.digest == digest]
-        pulled = {f"{_repository(image)}@{digest}" for image in alike if "@" not in image.name}
+        pulled = {f"{image.repository}@{digest}" for image in alike if "@" not in image.name}
         return tuple(i.name for i in self.here.images if i.name in pulled and i.cri_managed and i.name not in names)
 
 
@@ -85,16 +84,9 @@ def _by_name(here: Listing, ref: str) -> list[Image]:
     reference = Reference.parse(ref)
     if reference.digest:
         alike = [image for image in here.images if image.digest == reference.digest]
-        return [image for image in alike if _repository(image) == reference.repository]
+        return [image for image in alike if image.repository == reference.repository]
     found = here.find(ref)
     return [found] if found else []
-
-
-def _repository(image: Image) -> str | None:
-    try:
-        return Reference.parse(image.name).repository if not is_digest(image.name) else None
-    except BadReference:
-        return None
 
 
 def script(ctr: Ctr, namespace: str, names: Sequence[str], guarded: Sequence[str]) -> Script:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.errors import BadReference, UsageError
+from ctr_ferry.errors import UsageError
 from ctr_ferry.oci.reference import Reference, is_digest
 
 
@@ -108,12 +108,9 @@ def moved_to(registry: str, images: Iterable[Image]) -> tuple[Pair, ...]:
 
     Names that are no reference, have a digest, or are on that host already are left out.
     """
-    pairs = []
-    for image in images:
-        try:
-            reference = Reference.parse(image.name)
-        except BadReference:
-            continue
-        if not reference.digest and reference.domain != registry:
-            pairs.append(Pair(image.name, reference.with_domain(registry)))
-    return tuple(pairs)
+    named = ((image.name, image.reference) for image in images)
+    return tuple(
+        Pair(name, reference.with_domain(registry))
+        for name, reference in named
+        if reference and not reference.digest and reference.domain != registry
+    )

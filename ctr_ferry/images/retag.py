@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.ctr.methods import Method
-from ctr_ferry.errors import ReferenceExists, UsageError
+from ctr_ferry.errors import ReferenceExists
 from ctr_ferry.images.item import ImageResult, Item
 from ctr_ferry.oci.descriptor import Descriptor
-from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.oci.reference import Reference
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import shown_name, tail
 
@@ -69,11 +69,3 @@ def refuse_collisions(plans: Sequence[Plan], *, within_namespace: bool) -> None:
 
 def _collision(message: str) -> ReferenceExists:
     return ReferenceExists(message, hint="give each a name of its own with --map, or retag them in two runs")
-
-
-def tag_of(name: str) -> str:
-    """Returns the tag of an image name, or ``latest`` if it has none."""
-    try:
-        return (None if is_digest(name) else Reference.parse(name).tag) or "latest"
-    except UsageError:
-        return "latest"
