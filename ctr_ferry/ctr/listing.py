@@ -174,7 +174,7 @@ class Listing:
             alike = self._by_digest(reference.digest)
             return min(alike, key=lambda image: image.repository != reference.repository, default=None)
         full = str(reference if reference.tag else reference.with_tag("latest"))
-        return self.get(full) or next((i for i in self.images if i.reference and str(i.reference) == full), None)
+        return self.get(full) or next((i for i in self.images if str(i.reference or "") == full), None)
 
     def _by_digest(self, digest: str) -> list[Image]:
         alike = [image for image in self.images if image.digest == digest]

@@ -61,18 +61,17 @@ def script(place: Place, namings: Sequence[Naming]) -> Script:
         if naming.pin:
             pin = place.ctr.relabel(place.namespace, str(naming.name), PINNED)
             steps[f"pin-{number}"] = f"{pin}\npinned_{number}=$?; (exit $pinned_{number})"
-    names = dict.fromkeys(name for each in given for name in (each.name, each.stage) if name)
     alone = place.ctr.capabilities.tag or all(naming.replaces for naming in namings)
     steps = steps if alone else {"lock": lock(place.ctr), **steps}
-    steps["verify"] = ("" if alone else f"{MOMENT}\n") + verify(place, names)
+    steps["verify"] = ("" if alone else f"{MOMENT}\n") + verify(place, roll_back.names(given))
     if whole := [str(naming.name) for naming in namings if naming.complete]:
         steps["check"] = check(place, *whole)
     if any(naming.blobs for naming in namings):
         steps["there"] = _kept_as("there", place.ctr.digests(place.namespace))
-    steps["kept"] = roll_back.kept(given, cri_managed=place.cri_managed)
+    steps["kept"] = roll_back.kept(place, given)
     comes = place.cri_managed and any(place.crosses or isinstance(naming, ByBlobs) for naming in namings)
     records = Records(place.ctr, place.namespace) if comes else None
-    undo = roll_back.undo(place.ctr, place.namespace, given, records, cri_managed=place.cri_managed)
+    undo = roll_back.undo(place, given, records)
     return Script(steps, records.before if records else "", cleanup="\n".join(filter(None, [undo, *cleanups])))
 
 
@@ -179,8 +178,7 @@ def _give(place: Place, naming: Naming, number: int) -> Step:
 
 def verify(place: Place, names: Iterable[str]) -> str:
     """Builds the step ``verify``: lists the names, where CRI is on once it has labelled them (ten seconds at most)."""
-    listing = roll_back.list_labelled(place.ctr, place.namespace, names, cri_managed=place.cri_managed)
-    return f"""{listing}
+    return f"""{roll_back.list_labelled(place, names)}
 printf '%s\\n' "$rows"; (exit $listed)"""
 
 

@@ -104,7 +104,7 @@ def stage(place: Place, image: str, name: Reference, child: Descriptor, *, forei
     cleanup = f"{ctr.remove(namespace, str(name))} >/dev/null 2>&1"
     if place.cri_managed:
         # If a name is removed while CRI labels it, CRI creates the name again.
-        labelled = roll_back.list_labelled(ctr, namespace, [str(name)], cri_managed=True)
+        labelled = roll_back.list_labelled(place, [str(name)])
         cleanup = f"{{ {labelled}\n}} 2>/dev/null\n{cleanup}"
         label, _, _ = CRI_MANAGED.partition("=")
         again = f"{ctr.relabel(namespace, image, f'{label}=')} >/dev/null 2>&1"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ctr_ferry import shell
 from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
+from ctr_ferry.ctr.place import Place
 
 _PATIENCE = 100  # listings, 0.1 s apart, in which CRI must label a new name; CRI takes about 0.04 s
 DIGEST = r"sha256:[0-9a-f]\{64\}"  # as a basic regular expression
@@ -51,6 +52,11 @@ class Given:
     shared: str = ""
 
 
+def names(given: Sequence[Given]) -> list[str]:
+    """Returns all names that a script gives, the temporary ones included."""
+    return list(dict.fromkeys(name for each in given for name in (each.name, each.stage) if name))
+
+
 @dataclass(frozen=True, slots=True)
 class Records:
     """Removal of CRI's ``sha256:<config>`` records that came with the names."""
@@ -77,7 +83,7 @@ class Records:
 done"""
 
 
-def remove(ctr: Ctr, namespace: str, names: Sequence[str]) -> str:
+def remove(ctr: Ctr, namespace: str, unwanted: Sequence[str]) -> str:
     """Builds sh text that removes names, and CRI's records of their digests unless a user's name points there, too."""
     third = rf"s/^[^ ][^ ]*  *[^ ][^ ]*  *\({DIGEST}\) .*/\1/p"
     digests = shell.join(["sed", "-n", third])
@@ -85,21 +91,21 @@ def remove(ctr: Ctr, namespace: str, names: Sequence[str]) -> str:
         [
             _AGAIN,
             "records=",
-            f"taken=$({ctr.images(namespace, *names)} | {digests} | sort -u)",
-            f"{ctr.remove(namespace, *names, sync=True)}; removed=$?",
+            f"taken=$({ctr.images(namespace, *unwanted)} | {digests} | sort -u)",
+            f"{ctr.remove(namespace, *unwanted, sync=True)}; removed=$?",
             Records(ctr, namespace).remove,
             "[ $removed = 0 ]",
         ]
     )
 
 
-def list_labelled(ctr: Ctr, namespace: str, names: Iterable[str], *, cri_managed: bool) -> str:
+def list_labelled(place: Place, names: Iterable[str]) -> str:
     """Builds sh text that lists names: rows into ``$rows``, exit status into ``$listed``.
 
-    With ``cri_managed``, it lists again until CRI has labelled every name that is there.
+    Where CRI must label new names, it lists again until CRI has labelled every name that is there.
     """
-    listing = ctr.images(namespace, *names)
-    if not cri_managed:
+    listing = place.ctr.images(place.namespace, *names)
+    if not place.cri_managed:
         return f"rows=$({listing}); listed=$?"
     return f"""n=0
 while rows=$({listing}); listed=$?; [ $listed = 0 ] && [ $n -lt {_PATIENCE} ]; do
@@ -110,11 +116,11 @@ while rows=$({listing}); listed=$?; [ $listed = 0 ] && [ $n -lt {_PATIENCE} ]; d
 done"""
 
 
-def kept(given: Sequence[Given], *, cri_managed: bool) -> str:
+def kept(place: Place, given: Sequence[Given]) -> str:
     """Builds the step ``kept``: verifies names by the listing and exit statuses, and prints their numbers."""
     lines = []
     for each in given:
-        tests = [is_in("rows", row(each.name, each.digest, CRI_MANAGED if cri_managed else ""))]
+        tests = [is_in("rows", row(each.name, each.digest, CRI_MANAGED if place.cri_managed else ""))]
         if not each.tolerant:
             tests.append(f'[ "$named_{each.number}" = 0 ]')
         if each.complete:
@@ -129,33 +135,30 @@ def kept(given: Sequence[Given], *, cri_managed: bool) -> str:
     return "\n".join([*lines, ":"])
 
 
-def back(ctr: Ctr, namespace: str, given: Given, step: str) -> str:
+def back(place: Place, given: Given, step: str) -> str:
     """Builds the step that lists a name, and before does ``step`` if the script moved and did not verify the name."""
     here = is_in("rows", row(given.name, given.digest))
     moved = f'[ -n "$moved_{given.number}" ] && [ -z "$kept_{given.number}" ] && {here}'
-    return f"if {moved}; then {{ {step}; }} >/dev/null; fi\n{ctr.images(namespace, given.name)}"
+    return f"if {moved}; then {{ {step}; }} >/dev/null; fi\n{place.ctr.images(place.namespace, given.name)}"
 
 
-def undo(ctr: Ctr, namespace: str, given: Sequence[Given], records: Records | None, *, cri_managed: bool) -> str:
+def undo(place: Place, given: Sequence[Given], records: Records | None) -> str:
     """Builds the clean-up: it removes temporary names, and names that were begun and not verified.
 
     A name that now points at another digest is somebody else's and stays. The clean-up waits for CRI's label before it
     removes a name: if a name goes while CRI labels it, CRI creates it again.
     """
-    names = dict.fromkeys(name for each in given for name in (each.name, each.stage) if name)
-    doubts = [f"{_unproved(each)} && undo=1" for each in given]
-    labelled = list_labelled(ctr, namespace, names, cri_managed=cri_managed)
     lines = [
         _AGAIN,
         '[ -n "$listed" ] || undo=1',
-        *doubts,
+        *(f"{_unproved(each)} && undo=1" for each in given),
         # containerd may still be at work on a command that was cut off.
         'if [ -n "$undo" ]; then [ -n "$listed" ] || sleep 0.2 2>/dev/null || sleep 1',
-        f"for n in 1 2 3; do {{ {labelled}\n}} 2>/dev/null; [ $listed != 0 ] || break; done",
+        f"for n in 1 2 3; do {{ {list_labelled(place, names(given))}\n}} 2>/dev/null; [ $listed != 0 ] || break; done",
         *(_mark(each) for each in given),
         "fi",
         *(f'[ -z "$staged_{each.number}" ] || set -- "$@" {shell.join([each.stage])}' for each in given if each.stage),
-        f'[ $# = 0 ] || again {ctr.line(namespace, "images", "rm")} "$@" >/dev/null',
+        f'[ $# = 0 ] || again {place.ctr.line(place.namespace, "images", "rm")} "$@" >/dev/null',
     ]
     # A temporary name may have brought a record although the wanted name was never given.
     lines += [

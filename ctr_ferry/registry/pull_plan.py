@@ -93,18 +93,18 @@ class PullPlan:
         """
         ctr, namespace = self.place.ctr, self.place.namespace
         given, records = self._given, Records(ctr, namespace) if self.place.cri_managed else None
-        undo = roll_back.undo(ctr, namespace, [given], records, cri_managed=self.place.cri_managed)
+        undo = roll_back.undo(self.place, [given], records)
         back = {}
         if self.replaced and self.move and self.move.old:
-            back["back"] = roll_back.back(ctr, namespace, given, self._back(self.replaced, self.move.old))
+            back["back"] = roll_back.back(self.place, given, self._back(self.replaced, self.move.old))
         moment = "" if ctr.capabilities.tag else f"{naming.MOMENT}\n"
         return Script(
             {
                 "pull": self._pull(route),
                 **({"was": "printf '%s\\n' \"$was\""} if self.replaced else {}),
-                "verify": moment + naming.verify(self.place, filter(None, (self.name, given.stage))),
+                "verify": moment + naming.verify(self.place, roll_back.names([given])),
                 "check": naming.check(self.place, self.name),
-                "kept": roll_back.kept([given], cri_managed=self.place.cri_managed),
+                "kept": roll_back.kept(self.place, [given]),
                 **back,
                 "top": ctr.document(namespace, self.wanted) if self.wanted else "false",
                 "visible": ctr.digests(namespace),
