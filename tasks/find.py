@@ -49,12 +49,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class FindResult:
-    """What was found on one host.
-
-    Attributes:
-        places: where the names are that fit.
-        unread: the sockets and namespaces that could not be read, each with the reason.
-    """
+    """What was found on one host; ``unread`` has the sockets and namespaces that could not be read, and why."""
 
     places: tuple[Place, ...]
     unread: tuple[str, ...] = ()
@@ -72,11 +67,7 @@ class FindResult:
 
 
 def parse(*, match: str | None = None) -> Request:
-    """Makes a request of the options.
-
-    Raises:
-        UsageError: ``--match`` is missing.
-    """
+    """Makes a request of the options; raises UsageError without ``--match``."""
     if not match:
         raise UsageError("find needs --match GLOB", hint="fab -H all find --match '*/app:1'")
     return Request(match)
@@ -137,7 +128,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 
 def _inspect(host: Host, match: str) -> FindResult:
-    """Runs the probe, asks further containerds for their namespaces, then lists all images in one remote command."""
+    """Asks every containerd for its namespaces, then lists all images in one remote command."""
     facts = inspect.facts(host, ())
     unread: list[str] = []
     where = [(facts.ctr.address, namespace) for namespace in facts.namespaces]
@@ -179,13 +170,10 @@ def _places(facts: Facts, found: list[tuple[str, Listing]], match: str) -> list[
     read = {(image.name, image.digest) for listing in kubelets_own for image in listing.images}
     places = []
     for socket, listing in found:
+        unseen = _UNREAD if socket == kubelets else _ELSEWHERE
         for image in listing.match(match):
-            note = ""
-            if kubelets and (image.name, image.digest) not in read:
-                note = _UNREAD if socket == kubelets else _ELSEWHERE
-            places.append(
-                Place(name=image.name, digest=image.digest, namespace=listing.namespace, socket=socket, note=note)
-            )
+            note = unseen if kubelets and (image.name, image.digest) not in read else ""
+            places.append(Place(image.name, image.digest, listing.namespace, socket, note))
     return places
 
 

@@ -22,6 +22,7 @@ from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.report.outcome import Result, Status, error_lines
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.shell import Answer
 from ctr_ferry.text import names, shown_name, tail
 
 if TYPE_CHECKING:
@@ -194,16 +195,15 @@ def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request)
             fleet.answers[host.name] = NotStarted("nothing was removed", hint="say yes, or add --yes")
     shown = "\n".join(f"{shown_name(name)} on {names(on, every=True)}" for name, on in hosts.items())
     what = "1 name" if len(hosts) == 1 else f"{len(hosts)} names"
-    if fleet.at_terminal:
-        if fleet.confirm(f"{shown}\nRemove {what} from {names(going, every=True)}?"):
-            return
-        refused = UsageError(f"{what} would be removed, and nothing was", hint="answer y, or add --yes")
-    else:
-        hint = "check the list, then add --yes"
-        refused = UsageError(f"{what} would be removed, and nothing was", detail=shown, hint=hint)
+    if fleet.at_terminal and fleet.confirm(f"{shown}\nRemove {what} from {names(going, every=True)}?"):
+        return
     for host in fleet:
         host.mark_failed()  # later commands of this command line may depend on it
-    raise refused
+    raise UsageError(
+        f"{what} would be removed, and nothing was",
+        detail="" if fleet.at_terminal else shown,
+        hint="answer y, or add --yes" if fleet.at_terminal else "check the list, then add --yes",
+    )
 
 
 def plan(host: Host, request: Request) -> Plan:
@@ -289,22 +289,22 @@ def _remove(host: Host, made: Plan) -> None:
     answers = host.ask(ctr_remove.script(made.ctr, made.namespace, everything, made.guarded))
     after = Listing.parse(made.namespace, required(answers["after"], "after").text)
     for each in going:
-        left = [name for name in (each.name, *each.records) if after.get(name)]
-        if not left:
-            continue
-        if answers["remove"].exit == ctr_remove.TAKEN_UP:
-            error: FerryError = InUse(
-                f"a container began to use an image that was to be removed from namespace {made.namespace}; "
-                "nothing was removed",
-                detail=tail(answers["remove"].stderr),
-                hint="run the command again: it inspects the containers first",
-            )
-        elif not answers["remove"].ok:
-            error = failure(answers["remove"], shown_name(left[0]))
-        else:
-            error = VerifyFailed(
-                f"ctr reports success, but {shown_name(left[0])} is still there",
-                detail=tail(answers["remove"].stderr),
-                hint="somebody else may have given that name again; check with images, then run the command again",
-            )
-        made.fail(each, error)
+        if left := [name for name in (each.name, *each.records) if after.get(name)]:
+            made.fail(each, _still_there(left[0], answers["remove"], made.namespace))
+
+
+def _still_there(name: str, answer: Answer, namespace: str) -> FerryError:
+    """Says why a name is there that was to be removed."""
+    if answer.exit == ctr_remove.TAKEN_UP:
+        return InUse(
+            f"a container began to use an image that was to be removed from namespace {namespace}; nothing was removed",
+            detail=tail(answer.stderr),
+            hint="run the command again: it inspects the containers first",
+        )
+    if not answer.ok:
+        return failure(answer, shown_name(name))
+    return VerifyFailed(
+        f"ctr reports success, but {shown_name(name)} is still there",
+        detail=tail(answer.stderr),
+        hint="somebody else may have given that name again; check with images, then run the command again",
+    )

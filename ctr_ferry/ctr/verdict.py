@@ -52,7 +52,7 @@ def judge(
     Args:
         digest: what the name must point at.
         answer: of the naming step.
-        now: the name's record afterwards; None if there is none.
+        now: the name's record afterwards.
         cri_managed: whether CRI must have labelled the name.
         tolerant: whether a failed step does not matter if the name is right: 1.0 and 1.1 name an image of another
             platform and then fail to unpack it.
@@ -64,15 +64,12 @@ def judge(
     if not answer.ok and not (tolerant and right):
         return Verdict(failure(answer, name), right)
     if now is None:
-        detail = tail(answer.stderr)
-        hint = "read containerd's log on that host, then run the command again"
-        error = VerifyFailed(f"ctr reports success, but {name} is not there", detail=detail, hint=hint)
-        return Verdict(error, False)
+        return Verdict(_unproved(f"ctr reports success, but {name} is not there", tail(answer.stderr)), False)
     if not right:
         moved = exists(name, namespace, now.digest, digest) if fresh else _moved(name, now.digest, digest)
         return Verdict(moved, False)
     if cri_managed and not now.cri_managed:
-        return Verdict(_unlabelled(name), True)
+        return Verdict(_unproved(f"CRI did not label {name}, so kubelet would not see it"), True)
     return Verdict(None, True)
 
 
@@ -84,11 +81,9 @@ def _moved(name: str, there: str, wanted: str) -> VerifyFailed:
     )
 
 
-def _unlabelled(name: str) -> VerifyFailed:
-    return VerifyFailed(
-        f"CRI did not label {name}, so kubelet would not see it",
-        hint="read containerd's log on that host, then run the command again",
-    )
+def _unproved(message: str, detail: str = "") -> VerifyFailed:
+    hint = "read containerd's log on that host, then run the command again"
+    return VerifyFailed(message, detail=detail, hint=hint)
 
 
 def is_taken(answer: Answer, name: str) -> bool:

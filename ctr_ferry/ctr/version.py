@@ -85,8 +85,7 @@ class Abilities:
     def of_help(cls, text: str) -> Self:
         """Returns what a program can do by its own help, for a version that is unknown or a pre-release.
 
-        Args:
-            text: the output of ``images --help``, ``images tag --help`` and ``images import --help`` together.
+        The text is the output of ``images --help``, ``images tag --help`` and ``images import --help`` together.
         """
         return cls._where(
             lambda ability: ability["shown"] is not None and re.search(ability["shown"], text, re.MULTILINE) is not None
