@@ -113,12 +113,9 @@ def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     answers: dict[str, Result | FerryError] = dict(fleet.each(lambda host: _inspect(host, request, indexes)))
     found = {name: answer for name, answer in answers.items() if isinstance(answer, CheckResult)}
     expected = request.digest or _majority(list(found.values()), indexes)
-    holders_by_digest = "\n".join(f"{digest} on {names(on, every=True)}" for digest, on in _holders(found).items())
     holders = names(name for name, result in found.items() if result.digest == expected)
     for name, result in found.items():
-        answers[name] = (
-            _judge(result, expected, indexes, holders) if expected else _undecided(result, holders_by_digest)
-        )
+        answers[name] = _judge(result, expected, indexes, holders) if expected else _undecided(result, _holders(found))
         if isinstance(answers[name], FerryError):
             fleet.hosts[name].mark_failed()
     return answers
@@ -157,12 +154,13 @@ def _inspect(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) 
     )
 
 
-def _holders(found: Mapping[str, CheckResult]) -> dict[str, list[str]]:
-    """The hosts of each digest, the digest of most hosts first."""
+def _holders(found: Mapping[str, CheckResult]) -> str:
+    """The hosts of each digest in words, the digest of most hosts first."""
     hosts: dict[str, list[str]] = {}
     for name, result in found.items():
         hosts.setdefault(result.digest, []).append(name)
-    return dict(sorted(hosts.items(), key=lambda each: (-len(each[1]), each[0])))
+    first = sorted(hosts.items(), key=lambda each: (-len(each[1]), each[0]))
+    return "\n".join(f"{digest} on {names(on, every=True)}" for digest, on in first)
 
 
 def _majority(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) -> str:

@@ -14,11 +14,7 @@ _STATUS = re.compile(r"(complete|incomplete|unavailable|error)(?: \([^)]{0,40}\)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The state of one image for the host's own platform.
-
-    Attributes:
-        status: ctr's words, such as ``incomplete (2/5)``.
-    """
+    """One image's state for the host's own platform; ``status`` has ctr's words, such as ``incomplete (2/5)``."""
 
     complete: bool
     unpacked: bool

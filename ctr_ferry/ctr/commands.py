@@ -28,7 +28,6 @@ class Ctr:
     Attributes:
         argv: its command, such as ``("ctr",)`` or ``("k3s", "ctr")``.
         address: the path of containerd's socket.
-        capabilities: what this client can do.
         snapshotter: where import and pull unpack to; None means containerd's default.
     """
 

@@ -19,10 +19,9 @@ ALREADY = "it is there already, with this digest"
 
 @dataclass(slots=True, kw_only=True)
 class Plan(Item[ImageResult]):
-    """One image on one host: what is asked and what is planned.
+    """One image on one host: what is asked and what is planned; ``dst`` has its tag.
 
     Attributes:
-        dst: the new name, with its tag.
         target: what the name is to point at; None where `images tag` gives the name, which needs no content.
         duplicate_of: an earlier plan that gives the same name to the same image.
     """

@@ -79,11 +79,7 @@ class Session:
         return inspect.ask(self.host, steps)
 
     def find(self, ref: str) -> Image:
-        """Returns the image that a user means.
-
-        Raises:
-            ImageNotFound: it is not in the namespace; the error says where it is instead.
-        """
+        """Returns the image that a user means; raises ImageNotFound, which says where it is instead."""
         if image := self.here.find(ref):
             return image
         raise self.not_found([ref])[0]
@@ -205,11 +201,7 @@ class Session:
                 item.add_note(labels_gone(moved, now.get(name)))
 
     def roll_back(self, name: str, digest: str) -> None:
-        """Removes a name that an attempt gave to an image of this digest, and CRI's records that came with the name.
-
-        Args:
-            name: a name that was not in ``there`` before.
-        """
+        """Removes a new name that an attempt gave to an image of this digest, and CRI's records that came with it."""
         ctr, namespace = self.facts.ctr, self.there.namespace
         answers = self.host.ask(Script({"rm-name": ctr.remove(namespace, name), "after": ctr.images(namespace)}))
         after = Listing.parse(namespace, required(answers["after"], "after").text)
