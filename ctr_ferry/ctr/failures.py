@@ -57,9 +57,8 @@ def failure(answer: Answer, name: str) -> FerryError:
     if "content digest" in words and "not found" in words:
         return content_missing(name, detail)
     if "no space left on device" in words:
-        return DiskFull(
-            "the host's disk is full", detail=detail, hint="make room on the disk of containerd's root directory"
-        )
+        hint = "make room on the disk of containerd's root directory"
+        return DiskFull("the host's disk is full", detail=detail, hint=hint)
     return CommandFailed(
         f"ctr failed with exit status {answer.exit} on {name}",
         detail=detail or tail(answer.text),

@@ -27,8 +27,7 @@ def protect(place: Place, images: Sequence[ImageBlobs], store: Store) -> Script:
     """
     roots = [Root.of(place, image.blobs, number) for number, image in enumerate(images)]
     steps = {
-        f"prepare-{number}": _prepare(place, image, root, store)
-        for number, (image, root) in enumerate(zip(images, roots, strict=True))
+        f"prepare-{root.number}": _prepare(place, image, root, store) for image, root in zip(images, roots, strict=True)
     }
     empty = methods.empty_file(place.owner)
     cleanup = f"{_release(place, roots, store)}\n{empty.cleanup}"

@@ -29,7 +29,6 @@ class Given:
     """One name that a script gives.
 
     Attributes:
-        number: the name's number in the script.
         digest: what the name must point at; None if nobody knows it yet.
         stage: the temporary name on the way to it; empty for none.
         tolerant: whether the exit status of the naming step does not matter.

@@ -57,12 +57,8 @@ def parse_parents(text: str) -> dict[str, str]:
 
 def parse_blobs(text: str) -> dict[str, Blob]:
     """Parses the labels of ``content ls``; sizes and ages before them have one word or two."""
-    found = {}
-    for line in text.split("\n"):
-        words = line.split(None, 1)
-        if words and is_digest(words[0]):
-            found[words[0]] = _blob(words[-1])
-    return found
+    rows = [line.split(None, 1) for line in text.split("\n")]
+    return {words[0]: _blob(words[-1]) for words in rows if words and is_digest(words[0])}
 
 
 def _blob(row: str) -> Blob:
