@@ -168,31 +168,34 @@ class Scripts:
             yield gc_protection.protect(self.place(), [image, image], store)
         yield Script({"ingest": ingest.intake(self.place(), LAYER, 0).step})
 
-    def routes(self) -> Iterator[tuple[Route, str | None]]:
+    def routes(self) -> Iterator[Route]:
         registry, pem = Registry("r.example"), self.word.encode()
-        yield Route(replace(registry, scheme="http")), None
-        yield Route(replace(registry, skip_verify=True), proxy=f"http://{self.word}"), None
-        yield Route(registry, authorities=pem, owner=OWNER), None
-        yield Route(registry, self.word, pem, exclusive=True, proxy=f"http://{self.word}", owner=OWNER), DEVICE
+        yield Route(replace(registry, scheme="http"))
+        yield Route(replace(registry, skip_verify=True), proxy=f"http://{self.word}")
+        yield Route(registry, authorities=pem, owner=OWNER)
+        proxy = f"http://{self.word}"
+        yield Route(registry, self.word, pem, exclusive=True, proxy=proxy, owner=OWNER, terminal=DEVICE)
 
     def pushes(self) -> Iterator[Script]:
         """By name, one platform, and by a temporary name."""
-        for (route, terminal), method in zip(self.routes(), ("push", "stage", "platform", "stage"), strict=True):
+        for route, method in zip(self.routes(), ("push", "stage", "platform", "stage"), strict=True):
             job = SimpleNamespace(
-                transfer=SimpleNamespace(route=route, reference=self.name()),
+                transfer=SimpleNamespace(reference=self.name()),
+                pushed=PushContent(CHILD, ARM),
+                _method=method,
                 image=SimpleNamespace(name=str(self.name(1))),
                 place=self.place(),
                 facts=SimpleNamespace(ctr=self.ctr, platform=AMD),
                 here=SimpleNamespace(namespace=self.word),
             )
-            yield push_command.Job._script(job, PushContent(CHILD, ARM), method, terminal)
+            yield push_command.Job._script(job, route)
 
     def pulls(self) -> Iterator[Script]:
         """New names, moved ones, and names of which nobody knows the digest yet."""
         there = Image(str(self.name()), OCI_INDEX, digest(8), "1 MiB", "linux/amd64", frozenset())
         old = Descriptor(OCI_INDEX, digest(8), 80)
         new = PullPlan(self.place(), self.name(), digest(1), None, None, False, AMD)
-        moved = replace(new, existing=there, move=Move(there, TOP, old))
+        moved = replace(new, existing=there, move=Move(TOP, old))
         plans = [
             new,
             replace(new, wanted=None),
@@ -201,12 +204,12 @@ class Scripts:
             replace(moved, all_platforms=True),
         ]
         plans += [
-            replace(moved, move=Move(there, CHILD, None)),
+            replace(moved, move=Move(CHILD, None)),
             replace(new, existing=replace(there, digest=digest(1))),
         ]
-        for plan, (route, terminal) in zip(plans, itertools.cycle(self.routes()), strict=False):
-            yield plan.script(route, terminal)
-        yield replace(new, place=self.place(cri_managed=False)).script(route, terminal)
+        for plan, route in zip(plans, itertools.cycle(self.routes()), strict=False):
+            yield plan.script(route)
+        yield replace(new, place=self.place(cri_managed=False)).script(route)
 
     def requests(self) -> Iterator[Script]:
         """What the host's own curl or wget asks."""
