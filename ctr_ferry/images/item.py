@@ -91,8 +91,8 @@ class Item(Generic[R]):
         self.error = error
         self.result.status, self.result.error = Status.FAILED, error.to_json()
 
-    def stop(self, error: FerryError) -> None:
-        """Takes an error of the attempt to give the name: the image has failed."""
+    def not_named(self, error: FerryError) -> None:
+        """Takes the error of an attempt to give the name: the image has failed."""
         self.fail(error)
 
     def add_note(self, note: str) -> None:

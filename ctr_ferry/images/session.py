@@ -190,11 +190,11 @@ class Session:
                 fresh=item.existing is None,
             )
             if error := verdict.error or (None if number in kept else explain(number, answers)):
-                item.stop(error)
+                item.not_named(error)
             elif not verdict.ours:
                 item.unchanged(BY_OTHERS)
             elif number not in kept:
-                item.stop(unproved(name, existed=item.existing is not None))
+                item.not_named(unproved(name, existed=item.existing is not None))
             elif item.existing:
                 moved = before.get(name)
                 item.result.previous_digest = moved.digest if moved and moved.digest != digest else ""

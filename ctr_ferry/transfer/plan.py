@@ -44,6 +44,10 @@ class Plan(Item[CopiedImage]):
         else:
             self.again = error
 
+    def not_named(self, error: FerryError) -> None:
+        """Notes why the image got no name. Whatever it was, the image is tried once more: blobs may have vanished."""
+        self.again = error
+
     def stop_incomplete(self, failed: Mapping[str, FerryError]) -> None:
         """Stops the image if blobs of it have not come; ``failed`` has the reasons, by digest."""
         errors = [failed[blob.digest] for blob in self.needed.blobs if blob.digest in failed]

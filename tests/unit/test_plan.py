@@ -105,6 +105,14 @@ class TestDecision:
     def test_a_pin_is_refused_where_cri_does_not_heed_it(self, server: str, refused: bool) -> None:
         assert isinstance(self.plan(destination(server=server), pin=True).error, MethodUnsupported) is refused
 
+    def test_what_could_not_be_named_is_tried_once_more_even_for_want_of_content(self) -> None:
+        """A blob that has vanished meanwhile is sent again; one that no source has is not asked for again."""
+        named, fetched = self.plan(destination()), self.plan(destination())
+        named.not_named(ContentMissing("vanished"))
+        fetched.stop(ContentMissing("nobody has it"))
+        assert (bool(named.again), named.error) == (True, None)
+        assert (fetched.again, bool(fetched.error)) == (None, True)
+
     def test_what_several_images_need_counts_for_the_first(self) -> None:
         copies = tuple(ImageCopy(image(), Reference.parse(name)) for name in (NAME, "r.example/app:2"))
         first, second = replace(destination(), copy_request=CopyRequest(copies, Content())).plan_images()
