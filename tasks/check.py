@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from ctr_ferry.ctr import checks
 from ctr_ferry.ctr.failures import content_missing, failure
 from ctr_ferry.errors import Drift, FerryError, NotUnpacked, PlatformMissing, UsageError
+from ctr_ferry.images.item import ImageState
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -35,35 +37,22 @@ class Request:
     namespace: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult(ImageState):
     """What one host has under the name.
 
     Attributes:
-        check: ctr's words, such as ``complete (4/4)``.
-        platforms: the platforms of the image.
         platform: the platform of the host.
         missing: the blobs that the host's platform needs and the namespace lacks.
         verdict: ``same``, `PLATFORM_MANIFEST` or ``other``, compared with the expected digest; `UNDECIDED` without one.
         parts: whether this ctr can name only one platform's manifest of an index that was pulled in part.
     """
 
-    name: str
-    namespace: str
-    digest: str
-    check: str
-    complete: bool
-    unpacked: bool
-    platforms: str
     platform: str
     missing: tuple[str, ...] = ()
     verdict: str = ""
     parts: bool = False
-
-    @property
-    def status(self) -> Status:
-        """ok, since the command only reads."""
-        return Status.OK
+    status = Status.OK
 
     def lines(self) -> list[str]:
         """The result in one line."""
@@ -84,13 +73,10 @@ def parse(*, ref: str | None = None, digest: str | None = None, namespace: str |
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row for each digest and state, with its hosts; the row with most hosts first."""
-    hosts: dict[tuple[str, ...], list[str]] = {}
-    for host, answer in answers.items():
-        found = answer.result if isinstance(answer, FerryError) else answer
-        if isinstance(found, CheckResult):
-            unpacked = "yes" if found.unpacked else "no"
-            cells = (found.digest, found.verdict, found.check, unpacked)
-            hosts.setdefault(cells, []).append(host)
+    hosts = grouped(
+        ((found.digest, found.verdict, found.check, "yes" if found.unpacked else "no"), host)
+        for host, found in results(answers, CheckResult)
+    )
     return Table(
         ("DIGEST", "VERDICT", "COMPLETE", "UNPACKED", "HOSTS"),
         tuple((*c, names(hosts[c], every=True)) for c in sorted(hosts, key=lambda c: (-len(hosts[c]), c))),
@@ -111,7 +97,7 @@ def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Check that every host has an image: with the same digest, all of its blobs, unpacked."""
     indexes: dict[str, tuple[str, ...]] = {}
     answers: dict[str, Result | FerryError] = dict(fleet.each(lambda host: _inspect(host, request, indexes)))
-    found = {name: answer for name, answer in answers.items() if isinstance(answer, CheckResult)}
+    found = dict(results(answers, CheckResult))
     expected = request.digest or _majority(list(found.values()), indexes)
     holders = names(name for name, result in found.items() if result.digest == expected)
     for name, result in found.items():
@@ -140,14 +126,10 @@ def _inspect(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) 
     if not state.complete:
         session.deepen(content)
         needed = content.needed(Descriptor(image.media_type, image.digest, 0), facts.platform)
-    return CheckResult(
-        name=image.name,
-        namespace=namespace,
-        digest=image.digest,
-        check=state.status,
-        complete=state.complete,
-        unpacked=state.unpacked,
-        platforms=image.platforms,
+    return CheckResult.of(
+        image,
+        namespace,
+        state,
         platform=str(facts.platform),
         missing=tuple(blob.digest for blob in needed if blob.digest not in content.visible),
         parts=not facts.ctr.capabilities.partial_index,
@@ -156,9 +138,7 @@ def _inspect(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) 
 
 def _holders(found: Mapping[str, CheckResult]) -> str:
     """The hosts of each digest in words, the digest of most hosts first."""
-    hosts: dict[str, list[str]] = {}
-    for name, result in found.items():
-        hosts.setdefault(result.digest, []).append(name)
+    hosts = grouped((result.digest, name) for name, result in found.items())
     first = sorted(hosts.items(), key=lambda each: (-len(each[1]), each[0]))
     return "\n".join(f"{digest} on {names(on, every=True)}" for digest, on in first)
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr import checks
-from ctr_ferry.ctr.failures import failure, required
+from ctr_ferry.ctr.failures import required
 from ctr_ferry.ctr.listing import Listing
 from ctr_ferry.errors import FerryError, UsageError
 from ctr_ferry.images import inspect
+from ctr_ferry.images.item import ImageState
+from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.shell import Answer
 from ctr_ferry.text import names, shown_name
 
 if TYPE_CHECKING:
@@ -22,27 +23,26 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Which images to list; without a namespace, those of the inventory's namespace."""
+    """Which images to list; without a namespace, those of the inventory's. The printer of the table reads ``csv``."""
 
-    match: str
-    namespace: str | None
-    all_namespaces: bool
+    match: str | None = None
+    namespace: str | None = None
+    all_namespaces: bool = False
+    csv: bool = False
+
+    def __post_init__(self) -> None:
+        if self.namespace and self.all_namespaces:
+            raise UsageError("--namespace and --all-namespaces exclude each other", hint="leave one of them out")
+        options.namespace(self.namespace)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One name on one host; ``complete`` and ``unpacked`` are about the host's platform alone."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row(ImageState):
+    """One image as the table shows it."""
 
-    name: str
-    namespace: str
-    digest: str
     size: str
-    platforms: str
-    complete: bool
-    unpacked: bool
-    check: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,48 +50,32 @@ class ImagesResult:
     """The images of one host."""
 
     images: tuple[Row, ...]
-
-    @property
-    def status(self) -> Status:
-        """ok, since the command only reads."""
-        return Status.OK
+    status = Status.OK
 
     def lines(self) -> list[str]:
         """One line for each image."""
         return [f"{row.namespace} {shown_name(row.name)} {row.digest} {row.check}" for row in self.images]
 
 
-def parse(
-    *,
-    match: str | None = None,
-    namespace: str | None = None,
-    all_namespaces: bool = False,
-    csv: bool = False,  # noqa: ARG001  (the printer of the table reads it)
-) -> Request:
-    """Makes a request of the options; raises UsageError for a wrong namespace, or one with ``--all-namespaces``."""
-    if namespace and all_namespaces:
-        raise UsageError("--namespace and --all-namespaces exclude each other", hint="leave one of them out")
-    return Request(match or "*", options.namespace(namespace), all_namespaces)
-
-
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row for each image, with all hosts that have it."""
-    hosts: dict[tuple[str, ...], list[str]] = {}
-    for host, answer in answers.items():
-        for row in answer.images if isinstance(answer, ImagesResult) else ():
-            cells = (row.name, row.namespace, row.digest, row.size, row.platforms, row.check)
-            hosts.setdefault(cells, []).append(host)
-    listed, any_answered = sorted(hosts), any(isinstance(answer, ImagesResult) for answer in answers.values())
+    found = dict(results(answers, ImagesResult))
+    hosts: dict[tuple[str, ...], list[str]] = grouped(
+        ((row.name, row.namespace, row.digest, row.size, row.platforms, row.check), host)
+        for host, result in found.items()
+        for row in result.images
+    )
+    listed = sorted(hosts)
     return Table(
         ("REFERENCE", "NAMESPACE", "DIGEST", "SIZE", "PLATFORMS", "COMPLETE", "HOSTS"),
         tuple((shown_name(name), *cells, names(hosts[name, *cells])) for name, *cells in listed),
-        ("no image fits",) if any_answered and not listed else (),
+        ("no image fits",) if found and not listed else (),
         apart=tuple((shown_name(name), *cells, host) for name, *cells in listed for host in hosts[name, *cells]),
     )
 
 
 @fleet_wide(
-    parse,
+    Request,
     tabulate=tabulate,
     read_only=True,
     help={
@@ -119,27 +103,9 @@ def _inspect(host: Host, request: Request) -> ImagesResult:
         listing = facts.listings.get(name)
         if listing is None:
             listing = Listing.parse(name, required(answers[f"in-{number}"], f"namespace {name}").text)
-        rows += _rows(listing, request.match, answers[f"check-{number}"])
+        checked = checks.parse_checks(answers[f"check-{number}"].text)
+        if not checked:
+            required(answers[f"check-{number}"], f"namespace {name}")
+        for image in listing.match(request.match or "*"):
+            rows.append(Row.of(image, name, checked.get(image.name, checks.UNKNOWN), size=image.size))
     return ImagesResult(tuple(rows))
-
-
-def _rows(listing: Listing, match: str, answer: Answer) -> list[Row]:
-    checked = checks.parse_checks(answer.text)
-    if not answer.ok and not checked:
-        raise failure(answer, f"namespace {listing.namespace}")
-    rows = []
-    for image in listing.match(match):
-        check = checked.get(image.name, checks.UNKNOWN)
-        rows.append(
-            Row(
-                name=image.name,
-                namespace=listing.namespace,
-                digest=image.digest,
-                size=image.size,
-                platforms=image.platforms,
-                complete=check.complete,
-                unpacked=check.unpacked,
-                check=check.status,
-            )
-        )
-    return rows

@@ -1,16 +1,44 @@
-"""One image that a command deals with on one host: what was planned, and what became of it. Pure."""
+"""One image that a command deals with on one host: its state, what was planned, and what became of it. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
+from ctr_ferry.ctr.checks import Check
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import FerryError, SomeFailed
 from ctr_ferry.report.outcome import Result, Status, error_lines
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import shown_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageState:
+    """One name on one host. ``check`` has ctr's words, such as ``complete (4/4)``, about the host's platform alone."""
+
+    name: str
+    namespace: str
+    digest: str
+    check: str
+    complete: bool
+    unpacked: bool
+    platforms: str
+
+    @classmethod
+    def of(cls, image: Image, namespace: str, check: Check, **more: Any) -> Self:
+        """The state of a listed image, with the further fields of a subclass."""
+        return cls(
+            name=image.name,
+            namespace=namespace,
+            digest=image.digest,
+            check=check.status,
+            complete=check.complete,
+            unpacked=check.unpacked,
+            platforms=image.platforms,
+            **more,
+        )
 
 
 @dataclass(slots=True)

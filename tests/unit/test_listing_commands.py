@@ -113,7 +113,7 @@ class FakeFleet:
 
 
 def images(fleet: FakeFleet, **options: Any) -> dict[str, Any]:
-    answers: dict[str, Any] = images_command.images.body(fleet, images_command.parse(**options))
+    answers: dict[str, Any] = images_command.images.body(fleet, images_command.Request(**options))
     return answers
 
 
@@ -166,7 +166,7 @@ def test_images_of_all_namespaces_takes_one_command() -> None:
     assert [(row.namespace, row.name) for row in answers["a"].images] == [("k8s.io", APP), ("default", APP)]
     assert len(host.scripts) == 1
     with pytest.raises(errors.UsageError):
-        images_command.parse(namespace="x", all_namespaces=True)
+        images_command.Request(namespace="x", all_namespaces=True)
 
 
 def test_csv_has_a_line_for_each_image_and_host(capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,7 +243,7 @@ def test_check_finds_a_missing_image_elsewhere_although_one_namespace_cannot_be_
 
 
 def test_a_wrong_namespace_is_refused_before_any_host_is_asked() -> None:
-    for parse in (images_command.parse, partial(check_command.parse, ref=APP)):
+    for parse in (images_command.Request, partial(check_command.parse, ref=APP)):
         with pytest.raises(errors.UsageError, match="'x y' is no namespace"):
             parse(namespace="x y")
 

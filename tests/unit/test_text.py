@@ -88,9 +88,9 @@ def listing(*names: str) -> Listing:
 
 
 def rows_of(*names: str) -> images.ImagesResult:
-    return images.ImagesResult(
-        tuple(images.Row(n, "k8s.io", DIGEST, "1 B", "linux/amd64", True, True, "complete") for n in names)
-    )
+    fields = {"namespace": "k8s.io", "digest": DIGEST, "size": "1 B", "platforms": "linux/amd64", "check": "complete"}
+    complete: dict[str, Any] = {**fields, "complete": True, "unpacked": True}
+    return images.ImagesResult(tuple(images.Row(name=name, **complete) for name in names))
 
 
 class TestNames:

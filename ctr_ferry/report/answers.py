@@ -1,0 +1,28 @@
+"""The answers of many hosts, put together for one table. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from ctr_ferry.errors import FerryError
+from ctr_ferry.report.outcome import Answer
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def results(answers: Mapping[str, Answer], kind: type[V]) -> Iterator[tuple[str, V]]:
+    """Each host with its result, where it has one of this kind; an error counts with the result that it carries."""
+    for host, answer in answers.items():
+        found = answer.result if isinstance(answer, FerryError) else answer
+        if isinstance(found, kind):
+            yield host, found
+
+
+def grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """The values of each key; keys and values keep their order."""
+    found: dict[K, list[V]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found
