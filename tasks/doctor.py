@@ -15,6 +15,7 @@ from ctr_ferry.ctr.probe import Facts, Settings
 from ctr_ferry.errors import FerryError, PermissionDenied, Unhealthy, Unreachable
 from ctr_ferry.images import inspect
 from ctr_ferry.oci.registry import Registries
+from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run.command import per_host
 from ctr_ferry.text import names
@@ -23,17 +24,12 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """The options, checked before the first connection."""
 
     clean: bool = False
     all: bool = False
-
-
-def parse(*, clean: bool = False, all: bool = False) -> Request:
-    """Turns the options into a request."""
-    return Request(clean, all)
 
 
 @dataclass
@@ -65,32 +61,24 @@ class DoctorResult:
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """Makes one row per finding; hosts with the same finding share a row. A single host shows all findings."""
-    rows: dict[Finding, list[str]] = {}
-    order: dict[str, int] = {}
-    well = []
-    for host, answer in answers.items():
-        found = answer.result if isinstance(answer, FerryError) else answer
-        if not isinstance(found, DoctorResult):
-            continue
-        shown = found.findings if len(answers) == 1 else found.shown
-        for finding in shown:
-            rows.setdefault(finding, []).append(host)
-            order.setdefault(finding.what, len(order))
-        if all(finding.health is Health.OK for finding in found.findings):
-            well.append(host)
+    found = dict(results(answers, DoctorResult))
+    shown = {host: result.findings if len(answers) == 1 else result.shown for host, result in found.items()}
+    rows = grouped((finding, host) for host, findings in shown.items() for finding in findings)
+    order = list(dict.fromkeys(finding.what for finding in rows))
+    well = [host for host, result in found.items() if all(f.health is Health.OK for f in result.findings)]
     note = f"nothing is wrong on {names(well)}" if well else ""
     return Table(
         ("HOST", "FINDING", "STATUS", "SEEN", "WHAT TO DO"),
         tuple(
             (names(rows[f], every=f.health is Health.FAIL), f.what, str(f.health), f.text, f.todo)
-            for f in sorted(rows, key=lambda f: order[f.what])
+            for f in sorted(rows, key=lambda f: order.index(f.what))
         ),
         (note,) if note else (),
     )
 
 
 @per_host(
-    parse,
+    Request,
     tabulate=tabulate,
     read_only=lambda request: not request.clean,
     help={

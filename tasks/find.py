@@ -13,6 +13,7 @@ from ctr_ferry.ctr.probe import MOST_NAMESPACES, Facts
 from ctr_ferry.errors import FerryError, GarbledAnswer, NothingFound, UsageError
 from ctr_ferry.images import inspect
 from ctr_ferry.images.mappings import Pair
+from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.text import names, shown_name, tail
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 
 _ELSEWHERE, _UNREAD = "kubelet reads another containerd", "kubelet does not read this namespace"
 _KUBERNETES = ("k3s", "k0s", "microk8s")  # their containerd serves kubelet alone; RKE2 uses the socket of k3s
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """The glob that names must fit."""
-
-    match: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +47,7 @@ class FindResult:
 
     places: tuple[Place, ...]
     unread: tuple[str, ...] = ()
-
-    @property
-    def status(self) -> Status:
-        """ok, since the command only reads."""
-        return Status.OK
+    status = Status.OK
 
     def lines(self) -> list[str]:
         """One line for each place."""
@@ -66,20 +56,16 @@ class FindResult:
         ]
 
 
-def parse(*, match: str | None = None) -> Request:
-    """Makes a request of the options; raises UsageError without ``--match``."""
+def parse(*, match: str | None = None) -> str:
+    """The glob that names must fit; raises UsageError without ``--match``."""
     if not match:
         raise UsageError("find needs --match GLOB", hint="fab -H all find --match '*/app:1'")
-    return Request(match)
+    return match
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row for each place, with all hosts that have it; below the rows, what to do if kubelet does not see it."""
-    hosts: dict[Place, list[str]] = {}
-    for host, answer in answers.items():
-        if isinstance(answer, FindResult):
-            for place in answer.places:
-                hosts.setdefault(place, []).append(host)
+    hosts = grouped((place, host) for host, found in results(answers, FindResult) for place in found.places)
     listed = sorted(hosts, key=lambda p: (p.name, p.namespace, p.socket, p.digest, p.note))
     hints = [_hint(place) for place in listed if place.note == _UNREAD and _can_be_given(place.name)]
     if any(place.note == _ELSEWHERE for place in listed):
@@ -94,8 +80,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 
 
 def _not_read(answers: Mapping[str, Result | FerryError]) -> list[str]:
-    found = {host: answer.unread for host, answer in answers.items() if isinstance(answer, FindResult)}
-    return [f"{host}: not read: {each}" for host, unread in found.items() for each in unread]
+    return [f"{host}: not read: {each}" for host, found in results(answers, FindResult) for each in found.unread]
 
 
 def _can_be_given(name: str) -> bool:
@@ -113,13 +98,13 @@ def _hint(place: Place) -> str:
 
 
 @fleet_wide(parse, tabulate=tabulate, read_only=True, help={"match": "Glob on whole names, such as '*/app:1'."})
-def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
+def find(fleet: Fleet, match: str) -> dict[str, Result | FerryError]:
     """Find an image in every namespace of every containerd of the hosts, and show where kubelet does not see it."""
-    answers = fleet.each(lambda host: _inspect(host, request.match))
-    results = [answer for answer in answers.values() if not isinstance(answer, FerryError)]
-    if results and not any(isinstance(result, FindResult) and result.places for result in results):
+    answers = fleet.each(lambda host: _inspect(host, match))
+    found = dict(results(answers, FindResult))
+    if found and not any(result.places for result in found.values()):
         raise NothingFound(
-            f"no image fits {request.match!r} on any host that answered",
+            f"no image fits {match!r} on any host that answered",
             detail="\n".join(_not_read(answers)),
             hint="write a glob that fits whole names, such as '*/app:*'",
             result=answers,

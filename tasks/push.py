@@ -26,6 +26,7 @@ from ctr_ferry.oci.registry import Registries
 from ctr_ferry.registry import credentials
 from ctr_ferry.registry.push_content import PushContent, choose
 from ctr_ferry.registry.results import PushResult
+from ctr_ferry.report.answers import grouped
 from ctr_ferry.report.outcome import Result, Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -281,15 +282,14 @@ def push(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 def _conflicts(jobs: Mapping[str, Job]) -> dict[str, Drift]:
     """An error for every host whose name in the registry would get another digest from another host."""
-    goals: dict[str, dict[str, list[str]]] = {}
-    for host, job in jobs.items():
-        goals.setdefault(str(job.transfer.reference), {}).setdefault(job.pushed.target.digest, []).append(host)
+    goals = grouped((str(job.transfer.reference), (job.pushed.target.digest, host)) for host, job in jobs.items())
     errors = {}
-    for reference, digests in goals.items():
+    for reference, goal in goals.items():
+        digests = grouped(goal)
         if len(digests) == 1:
             continue
         detail = "\n".join(f"{digest} on {names(hosts, every=True)}" for digest, hosts in digests.items())
-        for host in [each for hosts in digests.values() for each in hosts]:
+        for _, host in goal:
             errors[host] = Drift(
                 f"{reference} would get {len(digests)} digests from these hosts; nothing was pushed",
                 detail=detail,

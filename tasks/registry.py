@@ -10,6 +10,7 @@ from ctr_ferry.ctr.health import Health
 from ctr_ferry.errors import FerryError, RegistryError, UsageError
 from ctr_ferry.oci.registry import Registries, Registry
 from ctr_ferry.registry import credentials
+from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run.command import per_host
 from ctr_ferry.text import names
@@ -23,56 +24,44 @@ _REMEDY = "WHAT TO DO"  # the heading of the column with the remedies
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """The registry to inspect; None is all of the inventory's."""
-
-    name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class RegistryResult:
     """One host's registries."""
 
     registries: tuple[RegistryStatus, ...]
-
-    @property
-    def status(self) -> Status:
-        """Always ok: the command changes nothing."""
-        return Status.OK
+    status = Status.OK
 
     def lines(self) -> list[str]:
         """One line per registry, for the record. A person reads the table."""
         return [f"{r.health} {r.registry}: {r.text}" + (f" ({r.todo})" if r.todo else "") for r in self.registries]
 
 
-def parse(*, name: str | None = None) -> Request:
-    """Turns the options into a request."""
-    return Request(name)
+def parse(*, name: str | None = None) -> str | None:
+    """The registry to inspect; None means all of the inventory's."""
+    return name
 
 
-def before(request: Request, targets: Sequence[Target]) -> None:
+def before(name: str | None, targets: Sequence[Target]) -> None:
     """Raises UsageError where a login is missing or cannot be used, or where the inventory names no such registry."""
-    wanted = {registry for target in targets for registry in _chosen(target, request)}
+    wanted = {registry for target in targets for registry in _chosen(target, name)}
     if not wanted:
-        what = f"no registry {request.name}" if request.name else "no registry"
+        what = f"no registry {name}" if name else "no registry"
         raise UsageError(
             f"the inventory has {what} for these hosts; no host was touched", hint="describe it in ctr_registries"
         )
     credentials.check(wanted)
 
 
-def _chosen(target: Target, request: Request) -> list[Registry]:
-    return [registry for registry in target.variables_of(Registries).known if request.name in (None, registry.name)]
+def _chosen(target: Target, name: str | None) -> list[Registry]:
+    return [registry for registry in target.variables_of(Registries).known if name in (None, registry.name)]
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row per registry and state. Hosts that see the same state share a row, with the time of the slowest."""
-    rows: dict[tuple[str, ...], list[tuple[str, float | None]]] = {}
-    for host, answer in answers.items():
-        found = answer.result if isinstance(answer, FerryError) else answer
-        for each in found.registries if isinstance(found, RegistryResult) else ():
-            key = (each.registry, each.health, each.text, each.auth or "-", each.todo)
-            rows.setdefault(key, []).append((host, each.seconds))
+    rows = grouped(
+        ((each.registry, each.health, each.text, each.auth or "-", each.todo), (host, each.seconds))
+        for host, found in results(answers, RegistryResult)
+        for each in found.registries
+    )
     cells = []
     for (registry, health, text, auth, todo), times in rows.items():
         slowest = max((seconds for _, seconds in times if seconds), default=None)
@@ -89,11 +78,11 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     read_only=True,
     help={"name": "Only this registry of ctr_registries (default: all of them)."},
 )
-def registry(host: Host, request: Request) -> RegistryResult:
+def registry(host: Host, name: str | None) -> RegistryResult:
     """Inspect the inventory's registries as each host sees them: name, connection, TLS, login, time."""
     from ctr_ferry.registry.status import inspect
 
-    found = inspect(host, _chosen(host.target, request), credentials.login, allow_curl=True)
+    found = inspect(host, _chosen(host.target, name), credentials.login, allow_curl=True)
     result = RegistryResult(tuple(found))
     if failed := [each.registry for each in found if each.health is Health.FAIL]:
         raise RegistryError(

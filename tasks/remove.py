@@ -19,6 +19,7 @@ from ctr_ferry.errors import FerryError, InUse, NotStarted, UsageError, VerifyFa
 from ctr_ferry.images.item import settle
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.report.answers import grouped
 from ctr_ferry.report.outcome import Result, Status, error_lines
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -131,11 +132,7 @@ class Plan:
     names: list[Removed]
     guarded: tuple[str, ...]
     errors: list[FerryError] = field(default_factory=list)
-
-    @property
-    def status(self) -> Status:
-        """``ok``: an inspection changes nothing."""
-        return Status.OK
+    status = Status.OK  # an inspection changes nothing
 
     def lines(self) -> list[str]:
         """Nothing: only the result is shown."""
@@ -184,10 +181,7 @@ def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request)
     Raises:
         UsageError: the operator did not agree, or cannot be asked. The error lists what would have been removed.
     """
-    hosts: dict[str, list[str]] = {}
-    for host_name, removals in going.items():
-        for each in removals:
-            hosts.setdefault(each.name, []).append(host_name)
+    hosts = grouped((each.name, host) for host, removals in going.items() for each in removals)
     if len(hosts) == len(going) == 1 and not request.match and fleet.at_terminal:
         return
     for host in fleet:

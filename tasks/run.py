@@ -19,24 +19,13 @@ _MOST = 128 << 10  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """The sh text to run."""
-
-    command: str
-
-
-@dataclass(frozen=True, slots=True)
 class RunResult:
     """The command's exit status and output."""
 
     exit: int
     stdout: str
     stderr: str
-
-    @property
-    def status(self) -> Status:
-        """ok: only the command itself knows whether it changed anything."""
-        return Status.OK
+    status = Status.OK  # only the command itself knows whether it changed anything
 
     def lines(self) -> list[str]:
         """The output, without control characters; empty for a failed command, whose error has the output."""
@@ -45,24 +34,20 @@ class RunResult:
         return [printable(line) for line in (*self.stdout.splitlines(), *self.stderr.splitlines())]
 
 
-def parse(command: str | None = None) -> Request:
-    """Makes a request of the command line's one word.
-
-    Raises:
-        UsageError: the word is missing or empty.
-    """
+def parse(command: str | None = None) -> str:
+    """The sh text to run; raises UsageError where it is missing or empty."""
     if not (command and command.strip()):
         raise UsageError("run needs a command", hint="fab -H all run 'uname -r'")
-    return Request(command)
+    return command
 
 
 @per_host(parse, help={"command": "The POSIX sh text to run; quote it."}, positional=["command"])
-def run(host: Host, request: Request) -> RunResult:
+def run(host: Host, command: str) -> RunResult:
     """Run any shell command on every host, with the inventory's names, limits and record."""
     if host.dry_run:
-        _run(host, "-n", "-c", request.command, failure="the command is no valid sh: nothing ran")
-        return RunResult(0, f"would run: {request.command}", "")
-    return _run(host, "-c", request.command)
+        _run(host, "-n", "-c", command, failure="the command is no valid sh: nothing ran")
+        return RunResult(0, f"would run: {command}", "")
+    return _run(host, "-c", command)
 
 
 def _run(host: Host, *words: str, failure: str = "") -> RunResult:

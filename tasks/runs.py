@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,28 +14,17 @@ if TYPE_CHECKING:
     from ctr_ferry.report.record import Run
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """How many of the newest runs to list."""
-
-    last: int
-
-
-def parse(*, last: str | None = None) -> Request:
-    """Makes a request of the options.
-
-    Raises:
-        UsageError: ``--last`` is no number of runs.
-    """
+def parse(*, last: str | None = None) -> int:
+    """How many of the newest runs to list; raises UsageError where ``--last`` is no number of runs."""
     if last is not None and not (last.isdecimal() and int(last)):
         raise UsageError(f"--last {last!r} is no number of runs", hint="give a number from 1, such as --last 20")
-    return Request(int(last or 20))
+    return int(last or 20)
 
 
 @on_control_machine(parse, help={"last": "How many of the newest runs (default 20)."})
-def runs(control_machine: ControlMachine, request: Request) -> View:
+def runs(control_machine: ControlMachine, last: int) -> View:
     """List past runs: their time, commands, and how many hosts ended how. The records are in runs/."""
-    found = control_machine.runs.all()[-request.last :]
+    found = control_machine.runs.all()[-last:]
     data = [_summary(run) for run in found]
     rows = tuple(
         (

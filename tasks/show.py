@@ -14,22 +14,17 @@ if TYPE_CHECKING:
     from ctr_ferry.report.record import Run
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Which run to show, which of its hosts (None means all), and whether to show the log."""
+    """Which run to show (None means the last), which of its hosts (None means all), and whether to show the log."""
 
-    run: str
-    host: str | None
-    log: bool
-
-
-def parse(*, run: str | None = None, host: str | None = None, log: bool = False) -> Request:
-    """Makes a request of the options."""
-    return Request(run or "last", host, log)
+    run: str | None = None
+    host: str | None = None
+    log: bool = False
 
 
 @on_control_machine(
-    parse,
+    Request,
     help={
         "run": "The run's id, or a beginning or end of the id that no other run has (default: the last run).",
         "host": "Only this host.",
@@ -38,7 +33,7 @@ def parse(*, run: str | None = None, host: str | None = None, log: bool = False)
 )
 def show(control_machine: ControlMachine, request: Request) -> View:
     """Show one past run: its outcomes on every host; with --log every remote command, with --json all of run.json."""
-    run = control_machine.runs.find(request.run)
+    run = control_machine.runs.find(request.run or "last")
     if request.host and request.host not in run.data["hosts"]:
         raise UsageError(
             f"run {run.id} had no host {request.host!r}", hint=f"name one of its hosts: {', '.join(run.data['hosts'])}"

@@ -11,6 +11,7 @@ from ctr_ferry.errors import ReferenceExists
 from ctr_ferry.images.item import ImageResult, Item
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.oci.reference import Reference
+from ctr_ferry.report.answers import grouped
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import shown_name, tail
 
@@ -51,9 +52,7 @@ def refuse_collisions(plans: Sequence[Plan], *, within_namespace: bool) -> None:
     becomes a duplicate of the first. A name in another namespace is no source.
     """
     sources = {plan.source.name for plan in plans} if within_namespace else set()
-    by_name: dict[str, list[Plan]] = {}
-    for plan in plans:
-        by_name.setdefault(plan.result.dst, []).append(plan)
+    by_name = grouped((plan.result.dst, plan) for plan in plans)
     for plan in plans:
         same_name = by_name[plan.result.dst]
         if others := [rival.source.name for rival in same_name if rival.source.digest != plan.source.digest]:
