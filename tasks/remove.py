@@ -16,6 +16,7 @@ from ctr_ferry.ctr.failures import failure, required
 from ctr_ferry.ctr.listing import Image, Listing
 from ctr_ferry.ctr.remove import Wanted
 from ctr_ferry.errors import FerryError, InUse, NotStarted, UsageError, VerifyFailed
+from ctr_ferry.images import inspect
 from ctr_ferry.images.item import settle
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.reference import Reference, is_digest
@@ -85,10 +86,6 @@ class Removed:
     note: str = ""
     error: dict[str, str] | None = None
 
-    def fail(self, error: FerryError) -> None:
-        """Marks the name as not removed."""
-        self.status, self.error = Status.FAILED, error.to_json()
-
 
 @dataclass(frozen=True, slots=True)
 class RemoveResult:
@@ -145,7 +142,7 @@ class Plan:
 
     def fail(self, removed: Removed, error: FerryError) -> None:
         """Marks a name as not removed, and keeps the error."""
-        removed.fail(error)
+        removed.status, removed.error = Status.FAILED, error.to_json()
         self.errors.append(error)
 
 
@@ -219,7 +216,7 @@ def _users(session: Session) -> Mapping[str, Sequence[str]]:
     from ctr_ferry.ctr import usage
 
     namespace = session.here.namespace
-    answers = session.ask(usage.questions(session.facts.ctr, namespace))
+    answers = inspect.ask(session.host, usage.questions(session.facts.ctr, namespace))
     return usage.used(
         session.here,
         usage.parse_containers(required(answers["containers"], f"containers of {namespace}").text),
@@ -264,8 +261,13 @@ def apply(host: Host, made: Plan) -> RemoveResult:
         SomeFailed: some of several names were not removed; the error has the result.
         FerryError: the only name was not removed, or the host gave no answer.
     """
-    if made.going and not host.dry_run:
-        _remove(host, made)
+    if (going := made.going) and not host.dry_run:
+        everything = [each.name for each in going] + [record for each in going for record in each.records]
+        answers = host.ask(ctr_remove.script(made.ctr, made.namespace, everything, made.guarded))
+        after = Listing.parse(made.namespace, required(answers["after"], "after").text)
+        for each in going:
+            if left := [name for name in (each.name, *each.records) if after.get(name)]:
+                made.fail(each, _still_there(left[0], answers["remove"], made.namespace))
     result = RemoveResult(made.namespace, tuple(made.names))
     settle(
         result,
@@ -275,16 +277,6 @@ def apply(host: Host, made: Plan) -> RemoveResult:
         "follow the hint of each, then run the command again; names without an error are gone",
     )
     return result
-
-
-def _remove(host: Host, made: Plan) -> None:
-    going = made.going
-    everything = [each.name for each in going] + [record for each in going for record in each.records]
-    answers = host.ask(ctr_remove.script(made.ctr, made.namespace, everything, made.guarded))
-    after = Listing.parse(made.namespace, required(answers["after"], "after").text)
-    for each in going:
-        if left := [name for name in (each.name, *each.records) if after.get(name)]:
-            made.fail(each, _still_there(left[0], answers["remove"], made.namespace))
 
 
 def _still_there(name: str, answer: Answer, namespace: str) -> FerryError:

@@ -17,7 +17,7 @@ from ctr_ferry.ctr.verdict import exists
 from ctr_ferry.errors import FerryError, MethodUnsupported, UsageError
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.item import ImageResult, Item, settle
-from ctr_ferry.images.mappings import Pair, moved_to, read_map, refuse_same
+from ctr_ferry.images.mappings import Pair, moved_to, read_map
 from ctr_ferry.images.retag import ALREADY, Plan, refuse_collisions
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Platform
@@ -70,8 +70,8 @@ def parse(
             raise UsageError("--to-registry and --match go together", hint="such as --match 'dead.example:5000/*'")
         to_registry = parse_domain(to_registry)
     pairs = _pairs(src, dst, map, crosses=bool(to_namespace))
-    if not to_namespace:
-        refuse_same(pairs)
+    if not to_namespace and (same := next((pair for pair in pairs if pair.same), None)):
+        raise UsageError(f"source and destination are the same name, {same.src}", hint="give another destination")
     return Request(
         pairs=pairs,
         to_registry=to_registry,

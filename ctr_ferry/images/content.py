@@ -21,22 +21,14 @@ _FAILED = re.compile("^ctr: ", re.MULTILINE)  # other lines of stderr may be war
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a new name will point at.
-
-    Attributes:
-        target: the image's own target, or one platform's manifest of its index.
-        note: why it is not the image's own target; else empty.
-    """
+    """What a new name will point at: the image's own target, or a platform's manifest, with a note that says why."""
 
     target: Descriptor
     note: str = ""
 
 
 def checked(digest: str, answer: Answer, holder: str) -> bytes:
-    """Returns the bytes of a manifest or index that a host gave, if they have its digest and can be parsed.
-
-    Args:
-        holder: the host, for messages.
+    """Returns the bytes of a manifest or index that ``holder`` gave, if they have its digest and can be parsed.
 
     Raises:
         ContentMissing, DaemonUnreachable, PermissionDenied: the host gave nothing.
@@ -62,10 +54,7 @@ def checked(digest: str, answer: Answer, holder: str) -> bytes:
 
 
 def described(digest: str, answer: Answer, holder: str) -> Descriptor:
-    """Describes a manifest or index by its own bytes: their length, and the media type that they state or imply.
-
-    Args:
-        holder: who gave it, for messages.
+    """Describes a manifest or index by the bytes that ``holder`` gave: length, and media type as stated or implied.
 
     Raises:
         ContentMissing, ContentCorrupt: as `checked`; or the stated media type contradicts the bytes.
@@ -123,11 +112,7 @@ class Content:
         self.bad = {digest: error for digest, error in self.bad.items() if digest in digests}
 
     def manifest(self, digest: str) -> Manifest:
-        """Returns the manifest or index of this digest; an empty one if it is absent or was not read.
-
-        Raises:
-            FerryError: it is visible and cannot be read.
-        """
+        """The manifest or index, or an empty one if it is absent or unread; raises its error if it cannot be read."""
         if digest in self.bad:
             raise self.bad[digest]
         return Manifest.parse(self.blobs[digest]) if digest in self.blobs else Manifest()

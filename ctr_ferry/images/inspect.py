@@ -37,7 +37,7 @@ def facts(host: Host, namespaces: Sequence[str]) -> Facts:
 def survey(
     host: Host, namespaces: Sequence[str], more: Mapping[str, str]
 ) -> tuple[Facts | HostError, dict[str, Answer]]:
-    """Like `facts`, with further steps in the same remote command: sh text by name.
+    """Like `facts`, with further steps, sh text by name, in the same remote command.
 
     Returns:
         The facts, or the error that tells why there are none; and the answers of all steps.

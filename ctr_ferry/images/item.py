@@ -47,11 +47,10 @@ class ImageResult:
 
     Attributes:
         src, dst: the image's name before, or at the source; and the name that it gets.
-        digest: what the new name points at. ``src_digest`` is another one where only one platform's manifest got the
-            name.
+        digest: what the new name points at; ``src_digest`` is another one if it is one platform's manifest of an index.
         previous_digest: what an existing name pointed at before; empty for a new name.
         method: how the name was, or in a dry run would be, given; empty where nothing changes.
-        note: one line for a person; may be empty.
+        note: one line for a person.
         error: why the name was not given.
     """
 
@@ -69,11 +68,9 @@ class ImageResult:
         """What a person reads: one line, and below it, indented, the digest and the notes.
 
         Args:
-            source: the source's name, in words; may be empty.
-            where: the namespace of the new name, in words; may be empty.
+            source, where, moved: the source, the namespace of the new name, and what moved, in words.
             ctr: its version.
             several: whether the image is one of several, so that its status is shown.
-            moved: what moved, in words; may be empty.
         """
         how = f"  ({self.method}, ctr {ctr})" if self.method else ""
         status = f"  {self.status}" if several else ""
@@ -88,12 +85,7 @@ R = TypeVar("R", bound=ImageResult)
 
 @dataclass(slots=True)
 class Item(Generic[R]):
-    """One image on one host, from its plan to its result.
-
-    Attributes:
-        result: what is reported; so far.
-        existing: the image that has the new name already.
-    """
+    """One image on one host, from its plan to its result; ``existing`` is the image that has the new name already."""
 
     result: R
     existing: Image | None
@@ -120,7 +112,7 @@ class Item(Generic[R]):
         self.result.status, self.result.error = Status.FAILED, error.to_json()
 
     def not_named(self, error: FerryError) -> None:
-        """Takes the error of an attempt to give the name: the image has failed."""
+        """Takes the error of an attempt to give the name."""
         self.fail(error)
 
     def add_note(self, note: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,7 @@ class Pair:
 
     @classmethod
     def parse(cls, src: str, dst: str) -> Pair:
-        """Parses and checks both.
-
-        Raises:
-            BadReference: one of them is no reference.
-            UsageError: the destination has a digest.
-        """
+        """Parses both; raises BadReference if one is no reference, UsageError if the destination has a digest."""
         if not is_digest(src):
             Reference.parse(src)
         reference = Reference.parse(dst)
@@ -48,21 +43,11 @@ class Pair:
         return source.repository == self.dst.repository and (self.dst.tag or tag) == tag
 
 
-def refuse_same(pairs: Sequence[Pair]) -> None:
-    """Raises UsageError for the first pair of which source and destination are the same name."""
-    for pair in pairs:
-        if pair.same:
-            raise UsageError(f"source and destination are the same name, {pair.src}", hint="give another destination")
-
-
 def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
-    """Reads a map file: one source and one destination per line; it may have blank lines and ``#`` comments.
+    """Reads a map file: a source and a destination per line, ``#`` comments; raises UsageError with every wrong line.
 
     Args:
         apart: whether sources and destinations are in different namespaces, so that a name may be both.
-
-    Raises:
-        UsageError: lists every wrong line.
     """
     try:
         lines = file.expanduser().read_text(encoding="utf-8").splitlines()
@@ -104,13 +89,9 @@ def _chained(pairs: Iterable[Pair]) -> list[str]:
 
 
 def moved_to(registry: str, images: Iterable[Image]) -> tuple[Pair, ...]:
-    """Pairs each image with the same name on another registry host.
-
-    Names that are no reference, have a digest, or are on that host already are left out.
-    """
-    named = ((image.name, image.reference) for image in images)
+    """Pairs each image with its name on another registry host, but no name with a digest, and none that is there."""
     return tuple(
-        Pair(name, reference.with_domain(registry))
-        for name, reference in named
-        if reference and not reference.digest and reference.domain != registry
+        Pair(image.name, reference.with_domain(registry))
+        for image in images
+        if (reference := image.reference) and not reference.digest and reference.domain != registry
     )

@@ -74,10 +74,6 @@ class Session:
             cri_managed=there == KUBELETS and facts.cri,
         )
 
-    def ask(self, steps: Mapping[str, str]) -> dict[str, Answer]:
-        """Asks the host, as `inspect.ask`."""
-        return inspect.ask(self.host, steps)
-
     def find(self, ref: str) -> Image:
         """Returns the image that a user means; raises ImageNotFound, which says where it is instead."""
         if image := self.here.find(ref):
@@ -88,7 +84,7 @@ class Session:
         """Returns one error for each missing image; it says where the image is instead. Takes one remote command."""
         here = self.here
         others = [name for name in self.facts.namespaces if name != here.namespace]
-        answers = self.ask({f"in-{n}": self.facts.ctr.images(name) for n, name in enumerate(others)})
+        answers = inspect.ask(self.host, {f"in-{n}": self.facts.ctr.images(name) for n, name in enumerate(others)})
         elsewhere = []
         for number, name in enumerate(others):
             with contextlib.suppress(GarbledAnswer):  # a namespace that cannot be read is left out
@@ -118,15 +114,12 @@ class Session:
     def read(
         self, tops: Iterable[str], *, deep: bool, more: Mapping[str, str] | None = None
     ) -> tuple[Content, dict[str, Answer]]:
-        """Reads manifests and the visible digests of the namespace, in one remote command.
+        """Reads manifests and the visible digests, in one remote command; raises FerryError if they are not listed.
 
         Args:
             tops: digests of the images' targets.
             deep: whether to read the manifests of indexes as well, which may take a second remote command.
             more: further steps for the first remote command; their answers are among those returned.
-
-        Raises:
-            FerryError: the host did not list the visible digests.
         """
         content = Content()
         digests = self.facts.ctr.digests(self.here.namespace)
@@ -150,7 +143,7 @@ class Session:
         """Reads manifests by digest into ``content`` and checks them, in one remote command, with further steps."""
         wanted = [digest for digest in dict.fromkeys(digests) if digest not in content.blobs]
         steps = {f"get-{n}": self.facts.ctr.document(self.here.namespace, each) for n, each in enumerate(wanted)}
-        answers = self.ask(steps | dict(more or {}))
+        answers = inspect.ask(self.host, steps | dict(more or {}))
         for number, digest in enumerate(wanted):
             content.take(digest, answers[f"get-{number}"], self.host.name)
         return answers
@@ -163,15 +156,12 @@ class Session:
     ) -> None:
         """Gives names in one remote command, which also verifies them and rolls back those that it could not verify.
 
-        Each item then has its result, by what the host lists.
+        Each item then has its result, by what the host lists. Raises FerryError where the host does not list the names.
 
         Args:
             namings: one for each item, in the same order.
             explain: takes the number of an item and the answers by step; returns what is wrong with the image besides
                 its name, where the script could not verify it.
-
-        Raises:
-            FerryError: the host did not answer, or did not list the names.
         """
         answers = self.host.ask(naming.script(self.place, namings))
         now = Listing.parse(self.there.namespace, required(answers["verify"], "verify").text)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ctr_ferry import errors
-from ctr_ferry.images.mappings import Pair, read_map, refuse_same
+from ctr_ferry.images.mappings import Pair, read_map
+from tasks.retag import parse
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -89,6 +90,6 @@ def test_a_source_that_is_its_own_destination_is_refused(src: str, dst: str, sam
     assert pair.same is same
     if same:
         with pytest.raises(errors.UsageError, match="same name"):
-            refuse_same([pair])
+            parse(src=src, dst=dst)
     else:
-        refuse_same([pair])
+        parse(src=src, dst=dst)
