@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
 PLATFORM_MANIFEST = "same (platform manifest)"
+OTHER = "other"
 UNDECIDED = "no majority"
 
 
@@ -44,7 +45,7 @@ class CheckResult(ImageState):
     Attributes:
         platform: the platform of the host.
         missing: the blobs that the host's platform needs and the namespace lacks.
-        verdict: ``same``, `PLATFORM_MANIFEST` or ``other``, compared with the expected digest; `UNDECIDED` without one.
+        verdict: ``same``, `PLATFORM_MANIFEST` or `OTHER`, compared with the expected digest; `UNDECIDED` without one.
         parts: whether this ctr can name only one platform's manifest of an index that was pulled in part.
     """
 
@@ -99,11 +100,17 @@ def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     answers: dict[str, Result | FerryError] = dict(fleet.each(lambda host: _inspect(host, request, indexes)))
     found = dict(results(answers, CheckResult))
     expected = request.digest or _majority(list(found.values()), indexes)
-    holders = names(name for name, result in found.items() if result.digest == expected)
+    by_digest = grouped((result.digest, name) for name, result in found.items())
+    most_first = sorted(by_digest.items(), key=lambda each: (-len(each[1]), each[0]))
+    every_holder = "\n".join(f"{digest} on {names(on, every=True)}" for digest, on in most_first)
+    holders = names(by_digest.get(expected, ())) if expected else every_holder
     for name, result in found.items():
-        answers[name] = _judge(result, expected, indexes, holders) if expected else _undecided(result, _holders(found))
-        if isinstance(answers[name], FerryError):
+        judged = replace(result, verdict=_verdict(result, expected, indexes))
+        error = _fault(judged, expected, holders)
+        if error:
+            error.result = judged
             fleet.hosts[name].mark_failed()
+        answers[name] = error or judged
     return answers
 
 
@@ -136,13 +143,6 @@ def _inspect(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) 
     )
 
 
-def _holders(found: Mapping[str, CheckResult]) -> str:
-    """The hosts of each digest in words, the digest of most hosts first."""
-    hosts = grouped((result.digest, name) for name, result in found.items())
-    first = sorted(hosts.items(), key=lambda each: (-len(each[1]), each[0]))
-    return "\n".join(f"{digest} on {names(on, every=True)}" for digest, on in first)
-
-
 def _majority(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) -> str:
     """The digest of more than half of the hosts; empty if no digest has so many.
 
@@ -156,51 +156,43 @@ def _majority(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) 
     return next((digest for digest, count in counted.items() if 2 * count > len(found)), "")
 
 
-def _undecided(result: CheckResult, holders_by_digest: str) -> FerryError:
-    return Drift(
-        f"{_what(result)} has no digest that more than half of the hosts have",
-        detail=holders_by_digest,
-        hint="choose the right digest with --digest",
-        result=replace(result, verdict=UNDECIDED),
-    )
+def _verdict(result: CheckResult, expected: str, indexes: Mapping[str, tuple[str, ...]]) -> str:
+    if not expected:
+        return UNDECIDED
+    if result.digest == expected:
+        return "same"
+    return PLATFORM_MANIFEST if result.parts and result.digest in indexes.get(expected, ()) else OTHER
 
 
-def _judge(
-    result: CheckResult, expected: str, indexes: Mapping[str, tuple[str, ...]], holders: str
-) -> CheckResult | FerryError:
-    same = result.digest == expected
-    is_platform_manifest = not same and result.parts and result.digest in indexes.get(expected, ())
-    result = replace(result, verdict="same" if same else PLATFORM_MANIFEST if is_platform_manifest else "other")
-    if not (same or is_platform_manifest):
+def _fault(result: CheckResult, expected: str, holders: str) -> FerryError | None:
+    """What is wrong on a host; ``holders`` names the hosts of the expected digest, or of every digest if none is."""
+    what = f"{shown_name(result.name)} in namespace {result.namespace}"
+    if result.verdict == UNDECIDED:
         return Drift(
-            f"{_what(result)} has another digest than expected",
+            f"{what} has no digest that more than half of the hosts have",
+            detail=holders,
+            hint="choose the right digest with --digest",
+        )
+    if result.verdict == OTHER:
+        return Drift(
+            f"{what} has another digest than expected",
             detail=f"here     {result.digest}\nexpected {expected}" + (f" (as on {holders})" if holders else ""),
             hint="copy or pull the expected image to this host, or choose another digest with --digest",
-            result=result,
         )
     if _foreign(result):
         return PlatformMissing(
-            f"{_what(result)} has no content for this host's platform {result.platform}",
+            f"{what} has no content for this host's platform {result.platform}",
             detail=f"it is for {result.platforms}",
             hint="pull or import an image for this platform",
-            result=result,
         )
     if not result.complete:
         missing = "\n".join(("missing", *result.missing)) if result.missing else result.check
-        error = content_missing(shown_name(result.name), missing)
-        error.result = result
-        return error
+        return content_missing(shown_name(result.name), missing)
     if not result.unpacked:
         return NotUnpacked(
-            f"{_what(result)} is complete, but not unpacked",
-            hint="pull or import the image again: that unpacks it",
-            result=result,
+            f"{what} is complete, but not unpacked", hint="pull or import the image again: that unpacks it"
         )
-    return result
-
-
-def _what(result: CheckResult) -> str:
-    return f"{shown_name(result.name)} in namespace {result.namespace}"
+    return None
 
 
 def _foreign(result: CheckResult) -> bool:

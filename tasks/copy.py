@@ -8,21 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr.listing import Image, Listing
-from ctr_ferry.errors import (
-    BadReference,
-    Drift,
-    FerryError,
-    HostError,
-    ImageNotFound,
-    SourceLost,
-    Unreachable,
-    UsageError,
-)
+from ctr_ferry.errors import Drift, FerryError, HostError, ImageNotFound, SourceLost, Unreachable, UsageError
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.mappings import read_map
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import INDEXES, Descriptor
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.report.answers import grouped
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -38,12 +30,7 @@ ANY = "any"
 
 @dataclass(frozen=True, slots=True)
 class ImageSelector:
-    """What one ``--ref``, or one line of a map, asks for.
-
-    Attributes:
-        ref: a name in any form, a digest, or a glob on whole names.
-        dst: the name to give; None means the source's own name.
-    """
+    """A name in any form, a digest, or a glob on whole names; and the name to give, if it is not the source's own."""
 
     ref: str
     dst: Reference | None = None
@@ -73,11 +60,7 @@ def parse(
     force: bool = False,
     pin: bool = False,
 ) -> Request:
-    """Turns options into a request.
-
-    Raises:
-        UsageError, BadReference: an option is wrong.
-    """
+    """Turns the options into a request; raises UsageError or BadReference where an option is wrong."""
     if not from_:
         raise UsageError("copy needs --from HOST", hint="name the host that has the image, or use --from any")
     source = options.namespace(namespace)
@@ -216,10 +199,11 @@ def _resolve(
         ImageNotFound: no source has such an image.
         Drift: any host may be the source, and the hosts do not agree.
     """
-    named: dict[str, list[tuple[SourceInventory, Image]]] = {}
-    for source in sources:
-        for image in source.found.get(selector, ()):
-            named.setdefault(image.name if is_glob(selector.ref) else selector.ref, []).append((source, image))
+    named = grouped(
+        (image.name if is_glob(selector.ref) else selector.ref, (source, image))
+        for source in sources
+        for image in source.found.get(selector, ())
+    )
     if not named:
         raise _not_found(selector, sources, troubles)
     if ANY in request.sources:
@@ -275,10 +259,7 @@ def _image_copies(images: Mapping[ImageSelector, Iterable[Image]]) -> Iterator[I
 
 
 def _name(selector: ImageSelector, image: Image) -> Reference:
-    try:
-        own = None if is_digest(image.name) else Reference.parse(image.name)
-    except BadReference:
-        own = None
+    own = image.reference
     if selector.dst:
         return selector.dst if selector.dst.tag else selector.dst.with_tag((own and own.tag) or "latest")
     if not (own and own.tag) or own.digest:

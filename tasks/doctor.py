@@ -47,12 +47,7 @@ class DoctorResult:
     everything: InitVar[bool] = False
 
     def __post_init__(self, everything: bool) -> None:
-        self._everything = everything
-
-    @property
-    def shown(self) -> list[Finding]:
-        """The findings that a person wants to see."""
-        return [f for f in self.findings if self._everything or f.health is not Health.OK]
+        self.shown = [f for f in self.findings if everything or f.health is not Health.OK]
 
     def lines(self) -> list[str]:
         """One line per finding, for the record; a person reads the table."""
@@ -62,8 +57,11 @@ class DoctorResult:
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """Makes one row per finding; hosts with the same finding share a row. A single host shows all findings."""
     found = dict(results(answers, DoctorResult))
-    shown = {host: result.findings if len(answers) == 1 else result.shown for host, result in found.items()}
-    rows = grouped((finding, host) for host, findings in shown.items() for finding in findings)
+    rows = grouped(
+        (finding, host)
+        for host, result in found.items()
+        for finding in (result.findings if len(answers) == 1 else result.shown)
+    )
     order = list(dict.fromkeys(finding.what for finding in rows))
     well = [host for host, result in found.items() if all(f.health is Health.OK for f in result.findings)]
     note = f"nothing is wrong on {names(well)}" if well else ""

@@ -47,7 +47,7 @@ def parse(
     force: bool = False,
     pin: bool = False,
 ) -> Request:
-    """Turns options into a request; reads and checks the archive.
+    """Turns the options into a request; reads and checks the archive.
 
     Raises:
         UsageError, BadReference: an option is wrong.
@@ -165,13 +165,12 @@ def _platforms(found: Archive, entry: Entry) -> list[str]:
 
 def _listed(found: Archive, entry: Entry) -> Image:
     """Returns the image as a host that had it would list it."""
-    platforms = ",".join(_platforms(found, entry)) or "-"
     return Image(
         name=entry.name or entry.target.digest,
         media_type=entry.target.media_type,
         digest=entry.target.digest,
         size="",
-        platforms=platforms,
+        platforms=",".join(_platforms(found, entry)) or "-",
         labels=frozenset(),
     )
 

@@ -54,11 +54,7 @@ def parse(
     all_platforms: bool = False,
     force: bool = False,
 ) -> Request:
-    """Turns options into a request.
-
-    Raises:
-        UsageError, BadReference: an option is wrong.
-    """
+    """Turns the options into a request; raises UsageError or BadReference where an option is wrong."""
     if not (ref and out):
         raise UsageError(
             "save needs --ref REF, which may be repeated, and --out FILE or DIR",
