@@ -193,12 +193,7 @@ def _resolve(
     request: Request,
     troubles: Mapping[str, FerryError],
 ) -> tuple[Image, ...]:
-    """Returns the images that a selector means: those of the first source that has them.
-
-    Raises:
-        ImageNotFound: no source has such an image.
-        Drift: any host may be the source, and the hosts do not agree.
-    """
+    """Returns the images that a selector means: those of the first source, or, for `ANY`, those that all agree on."""
     named = grouped(
         (image.name if is_glob(selector.ref) else selector.ref, (source, image))
         for source in sources

@@ -28,11 +28,7 @@ _KUBERNETES = ("k3s", "k0s", "microk8s")  # their containerd serves kubelet alon
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One name in one namespace of one containerd.
-
-    Attributes:
-        note: why kubelet does not see the name there; empty if kubelet sees it, or if there is no CRI plugin.
-    """
+    """One name in one namespace of one containerd; ``note`` says why kubelet, if any, does not see it there."""
 
     name: str
     digest: str

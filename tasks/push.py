@@ -86,18 +86,15 @@ def parse(
 
 def before(request: Request, targets: Sequence[Target]) -> None:
     """Checks the logins before any host is touched; raises UsageError where one is missing, or cannot be used."""
-    name = request.target or (None if is_digest(request.ref) else Reference.parse(request.ref))
-    credentials.check({target.variables_of(Registries).named(name.domain) for target in targets} if name else ())
+    name = request.target or Reference.parse(request.ref)  # a digest has a target
+    credentials.check({target.variables_of(Registries).named(name.domain) for target in targets})
 
 
 class Job(Session):
     """One image that one host pushes. The constructor asks the host and the registry what they have.
 
-    Args:
-        alone: whether this host is the only one of the run. Then `run` does not ask the registry again.
-
-    Raises:
-        FerryError: the image cannot be pushed, or the name in the registry points at another digest.
+    It raises FerryError where the image cannot be pushed, or the name in the registry points at another digest. If the
+    host is ``alone`` in the run, `run` does not ask the registry again.
     """
 
     def __init__(self, host: Host, request: Request, *, alone: bool) -> None:

@@ -118,11 +118,7 @@ def _name_lines(removed: Removed, *, several: bool) -> Iterator[str]:
 
 @dataclass(slots=True)
 class Plan:
-    """What is planned on one host.
-
-    Attributes:
-        guarded: names of the images that would go and that no container used at inspection.
-    """
+    """One host's plan; ``guarded`` names the images that would go, and that no container used at inspection."""
 
     ctr: Ctr
     namespace: str
@@ -173,10 +169,9 @@ def remove(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 
 def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request) -> None:
-    """Asks the operator once for all hosts; one name on one host, typed at a terminal, needs no question.
+    """Asks the operator once for all hosts; raises UsageError with the list unless the operator agrees.
 
-    Raises:
-        UsageError: the operator did not agree, or cannot be asked. The error lists what would have been removed.
+    One name on one host, typed at a terminal, needs no question.
     """
     hosts = grouped((each.name, host) for host, removals in going.items() for each in removals)
     if len(hosts) == len(going) == 1 and not request.match and fleet.at_terminal:
@@ -257,9 +252,7 @@ def _in_use(image: Image, namespace: str, users: Sequence[str]) -> InUse:
 def apply(host: Host, made: Plan) -> RemoveResult:
     """Removes the names and lists the images again, in one remote command; the listing decides the result.
 
-    Raises:
-        SomeFailed: some of several names were not removed; the error has the result.
-        FerryError: the only name was not removed, or the host gave no answer.
+    Raises SomeFailed with the result if some of several names are still there, else the FerryError of name or host.
     """
     if (going := made.going) and not host.dry_run:
         everything = [each.name for each in going] + [record for each in going for record in each.records]

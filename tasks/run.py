@@ -65,11 +65,7 @@ def _run(host: Host, *words: str, failure: str = "") -> RunResult:
 
 
 class Clip:
-    """Keeps the beginning and the end of endless output: the output of 32 hosts must fit into memory.
-
-    Attributes:
-        most: how many bytes to keep of the beginning, and of the end.
-    """
+    """Keeps ``most`` bytes of the beginning of endless output, and of its end: 32 outputs must fit into memory."""
 
     def __init__(self, most: int = _MOST) -> None:
         self.most = most

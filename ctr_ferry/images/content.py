@@ -132,10 +132,8 @@ class Content:
         return list(dict.fromkeys([target, child, *self.manifest(child.digest).blobs]))
 
     def blobs_to_copy(self, target: Descriptor) -> list[Descriptor]:
-        """Returns the blobs to copy, the target first: of an index, visible manifests and the platforms that are whole.
-
-        A manifest is copied even if its layers are absent: it is tiny, and ctr 1.2 cannot name an index without it.
-        """
+        """Returns the blobs to copy, the target first: of an index, visible manifests and whole platforms."""
+        # A manifest is copied even if its layers are absent: it is tiny, and ctr 1.2 cannot name an index without it.
         manifests = [child for child in self.manifest(target.digest).children if child.digest in self.visible]
         found = [target, *manifests]
         for each in manifests or [target]:

@@ -124,12 +124,7 @@ class Item(Generic[R]):
 
 
 def settle(result: Result, total: int, errors: Sequence[FerryError], what: str, hint: str) -> None:
-    """Raises what went wrong with some of a host's images: the only image's own error, or one with the result.
-
-    Args:
-        total: the number of images.
-        what: what did not happen, such as "images did not get their new name".
-    """
+    """Raises the only image's error, or one for all: so many of ``total`` had ``what`` happen, with the result."""
     if errors and total == 1:
         raise errors[0]
     if errors:

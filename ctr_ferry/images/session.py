@@ -39,11 +39,9 @@ class Session:
         more: sh text of further steps for the probe's remote command, by name.
 
     Attributes:
-        facts: what the probe found.
-        answers: to the further steps.
-        here: the images of the namespace.
-        there: the images of the namespace in which names are given.
-        place: that namespace, as scripts need it.
+        facts, answers: what the probe found, and the answers to the further steps.
+        here, there: the images of the namespace, and of the namespace in which names are given.
+        place: the namespace in which names are given, as scripts need it.
 
     Raises:
         FerryError: as `inspect.facts`.
