@@ -32,41 +32,31 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """The options, checked before the first connection."""
 
-    refs: tuple[str, ...] = ()
+    ref: Sequence[str] | None = None
     match: str | None = None
     namespace: str | None = None
     force: bool = False
     yes: bool = False
 
+    def __post_init__(self) -> None:
+        if bool(self.ref) == bool(self.match):
+            raise UsageError(
+                "remove needs --ref REF, which may be repeated, or --match GLOB",
+                hint="fab -H node1 remove --ref old.example/app:1",
+            )
+        for each in self.refs:
+            if not is_digest(each):
+                Reference.parse(each)
+        options.namespace(self.namespace)
 
-def parse(
-    *,
-    ref: Sequence[str] | None = None,
-    match: str | None = None,
-    namespace: str | None = None,
-    force: bool = False,
-    yes: bool = False,
-) -> Request:
-    """Turns the options into a request; raises UsageError or BadReference, which names the wrong option."""
-    if bool(ref) == bool(match):
-        raise UsageError(
-            "remove needs --ref REF, which may be repeated, or --match GLOB",
-            hint="fab -H node1 remove --ref old.example/app:1",
-        )
-    for each in ref or ():
-        if not is_digest(each):
-            Reference.parse(each)
-    return Request(
-        refs=tuple(dict.fromkeys(ref or ())),
-        match=match,
-        namespace=options.namespace(namespace),
-        force=force,
-        yes=yes,
-    )
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """What is to be removed, each once."""
+        return tuple(dict.fromkeys(self.ref or ()))
 
 
 @dataclass(slots=True)
@@ -143,7 +133,7 @@ class Plan:
 
 
 @fleet_wide(
-    parse,
+    Request,
     help={
         "ref": "A name to remove, or a digest, which means all of its names; may be repeated.",
         "match": "Glob on whole names, such as 'dead.example:5000/*'.",

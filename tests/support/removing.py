@@ -16,7 +16,7 @@ from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.target import Limits, Target
-from tasks.remove import RemoveResult, apply, parse, plan
+from tasks.remove import RemoveResult, Request, apply, plan
 
 CONFIG, LAYERS = (f"sha256:{letter * 64}" for letter in "de")
 ONE, TWO = "r.example/app:1", "r.example/app:2"
@@ -82,7 +82,7 @@ class FakeHost:
 
 
 def run(host: Any, **options: Any) -> RemoveResult:
-    return apply(host, plan(host, parse(**options)))
+    return apply(host, plan(host, Request(**options)))
 
 
 def statuses(result: RemoveResult) -> dict[str, Status]:

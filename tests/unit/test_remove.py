@@ -12,21 +12,21 @@ from ctr_ferry import errors
 from ctr_ferry.ctr import remove as ctr_remove
 from ctr_ferry.report.outcome import Status, as_dry_run
 from ctr_ferry.shell import Answer
-from tasks.remove import apply, parse, plan
+from tasks.remove import Request, apply, plan
 
 
 class TestTheCommandLine:
     @pytest.mark.parametrize("options", [{}, {"ref": []}, {"ref": [ONE], "match": "*"}])
     def test_needs_names_or_a_glob(self, options: dict[str, Any]) -> None:
         with pytest.raises(errors.UsageError, match="--ref"):
-            parse(**options)
+            Request(**options)
 
     def test_refuses_what_is_no_reference(self) -> None:
         with pytest.raises(errors.BadReference):
-            parse(ref=["Not A Name"])
+            Request(ref=["Not A Name"])
 
     def test_takes_each_name_once(self) -> None:
-        assert parse(ref=[ONE, TWO, ONE]).refs == (ONE, TWO)
+        assert Request(ref=[ONE, TWO, ONE]).refs == (ONE, TWO)
 
 
 class TestNames:
@@ -116,7 +116,7 @@ class TestWhatTheHostSaysAfterwards:
 
     def test_and_ctrs_failure_does_not_matter_where_the_name_is_gone(self) -> None:
         host = FakeHost([image(ONE)])
-        made = plan(host, parse(ref=[ONE]))  # type: ignore[arg-type]
+        made = plan(host, Request(ref=[ONE]))  # type: ignore[arg-type]
         host.images, host.answers = [], {"remove": Answer(1, b"", "ctr: not found")}
         assert apply(host, made).status is Status.CHANGED  # type: ignore[arg-type]
 

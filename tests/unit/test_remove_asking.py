@@ -14,7 +14,7 @@ from ctr_ferry import errors
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer
 from tasks import remove as remove_command
-from tasks.remove import parse
+from tasks.remove import Request
 
 
 @dataclass
@@ -50,7 +50,7 @@ def fleet(**more: Any) -> FakeFleet:
 
 def command(fleet: FakeFleet, **options: Any) -> dict[str, Any]:
     body: Any = remove_command.remove.body
-    answers: dict[str, Any] = body(fleet, parse(**options))
+    answers: dict[str, Any] = body(fleet, Request(**options))
     return answers
 
 

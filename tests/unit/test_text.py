@@ -131,7 +131,8 @@ class TestNames:
                 asked.append(question)
                 return True
 
-        _ask(cast(Any, Hosts()), {"n": [Removed(name, DIGEST) for name in (PLAIN, *DISGUISED.values())]}, Request())
+        going = {"n": [Removed(name, DIGEST) for name in (PLAIN, *DISGUISED.values())]}
+        _ask(cast(Any, Hosts()), going, Request(ref=[PLAIN]))
         lines = asked[0].split("\n")
         assert len(set(lines)) == len(DISGUISED) + 2
         assert asked[0].isascii() and all(line.isprintable() for line in lines)
