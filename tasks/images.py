@@ -93,13 +93,13 @@ def images(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 def _inspect(host: Host, request: Request) -> ImagesResult:
     first = () if request.all_namespaces else (inspect.namespace(host, request.namespace),)
     facts = inspect.facts(host, first)
-    names = first or facts.namespaces
-    steps = {f"check-{n}": checks.command(facts.ctr, name) for n, name in enumerate(names)}
+    namespaces = first or facts.namespaces
+    steps = {f"check-{n}": checks.command(facts.ctr, name) for n, name in enumerate(namespaces)}
     if not first:
-        steps |= {f"in-{n}": facts.ctr.images(name) for n, name in enumerate(names)}
+        steps |= {f"in-{n}": facts.ctr.images(name) for n, name in enumerate(namespaces)}
     answers = inspect.ask(host, steps)
     rows: list[Row] = []
-    for number, name in enumerate(names):
+    for number, name in enumerate(namespaces):
         listing = facts.listings.get(name)
         if listing is None:
             listing = Listing.parse(name, required(answers[f"in-{number}"], f"namespace {name}").text)

@@ -60,14 +60,12 @@ def _text(run: Run, host: str | None) -> list[str]:
         given = {k: v for k, v in command["arguments"].items() if v not in (None, False, [])}
         words = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in given.items() if k != "dry_run")
         lines += ["", f"{command['command']} {words}{' (a dry run: nothing was done)' if command['dry_run'] else ''}"]
-        seen = set()
+        seen = {outcome["host"] for outcome in command["outcomes"]}
         for outcome in command["outcomes"]:
-            seen.add(outcome["host"])
             if host in (None, outcome["host"]):
                 lines += _outcome(outcome)
-        lines += [
-            f"  {name}  interrupted, or never begun" for name in data["hosts"] if name not in seen and host is None
-        ]
+        if host is None:
+            lines += [f"  {name}  interrupted, or never begun" for name in data["hosts"] if name not in seen]
         for warning in command.get("warnings", ()):
             lines.append(f"  warning: {warning['message']}")
             lines += [f"    {digest} on {', '.join(hosts)}" for digest, hosts in warning["digests"].items()]
