@@ -8,7 +8,7 @@ from dataclasses import InitVar, dataclass, replace
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr import health, leftovers
-from ctr_ferry.ctr.commands import OURS, Ctr
+from ctr_ferry.ctr.commands import Ctr, owner_of
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.health import Finding, Health, Visit
 from ctr_ferry.ctr.probe import Facts, Settings
@@ -138,7 +138,7 @@ def _clean(host: Host, visit: Visit) -> tuple[Finding, str]:
     ctr = _cleanable(now)
     if not ctr:
         return health.leftovers_found(now if now.answers["leftovers"].ok or now.files else visit), ""
-    settings, owner = host.target.variables_of(Settings), f"{OURS}.{host.run_id}"
+    settings, owner = host.target.variables_of(Settings), owner_of(host.run_id)
     answers = host.ask(leftovers.clean(ctr, settings, now.namespaces, now.files, owner))
     still = replace(now, answers=answers).left
     if answers["leftovers"].ok and not still:

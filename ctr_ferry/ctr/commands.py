@@ -12,6 +12,8 @@ from ctr_ferry import shell
 from ctr_ferry.ctr.version import Capabilities
 
 OURS = "ctr-ferry"  # names, labels, ingests and files of ours begin with it
+NAMESPACE = "[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*"  # containerd's identifiers.Validate
+LONGEST_NAMESPACE = 76
 KUBELETS = "k8s.io"  # the namespace that kubelet reads, and in which CRI labels every name
 GC_ROOT = "containerd.io/gc.root"
 GC_REF = "containerd.io/gc.ref.content"
@@ -19,6 +21,11 @@ CRI_MANAGED = "io.cri-containerd.image=managed"
 MOST_DOCUMENT = 4 << 20  # bytes of a manifest or index; registries take no larger one (distribution-spec)
 _BOUND = "60s"  # for commands of a clean-up: ctr waits without end for a blob that somebody else writes
 PINNED = "io.cri-containerd.pinned=pinned"  # keeps kubelet from removing an image
+
+
+def owner_of(run_id: str) -> str:
+    """The word with which all begins that a run leaves on a host: labels, ingests, files and temporary names."""
+    return f"{OURS}.{run_id}"
 
 
 @dataclass(frozen=True, slots=True)

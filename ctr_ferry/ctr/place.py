@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.commands import OURS, Ctr
 from ctr_ferry.oci.reference import Reference
 
 
@@ -33,4 +33,4 @@ class Place:
 
     def stage(self, number: int) -> Reference:
         """A temporary name of this run."""
-        return Reference("ctr-ferry.invalid", self.owner.lower(), str(number))
+        return Reference(f"{OURS}.invalid", self.owner.lower(), str(number))

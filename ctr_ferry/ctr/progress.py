@@ -14,7 +14,8 @@ _ESCAPE = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\r")
 _STATE, _STATES = re.compile(rb"[a-z]+"), re.compile(rb"[a-z ]+")
 _AMOUNT = re.compile(rb"([0-9.]{1,20}) ?([KMGT]?)i?B?")  # ``1.5 MiB``, or ``1.5 Mi`` in a narrow column
 _BLOB = re.compile(rb"application/vnd\.\S+ sha256:[0-9a-f]{64}\t?")  # 2.x
-_METER = re.compile(rb"ferry-read: ([0-9]{1,18})")  # printed by our own step, see `push_pull.METER`
+METER = "ferry-read:"  # our own step prints it before the number of bytes that ctr has read so far (`push_pull`)
+_METER = re.compile(rb"%s ([0-9]{1,18})" % METER.encode())
 _NAME_STARTS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
 _DRAWN = bytes(set(range(256)) - set(_NAME_STARTS))  # what ctr draws before a name
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|\((?P<short>[0-9a-f]{12})\)")
@@ -41,7 +42,7 @@ class Progress:
 
     Attributes:
         items: every blob that ctr printed, by digest if ctr printed one.
-        read: bytes that ctr has read so far, as `push_pull.METER` tells where ctr prints no progress of layers; else 0.
+        read: bytes that ctr has read so far, as `METER` tells where ctr prints no progress of layers; else 0.
         prompts: how often ctr has asked for the password.
         unpacking: whether all content is there and containerd unpacks it.
     """

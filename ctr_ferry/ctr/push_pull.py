@@ -13,12 +13,12 @@ from ctr_ferry.ctr import naming, roll_back
 from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
 from ctr_ferry.ctr.methods import ByIndex
 from ctr_ferry.ctr.place import Place
+from ctr_ferry.ctr.progress import METER
 from ctr_ferry.errors import MethodUnsupported
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Registry
 
-METER = "ferry-read:"  # stands before the number of bytes that ctr has read so far; `Progress` reads it
 BUNDLES = (  # the places that Go searches (crypto/x509, root_linux.go)
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctr_ferry import shell
 from ctr_ferry.ctr import naming
-from ctr_ferry.ctr.commands import KUBELETS, OURS
+from ctr_ferry.ctr.commands import KUBELETS, owner_of
 from ctr_ferry.ctr.failures import required
 from ctr_ferry.ctr.listing import Image, Listing, parse_digests
 from ctr_ferry.ctr.methods import Naming
@@ -68,7 +68,7 @@ class Session:
             namespace=there,
             from_namespace=here,
             content_root=facts.content_root,
-            owner=owner or f"{OURS}.{host.run_id}",
+            owner=owner or owner_of(host.run_id),
             cri_managed=there == KUBELETS and facts.cri,
         )
 

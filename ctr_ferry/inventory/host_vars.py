@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ctr_ferry.ctr.commands import KUBELETS
+from ctr_ferry.ctr.commands import KUBELETS, LONGEST_NAMESPACE, NAMESPACE
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory, BadReference
 from ctr_ferry.inventory.ansible import Opaque, Var, Variables, Vars
@@ -25,7 +25,7 @@ from ctr_ferry.ssh.target import Limits, Target, Trust
 
 _Path = Annotated[str, Field(pattern=r"^/[\w./@+-]+$")]
 _Words = Annotated[str, Field(pattern=r"^[\w./@+ -]+$")]
-_Namespace = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$", max_length=76)]
+_Namespace = Annotated[str, Field(pattern=f"^{NAMESPACE}$", max_length=LONGEST_NAMESPACE)]
 
 
 def _text(value: Any) -> Any:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from ctr_ferry.ctr.commands import owner_of
 from ctr_ferry.ctr.push_pull import BUNDLES, SYSTEM_BUNDLE, Route
 from ctr_ferry.errors import FerryError
 from ctr_ferry.oci.registry import Challenge, Registries, Registry, RegistryState, RegistryStateError
@@ -163,7 +164,7 @@ class Requests:
                 authorities=self._authorities(url),
                 exclusive=self._logs_in,
                 proxy=self._proxy,
-                owner=f"ctr-ferry.{self._host.run_id}",
+                owner=owner_of(self._host.run_id),
                 terminal=terminal.device if terminal else None,
             )
             others = {name: value for name, value in headers.items() if name != "Authorization"}

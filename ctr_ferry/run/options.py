@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ctr_ferry.ctr.commands import LONGEST_NAMESPACE, NAMESPACE
 from ctr_ferry.errors import UsageError
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.oci.reference import Reference
-
-_NAMESPACE = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")  # containerd's identifiers.Validate
-_NAMESPACE_LENGTH = 76
 
 
 def namespace(text: str | None, option: str = "--namespace") -> str | None:
@@ -19,7 +17,7 @@ def namespace(text: str | None, option: str = "--namespace") -> str | None:
     Raises:
         UsageError: the text is no namespace.
     """
-    if text is not None and (not _NAMESPACE.fullmatch(text) or len(text) > _NAMESPACE_LENGTH):
+    if text is not None and (not re.fullmatch(NAMESPACE, text) or len(text) > LONGEST_NAMESPACE):
         raise UsageError(
             f"{option} {text!r} is no namespace",
             hint="use letters and digits, with single '.', '_' or '-' between them",

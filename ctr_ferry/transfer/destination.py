@@ -14,7 +14,7 @@ from ctr_ferry.ctr.failures import failure, required
 from ctr_ferry.ctr.free_space import Room
 from ctr_ferry.ctr.ingest import ImageBlobs, Store
 from ctr_ferry.ctr.listing import Image, parse_digests
-from ctr_ferry.ctr.methods import ByBlobs
+from ctr_ferry.ctr.methods import ByBlobs, Method
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.ctr.verdict import exists
 from ctr_ferry.ctr.version import DaemonCapabilities
@@ -167,7 +167,7 @@ class Destination:
             result.blobs_sent, result.bytes_sent = len(sent), sum(blob.size for blob in sent)
             result.blobs_saved, result.bytes_saved = len(saved), sum(blob.size for blob in saved)
             linked = any(blob.digest in self.store.elsewhere - self.store.here for blob in saved)
-            result.method = "blobs" if sent else "link" if linked else "index"
+            result.method = Method.BLOBS if sent else Method.LINK if linked else Method.INDEX
 
     def check_room(self, todo: Sequence[Plan], *, dry_run: bool) -> tuple[str, ...]:
         """Fails the images that surely do not fit, before anything is sent.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from ctr_ferry.ctr import gc_protection, ingest
+from ctr_ferry.ctr.commands import owner_of
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.errors import FerryError
 from ctr_ferry.images.item import Item, settle
@@ -75,7 +76,7 @@ class HostCopy:
         return self._result(items, found, notices)
 
     def _inspect(self) -> Destination:
-        owner = f"ctr-ferry.{self._host.run_id}.{self._token}.{next(self._inspections)}"
+        owner = f"{owner_of(self._host.run_id)}.{self._token}.{next(self._inspections)}"
         return Destination.inspect(self._host, self._copy_request, owner)
 
     def _bring(self, todo: Sequence[Plan], found: Destination, *, once_more: bool = True) -> None:
