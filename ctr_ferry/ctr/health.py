@@ -11,6 +11,7 @@ from ctr_ferry.ctr import free_space, leftovers
 from ctr_ferry.ctr.commands import KUBELETS
 from ctr_ferry.ctr.leftovers import InNamespace
 from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.ctr.programs import KUBERNETES, PLAIN
 from ctr_ferry.ctr.version import Capabilities, DaemonCapabilities, Version
 from ctr_ferry.errors import CtrNotFound, DaemonUnreachable, HostError, PermissionDenied
 from ctr_ferry.shell import Answer
@@ -130,8 +131,7 @@ def _sudo(visit: Visit) -> Finding:
 
 def _ctr(facts: Facts, path: str) -> Finding:
     command = " ".join(facts.ctr.argv)
-    flavours = {"k3s": "k3s", "rke2": "RKE2", "k0s": "k0s", "microk8s": "MicroK8s"}
-    flavour = next((name for word, name in flavours.items() if word in command), "containerd's own")
+    flavour = next((each.title for each in KUBERNETES if each.word in command), PLAIN.title)
     shown = command if path in ("", command) else f"{command} ({path})"
     return Finding("ctr", Health.OK, f"{shown}, {flavour}")
 

@@ -10,6 +10,7 @@ from ctr_ferry import shell
 from ctr_ferry.ctr import methods, probe, roll_back
 from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, KUBELETS, OURS, Ctr
 from ctr_ferry.ctr.probe import Settings
+from ctr_ferry.ctr.programs import TEMPORARY
 from ctr_ferry.errors import BadReference
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.shell import Script
@@ -41,7 +42,7 @@ done"""
 # Files of a push, pull or cleaning. They belong to root or to the login user; a file of anybody else is not ours.
 _MINE = '"$(id -u)" "${SUDO_UID:-0}"'
 _OUR_FILES = f"""set -- 0 {_MINE}
-find "${{TMPDIR:-/tmp}}" -maxdepth 1 -type f -links 1 \\( -user "$1" -o -user "$2" -o -user "$3" \\) \\
+find {TEMPORARY} -maxdepth 1 -type f -links 1 \\( -user "$1" -o -user "$2" -o -user "$3" \\) \\
   -name '{OURS}.*' ! -name '*[!{_WORD[1:]}*'"""
 FILES = f"( {_OUR_FILES} 2>/dev/null ) || :"
 

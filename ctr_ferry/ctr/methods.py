@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import ClassVar, NamedTuple
 
 from ctr_ferry import shell
-from ctr_ferry.ctr import roll_back, templates
+from ctr_ferry.ctr import programs, roll_back, templates
 from ctr_ferry.ctr.commands import GC_REF
 from ctr_ferry.ctr.gc_root import Root, finish_ingests
 from ctr_ferry.ctr.place import Place
@@ -287,8 +287,9 @@ def empty_file(owner: str) -> Step:
 
     The clean-up, for a step that is cut off in the middle, needs globbing (no ``set -f``).
     """
-    file = f'"${{TMPDIR:-/tmp}}"/{shell.join([owner])}.empty'
-    return Step(f'empty=$(mktemp {file}.XXXXXX) && exec 5<"$empty" && rm -f "$empty"', f"rm -f {file}.*")
+    name = f"{owner}.empty"
+    new, all_of_them = programs.temporary_file(name), f"{programs.TEMPORARY}/{shell.join([name])}.*"
+    return Step(f'empty=$({new}) && exec 5<"$empty" && rm -f "$empty"', f"rm -f {all_of_them}")
 
 
 def ingest_link(place: Place, blob: Descriptor) -> str:

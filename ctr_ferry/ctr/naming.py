@@ -22,6 +22,7 @@ from ctr_ferry.ctr.methods import (
     unless_taken,
 )
 from ctr_ferry.ctr.place import Place
+from ctr_ferry.ctr.programs import Program
 from ctr_ferry.ctr.roll_back import Given, Records
 from ctr_ferry.ctr.templates import fill
 from ctr_ferry.shell import Answer, Script
@@ -81,8 +82,8 @@ def lock(ctr: Ctr) -> str:
     Where that folder cannot be read, or the host has no flock(1), or another run keeps the lock, `MOMENT` waits.
     """
     folder = shell.join([posixpath.dirname(ctr.address) or "/"])
-    return f"""locked=; ! [ -r {folder} ] || ! command -v flock >/dev/null || {{ exec 9<{folder}
-flock -w {_LONGEST_WAIT} 9 2>/dev/null && locked=1; }}; :"""
+    return f"""locked=; ! [ -r {folder} ] || ! {Program.FLOCK.is_there} || {{ exec 9<{folder}
+{Program.FLOCK} -w {_LONGEST_WAIT} 9 2>/dev/null && locked=1; }}; :"""
 
 
 def _together(place: Place, namings: Sequence[Naming]) -> list[list[int]]:

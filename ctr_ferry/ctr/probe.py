@@ -10,37 +10,13 @@ from ctr_ferry import shell
 from ctr_ferry.ctr.commands import KUBELETS, Ctr
 from ctr_ferry.ctr.failures import daemon_trouble, required
 from ctr_ferry.ctr.listing import Listing
+from ctr_ferry.ctr.programs import COMMANDS, KUBERNETES, SOCKETS
 from ctr_ferry.ctr.version import Capabilities, DaemonCapabilities, Version
 from ctr_ferry.errors import AnswerTooLarge, CtrNotFound, DaemonUnreachable, GarbledAnswer, PermissionDenied
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.text import printable, shown_name, tail
 
-# Commands that may be a ctr, also where distributions install it outside of PATH.
-_PLACES = (
-    "ctr",
-    "/usr/local/bin/ctr",
-    "/usr/bin/ctr",
-    "/usr/local/sbin/ctr",
-    "/opt/containerd/bin/ctr",
-    "/opt/bin/ctr",
-    "k3s ctr",
-    "/usr/local/bin/k3s ctr",
-    "/opt/bin/k3s ctr",
-    "/var/lib/rancher/rke2/bin/ctr",
-    "k0s ctr",
-    "/usr/local/bin/k0s ctr",
-    "microk8s ctr",
-    "/snap/bin/microk8s ctr",
-)
-_SOCKETS = (
-    "/run/containerd/containerd.sock",
-    "/run/k3s/containerd/containerd.sock",
-    "/run/k0s/containerd.sock",
-    "/var/snap/microk8s/common/run/containerd.sock",
-    "/run/docker/containerd/containerd.sock",
-)
-_OWN_SOCKET = {"k3s": _SOCKETS[1], "rke2": _SOCKETS[1], "k0s": _SOCKETS[2], "microk8s": _SOCKETS[3]}
 _IMPORT = re.compile(r"^[ \t]+import[ \t]", re.MULTILINE)  # a line in the help of `images`, with every version
 MOST_NAMESPACES = 1000  # of one containerd; commands ask once or more for each
 DEFAULT_ROOT, _CONTENT_PLUGIN = "/var/lib/containerd", "io.containerd.content.v1"
@@ -117,9 +93,11 @@ def script(settings: Settings, namespaces: Sequence[str]) -> Script:
 
 def prologue(settings: Settings) -> str:
     """Builds sh text that finds ctr and socket, as ``$ctr`` and ``$address``, and defines ``ready``."""
-    places = [settings.command] if settings.command else _PLACES
-    sockets = [settings.address] if settings.address else _SOCKETS
-    own = "" if settings.address else " ".join(f"*{k}*) own={shell.join([s])};;" for k, s in _OWN_SOCKET.items())
+    places = [settings.command] if settings.command else COMMANDS
+    sockets = [settings.address] if settings.address else SOCKETS
+    own = (
+        "" if settings.address else " ".join(f"*{each.word}*) own={shell.join([each.socket])};;" for each in KUBERNETES)
+    )
     return f"""
 LC_ALL=C; export LC_ALL; set -f
 find_ctr() {{
@@ -144,7 +122,7 @@ ctr=; own=; address=; dead=; find_ctr; find_address
 
 def rights_check(settings: Settings) -> str:
     """Builds a sh test that fails if the login user may write to no socket; it has no quotes."""
-    sockets = [settings.address] if settings.address else _SOCKETS
+    sockets = [settings.address] if settings.address else SOCKETS
     return " || ".join(f"[ -w {shell.join([socket])} ]" for socket in sockets)
 
 
@@ -231,7 +209,7 @@ def _ctr(settings: Settings, answer: Answer) -> tuple[str, str]:
             f"no ctr found ({where})",
             hint="set ctr_command for this host in the inventory, to a path or to something like 'k3s ctr'",
         )
-    if command not in ([settings.command.strip()] if settings.command else _PLACES):
+    if command not in ([settings.command.strip()] if settings.command else COMMANDS):
         raise GarbledAnswer(
             f"the host named a ctr that it was not asked for: {printable(command)[:200]!r}",
             hint="set ctr_command for this host in the inventory",
@@ -244,7 +222,7 @@ def _require_daemon(
 ) -> None:
     if not address:
         raise DaemonUnreachable(
-            f"no containerd socket ({settings.address or ', '.join(_SOCKETS)})",
+            f"no containerd socket ({settings.address or ', '.join(SOCKETS)})",
             hint="start containerd on that host, or set ctr_address in the inventory",
         )
     if f"open {address}" not in sockets:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ctr_ferry import shell
-from ctr_ferry.ctr import naming, roll_back
+from ctr_ferry.ctr import naming, programs, roll_back
 from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
 from ctr_ferry.ctr.methods import ByIndex
 from ctr_ferry.ctr.place import Place
@@ -57,10 +57,9 @@ class Route:
         """What goes before the command: writes the certificates to a file on the host, ``$authorities``; as sh text."""
         if not self.authorities:
             return ""
-        file = f'"${{TMPDIR:-/tmp}}/{shell.join([self.owner])}.XXXXXX"'
         ours = shell.printf(self.authorities)
         pems = ours if self.exclusive else f"{{ {SYSTEM_BUNDLE}; echo; {ours}; }}"
-        return f'authorities=$(umask 077; mktemp {file}) && {pems} >"$authorities" &&\n'
+        return f'authorities=$(umask 077; {programs.temporary_file(self.owner)}) && {pems} >"$authorities" &&\n'
 
     @property
     def cleanup(self) -> str:

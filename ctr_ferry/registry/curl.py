@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 from ctr_ferry import shell
+from ctr_ferry.ctr.programs import Program
 from ctr_ferry.ctr.push_pull import Route
 from ctr_ferry.oci.registry import RegistryState, headers
 from ctr_ferry.shell import Answer
@@ -47,8 +48,8 @@ def ask(method: str, url: str, headers: Mapping[str, str], route: Route, seconds
         route: how the tool gets to the registry; ``Route.prepare`` goes before the request.
         seconds: until the tool gives up.
     """
-    curl = ["curl", "-q", "-sS", "--include", "--max-time", str(seconds)]
-    wget = ["wget", "-q", "-S", "-O", "-", "-T", str(seconds)]
+    curl = [Program.CURL, "-q", "-sS", "--include", "--max-time", str(seconds)]
+    wget = [Program.WGET, "-q", "-S", "-O", "-", "-T", str(seconds)]
     if method == "HEAD":
         curl.append("--head")
         wget.append("--spider")
@@ -70,9 +71,9 @@ def ask(method: str, url: str, headers: Mapping[str, str], route: Route, seconds
     if route.authorities and route.exclusive:
         by_curl += f" --capath {_EMPTY_FOLDER}"  # else curl searches the system's folder as well
     # Only GNU's wget prints the body of a 404, and only with this option.
-    body = "body=; wget --help 2>&1 | grep -q -e --content-on-error && body=--content-on-error"
-    if_wget = f"elif command -v wget >/dev/null; then echo wget; {body}\n{by_wget} $body {shell.join([url])}"
-    return f"""if command -v curl >/dev/null; then echo curl; {by_curl} {shell.join([url])}
+    body = f"body=; {Program.WGET} --help 2>&1 | grep -q -e --content-on-error && body=--content-on-error"
+    if_wget = f"elif {Program.WGET.is_there}; then echo {Program.WGET}; {body}\n{by_wget} $body {shell.join([url])}"
+    return f"""if {Program.CURL.is_there}; then echo {Program.CURL}; {by_curl} {shell.join([url])}
 {"" if route.terminal else if_wget}
 else (exit {_NO_TOOL}); fi"""
 
@@ -86,10 +87,11 @@ def typed(authorization: str) -> str:
 
 def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | RegistryState:
     """Returns status, reason, headers (names in lower case) and body; without an answer, the state that this means."""
-    tool, _, data = answer.stdout.partition(b"\n")
-    if tool == b"curl" and answer.exit:  # what it printed is a part of the answer, or a proxy's
+    first, _, data = answer.stdout.partition(b"\n")
+    tool = first.decode("latin-1")
+    if tool == Program.CURL and answer.exit:  # what it printed is a part of the answer, or a proxy's
         return _failure(answer)
-    if tool == b"wget":  # prints the head to stderr, each line indented
+    if tool == Program.WGET:  # prints the head to stderr, each line indented
         head = "\n".join(line[2:] for line in answer.stderr.split("\n") if line.startswith("  "))
         data = head.encode() + b"\n\n" + data
     for _ in range(_HEADS):
