@@ -5,7 +5,6 @@ Flags come before positional arguments: ctr 2.x takes later ones as arguments. E
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ctr_ferry import shell
@@ -112,16 +111,6 @@ class Ctr:
     def ingest(self, namespace: str, digest: str, size: int, key: str) -> str:
         """``content ingest``: takes in one blob from stdin; the daemon checks digest and size."""
         return self.line(namespace, "content", "ingest", "--expected-digest", digest, "--expected-size", str(size), key)
-
-    def keep(self, namespace: str, digest: str, owner: str, references: Sequence[str] = ()) -> str:
-        """Labels a blob as a GC root of one run, with references to other blobs."""
-        refs = [f"{GC_REF}.{owner}.{number}={other}" for number, other in enumerate(references)]
-        return self.label(namespace, digest, f"{GC_ROOT}={owner}", *refs)
-
-    def release(self, namespace: str, digest: str, owner: str, references: Sequence[str] = ()) -> str:
-        """Removes the labels that `keep` set."""
-        refs = [f"{GC_REF}.{owner}.{number}=" for number in range(len(references))]
-        return self.label(namespace, digest, f"{GC_ROOT}=", *refs)
 
     def remove(self, namespace: str, *names: str, sync: bool = False) -> str:
         """``images rm``: removes names; the exit status is 0 even if a name does not exist.

@@ -25,7 +25,7 @@ def protect(place: Place, images: Sequence[ImageBlobs], store: Store) -> Script:
     that expired runs have left, and finishes ingests of this run and of expired ones: with an empty regular file as
     stdin, an ingest is committed as it is, and the next collection takes it. Ingests of other runs stay.
     """
-    roots = [Root.of(place, image.blobs, number) for number, image in enumerate(images)]
+    roots = [Root(place, image.blobs, number) for number, image in enumerate(images)]
     steps = {
         f"prepare-{root.number}": _prepare(place, image, root, store) for image, root in zip(images, roots, strict=True)
     }
@@ -54,7 +54,7 @@ def _take_in(place: Place, blob: Descriptor, image: ImageBlobs, store: Store) ->
 def _release(place: Place, roots: Sequence[Root], store: Store) -> str:
     ctr, namespace = place.ctr.bounded, place.namespace
     old = [ctr.label(namespace, digest, *(f"{key}=" for key in keys)) for digest, keys in store.labels.items()]
-    old += [finish(place.ctr, place.namespace, shell.join([key])) for key in store.ingests]
+    old += [finish(place, shell.join([key])) for key in store.ingests]
     return fill(
         templates.RELEASE_ROOTS,
         # The end of an import, also of a broken one, starts a collection, which must find the blobs still labelled.
@@ -62,6 +62,6 @@ def _release(place: Place, roots: Sequence[Root], store: Store) -> str:
         ask=ctr.line(namespace, "content", "active"),
         remove="\n".join(root.remove() for root in roots),
         release="\n".join(root.release() for root in roots),
-        finish=finish_ingests(place.ctr, place.namespace, place.owner),
+        finish=finish_ingests(place),
         old="\n".join(old),
     )

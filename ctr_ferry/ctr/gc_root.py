@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ctr_ferry import shell
 from ctr_ferry.ctr import templates
-from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, OURS, Ctr
+from ctr_ferry.ctr.commands import GC_REF, GC_ROOT, OURS
 from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.templates import fill
 from ctr_ferry.oci.descriptor import Descriptor
@@ -29,25 +29,18 @@ class Root:
     """One root in one namespace.
 
     Attributes:
-        owner: the run; no two roots of a namespace have the same owner and number.
-        blobs: digests of the blobs that the root protects, whether they are there yet or not.
+        place: no two roots of a namespace have the same owner and number.
+        blobs: what the root protects, whether it is there yet or not.
     """
 
-    ctr: Ctr
-    namespace: str
-    owner: str
-    blobs: tuple[str, ...]
-    number: int = 0
-
-    @classmethod
-    def of(cls, place: Place, blobs: Iterable[Descriptor], number: int) -> Root:
-        """Returns the root of this number for blobs that come to a place."""
-        return cls(place.ctr, place.namespace, place.owner, tuple(blob.digest for blob in blobs), number)
+    place: Place
+    blobs: Sequence[Descriptor]
+    number: int
 
     @property
     def data(self) -> bytes:
         """The bytes of the root's own blob."""
-        return f"{self.owner} holds blobs of {self.namespace}, {self.number}\n".encode()
+        return f"{self.place.owner} holds blobs of {self.place.namespace}, {self.number}\n".encode()
 
     @property
     def digest(self) -> str:
@@ -56,33 +49,45 @@ class Root:
 
     def prepare(self) -> str:
         """Returns sh text that takes in the root's blob and labels it; it tries again if a collection took the blob."""
-        key = f"{self.owner}-root-{self.number}"
-        take = f"{shell.printf(self.data)} | {self.ctr.ingest(self.namespace, self.digest, len(self.data), key)}"
-        label = self.ctr.keep(self.namespace, self.digest, self.owner, self.blobs)
-        return fill(templates.PREPARE_ROOT, tries=" ".join(map(str, range(_TRIES))), take=take, label=label)
+        place, key = self.place, f"{self.place.owner}-root-{self.number}"
+        ingest = place.ctr.ingest(place.namespace, self.digest, len(self.data), key)
+        return fill(
+            templates.PREPARE_ROOT,
+            tries=" ".join(map(str, range(_TRIES))),
+            take=f"{shell.printf(self.data)} | {ingest}",
+            label=place.ctr.label(place.namespace, self.digest, *self._labels),
+        )
+
+    @property
+    def _labels(self) -> list[str]:
+        """``key=value`` of the root, and of its references to the blobs."""
+        owner = self.place.owner
+        references = [f"{GC_REF}.{owner}.{number}={blob.digest}" for number, blob in enumerate(self.blobs)]
+        return [f"{GC_ROOT}={owner}", *references]
 
     def release(self) -> str:
         """Returns sh text that takes the labels off: the next collection takes the root, and blobs without a name."""
-        return self.ctr.bounded.release(self.namespace, self.digest, self.owner, self.blobs)
+        off = [f"{label.partition('=')[0]}=" for label in self._labels]
+        return self.place.ctr.bounded.label(self.place.namespace, self.digest, *off)
 
     def remove(self) -> str:
         """Returns sh text that removes the root's blob, which starts a collection."""
-        return self.ctr.bounded.line(self.namespace, "content", "rm", self.digest)
+        return self.place.ctr.bounded.line(self.place.namespace, "content", "rm", self.digest)
 
 
-def finish_ingests(ctr: Ctr, namespace: str, owner: str) -> str:
+def finish_ingests(place: Place) -> str:
     """Returns sh text that finishes the ingests of this run: descriptor 5 must be an empty regular file."""
     return fill(
         templates.FINISH_INGESTS,
-        active=ctr.bounded.line(namespace, "content", "active"),
-        owner=re.escape(owner),
-        finish=finish(ctr, namespace, '"$key"'),
+        active=place.ctr.bounded.line(place.namespace, "content", "active"),
+        owner=re.escape(place.owner),
+        finish=finish(place, '"$key"'),
     )
 
 
-def finish(ctr: Ctr, namespace: str, key: str) -> str:
+def finish(place: Place, key: str) -> str:
     """Returns sh text that finishes one ingest; ``key`` is a word of sh."""
-    return f"{ctr.bounded.line(namespace, 'content', 'ingest')} {key} <&5"
+    return f"{place.ctr.bounded.line(place.namespace, 'content', 'ingest')} {key} <&5"
 
 
 def expired(owner: str, now: datetime) -> bool:

@@ -232,11 +232,10 @@ class ByLink(ByArchive):
 
     def before(self, place: Place, number: int) -> Step:
         """Links the blobs, and cleans up the GC root that protected them meanwhile."""
-        root = Root.of(place, self.links, number)
+        root = Root(place, self.links, number)
         empty = empty_file(place.owner)
         opened = [empty.text] if place.ctr.capabilities.link else []
         steps = " &&\n".join([*opened, root.prepare(), *(ingest_link(place, blob) for blob in self.links)])
-        finish = finish_ingests(place.ctr, place.namespace, place.owner)
         return Step(
             fill(templates.LINK, number=number, steps=steps),
             fill(
@@ -244,7 +243,7 @@ class ByLink(ByArchive):
                 number=number,
                 remove=root.remove(),
                 open=empty.text,
-                finish=finish,
+                finish=finish_ingests(place),
                 close=empty.cleanup,
             ),
         )

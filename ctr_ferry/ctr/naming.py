@@ -23,7 +23,7 @@ from ctr_ferry.ctr.methods import (
 )
 from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.programs import Program
-from ctr_ferry.ctr.roll_back import Given, Records
+from ctr_ferry.ctr.roll_back import Given
 from ctr_ferry.ctr.templates import fill
 from ctr_ferry.shell import Answer, Script
 
@@ -71,9 +71,9 @@ def script(place: Place, namings: Sequence[Naming]) -> Script:
         steps["there"] = _kept_as("there", place.ctr.digests(place.namespace))
     steps["kept"] = roll_back.kept(place, given)
     comes = place.cri_managed and any(place.crosses or isinstance(naming, ByBlobs) for naming in namings)
-    records = Records(place.ctr, place.namespace) if comes else None
-    undo = roll_back.undo(place, given, records)
-    return Script(steps, records.before if records else "", cleanup="\n".join(filter(None, [undo, *cleanups])))
+    cleanups.insert(0, roll_back.undo(place, given, records=comes))
+    prologue = roll_back.remember_records(place) if comes else ""
+    return Script(steps, prologue, cleanup="\n".join(filter(None, cleanups)))
 
 
 def lock(ctr: Ctr) -> str:

@@ -56,28 +56,20 @@ def names(given: Sequence[Given]) -> list[str]:
     return list(dict.fromkeys(name for each in given for name in (each.name, each.stage) if name))
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
-    """Removal of CRI's ``sha256:<config>`` records that came with the names."""
+def remember_records(place: Place) -> str:
+    """Builds sh text to run first: it remembers CRI's ``sha256:<config>`` records that exist, which are not ours."""
+    listing = place.ctr.line(place.namespace, "images", "ls", "-q", 'name~="^sha256:"')
+    return f"records=$({listing} 2>/dev/null) || records=unknown"
 
-    ctr: Ctr
-    namespace: str
 
-    @property
-    def before(self) -> str:
-        """Sh text to run first: remembers the records that exist, which are not ours."""
-        listing = self.ctr.line(self.namespace, "images", "ls", "-q", 'name~="^sha256:"')
-        return f"records=$({listing} 2>/dev/null) || records=unknown"
-
-    @property
-    def remove(self) -> str:
-        """Sh text: removes newer records of the digests in ``$taken``, unless a user's name points there as well."""
-        listing = self.ctr.line(self.namespace, "images", "ls", "-q")
-        return f"""[ "$records" = unknown ] || for digest in $taken; do
+def _remove_records(ctr: Ctr, namespace: str) -> str:
+    """Removes newer records of the digests in ``$taken``, unless a user's name points there as well."""
+    listing = ctr.line(namespace, "images", "ls", "-q")
+    return f"""[ "$records" = unknown ] || for digest in $taken; do
   left=$(again {listing} "target.digest==$digest") || continue
   printf '%s\\n' "$left" | grep -qvx {shell.join([DIGEST])} && continue
   for each in $left; do
-    case "$records" in *"$each"*) ;; *) again {self.ctr.line(self.namespace, "images", "rm")} "$each";; esac
+    case "$records" in *"$each"*) ;; *) again {ctr.line(namespace, "images", "rm")} "$each";; esac
   done
 done"""
 
@@ -92,7 +84,7 @@ def remove(ctr: Ctr, namespace: str, unwanted: Sequence[str]) -> str:
             "records=",
             f"taken=$({ctr.images(namespace, *unwanted)} | {digests} | sort -u)",
             f"{ctr.remove(namespace, *unwanted, sync=True)}; removed=$?",
-            Records(ctr, namespace).remove,
+            _remove_records(ctr, namespace),
             "[ $removed = 0 ]",
         ]
     )
@@ -141,11 +133,14 @@ def back(place: Place, given: Given, step: str) -> str:
     return f"if {moved}; then {{ {step}; }} >/dev/null; fi\n{place.ctr.images(place.namespace, given.name)}"
 
 
-def undo(place: Place, given: Sequence[Given], records: Records | None) -> str:
+def undo(place: Place, given: Sequence[Given], *, records: bool) -> str:
     """Builds the clean-up: it removes temporary names, and names that were begun and not verified.
 
     A name that now points at another digest is somebody else's and stays. The clean-up waits for CRI's label before it
     removes a name: if a name goes while CRI labels it, CRI creates it again.
+
+    Args:
+        records: whether to remove CRI's ``sha256:<config>`` records that came with the names (`remember_records`).
     """
     lines = [
         _AGAIN,
@@ -165,7 +160,7 @@ def undo(place: Place, given: Sequence[Given], records: Records | None) -> str:
         for each in given
         if each.stage
     ]
-    return "\n".join([*lines, records.remove if records else ""])
+    return "\n".join([*lines, _remove_records(place.ctr, place.namespace) if records else ""])
 
 
 def _unproved(each: Given) -> str:

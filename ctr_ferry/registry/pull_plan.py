@@ -10,7 +10,7 @@ from ctr_ferry.ctr.listing import Image
 from ctr_ferry.ctr.methods import ByIndex
 from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.push_pull import Route
-from ctr_ferry.ctr.roll_back import Given, Records
+from ctr_ferry.ctr.roll_back import Given
 from ctr_ferry.errors import FerryError, NotUnpacked, PlatformMissing
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
@@ -92,8 +92,8 @@ class PullPlan:
         sees). Its clean-up removes every name that did not prove right.
         """
         ctr, namespace = self.place.ctr, self.place.namespace
-        given, records = self._given, Records(ctr, namespace) if self.place.cri_managed else None
-        undo = roll_back.undo(self.place, [given], records)
+        given, records = self._given, self.place.cri_managed
+        undo = roll_back.undo(self.place, [given], records=records)
         back = {}
         if self.replaced and self.move and self.move.old:
             back["back"] = roll_back.back(self.place, given, self._back(self.replaced, self.move.old))
@@ -109,7 +109,7 @@ class PullPlan:
                 "top": ctr.document(namespace, self.wanted) if self.wanted else "false",
                 "visible": ctr.digests(namespace),
             },
-            records.before if records else "",
+            roll_back.remember_records(self.place) if records else "",
             cleanup=f"{undo}\n{route.cleanup}",
         )
 

@@ -9,7 +9,10 @@ import pytest
 from records import VERSIONS, record
 
 from ctr_ferry.ctr.commands import Ctr
+from ctr_ferry.ctr.gc_root import Root
+from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.oci.descriptor import Descriptor
 
 DIGEST = "sha256:" + "ab" * 32
 START = ["k3s", "ctr", "--address", "/run/my sock", "--namespace", "k8s.io"]
@@ -47,8 +50,6 @@ NASTY = "a'b\"c $(touch /tmp/x) `id` \n;|&<>*?[x]{y}~!\\"
         ("ingest", (NASTY, 1, NASTY)),
         ("label", (NASTY, NASTY)),
         ("relabel", (NASTY, NASTY)),
-        ("keep", (NASTY, NASTY)),
-        ("release", (NASTY, NASTY, [NASTY])),
         ("remove", (NASTY,)),
     ],
 )
@@ -71,8 +72,6 @@ BUILDERS = {
     "import_stdin": ("--no-unpack",),
     "export_stdout": ("r.example/a:1",),
     "ingest": (DIGEST, 7, "key"),
-    "keep": (DIGEST, "owner"),
-    "release": (DIGEST, "owner"),
     "remove": ("r.example/a:1",),
 }
 
@@ -138,17 +137,20 @@ def test_a_listing_of_some_names_filters_for_exactly_these() -> None:
 
 
 def test_labels_that_keep_blobs_are_put_on_and_taken_off() -> None:
-    one, label = ctr("1.2.6"), ["content", "label", DIGEST]
-    put = words(one.keep("k8s.io", DIGEST, "run", ["x", "y"]))
-    assert put == [
+    one, label = ctr("1.2.6"), ["content", "label"]
+    blobs = [Descriptor("layer", digest, 1) for digest in ("x", "y")]
+    root = Root(Place(one, "k8s.io", "k8s.io", "/root", NASTY, cri_managed=True), blobs, 0)
+    put = [
         *label,
-        "containerd.io/gc.root=run",
-        "containerd.io/gc.ref.content.run.0=x",
-        "containerd.io/gc.ref.content.run.1=y",
+        root.digest,
+        f"containerd.io/gc.root={NASTY}",
+        f"containerd.io/gc.ref.content.{NASTY}.0=x",
+        f"containerd.io/gc.ref.content.{NASTY}.1=y",
     ]
-    taken = words(one.release("k8s.io", DIGEST, "run", ["x", "y"]))
-    assert taken == [word if word in label else f"{word.partition('=')[0]}=" for word in put]
-    assert words(one.label("k8s.io", DIGEST, "a=1", "b=")) == [*label, "a=1", "b="]
+    assert f"  {shlex.join([*START, *put])} >/dev/null" in root.prepare()
+    taken = shlex.split(root.release())
+    assert taken[taken.index("content") :] == [*put[:3], *(f"{word.partition('=')[0]}=" for word in put[3:])]
+    assert words(one.label("k8s.io", DIGEST, "a=1", "b=")) == [*label, DIGEST, "a=1", "b="]
 
 
 def test_a_command_of_a_clean_up_ends_by_itself() -> None:

@@ -46,7 +46,7 @@ esac
         return {n: a.ok for n, a in answers.items() if n != "wait"}, log[log.index("waits") + 1 :]
 
 
-ROOT = Root(CTR, "k8s.io", PLACE.owner, tuple(each.digest for each in NEEDED.blobs))
+ROOT = Root(PLACE, NEEDED.blobs, 0)
 
 
 class TestProtect:

@@ -22,6 +22,7 @@ from fake_ctr import (
 from ctr_ferry.ctr import gc_root, naming
 from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.gc_root import Root
+from ctr_ferry.ctr.place import Place
 from ctr_ferry.oci.descriptor import Descriptor
 
 REST = {DIGEST: (OTHER, "sha256:" + "ef" * 32), OTHER: ("sha256:" + "01" * 32,), "sha256:" + "ef" * 32: ()}
@@ -65,7 +66,8 @@ def link(fake: Fake, version: str, *blobs: Descriptor, **place: object) -> tuple
     return replace(LINKED, links=blobs).before(fake.place(version, **place), 0)  # type: ignore[arg-type]
 
 
-ROOT = Root(cast(Ctr, None), "k8s.io", OWNER, (DIGEST, OTHER))
+PLACE = Place(cast(Ctr, None), "k8s.io", "default", "/root", OWNER, cri_managed=False)
+ROOT = Root(PLACE, (TARGET, LAYER), 0)
 
 
 def test_blobs_are_linked_from_an_empty_file_and_a_gc_root_refers_to_them_before(fake: Fake) -> None:
@@ -102,9 +104,10 @@ def test_an_ingest_is_finished_where_linking_was_cut_off_and_only_there(fake: Fa
 
 
 def test_two_runs_that_link_the_same_blobs_have_no_gc_root_in_common() -> None:
-    other = replace(ROOT, owner="ctr-ferry.20260101T000000Z-ffff")
+    other = replace(ROOT, place=replace(PLACE, owner="ctr-ferry.20260101T000000Z-ffff"))
     assert other.digest != ROOT.digest
-    assert replace(ROOT, namespace="x").digest != ROOT.digest != replace(ROOT, number=1).digest
+    elsewhere = replace(ROOT, place=replace(PLACE, namespace="x"))
+    assert elsewhere.digest != ROOT.digest != replace(ROOT, number=1).digest
 
 
 def test_the_empty_file_that_links_is_gone_afterwards(fake: Fake, tmp_path: Path) -> None:
