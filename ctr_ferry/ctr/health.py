@@ -71,7 +71,6 @@ class Visit:
 
     @property
     def namespaces(self) -> list[InNamespace]:
-        """What each namespace has; see `InNamespace`."""
         return leftovers.parse_namespaces(self.answers["leftovers"].text)
 
     @property
@@ -82,7 +81,7 @@ class Visit:
     @property
     def left(self) -> str:
         """All that runs of ours left, in words; empty for nothing."""
-        return leftovers.left(self.namespaces, self.files)
+        return "; ".join([*filter(None, (each.left for each in self.namespaces)), *self.files])
 
     @property
     def others_at_work(self) -> bool:
@@ -109,8 +108,7 @@ def findings(visit: Visit) -> list[Finding]:
             _cri(facts),
             Finding("platform", Health.OK, str(facts.platform)),
         ]
-    elif not isinstance(visit.facts, PermissionDenied):
-        error = visit.facts
+    elif not isinstance(error := visit.facts, PermissionDenied):
         what = {CtrNotFound: "ctr", DaemonUnreachable: "socket"}.get(type(error), "answers")
         detail = f" ({tail(error.detail, lines=1)})" if error.detail else ""
         found.append(Finding(what, Health.FAIL, f"{error.message}{detail}", error.hint))
@@ -187,9 +185,9 @@ def _content(visit: Visit) -> Finding:
     if not found:
         unknown = f"{root}free space unknown: {tail(answer.stderr, lines=1)}"
         return Finding("content store", Health.WARN, unknown, "run df on containerd's root directory there")
-    size, free = found.blobs.size, found.blobs.available
+    size, free = (number / (1 << 30) for number in (found.blobs.size, found.blobs.available))
     percent = 100 * free / size
-    text = f"{root}{_gib(free)} of {_gib(size)} free ({percent:.0f} %) on {found.blobs.mount}"
+    text = f"{root}{free:.1f} GiB of {size:.1f} GiB free ({percent:.0f} %) on {found.blobs.mount}"
     if percent < _EMPTY:
         todo = "make room: the next image may not fit, and kubelet evicts pods"
         return Finding("content store", Health.FAIL, text, todo)
@@ -197,10 +195,6 @@ def _content(visit: Visit) -> Finding:
         todo = "make room: from 85 % use on kubelet removes unused images, and new ones first"
         return Finding("content store", Health.WARN, text, todo)
     return Finding("content store", Health.OK, text)
-
-
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB"
 
 
 def _clock(visit: Visit) -> Finding:
@@ -218,9 +212,8 @@ def _clock(visit: Visit) -> Finding:
 
 def leftovers_found(visit: Visit) -> Finding:
     """Lists what runs of ours left. While a run is at work there, these things may belong to that run."""
-    what = visit.left
-    if not what:
+    if not visit.left:
         return Finding("leftovers", Health.OK, "none")
     if visit.others_at_work:
-        return Finding("leftovers", Health.OK, f"a run is at work there, to which these may belong: {what}")
-    return Finding("leftovers", Health.WARN, f"a killed run left {what}", "remove it: fab -H HOST doctor --clean")
+        return Finding("leftovers", Health.OK, f"a run is at work there, to which these may belong: {visit.left}")
+    return Finding("leftovers", Health.WARN, f"a killed run left {visit.left}", "remove it: fab -H HOST doctor --clean")

@@ -84,13 +84,14 @@ class InNamespace:
     odd: list[str] = field(default_factory=list)
 
     @property
-    def left(self) -> list[str]:
-        """What runs of ours left here, one entry each, in words."""
-        return [
+    def left(self) -> str:
+        """What runs of ours left here, in words; empty for nothing."""
+        found = [
             *(f"name {name}" for name in self.names),
             *(f"unfinished ingest {ingest}" for ingest in self.ingests),
             *(f"labels on {digest}" for digest in self.labels),
         ]
+        return f"in {shown_name(self.namespace)}: {', '.join(found)}" if found else ""
 
 
 def parse_namespaces(text: str) -> list[InNamespace]:
@@ -144,12 +145,9 @@ def parse_files(text: str) -> list[str]:
 def clean(ctr: Ctr, settings: Settings, namespaces: Iterable[InNamespace], files: Sequence[str], owner: str) -> Script:
     """Builds the script that removes what runs of ours left, and then asks again (``leftovers``, ``files``).
 
-    An unfinished ingest ends when it is committed; an empty file adds nothing to it. Nothing names its content, so the
-    next collection removes that. If another process still writes the ingest, the step gives up after a minute.
-
-    Args:
-        files: paths, as `parse_files` returned them.
-        owner: this run's id with our prefix; the empty file has it in its name.
+    An unfinished ingest ends when it is committed; an empty file, named by ``owner``, adds nothing to it. Nothing names
+    its content, so the next collection removes that. If another process still writes the ingest, the step gives up
+    after a minute.
     """
     steps: dict[str, str] = {}
     empty, remove_empty = methods.empty_file(owner)
@@ -183,13 +181,6 @@ def _unlabel(ctr: Ctr, namespace: str, digest: str, keys: Sequence[str]) -> str:
     others = [f"{key}=" for key in keys if key != GC_ROOT]
     rest = ctr.label(namespace, digest, *others) if others else ":"
     return f'case "$roots" in *{digest}*) {off};; *) {rest};; esac'
-
-
-def left(namespaces: Iterable[InNamespace], files: Iterable[str]) -> str:
-    """Says in words what runs of ours left in all namespaces and as files; empty for nothing."""
-    return "; ".join(
-        [*(f"in {shown_name(each.namespace)}: {', '.join(each.left)}" for each in namespaces if each.left), *files]
-    )
 
 
 def digits(text: str) -> int:

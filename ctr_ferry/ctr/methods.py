@@ -35,7 +35,7 @@ class Method(StrEnum):
 
 
 class Step(NamedTuple):
-    """Sh text that does something, and sh text that cleans up after it, whatever happened."""
+    """Sh text, and sh text that cleans up after it, whatever happened."""
 
     text: str
     cleanup: str = ""
@@ -266,19 +266,17 @@ def import_index(place: Place, namings: Sequence[ByIndex], flags: Sequence[str])
     from ctr_ferry.oci import layout
 
     oci_name = place.ctr.capabilities.oci_name
-    named = []
-    for each in namings:
-        full = str(each.name)
-        named.append((full, (each.name.tag or "latest") if oci_name else full, each.target))
-    repository = namings[0].name.repository if oci_name else None
-    take = place.ctr.import_stdin(place.namespace, *flags, oci_name=repository)
+    named = [
+        (str(each.name), (each.name.tag or "latest") if oci_name else str(each.name), each.target) for each in namings
+    ]
+    take = place.ctr.import_stdin(place.namespace, *flags, oci_name=namings[0].name.repository if oci_name else None)
     return f"{shell.printf(layout.index_only(named))} | {take}"
 
 
 def unless_taken(place: Place, name: Reference, number: int, step: str) -> str:
     """Does a step that gives a new name, unless somebody else gave it meanwhile. As sh text."""
-    listing = place.ctr.existing(place.namespace, name)
-    return fill(templates.UNLESS_TAKEN, listing=listing, taken=TAKEN, number=number, step=step)
+    there = place.ctr.existing(place.namespace, name)
+    return fill(templates.UNLESS_TAKEN, listing=there, taken=TAKEN, number=number, step=step)
 
 
 def empty_file(owner: str) -> Step:

@@ -75,11 +75,9 @@ def push(
     *,
     platform: Platform | None = None,
 ) -> str:
-    """``images push``, as sh text.
+    """``images push``, as sh text: ``names`` are the one in the registry, and the one on the host.
 
-    Args:
-        names: the name in the registry, and the name on the host.
-        platform: the platform whose manifest of an index is pushed (from 1.4 on); None for all of the image.
+    With a platform (from 1.4 on), only that manifest of an index is pushed.
     """
     flags = [f"--platform={platform}"] if platform else []
     line = _command(ctr, namespace, route, "push", *flags, *names)
@@ -120,18 +118,10 @@ def pull(
     platform: Platform | None = None,
     all_platforms: bool = False,
 ) -> str:
-    """``images pull``, as sh text.
-
-    Args:
-        name: the name in the registry, which is the name on the host as well.
-        platform: the platform to pull, unless all are pulled; None for the host's own.
-    """
-    flags = ["--snapshotter", ctr.snapshotter] if ctr.snapshotter else []
-    if platform:
-        flags.append(f"--platform={platform}")
-    if all_platforms:
-        flags.append("--all-platforms")
-    return route.prepare + _command(ctr, namespace, route, "pull", *flags, name)
+    """``images pull``, as sh text: of one platform, by default the host's own, or of all."""
+    flags = [f"--platform={platform}"] if platform else []
+    flags += ["--all-platforms"] if all_platforms else []
+    return route.prepare + _command(ctr, namespace, route, "pull", *ctr.unpacking, *flags, name)
 
 
 def _metered(line: str) -> str:

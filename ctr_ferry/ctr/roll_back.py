@@ -76,8 +76,7 @@ done"""
 
 def remove(ctr: Ctr, namespace: str, unwanted: Sequence[str]) -> str:
     """Builds sh text that removes names, and CRI's records of their digests unless a user's name points there, too."""
-    third = rf"s/^[^ ][^ ]*  *[^ ][^ ]*  *\({DIGEST}\) .*/\1/p"
-    digests = shell.join(["sed", "-n", third])
+    digests = shell.join(["sed", "-n", rf"s/^[^ ][^ ]*  *[^ ][^ ]*  *\({DIGEST}\) .*/\1/p"])
     return "\n".join(
         [
             _AGAIN,
@@ -142,6 +141,7 @@ def undo(place: Place, given: Sequence[Given], *, records: bool) -> str:
     Args:
         records: whether to remove CRI's ``sha256:<config>`` records that came with the names (`remember_records`).
     """
+    staged = [each for each in given if each.stage]
     lines = [
         _AGAIN,
         '[ -n "$listed" ] || undo=1',
@@ -151,14 +151,13 @@ def undo(place: Place, given: Sequence[Given], *, records: bool) -> str:
         f"for n in 1 2 3; do {{ {list_labelled(place, names(given))}\n}} 2>/dev/null; [ $listed != 0 ] || break; done",
         *(_mark(each) for each in given),
         "fi",
-        *(f'[ -z "$staged_{each.number}" ] || set -- "$@" {shell.join([each.stage])}' for each in given if each.stage),
+        *(f'[ -z "$staged_{each.number}" ] || set -- "$@" {shell.join([each.stage])}' for each in staged),
         f'[ $# = 0 ] || again {place.ctr.line(place.namespace, "images", "rm")} "$@" >/dev/null',
     ]
     # A temporary name may have brought a record although the wanted name was never given.
     lines += [
         f'[ -n "$kept_{each.number}" ] || [ -z "$staged_{each.number}" ] || taken="$taken {each.digest}"'
-        for each in given
-        if each.stage
+        for each in staged
     ]
     return "\n".join([*lines, _remove_records(place.ctr, place.namespace) if records else ""])
 

@@ -63,16 +63,10 @@ def parse_blobs(text: str) -> dict[str, Blob]:
 
 def _blob(row: str) -> Blob:
     """Reads the labels at the end of a row."""
-    content, snapshots = set(), set()
-    for label in row.split(","):
-        key, _, value = label.partition("=")
-        key = key.split()[-1] if key.strip() else ""
-        digest = value.strip()
-        if is_digest(digest) and key.startswith(_CONTENT):
-            content.add(digest)
-        elif is_digest(digest) and key.startswith(_SNAPSHOT):
-            snapshots.add(digest)
-    return Blob(frozenset(content), frozenset(snapshots))
+    labels = [label.partition("=")[::2] for label in row.split(",")]
+    pairs = [(key.split()[-1], digest) for key, value in labels if key.strip() and is_digest(digest := value.strip())]
+    content = frozenset(digest for key, digest in pairs if key.startswith(_CONTENT))
+    return Blob(content, frozenset(digest for key, digest in pairs if key.startswith(_SNAPSHOT)))
 
 
 def used(
@@ -83,8 +77,7 @@ def used(
     CRI, ctr and nerdctl give a container's own snapshot the container's id as its key. If the image that the container
     names does not have the snapshot's parent, every image that has the parent counts as used.
 
-    Raises:
-        AnswerTooLarge: the labels refer to more than any real content store has.
+    Raises AnswerTooLarge if the labels refer to more than any real content store has.
     """
     named = {image.name: image.digest for image in reversed(listing.images)}
     on = _images_by_snapshot(set(named.values()), blobs)

@@ -38,28 +38,22 @@ class Version:
         if not match:
             return None
         major, minor, patch = (int(part or 0) for part in match.group(1, 2, 3))
-        prerelease = bool(_PRERELEASE.match(match["rest"]))
-        return cls(major=major, minor=minor, patch=patch, text=words[-1], prerelease=prerelease)
+        return cls(major, minor, patch, text=words[-1], prerelease=bool(_PRERELEASE.match(match["rest"])))
 
     @property
     def release(self) -> Release:
         """The release that the version belongs to."""
         return self.major, self.minor
 
-    def __str__(self) -> str:
-        return self.text
-
 
 _FIRST, _LATEST = (0, 0), (99, 0)
 
 
 def _able(*spans: tuple[Release, Release], shown: str | None = None) -> bool:
-    """Declares an ability.
+    """Declares an ability by ``spans``, the first and the last release of each.
 
-    Args:
-        spans: the first and the last release of each span of releases that have it.
-        shown: a regular expression that its help fits, for a ctr whose version says nothing; None means that no help
-            tells, and that such a ctr counts as not able.
+    For a ctr whose version says nothing, ``shown`` is a regular expression that the help of an able ctr fits. With
+    None, no help tells, and such a ctr counts as not able.
     """
     ability: bool = field(metadata={"spans": spans, "shown": shown})
     return ability

@@ -35,7 +35,7 @@ def test_a_version_is_read_as_it_occurs_in_the_wild(printed: str, number: tuple[
     assert version is not None
     assert (version.major, version.minor, version.patch) == number
     assert version.prerelease is prerelease
-    assert str(version) == printed.rsplit(maxsplit=1)[-1]
+    assert version.text == printed.rsplit(maxsplit=1)[-1]
 
 
 @pytest.mark.parametrize(
