@@ -1,8 +1,4 @@
-"""POSIX sh as values: quoting, scripts of named steps, and the answers of those steps. Pure.
-
-One remote command runs a `Script`. `Script.read` splits the output into one `Answer` per step.
-No other file quotes a word for a shell.
-"""
+"""POSIX sh as values: quoting, which no other file does, and scripts of named steps with their answers. Pure."""
 
 from __future__ import annotations
 
@@ -82,12 +78,9 @@ class Script:
         return "\n".join(lines) + "\n"
 
     def read(self, boundary: str, stdout: bytes, stderr: bytes) -> dict[str, Answer]:
-        """Returns the answers by the name of their step.
+        """Returns the answers by the name of their step; raises GarbledAnswer if one is missing or was cut off.
 
         Whatever stands before the first section, such as a banner, is dropped.
-
-        Raises:
-            GarbledAnswer: the section of a step is missing or was cut off.
         """
         out, err = _sections(boundary, stdout), _sections(boundary, stderr)
         answers = {}
@@ -105,10 +98,8 @@ class Script:
 
 
 def boundary_line(boundary: str, words: str) -> str:
-    """A sh command that prints a line with the boundary and ``words``.
-
-    It uses ``echo``, a builtin of every shell. mksh has no builtin ``printf``, so other users would see its arguments.
-    """
+    """A sh command that prints a line with the boundary and ``words``."""
+    # `echo` is a builtin of every shell. mksh has no builtin `printf`, so other users would see its arguments.
     return f'echo "\n{boundary} {words}"'
 
 

@@ -1,7 +1,4 @@
-"""ctr's command lines. Pure.
-
-Flags come before positional arguments: ctr 2.x takes later ones as arguments. Every word is quoted.
-"""
+"""ctr's command lines, each word quoted, flags first: ctr 2.x takes later ones as arguments. Pure."""
 
 from __future__ import annotations
 
@@ -113,8 +110,5 @@ class Ctr:
         return self.line(namespace, "content", "ingest", "--expected-digest", digest, "--expected-size", str(size), key)
 
     def remove(self, namespace: str, *names: str, sync: bool = False) -> str:
-        """``images rm``: removes names; the exit status is 0 even if a name does not exist.
-
-        With ``sync``, the command waits until containerd has collected the content that lost its last name.
-        """
+        """``images rm``, with exit status 0 for absent names; ``sync`` waits until unnamed content is collected."""
         return self.line(namespace, "images", "rm", *(("--sync",) if sync else ()), *names)

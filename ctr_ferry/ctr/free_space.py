@@ -19,13 +19,7 @@ _GROWTH = 3  # times its size that a compressed layer takes when it is unpacked;
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """One file system, in bytes.
-
-    Attributes:
-        size: of the whole file system.
-        free: what root may use, and containerd runs as root.
-        available: what every user may use.
-    """
+    """One file system, in bytes: ``free`` is for root, as whom containerd runs, ``available`` for every user."""
 
     size: int
     free: int
@@ -80,9 +74,7 @@ def growth(layers: Iterable[Descriptor]) -> int:
 def judge(room: Room | None, coming: int, unpacked: int) -> DiskFull | str:
     """Returns an error if blobs surely do not fit, a warning if they may not fit or not once unpacked; else empty text.
 
-    Args:
-        coming: bytes that are to be sent.
-        unpacked: bytes that unpacking takes besides.
+    To be sent are ``coming`` bytes; unpacking takes ``unpacked`` bytes besides.
     """
     if room is None or not coming + unpacked:
         return ""
@@ -98,8 +90,8 @@ def judge(room: Room | None, coming: int, unpacked: int) -> DiskFull | str:
         needed = _needs(coming, beside)
         return f"it may not fit: {needed} are needed, and {blobs.available} are free on {blobs.mount}"
     if unpacked - beside > snapshots.available:
-        needed = f"about {unpacked} bytes"
-        return f"it may not fit unpacked: {needed} are needed, and {snapshots.available} are free on {snapshots.mount}"
+        free = f"{snapshots.available} are free on {snapshots.mount}"
+        return f"it may not fit unpacked: about {unpacked} bytes are needed, and {free}"
     return ""
 
 

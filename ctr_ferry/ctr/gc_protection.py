@@ -22,8 +22,8 @@ def protect(place: Place, images: Sequence[ImageBlobs], store: Store) -> Script:
     Its steps are ``prepare-N`` for each image, then ``wait``. A step ``prepare-N`` makes a root that protects all
     blobs of the image before they are there, takes in the documents, and links what other namespaces have. The
     clean-up removes the roots if stdin said `ALL_NAMED`, and takes their labels off if not. It also takes off labels
-    that expired runs have left, and finishes ingests of this run and of expired ones: with an empty regular file as
-    stdin, an ingest is committed as it is, and the next collection takes it. Ingests of other runs stay.
+    of expired runs, and finishes ingests of this run and of expired ones: with an empty regular file as stdin, an
+    ingest is committed as it is, and the next collection takes it.
     """
     roots = [Root(place, image.blobs, number) for number, image in enumerate(images)]
     steps = {

@@ -115,10 +115,8 @@ def intake(place: Place, blob: Descriptor, attempt: int) -> Intake:
 
     ctr 1.7 and 2.x are built with Go 1.22 or later. There, ``ingest`` hands containerd 32 KiB at a time, and import
     hands it a MiB: ``ingest`` costs twice the CPU. Up to 1.6, import costs more. Such an import fails, since it finds
-    no image, so the step asks the store for the digest afterwards.
-
-    Args:
-        attempt: a number that no other attempt of this owner at this blob has.
+    no image, so the step asks the store for the digest afterwards. No two attempts of an owner at a blob have the same
+    number.
     """
     ctr, namespace = place.ctr, place.namespace
     if not ctr.capabilities.slow_ingest:

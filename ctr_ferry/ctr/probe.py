@@ -24,14 +24,12 @@ DEFAULT_ROOT, _CONTENT_PLUGIN = "/var/lib/containerd", "io.containerd.content.v1
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the inventory says of a host's ctr; the probe finds what is None.
+    """The inventory's ``ctr_command``, ``ctr_address`` (the socket) and so on; the probe finds what is None.
 
     Attributes:
-        command: ``ctr_command``, such as ``k3s ctr`` or a path.
-        address: ``ctr_address``, the path of the socket.
-        namespace: ``ctr_namespace``, the default for ``--namespace``.
-        root: ``ctr_root``, containerd's root directory.
-        snapshotter: ``ctr_snapshotter``, where import and pull unpack to.
+        command: such as ``k3s ctr`` or a path.
+        root: containerd's root directory.
+        snapshotter: where import and pull unpack to.
     """
 
     command: str | None = None
@@ -47,14 +45,12 @@ class Facts:
 
     Attributes:
         sudo: whether sudo was used.
-        ctr: builds the command lines.
         client, server: versions as printed; the server's may be empty.
         sockets: paths of all containerd sockets of the host.
         namespaces: all namespaces of this containerd.
         listings: images by namespace, for the namespaces that were asked for.
         cri: whether the CRI plugin runs and labels names in k8s.io (from 1.2).
         content_root: the content store's directory.
-        platform: of the host.
     """
 
     sudo: bool
@@ -70,7 +66,7 @@ class Facts:
 
 
 def script(settings: Settings, namespaces: Sequence[str]) -> Script:
-    """Builds the probe. It finds ctr and socket in sh, then asks ctr for the facts and the images of these namespaces.
+    """Builds the probe: sh text finds ctr and socket, and ctr tells the facts and the images of these namespaces.
 
     If containerd does not answer the first question, the probe asks no other.
     """
@@ -129,10 +125,8 @@ def rights_check(settings: Settings) -> str:
 def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, Answer]) -> Facts:
     """Parses the answers to the probe.
 
-    Raises:
-        CtrNotFound, DaemonUnreachable, PermissionDenied: what is missing on the host.
-        GarbledAnswer: ctr printed a table of another shape.
-        AnswerTooLarge: containerd has too many namespaces.
+    Raises CtrNotFound, DaemonUnreachable or PermissionDenied for what is missing, GarbledAnswer for a table of another
+    shape, and AnswerTooLarge for too many namespaces.
     """
     user, machine, sudo = (*_lines(answers["host"]), "", "", "")[:3]
     command, printed = _ctr(settings, answers["ctr"])

@@ -90,13 +90,10 @@ def _by_name(here: Listing, ref: str) -> list[Image]:
 
 
 def script(ctr: Ctr, namespace: str, names: Sequence[str], guarded: Sequence[str]) -> Script:
-    """Builds the script that removes names and lists the images again: steps ``remove`` and ``after``.
+    """Builds the script that removes names in this order and lists the images again: steps ``remove`` and ``after``.
 
-    The last removal waits until containerd has collected the content.
-
-    Args:
-        names: are removed in this order.
-        guarded: names that no container used at inspection. If one does now, nothing is removed.
+    The last removal waits until containerd has collected the content. No container used the ``guarded`` names at
+    inspection. If one does now, nothing is removed.
     """
     parts = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
     steps = [ctr.remove(namespace, *part, sync=part is parts[-1]) for part in parts]

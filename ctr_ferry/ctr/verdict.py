@@ -51,8 +51,7 @@ def judge(
 
     Args:
         digest: what the name must point at.
-        answer: of the naming step.
-        now: the name's record afterwards.
+        now: the name's record after the naming step, whose answer is ``answer``.
         cri_managed: whether CRI must have labelled the name.
         tolerant: whether a failed step does not matter if the name is right: 1.0 and 1.1 name an image of another
             platform and then fail to unpack it.

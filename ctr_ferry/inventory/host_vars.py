@@ -80,7 +80,7 @@ class HostVars(BaseModel):
     model_config = ConfigDict(extra="ignore", arbitrary_types_allowed=True)
     ansible_connection: str = "ssh"
     ansible_host: _Text | Opaque | None = None
-    ansible_port: int | Opaque | None = Field(default=None)
+    ansible_port: int | Opaque | None = None
     ansible_user: _Text | Opaque | None = None
     ansible_password: _Text | Opaque | None = None
     ansible_ssh_private_key_file: str | Opaque | None = None
@@ -100,11 +100,7 @@ class HostVars(BaseModel):
     ctr_proxy: _Proxy | None = None
 
     def plain(self, host: str, variable: str) -> Any:
-        """The value of a variable of a host.
-
-        Raises:
-            BadInventory: only Ansible can read the value.
-        """
+        """The value of a variable of a host; raises BadInventory if only Ansible can read it."""
         value = getattr(self, variable)
         if isinstance(value, Opaque):
             raise BadInventory(
@@ -171,12 +167,9 @@ def target(name: str, variables: Variables, folder: Path, trust: Trust, limits: 
         folder: the inventory's folder, which relative paths start from.
         trust: the trust in host keys, unless the variables have ssh options about it.
 
-    Returns:
-        The target, and notes about variables and options that are not honoured; a note reads the same for every host.
-
-    Raises:
-        BadInventory: a variable is wrong, or the connection needs a value that only Ansible can read. A password that
-            only Ansible can read gives a note instead, since it may come from elsewhere.
+    Returns notes as well, about what is not honoured; a note reads the same for every host. Raises BadInventory if a
+    variable is wrong, or the connection needs a value that only Ansible can read. Such a password gives a note instead,
+    since it may come from elsewhere.
     """
     host = _validate(name, variables.vars)
     if host.ansible_connection not in _SSH_CONNECTIONS:
@@ -293,9 +286,7 @@ def _trust(options: Mapping[str, str], trust: Trust, folder: Path, host: str) ->
 def _ssh_options(host: str, plain: Callable[[str], Any], notes: list[str]) -> dict[str, str]:
     """The honoured ssh options of a host, empty if not given. As in OpenSSH, the first value of an option counts.
 
-    Args:
-        plain: gives the value of one of the host's variables.
-        notes: gets a note about each option that is not honoured.
+    ``plain`` gives the value of a variable; ``notes`` gets a note about each option that is not honoured.
     """
     found = dict.fromkeys(("proxyjump", "proxycommand", "userknownhostsfile", "stricthostkeychecking"), "")
     for variable in _SSH_ARGS:

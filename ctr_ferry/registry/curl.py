@@ -41,11 +41,10 @@ _CERTIFICATE = (
 
 
 def ask(method: str, url: str, headers: Mapping[str, str], route: Route, seconds: int) -> str:
-    """The request as sh text. It prints the tool's name, then head and body of the answer.
+    """The request as sh text, behind ``Route.prepare``. It prints the tool's name, then head and body of the answer.
 
     Args:
         headers: all but the login's.
-        route: how the tool gets to the registry; ``Route.prepare`` goes before the request.
         seconds: until the tool gives up.
     """
     curl = [Program.CURL, "-q", "-sS", "--include", "--max-time", str(seconds)]

@@ -12,11 +12,7 @@ from ctr_ferry.oci.reference import Reference
 
 
 def namespace(text: str | None, option: str = "--namespace") -> str | None:
-    """Checks a containerd namespace; None if the option was not given.
-
-    Raises:
-        UsageError: the text is no namespace.
-    """
+    """Checks a containerd namespace; None if the option was not given; UsageError if the text is none."""
     if text is not None and (not re.fullmatch(NAMESPACE, text) or len(text) > LONGEST_NAMESPACE):
         raise UsageError(
             f"{option} {text!r} is no namespace",
@@ -28,9 +24,7 @@ def namespace(text: str | None, option: str = "--namespace") -> str | None:
 def new_name(text: str | None, option: str = "--as") -> Reference | None:
     """Parses a new name for an image; None if the option was not given.
 
-    Raises:
-        BadReference: the text is no reference.
-        UsageError: the reference has a digest.
+    Raises BadReference for other text, and UsageError for a reference with a digest.
     """
     if text is None:
         return None
@@ -43,11 +37,7 @@ def new_name(text: str | None, option: str = "--as") -> Reference | None:
 def platform(text: str | None, *, every: bool = False) -> Platform | None:
     """Parses a platform such as linux/arm64; None if the option was not given.
 
-    Args:
-        every: whether ``--all-platforms`` was given.
-
-    Raises:
-        UsageError: the text is no platform, or both options were given.
+    Raises UsageError for other text, and if ``--all-platforms`` was given as well (``every``).
     """
     if text and every:
         raise UsageError("--platform and --all-platforms exclude each other", hint="leave one of them out")
@@ -58,11 +48,7 @@ def platform(text: str | None, *, every: bool = False) -> Platform | None:
 
 
 def choice(text: str | None, option: str, choices: Sequence[str]) -> str:
-    """Checks that an option has one of its choices; the first choice if the option was not given.
-
-    Raises:
-        UsageError: the text is none of the choices.
-    """
+    """Returns the choice, by default the first one; raises UsageError for a text that is none of the choices."""
     if text is not None and text not in choices:
         raise UsageError(f"{option} {text!r} is none of {', '.join(choices)}", hint=f"such as {option} {choices[0]}")
     return text or choices[0]
