@@ -81,9 +81,8 @@ def parse_images(text: str) -> tuple[Image, ...]:
     has the tabs or spaces that give the right width: with tabs the table is byte for byte that of two images, and
     nothing in the table tells the difference.
 
-    Raises:
-        GarbledAnswer: the header or a row has another shape. Then no row can be trusted: a name may be a part of
-            another name, and a name that seems absent may be there.
+    Raises GarbledAnswer if the header or a row has another shape. Then no row can be trusted: a name may be a part of
+    another name, and a name that seems absent may be there.
     """
     header, *lines = text.removesuffix("\n").split("\n")  # an empty namespace has its header, too
     if header.split() != ["REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"]:
@@ -168,15 +167,16 @@ class Listing:
         if exact := self.get(wanted):
             return exact
         if is_digest(wanted):
-            return next(iter(self._by_digest(wanted)), None)
+            return next(iter(self.by_digest(wanted)), None)
         reference = Reference.parse(wanted)
         if reference.digest:
-            alike = self._by_digest(reference.digest)
+            alike = self.by_digest(reference.digest)
             return min(alike, key=lambda image: image.repository != reference.repository, default=None)
         full = str(reference if reference.tag else reference.with_tag("latest"))
         return self.get(full) or next((i for i in self.images if str(i.reference or "") == full), None)
 
-    def _by_digest(self, digest: str) -> list[Image]:
+    def by_digest(self, digest: str) -> list[Image]:
+        """Returns the images that point at a digest, CRI's own record last."""
         alike = [image for image in self.images if image.digest == digest]
         return sorted(alike, key=lambda image: not image.user_named)
 

@@ -46,29 +46,17 @@ class Flavour(NamedTuple):
     socket: str
 
 
+_K3S = "/run/k3s/containerd/containerd.sock"
+_MICROK8S = "/var/snap/microk8s/common/run/containerd.sock"
 KUBERNETES = (
-    Flavour(
-        "k3s",
-        "k3s",
-        ("k3s ctr", "/usr/local/bin/k3s ctr", "/opt/bin/k3s ctr"),
-        "/run/k3s/containerd/containerd.sock",
-    ),
-    Flavour("rke2", "RKE2", ("/var/lib/rancher/rke2/bin/ctr",), "/run/k3s/containerd/containerd.sock"),
+    Flavour("k3s", "k3s", ("k3s ctr", "/usr/local/bin/k3s ctr", "/opt/bin/k3s ctr"), _K3S),
+    Flavour("rke2", "RKE2", ("/var/lib/rancher/rke2/bin/ctr",), _K3S),
     Flavour("k0s", "k0s", ("k0s ctr", "/usr/local/bin/k0s ctr"), "/run/k0s/containerd.sock"),
-    Flavour(
-        "microk8s",
-        "MicroK8s",
-        ("microk8s ctr", "/snap/bin/microk8s ctr"),
-        "/var/snap/microk8s/common/run/containerd.sock",
-    ),
+    Flavour("microk8s", "MicroK8s", ("microk8s ctr", "/snap/bin/microk8s ctr"), _MICROK8S),
 )
 _FOLDERS = ("/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/opt/containerd/bin", "/opt/bin")
-PLAIN = Flavour(
-    "ctr",
-    "containerd's own",
-    ("ctr", *(f"{folder}/ctr" for folder in _FOLDERS)),
-    "/run/containerd/containerd.sock",
-)
+_CTRS = ("ctr", *(f"{folder}/ctr" for folder in _FOLDERS))
+PLAIN = Flavour("ctr", "containerd's own", _CTRS, "/run/containerd/containerd.sock")
 _DOCKER = Flavour("docker", "Docker", (), "/run/docker/containerd/containerd.sock")  # its ctr is containerd's own
 _ALL = (PLAIN, *KUBERNETES, _DOCKER)
 COMMANDS = tuple(command for flavour in _ALL for command in flavour.commands)

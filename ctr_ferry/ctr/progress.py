@@ -49,6 +49,7 @@ class Progress:
 
     def __init__(self, sizes: Mapping[str, int] | None = None) -> None:
         self._sizes = dict(sizes or {})
+        self._expected = sum(self._sizes.values())
         self._short = {digest.partition(":")[2][:12]: digest for digest in self._sizes}
         self._rest = b""
         self.items: dict[str, Item] = {}
@@ -59,15 +60,13 @@ class Progress:
     @property
     def done(self) -> int:
         """Bytes transferred so far."""
-        if self.read:
-            return min(self.read, sum(self._sizes.values()))
-        return sum(item.done for item in self.items.values())
+        return min(self.read, self._expected) if self.read else sum(item.done for item in self.items.values())
 
     @property
     def total(self) -> int | None:
         """Bytes of all items; None while the size of one is unknown."""
         if self.read:
-            return sum(self._sizes.values())
+            return self._expected
         totals = [item.total for item in self.items.values()]
         return sum(total for total in totals if total is not None) if totals and None not in totals else None
 

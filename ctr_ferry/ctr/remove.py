@@ -72,8 +72,7 @@ class Wanted:
 def _by_digest(here: Listing, digest: str) -> list[Image]:
     """All names of a digest; CRI's own record only if no other name is left."""
     record = here.get(digest)
-    target = record.digest if record else digest
-    alike = [image for image in here.images if image.digest == target]
+    alike = here.by_digest(record.digest if record else digest)
     return [image for image in alike if image.user_named] or alike
 
 
@@ -83,8 +82,7 @@ def _by_name(here: Listing, ref: str) -> list[Image]:
         return [exact]
     reference = Reference.parse(ref)
     if reference.digest:
-        alike = [image for image in here.images if image.digest == reference.digest]
-        return [image for image in alike if image.repository == reference.repository]
+        return [image for image in here.by_digest(reference.digest) if image.repository == reference.repository]
     found = here.find(ref)
     return [found] if found else []
 

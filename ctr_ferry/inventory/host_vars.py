@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ctr_ferry.ctr.commands import KUBELETS, LONGEST_NAMESPACE, NAMESPACE
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory, BadReference
-from ctr_ferry.inventory.ansible import Opaque, Var, Variables, Vars
+from ctr_ferry.inventory.ansible import Opaque, Variables, Vars
 from ctr_ferry.oci import registry
 from ctr_ferry.oci.reference import parse_domain
 from ctr_ferry.secrets import Secret
@@ -139,12 +139,8 @@ def _validate(host: str, variables: Vars) -> HostVars:
                 f"{var.where}: unknown variable {name!r}",
                 hint=f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(ours)}",
             )
-    known: dict[str, Var] = {}
-    for name, var in variables.items():
-        if name not in _ALIASES:
-            known[name] = var
-        else:
-            known.setdefault(_ALIASES[name], var)
+    aliased = {_ALIASES[name]: var for name, var in reversed(variables.items()) if name in _ALIASES}  # the first counts
+    known = aliased | {name: var for name, var in variables.items() if name not in _ALIASES}
     try:
         return HostVars(**{n: v.value for n, v in known.items() if n in HostVars.model_fields})
     except ValidationError as error:
@@ -235,12 +231,8 @@ def _unread_files(host: HostVars, name: str, files: Sequence[str]) -> list[str]:
     """Notes about files that only Ansible can read. Plain variables must give the login user and the jump host."""
     if not files:
         return []
-    given = host.model_fields_set
-    missing = []
-    if "ansible_user" not in given:
-        missing.append("ansible_user")
-    if not given.intersection(_SSH_ARGS):
-        missing.append("ansible_ssh_common_args")
+    needed = {"ansible_user": ("ansible_user",), "ansible_ssh_common_args": _SSH_ARGS}
+    missing = [name for name, any_of in needed.items() if not host.model_fields_set.intersection(any_of)]
     are = f"{', '.join(files)} {'is' if len(files) == 1 else 'are'} encrypted"
     if missing:
         raise BadInventory(
