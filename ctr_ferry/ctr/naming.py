@@ -35,11 +35,10 @@ _LONGEST_WAIT = 10  # seconds for the lock of another run
 def script(place: Place, namings: Sequence[Naming]) -> Script:
     """Builds the script that gives all names in one remote command.
 
-    Its steps are, as far as they are needed: ``lock`` (with ctr up to 1.2, lets one run at a time give new names),
-    ``was`` (lists the names that will be moved), ``many-N`` (gives many names by one import), for each name ``link-N``,
-    ``name-N`` and ``pin-N``, then ``verify`` (lists the names), ``check`` (``images check``), ``there`` (lists the
-    blobs) and ``kept`` (prints the numbers of the verified names). The clean-up rolls back the names that were given
-    and not verified.
+    Its steps, as far as they are needed: ``lock`` (lets one run at a time give new names), ``was`` (lists the names to
+    be moved), ``many-N`` (gives many names by one import), for each name ``link-N``, ``name-N`` and ``pin-N``, then
+    ``verify`` (lists the names), ``check`` (``images check``), ``there`` (lists the blobs) and ``kept`` (prints the
+    numbers of the verified names). The clean-up rolls back the names that were given and not verified.
     """
     steps: dict[str, str] = {}
     cleanups: list[str] = []

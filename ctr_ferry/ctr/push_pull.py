@@ -89,12 +89,8 @@ def stage(place: Place, image: str, name: Reference, child: Descriptor, *, forei
 
     Up to 1.3, ctr cannot push one platform in another way: ``push --manifest`` sends the manifest with a length of 0 on
     all versions, and registries refuse that. CRI's record of an image follows the latest name. So in a namespace of
-    CRI, the clean-up removes CRI's label from the image's own name, and CRI sets the label again.
-
-    Args:
-        image: the image's own name.
-        name: the temporary name.
-        foreign: whether the manifest is for another platform than the host's.
+    CRI, the clean-up removes CRI's label from the image's own name (``image``), and CRI sets the label again. A
+    ``foreign`` manifest is for another platform than the host's.
     """
     ctr, namespace = place.ctr, place.namespace
     named = ByIndex(name=name, target=child, replaces=True, foreign=foreign)

@@ -136,10 +136,8 @@ def undo(place: Place, given: Sequence[Given], *, records: bool) -> str:
     """Builds the clean-up: it removes temporary names, and names that were begun and not verified.
 
     A name that now points at another digest is somebody else's and stays. The clean-up waits for CRI's label before it
-    removes a name: if a name goes while CRI labels it, CRI creates it again.
-
-    Args:
-        records: whether to remove CRI's ``sha256:<config>`` records that came with the names (`remember_records`).
+    removes a name: if a name goes while CRI labels it, CRI creates it again. With ``records``, CRI's records that came
+    with the names go as well, since `remember_records`.
     """
     staged = [each for each in given if each.stage]
     lines = [
