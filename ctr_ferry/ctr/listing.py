@@ -28,7 +28,6 @@ class Image:
 
     Attributes:
         name: exactly as ctr prints it, with any characters; use `shown_name` before a person sees it.
-        media_type, digest: of the target.
         size: as ctr prints it, for the host's platform alone; only for people.
         platforms: all platforms that the index names; their content may be absent.
     """

@@ -79,12 +79,7 @@ class Naming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByTag(Naming):
-    """By ``images tag`` (from 1.3), which fails if the name exists.
-
-    Attributes:
-        source: the image's name in ``from_namespace``.
-        target_digest: what that name points at.
-    """
+    """By ``images tag`` (from 1.3) of ``source``, a name in ``from_namespace``. It fails if the new name exists."""
 
     source: str
     target_digest: str
@@ -222,10 +217,9 @@ class ByArchive(ByIndex):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByLink(ByArchive):
-    """From another namespace: blobs are linked, not moved (from 1.1; 1.0 reads the blob's own file). Else a stream.
+    """From another namespace: ``links``, the target first, are linked, not moved. Else a stream.
 
-    Attributes:
-        links: what to link, the target first.
+    From 1.1 on an empty file links a blob; 1.0 reads the blob's own file.
     """
 
     links: tuple[Descriptor, ...] = ()

@@ -16,12 +16,7 @@ from ctr_ferry.text import tail
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How an attempt to give a name ended.
-
-    Attributes:
-        error: why it failed; None if the name is as it must be.
-        ours: whether this run gave the name, if the name is there.
-    """
+    """How an attempt to give a name ended: without error if the name is right, and whether the name there is ours."""
 
     error: FerryError | None
     ours: bool

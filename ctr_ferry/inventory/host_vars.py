@@ -232,7 +232,7 @@ def _unread_files(host: HostVars, name: str, files: Sequence[str]) -> list[str]:
     if not files:
         return []
     needed = {"ansible_user": ("ansible_user",), "ansible_ssh_common_args": _SSH_ARGS}
-    missing = [name for name, any_of in needed.items() if not host.model_fields_set.intersection(any_of)]
+    missing = [variable for variable, any_of in needed.items() if not host.model_fields_set.intersection(any_of)]
     are = f"{', '.join(files)} {'is' if len(files) == 1 else 'are'} encrypted"
     if missing:
         raise BadInventory(
