@@ -49,18 +49,26 @@ FILES = f"( {_OUR_FILES} 2>/dev/null ) || :"
 # A run at work has a shell here whose command line begins with our bootstrap; the doctor's own shell counts, too.
 # Real and effective user must both be root or the login user, since anybody may start a setuid program with words of
 # his own. A shell in the group of containerd's socket counts as well. A shell that is known to have another PID
-# namespace than ours is in a container, and does not count.
+# namespace than ours is in a container, and does not count. No program is started for each process.
 _AT_WORK = 's/^\\(echo ferry-[0-9a-f]*-ready >&2; \\)\\{0,1\\}until . "$l" = \\(ferry-[0-9a-f]\\{16\\}\\) .*/\\2/p'
 SESSIONS = f"""( owners=
 for uid in 0 {_MINE}; do owners="$owners -e ^Uid:[[:space:]]*${{uid}}[[:space:]][[:space:]]*${{uid}}[[:space:]]"; done
 group=$(stat -c %g "$address") && owners="$owners -e ^Groups:.*[[:space:]]${{group}}[[:space:]]"
-shells=$(set +f; grep -l '^Name:[[:space:]]*sh$' /proc/[0-9]*/status)
-set -f
-ours=$(readlink /proc/self/ns/pid)
-for status in $(grep -l $owners $shells /dev/null); do
-  theirs=$(readlink "${{status%status}}ns/pid") || theirs=$ours
-  [ "$theirs" = "${{ours:-$theirs}}" ] && tr '\\0' '\\n' <"${{status%status}}cmdline"
+found=
+for file in $(set +f; grep -l 'until . "[$]l" = ferry-' /proc/[0-9]*/cmdline); do
+  found="$found ${{file%cmdline}}status"
 done
+set -f
+found=$(grep -l '^Name:[[:space:]]*sh$' $found /dev/null)
+found=$(grep -l $owners $found /dev/null)
+spaces=; for status in $found; do spaces="$spaces ${{status%status}}ns/pid"; done
+links=$(ls -ld $spaces /dev/null)
+theirs=$(printf '%s\\n' "$links" | grep -e '-> ' | grep -vF -e "-> $(readlink /proc/self/ns/pid)")
+files=/dev/null
+for status in $found; do
+  case $theirs in *" ${{status%status}}ns/pid -> "*) ;; *) files="$files ${{status%status}}cmdline";; esac
+done
+cat $files | tr '\\0' '\\n'
 ) 2>/dev/null | sed -n '{_AT_WORK}' | sort -u | grep -c ."""
 
 
