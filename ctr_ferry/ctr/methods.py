@@ -5,6 +5,7 @@ What each of them does on each version of ctr was measured on 1.0.3 to 2.1.9.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -42,7 +43,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Naming:
+class Naming(ABC):
     """One name to give.
 
     Attributes:
@@ -64,17 +65,17 @@ class Naming:
     blobs: tuple[str, ...] = ()
 
     @property
+    @abstractmethod
     def digest(self) -> str:
         """What the name will point at."""
-        raise NotImplementedError
 
     def before(self, place: Place, number: int) -> Step | None:  # noqa: ARG002
         """A step that goes before all names are given; None for none."""
         return None
 
+    @abstractmethod
     def give(self, place: Place, number: int) -> Step:
         """The step that gives the name. Import moves a name that exists."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,62 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from run_records import ID, Book, Did
 
 from ctr_ferry import errors
 from ctr_ferry.report import record as record_module
 from ctr_ferry.report.outcome import Outcome, Status
-from ctr_ferry.report.record import Past, Record, Run, Runs, _process_start, log_name, new_run_id, prune
+from ctr_ferry.report.record import Run, Runs, _process_start, log_name, new_run_id, prune
 from ctr_ferry.secrets import Secret
 from ctr_ferry.ssh.exchange import Transcript
-from tasks.runs import runs as runs_command
-
-ID = "20261124T031500Z-retag-1f2e"
-
-
-@dataclass(frozen=True)
-class Did:
-    what: object = None
-    status: Status = Status.CHANGED
-
-    def lines(self) -> list[str]:
-        return []
-
-
-class Book:
-    """A folder of runs, and the warnings about it. By its clock, no time passes while something is written."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.clock: Callable[[], float] = lambda: 0.0
-        self.warnings: list[str] = []
-
-    def record(self, run_id: str = ID, hosts: tuple[str, ...] = ("a", "b")) -> Record:
-        head = {"hosts": list(hosts), "commands_asked": ["retag"]}
-        return Record(self.root / run_id, head, self.warnings.append, self.clock)
-
-    def read(self, run_id: str = ID) -> dict[str, Any]:
-        read: dict[str, Any] = json.loads((self.root / run_id / "run.json").read_text())
-        return read
-
-    def run(self, run_id: str, *, dry_run: bool = False, looks: bool = False, **statuses: str) -> None:
-        """Write a whole run."""
-        record = self.record(run_id, tuple(statuses))
-        record._head["asked"] = [{"command": "retag", "dry_run": dry_run, "looks": looks}]
-        record.command("retag", {}, dry_run=dry_run)
-        record.outcomes([Outcome(host, Status(status), 1.0) for host, status in statuses.items()])
-        record.end(0)
 
 
 @pytest.fixture
@@ -283,136 +246,3 @@ def test_records_that_cannot_be_read_hide_no_others(book: Book) -> None:
         (book.root / name).mkdir()
         (book.root / name / "run.json").write_text(text)
     assert [run.id for run in Runs(book.root).all()] == [ID]
-
-
-@pytest.fixture
-def three(book: Book) -> Runs:
-    """Three runs, the last of them without a failed host."""
-    book.run("20261101T000000Z-retag-aaaa", a="failed", b="unreachable", c="changed")
-    book.run("20261102T000000Z-find-bbbb", a="failed", b="ok")
-    book.run("20261103T000000Z-retag-cccc", a="ok", b="unreachable")
-    return Runs(book.root)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found"),
-    [
-        ("last", "20261103T000000Z-retag-cccc"),
-        ("20261102T000000Z-find-bbbb", "20261102T000000Z-find-bbbb"),
-        ("20261101", "20261101T000000Z-retag-aaaa"),
-        ("bbbb", "20261102T000000Z-find-bbbb"),
-    ],
-)
-def test_a_run_is_found_by_the_beginning_or_end_of_its_id(three: Runs, wanted: str, found: str) -> None:
-    assert three.find(wanted).id == found
-
-
-@pytest.mark.parametrize("wanted", ["", "2026", "nosuch", "../x"])
-def test_an_id_that_fits_no_run_or_several_is_refused(three: Runs, wanted: str) -> None:
-    with pytest.raises(errors.UsageError):
-        three.find(wanted)
-
-
-def test_without_any_run_last_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(errors.UsageError, match="no run"):
-        Runs(tmp_path / "nosuch").find("last")
-
-
-def run_of(past: Past) -> str:
-    """The id of the run that the note names."""
-    return past.note.split()[1]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "run", "hosts"),
-    [
-        ("@failed", "cccc", []),
-        ("@unreachable", "cccc", ["b"]),
-        ("@ok", "cccc", ["a"]),
-        ("@aaaa:failed", "aaaa", ["a"]),
-        ("@20261101T000000Z-retag-aaaa:unreachable", "aaaa", ["b"]),
-        ("@last:ok", "cccc", ["a"]),
-    ],
-)
-def test_a_pattern_means_the_hosts_of_an_earlier_run_with_its_status(
-    three: Runs, pattern: str, run: str, hosts: list[str]
-) -> None:
-    past = three.past(pattern)
-    assert (run_of(past)[-4:], past.hosts) == (run, hosts)
-    assert all(host in past.note for host in hosts)
-
-
-@pytest.mark.parametrize("pattern", ["@", "@bad", "@nosuch:failed", "@aaaa:"])
-def test_a_wrong_pattern_of_an_earlier_run_is_refused(three: Runs, pattern: str) -> None:
-    with pytest.raises(errors.UsageError):
-        three.past(pattern)
-
-
-def test_failed_means_hosts_of_the_last_run_that_could_change_something(book: Book) -> None:
-    book.run("20261101T000000Z-retag-aaaa", a="failed", b="changed")
-    book.run("20261102T000000Z-retag-bbbb", dry_run=True, a="would-change", b="failed")
-    book.run("20261103T000000Z-images-cccc", looks=True, a="ok", b="failed")
-    runs = Runs(book.root)
-    assert [runs.past(f"@{word}").hosts for word in ("failed", "changed", "ok")] == [["a"], ["b"], []]
-    assert "run 20261101T000000Z-retag-aaaa left a failed" in runs.past("@failed").note
-    assert runs.past("@last:failed").hosts == ["b"]
-    would = runs.past("@would-change")
-    assert (run_of(would)[-4:], would.hosts) == ("bbbb", ["a"])
-
-
-def test_failed_never_means_hosts_of_dry_runs_and_read_only_commands(book: Book) -> None:
-    book.run("20261102T000000Z-retag-bbbb", dry_run=True, a="would-change")
-    book.run("20261103T000000Z-images-cccc", looks=True, a="failed")
-    with pytest.raises(errors.UsageError, match=r"no run of .* could change something") as refused:
-        Runs(book.root).past("@changed")
-    assert refused.value.exit_code == 2
-
-
-def test_hosts_without_an_outcome_of_a_killed_run_count_as_failed(book: Book) -> None:
-    with subprocess.Popen(["true"]) as gone:
-        gone.wait()
-    record = book.record(hosts=("a", "b", "c"))
-    record._head |= {"pid": gone.pid, "asked": [{"command": n, "dry_run": False, "looks": False} for n in "xy"]}
-    record.command("x", {}, dry_run=False)
-    record.outcomes([Outcome("a", Status.CHANGED, 1.0), Outcome("b", Status.UNREACHABLE, 1.0)])
-    past = Runs(book.root).past("@failed")
-    assert past.hosts == ["a", "b", "c"]  # the second command never began
-    record.command("y", {}, dry_run=False)
-    record.outcome(Outcome("a", Status.CHANGED, 1.0))
-    past = Runs(book.root).past("@failed")
-    assert past.hosts == ["b", "c"]
-    view = runs_command.body(cast(Any, SimpleNamespace(runs=Runs(book.root))), runs_command.parse())
-    assert view.table and view.table.rows[0][3] == "2 changed, 1 unreachable, 2 without an outcome"
-    assert "(b, c without an outcome)" in past.note
-    assert Runs(book.root).past("@changed").hosts == ["a"]
-
-
-def test_a_run_that_is_still_going_is_chosen_only_by_its_id(book: Book) -> None:
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
-        record = book.record()
-        record._head |= {"pid": other.pid, "pid_started": _process_start(other.pid)}
-        record.command("retag", {}, dry_run=False)
-        record.outcome(Outcome("a", Status.FAILED, 1.0))
-        with pytest.raises(errors.UsageError, match="still going") as refused:
-            Runs(book.root).past("@failed")
-        assert f"@{ID}:failed" in refused.value.hint
-        assert Runs(book.root).past(f"@{ID}:failed").hosts == ["a"]
-        other.terminate()
-
-
-def test_failed_never_means_hosts_of_the_current_run(book: Book) -> None:
-    book.run("20261101T000000Z-retag-aaaa", a="failed")
-    book.record("20261102T000000Z-copy-bbbb").command("copy", {}, dry_run=False)
-    assert run_of(Runs(book.root).past("@failed"))[-4:] == "aaaa"
-
-
-def test_the_note_counts_other_hosts_that_did_not_succeed(book: Book) -> None:
-    book.run(ID, a="failed", b="unreachable", c="skipped", d="ok")
-    assert Runs(book.root).past("@failed").note == f"run {ID} left a failed; it also left 1 unreachable, 1 skipped"
-
-
-def test_a_record_of_an_earlier_version_counts_the_commands_that_began(book: Book) -> None:
-    book.run(ID, a="failed")
-    data = book.read()
-    del data["asked"]
-    assert (Run(data, book.root).could_change(dry=False), Run(data, book.root).unfinished) == (True, [])
