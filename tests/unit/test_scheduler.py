@@ -359,9 +359,8 @@ def test_a_dry_run_turns_changed_into_would_change() -> None:
     results = [answers["a"], cast(errors.FerryError, answers["b"]).result]
     assert [(r.status, r.lines()) for r in results] == [(Status.WOULD_CHANGE, ["would-change", "unchanged"])] * 2
     assert scripted_fleet.notebook.ended == answers == scripted_fleet.fleet.answers
-    planned = scripted_fleet.each(
-        lambda _: Did(1, Status.CHANGED), dry_run=True, close=False
-    )  # a plan that the command will apply
+    # The hosts stay open: the command will apply this plan.
+    planned = scripted_fleet.each(lambda _: Did(1, Status.CHANGED), dry_run=True, close=False)
     assert {cast(Did, answer).status for answer in planned.values()} == {Status.CHANGED}
     assert {cast(Did, a).status for a in scripted_fleet.each(lambda _: Did(1, Status.CHANGED)).values()} == {
         Status.CHANGED
