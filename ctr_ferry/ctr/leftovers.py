@@ -24,34 +24,39 @@ _REF = re.compile(rf"{re.escape(GC_REF)}\.{OURS}\.{_WORD}+")
 _FILE = re.compile(rf"/[^\n]*/{OURS}\.{_WORD}+")
 
 _ROW = r" sha[0-9]*:[0-9a-f]\{64,\} .* $"  # ctr pads every row
+_REST = r"  *[^ ]* *sha[0-9]*:.*"  # of a row, after the name
 # The name that `pull` gives an image until its tag follows: repository:ctr-ferry.RUN@digest.
 _STAGE = rf"[^[:space:]@]*:{OURS}[.][0-9]\{{8\}}T[0-9]\{{6\}}Z-{_WORD}*@sha[0-9]*:[0-9a-f]\{{64,\}}"
 # Others may write names and labels with line breaks in them. So only text of exactly our form is printed.
-LEFTOVERS = f"""ready && $ctr --address "$address" namespaces ls -q | while read -r ns; do
+# The probe's step sets $namespaces; SESSIONS reads $left.
+LEFTOVERS = f"""left=$(ready && printf '%s\\n' "$namespaces" | grep . | while read -r ns; do
   c() {{ $ctr --address "$address" --namespace "$ns" "$@" </dev/null; }}
   echo "namespace $ns"
-  c images ls -q | {{ grep -v '^sha256:' || :; }} |
-    sed -n -e '/^{OURS}[.]invalid\\/{_WORD}*\\(:{_WORD}*\\)\\{{0,1\\}}$/s/^/name /p' \\
-      -e '/^{_STAGE}$/s/^/name /p' -e '$=' |
+  rows=$(c images ls | sed 1d)
+  printf '%s\\n' "$rows" | grep '{_ROW}' | {{ grep -v '^sha256:' || :; }} |
+    sed -n -e 's/^\\({OURS}[.]invalid\\/{_WORD}*\\(:{_WORD}*\\)\\{{0,1\\}}\\){_REST}/name \\1/p' \\
+      -e 's/^\\({_STAGE}\\){_REST}/name \\1/p' -e '$=' |
     sed 's/^\\([0-9]*\\)$/images \\1/'
-  c images ls | sed 1d | grep -v '{_ROW}' | sed -n -e 's/^/odd /p' -e 3q
+  printf '%s\\n' "$rows" | grep -v -e '{_ROW}' -e '^$' | sed -n -e 's/^/odd /p' -e 3q
   c content active | sed -n 's/^\\({OURS}[.]{_WORD}*\\)[[:space:]].*/ingest \\1/p'
   c content ls | sed -n '/^sha[0-9]*:[0-9a-f]*[[:space:]].*[=.]{OURS}[.]/s/^/blob /p'
-done"""
+done); listed=$?; printf '%s\\n' "$left"; (exit $listed)"""
 
 # Files of a push, pull or cleaning. They belong to root or to the login user; a file of anybody else is not ours.
 _MINE = '"$(id -u)" "${SUDO_UID:-0}"'
 _OUR_FILES = f"""set -- 0 {_MINE}
 find {TEMPORARY} -maxdepth 1 -type f -links 1 \\( -user "$1" -o -user "$2" -o -user "$3" \\) \\
   -name '{OURS}.*' ! -name '*[!{_WORD[1:]}*'"""
-FILES = f"( {_OUR_FILES} 2>/dev/null ) || :"
+FILES = f"""left_files=$( {_OUR_FILES} 2>/dev/null ); printf '%s\\n' "$left_files\""""
 
 # A run at work has a shell here whose command line begins with our bootstrap; the doctor's own shell counts, too.
 # Real and effective user must both be root or the login user, since anybody may start a setuid program with words of
 # his own. A shell in the group of containerd's socket counts as well. A shell that is known to have another PID
-# namespace than ours is in a container, and does not count. No program is started for each process.
+# namespace than ours is in a container, and does not count. No program is started for each process. The question
+# is asked only where something is left.
 _AT_WORK = 's/^\\(echo ferry-[0-9a-f]*-ready >&2; \\)\\{0,1\\}until . "$l" = \\(ferry-[0-9a-f]\\{16\\}\\) .*/\\2/p'
-SESSIONS = f"""( owners=
+SESSIONS = f"""( printf '%s\\n' "$left$left_files" | grep -q -e '^name ' -e '^ingest ' -e '^blob ' -e / || exit
+owners=
 for uid in 0 {_MINE}; do owners="$owners -e ^Uid:[[:space:]]*${{uid}}[[:space:]][[:space:]]*${{uid}}[[:space:]]"; done
 group=$(stat -c %g "$address") && owners="$owners -e ^Groups:.*[[:space:]]${{group}}[[:space:]]"
 found=
@@ -177,7 +182,7 @@ def clean(ctr: Ctr, settings: Settings, namespaces: Iterable[InNamespace], files
     if files:
         names = " -o ".join(shell.join(["-name", file.rpartition("/")[2]]) for file in files)
         steps["clean-files"] = f"( {_OUR_FILES} \\( {names} \\) -exec rm -f -- {{}} + )"
-    asked = {"leftovers": LEFTOVERS, "files": FILES}
+    asked = {"namespaces": probe.NAMESPACES, "leftovers": LEFTOVERS, "files": FILES}
     return Script(steps | asked, probe.prologue(settings), cleanup=f"set +f; {remove_empty}")
 
 

@@ -19,6 +19,9 @@ from ctr_ferry.text import printable, shown_name, tail
 
 _IMPORT = re.compile(r"^[ \t]+import[ \t]", re.MULTILINE)  # a line in the help of `images`, with every version
 MOST_NAMESPACES = 1000  # of one containerd; commands ask once or more for each
+_ASK = 'ready && $ctr --address "$address"'
+NAMESPACES = f"""namespaces=$({_ASK} namespaces ls -q) || dead=1
+printf '%s\\n' "$namespaces"; [ -z "$dead" ]"""
 DEFAULT_ROOT, _CONTENT_PLUGIN = "/var/lib/containerd", "io.containerd.content.v1"
 
 
@@ -70,20 +73,19 @@ def script(settings: Settings, namespaces: Sequence[str]) -> Script:
 
     If containerd does not answer the first question, the probe asks no other.
     """
-    ask = 'ready && $ctr --address "$address"'
     steps = {
         "host": 'id -un; uname -m; echo "sudo=${SUDO_USER-}"',
         "ctr": '[ -z "$ctr" ] || version=$($ctr --version 2>/dev/null); echo "$ctr"; echo "$version"',
         "help": "case $version in *-beta*|*-alpha*|*-rc*) ;; *[0-9].[0-9]*) ! : ;; esac && "
         'for c in "" tag import; do $ctr images $c --help; done 2>&1',
         "sockets": 'seen_sockets; echo "use $address"',
-        "namespaces": f"{ask} namespaces ls -q || {{ dead=1; false; }}",
-        "version": f"{ask} version",
-        "plugins": f"plugins=$({ask} plugins ls -d); listed=$?; printf '%s\\n' \"$plugins\"; (exit $listed)",
+        "namespaces": NAMESPACES,
+        "version": f"{_ASK} version",
+        "plugins": f"plugins=$({_ASK} plugins ls -d); listed=$?; printf '%s\\n' \"$plugins\"; (exit $listed)",
     }
     for number, namespace in enumerate(namespaces):
         listing = shell.join(("--namespace", namespace, "images", "ls"))
-        steps[f"images-{number}"] = f"{ask} {listing}"
+        steps[f"images-{number}"] = f"{_ASK} {listing}"
     return Script(steps, prologue=prologue(settings))
 
 

@@ -47,7 +47,7 @@ class TestLeftovers:
     def test_cleaning_touches_only_them(self) -> None:
         there = [InNamespace("a", 1), InNamespace("b", 1, ["ctr-ferry.invalid/x:0"], [f"{RUN}-1"], {D: ["k"]})]
         script = leftovers.clean(facts().ctr, Settings(), there, [f"/tmp/{RUN}.a1B2c3"], MINE)
-        assert list(script.steps) == ["clean-0", "clean-files", "leftovers", "files"]
+        assert list(script.steps) == ["clean-0", "clean-files", "namespaces", "leftovers", "files"]
         assert f"-name {RUN}.a1B2c3 " in script.steps["clean-files"]
         words = script.steps["clean-0"]
         assert f"content label {D} k=" in words
@@ -65,7 +65,9 @@ class TestTheScript:
         ctr.write_text(f"""#!/bin/sh
 case "$*" in
 *"namespaces ls -q") printf 'k8s.io\\nempty\\n' ;;
-*"k8s.io images ls -q") printf 'a/b:1\\nsha256:12\\nctr-ferry.invalid/x:0\\n{STAGE}\\n' ;;
+*"k8s.io images ls")
+  echo REF TYPE DIGEST
+  printf '%s t/x {D} 1 MiB - - \\n' a/b:1 sha256:12 ctr-ferry.invalid/x:0 'ctr-ferry.invalid/x y' '{STAGE}' ;;
 *"k8s.io content active") printf 'REF\\tSIZE\\tAGE\\n{RUN}-1\\t0B\\t1 second\\nother-{RUN}\\t0B\\t1\\n' ;;
 *"k8s.io content ls")
   printf 'DIGEST SIZE AGE LABELS\\n{D} 1B 1 second containerd.io/gc.root={RUN}\\n{D} 1B 1 second x=y\\n' ;;
@@ -75,7 +77,8 @@ esac
 """)
         ctr.chmod(0o755)
         prologue = (
-            f"LC_ALL=C; export LC_ALL; set -f; ctr={ctr}; address=/x; ready() {{ :; }}; plugins=$($ctr plugins ls -d)"
+            f"LC_ALL=C; export LC_ALL; set -f; ctr={ctr}; address=/x; ready() {{ :; }}; plugins=$($ctr plugins ls -d)\n"
+            "namespaces=$($ctr namespaces ls -q)"
         )
         script = Script(health.questions(Settings()), prologue=prologue)
         argv = ["/bin/sh", "-c", script.render(MARK)]
@@ -86,7 +89,7 @@ esac
         assert answers["leftovers"].ok
         labels = {D: ["containerd.io/gc.root"]}
         assert leftovers.parse_namespaces(answers["leftovers"].text) == [
-            InNamespace("k8s.io", 3, ["ctr-ferry.invalid/x:0", STAGE], [f"{RUN}-1"], labels),
+            InNamespace("k8s.io", 4, ["ctr-ferry.invalid/x:0", STAGE], [f"{RUN}-1"], labels),
             InNamespace("empty"),
         ]
 
@@ -103,7 +106,7 @@ esac
         script = Script(health.questions(Settings(root=str(tmp_path / "gone"))), prologue="ctr=; ready() { false; }")
         done = subprocess.run(["/bin/sh", "-c", script.render(MARK)], capture_output=True, check=False)
         answers = script.read(MARK, done.stdout, done.stderr)
-        assert (answers["leftovers"].ok, answers["leftovers"].text) == (False, "")
+        assert (answers["leftovers"].ok, answers["leftovers"].text.strip()) == (False, "")
         assert finding(visit(space=answers["space"].text), "content store").health in list(Health)
         assert "%" in answers["space"].text
 
@@ -123,6 +126,12 @@ def tools(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     for name in ("sh", "find", "grep", "sed", "sort", "tr", "id", "rm", "cat", "stat", "readlink"):
         (folder / name).symlink_to(str(BUSYBOX))
     return ["env", f"TMPDIR={tmp_path}", f"PATH={folder}", str(folder / "sh")]
+
+
+def found_by(ctr: Path) -> str:
+    """Returns what the step ``leftovers`` prints with this ctr."""
+    known = f"ctr={ctr}; address=/x; ready() {{ :; }}; namespaces=$($ctr namespaces ls -q)"
+    return run(["/bin/sh"], f"{known}\n{leftovers.LEFTOVERS}")
 
 
 def run(tools: list[str], step: str, **more: Any) -> str:
@@ -186,7 +195,10 @@ class TestWhatOthersPlant:
             until(lambda: in_container(started[-1].pid))
             count = leftovers.SESSIONS.replace("ferry-[0-9a-f]\\{16\\}", "ferry-0000aaaa[0-9]*")  # of this test
             assert count != leftovers.SESSIONS
+            assert run(tools, count) == "0\n"  # nothing is left
+            count = f"left='blob x'\n{count}"
             assert run(tools, count) == "3\n"
+            assert run(tools, count.replace("left='blob x'", "left_files=/tmp/x")) == "3\n"
             assert run(["env", f"SUDO_UID={NOBODY}", *tools], count) == "5\n"
             for unknown in ("/proc/self/ns/pid", "${status%status}ns/pid"):
                 assert run(tools, count.replace(unknown, "/nowhere")) == "4\n"  # whoever it is may be one
@@ -232,12 +244,12 @@ class TestWhatOthersPlant:
         ],
     )
     def test_a_name_of_a_pull_is_found_on_the_host_by_its_form(self, tmp_path: Path, name: str, ours: bool) -> None:
-        (tmp_path / "names").write_text(f"{name}\n")
+        (tmp_path / "names").write_text(f"REF TYPE DIGEST\n{name} t/x {D} 1 MiB - - \n")
         (tmp_path / "ctr").write_text(
-            f'#!/bin/sh\ncase "$*" in *"namespaces ls -q") echo a;; *"images ls -q") cat {tmp_path}/names;; esac\n'
+            f'#!/bin/sh\ncase "$*" in *"namespaces ls -q") echo a;; *"images ls") cat {tmp_path}/names;; esac\n'
         )
         (tmp_path / "ctr").chmod(0o755)
-        text = run(["/bin/sh"], f"ctr={tmp_path}/ctr; address=/x; ready() {{ :; }}\n{leftovers.LEFTOVERS}")
+        text = found_by(tmp_path / "ctr")
         assert leftovers.parse_namespaces(text) == [InNamespace("a", 1, [name] * ours)]
 
     @pytest.mark.parametrize(
@@ -290,7 +302,7 @@ case "$*" in
 esac
 """)
         ctr.chmod(0o755)
-        text = run(["/bin/sh"], f"ctr={ctr}; address=/x; ready() {{ :; }}\n{leftovers.LEFTOVERS}")
+        text = found_by(ctr)
         assert leftovers.parse_namespaces(text)[0].odd == [f"{row}x=y"]
 
     def test_rows_of_another_form_are_not_ours(self) -> None:
@@ -328,13 +340,12 @@ case "$*" in *"content ls -q labels."*) echo {D};; esac
         ctr.write_text(f"""#!/bin/sh
 case "$*" in
 *"namespaces ls -q") echo k8s.io ;;
-*"images ls -q") printf 'a/b:1\nname {D}\nctr-ferry.invalid/x y:0\n' ;;
-*"images ls") printf 'REF\na\nname {D}\n' ;;
+*"images ls") printf 'REF\na\nname {D}\nctr-ferry.invalid/x y:0 t/x {D} 1 B - - \n' ;;
 *"content active") printf 'REF\nctr-ferry.x;id 0B 1\nname {D}\n' ;;
 *"content ls") printf 'DIGEST\nname x=ctr-ferry.y {D}\nnamespace x=ctr-ferry.y\n' ;;
 esac
 """)
         ctr.chmod(0o755)
-        text = run(["/bin/sh"], f"ctr={ctr}; address=/x; ready() {{ :; }}\n{leftovers.LEFTOVERS}")
+        text = found_by(ctr)
         (there,) = leftovers.parse_namespaces(text)
         assert (there.names, there.ingests, there.labels) == ([], [], {})
