@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctr_ferry.ctr.listing import Image, Listing
-from ctr_ferry.errors import Drift, FerryError, HostError, ImageNotFound, SourceLost, Unreachable, UsageError
-from ctr_ferry.images.content import Content
+from ctr_ferry.errors import FerryError, UsageError
 from ctr_ferry.images.mappings import read_map
-from ctr_ferry.images.session import Session
-from ctr_ferry.oci.descriptor import INDEXES, Descriptor
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
-from ctr_ferry.report.answers import grouped
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy, blobs_to_have
+from ctr_ferry.transfer.copy_request import CopyOptions
+from ctr_ferry.transfer.source_inventory import ImageSelector, SourceRequest, images_from
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
-    from ctr_ferry.ssh.host import Host
-    from ctr_ferry.transfer.fan_out import Source
-
-ANY = "any"
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSelector:
-    """A name in any form, a digest, or a glob on whole names; and the name to give, if it is not the source's own."""
-
-    ref: str
-    dst: Reference | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the command line asks for; ``sources`` are patterns of the inventory, or `ANY` for all of it."""
-
-    sources: tuple[str, ...]
-    selectors: tuple[ImageSelector, ...]
-    namespace: str | None = None
-    options: CopyOptions = field(default_factory=CopyOptions)
 
 
 def parse(
@@ -59,12 +31,12 @@ def parse(
     no_unpack: bool = False,
     force: bool = False,
     pin: bool = False,
-) -> Request:
+) -> SourceRequest:
     """Turns the options into a request; raises UsageError or BadReference where an option is wrong."""
     if not from_:
         raise UsageError("copy needs --from HOST", hint="name the host that has the image, or use --from any")
     source = options.namespace(namespace)
-    return Request(
+    return SourceRequest(
         sources=tuple(from_),
         selectors=_selectors(tuple(ref or ()), as_, map),
         namespace=source,
@@ -95,30 +67,6 @@ def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> 
     return selectors
 
 
-@dataclass(slots=True)
-class SourceInventory:
-    """What one possible source has; ``found`` has the images that are asked for."""
-
-    session: Session
-    content: Content
-    found: dict[ImageSelector, tuple[Image, ...]] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The host's name."""
-        return self.session.host.name
-
-    def has_whole(self, image: Image, request: Request) -> bool:
-        """Tells whether the host has all blobs of an image that are asked for."""
-        target = Descriptor(image.media_type, image.digest, 0)
-        platform = request.options.platform or self.session.facts.platform
-        try:
-            needed = blobs_to_have(self.content, target, platform, every=request.options.every)
-        except HostError:  # a manifest cannot be read
-            return False
-        return image.digest in self.content.blobs and all(b.digest in self.content.visible for b in needed)
-
-
 @fleet_wide(
     parse,
     iterable=["from_", "ref"],
@@ -136,10 +84,10 @@ class SourceInventory:
         "pin": "Let kubelet keep the images (CRI of containerd 1.7 on).",
     },
 )
-def copy(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
+def copy(fleet: Fleet, request: SourceRequest) -> dict[str, Result | FerryError]:
     """Copy images from host to hosts over SSH: a blob goes only where it is missing, and is read once for a batch."""
     try:
-        copy_request, source = _copy_request(fleet, request)
+        copy_request, source = images_from(fleet, request)
     except UsageError:
         raise
     except FerryError as error:
@@ -149,129 +97,3 @@ def copy(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     from ctr_ferry.transfer.host_copy import copy_images
 
     return copy_images(fleet, copy_request, source)
-
-
-def _copy_request(fleet: Fleet, request: Request) -> tuple[CopyRequest, Source]:
-    """Inspects the possible sources, and decides which images come from which."""
-    patterns = ["all"] if ANY in request.sources else request.sources
-    answers = fleet.also(patterns, lambda host: _inspect(host, request))
-    sources = [answer for answer in answers.values() if isinstance(answer, SourceInventory)]
-    troubles = {name: error for name, error in answers.items() if isinstance(error, FerryError)}
-    if not sources:
-        raise _of_source(*next(iter(troubles.items())))
-    images = {selector: _resolve(selector, sources, request, troubles) for selector in request.selectors}
-    image_copies = tuple(_image_copies(images))
-    used = _used(sources, [image_copy.image for image_copy in image_copies], request)
-    content = Content.merged(source.content for source in used)
-    return CopyRequest(image_copies, content, request.options), _source(used)
-
-
-def _inspect(host: Host, request: Request) -> SourceInventory:
-    """Inspects one source in three remote commands: the probe, the images' manifests, and those of indexes."""
-    session = Session(host, request.namespace)
-    found = {selector: images for selector in request.selectors if (images := _fitting(selector, session.here))}
-    content, _ = session.read([image.digest for images in found.values() for image in images], deep=True)
-    return SourceInventory(session=session, content=content, found=found)
-
-
-def _fitting(selector: ImageSelector, listing: Listing) -> tuple[Image, ...]:
-    if is_glob(selector.ref):
-        return listing.tagged(selector.ref)
-    image = listing.find(selector.ref)
-    return (image,) if image else ()
-
-
-def _of_source(name: str, error: FerryError) -> FerryError:
-    """Returns the error of a source for the outcome of a destination."""
-    kind = SourceLost if isinstance(error, Unreachable) else type(error)
-    return kind(f"the source {name}: {error.message}", detail=error.detail, hint=error.hint)
-
-
-def _resolve(
-    selector: ImageSelector,
-    sources: Sequence[SourceInventory],
-    request: Request,
-    troubles: Mapping[str, FerryError],
-) -> tuple[Image, ...]:
-    """Returns the images that a selector means: those of the first source, or, for `ANY`, those that all agree on."""
-    named = grouped(
-        (image.name if is_glob(selector.ref) else selector.ref, (source, image))
-        for source in sources
-        for image in source.found.get(selector, ())
-    )
-    if not named:
-        raise _not_found(selector, sources, troubles)
-    if ANY in request.sources:
-        named = {name: _agreed(name, having) for name, having in named.items()}
-    return tuple(having[0][1] for having in named.values())
-
-
-def _agreed(name: str, having: Sequence[tuple[SourceInventory, Image]]) -> list[tuple[SourceInventory, Image]]:
-    """Drops sources that name one platform's manifest of an index that other sources name, as ctr 1.2 has to."""
-    parts = {
-        child.digest
-        for source, image in having
-        if image.media_type in INDEXES and image.digest in source.content.blobs
-        for child in source.content.manifest(image.digest).children
-    }
-    tops = [(source, image) for source, image in having if image.digest not in parts]
-    if len({image.digest for _, image in tops}) > 1:
-        raise Drift(
-            f"{name} is not the same image on all hosts",
-            detail="\n".join(f"{source.name} {image.digest}" for source, image in tops),
-            hint="choose one with --from HOST",
-        )
-    return tops
-
-
-def _not_found(
-    selector: ImageSelector, sources: Sequence[SourceInventory], troubles: Mapping[str, FerryError]
-) -> FerryError:
-    detail = "\n".join(f"{name}: {error.message}" for name, error in troubles.items())
-    if len(sources) > 1 or is_glob(selector.ref):
-        where = ", ".join(source.name for source in sources[:5])
-        return ImageNotFound(
-            f"no source has an image {selector.ref} ({where})",
-            detail=detail,
-            hint="list the names there: fab -H HOST images",
-        )
-    (error,) = sources[0].session.not_found([selector.ref])
-    return _of_source(sources[0].name, error)
-
-
-def _image_copies(images: Mapping[ImageSelector, Iterable[Image]]) -> Iterator[ImageCopy]:
-    """Yields each image with the name that it gets; refuses one name for two images."""
-    taken: dict[str, str] = {}
-    for selector, found in images.items():
-        for image in found:
-            image_copy = ImageCopy(image, _name(selector, image))
-            before = taken.setdefault(str(image_copy.dst), image.digest)
-            if before != image.digest:
-                raise UsageError(
-                    f"two images would get the name {image_copy.dst}", hint="give each image its name with --map FILE"
-                )
-            yield image_copy
-
-
-def _name(selector: ImageSelector, image: Image) -> Reference:
-    own = image.reference
-    if selector.dst:
-        return selector.dst if selector.dst.tag else selector.dst.with_tag((own and own.tag) or "latest")
-    if not (own and own.tag) or own.digest:
-        raise UsageError(f"{image.name} has no tag", hint="give a name with --as, or with --map")
-    return own
-
-
-def _used(sources: Sequence[SourceInventory], images: Sequence[Image], request: Request) -> list[SourceInventory]:
-    """Returns the sources to read from: if any host may be the source, one that has all, or else all of them."""
-    if ANY not in request.sources:
-        return list(sources)
-    whole = [source for source in sources if all(source.has_whole(image, request) for image in images)]
-    return whole[:1] or list(sources)
-
-
-def _source(used: Sequence[SourceInventory]) -> Source:
-    from ctr_ferry.transfer.sources import HostSource, Sources
-
-    sources = [(HostSource(each.session), each.content.visible) for each in used]
-    return sources[0][0] if len(sources) == 1 else Sources(sources)

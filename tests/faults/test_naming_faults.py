@@ -15,6 +15,7 @@ from fabric import Config
 from ferry import Stage, eventually, has_cri, leftovers, processes, release
 
 from ctr_ferry.errors import FerryError, ReferenceExists
+from ctr_ferry.images.retag import RetagJob, RetagResult
 from ctr_ferry.inventory.selector import HostSelector
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
@@ -22,7 +23,7 @@ from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.target import Limits, Trust
 from lab.fleet import Fleet, Node
 from lab.images import BuiltImage, build
-from tasks.retag import Job, RetagResult, parse
+from tasks.retag import parse
 
 CUTS, ROUNDS = 8, 5
 RUNS = itertools.count(1)
@@ -56,7 +57,7 @@ class Run:
 
     def __call__(self) -> RetagResult | FerryError:
         try:
-            return Job(self.host, self.request).run()
+            return RetagJob(self.host, self.request).run()
         except FerryError as error:
             return error
         finally:

@@ -31,11 +31,11 @@ from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Registry
 from ctr_ferry.registry import http
 from ctr_ferry.registry.pull_plan import Move, PullPlan
+from ctr_ferry.registry.push import PushJob
 from ctr_ferry.registry.push_content import PushContent
 from ctr_ferry.shell import Script
 from ctr_ferry.ssh import guard
 from ctr_ferry.ssh.terminal import open_terminal
-from tasks import push as push_command
 
 ABILITIES = {
     **{version: Capabilities(**able) for version, able in json.loads((DATA / "capabilities.json").read_text()).items()},
@@ -188,7 +188,7 @@ class Scripts:
                 facts=SimpleNamespace(ctr=self.ctr, platform=AMD),
                 here=SimpleNamespace(namespace=self.word),
             )
-            yield push_command.Job._script(job, route)
+            yield PushJob._script(job, route)
 
     def pulls(self) -> Iterator[Script]:
         """New names, moved ones, and names of which nobody knows the digest yet."""

@@ -13,10 +13,11 @@ from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.listing import Image, Listing
 from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.ctr.version import Capabilities, Version
+from ctr_ferry.images.retag import RetagJob, RetagResult
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.target import Limits, Target
-from tasks.retag import Job, RetagResult, parse
+from tasks.retag import parse
 
 A, B, CHILD, OTHER = (f"sha256:{letter * 64}" for letter in "abcd")
 CONFIG = "sha256:" + "e" * 64
@@ -142,7 +143,7 @@ class FakeHost:
 def retag(host: FakeHost, **options: object) -> RetagResult:
     if "to_registry" not in options and "map" not in options:
         options = {"src": OLD, "dst": NEW, **options}
-    return Job(host, parse(**options)).run()  # type: ignore[arg-type]
+    return RetagJob(host, parse(**options)).run()  # type: ignore[arg-type]
 
 
 CROSSING = {"namespace": "default", "to_namespace": "k8s.io"}

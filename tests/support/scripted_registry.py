@@ -17,6 +17,8 @@ from ctr_ferry.images import content
 from ctr_ferry.oci.descriptor import OCI_INDEX
 from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry import credentials, push_pull
+from ctr_ferry.registry.pull import PullJob
+from ctr_ferry.registry.push import PushJob
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.target import Limits
@@ -130,13 +132,13 @@ def answering_fixture(monkeypatch: pytest.MonkeyPatch) -> Answering:
 
 
 def pushed(host: Host, *, ref: str = REF, **options: Any) -> push.PushResult:
-    job = push.Job(host, push.parse(ref=ref, **options), alone=True)  # type: ignore[arg-type]
+    job = PushJob(host, push.parse(ref=ref, **options), alone=True)  # type: ignore[arg-type]
     assert job.result(Status.OK).status is Status.OK
     return job.run()
 
 
 def pulled(host: Host, *, ref: str = REF, **options: Any) -> pull.PullResult:
-    return pull.Job(host, pull.parse(ref=ref, **options)).run()  # type: ignore[arg-type]
+    return PullJob(host, pull.parse(ref=ref, **options)).run()  # type: ignore[arg-type]
 
 
 def stage(host: Host, digest: str) -> str:

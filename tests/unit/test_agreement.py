@@ -11,13 +11,13 @@ import pytest
 
 from ctr_ferry import errors
 from ctr_ferry.images.item import ImageResult
+from ctr_ferry.images.retag import RetagResult
 from ctr_ferry.registry.results import PullResult, PushResult
 from ctr_ferry.report import render
 from ctr_ferry.report.agreement import disagreements
 from ctr_ferry.report.outcome import Outcome, Status
 from ctr_ferry.report.record import Record, Runs
 from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
-from tasks.retag import RetagResult
 from tasks.show import show as show_command
 
 REF = "r.example/app:1"

@@ -22,8 +22,9 @@ from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import OCI_MANIFEST
 from ctr_ferry.oci.reference import Reference
+from ctr_ferry.transfer import source_inventory as sources
+from ctr_ferry.transfer.source_inventory import ImageSelector, SourceInventory, SourceRequest
 from tasks import copy
-from tasks.copy import ImageSelector, Request, SourceInventory
 
 
 class TestOptions:
@@ -69,18 +70,18 @@ class TestNames:
     def test_an_image_keeps_its_name_or_gets_the_one_asked_for(
         self, selector: ImageSelector, name: str, expected: str
     ) -> None:
-        (image_copy,) = copy._image_copies({selector: [image(name)]})
+        (image_copy,) = sources._image_copies({selector: [image(name)]})
         assert str(image_copy.dst) == expected
 
     @pytest.mark.parametrize("name", [digest(5), f"r.example/app@{digest(1)}", "Not A Name"])
     def test_an_image_without_a_name_needs_one(self, name: str) -> None:
         with pytest.raises(UsageError, match="no tag"):
-            list(copy._image_copies({ImageSelector("x"): [image(name)]}))
+            list(sources._image_copies({ImageSelector("x"): [image(name)]}))
 
     def test_two_images_under_one_name_are_refused_and_one_under_two_selectors_is_not(self) -> None:
         with pytest.raises(UsageError, match="two images"):
-            list(copy._image_copies({ImageSelector("a"): [image()], ImageSelector("b"): [image(number=2)]}))
-        assert len(list(copy._image_copies({ImageSelector("a"): [image()], ImageSelector("b"): [image()]}))) == 2
+            list(sources._image_copies({ImageSelector("a"): [image()], ImageSelector("b"): [image(number=2)]}))
+        assert len(list(sources._image_copies({ImageSelector("a"): [image()], ImageSelector("b"): [image()]}))) == 2
 
 
 class Named:
@@ -109,7 +110,7 @@ class TestWhoHasIt:
             source_inventory("a", self.selector, image(number=1)),
             source_inventory("b", self.selector, image(number=2), image("r.example/b:1")),
         ]
-        found = copy._resolve(self.selector, source_inventories, request, {})
+        found = sources._resolve(self.selector, source_inventories, request, {})
         assert [(each.name, each.digest) for each in found] == [
             ("r.example/app:1", digest(1)),
             ("r.example/b:1", digest(1)),
@@ -121,7 +122,7 @@ class TestWhoHasIt:
             source_inventory("b", self.selector, image(number=2)),
         ]
         with pytest.raises(Drift) as raised:
-            copy._resolve(self.selector, source_inventories, self.request, {})
+            sources._resolve(self.selector, source_inventories, self.request, {})
         assert raised.value.detail.splitlines() == [f"a {digest(1)}", f"b {digest(2)}"]
 
     def test_one_platforms_manifest_of_the_index_that_others_have_is_the_same_image(self) -> None:
@@ -130,11 +131,11 @@ class TestWhoHasIt:
             source_inventory("old", self.selector, part),
             source_inventory("new", self.selector, whole, content=Two.content(1, 2)),
         ]
-        assert copy._resolve(self.selector, source_inventories, self.request, {}) == (whole,)
+        assert sources._resolve(self.selector, source_inventories, self.request, {}) == (whole,)
 
     def test_what_nobody_has_is_reported_with_who_could_not_be_asked(self) -> None:
         with pytest.raises(ImageNotFound) as raised:
-            copy._resolve(
+            sources._resolve(
                 self.selector, [source_inventory("a", self.selector)], self.request, {"b": Unreachable("no connection")}
             )
         assert "a" in raised.value.message and "b: no connection" in raised.value.detail
@@ -142,17 +143,17 @@ class TestWhoHasIt:
     def test_any_takes_the_one_that_has_it_whole_and_else_all(self) -> None:
         half = source_inventory("half", self.selector, image(), content=Two.content(1, 2, 4))
         whole = source_inventory("whole", self.selector, image(), content=Two.content(1, 2, 4, 6))
-        assert [s.name for s in copy._used([half, whole], [image()], self.request)] == ["whole"]
-        assert [s.name for s in copy._used([half, half], [image()], self.request)] == ["half", "half"]
+        assert [s.name for s in sources._used([half, whole], [image()], self.request)] == ["whole"]
+        assert [s.name for s in sources._used([half, half], [image()], self.request)] == ["half", "half"]
         insisting = copy.parse(from_=["any"], ref=["r.example/*"], all_platforms=True)
-        assert len(copy._used([half, whole], [image()], insisting)) == 2
+        assert len(sources._used([half, whole], [image()], insisting)) == 2
 
     def test_a_source_that_is_unreachable_is_no_unreachable_destination(self) -> None:
-        error = copy._of_source("a", Unreachable("no connection", detail="refused", hint="look"))
+        error = sources._of_source("a", Unreachable("no connection", detail="refused", hint="look"))
         assert isinstance(error, SourceLost)
         assert (error.message, error.detail, error.hint) == ("the source a: no connection", "refused", "look")
 
 
 def test_requests_are_values() -> None:
-    assert copy.parse(from_=["a"], ref=["x"]) == Request(("a",), (ImageSelector("x"),))
+    assert copy.parse(from_=["a"], ref=["x"]) == SourceRequest(("a",), (ImageSelector("x"),))
     assert issubclass(SourceLost, FerryError)

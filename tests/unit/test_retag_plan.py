@@ -26,10 +26,11 @@ from retagging import (
 )
 
 from ctr_ferry import errors
+from ctr_ferry.ctr.methods import Method
 from ctr_ferry.oci.descriptor import OCI_INDEX
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer
-from tasks.retag import Method, parse
+from tasks.retag import parse
 
 
 def test_a_name_is_given_and_what_the_host_says_afterwards_is_reported() -> None:

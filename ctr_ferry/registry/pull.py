@@ -1,0 +1,214 @@
+"""One image that one host pulls from a registry: inspected, planned, pulled, verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ctr_ferry.ctr import checks, free_space, naming
+from ctr_ferry.ctr.failures import required
+from ctr_ferry.ctr.listing import Image, Listing, parse_digests
+from ctr_ferry.ctr.probe import Settings
+from ctr_ferry.ctr.verdict import Verdict, is_taken, judge, labels_gone, numbers, unproved
+from ctr_ferry.errors import Drift, FerryError, MethodUnsupported, ReferenceExists
+from ctr_ferry.images.content import Content
+from ctr_ferry.images.session import BY_OTHERS, Session
+from ctr_ferry.oci.descriptor import Descriptor, Platform
+from ctr_ferry.oci.reference import Reference
+from ctr_ferry.oci.registry import RegistryState
+from ctr_ferry.registry.pull_plan import Move, PullPlan
+from ctr_ferry.registry.results import PullResult
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.shell import Answer
+
+if TYPE_CHECKING:
+    from ctr_ferry.ssh.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class PullRequest:
+    """What to pull. The registry's tag must point at ``digest``, where one is given."""
+
+    reference: Reference
+    digest: str | None = None
+    platform: Platform | None = None
+    all_platforms: bool = False
+    namespace: str | None = None
+    force: bool = False
+
+
+class PullJob(Session):
+    """One image that one host pulls. The constructor asks the host and the registry what they have.
+
+    Raises FerryError where one of them does not tell, or the host's ctr cannot do what is asked for.
+    """
+
+    def __init__(self, host: Host, request: PullRequest) -> None:
+        from ctr_ferry.registry.push_pull import RegistryTransfer
+
+        space = {"room": free_space.question(host.target.variables_of(Settings))}
+        super().__init__(host, request.namespace, more=space)
+        self.request, self.room = request, free_space.parse(self.answers["room"].text)
+        self._refuse_platforms()
+        self.transfer = RegistryTransfer(self, request.reference)
+        self.remote = self.transfer.inspect()
+        self.plan = PullPlan(
+            place=self.place,
+            reference=request.reference,
+            wanted=request.digest or request.reference.digest or self.remote.digest,
+            existing=self.here.get(str(request.reference)),
+            platform=request.platform,
+            all_platforms=request.all_platforms,
+            host_platform=self.facts.platform,
+        )
+        self.unchanged = PullResult(
+            reference=self.plan.name,
+            namespace=self.place.namespace,
+            digest=self.plan.wanted or "",
+            status=Status.UNCHANGED,
+            ctr=self.facts.client,
+            verified=self.remote.verified,
+            reason=self.remote.unknown,
+        )
+
+    def run(self) -> PullResult:
+        """Pulls the image where the host does not have it, and verifies that; raises FerryError if it cannot."""
+        plan = self.plan
+        if not self.remote.digest and not self.remote.unknown:
+            raise self.transfer.error(RegistryState.NOT_FOUND)
+        self._refuse_moved_tag()
+        if found := self._existing_whole():
+            return found
+        if plan.replaced:
+            self._refuse_to_replace(plan.replaced)
+        platform = None if plan.all_platforms else plan.platform or plan.host_platform
+        size, notices = self.transfer.check_space(self.room, platform)
+        if not self.host.dry_run:
+            return self._pull(notices)
+        return replace(
+            self.unchanged,
+            status=Status.CHANGED,
+            method=plan.method,
+            bytes=size,
+            notices=notices,
+            previous_digest=plan.replaced.digest if plan.replaced else "",
+        )
+
+    def _refuse_platforms(self) -> None:
+        asked = self.request.platform or self.request.all_platforms
+        if asked and not self.facts.ctr.capabilities.pull_platform:
+            raise MethodUnsupported(
+                f"ctr {self.facts.client} pulls only the host's own platform; nothing was pulled",
+                hint="leave --platform and --all-platforms out",
+            )
+
+    def _refuse_moved_tag(self) -> None:
+        wanted, found = self.request.digest, self.remote.digest
+        if wanted and found and found != wanted:
+            by_digest = f"{self.request.reference.repository}@{wanted}"
+            raise Drift(
+                f"{self.plan.name} points at another digest in the registry than it should; nothing was pulled",
+                detail=f"registry {found}\nwanted   {wanted}",
+                hint=f"find out who moved the tag, or pull by digest: fab -H @failed pull --ref {by_digest}",
+            )
+
+    def _refuse_to_replace(self, existing: Image) -> None:
+        """Refuses to move a name without --force, or if a failed pull could lose it; else completes the plan."""
+        plan = self.plan
+        if not self.request.force:
+            raise ReferenceExists(
+                f"{plan.name} exists in namespace {self.place.namespace} with another digest than the registry's; "
+                "nothing was pulled",
+                detail=f"host     {existing.digest}\nregistry {plan.wanted or self.remote.unknown}",
+                hint="add --force to move the name to the registry's digest",
+            )
+        # ctr believes type and length, so the manifest itself is read.
+        target = self.transfer.described(plan.wanted) if self.remote.digest and plan.wanted else None
+        able = self.facts.ctr.capabilities
+        partial = target and target.is_index and not able.partial_index
+        if target is None or partial or (plan.only(target) and not able.import_platform):
+            raise MethodUnsupported(
+                f"{plan.name} cannot be moved: if the pull failed, this host would lose what the name points at now; "
+                "nothing was pulled",
+                detail=self.remote.unknown
+                or f"ctr {self.facts.client} cannot name a multi-platform image that was pulled only in part",
+                hint=f"remove the name first: fab -H HOST remove --ref {plan.name} --namespace {self.place.namespace}",
+            )
+        raw = self.read([existing.digest], deep=False)[0].blobs.get(existing.digest)
+        old = Descriptor(existing.media_type, existing.digest, len(raw)) if raw else None
+        self.plan = replace(plan, move=Move(target, old))
+
+    def _existing_whole(self) -> PullResult | None:
+        """The result where the host has the wanted digest under that name, whole and unpacked; else None."""
+        plan, image = self.plan, self.plan.existing
+        if not image or plan.replaced:
+            return None
+        check = checks.command(self.facts.ctr, self.place.namespace, plan.name)
+        content, answers = self.read([str(plan.wanted)], deep=plan.beyond_host_platform, more={"check": check})
+        if plan.shortcoming(image, content, answers["check"]):
+            return None
+        already = "the host has it already, with the registry's digest, whole and unpacked"
+        return replace(self.unchanged, bytes=plan.size(image, content), notices=(already,))
+
+    def _pull(self, notices: tuple[str, ...]) -> PullResult:
+        """Runs the script, and verifies what the host has afterwards."""
+        plan = self.plan
+        answers = self.transfer.run(plan.script, "pull", {})
+        was = naming.was(self.place, answers).get(plan.name)
+        now = Listing.parse(self.place.namespace, required(answers["verify"], "verify").text).get(plan.name)
+        content, verdict = self._content(now, answers), self._judge(now, answers)
+        proved = bool(numbers(answers["kept"]))
+        error = verdict.error or (plan.shortcoming(now, content, answers["check"]) if now else None)
+        if error and now and proved and not plan.existing:
+            self.roll_back(plan.name, now.digest)
+        if error or not now or (verdict.ours and not proved):
+            error = error or unproved(plan.name, existed=plan.existing is not None)
+            raise self._with_digest(error, now, answers)
+        notices += tuple(filter(None, [labels_gone(plan.existing, now), "" if verdict.ours else BY_OTHERS]))
+        return replace(
+            self.unchanged,
+            digest=now.digest,
+            status=Status.CHANGED if verdict.ours else Status.UNCHANGED,
+            method=plan.method if verdict.ours else "",
+            seconds=self.transfer.seconds,
+            bytes=plan.size(now, content),
+            notices=notices,
+            previous_digest=was.digest if was and was.digest != now.digest else "",
+        )
+
+    def _with_digest(self, error: FerryError, now: Image | None, answers: Mapping[str, Answer]) -> FerryError:
+        """Adds to the error what the name points at now, where the name was moved."""
+        plan = self.plan
+        if plan.replaced and now and now.digest == plan.wanted:
+            shown = answers.get("back")
+            after = Listing.parse(self.place.namespace, shown.text).get(plan.name) if shown and shown.ok else now
+            found = after.digest if after else "nothing"
+            again = "again" if found == plan.replaced.digest else f"now, and no longer at {plan.replaced.digest}"
+            error.detail = "\n".join(filter(None, (error.detail, f"{plan.name} points at {found} {again}")))
+        return error
+
+    def _content(self, now: Image | None, answers: Mapping[str, Answer]) -> Content:
+        """What the host has after the pull, as far as it must be read."""
+        content = Content(parse_digests(answers["visible"].text.splitlines()))
+        if now and now.digest == self.plan.wanted:
+            content.take(now.digest, answers["top"], self.host.name)
+            if self.plan.beyond_host_platform:
+                self.deepen(content)
+        return content
+
+    def _judge(self, now: Image | None, answers: Mapping[str, Answer]) -> Verdict:
+        """Judges whether the pull gave the name. A failure of the registry keeps its own error."""
+        plan = self.plan
+        if not answers["pull"].ok and not is_taken(answers["pull"], plan.name):
+            return Verdict(self.transfer.failure(answers["pull"]), ours=True)
+        return judge(
+            plan.name,
+            plan.wanted or (now.digest if now else ""),
+            answers["pull"],
+            now,
+            namespace=self.place.namespace,
+            cri_managed=self.place.cri_managed,
+            tolerant=False,
+            fresh=plan.existing is None and plan.stage is not None,
+        )
