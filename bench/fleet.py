@@ -19,7 +19,7 @@ from lab.fleet import Fleet
 from lab.layout import PORT
 
 FAB = str(Path(sys.executable).with_name("fab"))
-PSSH = ("pssh", "python3-psshlib")
+PSSH, CLUSH = ("pssh", "python3-psshlib"), ("clustershell", "python3-clustershell")
 TOOLS = ("ansible-core==2.19.14", "pyinfra==3.10.0")
 QUESTION = "ctr version"
 HOSTS, DEAD, HANGING = 200, (50, 100, 150), (199,)
@@ -39,12 +39,12 @@ def main() -> None:
     fleet = Fleet()
     fleet.up()
     try:
-        pssh = debian.unpacked(PSSH, fleet.cache)
+        pssh, clush = (debian.unpacked(packages, fleet.cache) for packages in (PSSH, CLUSH))
     except debian.Unavailable as why:
-        sys.exit(f"bench-fleet needs parallel-ssh: {why}")
+        sys.exit(f"bench-fleet needs parallel-ssh and ClusterShell: {why}")
     tools = _tools(fleet.cache / "tools/python")
     with Crowd(fleet, HOSTS, dead=DEAD, hanging=HANGING) as crowd, tempfile.TemporaryDirectory() as folder:
-        bench = Bench(crowd, Path(folder), pssh, tools)
+        bench = Bench(crowd, Path(folder), pssh, clush, tools)
         contenders = bench.contenders(shlex.split(options.command))
         alternate(contenders, options.rounds)
     medians = {each.name: each.median for each in contenders}
@@ -56,8 +56,10 @@ def main() -> None:
         {
             "parallel-ssh/ours": medians["parallel-ssh"] / medians[ours],
             "parallel-ssh/ours, run": medians["parallel-ssh"] / medians["ours, run"],
+            "clush/ours, run": medians["clush"] / medians["ours, run"],
             "(ours, all, less the hanging one's limit)/parallel-ssh": (medians[all_of_them] - LIMIT)
             / medians["parallel-ssh"],
+            "clush/ours": medians[f"clush, {FEW}"] / medians[few],
             "stock fab/ours": medians[f"stock fab, {FEW}"] / medians[few],
             "ansible raw/ours": medians[f"ansible raw, {FEW}"] / medians[few],
             "pyinfra/ours": medians[f"pyinfra, {FEW}"] / medians[few],
@@ -66,7 +68,8 @@ def main() -> None:
             f"{len(crowd.good)} hosts, {WIDTH} at once; all: and {len(DEAD)} dead, {len(HANGING)} that never answers.",
             f"{FEW}: {FEW} good hosts. Stock fab takes one after another. All but {options.command} run {QUESTION!r}.",
             "Hosts are addresses on loopback in front of one real sshd and containerd, on the clients' processors.",
-            f"Versions: pssh of Debian, {', '.join(TOOLS)}. Ansible has no ControlPersist, so each round connects.",
+            f"Versions: pssh and ClusterShell of Debian, {', '.join(TOOLS)}.",
+            "Ansible has no ControlPersist, so each round connects.",
         ],
     )
 
@@ -88,8 +91,8 @@ def _tools(folder: Path) -> Path:
 class Bench:
     """The command lines of one measurement."""
 
-    def __init__(self, crowd: Crowd, folder: Path, pssh: Path, tools: Path) -> None:
-        self.crowd, self.folder, self.pssh, self.tools = crowd, folder, pssh, tools
+    def __init__(self, crowd: Crowd, folder: Path, pssh: Path, clush: Path, tools: Path) -> None:
+        self.crowd, self.folder, self.pssh, self.clush, self.tools = crowd, folder, pssh, clush, tools
         self.ours = {
             "CTR_FERRY_INVENTORY": str(crowd.inventory),
             "FABRIC_FLEET_RUNS": str(folder / "runs"),
@@ -101,12 +104,14 @@ class Bench:
         good, few = self.crowd.good, self.crowd.good[:FEW]
         named = f"ours, {shlex.join(command)}"
         return [
-            self._one("parallel-ssh", self._parallel_ssh(good), good, self._pssh_environment()),
+            self._one("parallel-ssh", self._parallel_ssh(good), good, self._debians(self.pssh)),
+            self._one("clush", self._clush(good), good, self._debians(self.clush)),
             self._one(named, self._fab(good, *command), good, self.ours),
             self._one("ours, run", self._fab(good, "run", QUESTION), good, self.ours),
             self._one(f"{named}, all", [FAB, "-H", "all", *command], good, self.ours, status=4),
             self._one(f"ours, run, {FEW}", self._fab(few, "run", QUESTION), few, self.ours),
-            self._one(f"parallel-ssh, {FEW}", self._parallel_ssh(few), few, self._pssh_environment()),
+            self._one(f"parallel-ssh, {FEW}", self._parallel_ssh(few), few, self._debians(self.pssh)),
+            self._one(f"clush, {FEW}", self._clush(few), few, self._debians(self.clush)),
             self._one(f"stock fab, {FEW}", self._stock_fab(few), few, {"HOME": str(self.folder)}),
             self._one(f"ansible raw, {FEW}", self._ansible(few), few, self._ansible_environment()),
             self._one(f"pyinfra, {FEW}", self._pyinfra(few), few, {"HOME": str(self.folder)}),
@@ -129,8 +134,21 @@ class Bench:
         options = f"-F none -i {self.crowd.key} -o UserKnownHostsFile={self.crowd.known_hosts}"
         return [*program, "-h", str(listed), "-p", str(WIDTH), "-l", "root", "-x", options, *QUESTION.split()]
 
-    def _pssh_environment(self) -> dict[str, str]:
-        return {"PYTHONPATH": str(self.pssh / "usr/lib/python3/dist-packages"), "HOME": str(self.folder)}
+    def _clush(self, hosts: Sequence[str]) -> list[str]:
+        program = [sys.executable, str(self.clush / "usr/bin/clush"), "-f", str(WIDTH), "-l", "root"]
+        options = f"-F none -p {PORT} -i {self.crowd.key} -o UserKnownHostsFile={self.crowd.known_hosts}"
+        return [
+            *program,
+            "-o",
+            options,
+            "-w",
+            ",".join(self.crowd.addresses[host] for host in hosts),
+            *QUESTION.split(),
+        ]
+
+    def _debians(self, program: Path) -> dict[str, str]:
+        """The environment of a Python program that was unpacked from a Debian package."""
+        return {"PYTHONPATH": str(program / "usr/lib/python3/dist-packages"), "HOME": str(self.folder)}
 
     def _stock_fab(self, hosts: Sequence[str]) -> list[str]:
         named = ",".join(f"root@{self.crowd.addresses[host]}:{PORT}" for host in hosts)
