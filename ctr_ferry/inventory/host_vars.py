@@ -7,12 +7,12 @@ import difflib
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+import msgspec
 
 from ctr_ferry.ctr.commands import KUBELETS, LONGEST_NAMESPACE, NAMESPACE
 from ctr_ferry.ctr.probe import Settings
@@ -23,91 +23,106 @@ from ctr_ferry.oci.reference import parse_domain
 from ctr_ferry.secrets import Secret
 from ctr_ferry.ssh.target import Limits, Target, Trust
 
-_Path = Annotated[str, Field(pattern=r"^/[\w./@+-]+$")]
-_Words = Annotated[str, Field(pattern=r"^[\w./@+ -]+$")]
-_Namespace = Annotated[str, Field(pattern=f"^{NAMESPACE}$", max_length=LONGEST_NAMESPACE)]
+_Path = Annotated[str, msgspec.Meta(pattern=r"^/[\w./@+-]+\Z")]
+_Words = Annotated[str, msgspec.Meta(pattern=r"^[\w./@+ -]+\Z")]
+_Namespace = Annotated[str, msgspec.Meta(pattern=rf"^{NAMESPACE}\Z", max_length=LONGEST_NAMESPACE)]
+_HTTP = Annotated[str, msgspec.Meta(pattern=r"^http://(?:[\w.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}/?\Z")]  # without a password
+_YES_NO = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
 
 
-def _text(value: Any) -> Any:
-    """Turns a number into text: YAML reads names and passwords such as 12345 and 1.2 as numbers."""
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-_Text = Annotated[str, BeforeValidator(_text)]
-
-
-def _domain(name: str) -> str:
-    """A registry's name as full references have it: ``index.docker.io`` is ``docker.io``."""
-    try:
-        domain = parse_domain(name)
-    except BadReference as error:
-        raise ValueError(f"{error.message}; {error.hint}") from error
-    return {"index.docker.io": "docker.io"}.get(domain, _with_port(domain))
-
-
-def _with_port(address: str) -> str:
-    _, colon, port = address.rstrip("/").rpartition(":")
-    if colon and not port.endswith("]") and not 0 < int(port) < 1 << 16:
-        raise ValueError(f"{address} has no port from 1 to 65535")
-    return address
-
-
-def _once(value: Any) -> Any:
-    if isinstance(value, dict) and {"docker.io", "index.docker.io"} <= value.keys():
-        raise ValueError("docker.io and index.docker.io are one registry; leave one of them out")
-    return value
-
-
-_Domain = Annotated[str, AfterValidator(_domain)]
-_HTTP = r"^http://(?:[\w.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}/?$"  # without a password
-_Proxy = Annotated[str, Field(pattern=_HTTP), AfterValidator(_with_port)]
-
-
-class Registry(BaseModel):
+class Registry(msgspec.Struct):
     """One registry of ``ctr_registries``."""
 
-    model_config = ConfigDict(extra="forbid")
     scheme: Literal["http", "https"] = "https"
     ca_file: str | None = None
     skip_verify: bool = False
-    username: _Text | None = None
+    username: str | None = None
     password_env: str | None = None
 
 
-class HostVars(BaseModel):
-    """The variables that ctr-ferry reads. All others are Ansible's own and are ignored."""
+class HostVars(msgspec.Struct):
+    """The variables that ctr-ferry reads. All others are Ansible's own and are ignored.
 
-    model_config = ConfigDict(extra="ignore", arbitrary_types_allowed=True)
+    Attributes:
+        given: the variables that the inventory has for the host.
+        opaque: those of them that only Ansible can read; here they have their defaults.
+    """
+
     ansible_connection: str = "ssh"
-    ansible_host: _Text | Opaque | None = None
-    ansible_port: int | Opaque | None = None
-    ansible_user: _Text | Opaque | None = None
-    ansible_password: _Text | Opaque | None = None
-    ansible_ssh_private_key_file: str | Opaque | None = None
-    ansible_become: bool | Opaque = False
-    ansible_become_method: str | Opaque = "sudo"
-    ansible_become_user: _Text | Opaque = "root"
-    ansible_become_password: _Text | Opaque | None = None
-    ansible_ssh_args: str | Opaque = ""
-    ansible_ssh_common_args: str | Opaque = ""
-    ansible_ssh_extra_args: str | Opaque = ""
+    ansible_host: str | None = None
+    ansible_port: int | None = None
+    ansible_user: str | None = None
+    ansible_password: str | None = None
+    ansible_ssh_private_key_file: str | None = None
+    ansible_become: bool = False
+    ansible_become_method: str = "sudo"
+    ansible_become_user: str = "root"
+    ansible_become_password: str | None = None
+    ansible_ssh_args: str = ""
+    ansible_ssh_common_args: str = ""
+    ansible_ssh_extra_args: str = ""
     ctr_command: _Words | None = None
     ctr_address: _Path | None = None
     ctr_namespace: _Namespace = KUBELETS
     ctr_root: _Path | None = None
     ctr_snapshotter: _Namespace | None = None
-    ctr_registries: Annotated[dict[_Domain, Registry], BeforeValidator(_once)] = Field(default_factory=dict)
-    ctr_proxy: _Proxy | None = None
+    ctr_registries: dict[str, Any] = {}
+    ctr_proxy: _HTTP | None = None
+    given: frozenset[str] = frozenset()
+    opaque: frozenset[str] = frozenset()
 
     def plain(self, host: str, variable: str) -> Any:
         """The value of a variable of a host; raises BadInventory if only Ansible can read it."""
-        value = getattr(self, variable)
-        if isinstance(value, Opaque):
+        if variable in self.opaque:
+            raise _opaque(variable, host)
+        return getattr(self, variable)
+
+
+def _opaque(variable: str, host: str) -> BadInventory:
+    return BadInventory(
+        f"{variable} of host {host!r} is a template or a vault, which only Ansible can read",
+        hint="give its value in plain words in the inventory",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where values stand, for messages: the file and line of a variable, and its host."""
+
+    where: str
+    host: str
+
+    def wrong(self, path: str, what: str, value: Any) -> BadInventory:
+        """The error for a wrong value. The value is shown unless it may be, or have in it, a password."""
+        has_login = "pass" in path or "@" in str(value)  # as in http://user:password@proxy
+        shown = isinstance(value, (str, int, float)) and not has_login
+        return BadInventory(
+            f"{self.where}: {path} of host {self.host!r} is wrong: {what}",
+            hint=f"change the value {value!r}" if shown else "",
+        )
+
+    def convert(self, path: str, value: Any, kind: Any) -> Any:
+        """Returns a value of a type. YAML reads a name such as 12345 as a number, and people quote numbers and yes."""
+        words = str(value).lower()
+        if kind is bool and isinstance(value, str) and words in _YES_NO:
+            return _YES_NO[words]
+        if isinstance(value, str) and words.isdecimal() and kind == int | None:
+            return int(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and kind not in (bool, int | None):
+            value = str(value)
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            raise self.wrong(path, str(error), value) from None
+
+    def refuse_unknown(self, path: str, name: Any, known: Sequence[str]) -> None:
+        """Refuses a name that is none of ours, and says which one was probably meant."""
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
             raise BadInventory(
-                f"{variable} of host {host!r} is a template or a vault, which only Ansible can read",
-                hint="give its value in plain words in the inventory",
+                f"{self.where}: unknown {path} {name!r}",
+                hint=f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}",
             )
-        return value
 
 
 _SSH_CONNECTIONS = ("ssh", "paramiko", "paramiko_ssh", "smart")
@@ -131,28 +146,60 @@ _ALIASES = {
 
 def _validate(host: str, variables: Vars) -> HostVars:
     """Checks one host's merged variables. An error has file and line and, for a misspelt ``ctr_…``, the right name."""
-    ours = [name for name in HostVars.model_fields if name.startswith("ctr_")]
+    kinds = {field.name: field.type for field in msgspec.structs.fields(HostVars) if "_" in field.name}
+    ours = [name for name in kinds if name.startswith("ctr_")]
     for name, var in variables.items():
-        if name.startswith("ctr_") and name not in ours:
-            near = difflib.get_close_matches(name, ours, n=1)
-            raise BadInventory(
-                f"{var.where}: unknown variable {name!r}",
-                hint=f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(ours)}",
-            )
+        if name.startswith("ctr_"):
+            _Place(var.where, host).refuse_unknown("variable", name, ours)
     aliased = {_ALIASES[name]: var for name, var in reversed(variables.items()) if name in _ALIASES}  # the first counts
-    known = aliased | {name: var for name, var in variables.items() if name not in _ALIASES}
+    every = aliased | {name: var for name, var in variables.items() if name not in _ALIASES}
+    known = {name: var for name, var in every.items() if name in kinds}
+    values = {}
+    for name, var in known.items():
+        place = _Place(var.where, host)
+        if not isinstance(var.value, Opaque):
+            values[name] = place.convert(name, var.value, kinds[name])
+        elif name in ours:
+            raise _opaque(name, host)
+        if name == "ctr_registries":
+            values[name] = _registries(place, values[name])
+        elif name == "ctr_proxy" and values[name]:
+            _check_port(place, name, values[name].removeprefix("http://"))
+    opaque = frozenset(known) - values.keys()
+    return HostVars(**values, given=frozenset(known), opaque=opaque)
+
+
+def _registries(place: _Place, given: Mapping[str, Any]) -> dict[str, Registry]:
+    """Checks ``ctr_registries``; its names become those that full references have."""
+    if {"docker.io", "index.docker.io"} <= given.keys():
+        what = "docker.io and index.docker.io are one registry; leave one of them out"
+        raise place.wrong("ctr_registries", what, None)
+    kinds = {field.name: field.type for field in msgspec.structs.fields(Registry)}
+    found = {}
+    for name, settings in given.items():
+        path = f"ctr_registries.{name}"
+        values = {}
+        for key, value in place.convert(path, settings, dict[str, Any]).items():
+            place.refuse_unknown(f"key of {path}", key, list(kinds))
+            values[key] = place.convert(f"{path}.{key}", value, kinds[key])
+        found[_domain(place, path, name)] = Registry(**values)
+    return found
+
+
+def _domain(place: _Place, path: str, name: str) -> str:
+    """A registry's name as full references have it: ``index.docker.io`` is ``docker.io``."""
     try:
-        return HostVars(**{n: v.value for n, v in known.items() if n in HostVars.model_fields})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("is-instance", "function")))
-        has_login = "pass" in path or "@" in str(first["input"])  # as in http://user:password@proxy
-        shown = isinstance(first["input"], (str, int, float)) and not has_login
-        raise BadInventory(
-            f"{known[name].where}: {path} of host {host!r} is wrong: {first['msg']}",
-            hint=f"change the value {first['input']!r}" if shown else "",
-        ) from None
+        domain = parse_domain(name)
+    except BadReference as error:
+        raise place.wrong(path, f"{error.message}; {error.hint}", name) from error
+    _check_port(place, path, domain)
+    return {"index.docker.io": "docker.io"}.get(domain, domain)
+
+
+def _check_port(place: _Place, path: str, address: str) -> None:
+    _, colon, port = address.rstrip("/").rpartition(":")
+    if colon and not port.endswith("]") and not 0 < int(port) < 1 << 16:
+        raise place.wrong(path, "it has no port from 1 to 65535", address)
 
 
 def target(name: str, variables: Variables, folder: Path, trust: Trust, limits: Limits) -> tuple[Target, list[str]]:
@@ -206,12 +253,12 @@ def _for_other_rooms(host: HostVars, folder: Path) -> dict[type, object]:
 
 
 def _registry(name: str, given: Registry, folder: Path) -> registry.Registry:
-    made = registry.Registry(name, **dict(given))
+    made = registry.Registry(name, **msgspec.structs.asdict(given))
     return replace(made, ca_file=str(folder / Path(made.ca_file).expanduser())) if made.ca_file else made
 
 
-def _secret(value: str | Opaque | None) -> Secret | None:
-    return Secret(value) if value and not isinstance(value, Opaque) else None
+def _secret(value: str | None) -> Secret | None:
+    return Secret(value) if value else None
 
 
 def _unread_passwords(host: HostVars) -> list[str]:
@@ -223,7 +270,7 @@ def _unread_passwords(host: HostVars) -> list[str]:
     return [
         f"{variable} is a template or a vault, which only Ansible can read: if a host asks for it, give it with {way}"
         for variable, way in instead.items()
-        if isinstance(getattr(host, variable), Opaque)
+        if variable in host.opaque
     ]
 
 
@@ -232,7 +279,7 @@ def _unread_files(host: HostVars, name: str, files: Sequence[str]) -> list[str]:
     if not files:
         return []
     needed = {"ansible_user": ("ansible_user",), "ansible_ssh_common_args": _SSH_ARGS}
-    missing = [variable for variable, any_of in needed.items() if not host.model_fields_set.intersection(any_of)]
+    missing = [variable for variable, any_of in needed.items() if not host.given.intersection(any_of)]
     are = f"{', '.join(files)} {'is' if len(files) == 1 else 'are'} encrypted"
     if missing:
         raise BadInventory(

@@ -1,12 +1,11 @@
-"""Shows progress on stderr: on a terminal a live line for each busy host, elsewhere a line for each finished host."""
+"""Shows progress on a terminal: a live line for each busy host, and one for all."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
@@ -15,44 +14,10 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from ctr_ferry.report.observer import Observer
 from ctr_ferry.report.outcome import Outcome
-from ctr_ferry.report.render import put
 
 _REFRESHES = 4  # per second
-
-
-class Observer:
-    """Is called as the work on each host goes on, from the thread that works on the host. This one shows nothing."""
-
-    def __enter__(self) -> Observer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def on_start(self, host: str) -> None:
-        """Work on a host begins."""
-
-    def on_progress(self, host: str, done: int, total: int | None) -> None:
-        """A host has moved ``done`` bytes in this command, of ``total`` if the total is known; from any thread."""
-
-    def on_pause(self, host: str) -> None:
-        """Work on a host has ended for now; the command will work on it again."""
-
-    def on_end(self, outcome: Outcome) -> None:
-        """The command's work on a host has ended."""
-
-    def while_asking(self) -> AbstractContextManager[object]:
-        """Leaves the terminal to a question as long as the context lasts."""
-        return nullcontext()
-
-
-class LineDisplay(Observer):
-    """Prints one line for each finished host."""
-
-    def on_end(self, outcome: Outcome) -> None:
-        """Prints the host's line in one write, so that lines of several threads never mix."""
-        put(sys.stderr, f"{outcome.host}: {outcome.status} ({outcome.seconds:.1f} s)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +48,15 @@ class _Bytes:
 class LiveDisplay(Observer):
     """Shows all busy hosts with their times, and how many hosts are done, as long as the command runs."""
 
-    def __init__(self, command: str, total: int, console: Console) -> None:
-        self._command, self._total, self._console = command, total, console
+    def __init__(self, command: str, total: int, console: Console | None = None) -> None:
+        self._command, self._total, self._console = command, total, console or Console(stderr=True)
         self._since: dict[str, float] = {}
         self._moved: dict[str, _Bytes] = {}
         self._done = 0
         self._lock = threading.Lock()
-        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=_REFRESHES, transient=True)
+        self._live = Live(
+            console=self._console, get_renderable=self._draw, refresh_per_second=_REFRESHES, transient=True
+        )
 
     def __enter__(self) -> LiveDisplay:
         self._live.start()
@@ -144,10 +111,3 @@ class LiveDisplay(Observer):
             f"{done} of {self._total} done", f"{len(busy)} at work", "", *_Bytes.all(moved.values()).cells(now)
         )
         return rows
-
-
-def display(command: str, hosts: int) -> Observer:
-    """The observer that fits: live lines on a terminal; elsewhere plain lines, and nothing for one host."""
-    if sys.stderr.isatty():
-        return LiveDisplay(command, hosts, Console(stderr=True))
-    return LineDisplay() if hosts > 1 else Observer()

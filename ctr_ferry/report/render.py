@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-import rich.table
-from rich.console import Console
-from rich.text import Text
-
 from ctr_ferry.errors import FerryError
 from ctr_ferry.report.agreement import Disagreement
 from ctr_ferry.report.outcome import Outcome, Status, Table, View, error_lines
@@ -36,6 +32,17 @@ _LEAST_WIDTH = 16  # characters that a folded column keeps
 _MOST_FOLDED = 2000  # rows; fitting more to a terminal takes minutes
 _DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
 _lost: list[OSError] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Styled:
+    """Text of ours in a colour of Rich's, for a terminal."""
+
+    text: str
+    style: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,7 @@ def _print_outcomes(done: Done, outcomes: list[Outcome], *, results: bool = True
     for (status, *lines), group in alike.items():
         seconds = f"{max(o.seconds for o in group):.1f} s"
         hosts = names((o.host for o in group), every=group[0].error is not None)
-        rows.append((hosts, Text(status, style=_COLOURS[group[0].status]), seconds, "\n".join(lines)))
+        rows.append((hosts, Styled(status, _COLOURS[group[0].status]), seconds, "\n".join(lines)))
     _print_rows(("HOST", "STATUS", "TIME", done.command.upper()), rows)
 
 
@@ -118,13 +125,13 @@ def _print_table(table: Table) -> None:
         _print_text(line)
 
 
-def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
-    safe = [[cell if isinstance(cell, Text) else shown(cell) for cell in row] for row in rows]
+def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[str | Styled]]) -> None:
+    safe = [[cell if isinstance(cell, Styled) else shown(cell) for cell in row] for row in rows]
     folds = sys.stdout.isatty() and len(rows) <= _MOST_FOLDED
     put(sys.stdout, _folded(columns, safe) if folds else _plain(columns, safe))
 
 
-def _plain(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
+def _plain(columns: Sequence[str], rows: Sequence[Sequence[str | Styled]]) -> str:
     """Rows as text for grep: a row is one line, and only its last cell may continue on further lines."""
     cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[:-1]]
@@ -139,8 +146,12 @@ def _plain(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
     return "\n".join(lines)
 
 
-def _folded(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str:
+def _folded(columns: Sequence[str], rows: Sequence[Sequence[str | Styled]]) -> str:
     """Rows as text for a terminal: cells with spaces are folded; if that does not suffice, digests are shortened."""
+    import rich.table
+    from rich.console import Console
+    from rich.text import Text
+
     widths = [max(len(str(cell)) for cell in column) for column in zip(columns, *rows, strict=True)]
     prose = [any(" " in str(row[n]) or "\n" in str(row[n]) for row in rows) for n in range(len(columns))]
     least = [min(width, _LEAST_WIDTH) if folds else width for width, folds in zip(widths, prose, strict=True)]
@@ -152,13 +163,13 @@ def _folded(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> str
         right: Literal["right", "left"] = "right" if name == _RIGHT_ALIGNED else "left"
         table.add_column(name, no_wrap=not folds, min_width=width, overflow="fold", justify=right)
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        table.add_row(*(Text(cell.text, cell.style) if isinstance(cell, Styled) else Text(cell) for cell in row))
     out = io.StringIO()
     Console(file=out, force_terminal=True, width=max(terminal, sum(least) + 2 * len(least))).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().removesuffix("\n").split("\n"))
 
 
-def _shortened(cell: str | Text) -> str | Text:
+def _shortened(cell: str | Styled) -> str | Styled:
     return _DIGEST.sub(r"\1", cell) if isinstance(cell, str) else cell
 
 

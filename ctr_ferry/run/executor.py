@@ -25,7 +25,7 @@ from invoke.exceptions import Exit
 
 from ctr_ferry.errors import FerryError, InternalError, NotStarted, UsageError
 from ctr_ferry.inventory.selector import HostSelector, inventory_file
-from ctr_ferry.report import live, render
+from ctr_ferry.report import observer, render
 from ctr_ferry.report.agreement import disagreements
 from ctr_ferry.report.outcome import Answer, Outcome, Status, Table, as_dry_run, exit_code, unforeseen
 from ctr_ferry.report.record import Record, Runs, new_run_id, prune
@@ -234,7 +234,7 @@ def _on_fleet(
     command = line.command
     record.command(command.name, line.arguments, dry_run=line.common.dry_run)
     with (
-        live.display(command.name, len(hosts)) as display,
+        observer.display(command.name, len(hosts)) as display,
         closing(new_fleet(hosts, line.common, display, record.outcome, last=last)) as fleet,
     ):
         answers, failure, code = _answers(line, fleet)

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
 from ctr_ferry.errors import FerryError, Interrupted, NotStarted
-from ctr_ferry.report.live import Observer
+from ctr_ferry.report.observer import Observer
 from ctr_ferry.report.outcome import Answer, Outcome, Result, as_dry_run, unforeseen
 from ctr_ferry.run.command import CommonOptions
 from ctr_ferry.ssh.answer_memory import MEMORY

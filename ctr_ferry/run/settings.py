@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import msgspec
 
 from ctr_ferry.errors import UsageError
 from ctr_ferry.ssh.target import Limits, Trust
@@ -14,16 +14,15 @@ from ctr_ferry.ssh.target import Limits, Trust
 PROJECT = Path(__file__).resolve().parents[2]  # where fabfile.py lies
 
 
-class FleetConfig(BaseModel):
+class FleetConfig(msgspec.Struct):
     """The ``fleet`` section of fabric.yaml."""
 
-    model_config = ConfigDict(extra="forbid")
     inventory: str | None = None
     known_hosts: str = "~/.ssh/known_hosts"
     host_keys: Literal["strict", "accept-new"] = "strict"
-    workers: int = Field(32, ge=1, le=512)
+    workers: Annotated[int, msgspec.Meta(ge=1, le=512)] = 32
     runs: str = "runs"
-    keep_runs: int = Field(100, ge=1)
+    keep_runs: Annotated[int, msgspec.Meta(ge=1)] = 100
 
     @classmethod
     def of(cls, config: Any) -> FleetConfig:
@@ -35,14 +34,18 @@ class FleetConfig(BaseModel):
         Raises:
             UsageError: a setting is wrong; the message names it.
         """
-        try:
-            return cls(**config.get("fleet", {}))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            variable = f"FABRIC_FLEET_{where.upper()}"
-            at = variable if variable in os.environ else f"fleet.{where} in fabric.yaml"
-            raise UsageError(f"{at} is wrong: {first['msg']}", hint=f"change the value {first['input']!r}") from None
+        kinds = {field.name: field.type for field in msgspec.structs.fields(cls)}
+        values = {}
+        for name, value in dict(config.get("fleet", {})).items():
+            variable = f"FABRIC_FLEET_{name.upper()}"
+            at = variable if variable in os.environ else f"fleet.{name} in fabric.yaml"
+            try:
+                if name not in kinds:
+                    raise msgspec.ValidationError(f"there is no such setting; there are {', '.join(kinds)}")
+                values[name] = msgspec.convert(value, kinds[name], strict=False)
+            except msgspec.ValidationError as error:
+                raise UsageError(f"{at} is wrong: {error}", hint=f"change the value {value!r}") from None
+        return cls(**values)
 
     @property
     def trust(self) -> Trust:

@@ -205,7 +205,7 @@ def test_ssh_options_that_cannot_be_parsed_are_refused(tmp_path: Path, text: str
         ("ctr_snapshotter: '--x'", "ctr_snapshotter", "--x"),
         ("ctr_registries: [a]", "ctr_registries", ""),
         ("ctr_registries: {r.x: {scheme: ftp}}", "ctr_registries.r.x.scheme", "ftp"),
-        ("ctr_registries: {r.x: {usernane: x}}", "ctr_registries.r.x.usernane", ""),
+        ("ctr_registries: {r.x: {usernane: x}}", "unknown key of ctr_registries.r.x 'usernane'", "'username'"),
         ("ctr_registries: {'https://r.example': {}}", "it has a scheme", ""),
         ("ctr_registries: {docker.io: {}, index.docker.io: {}}", "one registry", ""),
         ("ctr_registries: {r.example/team: {}}", "it has a path", ""),

@@ -108,7 +108,7 @@ def test_the_fabfile_only_imports() -> None:
 
 
 def test_fab_l_loads_nothing_that_only_a_run_needs() -> None:
-    heavy = {"rich", "yaml", "pydantic", "tarfile", "http.client", "ctr_ferry.ssh.host", "ctr_ferry.transfer.host_copy"}
+    heavy = {"rich", "yaml", "msgspec", "tarfile", "http.client", "ctr_ferry.ssh.host", "ctr_ferry.transfer.host_copy"}
     code = (
         "import fabric, sys; before = set(sys.modules); import fabfile; "  # Invoke loads yaml where it is installed
         f"print(sorted((set(sys.modules) - before) & {heavy}), 'tasks.retag' in sys.modules)"
