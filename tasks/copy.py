@@ -11,11 +11,10 @@ from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.transfer.copy_request import CopyOptions
-from ctr_ferry.transfer.source_inventory import ImageSelector, SourceRequest, images_from
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
+    from ctr_ferry.transfer.source_inventory import ImageSelector, SourceRequest
 
 
 def parse(
@@ -33,6 +32,9 @@ def parse(
     pin: bool = False,
 ) -> SourceRequest:
     """Turns the options into a request; raises UsageError or BadReference where an option is wrong."""
+    from ctr_ferry.transfer.copy_request import CopyOptions
+    from ctr_ferry.transfer.source_inventory import SourceRequest
+
     if not from_:
         raise UsageError("copy needs --from HOST", hint="name the host that has the image, or use --from any")
     source = options.namespace(namespace)
@@ -52,6 +54,8 @@ def parse(
 
 
 def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> tuple[ImageSelector, ...]:
+    from ctr_ferry.transfer.source_inventory import ImageSelector
+
     if bool(refs) == bool(map_file):
         raise UsageError("copy needs one of: --ref REF, or --map FILE", hint="--ref may be repeated, and takes globs")
     if map_file:
@@ -86,6 +90,9 @@ def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> 
 )
 def copy(fleet: Fleet, request: SourceRequest) -> dict[str, Result | FerryError]:
     """Copy images from host to hosts over SSH: a blob goes only where it is missing, and is read once for a batch."""
+    from ctr_ferry.transfer.host_copy import copy_images
+    from ctr_ferry.transfer.source_inventory import images_from
+
     try:
         copy_request, source = images_from(fleet, request)
     except UsageError:
@@ -94,6 +101,4 @@ def copy(fleet: Fleet, request: SourceRequest) -> dict[str, Result | FerryError]
         for host in fleet:
             host.mark_failed()
         return dict.fromkeys(fleet.hosts, error)
-    from ctr_ferry.transfer.host_copy import copy_images
-
     return copy_images(fleet, copy_request, source)

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 from ctr_ferry.errors import UsageError
 from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.oci.registry import Registries
-from ctr_ferry.registry import credentials
-from ctr_ferry.registry.pull import PullJob, PullRequest
-from ctr_ferry.registry.results import PullResult
 from ctr_ferry.run import options
 from ctr_ferry.run.command import per_host
 
 if TYPE_CHECKING:
+    from ctr_ferry.registry.pull import PullRequest
+    from ctr_ferry.registry.results import PullResult
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.ssh.target import Target
 
@@ -29,6 +27,8 @@ def parse(
     force: bool = False,
 ) -> PullRequest:
     """Turns the options into a request; raises UsageError or BadReference where an option is wrong."""
+    from ctr_ferry.registry.pull import PullRequest
+
     if not ref:
         raise UsageError("pull needs --ref REF", hint="fab -H all pull --ref registry.example/app:1")
     reference = Reference.parse(ref)
@@ -52,6 +52,9 @@ def parse(
 
 def before(request: PullRequest, targets: Sequence[Target]) -> None:
     """Checks the logins before any host is touched; raises UsageError where one is missing, or cannot be used."""
+    from ctr_ferry.oci.registry import Registries
+    from ctr_ferry.registry import credentials
+
     credentials.check({target.variables_of(Registries).named(request.reference.domain) for target in targets})
 
 
@@ -69,4 +72,6 @@ def before(request: PullRequest, targets: Sequence[Target]) -> None:
 )
 def pull(host: Host, request: PullRequest) -> PullResult:
     """Pull an image from a registry on every host, and verify what arrived; --serial N spares the registry."""
+    from ctr_ferry.registry.pull import PullJob
+
     return PullJob(host, request).run()

@@ -16,10 +16,6 @@ from ctr_ferry.errors import (
     UsageError,
 )
 from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.oci.registry import Registries
-from ctr_ferry.registry import credentials
-from ctr_ferry.registry.push import PushJob, PushRequest
-from ctr_ferry.registry.results import PushResult
 from ctr_ferry.report.answers import grouped
 from ctr_ferry.report.outcome import Result, Status
 from ctr_ferry.run import options
@@ -27,6 +23,8 @@ from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.text import names
 
 if TYPE_CHECKING:
+    from ctr_ferry.registry.push import PushJob, PushRequest
+    from ctr_ferry.registry.results import PushResult
     from ctr_ferry.run.scheduler import Fleet
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.ssh.target import Target
@@ -42,6 +40,8 @@ def parse(
     force: bool = False,
 ) -> PushRequest:
     """Turns the options into a request; raises UsageError or BadReference where an option is wrong."""
+    from ctr_ferry.registry.push import PushRequest
+
     if not ref:
         raise UsageError("push needs --ref REF", hint="fab -H node1 push --ref registry.example/app:1")
     source = None if is_digest(ref) else Reference.parse(ref)
@@ -65,6 +65,9 @@ def parse(
 
 def before(request: PushRequest, targets: Sequence[Target]) -> None:
     """Checks the logins before any host is touched; raises UsageError where one is missing, or cannot be used."""
+    from ctr_ferry.oci.registry import Registries
+    from ctr_ferry.registry import credentials
+
     name = request.target or Reference.parse(request.ref)  # a digest has a target
     credentials.check({target.variables_of(Registries).named(name.domain) for target in targets})
 
@@ -83,6 +86,8 @@ def before(request: PushRequest, targets: Sequence[Target]) -> None:
 )
 def push(fleet: Fleet, request: PushRequest) -> dict[str, Result | FerryError]:
     """Push an image from each host to a registry, and ask the registry what it has then."""
+    from ctr_ferry.registry.push import PushJob
+
     jobs: dict[str, PushJob] = {}
     alone = len(fleet.hosts) == 1
 
