@@ -79,6 +79,11 @@ class Reference:
         """Domain and path, as for ctr's ``--base-name`` and ``--oci-name``."""
         return f"{self.domain}/{self.path}"
 
+    @property
+    def or_latest(self) -> Reference:
+        """The same reference, with the tag ``latest`` if it has neither tag nor digest."""
+        return self if self.tag or self.digest else self.with_tag("latest")
+
     def with_tag(self, tag: str) -> Reference:
         """Returns the same repository with another tag."""
         return replace(self, tag=tag)

@@ -3,12 +3,50 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
 
 from ctr_ferry.ctr.commands import LONGEST_NAMESPACE, NAMESPACE
 from ctr_ferry.errors import UsageError
+from ctr_ferry.oci import image_set
 from ctr_ferry.oci.descriptor import Platform
-from ctr_ferry.oci.reference import Reference
+from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+
+SET_HELP = "File with images: one reference a line, or YAML of Kubernetes or Hauler; - is stdin; may be repeated."
+
+
+def references(ref: Iterable[str] | None, set_: Iterable[str] | None) -> tuple[str, ...]:
+    """Returns the images that ``--ref`` and ``--set`` name, as they are written there, each once.
+
+    ``--ref`` may also be a digest or a glob; the command says where it takes none. If ``--set`` was given, or several
+    images are named, a command's result has a list of images, else the fields of the one image.
+
+    Raises:
+        BadReference: a ``--ref`` is no reference.
+        UsageError: a set cannot be read, has wrong lines or names no image.
+    """
+    found: dict[str, str] = {}
+    for text in [*(ref or ()), *(each for file in set_ or () for each in read_set(file))]:
+        found.setdefault(text if is_digest(text) or is_glob(text) else image_set.full_name(text), text)
+    return tuple(found.values())
+
+
+def read_set(file: str, option: str = "--set") -> tuple[str, ...]:
+    """Returns the references of a set of images; ``-`` is stdin. Raises UsageError, which names file and line."""
+    try:
+        text = _stdin() if file == "-" else Path(file).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UsageError(f"{option} {file} cannot be read: {why}", hint="check the path and its permissions") from error
+    return image_set.parse(text, "stdin" if file == "-" else file)
+
+
+@cache
+def _stdin() -> str:
+    """All of stdin, read once, so that several commands of one line may take the same set."""
+    return sys.stdin.buffer.read().decode("utf-8-sig")
 
 
 def namespace(text: str | None, option: str = "--namespace") -> str | None:
