@@ -2,6 +2,7 @@
 
 from tasks.check import check
 from tasks.copy import copy
+from tasks.deliver import deliver
 from tasks.doctor import doctor
 from tasks.find import find
 from tasks.hosts import hosts
@@ -20,6 +21,7 @@ from tasks.show import show
 __all__ = [
     "check",
     "copy",
+    "deliver",
     "doctor",
     "find",
     "hosts",

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctr_ferry.ctr.listing import Image
-from ctr_ferry.errors import BadArchive, FerryError, UsageError
-from ctr_ferry.images.content import Content
-from ctr_ferry.oci.descriptor import Platform
-from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.errors import FerryError, UsageError
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.transfer import checksum
-from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy
+from ctr_ferry.transfer import archive_images
+from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest
 
 if TYPE_CHECKING:
-    from ctr_ferry.oci.archive import Archive, Entry
+    from ctr_ferry.oci.archive import Archive
     from ctr_ferry.run.scheduler import Fleet
 
 
@@ -58,121 +51,13 @@ def parse(
     name, wanted = options.new_name(as_), options.platform(platform, every=all_platforms)
     where = options.namespace(namespace)
     file = Path(archive).expanduser()
-    try:
-        found = _read(file)
-        images = _chosen(found.entries, ref or ())
-        image_copies = _image_copies(found, images, name)
-        _check_platforms(found, images, wanted, every=all_platforms)
-    except BadArchive as error:
-        hint = error.hint or "save the images again: fab -H HOST save --ref REF --out FILE"
-        raise BadArchive(f"{file}: {error.message}", detail=error.detail, hint=hint) from error
+    with archive_images.telling(file):
+        found = archive_images.read(file)
+        images = archive_images.chosen(found.entries, ref or ())
+        image_copies = archive_images.image_copies(found, images, name)
+        archive_images.check_platforms(found, images, wanted, every=all_platforms)
     how = CopyOptions(namespace=where, platform=wanted, every=all_platforms, unpack=not no_unpack, force=force, pin=pin)
-    return Request(file, found, CopyRequest(image_copies, _content(found), how))
-
-
-def _content(archive: Archive) -> Content:
-    """Returns what the archive has. Configs, and layers that are JSON, are blobs like others, not documents."""
-    tops = [entry.target for entry in archive.entries]
-    read = {manifest.digest for top in tops for manifest in (top, *archive.manifests(top))}
-    return Content(archive.digests, {digest: raw for digest in read if (raw := archive.document(digest))})
-
-
-def _read(file: Path) -> Archive:
-    """Reads the archive. If a check sum lies beside it, that is compared first."""
-    from ctr_ferry.oci import archive
-
-    try:
-        with file.open("rb") as opened:
-            _compare_checksum(file, opened)
-            return archive.read(opened)
-    except OSError as error:
-        raise UsageError(
-            f"--archive {file} cannot be read: {error.strerror or error}", hint="check the path and its permissions"
-        ) from error
-
-
-def _compare_checksum(file: Path, opened: BufferedReader) -> None:
-    expected = checksum.expected(file)
-    if expected and (found := hashlib.file_digest(opened, "sha256").hexdigest()) != expected:
-        raise BadArchive(
-            f"it does not match {file.name}.sha256",
-            detail=f"expected {expected}\nfound    {found}",
-            hint="copy the archive here again",
-        )
-
-
-def _chosen(entries: Sequence[Entry], refs: Sequence[str]) -> tuple[Entry, ...]:
-    """Returns the entries that fit any of the references: a name in any form, a glob on whole names, or a digest."""
-    if not refs:
-        return tuple(dict.fromkeys(entries))
-    chosen: dict[Entry, None] = {}
-    for ref in refs:
-        fit = [entry for entry in entries if _fits(entry, ref)]
-        if not fit:
-            names = ", ".join(dict.fromkeys(entry.name or entry.target.digest for entry in entries))
-            raise BadArchive(f"it has no image {ref}", detail=f"it has {names}", hint="choose one of these with --ref")
-        chosen |= dict.fromkeys(fit)
-    return tuple(chosen)
-
-
-def _fits(entry: Entry, ref: str) -> bool:
-    if is_digest(ref):
-        return entry.target.digest == ref
-    if is_glob(ref):
-        return fnmatchcase(entry.name, ref)
-    reference = Reference.parse(ref)
-    return entry.name == str(reference if reference.tag or reference.digest else reference.with_tag("latest"))
-
-
-def _image_copies(found: Archive, images: Sequence[Entry], name: Reference | None) -> tuple[ImageCopy, ...]:
-    """Returns each image with the name that it gets."""
-    if name:
-        targets = {entry.target for entry in images}
-        if len(targets) > 1:
-            raise UsageError(
-                f"--as is for one image, and there are {len(targets)}", hint="choose one of them with --ref"
-            )
-        return (ImageCopy(_listed(found, images[0]), name if name.tag else name.with_tag("latest")),)
-    if nameless := [entry.target.digest for entry in images if not entry.name]:
-        raise BadArchive("it does not name its image", detail="\n".join(nameless), hint="give it a name with --as REF")
-    return tuple(ImageCopy(_listed(found, entry), Reference.parse(entry.name)) for entry in images)
-
-
-def _check_platforms(found: Archive, images: Sequence[Entry], wanted: Platform | None, *, every: bool) -> None:
-    """Refuses a platform that is not, or not whole, in the archive, whatever the hosts have."""
-    for entry in images:
-        manifests = found.manifests(entry.target)
-        if wanted:
-            manifests = tuple(each for each in manifests if found.platform(each) == wanted)
-            if not manifests:
-                raise BadArchive(
-                    f"{entry.name or 'its image'} is not for {wanted}",
-                    detail=", ".join(_platforms(found, entry)),
-                    hint="leave --platform out, or choose another one",
-                )
-        absent = [digest for each in manifests for digest in found.absent(each)]
-        if absent and (every or wanted):
-            raise BadArchive(
-                f"{entry.name or 'its image'}: blobs of {wanted or 'some platforms'} are not in the archive",
-                detail="\n".join(absent[:10]),
-                hint="the archive was saved without them: leave the option out, or save it again with --all-platforms",
-            )
-
-
-def _platforms(found: Archive, entry: Entry) -> list[str]:
-    return [str(p) for each in found.manifests(entry.target) if (p := found.platform(each))]
-
-
-def _listed(found: Archive, entry: Entry) -> Image:
-    """Returns the image as a host that had it would list it."""
-    return Image(
-        name=entry.name or entry.target.digest,
-        media_type=entry.target.media_type,
-        digest=entry.target.digest,
-        size="",
-        platforms=",".join(_platforms(found, entry)) or "-",
-        labels=frozenset(),
-    )
+    return Request(file, found, CopyRequest(image_copies, archive_images.content(found), how))
 
 
 @fleet_wide(

@@ -22,6 +22,7 @@ MOST_NAMESPACES = 1000  # of one containerd; commands ask once or more for each
 _ASK = 'ready && $ctr --address "$address"'
 NAMESPACES = f"""namespaces=$({_ASK} namespaces ls -q) || dead=1
 printf '%s\\n' "$namespaces"; [ -z "$dead" ]"""
+PLUGINS = f"plugins=$({_ASK} plugins ls -d)"
 DEFAULT_ROOT, _CONTENT_PLUGIN = "/var/lib/containerd", "io.containerd.content.v1"
 
 
@@ -81,7 +82,7 @@ def script(settings: Settings, namespaces: Sequence[str]) -> Script:
         "sockets": 'seen_sockets; echo "use $address"',
         "namespaces": NAMESPACES,
         "version": f"{_ASK} version",
-        "plugins": f"plugins=$({_ASK} plugins ls -d); listed=$?; printf '%s\\n' \"$plugins\"; (exit $listed)",
+        "plugins": f"{PLUGINS}; listed=$?; printf '%s\\n' \"$plugins\"; (exit $listed)",
     }
     for number, namespace in enumerate(namespaces):
         listing = shell.join(("--namespace", namespace, "images", "ls"))

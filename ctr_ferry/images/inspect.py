@@ -58,6 +58,12 @@ def survey(
     return found, answers
 
 
+def ask_as_the_probe(host: Host, steps: Mapping[str, str]) -> dict[str, Answer]:
+    """Asks a host that was probed already for further steps of the probe, in one remote command."""
+    prologue = probe.prologue(host.target.variables_of(Settings)) + probe.PLUGINS
+    return host.ask(Script(steps, prologue=prologue), limit=host.target.limits.probe)
+
+
 def ask(host: Host, steps: Mapping[str, str]) -> dict[str, Answer]:
     """Asks a host in one remote command, within the time of a probe; without steps it asks nothing."""
     return host.ask(Script(steps), limit=host.target.limits.probe) if steps else {}

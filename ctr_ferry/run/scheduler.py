@@ -114,16 +114,17 @@ class Fleet:
         stage = _Work(work, last=close, looks=looks, done=done or {})
         return self._in_batches(len(self.hosts), lambda _: stage)
 
-    def together(self, form: Callable[[Sequence[str]], Together]) -> dict[str, Answer]:
+    def together(self, form: Callable[[Sequence[str]], Together], *, close: bool = True) -> dict[str, Answer]:
         """Like `each`, for hosts that depend on one another. A batch has at most as many hosts as there are workers.
 
         Args:
             form: makes the work of one batch from the names of its hosts.
+            close: whether this is the command's last work on the hosts.
         """
 
         def stage(names: Sequence[str]) -> _Work:
             common = form(names)
-            return _Work(common.work, gone=common.gone)
+            return _Work(common.work, last=close, gone=common.gone)
 
         return self._in_batches(self._workers, stage)
 
@@ -140,7 +141,8 @@ class Fleet:
     def also(self, patterns: Iterable[str], work: Callable[[Host], _T]) -> dict[str, _T | FerryError]:
         """Runs ``work`` on further hosts of the inventory, all at once.
 
-        These hosts get no outcome. They stay connected until the command ends.
+        These hosts get no outcome. They stay connected until the command ends. A host that is one of the command's own
+        is asked over the same connection.
 
         Args:
             patterns: which hosts, as ``-H`` takes them.
@@ -154,11 +156,23 @@ class Fleet:
             KeyboardInterrupt, Terminated: as in `each`.
         """
         found = {host.name: host for pattern in patterns for host in self._further(pattern)}
-        self._others |= {name: host for name, host in found.items() if name not in self._others}
-        MEMORY.divide(len(self.hosts) + len(self._others))
-        pool = ThreadPoolExecutor(min(self._workers, len(found)), thread_name_prefix="also")
+        for name, host in found.items():
+            if name in self.hosts:
+                self._others[name] = self.hosts[name]
+            elif name not in self._others:
+                host.begin(dry_run=self.dry_run, moved=lambda *_: None)
+                self._others[name] = host
+        MEMORY.divide(len(self.hosts.keys() | self._others.keys()))
+        return self.beside(found, work)
+
+    def beside(self, names: Iterable[str], work: Callable[[Host], _T]) -> dict[str, _T | FerryError]:
+        """Like `also`, for hosts by their names: the command's own, and those that `also` has worked on."""
+        hosts = [self._others.get(name) or self.hosts[name] for name in names]
+        if not hosts:
+            return {}
+        pool = ThreadPoolExecutor(min(self._workers, len(hosts)), thread_name_prefix="also")
         try:
-            futures = {pool.submit(_try, work, self._others[name]): name for name in found}
+            futures = {pool.submit(_try, work, host): host.name for host in hosts}
             answers = {futures[future]: future.result() for future in as_completed(futures)}
         except (KeyboardInterrupt, Terminated):
             self._abandon()
@@ -166,7 +180,7 @@ class Fleet:
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        return {name: answers[name] for name in found}
+        return {host.name: answers[host.name] for host in hosts}
 
     def _abandon(self) -> None:
         for host in (*self.hosts.values(), *self._others.values()):
@@ -174,9 +188,10 @@ class Fleet:
 
     def close(self) -> None:
         """Closes the further hosts: the command is over."""
-        for host in self._others.values():
-            host.close_quietly()
-            MEMORY.free(host.name)
+        for name, host in self._others.items():
+            if self._last or name not in self.hosts:
+                host.close_quietly()
+            MEMORY.free(name)
 
     def _run_batch(self, names: Sequence[str], work: _Work) -> None:
         pool = ThreadPoolExecutor(min(self._workers, len(names)), thread_name_prefix="host")
@@ -227,7 +242,7 @@ class Fleet:
             answer = as_dry_run(answer)
         self.answers[host.name] = answer
         self.seconds[host.name] += seconds
-        if ended and (self._last or isinstance(answer, FerryError)):
+        if ended and (self._last or isinstance(answer, FerryError)) and host.name not in self._others:
             host.close_quietly()
         if ended:
             MEMORY.free(host.name)

@@ -28,6 +28,7 @@ class CopyOptions:
         namespace: where the images go; None means each host's own namespace.
         platform: the platform whose manifest is to be named; None means all that are there.
         every: whether all platforms must be there.
+        own: whether of an index, no more than the host's own platform is to come.
         unpack: whether containerd is to unpack the images.
         force: whether a name that is another image already may be moved.
         pin: whether kubelet is to keep the images.
@@ -36,6 +37,7 @@ class CopyOptions:
     namespace: str | None = None
     platform: Platform | None = None
     every: bool = False
+    own: bool = False
     unpack: bool = True
     force: bool = False
     pin: bool = False
@@ -56,13 +58,14 @@ def blobs_to_have(content: Content, target: Descriptor, platform: Platform, *, e
 
 
 def blobs_to_copy(
-    content: Content, image: Image, target: Descriptor, platform: Platform, *, every: bool
+    content: Content, image: Image, target: Descriptor, platform: Platform, *, every: bool, only: bool = False
 ) -> list[Descriptor]:
     """Returns the blobs of a target that must be at the destination, the target first.
 
     Args:
         platform: the platform that must be whole.
         every: whether all platforms must be.
+        only: whether nothing else is to come than what must be whole.
 
     Raises:
         ContentMissing: some of these blobs are nowhere; the error lists their digests.
@@ -77,4 +80,4 @@ def blobs_to_copy(
             detail="\n".join(absent),
             hint="name a source that has them: give --from several times, or --from any",
         )
-    return content.blobs_to_copy(target)
+    return list(needed) if only else content.blobs_to_copy(target)

@@ -51,11 +51,14 @@ class Destination:
     room: Room | None = None
 
     @classmethod
-    def inspect(cls, host: Host, copy_request: CopyRequest, owner: str) -> Destination:
+    def inspect(
+        cls, host: Host, copy_request: CopyRequest, owner: str | None = None, *, session: Session | None = None
+    ) -> Destination:
         """Asks a host what it has, in one remote command, or two where it must read manifests.
 
         Args:
-            owner: the word that the names of this copy's labels and ingests begin with.
+            owner: the word that the names of this copy's labels and ingests begin with; None means the run's id.
+            session: the host, where it was probed already.
 
         Raises:
             HostError: the host has no ctr that can be used, or does not answer.
@@ -63,16 +66,20 @@ class Destination:
         namespace = inspect.namespace(host, copy_request.options.namespace)
         names = [str(image_copy.dst) for image_copy in copy_request.image_copies]
         questions = ingest.questions(host.target.variables_of(Settings), namespace, names)
-        session = Session(host, namespace, owner=owner, more=questions)
-        text, active = (required(session.answers[step], step).text for step in ("store", "active"))
+        if session:
+            answers = inspect.ask_as_the_probe(host, questions)
+        else:
+            session = Session(host, namespace, owner=owner, more=questions)
+            answers = session.answers
+        text, active = (required(answers[step], step).text for step in ("store", "active"))
         store = ingest.parse_store(text, active, namespace, datetime.now(UTC))
         return cls(
             copy_request=copy_request,
             session=session,
             store=store,
             content=_content(session, copy_request, store),
-            checks=checks.parse_checks(session.answers["check"].text),
-            room=free_space.parse(session.answers["room"].text),
+            checks=checks.parse_checks(answers["check"].text),
+            room=free_space.parse(answers["room"].text),
         )
 
     @property
@@ -107,7 +114,8 @@ class Destination:
         choice = content.choose(image, options.platform, facts.platform, partial_index=partial_index)
         item.result.digest, item.result.note = choice.target.digest, choice.note
         platform = options.platform or facts.platform
-        blobs = blobs_to_copy(content, image, choice.target, platform, every=options.every)
+        only = options.own and partial_index
+        blobs = blobs_to_copy(content, image, choice.target, platform, every=options.every, only=only)
         documents = {blob.digest: content.blobs[blob.digest] for blob in blobs if blob.digest in content.blobs}
         return Plan(
             result=item.result,
@@ -140,9 +148,12 @@ class Destination:
 
     def _is_whole(self, plan: Plan, existing: Image) -> bool:
         """Tells whether the existing name has all of its content: a failed import may have left the name without."""
-        there = all(blob.digest in self.store.here for blob in plan.needed.blobs)
+        platform = self._options.platform or self.session.facts.platform
+        needed = self.content.needed(plan.target, platform) if self._options.own else plan.needed.blobs
+        there = all(blob.digest in self.store.here for blob in needed)
         pinned = not self._options.pin or PINNED in existing.labels
-        return there and pinned and self._is_usable(plan, self.checks.get(plan.result.dst, checks.UNKNOWN))
+        known = existing.cri_managed or not self.session.place.cri_managed
+        return there and pinned and known and self._is_usable(plan, self.checks.get(plan.result.dst, checks.UNKNOWN))
 
     def _is_usable(self, plan: Plan, check: Check) -> bool:
         """Tells whether containerd says that an image is complete and unpacked, as far as this host's platform goes."""

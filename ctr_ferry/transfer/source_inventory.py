@@ -33,12 +33,16 @@ class ImageSelector:
 
 @dataclass(frozen=True, slots=True)
 class SourceRequest:
-    """What the command line asks for; ``sources`` are patterns of the inventory, or `ANY` for all of it."""
+    """What the command line asks for; ``sources`` are patterns of the inventory, or `ANY` for all of it.
+
+    Where a ``digest`` is given, no image with another one is meant.
+    """
 
     sources: tuple[str, ...]
     selectors: tuple[ImageSelector, ...]
     namespace: str | None = None
     options: CopyOptions = field(default_factory=CopyOptions)
+    digest: str | None = None
 
 
 @dataclass(slots=True)
@@ -65,19 +69,49 @@ class SourceInventory:
         return image.digest in self.content.blobs and all(b.digest in self.content.visible for b in needed)
 
 
-def images_from(fleet: Fleet, request: SourceRequest) -> tuple[CopyRequest, Source]:
-    """Inspects the possible sources, and decides which images come from which."""
+@dataclass(frozen=True, slots=True)
+class FoundImages:
+    """The images that are asked for, and who has them.
+
+    Attributes:
+        image_copies: each image with the name that it gets.
+        sources: the possible sources that answered.
+        troubles: why the other possible sources did not answer, by name.
+        missing: why there is no image, by what was asked for.
+    """
+
+    image_copies: tuple[ImageCopy, ...]
+    sources: tuple[SourceInventory, ...]
+    troubles: Mapping[str, FerryError]
+    missing: Mapping[ImageSelector, FerryError]
+
+
+def find_images(fleet: Fleet, request: SourceRequest) -> FoundImages:
+    """Inspects the possible sources, and decides which images are meant; raises FerryError if no source answered."""
     patterns = ["all"] if ANY in request.sources else request.sources
     answers = fleet.also(patterns, lambda host: _inspect(host, request))
     sources = [answer for answer in answers.values() if isinstance(answer, SourceInventory)]
     troubles = {name: error for name, error in answers.items() if isinstance(error, FerryError)}
     if not sources:
         raise _of_source(*next(iter(troubles.items())))
-    images = {selector: _resolve(selector, sources, request, troubles) for selector in request.selectors}
-    image_copies = tuple(_image_copies(images))
-    used = _used(sources, [image_copy.image for image_copy in image_copies], request)
+    images: dict[ImageSelector, tuple[Image, ...]] = {}
+    missing: dict[ImageSelector, FerryError] = {}
+    for selector in request.selectors:
+        try:
+            images[selector] = _resolve(selector, sources, request, troubles)
+        except HostError as error:
+            missing[selector] = error
+    return FoundImages(tuple(_image_copies(images)), tuple(sources), troubles, missing)
+
+
+def images_from(fleet: Fleet, request: SourceRequest) -> tuple[CopyRequest, Source]:
+    """Inspects the possible sources, and decides which images come from which; raises if one image is not there."""
+    found = find_images(fleet, request)
+    if found.missing:
+        raise next(iter(found.missing.values()))
+    used = _used(found.sources, [image_copy.image for image_copy in found.image_copies], request)
     content = Content.merged(source.content for source in used)
-    return CopyRequest(image_copies, content, request.options), _source(used)
+    return CopyRequest(found.image_copies, content, request.options), source_of(used)
 
 
 def _inspect(host: Host, request: SourceRequest) -> SourceInventory:
@@ -115,7 +149,9 @@ def _resolve(
     )
     if not named:
         raise _not_found(selector, sources, troubles)
-    if ANY in request.sources:
+    if request.digest:
+        named = {name: _with_digest(name, having, request.digest) for name, having in named.items()}
+    elif ANY in request.sources:
         named = {name: _agreed(name, having) for name, having in named.items()}
     return tuple(having[0][1] for having in named.values())
 
@@ -136,6 +172,20 @@ def _agreed(name: str, having: Sequence[tuple[SourceInventory, Image]]) -> list[
             hint="choose one with --from HOST",
         )
     return tops
+
+
+def _with_digest(
+    name: str, having: Sequence[tuple[SourceInventory, Image]], digest: str
+) -> list[tuple[SourceInventory, Image]]:
+    """Drops sources whose image has another digest."""
+    right = [(source, image) for source, image in having if image.digest == digest]
+    if not right:
+        raise Drift(
+            f"no source has {name} with the digest {digest}",
+            detail="\n".join(f"{source.name} {image.digest}" for source, image in having),
+            hint="find out which digest is the right one: fab -H all find --match GLOB",
+        )
+    return right
 
 
 def _not_found(
@@ -184,7 +234,8 @@ def _used(sources: Sequence[SourceInventory], images: Sequence[Image], request: 
     return whole[:1] or list(sources)
 
 
-def _source(used: Sequence[SourceInventory]) -> Source:
+def source_of(used: Sequence[SourceInventory]) -> Source:
+    """Where blobs come from: each from the first of these hosts that has it."""
     from ctr_ferry.transfer.sources import HostSource, Sources
 
     sources = [(HostSource(each.session), each.content.visible) for each in used]

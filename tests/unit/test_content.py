@@ -34,7 +34,7 @@ from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.transfer import archive_writer
 from ctr_ferry.transfer.copy_request import CopyOptions
-from ctr_ferry.transfer.source_inventory import ImageSelector, SourceInventory, SourceRequest, _source
+from ctr_ferry.transfer.source_inventory import ImageSelector, SourceInventory, SourceRequest, source_of
 
 CTR = Ctr(("ctr",), "/run/c.sock", Capabilities.of_version(cast(Version, Version.parse("1.6.20"))))
 FACTS = cast(Facts, SimpleNamespace(ctr=CTR, platform=AMD))
@@ -204,7 +204,7 @@ class TestSeveralSources:
 
     def test_one_image_that_cannot_be_read_leaves_the_others_their_sources(self) -> None:
         bad = self.source_inventory("a", arm=Answer(0, b"x", ""))
-        source = _source([bad, self.source_inventory("b")])
+        source = source_of([bad, self.source_inventory("b")])
         assert source.name == "a, b"
         assert source.holder(Descriptor("", digest(BLOBS[0]), 0)) == "a"
 

@@ -70,7 +70,7 @@ def test_an_option_with_an_empty_value_is_refused(command: str, name: str, optio
 
 
 def test_each_command_declares_whether_it_is_read_only() -> None:
-    commands = {name: getattr(fabfile, name) for name in fabfile.__all__ if name != "doctor"}
+    commands = {name: getattr(fabfile, name) for name in fabfile.__all__ if name not in ("doctor", "deliver")}
     on_hosts = {name: command for name, command in commands.items() if command.kind is not Kind.CONTROL_MACHINE}
     assert {name for name, command in on_hosts.items() if command.read_only(None)} == {
         "check",
@@ -81,6 +81,8 @@ def test_each_command_declares_whether_it_is_read_only() -> None:
     }
     doctor = fabfile.doctor
     assert [doctor.read_only(doctor.parse(clean=clean)) for clean in (False, True)] == [True, False]
+    deliver = fabfile.deliver
+    assert [deliver.read_only(deliver.parse(ref=["a"], plan=plan)) for plan in ("file", None)] == [True, False]
 
 
 def common(serial: str | None = None, limit_failures: str | None = None) -> CommonOptions:

@@ -12,6 +12,7 @@ from copies import AMD, ARM, CTR, NEEDED, PLACE, Two, digest, image
 
 from ctr_ferry.ctr import checks
 from ctr_ferry.ctr.checks import Check
+from ctr_ferry.ctr.commands import CRI_MANAGED
 from ctr_ferry.ctr.free_space import Room, Space
 from ctr_ferry.ctr.ingest import Store
 from ctr_ferry.ctr.listing import Image, Listing
@@ -81,9 +82,20 @@ class TestDecision:
         assert one.ready and one.result.method == "blobs"
         assert (one.result.blobs_sent, one.result.blobs_saved) == (5, 2)
 
-    def test_an_image_that_is_whole_and_unpacked_is_unchanged(self) -> None:
-        one = self.plan(destination(image(), here=range(1, 8)))
+    def test_an_image_that_is_whole_unpacked_and_known_to_cri_is_unchanged(self) -> None:
+        known = replace(image(), labels=frozenset({CRI_MANAGED}))
+        one = self.plan(destination(known, here=range(1, 8)))
         assert (one.result.status, one.result.note) == (Status.UNCHANGED, "it is there already")
+
+    def test_an_image_that_cri_does_not_know_gets_its_name_again(self) -> None:
+        assert self.plan(destination(image(), here=range(1, 8))).ready
+
+    def test_no_more_than_the_hosts_own_platform_comes_where_that_is_asked(self) -> None:
+        one = self.plan(destination(here=[4, 6]), own=True)
+        assert [int(blob.digest[7:], 16) for blob in one.needed.blobs] == [1, 2, 4, 6]
+        known = replace(image(), labels=frozenset({CRI_MANAGED}))
+        assert not self.plan(destination(known, here=[1, 2, 4, 6]), own=True).pending
+        assert self.plan(destination(known, here=[1, 2, 4, 6])).pending
 
     @pytest.mark.parametrize(
         ("here", "check"),

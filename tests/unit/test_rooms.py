@@ -18,6 +18,7 @@ from ctr_ferry import errors
 ROOT = Path(__file__).parents[2]
 FLOORS = [  # a room may import itself and the floors below; rooms on one floor do not import each other
     {"tasks"},
+    {"delivery"},
     {"transfer"},
     {"run", "registry"},
     {"images"},

@@ -1,0 +1,229 @@
+"""Carries out what was decided: names, pushes, pulls, copies. What is reported is what the hosts said last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ctr_ferry.delivery import steps
+from ctr_ferry.delivery.entry import Entry, mended
+from ctr_ferry.delivery.inspection import Inspection
+from ctr_ferry.delivery.request import Via
+from ctr_ferry.delivery.results import DeliveredImage, DeliverResult, Step
+from ctr_ferry.delivery.routes import Choice, Decision, Route
+from ctr_ferry.errors import FerryError, SomeFailed, Unreachable
+from ctr_ferry.report.outcome import Answer, Result, Status
+from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
+from ctr_ferry.transfer.copy_result import CopyResult
+
+if TYPE_CHECKING:
+    from ctr_ferry.run.scheduler import Fleet
+    from ctr_ferry.ssh.host import Host
+    from ctr_ferry.transfer.fan_out import FanOut
+
+Entries = dict[ImageCopy, Entry]
+Chosen = Callable[[str], Entries]  # what one round of copies brings to a host
+
+
+class Delivery:
+    """Images on their way to all targets of one run.
+
+    Args:
+        decisions: one for each image, in the order of ``found.copies``.
+        strict: whether an image that cannot come on its way may not take another one.
+    """
+
+    def __init__(self, fleet: Fleet, found: Inspection, decisions: Sequence[Decision], *, strict: bool = False) -> None:
+        self._fleet, self._found, self._request = fleet, found, found.request
+        self._strict = strict or found.request.via is Via.REGISTRY
+        self._decisions = dict(zip(found.copies.image_copies, decisions, strict=True))
+        self.entries = {host: self._entries_of(host) for host in found.targets}
+        self._missing = {
+            host: [Entry.missing(*names, error) for names, error in found.missing.items()] for host in found.targets
+        }
+        self._steps: list[Step] = []
+        self._not_pushed: dict[ImageCopy, FerryError] = {}
+
+    def _entries_of(self, host: str) -> Entries:
+        items = zip(self._decisions.items(), self._found.targets[host].items, strict=True)
+        return {
+            image_copy: Entry.planned(image_copy, item, decision.choices.get(host), self._found.giver(image_copy))
+            for (image_copy, decision), item in items
+        }
+
+    def foretell(self) -> dict[str, Answer]:
+        """Returns what `run` would do; changes nothing."""
+        planned = [*steps.names_to_give(self._found, self._decisions), *steps.pushes_to_make(self._decisions)]
+        self._steps = [step for _, step in planned]
+        return self._found.answers | self._fleet.each(self._end)
+
+    def run(self) -> dict[str, Answer]:
+        """Names, pushes, pulls and copies; returns by host the result, or the error with the result."""
+        answers = dict(self._found.answers)
+        self._steps += steps.name(self._fleet, self._request, steps.names_to_give(self._found, self._decisions))
+        self._push(relays=False)
+        if any(decision.relay for decision in self._decisions.values()):
+            answers |= self._fleet.together(self._round(self._to_relay, self._relay), close=False)
+            self._push(relays=True)
+        if any(entry.goes(Route.REGISTRY) for on_host in self.entries.values() for entry in on_host.values()):
+            answers |= self._fleet.each(self._pull, close=False)
+        return answers | self._fleet.together(self._round(self._to_copy, self._copy_and_end))
+
+    def _push(self, *, relays: bool) -> None:
+        planned = steps.pushes_to_make(self._decisions)
+        now = [(image_copy, step) for image_copy, step in planned if self._decisions[image_copy].relay is relays]
+        for image_copy, done in steps.push(self._fleet, self._request, now).items():
+            if isinstance(done, FerryError):
+                self._not_pushed[image_copy] = done
+            step = dict(now)[image_copy]
+            self._steps.append(
+                replace(step, status=Status.FAILED, error=done.to_json()) if isinstance(done, FerryError) else done
+            )
+
+    # What comes to a target from its registry
+
+    def _pull(self, host: Host) -> Result:
+        for image_copy, entry in self.entries[host.name].items():
+            if entry.goes(Route.REGISTRY):
+                self._pull_one(host, image_copy, entry)
+        return self._result(host.name)
+
+    def _pull_one(self, host: Host, image_copy: ImageCopy, entry: Entry) -> None:
+        """Pulls one image. One that cannot be pulled comes over SSH in the end, if it may."""
+        from ctr_ferry.registry.pull import PullJob, PullRequest
+
+        request = PullRequest(
+            reference=image_copy.dst,
+            digest=image_copy.image.digest,
+            namespace=self._request.namespace,
+            force=self._request.force,
+        )
+        error = self._not_pushed.get(image_copy)
+        if not error:
+            try:
+                entry.pulled(PullJob(host, request).run())
+                return
+            except Unreachable as lost:
+                raise self._with_result(host.name, lost) from lost
+            except FerryError as failed:
+                error = failed
+        if self._strict or entry.over_ssh:
+            entry.fail(error)
+            return
+        giver = self._found.giver(image_copy)
+        entry.take(Choice(Route.SSH, f"from {giver}: the registry failed ({error.message})"), giver)
+
+    # What comes to targets over SSH
+
+    def _round(self, chosen: Chosen, work: Callable[[Host, FanOut], Result]) -> Callable[[Sequence[str]], _Batch]:
+        """Makes a round of copies: from a batch of hosts, its fan-out and the work on each host."""
+        from ctr_ferry.transfer.fan_out import FanOut
+
+        def batch(hosts: Sequence[str]) -> _Batch:
+            served = [host for host in hosts if chosen(host)]
+            return _Batch(FanOut(served, self._found.source), work)
+
+        return batch
+
+    def _to_relay(self, host: str) -> Entries:
+        """What a host gets because it will push it for the others."""
+        return {
+            image_copy: entry
+            for image_copy, entry in self._to_copy(host).items()
+            if self._decisions[image_copy].relay and self._decisions[image_copy].pusher == host
+        }
+
+    def _to_copy(self, host: str) -> Entries:
+        return {copy: entry for copy, entry in self.entries[host].items() if entry.goes(Route.SSH, Route.NAMED)}
+
+    def _relay(self, host: Host, fan_out: FanOut) -> Result:
+        self._copy(host, fan_out, self._to_relay(host.name), own=False)  # a push needs all platforms
+        return self._result(host.name)
+
+    def _copy_and_end(self, host: Host, fan_out: FanOut) -> Result:
+        self._copy(host, fan_out, self._to_copy(host.name), own=True)
+        return self._end(host)
+
+    def _copy(self, host: Host, fan_out: FanOut, entries: Entries, *, own: bool) -> None:
+        """Copies images to one host, and notes what came of each."""
+        from ctr_ferry.transfer.host_copy import HostCopy
+
+        if not entries:
+            return
+        copies = self._found.copies
+        request = CopyRequest(tuple(entries), copies.content, replace(copies.options, own=own))
+        try:
+            result: CopyResult = HostCopy(host, request, fan_out).run()
+        except SomeFailed as some:
+            result = some.result
+        except Unreachable as lost:
+            raise self._with_result(host.name, lost) from lost
+        except FerryError as error:
+            for entry in entries.values():
+                entry.fail(error)
+            return
+        by_name = {image.dst: image for image in result.images}
+        for entry in entries.values():
+            entry.copied(by_name[entry.result.dst], result.seconds)
+
+    # What is reported
+
+    def _all(self, host: str) -> list[Entry]:
+        return [*self.entries[host].values(), *self._missing[host]]
+
+    def _result(self, host: str) -> DeliverResult:
+        target, images = self._found.targets[host], tuple(entry.result for entry in self._all(host))
+        session = target.destination.session
+        return DeliverResult(
+            namespace=session.place.namespace,
+            ctr=session.facts.client,
+            containerd=session.facts.server,
+            images=images,
+            bytes=sum(image.bytes for image in images),
+            seconds=_seconds(images),
+            steps=tuple(self._steps),
+            notices=target.notices,
+        )
+
+    def _with_result(self, host: str, error: FerryError) -> FerryError:
+        """An error that ended the work on a host: all that has yet to come there has failed with it."""
+        error.hint = mended(error.hint, self._request, host)
+        for entry in self._all(host):
+            if entry.goes(*Route):
+                entry.fail(error)
+        error.result = self._result(host)
+        return error
+
+    def _end(self, host: Host) -> Result:
+        """Returns a host's result; raises one error for all images that did not come, with the result."""
+        entries = self._all(host.name)
+        failed = [entry for entry in entries if entry.failed]
+        for entry in failed:
+            entry.mend(self._request, host.name)
+        result = self._result(host.name)
+        if not failed:
+            return result
+        error = failed[0].error if len(entries) == 1 else None
+        again = mended("follow the hint of each", self._request, host.name)
+        error = error or SomeFailed(f"{len(failed)} of {len(entries)} images were not delivered", hint=again)
+        error.result = result
+        raise error
+
+
+def _seconds(images: Sequence[DeliveredImage]) -> float:
+    """How long all took: pulls one after the other, what was copied all together."""
+    copied = {image.seconds for image in images if image.route != Route.REGISTRY}
+    return round(sum(copied) + sum(image.seconds for image in images if image.route == Route.REGISTRY), 3)
+
+
+class _Batch:
+    """Hosts that are served by one fan-out; what `Fleet.together` asks for."""
+
+    def __init__(self, fan_out: FanOut, work: Callable[[Host, FanOut], Result]) -> None:
+        self._fan_out, self._work = fan_out, work
+        self.gone = fan_out.gone
+
+    def work(self, host: Host) -> Result:
+        """Does all that this round has for one host."""
+        return self._work(host, self._fan_out)

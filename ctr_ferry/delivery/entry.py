@@ -1,0 +1,126 @@
+"""One image on one host, from its way to its result; and the command that mends what went wrong."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from ctr_ferry.delivery.request import DeliverRequest, Via
+from ctr_ferry.delivery.results import DeliveredImage
+from ctr_ferry.delivery.routes import Choice, Route
+from ctr_ferry.errors import FerryError
+from ctr_ferry.images.item import Item
+from ctr_ferry.registry.results import PullResult
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.transfer.copy_request import ImageCopy
+from ctr_ferry.transfer.copy_result import CopiedImage
+
+
+@dataclass(slots=True)
+class Entry:
+    """One image on one host.
+
+    Attributes:
+        route: None if the image cannot come.
+        over_ssh: why it cannot come over SSH; None if it can.
+        error: why it did not come, where the reason is not only in the result.
+        done: whether the host has said what came of it.
+    """
+
+    result: DeliveredImage
+    route: Route | None = None
+    over_ssh: FerryError | None = None
+    error: FerryError | None = None
+    done: bool = False
+
+    @classmethod
+    def planned(
+        cls, image_copy: ImageCopy, item: Item[CopiedImage], choice: Choice | FerryError | None, source: str
+    ) -> Entry:
+        """An image by what was found on the host, and by its way; without a way, the item has the error."""
+        found, image = item.result, image_copy.image
+        result = DeliveredImage(
+            src=found.src,
+            dst=found.dst,
+            digest=found.digest,
+            src_digest=image.digest,
+            previous_digest=item.existing.digest if item.existing and item.moves else "",
+            method=found.method,
+            status=Status.CHANGED,
+            note=found.note,
+            bytes=found.bytes_sent,
+        )
+        entry = cls(result, over_ssh=item.error)
+        if not isinstance(choice, Choice):
+            result.method, result.bytes = "", 0
+            entry.fail(choice or item.error or FerryError(f"{found.dst} has no way to this host"))
+            return entry
+        entry.take(choice, source)
+        if choice.route is Route.THERE:
+            result.status, result.method = Status.UNCHANGED, ""
+        return entry
+
+    @classmethod
+    def missing(cls, src: str, dst: str, error: FerryError) -> Entry:
+        """An image that no source has."""
+        entry = cls(DeliveredImage(src, dst))
+        entry.fail(error)
+        return entry
+
+    @property
+    def failed(self) -> bool:
+        """Whether the image did not come."""
+        return self.result.status is Status.FAILED
+
+    def goes(self, *routes: Route) -> bool:
+        """Whether the image has one of these ways, and has yet to come."""
+        return self.route in routes and self.result.status is Status.CHANGED and not self.done
+
+    def take(self, choice: Choice, source: str) -> None:
+        """Sets the way."""
+        result = self.result
+        self.route, result.route, result.why = choice.route, str(choice.route), choice.why
+        if choice.route is Route.REGISTRY:
+            result.method, result.source = "pull", result.dst.partition("/")[0]
+        elif choice.route is Route.SSH:
+            result.source = source
+
+    def fail(self, error: FerryError) -> None:
+        """Marks the image as failed. The error may be that of other hosts, too: it is copied."""
+        self.error = copy.copy(error)
+        self.result.status, self.result.error = Status.FAILED, error.to_json()
+
+    def pulled(self, pull: PullResult) -> None:
+        """Notes what the host has after a pull."""
+        result = self.result
+        result.digest, result.status, result.method = pull.digest, pull.status, pull.method
+        result.previous_digest, result.seconds, self.done = pull.previous_digest, pull.seconds, True
+
+    def copied(self, image: CopiedImage, seconds: float) -> None:
+        """Notes what the host has after a copy."""
+        result = self.result
+        result.digest, result.status, result.method, result.note = image.digest, image.status, image.method, image.note
+        result.previous_digest, result.error = image.previous_digest, image.error
+        result.bytes, result.seconds, self.done = image.bytes_sent, seconds, True
+
+    def mend(self, request: DeliverRequest, host: str) -> None:
+        """Adds to the error's hint the command that mends it."""
+        error = self.result.error
+        if error is None:
+            return
+        src, dst = self.result.src, self.result.dst
+        hint = error["hint"]
+        if request.via is Via.REGISTRY and error["kind"].startswith(("registry-", "repository-")):
+            hint = f"{hint}{', or ' if hint else ''}deliver it with --via ssh"
+        hint = mended(hint, request, host, ("--ref", src) if src == dst else ("--src", src, "--dst", dst))
+        self.result.error = {**error, "hint": hint}
+        if self.error:
+            self.error.hint = hint
+
+
+def mended(hint: str, request: DeliverRequest, host: str, images: tuple[str, ...] = ()) -> str:
+    """A hint with the command line that follows it: with the option that the hint names, if it names one."""
+    for option in (("--via", "ssh"), ("--force",)):
+        if " ".join(option) in hint:
+            return f"{hint}: {request.command(host, images, *option)}"
+    return f"{hint}; then: {request.command(host, images)}" if hint else request.command(host, images)

@@ -1,0 +1,135 @@
+"""What a delivery came to on one host, and one table of all hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ctr_ferry.errors import FerryError
+from ctr_ferry.images.item import ImageResult
+from ctr_ferry.report.answers import grouped, results
+from ctr_ferry.report.outcome import Answer, Status, Table
+from ctr_ferry.text import names, shown_name
+
+
+@dataclass(slots=True)
+class DeliveredImage(ImageResult):
+    """What became of one image on one host.
+
+    Attributes:
+        route, why: how it came, or would come, and why that way.
+        source: who gave it: hosts, an archive, or a registry.
+        bytes: what was, or would be, moved.
+        seconds: how long that took, together with what came the same way at the same time.
+    """
+
+    route: str = ""
+    why: str = ""
+    source: str = ""
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What was done besides on a host that has the image: it was ``named`` there, or ``pushed`` from there."""
+
+    host: str
+    what: str
+    reference: str
+    digest: str
+    bytes: int | None = None
+    status: Status = Status.CHANGED
+    error: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverResult:
+    """One host's result.
+
+    Attributes:
+        ctr, containerd: the versions on this host.
+        bytes, seconds: what was, or would be, moved to this host, and how long that took.
+        steps: what was done, or would be done, besides on sources; the same for all hosts.
+        notices: what the user should know.
+    """
+
+    namespace: str
+    ctr: str
+    containerd: str
+    images: tuple[DeliveredImage, ...]
+    bytes: int = 0
+    seconds: float = 0.0
+    steps: tuple[Step, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """``changed`` if any image was delivered."""
+        return Status.of_all(image.status for image in self.images)
+
+    def given(self) -> list[tuple[str, str, str]]:
+        """Returns each name that an image has now, with its digest and the digest at the source."""
+        return [(i.dst, i.digest, i.src_digest) for i in self.images if i.status is not Status.FAILED]
+
+    def lines(self) -> list[str]:
+        """Returns a line for each image, with its digest and why it came that way below."""
+        where, several = f" in {self.namespace}", len(self.images) > 1
+        lines = [
+            line
+            for image in self.images
+            for line in image.lines(
+                where=where, ctr=self.ctr, several=several, moved=f"{image.route}: {image.why}, {image.bytes} bytes"
+            )
+        ]
+        return [*lines, *self.notices]
+
+
+def tabulate(answers: Mapping[str, Answer]) -> Table:
+    """One row for each image and way, with all hosts that it came to in that way."""
+    found = list(results(answers, DeliverResult))
+    rows = grouped((_row(image), (host, image.seconds)) for host, result in found for image in result.images)
+    steps = dict.fromkeys(step for _, result in found for step in map(_hashable, result.steps))
+    return Table(
+        ("HOST", "STATUS", "ROUTE", "BYTES", "SECONDS", "DIGEST", "IMAGE", "WHY"),
+        tuple(
+            (names((host for host, _ in on), every=True), *row[:3], f"{max(s for _, s in on):.1f}", *row[3:])
+            for row, on in rows.items()
+        ),
+        (*map(_step_line, steps), *_sums(answers), *_notices(found)),
+    )
+
+
+def _row(image: DeliveredImage) -> tuple[str, ...]:
+    name = image.dst if image.src == image.dst else f"{shown_name(image.src)} -> {image.dst}"
+    return str(image.status), image.route or "-", str(image.bytes), image.digest or "-", name, image.why
+
+
+def _hashable(step: Step) -> Step:
+    return replace(step, error=None)
+
+
+def _step_line(step: Step) -> str:
+    moved = f", {step.bytes} bytes" if step.bytes else ""
+    return f"{step.host}: {step.what} {step.reference} {step.digest} ({step.status}{moved})"
+
+
+def _sums(answers: Mapping[str, Answer]) -> list[str]:
+    """How many images came by each way, and with how many bytes; nothing for one image."""
+    images = [image for _, found in results(answers, DeliverResult) for image in found.images]
+    by_route = grouped((image.route, image) for image in images if image.route)
+    if len(images) < 2:
+        return []
+    told = (f"{route} {len(on)} ({sum(i.bytes for i in on)} bytes)" for route, on in sorted(by_route.items()))
+    return [f"by route: {', '.join(told)}"]
+
+
+def _notices(found: list[tuple[str, DeliverResult]]) -> list[str]:
+    hosts = grouped((notice, host) for host, result in found for notice in result.notices)
+    return [f"{names(on, every=True)}: {notice}" for notice, on in hosts.items()]
+
+
+def failed_with(error: FerryError, result: DeliverResult) -> FerryError:
+    """The error with the host's result, so that the table has what is known of its images."""
+    error.result = result
+    return error

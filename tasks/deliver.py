@@ -1,0 +1,129 @@
+"""``deliver``: brings images to where they are needed, each host's in the way that moves least; may be run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctr_ferry.delivery.request import DeliverRequest, Via
+from ctr_ferry.delivery.results import tabulate
+from ctr_ferry.errors import FerryError, UsageError
+from ctr_ferry.images.mappings import read_map
+from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.report.outcome import Answer
+from ctr_ferry.run import options
+from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.transfer.archive_images import archive_images
+from ctr_ferry.transfer.source_inventory import ANY, ImageSelector
+
+if TYPE_CHECKING:
+    from ctr_ferry.run.scheduler import Fleet
+
+
+def parse(
+    *,
+    src: str | None = None,
+    dst: str | None = None,
+    ref: list[str] | None = None,
+    map: str | None = None,
+    archive: str | None = None,
+    from_: list[str] | None = None,
+    via: str | None = None,
+    namespace: str | None = None,
+    platform: str | None = None,
+    digest: str | None = None,
+    force: bool = False,
+    plan: str | None = None,
+) -> DeliverRequest:
+    """Turns the options into a request; reads files, so that no host is touched if one of them is wrong.
+
+    Raises:
+        UsageError, BadReference: an option is wrong.
+        BadArchive: the archive is broken, or lacks what the options name.
+    """
+    if archive and from_:
+        raise UsageError("--archive and --from exclude each other", hint="the archive is the source")
+    selectors, words = _selectors(src, dst, tuple(ref or ()), map, may_be_all=bool(archive))
+    if digest and not is_digest(digest):
+        raise UsageError(f"--digest {digest!r} is no digest", hint="give sha256: and 64 hex digits")
+    if digest and len(selectors) != 1:
+        raise UsageError("--digest is for one image", hint="leave --digest out, or name one image")
+    wanted = options.platform(platform)
+    return DeliverRequest(
+        selectors=selectors,
+        sources=tuple(from_ or (ANY,)),
+        archive=archive_images(Path(archive).expanduser(), selectors, wanted) if archive else None,
+        via=Via(options.choice(via, "--via", list(Via))),
+        namespace=options.namespace(namespace),
+        platform=wanted,
+        digest=digest,
+        force=force,
+        plan=plan,
+        words=words,
+    )
+
+
+def _selectors(
+    src: str | None, dst: str | None, refs: tuple[str, ...], map_file: str | None, *, may_be_all: bool
+) -> tuple[tuple[ImageSelector, ...], tuple[str, ...]]:
+    """The images that are meant, and the words of the command line that name them."""
+    ways = [bool(src or dst), bool(refs), bool(map_file)]
+    if sum(ways) > 1 or not (any(ways) or may_be_all):
+        raise UsageError(
+            "deliver needs one of: --src REF with --dst REF, --ref REF, --map FILE, or --set FILE",
+            hint="fab -H all deliver --src old.example/app:1 --dst new.example/app:1",
+        )
+    if dst and not src:
+        raise UsageError("--src is missing", hint="--dst is the name that the image --src gets")
+    if map_file:
+        pairs = read_map(Path(map_file))
+        return tuple(ImageSelector(pair.src, pair.dst) for pair in pairs), ("--map", map_file)
+    selectors = [ImageSelector(each) for each in dict.fromkeys(refs)]
+    words = [word for selector in selectors for word in ("--ref", selector.ref)]
+    if src:
+        selectors = [ImageSelector(src, options.new_name(dst, "--dst"))]
+        words = ["--src", src, *(["--dst", dst] if dst else [])]
+    for selector in selectors:
+        if not (is_glob(selector.ref) or is_digest(selector.ref)):
+            Reference.parse(selector.ref)
+    if dst and is_glob(str(src)):
+        raise UsageError("--dst is for one image", hint="give each image its name with --map FILE")
+    return tuple(selectors), tuple(words)
+
+
+@fleet_wide(
+    parse,
+    iterable=["ref", "from_"],
+    tabulate=tabulate,
+    read_only=lambda request: request.plan is not None,
+    help={
+        "src": "The image as the source has it: a name, its short form, or a digest.",
+        "dst": "The name to give (default: its own); without a tag it takes the source's.",
+        "ref": "An image under its own name; may be repeated, and takes globs.",
+        "map": "File with two columns, source and destination name, '#' comments.",
+        "archive": "The source is this archive, as for load.",
+        "from_": "A host that has the image; may be repeated (default: any, which is the whole inventory).",
+        "via": "auto (default), registry or ssh: the only way that bytes may take.",
+        "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
+        "platform": "Name only this platform's manifest of a multi-platform image.",
+        "digest": "The digest that the image must have.",
+        "force": "Let names that exist on hosts or in the registry point at this image.",
+        "plan": "Write what would be done to this file, and do nothing; `apply` carries it out.",
+    },
+)
+def deliver(fleet: Fleet, request: DeliverRequest) -> dict[str, Answer]:
+    """Bring images to hosts: named where they are, else pulled from their registry, else copied over SSH."""
+    from ctr_ferry.delivery.delivery import Delivery
+    from ctr_ferry.delivery.inspection import inspect
+    from ctr_ferry.delivery.routing import route
+
+    try:
+        found = inspect(fleet, request)
+    except UsageError:
+        raise
+    except FerryError as error:
+        for host in fleet:
+            host.mark_failed()
+        return dict.fromkeys(fleet.hosts, error)
+    delivery = Delivery(fleet, found, route(fleet, found))
+    return delivery.foretell() if fleet.dry_run else delivery.run()
