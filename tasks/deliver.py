@@ -9,7 +9,7 @@ from ctr_ferry.delivery.request import DeliverRequest, Via
 from ctr_ferry.delivery.results import tabulate
 from ctr_ferry.errors import FerryError, UsageError
 from ctr_ferry.images.mappings import read_map
-from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.oci.reference import is_digest, is_glob
 from ctr_ferry.report.outcome import Answer
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -26,6 +26,7 @@ def parse(
     dst: str | None = None,
     ref: list[str] | None = None,
     map: str | None = None,
+    set_: list[str] | None = None,
     archive: str | None = None,
     from_: list[str] | None = None,
     via: str | None = None,
@@ -43,7 +44,7 @@ def parse(
     """
     if archive and from_:
         raise UsageError("--archive and --from exclude each other", hint="the archive is the source")
-    selectors, words = _selectors(src, dst, tuple(ref or ()), map, may_be_all=bool(archive))
+    selectors, words = _selectors(src, dst, map, (ref or [], set_ or []), may_be_all=bool(archive))
     if digest and not is_digest(digest):
         raise UsageError(f"--digest {digest!r} is no digest", hint="give sha256: and 64 hex digits")
     if digest and len(selectors) != 1:
@@ -64,13 +65,14 @@ def parse(
 
 
 def _selectors(
-    src: str | None, dst: str | None, refs: tuple[str, ...], map_file: str | None, *, may_be_all: bool
+    src: str | None, dst: str | None, map_file: str | None, named: tuple[list[str], list[str]], *, may_be_all: bool
 ) -> tuple[tuple[ImageSelector, ...], tuple[str, ...]]:
-    """The images that are meant, and the words of the command line that name them."""
+    """The images that are meant, and the words of the command line that name them; ``named`` has refs and sets."""
+    refs = options.references(*named)
     ways = [bool(src or dst), bool(refs), bool(map_file)]
     if sum(ways) > 1 or not (any(ways) or may_be_all):
         raise UsageError(
-            "deliver needs one of: --src REF with --dst REF, --ref REF, --map FILE, or --set FILE",
+            "deliver needs one of: --src REF with --dst REF, --ref REF, --set FILE, or --map FILE",
             hint="fab -H all deliver --src old.example/app:1 --dst new.example/app:1",
         )
     if dst and not src:
@@ -78,22 +80,18 @@ def _selectors(
     if map_file:
         pairs = read_map(Path(map_file))
         return tuple(ImageSelector(pair.src, pair.dst) for pair in pairs), ("--map", map_file)
-    selectors = [ImageSelector(each) for each in dict.fromkeys(refs)]
-    words = [word for selector in selectors for word in ("--ref", selector.ref)]
-    if src:
-        selectors = [ImageSelector(src, options.new_name(dst, "--dst"))]
-        words = ["--src", src, *(["--dst", dst] if dst else [])]
-    for selector in selectors:
-        if not (is_glob(selector.ref) or is_digest(selector.ref)):
-            Reference.parse(selector.ref)
-    if dst and is_glob(str(src)):
+    if not src:
+        words = [(option, word) for option, given in zip(("--ref", "--set"), named, strict=True) for word in given]
+        return tuple(map(ImageSelector, refs)), tuple(word for pair in words for word in pair)
+    if dst and is_glob(src):
         raise UsageError("--dst is for one image", hint="give each image its name with --map FILE")
-    return tuple(selectors), tuple(words)
+    (given,) = options.references([src], ())
+    return (ImageSelector(given, options.new_name(dst, "--dst")),), ("--src", src, *(("--dst", dst) if dst else ()))
 
 
 @fleet_wide(
     parse,
-    iterable=["ref", "from_"],
+    iterable=["ref", "set_", "from_"],
     tabulate=tabulate,
     read_only=lambda request: request.plan is not None,
     help={
@@ -101,6 +99,7 @@ def _selectors(
         "dst": "The name to give (default: its own); without a tag it takes the source's.",
         "ref": "An image under its own name; may be repeated, and takes globs.",
         "map": "File with two columns, source and destination name, '#' comments.",
+        "set_": options.SET_HELP,
         "archive": "The source is this archive, as for load.",
         "from_": "A host that has the image; may be repeated (default: any, which is the whole inventory).",
         "via": "auto (default), registry or ssh: the only way that bytes may take.",
