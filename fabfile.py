@@ -1,5 +1,6 @@
 """The commands that `fab -l` lists."""
 
+from tasks.apply import apply
 from tasks.check import check
 from tasks.copy import copy
 from tasks.deliver import deliver
@@ -19,6 +20,7 @@ from tasks.save import save
 from tasks.show import show
 
 __all__ = [
+    "apply",
     "check",
     "copy",
     "deliver",

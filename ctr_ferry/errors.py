@@ -40,6 +40,7 @@ library printed) and `hint` (what to do next, in one sentence)::
         ├── CommandFailed             command-failed
         ├── Interrupted               interrupted
         ├── VerifyFailed              verify-failed
+        ├── PlanOutdated              plan-outdated: the host is not as it was when that was planned
         ├── Drift                     drift: another digest than other hosts have, or than was asked for
         ├── NotUnpacked               not-unpacked
         ├── InUse                     in-use: a container uses the image
@@ -232,6 +233,10 @@ class VerifyFailed(HostError, kind="verify-failed"):
 
 class Drift(HostError, kind="drift"):
     """The host has another digest than other hosts, or than was asked for."""
+
+
+class PlanOutdated(HostError, kind="plan-outdated"):
+    """The host is not as it was when the plan was made."""
 
 
 class NotUnpacked(HostError, kind="not-unpacked"):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctr_ferry.delivery.request import DeliverRequest, Via
-from ctr_ferry.delivery.results import tabulate
 from ctr_ferry.errors import FerryError, UsageError
 from ctr_ferry.images.mappings import read_map
 from ctr_ferry.oci.reference import is_digest, is_glob
-from ctr_ferry.report.outcome import Answer
+from ctr_ferry.report.outcome import Answer, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.transfer.archive_images import archive_images
-from ctr_ferry.transfer.source_inventory import ANY, ImageSelector
 
 if TYPE_CHECKING:
+    from ctr_ferry.delivery.request import DeliverRequest
     from ctr_ferry.run.scheduler import Fleet
+    from ctr_ferry.transfer.source_inventory import ImageSelector
 
 
 def parse(
@@ -42,6 +41,10 @@ def parse(
         UsageError, BadReference: an option is wrong.
         BadArchive: the archive is broken, or lacks what the options name.
     """
+    from ctr_ferry.delivery.request import DeliverRequest, Via
+    from ctr_ferry.transfer.archive_images import archive_images
+    from ctr_ferry.transfer.source_inventory import ANY
+
     if archive and from_:
         raise UsageError("--archive and --from exclude each other", hint="the archive is the source")
     selectors, words = _selectors(src, dst, map, (ref or [], set_ or []), may_be_all=bool(archive))
@@ -68,6 +71,8 @@ def _selectors(
     src: str | None, dst: str | None, map_file: str | None, named: tuple[list[str], list[str]], *, may_be_all: bool
 ) -> tuple[tuple[ImageSelector, ...], tuple[str, ...]]:
     """The images that are meant, and the words of the command line that name them; ``named`` has refs and sets."""
+    from ctr_ferry.transfer.source_inventory import ImageSelector
+
     refs = options.references(*named)
     ways = [bool(src or dst), bool(refs), bool(map_file)]
     if sum(ways) > 1 or not (any(ways) or may_be_all):
@@ -87,6 +92,13 @@ def _selectors(
         raise UsageError("--dst is for one image", hint="give each image its name with --map FILE")
     (given,) = options.references([src], ())
     return (ImageSelector(given, options.new_name(dst, "--dst")),), ("--src", src, *(("--dst", dst) if dst else ()))
+
+
+def tabulate(answers: Mapping[str, Answer]) -> Table:
+    """One row for each image and way, with all hosts that it came to in that way."""
+    from ctr_ferry.delivery import results
+
+    return results.tabulate(answers)
 
 
 @fleet_wide(
@@ -115,6 +127,7 @@ def deliver(fleet: Fleet, request: DeliverRequest) -> dict[str, Answer]:
     from ctr_ferry.delivery.delivery import Delivery
     from ctr_ferry.delivery.inspection import inspect
     from ctr_ferry.delivery.routing import route
+    from ctr_ferry.transfer.new_file import replacing
 
     try:
         found = inspect(fleet, request)
@@ -125,4 +138,7 @@ def deliver(fleet: Fleet, request: DeliverRequest) -> dict[str, Answer]:
             host.mark_failed()
         return dict.fromkeys(fleet.hosts, error)
     delivery = Delivery(fleet, found, route(fleet, found))
-    return delivery.foretell() if fleet.dry_run else delivery.run()
+    if request.plan:
+        with replacing(Path(request.plan).expanduser()) as file:
+            file.write(delivery.plan().to_json())
+    return delivery.foretell() if fleet.dry_run or request.plan else delivery.run()

@@ -13,11 +13,12 @@ from ctr_ferry.delivery.request import Via
 from ctr_ferry.delivery.results import DeliveredImage, DeliverResult, Step
 from ctr_ferry.delivery.routes import Choice, Decision, Route
 from ctr_ferry.errors import FerryError, SomeFailed, Unreachable
-from ctr_ferry.report.outcome import Answer, Result, Status
+from ctr_ferry.report.outcome import Answer, Result, Status, as_dry_run
 from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
 from ctr_ferry.transfer.copy_result import CopyResult
 
 if TYPE_CHECKING:
+    from ctr_ferry.delivery.plan_file import DeliveryPlan
     from ctr_ferry.run.scheduler import Fleet
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.transfer.fan_out import FanOut
@@ -38,7 +39,7 @@ class Delivery:
         self._fleet, self._found, self._request = fleet, found, found.request
         self._strict = strict or found.request.via is Via.REGISTRY
         self._decisions = dict(zip(found.copies.image_copies, decisions, strict=True))
-        self.entries = {host: self._entries_of(host) for host in found.targets}
+        self._entries = {host: self._entries_of(host) for host in found.targets}
         self._missing = {
             host: [Entry.missing(*names, error) for names, error in found.missing.items()] for host in found.targets
         }
@@ -53,10 +54,24 @@ class Delivery:
         }
 
     def foretell(self) -> dict[str, Answer]:
-        """Returns what `run` would do; changes nothing."""
+        """Returns what `run` would do; changes nothing, and tells every ``changed`` as ``would-change``."""
         planned = [*steps.names_to_give(self._found, self._decisions), *steps.pushes_to_make(self._decisions)]
         self._steps = [step for _, step in planned]
-        return self._found.answers | self._fleet.each(self._end)
+
+        def work(host: Host) -> Result:
+            try:
+                return as_dry_run(self._end(host))
+            except FerryError as error:
+                raise as_dry_run(error) from error
+
+        return self._found.answers | self._fleet.each(work)
+
+    def plan(self) -> DeliveryPlan:
+        """What `run` would do, as a plan."""
+        from ctr_ferry.delivery import plan_file
+
+        results = {host: [entry.result for entry in on_host.values()] for host, on_host in self._entries.items()}
+        return plan_file.planned(self._found, list(self._decisions.values()), results)
 
     def run(self) -> dict[str, Answer]:
         """Names, pushes, pulls and copies; returns by host the result, or the error with the result."""
@@ -66,7 +81,7 @@ class Delivery:
         if any(decision.relay for decision in self._decisions.values()):
             answers |= self._fleet.together(self._round(self._to_relay, self._relay), close=False)
             self._push(relays=True)
-        if any(entry.goes(Route.REGISTRY) for on_host in self.entries.values() for entry in on_host.values()):
+        if any(entry.goes(Route.REGISTRY) for on_host in self._entries.values() for entry in on_host.values()):
             answers |= self._fleet.each(self._pull, close=False)
         return answers | self._fleet.together(self._round(self._to_copy, self._copy_and_end))
 
@@ -84,7 +99,7 @@ class Delivery:
     # What comes to a target from its registry
 
     def _pull(self, host: Host) -> Result:
-        for image_copy, entry in self.entries[host.name].items():
+        for image_copy, entry in self._entries[host.name].items():
             if entry.goes(Route.REGISTRY):
                 self._pull_one(host, image_copy, entry)
         return self._result(host.name)
@@ -135,7 +150,7 @@ class Delivery:
         }
 
     def _to_copy(self, host: str) -> Entries:
-        return {copy: entry for copy, entry in self.entries[host].items() if entry.goes(Route.SSH, Route.NAMED)}
+        return {copy: entry for copy, entry in self._entries[host].items() if entry.goes(Route.SSH, Route.NAMED)}
 
     def _relay(self, host: Host, fan_out: FanOut) -> Result:
         self._copy(host, fan_out, self._to_relay(host.name), own=False)  # a push needs all platforms
@@ -170,7 +185,7 @@ class Delivery:
     # What is reported
 
     def _all(self, host: str) -> list[Entry]:
-        return [*self.entries[host].values(), *self._missing[host]]
+        return [*self._entries[host].values(), *self._missing[host]]
 
     def _result(self, host: str) -> DeliverResult:
         target, images = self._found.targets[host], tuple(entry.result for entry in self._all(host))

@@ -70,6 +70,7 @@ class DeliverRequest:
             "--platform": self.platform and str(self.platform),
             "--digest": self.digest,
             "--via": None if self.via is Via.AUTO else str(self.via),
+            "--plan": self.plan,
         }
         words = ["fab", "-H", host, "deliver", *(images or self.words)]
         words += ["--archive", str(self.archive.file)] if self.archive else []

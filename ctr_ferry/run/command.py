@@ -100,6 +100,7 @@ class Command(fabric.Task):  # type: ignore[misc]
     Attributes:
         tabulate: makes one table of the answers of a fleet command; None means one row per host.
         before: takes the request and the targets before any host is touched; raises if they do not fit.
+        own_hosts: takes the request and returns the hosts that are meant without ``-H``; None if ``-H`` must name them.
     """
 
     def __init__(
@@ -113,10 +114,11 @@ class Command(fabric.Task):  # type: ignore[misc]
         positional: Iterable[str] = (),
         tabulate: Callable[..., Any] | None = None,
         before: Callable[..., None] | None = None,
+        own_hosts: Callable[..., Iterable[str]] | None = None,
         read_only: bool | Callable[[Any], bool] = False,
     ) -> None:
         self.kind, self.parse, self.tabulate, self.before = kind, parse, tabulate, before
-        self._read_only = read_only
+        self._read_only, self.own_hosts = read_only, own_hosts
         self._common = _OUTPUT if kind is Kind.CONTROL_MACHINE else _OUTPUT | _RUN
         super().__init__(
             body,

@@ -125,10 +125,12 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
     def _on_hosts(self, lines: Sequence[Line], config: FleetConfig, control_machine: ControlMachine) -> int:
         """Runs the line's commands on its hosts, writes the record, and returns the exit status."""
         first = next(line.command.name for line in lines if line.command.kind is not Kind.CONTROL_MACHINE)
-        if not control_machine.patterns:
+        named = (line.command.own_hosts(line.request) for line in lines if line.command.own_hosts)
+        patterns = control_machine.patterns or tuple(dict.fromkeys(host for hosts in named for host in hosts))
+        if not patterns:
             hint = f"name hosts, groups or globs: fab -H HOST[,HOST…] {first} …"
             raise UsageError(f"{first} needs hosts", hint=hint)
-        targets = self._select(control_machine.selector, control_machine.patterns)
+        targets = self._select(control_machine.selector, patterns)
         for line in lines:
             if line.command.before:
                 line.command.before(line.request, targets)

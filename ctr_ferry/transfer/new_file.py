@@ -29,7 +29,7 @@ def trouble(file: Path) -> Iterator[None]:
         raise CannotWrite(
             f"{file} cannot be written on the control machine",
             detail=error.strerror or str(error),
-            hint="make room there, or choose another --out",
+            hint="make room there, or choose another file",
         ) from error
 
 

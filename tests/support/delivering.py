@@ -39,6 +39,11 @@ class DeliveryScene(RegistryScene):
         """Run `fab -H HOSTS deliver --json WORDS…`."""
         return self.run(hosts, "deliver", "--json", *words, inventory=inventory, **env)
 
+    def apply(self, plan: Path, *words: str, **env: str) -> Run:
+        """Run `fab apply --json --plan PLAN WORDS…`."""
+        env = {**self.registries.environment, **env}
+        return self.fab("apply", "--json", "--plan", str(plan), *words, inventory=self.inventory(), **env)
+
     @property
     def moving(self) -> Registry:
         """The registry whose name `leading` can lead elsewhere."""

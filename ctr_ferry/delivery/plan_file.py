@@ -1,0 +1,262 @@
+"""Plans: what a delivery would do, as a file that another person can review, and what has changed since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ctr_ferry.ctr.ingest import Store
+from ctr_ferry.delivery.request import DeliverRequest, Via
+from ctr_ferry.delivery.routes import Choice, Decision, Route
+from ctr_ferry.errors import FerryError, PlanOutdated, UsageError
+from ctr_ferry.images.item import Item
+from ctr_ferry.run import options
+from ctr_ferry.transfer.copy_result import CopiedImage
+from ctr_ferry.transfer.plan import Plan
+from ctr_ferry.transfer.source_inventory import ImageSelector
+
+if TYPE_CHECKING:
+    from ctr_ferry.delivery.inspection import Inspection
+    from ctr_ferry.delivery.results import DeliveredImage
+
+_VERSION = 1
+_MOST = 64 << 20  # bytes of a plan that is read
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """One image that was asked for, and the name to give if it is not its own."""
+
+    src: str
+    dst: str | None = None
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for, as `DeliverRequest` has it."""
+
+    images: tuple[Wanted, ...]
+    sources: tuple[str, ...]
+    archive: str | None
+    via: Via
+    namespace: str | None
+    platform: str | None
+    digest: str | None
+    force: bool
+    words: tuple[str, ...]
+
+
+class Blob(msgspec.Struct, frozen=True):
+    """One blob that a host lacks."""
+
+    digest: str
+    size: int
+
+
+class PlannedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """One image on one host: as `DeliveredImage`, and the blobs that it has there and lacks.
+
+    Attributes:
+        before: what the name points at on the host; None if the host does not have it.
+    """
+
+    src: str
+    dst: str
+    digest: str
+    src_digest: str
+    route: Route
+    why: str
+    source: str
+    before: str | None
+    held: tuple[str, ...]
+    needed: tuple[Blob, ...]
+    bytes: int
+
+
+class PlannedHost(msgspec.Struct, frozen=True):
+    """One host, with the versions that it had."""
+
+    ctr: str
+    containerd: str
+    namespace: str
+    images: tuple[PlannedImage, ...]
+
+
+class Push(msgspec.Struct, frozen=True):
+    """Who pushes an image; a ``relay`` gets the image over SSH first."""
+
+    dst: str
+    host: str
+    relay: bool
+
+
+class DeliveryPlan(msgspec.Struct, frozen=True):
+    """What a delivery would do, host by host."""
+
+    version: int
+    request: Request
+    hosts: dict[str, PlannedHost]
+    pushes: tuple[Push, ...]
+
+    def to_json(self) -> bytes:
+        """The file."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+    def request_for(self, file: str) -> DeliverRequest:
+        """What was asked for, to inspect the hosts once more; reads the archive, if that is the source.
+
+        Raises:
+            UsageError: the plan has something that `deliver` would refuse.
+        """
+        from ctr_ferry.transfer.archive_images import archive_images
+
+        asked = self.request
+        selectors = tuple(ImageSelector(each.src, options.new_name(each.dst)) for each in asked.images)
+        platform = options.platform(asked.platform)
+        return DeliverRequest(
+            selectors=selectors,
+            sources=asked.sources,
+            archive=archive_images(Path(asked.archive), selectors, platform) if asked.archive else None,
+            via=asked.via,
+            namespace=asked.namespace,
+            platform=platform,
+            digest=asked.digest,
+            force=asked.force,
+            plan=file,
+            words=asked.words,
+        )
+
+    def decisions(self, found: Inspection) -> list[Decision]:
+        """The planned way of each image to each host; an error where a host is not as it was."""
+        pushes = {push.dst: push for push in self.pushes if push.host in found.sessions}
+        planned = {host: {image.dst: image for image in on.images} for host, on in self.hosts.items()}
+        decisions = []
+        for number, image_copy in enumerate(found.copies.image_copies):
+            dst = str(image_copy.dst)
+            choices = {
+                host: self._choice(host, planned.get(host, {}).get(dst), found, number) for host in found.targets
+            }
+            push = pushes.get(dst)
+            decisions.append(Decision(choices, push.host if push else None, bool(push and push.relay)))
+        return decisions
+
+    def _choice(self, host: str, image: PlannedImage | None, found: Inspection, number: int) -> Choice | FerryError:
+        target, image_copy = found.targets[host], found.copies.image_copies[number]
+        item, destination = target.items[number], target.destination
+        if image is None:
+            return PlanOutdated(f"the plan does not bring {image_copy.dst} to {host}", hint="make a new plan")
+        if not item.pending and not item.error and item.result.digest == image.digest:
+            return Choice(Route.THERE, "it is there already, as planned")
+        facts, before = destination.session.facts, self.hosts[host]
+        changes = [
+            *_changed("ctr", before.ctr, facts.client),
+            *_changed("containerd", before.containerd, facts.server),
+            *_changed("namespace", before.namespace, destination.session.place.namespace),
+            *(_changed("source", image.source, found.giver(image_copy)) if image.route is Route.SSH else ()),
+            *changes_of(image, item, destination.store),
+        ]
+        if changes:
+            return PlanOutdated(
+                f"{host} is not as it was when {image.dst} was planned; nothing was changed there",
+                detail="\n".join(changes),
+                hint="make a new plan",
+            )
+        return Choice(image.route, image.why)
+
+
+def changes_of(image: PlannedImage, item: Item[CopiedImage], store: Store) -> Iterator[str]:
+    """What of an image on a host is not as it was planned. Blobs that came meanwhile do no harm."""
+    existing = item.existing.digest if item.existing else None
+    yield from _changed("the name", image.before, existing)
+    yield from _changed("the image", image.digest, item.result.digest)
+    if item.error and image.route is not Route.REGISTRY:
+        yield item.error.message
+    lost = {blob.digest for blob in needed(item, store)} - {blob.digest for blob in image.needed}
+    if image.route is not Route.REGISTRY or not item.error:
+        yield from (f"blob {digest} is no longer there" for digest in sorted(lost))
+
+
+def _changed(what: str, before: str | None, now: str | None) -> list[str]:
+    return [] if before == now else [f"{what} was {before or 'nothing'}, and is {now or 'nothing'}"]
+
+
+def needed(item: Item[CopiedImage], store: Store) -> list[Blob]:
+    """The blobs that a host lacks for an image."""
+    has = store.here | store.elsewhere
+    blobs = item.needed.blobs if isinstance(item, Plan) else ()
+    return [Blob(blob.digest, blob.size) for blob in blobs if blob.digest not in has]
+
+
+def planned(
+    found: Inspection, decisions: Sequence[Decision], results: Mapping[str, Iterable[DeliveredImage]]
+) -> DeliveryPlan:
+    """Makes a plan. What has failed already is no part of it.
+
+    Args:
+        results: what each host would report of each image, in the order of the images.
+    """
+    asked = found.request
+    hosts = {}
+    for host, images in results.items():
+        target = found.targets[host]
+        session, store = target.destination.session, target.destination.store
+        hosts[host] = PlannedHost(
+            session.facts.client,
+            session.facts.server,
+            session.place.namespace,
+            tuple(
+                _planned_image(result, item, store)
+                for result, item in zip(images, target.items, strict=True)
+                if not result.error
+            ),
+        )
+    request = Request(
+        images=tuple(Wanted(each.ref, str(each.dst) if each.dst else None) for each in asked.selectors),
+        sources=asked.sources,
+        archive=str(asked.archive.file.absolute()) if asked.archive else None,
+        via=asked.via,
+        namespace=asked.namespace,
+        platform=str(asked.platform) if asked.platform else None,
+        digest=asked.digest,
+        force=asked.force,
+        words=asked.words,
+    )
+    pairs = zip(found.copies.image_copies, decisions, strict=True)
+    pushes = tuple(Push(str(copy.dst), each.pusher, each.relay) for copy, each in pairs if each.pusher)
+    return DeliveryPlan(_VERSION, request, hosts, pushes)
+
+
+def _planned_image(result: DeliveredImage, item: Item[CopiedImage], store: Store) -> PlannedImage:
+    lacks = tuple(needed(item, store))
+    blobs = item.needed.blobs if isinstance(item, Plan) else ()
+    return PlannedImage(
+        src=result.src,
+        dst=result.dst,
+        digest=result.digest,
+        src_digest=result.src_digest,
+        route=Route(result.route),
+        why=result.why,
+        source=result.source,
+        before=item.existing.digest if item.existing else None,
+        held=tuple(blob.digest for blob in blobs if blob.digest not in {lack.digest for lack in lacks}),
+        needed=lacks,
+        bytes=result.bytes,
+    )
+
+
+def read(file: str) -> DeliveryPlan:
+    """Reads a plan; raises UsageError if the file is none."""
+    try:
+        with Path(file).expanduser().open("rb") as opened:
+            plan = msgspec.json.decode(opened.read(_MOST), type=DeliveryPlan)
+    except OSError as error:
+        raise UsageError(f"--plan {file} cannot be read: {error.strerror or error}", hint="check the path") from error
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"{file} is no plan of deliver: {error}", hint="fab -H HOST deliver … --plan FILE") from error
+    if plan.version != _VERSION:
+        raise UsageError(
+            f"{file} is a plan of version {plan.version}, and this ctr-ferry carries out version {_VERSION}",
+            hint="make a new plan: fab -H HOST deliver … --plan FILE",
+        )
+    return plan
