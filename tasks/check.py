@@ -1,21 +1,27 @@
-"""``check``: whether every host has the same image, complete and unpacked."""
+"""``check``: whether every host has the same images, complete and unpacked."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ctr_ferry import shell
 from ctr_ferry.ctr import checks
+from ctr_ferry.ctr.checks import Check
+from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.failures import content_missing, failure
-from ctr_ferry.errors import Drift, FerryError, NotUnpacked, PlatformMissing, UsageError
+from ctr_ferry.ctr.listing import Image
+from ctr_ferry.errors import Drift, FerryError, NotUnpacked, PlatformMissing, SomeFailed, UsageError
+from ctr_ferry.images import inspect
+from ctr_ferry.images.content import Content
 from ctr_ferry.images.item import ImageState
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.report.answers import grouped, results
-from ctr_ferry.report.outcome import Result, Status, Table
+from ctr_ferry.report.outcome import Result, Status, Table, error_lines
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.text import names, shown_name
@@ -27,13 +33,22 @@ if TYPE_CHECKING:
 PLATFORM_MANIFEST = "same (platform manifest)"
 OTHER = "other"
 UNDECIDED = "no majority"
+_ABSENT = "absent"
+_MOST_TOLD = 10  # failed images that a host's error has
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Which image to check. Without a digest, the digest of more than half of the hosts is expected."""
+    """Which images to check. Without a digest, the digest of more than half of the hosts is expected.
 
-    ref: str
+    Attributes:
+        several: whether each host's result is a list of images.
+        given: the options that name the images, for a hint.
+    """
+
+    refs: tuple[str, ...]
+    several: bool
+    given: tuple[str, ...]
     digest: str | None
     namespace: str | None
 
@@ -61,19 +76,83 @@ class CheckResult(ImageState):
         return [f"{shown_name(self.name)} {self.digest} {self.verdict}, {self.check}, {unpacked}"]
 
 
-def parse(*, ref: str | None = None, digest: str | None = None, namespace: str | None = None) -> Request:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedImage(CheckResult):
+    """One of several images; ``ref`` is how it was asked for, and ``error`` what is wrong with it."""
+
+    ref: str
+    status: Status = Status.OK
+    error: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChecksResult:
+    """What one host has of several images."""
+
+    images: tuple[CheckedImage, ...]
+    status = Status.OK
+
+    def lines(self) -> list[str]:
+        """One line for each image; what is wrong is indented below."""
+        lines = []
+        for image in self.images:
+            lines += image.lines() if image.digest else [f"{shown_name(image.name)} {_ABSENT}"]
+            lines += [f"  {line}" for line in error_lines(image.error)] if image.error else []
+        return lines
+
+
+_NOTHING = CheckResult(  # of an image that is not there
+    name="", namespace="", digest="", check=_ABSENT, complete=False, unpacked=False, platforms="-", platform=""
+)
+Found = dict[str, CheckResult | FerryError]  # what one host has, by reference
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the hosts had, by host; and the manifests of indexes, by the digest of the index."""
+
+    found: dict[str, Found] = field(default_factory=dict)
+    ctrs: dict[str, tuple[Ctr, str]] = field(default_factory=dict)
+    indexes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def read(self, content: Content) -> None:
+        """Notes the indexes that a host gave."""
+        for top in content.blobs:
+            if children := content.manifest(top).children:
+                self.indexes[top] = tuple(child.digest for child in children)
+
+
+def parse(
+    *,
+    ref: Sequence[str] | None = None,
+    set_: Sequence[str] | None = None,
+    digest: str | None = None,
+    namespace: str | None = None,
+) -> Request:
     """Makes a request of the options; raises UsageError or BadReference, which names the wrong option."""
-    if not ref:
-        raise UsageError("check needs --ref REF", hint="fab -H all check --ref r.example/app:1")
-    if not is_digest(ref):
-        Reference.parse(ref)
+    refs = options.references(ref, set_)
+    if not refs:
+        raise UsageError("check needs --ref REF or --set FILE", hint="fab -H all check --ref r.example/app:1")
+    for each in refs:
+        if not is_digest(each):
+            Reference.parse(each)
     if digest and not is_digest(digest):
         raise UsageError(f"--digest {digest!r} is no digest", hint="give sha256: and 64 hex digits")
-    return Request(ref, digest, options.namespace(namespace))
+    several = bool(set_) or len(refs) > 1
+    if digest and several:
+        raise UsageError("--digest is for one --ref", hint="leave it out, or check that image alone")
+    given = [
+        word for name, values in (("--ref", ref), ("--set", set_)) for value in values or () for word in (name, value)
+    ]
+    return Request(
+        refs=refs, several=several, given=tuple(given), digest=digest, namespace=options.namespace(namespace)
+    )
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
-    """One row for each digest and state, with its hosts; the row with most hosts first."""
+    """One row for each digest and state, with its hosts; the row with most hosts first, of several images by name."""
+    if several := dict(results(answers, ChecksResult)):
+        return _table_of_several(several)
     hosts = grouped(
         ((found.digest, found.verdict, found.check, "yes" if found.unpacked else "no"), host)
         for host, found in results(answers, CheckResult)
@@ -84,63 +163,176 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     )
 
 
+def _table_of_several(found: Mapping[str, ChecksResult]) -> Table:
+    """One row for each image, digest and state; below those that are well, where they are read first, the others."""
+    hosts = grouped(
+        (
+            (
+                image.status is Status.FAILED,
+                *(shown_name(image.name), image.digest or "-", image.verdict or "-", image.check),
+                "yes" if image.unpacked else "no",
+            ),
+            host,
+        )
+        for host, result in found.items()
+        for image in result.images
+    )
+    every = {image.ref for result in found.values() for image in result.images}
+    wrong = {image.ref for result in found.values() for image in result.images if image.status is Status.FAILED}
+    well = f"{len(every) - len(wrong)} of {len(every)} images are the same, complete and unpacked"
+    return Table(
+        ("REFERENCE", "DIGEST", "VERDICT", "COMPLETE", "UNPACKED", "HOSTS"),
+        tuple((*row[1:], names(hosts[row], every=row[0])) for row in sorted(hosts)),
+        (f"{well} on {names(found)}",),
+    )
+
+
 @fleet_wide(
     parse,
     tabulate=tabulate,
     read_only=True,
+    iterable=["ref", "set_"],
     help={
-        "ref": "The image: a name, its short form, or a digest.",
+        "ref": "The image: a name, its short form, or a digest; may be repeated.",
+        "set_": options.SET_HELP,
         "digest": "The digest that it must have (default: that of more than half of the hosts that have it).",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
     },
 )
 def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
-    """Check that every host has an image: with the same digest, all of its blobs, unpacked."""
-    indexes: dict[str, tuple[str, ...]] = {}
-    answers: dict[str, Result | FerryError] = dict(fleet.each(lambda host: _inspect(host, request, indexes)))
-    found = dict(results(answers, CheckResult))
-    expected = request.digest or _majority(list(found.values()), indexes)
+    """Check that every host has an image, or a set of images: with the same digest, all of its blobs, unpacked."""
+    seen = Seen()
+    answers: dict[str, Result | FerryError] = dict(fleet.each(lambda host: _inspect(host, request, seen)))
+    if request.several and (wanted := _further_indexes(seen)):
+        answers |= fleet.each(lambda host: _read_indexes(host, wanted, seen))
+    for ref in request.refs:
+        _judge(ref, request.digest, seen)
+    for name, found in seen.found.items():
+        try:
+            answers[name] = _result(name, found, request)
+        except FerryError as error:
+            answers[name] = error
+            fleet.hosts[name].mark_failed()
+    return answers
+
+
+def _judge(ref: str, digest: str | None, seen: Seen) -> None:
+    """Compares what the hosts have under one reference, and puts a verdict or an error into what was found."""
+    found = {host: one for host, all_ in seen.found.items() if isinstance(one := all_[ref], CheckResult)}
+    expected = digest or _majority(list(found.values()), seen.indexes)
     by_digest = grouped((result.digest, name) for name, result in found.items())
     most_first = sorted(by_digest.items(), key=lambda each: (-len(each[1]), each[0]))
     every_holder = "\n".join(f"{digest} on {names(on, every=True)}" for digest, on in most_first)
     holders = names(by_digest.get(expected, ())) if expected else every_holder
     for name, result in found.items():
-        judged = replace(result, verdict=_verdict(result, expected, indexes))
+        judged = replace(result, verdict=_verdict(result, expected, seen.indexes))
         error = _fault(judged, expected, holders)
         if error:
             error.result = judged
-            fleet.hosts[name].mark_failed()
-        answers[name] = error or judged
-    return answers
+        seen.found[name][ref] = error or judged
 
 
-def _inspect(host: Host, request: Request, indexes: dict[str, tuple[str, ...]]) -> CheckResult:
-    """Runs the probe, reads the image's state and manifest and, where blobs are missing, its index's manifests."""
+def _result(host: str, found: Found, request: Request) -> Result:
+    """The result of a host; raises the only image's error, or SomeFailed if any of several images is not well."""
+    if not request.several:
+        (one,) = found.values()
+        if isinstance(one, FerryError):
+            raise one
+        return one
+    result = ChecksResult(tuple(_checked(ref, one) for ref, one in found.items()))
+    failed = [image for image in result.images if image.error]
+    if not failed:
+        return result
+    told = [f"{image.error['kind']}: {image.error['message']}" for image in failed[:_MOST_TOLD] if image.error]
+    more = [f"… and {len(failed) - _MOST_TOLD} more" for _ in failed[_MOST_TOLD : _MOST_TOLD + 1]]
+    raise SomeFailed(
+        f"{len(failed)} of {len(found)} images are not as they should be",
+        detail="\n".join([*told, *more]),
+        hint=f"bring them there: fab -H {shell.join([host])} deliver {shell.join(request.given)}",
+        result=result,
+    )
+
+
+def _checked(ref: str, found: CheckResult | FerryError) -> CheckedImage:
+    if isinstance(found, CheckResult):
+        return CheckedImage(ref=ref, **asdict(found))
+    state = found.result or _NOTHING
+    name = state.name or ref
+    return replace(CheckedImage(ref=ref, **asdict(state)), name=name, status=Status.FAILED, error=found.to_json())
+
+
+def _inspect(host: Host, request: Request, seen: Seen) -> Result:
+    """Looks for the images on a host: the probe, one command for all, and more of them where something is missing."""
     session = Session(host, request.namespace)
-    facts, namespace = session.facts, session.here.namespace
-    image = session.find(request.ref)
-    tops = [image.digest, *([request.digest] if request.digest else [])]
-    more = {"check": checks.command(facts.ctr, namespace, image.name)}
-    content, answers = session.read(tops, deep=False, more=more)
-    state = checks.parse_checks(answers["check"].text).get(image.name)
-    if state is None:
-        raise failure(answers["check"], shown_name(image.name))
-    content.manifest(image.digest)  # raises if the manifest cannot be read
-    for top in content.blobs:
-        if children := content.manifest(top).children:
-            indexes[top] = tuple(child.digest for child in children)
-    needed: list[Descriptor] = []
-    if not state.complete:
+    ctr, namespace = session.facts.ctr, session.here.namespace
+    images = session.here.find_all(request.refs)
+    listed = {image.name: image for image in images.values() if image}
+    content, states = Content(), dict[str, Check | FerryError]()
+    if listed:
+        tops = [*(image.digest for image in listed.values()), *filter(None, [request.digest])]
+        more = {"check": checks.command(ctr, namespace, *listed)}
+        content, answers = session.read([] if request.several else tops, deep=False, more=more)
+        states |= checks.parse_checks(answers["check"].text)
+        states |= {name: failure(answers["check"], shown_name(name)) for name in listed if name not in states}
+    if incomplete := [image for image in listed.values() if _lacks_blobs(states[image.name])]:
+        session.fetch((image.digest for image in incomplete if request.several), content)
         session.deepen(content)
-        needed = content.needed(Descriptor(image.media_type, image.digest, 0), facts.platform)
+    seen.read(content)
+    absent = [ref for ref, image in images.items() if image is None]
+    errors = dict(zip(absent, session.not_found(absent), strict=True)) if absent else {}
+    seen.ctrs[host.name] = ctr, namespace
+    found = seen.found[host.name] = {}
+    for ref, image in images.items():
+        found[ref] = _state(session, image, states[image.name], content) if image else errors[ref]
+    return ChecksResult(()) if request.several else _result(host.name, found, request)
+
+
+def _lacks_blobs(state: Check | FerryError) -> bool:
+    return isinstance(state, Check) and not state.complete
+
+
+def _state(session: Session, image: Image, state: Check | FerryError, content: Content) -> CheckResult | FerryError:
+    """What a host has of one image, or why that cannot be told."""
+    if isinstance(state, FerryError):
+        return state
+    facts = session.facts
+    try:
+        content.manifest(image.digest)  # raises if the manifest cannot be read
+        target = Descriptor(image.media_type, image.digest, 0)
+        needed = [] if state.complete else content.needed(target, facts.platform)
+    except FerryError as error:
+        return error
     return CheckResult.of(
         image,
-        namespace,
+        session.here.namespace,
         state,
         platform=str(facts.platform),
         missing=tuple(blob.digest for blob in needed if blob.digest not in content.visible),
         parts=not facts.ctr.capabilities.partial_index,
     )
+
+
+def _further_indexes(seen: Seen) -> dict[str, list[str]]:
+    """Which digests are to be read on which hosts: those that may be indexes of a manifest that an old ctr names."""
+    wanted: dict[str, str] = {}
+    for ref in {ref for found in seen.found.values() for ref in found}:
+        results = {host: one for host, found in seen.found.items() if isinstance(one := found[ref], CheckResult)}
+        by_digest = {result.digest: host for host, result in results.items()}
+        if len(by_digest) > 1 and any(result.parts for result in results.values()):
+            wanted |= {digest: host for digest, host in by_digest.items() if digest not in seen.indexes}
+    return grouped((host, digest) for digest, host in wanted.items())
+
+
+def _read_indexes(host: Host, wanted: Mapping[str, Sequence[str]], seen: Seen) -> Result:
+    """Reads manifests on a host, if any are wanted there."""
+    if digests := wanted.get(host.name, ()):
+        ctr, namespace = seen.ctrs[host.name]
+        content = Content()
+        answers = inspect.ask(host, {f"get-{n}": ctr.document(namespace, each) for n, each in enumerate(digests)})
+        for number, digest in enumerate(digests):
+            content.take(digest, answers[f"get-{number}"], host.name)
+        seen.read(content)
+    return ChecksResult(())
 
 
 def _majority(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) -> str:

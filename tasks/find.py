@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from ctr_ferry.images import inspect
 from ctr_ferry.images.mappings import Pair
 from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Result, Status, Table
+from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.text import names, shown_name, tail
 
@@ -52,16 +53,53 @@ class FindResult:
         ]
 
 
-def parse(*, match: str | None = None) -> str:
-    """The glob that names must fit; raises UsageError without ``--match``."""
-    if not match:
-        raise UsageError("find needs --match GLOB", hint="fab -H all find --match '*/app:1'")
-    return match
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """Where one of several images was found; ``ref`` is how it was asked for."""
+
+    ref: str
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImages:
+    """What was found of several images on one host; ``unread`` as in `FindResult`."""
+
+    images: tuple[FoundImage, ...]
+    unread: tuple[str, ...] = ()
+    status = Status.OK
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The places of all images."""
+        return tuple(place for image in self.images for place in image.places)
+
+    def lines(self) -> list[str]:
+        """One line for each place."""
+        return FindResult(self.places).lines()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The glob that names must fit, or the images; one of both is empty."""
+
+    match: str
+    refs: tuple[str, ...]
+
+
+def parse(*, match: str | None = None, ref: Sequence[str] | None = None, set_: Sequence[str] | None = None) -> Request:
+    """Makes a request of the options; raises UsageError or BadReference, which names the wrong option."""
+    refs = options.references(ref, set_)
+    if bool(match) == bool(refs):
+        raise UsageError(
+            "find needs --match GLOB, or images with --ref REF or --set FILE", hint="fab -H all find --match '*/app:1'"
+        )
+    return Request(match or "", refs)
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row for each place, with all hosts that have it; below the rows, what to do if kubelet does not see it."""
-    hosts = grouped((place, host) for host, found in results(answers, FindResult) for place in found.places)
+    hosts = grouped((place, host) for host, found in _results(answers) for place in dict.fromkeys(found.places))
     listed = sorted(hosts, key=lambda p: (p.name, p.namespace, p.socket, p.digest, p.note))
     hints = [_hint(place) for place in listed if place.note == _UNREAD and _can_be_given(place.name)]
     if any(place.note == _ELSEWHERE for place in listed):
@@ -75,8 +113,13 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     )
 
 
+def _results(answers: Mapping[str, Result | FerryError]) -> Iterator[tuple[str, FindResult | FoundImages]]:
+    yield from results(answers, FindResult)
+    yield from results(answers, FoundImages)
+
+
 def _not_read(answers: Mapping[str, Result | FerryError]) -> list[str]:
-    return [f"{host}: not read: {each}" for host, found in results(answers, FindResult) for each in found.unread]
+    return [f"{host}: not read: {each}" for host, found in _results(answers) for each in found.unread]
 
 
 def _can_be_given(name: str) -> bool:
@@ -93,22 +136,41 @@ def _hint(place: Place) -> str:
     return f"try: fab -H … retag --src {name} --dst {name} -n {place.namespace} --to-namespace {KUBELETS}"
 
 
-@fleet_wide(parse, tabulate=tabulate, read_only=True, help={"match": "Glob on whole names, such as '*/app:1'."})
-def find(fleet: Fleet, match: str) -> dict[str, Result | FerryError]:
-    """Find an image in every namespace of every containerd of the hosts, and show where kubelet does not see it."""
-    answers = fleet.each(lambda host: _inspect(host, match))
-    found = dict(results(answers, FindResult))
-    if found and not any(result.places for result in found.values()):
+@fleet_wide(
+    parse,
+    tabulate=tabulate,
+    read_only=True,
+    iterable=["ref", "set_"],
+    help={
+        "match": "Glob on whole names, such as '*/app:1'.",
+        "ref": "An image: a name, its short form, a digest, or a glob; may be repeated.",
+        "set_": options.SET_HELP,
+    },
+)
+def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
+    """Find images in every namespace of every containerd of the hosts, and show where kubelet does not see them."""
+    answers = fleet.each(lambda host: _inspect(host, request))
+    found = [result for _, result in _results(answers)]
+    if found and not any(result.places for result in found):
+        what = f"{request.match!r}" if request.match else ", ".join(request.refs[:3])
         raise NothingFound(
-            f"no image fits {match!r} on any host that answered",
+            f"no image fits {what} on any host that answered",
             detail="\n".join(_not_read(answers)),
             hint="write a glob that fits whole names, such as '*/app:*'",
+            result=answers,
+        )
+    there = {image.ref for _, result in results(answers, FoundImages) for image in result.images if image.places}
+    if nowhere := [ref for ref in request.refs if found and ref not in there]:
+        raise NothingFound(
+            f"{len(nowhere)} of {len(request.refs)} images are on no host that answered",
+            detail="\n".join([*nowhere, *_not_read(answers)]),
+            hint="ask further hosts with -H, or find similar names with --match '*/NAME:*'",
             result=answers,
         )
     return answers
 
 
-def _inspect(host: Host, match: str) -> FindResult:
+def _inspect(host: Host, request: Request) -> FindResult | FoundImages:
     """Asks every containerd for its namespaces, then lists all images in one remote command."""
     facts = inspect.facts(host, ())
     unread: list[str] = []
@@ -126,7 +188,10 @@ def _inspect(host: Host, match: str) -> FindResult:
             found.append((socket, Listing.parse(namespace, answer.text)))
         except GarbledAnswer as error:
             unread.append(f"{error.message} ({error.detail}); {error.hint}")
-    return FindResult(tuple(_places(facts, found, match)), tuple(unread))
+    places = _places(facts, found, request)
+    if request.match:
+        return FindResult(tuple(places[request.match]), tuple(unread))
+    return FoundImages(tuple(FoundImage(ref, tuple(places[ref])) for ref in request.refs), tuple(unread))
 
 
 def _further_namespaces(host: Host, facts: Facts, unread: list[str]) -> list[tuple[str, str]]:
@@ -145,16 +210,19 @@ def _further_namespaces(host: Host, facts: Facts, unread: list[str]) -> list[tup
     return found
 
 
-def _places(facts: Facts, found: list[tuple[str, Listing]], match: str) -> list[Place]:
+def _places(facts: Facts, found: list[tuple[str, Listing]], request: Request) -> dict[str, list[Place]]:
+    """The places of each image that was asked for, or of the glob."""
     kubelets = _kubelets_socket(facts)
     kubelets_own = [listing for socket, listing in found if (socket, listing.namespace) == (kubelets, KUBELETS)]
     read = {(image.name, image.digest) for listing in kubelets_own for image in listing.images}
-    places = []
+    places: dict[str, list[Place]] = {text: [] for text in request.refs or [request.match]}
     for socket, listing in found:
         unseen = _UNREAD if socket == kubelets else _ELSEWHERE
-        for image in listing.match(match):
-            note = unseen if kubelets and (image.name, image.digest) not in read else ""
-            places.append(Place(image.name, image.digest, listing.namespace, socket, note))
+        match = {} if request.refs else {request.match: listing.match(request.match)}
+        for text, images in (match or listing.select(request.refs)).items():
+            for image in images:
+                note = unseen if kubelets and (image.name, image.digest) not in read else ""
+                places[text].append(Place(image.name, image.digest, listing.namespace, socket, note))
     return places
 
 

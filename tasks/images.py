@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,17 +25,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Which images to list; without a namespace, those of the inventory's. The printer of the table reads ``csv``."""
+    """Which images to list: those of ``refs``, or else those that the glob fits; None is the inventory's namespace."""
 
-    match: str | None = None
-    namespace: str | None = None
-    all_namespaces: bool = False
-    csv: bool = False
+    refs: tuple[str, ...]
+    match: str
+    namespace: str | None
+    all_namespaces: bool
 
-    def __post_init__(self) -> None:
-        if self.namespace and self.all_namespaces:
-            raise UsageError("--namespace and --all-namespaces exclude each other", hint="leave one of them out")
-        options.namespace(self.namespace)
+
+def parse(
+    *,
+    match: str | None = None,
+    ref: Sequence[str] | None = None,
+    set_: Sequence[str] | None = None,
+    namespace: str | None = None,
+    all_namespaces: bool = False,
+    csv: bool = False,  # noqa: ARG001  (the printer of the table reads it)
+) -> Request:
+    """Makes a request of the options; raises UsageError or BadReference, which names the wrong option."""
+    if namespace and all_namespaces:
+        raise UsageError("--namespace and --all-namespaces exclude each other", hint="leave one of them out")
+    refs = options.references(ref, set_)
+    if match and refs:
+        raise UsageError("--match excludes --ref and --set", hint="give the glob with --ref")
+    return Request(refs=refs, match=match or "*", namespace=options.namespace(namespace), all_namespaces=all_namespaces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +60,10 @@ class Row(ImageState):
 
 @dataclass(frozen=True, slots=True)
 class ImagesResult:
-    """The images of one host."""
+    """The images of one host; ``absent`` has those of ``--ref`` and ``--set`` that are not there."""
 
     images: tuple[Row, ...]
+    absent: tuple[str, ...] = ()
     status = Status.OK
 
     def lines(self) -> list[str]:
@@ -66,20 +80,25 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
         for row in result.images
     )
     listed = sorted(hosts)
+    absent = grouped((ref, host) for host, result in found.items() for ref in result.absent)
+    notes = [f"{ref} is not on {names(on, every=True)}" for ref, on in absent.items()]
     return Table(
         ("REFERENCE", "NAMESPACE", "DIGEST", "SIZE", "PLATFORMS", "COMPLETE", "HOSTS"),
         tuple((shown_name(name), *cells, names(hosts[name, *cells])) for name, *cells in listed),
-        ("no image fits",) if found and not listed else (),
+        tuple(notes or (["no image fits"] if found and not listed else [])),
         apart=tuple((shown_name(name), *cells, host) for name, *cells in listed for host in hosts[name, *cells]),
     )
 
 
 @fleet_wide(
-    Request,
+    parse,
     tabulate=tabulate,
     read_only=True,
+    iterable=["ref", "set_"],
     help={
         "match": "Glob on whole names, such as 'dead.example:5000/*' (default: all).",
+        "ref": "List this image: a name, its short form, a digest, or a glob; may be repeated.",
+        "set_": options.SET_HELP,
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
         "all_namespaces": "List every namespace of every host.",
         "csv": "Print CSV, one line for each image and host.",
@@ -99,6 +118,7 @@ def _inspect(host: Host, request: Request) -> ImagesResult:
         steps |= {f"in-{n}": facts.ctr.images(name) for n, name in enumerate(namespaces)}
     answers = inspect.ask(host, steps)
     rows: list[Row] = []
+    there: set[str] = set()
     for number, name in enumerate(namespaces):
         listing = facts.listings.get(name)
         if listing is None:
@@ -106,6 +126,9 @@ def _inspect(host: Host, request: Request) -> ImagesResult:
         checked = checks.parse_checks(answers[f"check-{number}"].text)
         if not checked:
             required(answers[f"check-{number}"], f"namespace {name}")
-        for image in listing.match(request.match or "*"):
+        meant = listing.select(request.refs)
+        there |= {ref for ref, images in meant.items() if images}
+        chosen = {image.name: image for images in meant.values() for image in images}
+        for image in chosen.values() if request.refs else listing.match(request.match):
             rows.append(Row.of(image, name, checked.get(image.name, checks.UNKNOWN), size=image.size))
-    return ImagesResult(tuple(rows))
+    return ImagesResult(tuple(rows), tuple(ref for ref in request.refs if ref not in there))

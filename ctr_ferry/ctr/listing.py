@@ -13,7 +13,7 @@ from ctr_ferry import shell
 from ctr_ferry.ctr.commands import CRI_MANAGED
 from ctr_ferry.errors import BadReference, GarbledAnswer
 from ctr_ferry.oci.descriptor import Platform
-from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.text import shown_name
 
 _DIGEST_CELL = re.compile(r" (sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128}))(?= |$)")  # as is_digest
@@ -163,16 +163,39 @@ class Listing:
 
         ``repository@digest`` means that digest under any name; names of that repository come first.
         """
-        if exact := self.get(wanted):
-            return exact
-        if is_digest(wanted):
-            return next(iter(self.by_digest(wanted)), None)
-        reference = Reference.parse(wanted)
-        if reference.digest:
+        return self.find_all([wanted])[wanted]
+
+    def find_all(self, wanted: Iterable[str]) -> dict[str, Image | None]:
+        """Returns what `find` returns for each text, in one pass over the images."""
+        texts = list(wanted)
+        named = {image.name: image for image in reversed(self.images)}
+        references = {t: Reference.parse(t).or_latest for t in texts if t not in named and not is_digest(t)}
+        known = all(reference.digest or str(reference) in named for reference in references.values())
+        full = {} if known else {str(image.reference or ""): image for image in reversed(self.images)}
+
+        def find(text: str) -> Image | None:
+            if text in named or text not in references:
+                return named.get(text) or next(iter(self.by_digest(text)), None)
+            reference = references[text]
+            if not reference.digest:
+                return named.get(str(reference)) or full.get(str(reference))
             alike = self.by_digest(reference.digest)
             return min(alike, key=lambda image: image.repository != reference.repository, default=None)
-        full = str(reference if reference.tag else reference.with_tag("latest"))
-        return self.get(full) or next((i for i in self.images if str(i.reference or "") == full), None)
+
+        return {text: find(text) for text in texts}
+
+    def meant(self, wanted: Iterable[str]) -> dict[str, tuple[Image, ...]]:
+        """Returns the images that each text means to a command that acts on them: of a glob, the names with a tag."""
+        texts = list(wanted)
+        named = self.find_all(text for text in texts if not is_glob(text))
+        return {t: self.tagged(t) if is_glob(t) else tuple(filter(None, [named[t]])) for t in texts}
+
+    def select(self, wanted: Iterable[str]) -> dict[str, tuple[Image, ...]]:
+        """Returns the images that each text means to a command that lists them: every name of a glob or a digest."""
+        texts = list(wanted)
+        globs = {text: self.match(text) for text in texts if is_glob(text)}
+        digests = {t: tuple(i for i in self.by_digest(t) if i.user_named) for t in texts if is_digest(t)}
+        return self.meant(text for text in texts if text not in globs | digests) | globs | digests
 
     def by_digest(self, digest: str) -> list[Image]:
         """Returns the images that point at a digest, CRI's own record last."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
 _DOCUMENTS = INDEXES | MANIFESTS  # other entries of an index are blobs like layers to containerd
+_MOST_COMPARED = 10  # missing images for which close names are searched: that takes up to 0.1 s for each
 BY_OTHERS = "somebody else gave that name meanwhile, with this digest"
 
 
@@ -80,28 +81,38 @@ class Session:
 
     def not_found(self, wanted: Iterable[str]) -> list[ImageNotFound]:
         """Returns one error for each missing image; it says where the image is instead. Takes one remote command."""
-        here = self.here
+        here, missing = self.here, list(wanted)
         others = [name for name in self.facts.namespaces if name != here.namespace]
         answers = inspect.ask(self.host, {f"in-{n}": self.facts.ctr.images(name) for n, name in enumerate(others)})
         elsewhere = []
         for number, name in enumerate(others):
             with contextlib.suppress(GarbledAnswer):  # a namespace that cannot be read is left out
                 elsewhere.append(Listing.parse(name, answers[f"in-{number}"].text))
+        found = [(other.namespace, other.find_all(missing)) for other in elsewhere]
+        compared = (here, *elsewhere) if len(missing) <= _MOST_COMPARED else ()
         return [
-            ImageNotFound(f"no image {name} in namespace {here.namespace}", hint=self._where_instead(name, elsewhere))
-            for name in wanted
+            ImageNotFound(
+                f"no image {name} in namespace {here.namespace}",
+                hint=self._where_instead(name, [other for other, images in found if images[name]], compared),
+            )
+            for name in missing
         ]
 
-    def _where_instead(self, wanted: str, others: Sequence[Listing]) -> str:
-        """Says what to do about a missing image; the wrong namespace is the most common mistake."""
+    def _where_instead(self, wanted: str, having: Sequence[str], compared: Sequence[Listing]) -> str:
+        """Says what to do about a missing image; the wrong namespace is the most common mistake.
+
+        Args:
+            having: the namespaces that have it.
+            compared: where to look for close names.
+        """
         here, sockets = self.here, self.facts.sockets
-        if found := [other.namespace for other in others if other.find(wanted)]:
-            first = shell.join([found[0]])
+        if having:
+            first = shell.join([having[0]])
             return (
-                f"it is in namespace {' and '.join(map(shown_name, found))}: add --namespace {first}; "
+                f"it is in namespace {' and '.join(map(shown_name, having))}: add --namespace {first}; "
                 f"retag --namespace {first} --to-namespace {shell.join([here.namespace])} brings it here"
             )
-        close = [(name, listing.namespace) for listing in (here, *others) for name in listing.close_to(wanted)]
+        close = [(name, listing.namespace) for listing in compared for name in listing.close_to(wanted)]
         if close:
             shown = (f"{shown_name(name)} in {shown_name(namespace)}" for name, namespace in close[:3])
             return f"close names: {', '.join(shown)}"

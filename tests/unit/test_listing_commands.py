@@ -3,117 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import pytest
 from letters import unhashed  # noqa: F401
+from listed import APP, CONFIG, INDEX, A, B, C, FakeFleet, FakeHost, image
 from records import VERSIONS, record
 
 from ctr_ferry import errors
 from ctr_ferry.ctr.checks import parse_checks
-from ctr_ferry.ctr.commands import Ctr
-from ctr_ferry.ctr.listing import Image, Listing
-from ctr_ferry.ctr.probe import Facts
-from ctr_ferry.ctr.version import Capabilities, Version
-from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
+from ctr_ferry.ctr.listing import Image
+from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST
 from ctr_ferry.report import render
 from ctr_ferry.report.outcome import Outcome
-from ctr_ferry.shell import Answer, Script
-from ctr_ferry.ssh.target import Limits, Target
+from ctr_ferry.shell import Answer
 from tasks import check as check_command
 from tasks import find as find_command
 from tasks import images as images_command
 
-A, B, CONFIG, C = (f"sha256:{letter * 64}" for letter in "abcd")
-APP = "old.example/app:1"
-
-
-def image(name: str = APP, digest: str = A, media_type: str = OCI_MANIFEST) -> Image:
-    return Image(name, media_type, digest, "3.0 MiB", "linux/amd64", frozenset())
-
-
-def listed(images: Sequence[Image]) -> Answer:
-    rows = [f"{i.name} {i.media_type} {i.digest} {i.size} {i.platforms} -" for i in images]
-    return Answer(0, "\n".join(["REF TYPE DIGEST SIZE PLATFORMS LABELS", *rows, ""]).encode(), "")
-
-
-@dataclass
-class FakeHost:
-    """Answers from the images that it has, by socket and namespace; keeps the scripts that it was sent."""
-
-    images: Mapping[str, Sequence[Image]]
-    name: str = "n"
-    run_id: str = "20260101T000000Z-abcd"
-    version: str = "1.6.20"
-    cri: bool = False
-    others: Mapping[str, Mapping[str, Sequence[Image]]] = field(default_factory=dict)
-    status: str = "complete (4/4)"
-    unpacked: bool = True
-    blobs: Mapping[str, bytes] = field(default_factory=dict)
-    failed: bool = False
-    scripts: list[Script] = field(default_factory=list)
-    target: Target = field(default_factory=lambda: Target("n", "n", limits=Limits(probe=1)))
-
-    def facts(self, namespaces: Sequence[str]) -> Facts:
-        parsed = Version.parse(f"ctr github.com/containerd/containerd v{self.version}")
-        assert parsed
-        return Facts(
-            sudo=False,
-            ctr=Ctr(("ctr",), "/x.sock", Capabilities.of_version(parsed)),
-            client=parsed.text,
-            server=parsed.text,
-            sockets=("/x.sock", *self.others),
-            namespaces=tuple(self.images),
-            listings={name: Listing(name, tuple(self.images.get(name, ()))) for name in namespaces},
-            cri=self.cri,
-            content_root="/root",
-            platform=Platform.parse("linux/amd64"),
-        )
-
-    def ask(self, script: Script, **_: object) -> dict[str, Answer]:
-        self.scripts.append(script)
-        return {name: self._answer(text.split()) for name, text in script.steps.items()}
-
-    def mark_failed(self) -> None:
-        self.failed = True
-
-    def _answer(self, words: list[str]) -> Answer:
-        held = {"/x.sock": self.images, **self.others}[words[words.index("--address") + 1]]
-        if "namespaces" in words:
-            return Answer(0, "\n".join(held).encode(), "")
-        if words[-3:] == ["content", "ls", "-q"]:
-            return Answer(0, "\n".join(self.blobs).encode(), "")
-        if "get" in words:
-            data = self.blobs.get(words[words.index("get") + 1])
-            return Answer(0 if data else 1, data or b"", "" if data else "not found")
-        here = held[words[words.index("--namespace") + 1]]
-        if "check" not in words:
-            return listed(here)
-        rows = [f"{i.name} {i.media_type} {i.digest} {self.status} 3.0 MiB/3.0 MiB {self.unpacked}" for i in here]
-        return Answer(0, "\n".join(["REF TYPE DIGEST STATUS SIZE UNPACKED", *rows, ""]).lower().encode(), "")
-
-
-class FakeFleet:
-    """Hosts that work one after the other."""
-
-    def __init__(self, **hosts: FakeHost | errors.FerryError) -> None:
-        self.hosts = hosts
-
-    def each(self, work: Callable[[Any], Any]) -> dict[str, Any]:
-        answers: dict[str, Any] = {}
-        for name, host in self.hosts.items():
-            try:
-                answers[name] = host if isinstance(host, errors.FerryError) else work(host)
-            except errors.FerryError as error:
-                answers[name] = error
-        return answers
-
 
 def images(fleet: FakeFleet, **options: Any) -> dict[str, Any]:
-    answers: dict[str, Any] = images_command.images.body(fleet, images_command.Request(**options))
+    answers: dict[str, Any] = images_command.images.body(fleet, images_command.parse(**options))
     return answers
 
 
@@ -166,7 +77,7 @@ def test_images_of_all_namespaces_takes_one_command() -> None:
     assert [(row.namespace, row.name) for row in answers["a"].images] == [("k8s.io", APP), ("default", APP)]
     assert len(host.scripts) == 1
     with pytest.raises(errors.UsageError):
-        images_command.Request(namespace="x", all_namespaces=True)
+        images_command.parse(namespace="x", all_namespaces=True)
 
 
 def test_csv_has_a_line_for_each_image_and_host(capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,7 +154,7 @@ def test_check_finds_a_missing_image_elsewhere_although_one_namespace_cannot_be_
 
 
 def test_a_wrong_namespace_is_refused_before_any_host_is_asked() -> None:
-    for parse in (images_command.Request, partial(check_command.parse, ref=APP)):
+    for parse in (images_command.parse, partial(check_command.parse, ref=[APP])):
         with pytest.raises(errors.UsageError, match="'x y' is no namespace"):
             parse(namespace="x y")
 
@@ -273,12 +184,8 @@ def test_find_fails_if_no_host_has_the_image() -> None:
         find_command.parse()
 
 
-AMD64 = {"os": "linux", "architecture": "amd64"}
-INDEX = json.dumps({"manifests": [{"mediaType": OCI_MANIFEST, "digest": B, "size": 5, "platform": AMD64}]}).encode()
-
-
 def check(fleet: FakeFleet, **options: Any) -> dict[str, Any]:
-    answers: dict[str, Any] = check_command.check.body(fleet, check_command.parse(ref=APP, **options))
+    answers: dict[str, Any] = check_command.check.body(fleet, check_command.parse(ref=[APP], **options))
     return answers
 
 
@@ -304,7 +211,7 @@ def test_check_expects_the_digest_that_was_asked_for() -> None:
     answers = check(FakeFleet(a=has(), b=has(B), c=has()), digest=B)
     assert [getattr(answer, "kind", "ok") for answer in answers.values()] == ["drift", "ok", "drift"]
     assert answers["a"].detail.endswith(f"expected {B} (as on b)")
-    for wrong in ({"ref": None}, {"ref": APP, "digest": "sha256:12"}, {"ref": "UPPER:1"}):
+    for wrong in ({"ref": None}, {"ref": [APP], "digest": "sha256:12"}, {"ref": ["UPPER:1"]}):
         with pytest.raises(errors.UsageError):
             check_command.parse(**wrong)
 
@@ -385,6 +292,6 @@ def test_check_escapes_names_that_hosts_gave() -> None:
     fleet = FakeFleet(
         a=FakeHost({"k8s.io": [image(disguised)]}), b=FakeHost({"k8s.io": [image(disguised)]}, unpacked=False)
     )
-    answers = check_command.check.body(fleet, check_command.parse(ref=A))
+    answers = check_command.check.body(fleet, check_command.parse(ref=[A]))
     assert answers["a"].lines()[0].startswith(r"old.example/app\u202e:1 ")
     assert answers["b"].message.startswith(r"old.example/app\u202e:1 in namespace k8s.io is complete")

@@ -55,7 +55,7 @@ def test_the_common_options_are_separated_from_a_commands_own() -> None:
     assert own == {"src": "a"}
 
 
-NEEDED = {"check": {"ref": "a"}, "push": {"ref": "a/b:1"}, "copy": {"from_": ["a"], "ref": ["b"]}, "show": {}}
+NEEDED = {"check": {"ref": ["a"]}, "push": {"ref": "a/b:1"}, "copy": {"from_": ["a"], "ref": ["b"]}, "show": {}}
 
 
 @pytest.mark.parametrize(
