@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ctr_ferry.errors import FerryError, UsageError
 from ctr_ferry.images.mappings import read_map
-from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.oci.reference import is_glob
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -21,6 +21,7 @@ def parse(
     *,
     from_: list[str] | None = None,
     ref: list[str] | None = None,
+    set_: list[str] | None = None,
     as_: str | None = None,
     map: str | None = None,
     namespace: str | None = None,
@@ -40,7 +41,7 @@ def parse(
     source = options.namespace(namespace)
     return SourceRequest(
         sources=tuple(from_),
-        selectors=_selectors(tuple(ref or ()), as_, map),
+        selectors=_selectors(options.references(ref, set_), as_, map),
         namespace=source,
         options=CopyOptions(
             namespace=options.namespace(to_namespace, "--to-namespace") or source,
@@ -57,15 +58,15 @@ def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> 
     from ctr_ferry.transfer.source_inventory import ImageSelector
 
     if bool(refs) == bool(map_file):
-        raise UsageError("copy needs one of: --ref REF, or --map FILE", hint="--ref may be repeated, and takes globs")
+        raise UsageError(
+            "copy needs images with --ref REF or --set FILE, or else with --map FILE",
+            hint="--ref may be repeated, and takes globs",
+        )
     if map_file:
         if as_:
             raise UsageError("--map and --as exclude each other", hint="the map's second column is the name")
         return tuple(ImageSelector(pair.src, pair.dst) for pair in read_map(Path(map_file), apart=True))
-    selectors = tuple(ImageSelector(ref, options.new_name(as_)) for ref in dict.fromkeys(refs))
-    for selector in selectors:
-        if not (is_glob(selector.ref) or is_digest(selector.ref)):
-            Reference.parse(selector.ref)
+    selectors = tuple(ImageSelector(ref, options.new_name(as_)) for ref in refs)
     if as_ and (len(selectors) > 1 or is_glob(selectors[0].ref)):
         raise UsageError("--as is for one image", hint="give each image its name with --map FILE")
     return selectors
@@ -73,10 +74,11 @@ def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> 
 
 @fleet_wide(
     parse,
-    iterable=["from_", "ref"],
+    iterable=["from_", "ref", "set_"],
     help={
         "from_": "A host that has the image; may be repeated: a blob comes from the first that has it; any finds one.",
         "ref": "The image as the source has it: a name, its short form, a digest, or a glob; may be repeated.",
+        "set_": options.SET_HELP,
         "as_": "The name to give, if it is one image (default: its own).",
         "map": "File with two columns, source and destination name, '#' comments.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",

@@ -32,6 +32,7 @@ def parse(
     *,
     archive: str | None = None,
     ref: Sequence[str] | None = None,
+    set_: Sequence[str] | None = None,
     as_: str | None = None,
     namespace: str | None = None,
     platform: str | None = None,
@@ -49,11 +50,11 @@ def parse(
     if not archive:
         raise UsageError("load needs --archive FILE", hint="fab -H node1 load --archive app.tar")
     name, wanted = options.new_name(as_), options.platform(platform, every=all_platforms)
-    where = options.namespace(namespace)
+    where, refs = options.namespace(namespace), options.references(ref, set_)
     file = Path(archive).expanduser()
     with archive_images.telling(file):
         found = archive_images.read(file)
-        images = archive_images.chosen(found.entries, ref or ())
+        images = archive_images.chosen(found.entries, refs)
         image_copies = archive_images.image_copies(found, images, name)
         archive_images.check_platforms(found, images, wanted, every=all_platforms)
     how = CopyOptions(namespace=where, platform=wanted, every=all_platforms, unpack=not no_unpack, force=force, pin=pin)
@@ -62,10 +63,11 @@ def parse(
 
 @fleet_wide(
     parse,
-    iterable=["ref"],
+    iterable=["ref", "set_"],
     help={
         "archive": "The file: an OCI layout or what docker save wrote, plain or compressed with gzip or zstd.",
         "ref": "Load only this image: a name, a glob on whole names, or a digest; may be repeated.",
+        "set_": options.SET_HELP,
         "as_": "The name to give, if it is one image.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
         "platform": "Load only this platform's manifest of a multi-platform image.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import CannotWrite, FerryError, ImageNotFound, NotStarted, SourceLost, UsageError
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Platform
-from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.oci.reference import is_glob
 from ctr_ferry.report.outcome import Result, Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -48,6 +48,7 @@ class Request:
 def parse(
     *,
     ref: Sequence[str] | None = None,
+    set_: Sequence[str] | None = None,
     out: str | None = None,
     namespace: str | None = None,
     platform: str | None = None,
@@ -55,14 +56,12 @@ def parse(
     force: bool = False,
 ) -> Request:
     """Turns the options into a request; raises UsageError or BadReference where an option is wrong."""
-    if not (ref and out):
+    refs = options.references(ref, set_)
+    if not (refs and out):
         raise UsageError(
-            "save needs --ref REF, which may be repeated, and --out FILE or DIR",
+            "save needs images with --ref REF or --set FILE, and --out FILE or DIR",
             hint="fab -H node1 save --ref r.example/app:1 --out app.tar",
         )
-    for each in ref:
-        if not (is_digest(each) or is_glob(each)):
-            Reference.parse(each)
     file = Path(out).expanduser()
     folder = file.is_dir() or out.endswith("/")
     if not (file if file.is_dir() else file.parent).is_dir():
@@ -71,7 +70,7 @@ def parse(
             hint=f"make it first: mkdir -p {shell.join([str(file.parent)])}",
         )
     return Request(
-        refs=tuple(dict.fromkeys(ref)),
+        refs=refs,
         out=file,
         folder=folder,
         namespace=options.namespace(namespace),
@@ -105,16 +104,27 @@ def _image_line(image: SavedImage) -> str:
     return f"  {image.name} {image.digest}{platforms}"
 
 
-def _images(session: Session, refs: Iterable[str]) -> list[Image]:
+def _images(session: Session, refs: Sequence[str]) -> list[Image]:
     """Returns the images that are asked for, each once."""
-    found: dict[str, Image] = {}
-    for ref in refs:
-        images = session.here.tagged(ref) if is_glob(ref) else (session.find(ref),)
-        if not images:
-            hint = "a glob fits whole names, such as '*/app:*'"
-            raise ImageNotFound(f"no image of namespace {session.here.namespace} fits {ref}", hint=hint)
-        found |= {image.name: image for image in images}
-    return list(found.values())
+    meant = session.here.meant(refs)
+    if absent := [ref for ref, images in meant.items() if not images]:
+        raise _absent(session, absent, len(refs))
+    return list({image.name: image for images in meant.values() for image in images}.values())
+
+
+def _absent(session: Session, absent: Sequence[str], asked: int) -> ImageNotFound:
+    """The error for images that are not there, of so many that were asked for."""
+    namespace = session.here.namespace
+    if len(absent) > 1:
+        return ImageNotFound(
+            f"{len(absent)} of {asked} images are not in namespace {namespace}",
+            detail="\n".join(absent),
+            hint=f"bring them there first, or take them out: fab -H {session.host.name} images --ref REF",
+        )
+    if is_glob(absent[0]):
+        hint = "a glob fits whole names, such as '*/app:*'"
+        return ImageNotFound(f"no image of namespace {namespace} fits {absent[0]}", hint=hint)
+    return session.not_found(absent)[0]
 
 
 def _save(host: Host, request: Request) -> SaveResult:
@@ -156,9 +166,10 @@ def _save(host: Host, request: Request) -> SaveResult:
 @fleet_wide(
     parse,
     read_only=True,
-    iterable=["ref"],
+    iterable=["ref", "set_"],
     help={
         "ref": "An image: a name, its short form, a digest, or a glob on whole names; may be repeated.",
+        "set_": options.SET_HELP,
         "out": "The archive to write, or a folder, which gets HOST.tar for each host.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
         "platform": "Save only this platform's manifest of a multi-platform image.",

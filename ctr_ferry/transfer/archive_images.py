@@ -108,14 +108,16 @@ def chosen(entries: Sequence[Entry], refs: Sequence[str]) -> tuple[Entry, ...]:
     """Returns the entries that fit any of the references: a name in any form, a glob on whole names, or a digest."""
     if not refs:
         return tuple(dict.fromkeys(entries))
-    chosen: dict[Entry, None] = {}
-    for ref in refs:
-        fit = [entry for entry in entries if _fits(entry, ref)]
-        if not fit:
-            names = ", ".join(dict.fromkeys(entry.name or entry.target.digest for entry in entries))
-            raise BadArchive(f"it has no image {ref}", detail=f"it has {names}", hint="choose one of these with --ref")
-        chosen |= dict.fromkeys(fit)
-    return tuple(chosen)
+    fitting = {ref: [entry for entry in entries if _fits(entry, ref)] for ref in refs}
+    if absent := [ref for ref, fit in fitting.items() if not fit]:
+        names = ", ".join(dict.fromkeys(entry.name or entry.target.digest for entry in entries))
+        what = absent[0] if len(refs) == 1 else f"for {len(absent)} of {len(refs)} references"
+        raise BadArchive(
+            f"it has no image {what}",
+            detail="\n".join([*(absent if len(refs) > 1 else ()), f"it has {names}"]),
+            hint="choose one of these with --ref",
+        )
+    return tuple(dict.fromkeys(entry for fit in fitting.values() for entry in fit))
 
 
 def _fits(entry: Entry, ref: str) -> bool:
@@ -123,8 +125,7 @@ def _fits(entry: Entry, ref: str) -> bool:
         return entry.target.digest == ref
     if is_glob(ref):
         return fnmatchcase(entry.name, ref)
-    reference = Reference.parse(ref)
-    return entry.name == str(reference if reference.tag or reference.digest else reference.with_tag("latest"))
+    return entry.name == str(Reference.parse(ref).or_latest)
 
 
 def image_copies(found: Archive, images: Sequence[Entry], name: Reference | None) -> tuple[ImageCopy, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import Drift, FerryError, HostError, ImageNotFound, SourceLost, Unreachable, UsageError
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import Session
@@ -95,10 +95,11 @@ def find_images(fleet: Fleet, request: SourceRequest) -> FoundImages:
     if not sources:
         raise _of_source(*next(iter(troubles.items())))
     images: dict[ImageSelector, tuple[Image, ...]] = {}
-    missing: dict[ImageSelector, FerryError] = {}
+    missing: dict[ImageSelector, FerryError] = _not_found(request.selectors, sources, troubles)
     for selector in request.selectors:
         try:
-            images[selector] = _resolve(selector, sources, request, troubles)
+            if selector not in missing:
+                images[selector] = _resolve(selector, sources, request)
         except HostError as error:
             missing[selector] = error
     return FoundImages(tuple(_image_copies(images)), tuple(sources), troubles, missing)
@@ -108,7 +109,7 @@ def images_from(fleet: Fleet, request: SourceRequest) -> tuple[CopyRequest, Sour
     """Inspects the possible sources, and decides which images come from which; raises if one image is not there."""
     found = find_images(fleet, request)
     if found.missing:
-        raise next(iter(found.missing.values()))
+        raise _of_all(list(found.missing.values()), len(request.selectors))
     used = _used(found.sources, [image_copy.image for image_copy in found.image_copies], request)
     content = Content.merged(source.content for source in used)
     return CopyRequest(found.image_copies, content, request.options), source_of(used)
@@ -117,16 +118,10 @@ def images_from(fleet: Fleet, request: SourceRequest) -> tuple[CopyRequest, Sour
 def _inspect(host: Host, request: SourceRequest) -> SourceInventory:
     """Inspects one source in three remote commands: the probe, the images' manifests, and those of indexes."""
     session = Session(host, request.namespace)
-    found = {selector: images for selector in request.selectors if (images := _fitting(selector, session.here))}
+    meant = session.here.meant(selector.ref for selector in request.selectors)
+    found = {selector: images for selector in request.selectors if (images := meant[selector.ref])}
     content, _ = session.read([image.digest for images in found.values() for image in images], deep=True)
     return SourceInventory(session=session, content=content, found=found)
-
-
-def _fitting(selector: ImageSelector, listing: Listing) -> tuple[Image, ...]:
-    if is_glob(selector.ref):
-        return listing.tagged(selector.ref)
-    image = listing.find(selector.ref)
-    return (image,) if image else ()
 
 
 def _of_source(name: str, error: FerryError) -> FerryError:
@@ -135,20 +130,13 @@ def _of_source(name: str, error: FerryError) -> FerryError:
     return kind(f"the source {name}: {error.message}", detail=error.detail, hint=error.hint)
 
 
-def _resolve(
-    selector: ImageSelector,
-    sources: Sequence[SourceInventory],
-    request: SourceRequest,
-    troubles: Mapping[str, FerryError],
-) -> tuple[Image, ...]:
+def _resolve(selector: ImageSelector, sources: Sequence[SourceInventory], request: SourceRequest) -> tuple[Image, ...]:
     """Returns the images that a selector means: those of the first source, or, for `ANY`, those that all agree on."""
     named = grouped(
         (image.name if is_glob(selector.ref) else selector.ref, (source, image))
         for source in sources
         for image in source.found.get(selector, ())
     )
-    if not named:
-        raise _not_found(selector, sources, troubles)
     if request.digest:
         named = {name: _with_digest(name, having, request.digest) for name, having in named.items()}
     elif ANY in request.sources:
@@ -189,18 +177,27 @@ def _with_digest(
 
 
 def _not_found(
-    selector: ImageSelector, sources: Sequence[SourceInventory], troubles: Mapping[str, FerryError]
-) -> FerryError:
+    selectors: Sequence[ImageSelector], sources: Sequence[SourceInventory], troubles: Mapping[str, FerryError]
+) -> dict[ImageSelector, FerryError]:
+    """One error for each image that no source has. The only source says where it has the image instead."""
+    absent = [selector for selector in selectors if not any(source.found.get(selector) for source in sources)]
+    named = [selector for selector in absent if not is_glob(selector.ref) and len(sources) == 1]
+    where = ", ".join(source.name for source in sources[:5])
     detail = "\n".join(f"{name}: {error.message}" for name, error in troubles.items())
-    if len(sources) > 1 or is_glob(selector.ref):
-        where = ", ".join(source.name for source in sources[:5])
-        return ImageNotFound(
-            f"no source has an image {selector.ref} ({where})",
-            detail=detail,
-            hint="list the names there: fab -H HOST images",
-        )
-    (error,) = sources[0].session.not_found([selector.ref])
-    return _of_source(sources[0].name, error)
+    hint = "list the names there: fab -H HOST images"
+    found: dict[ImageSelector, FerryError] = {
+        s: ImageNotFound(f"no source has an image {s.ref} ({where})", detail=detail, hint=hint) for s in absent
+    }
+    told = sources[0].session.not_found([selector.ref for selector in named]) if named else []
+    return found | {s: _of_source(sources[0].name, error) for s, error in zip(named, told, strict=True)}
+
+
+def _of_all(errors: Sequence[FerryError], asked: int) -> FerryError:
+    """One error for the images that cannot be taken, of so many that were asked for."""
+    if len(errors) == 1:
+        return errors[0]
+    message = f"{len(errors)} of {asked} images cannot be taken"
+    return type(errors[0])(message, detail="\n".join(error.message for error in errors), hint=errors[0].hint)
 
 
 def _image_copies(images: Mapping[ImageSelector, Iterable[Image]]) -> Iterator[ImageCopy]:

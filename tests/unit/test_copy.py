@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -110,7 +111,7 @@ class TestWhoHasIt:
             source_inventory("a", self.selector, image(number=1)),
             source_inventory("b", self.selector, image(number=2), image("r.example/b:1")),
         ]
-        found = sources._resolve(self.selector, source_inventories, request, {})
+        found = sources._resolve(self.selector, source_inventories, request)
         assert [(each.name, each.digest) for each in found] == [
             ("r.example/app:1", digest(1)),
             ("r.example/b:1", digest(1)),
@@ -122,7 +123,7 @@ class TestWhoHasIt:
             source_inventory("b", self.selector, image(number=2)),
         ]
         with pytest.raises(Drift) as raised:
-            sources._resolve(self.selector, source_inventories, self.request, {})
+            sources._resolve(self.selector, source_inventories, self.request)
         assert raised.value.detail.splitlines() == [f"a {digest(1)}", f"b {digest(2)}"]
 
     def test_one_platforms_manifest_of_the_index_that_others_have_is_the_same_image(self) -> None:
@@ -131,14 +132,22 @@ class TestWhoHasIt:
             source_inventory("old", self.selector, part),
             source_inventory("new", self.selector, whole, content=Two.content(1, 2)),
         ]
-        assert sources._resolve(self.selector, source_inventories, self.request, {}) == (whole,)
+        assert sources._resolve(self.selector, source_inventories, self.request) == (whole,)
 
     def test_what_nobody_has_is_reported_with_who_could_not_be_asked(self) -> None:
-        with pytest.raises(ImageNotFound) as raised:
-            sources._resolve(
-                self.selector, [source_inventory("a", self.selector)], self.request, {"b": Unreachable("no connection")}
-            )
-        assert "a" in raised.value.message and "b: no connection" in raised.value.detail
+        having = [source_inventory("a", self.selector)]
+        (error,) = sources._not_found([self.selector], having, {"b": Unreachable("no connection")}).values()
+        assert isinstance(error, ImageNotFound)
+        assert "a" in error.message and "b: no connection" in error.detail
+
+    def test_all_images_that_nobody_has_are_told_at_once(self) -> None:
+        first, *others = map(ImageSelector, ("r.example/a:1", "r.example/b:1", "r.example/c:1"))
+        having = [source_inventory(name, first, image("r.example/a:1")) for name in "ab"]
+        missing = sources._not_found([first, *others], having, {})
+        assert list(missing) == others
+        error = sources._of_all(list(missing.values()), 3)
+        assert isinstance(error, ImageNotFound) and error.message.startswith("2 of 3 images")
+        assert [line.split()[5] for line in error.detail.splitlines()] == ["r.example/b:1", "r.example/c:1"]
 
     def test_any_takes_the_one_that_has_it_whole_and_else_all(self) -> None:
         half = source_inventory("half", self.selector, image(), content=Two.content(1, 2, 4))
@@ -152,6 +161,14 @@ class TestWhoHasIt:
         error = sources._of_source("a", Unreachable("no connection", detail="refused", hint="look"))
         assert isinstance(error, SourceLost)
         assert (error.message, error.detail, error.hint) == ("the source a: no connection", "refused", "look")
+
+
+def test_a_set_of_images_is_copied_under_their_own_names(tmp_path: Path) -> None:
+    (tmp_path / "set").write_text("r.example/b:1\nbusybox\n")
+    request = copy.parse(from_=["a"], ref=["r.example/a:1"], set_=[str(tmp_path / "set")])
+    assert [selector.ref for selector in request.selectors] == ["r.example/a:1", "r.example/b:1", "busybox"]
+    with pytest.raises(UsageError, match="--as is for one image"):
+        copy.parse(from_=["a"], set_=[str(tmp_path / "set")], as_="r.example/c:1")
 
 
 def test_requests_are_values() -> None:
