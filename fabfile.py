@@ -9,6 +9,7 @@ from tasks.find import find
 from tasks.hosts import hosts
 from tasks.images import images
 from tasks.load import load
+from tasks.needs import needs
 from tasks.pull import pull
 from tasks.push import push
 from tasks.registry import registry
@@ -29,6 +30,7 @@ __all__ = [
     "hosts",
     "images",
     "load",
+    "needs",
     "pull",
     "push",
     "registry",

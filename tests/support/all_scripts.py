@@ -15,7 +15,7 @@ from unittest import mock
 
 from records import DATA
 
-from ctr_ferry.ctr import checks, gc_protection, health, ingest, leftovers, naming, probe, push_pull, usage
+from ctr_ferry.ctr import checks, gc_protection, health, ingest, leftovers, naming, probe, push_pull, sandbox, usage
 from ctr_ferry.ctr import remove as ctr_remove
 from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.ingest import ImageBlobs, Store
@@ -24,6 +24,7 @@ from ctr_ferry.ctr.listing import Image
 from ctr_ferry.ctr.methods import ByArchive, ByBlobs, ByIndex, ByLink, ByTag, Naming
 from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.probe import Settings
+from ctr_ferry.ctr.programs import SOCKETS
 from ctr_ferry.ctr.push_pull import Route
 from ctr_ferry.ctr.version import Capabilities
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
@@ -133,6 +134,7 @@ class Scripts:
             *(ctr.images(word, *names), ctr.document(word, digest(1)), ctr.digests(word), checks.command(ctr, word)),
             *(naming.check(self.place(), *names), ingest.read(ctr, word, word, LAYER), push_pull.SYSTEM_BUNDLE),
             *usage.questions(ctr, word).values(),
+            *(sandbox.question(replace(ctr, address=at), f"/{word}/x") for at in (ctr.address, *SOCKETS)),
         ]
         yield Script({f"step-{n}": step for n, step in enumerate(steps)})
 

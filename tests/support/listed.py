@@ -90,6 +90,8 @@ class FakeHost:
 class FakeFleet:
     """Hosts that work one after the other."""
 
+    dry_run = False
+
     def __init__(self, **hosts: FakeHost | errors.FerryError) -> None:
         self.hosts = {n: h if isinstance(h, errors.FerryError) else replace(h, name=n) for n, h in hosts.items()}
 

@@ -76,6 +76,7 @@ def test_each_command_declares_whether_it_is_read_only() -> None:
         "check",
         "find",
         "images",
+        "needs",
         "registry",
         "save",
     }
