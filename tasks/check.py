@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -11,12 +10,12 @@ from ctr_ferry import shell
 from ctr_ferry.ctr import checks
 from ctr_ferry.ctr.checks import Check
 from ctr_ferry.ctr.commands import Ctr
-from ctr_ferry.ctr.failures import content_missing, failure
+from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.errors import Drift, FerryError, NotUnpacked, PlatformMissing, SomeFailed, UsageError
+from ctr_ferry.errors import FerryError, SomeFailed, UsageError
 from ctr_ferry.images import inspect
+from ctr_ferry.images.check_result import CheckResult, fault, majority, verdict
 from ctr_ferry.images.content import Content
-from ctr_ferry.images.item import ImageState
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.oci.reference import Reference, is_digest
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
     from ctr_ferry.ssh.host import Host
 
-PLATFORM_MANIFEST = "same (platform manifest)"
-OTHER = "other"
-UNDECIDED = "no majority"
 _ABSENT = "absent"
 _MOST_TOLD = 10  # failed images that a host's error has
 
@@ -51,29 +47,6 @@ class Request:
     given: tuple[str, ...]
     digest: str | None
     namespace: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckResult(ImageState):
-    """What one host has under the name.
-
-    Attributes:
-        platform: the platform of the host.
-        missing: the blobs that the host's platform needs and the namespace lacks.
-        verdict: ``same``, `PLATFORM_MANIFEST` or `OTHER`, compared with the expected digest; `UNDECIDED` without one.
-        parts: whether this ctr can name only one platform's manifest of an index that was pulled in part.
-    """
-
-    platform: str
-    missing: tuple[str, ...] = ()
-    verdict: str = ""
-    parts: bool = False
-    status = Status.OK
-
-    def lines(self) -> list[str]:
-        """The result in one line."""
-        unpacked = "unpacked" if self.unpacked else "not unpacked"
-        return [f"{shown_name(self.name)} {self.digest} {self.verdict}, {self.check}, {unpacked}"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +114,9 @@ def parse(
     several = bool(set_) or len(refs) > 1
     if digest and several:
         raise UsageError("--digest is for one --ref", hint="leave it out, or check that image alone")
-    given = [
-        word for name, values in (("--ref", ref), ("--set", set_)) for value in values or () for word in (name, value)
-    ]
-    return Request(
-        refs=refs, several=several, given=tuple(given), digest=digest, namespace=options.namespace(namespace)
-    )
+    given = options.naming(ref, set_) + (["--namespace", namespace] if namespace else [])
+    where = options.namespace(namespace)
+    return Request(refs=refs, several=several, given=tuple(given), digest=digest, namespace=where)
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
@@ -207,32 +177,43 @@ def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
         answers |= fleet.each(lambda host: _read_indexes(host, wanted, seen))
     for ref in request.refs:
         _judge(ref, request.digest, seen)
+    failed: dict[str, FerryError] = {}
     for name, found in seen.found.items():
         try:
-            answers[name] = _result(name, found, request)
+            answers[name] = _result(found, request)
         except FerryError as error:
-            answers[name] = error
+            answers[name] = failed[name] = error
             fleet.hosts[name].mark_failed()
+    _hint_at_command(failed, request)
     return answers
+
+
+def _hint_at_command(failed: Mapping[str, FerryError], request: Request) -> None:
+    """Gives hosts with the same error one command that mends all of them."""
+    alike = grouped(((error.message, error.detail), host) for host, error in failed.items())
+    for hosts in alike.values() if request.several else ():
+        for host in hosts:
+            hosts_word = shell.join([",".join(hosts)])
+            failed[host].hint = f"bring them there: fab -H {hosts_word} deliver {shell.join(request.given)}"
 
 
 def _judge(ref: str, digest: str | None, seen: Seen) -> None:
     """Compares what the hosts have under one reference, and puts a verdict or an error into what was found."""
     found = {host: one for host, all_ in seen.found.items() if isinstance(one := all_[ref], CheckResult)}
-    expected = digest or _majority(list(found.values()), seen.indexes)
+    expected = digest or majority(list(found.values()), seen.indexes)
     by_digest = grouped((result.digest, name) for name, result in found.items())
     most_first = sorted(by_digest.items(), key=lambda each: (-len(each[1]), each[0]))
     every_holder = "\n".join(f"{digest} on {names(on, every=True)}" for digest, on in most_first)
     holders = names(by_digest.get(expected, ())) if expected else every_holder
     for name, result in found.items():
-        judged = replace(result, verdict=_verdict(result, expected, seen.indexes))
-        error = _fault(judged, expected, holders)
+        judged = replace(result, verdict=verdict(result, expected, seen.indexes))
+        error = fault(judged, expected, holders)
         if error:
             error.result = judged
         seen.found[name][ref] = error or judged
 
 
-def _result(host: str, found: Found, request: Request) -> Result:
+def _result(found: Found, request: Request) -> Result:
     """The result of a host; raises the only image's error, or SomeFailed if any of several images is not well."""
     if not request.several:
         (one,) = found.values()
@@ -248,7 +229,6 @@ def _result(host: str, found: Found, request: Request) -> Result:
     raise SomeFailed(
         f"{len(failed)} of {len(found)} images are not as they should be",
         detail="\n".join([*told, *more]),
-        hint=f"bring them there: fab -H {shell.join([host])} deliver {shell.join(request.given)}",
         result=result,
     )
 
@@ -284,7 +264,7 @@ def _inspect(host: Host, request: Request, seen: Seen) -> Result:
     found = seen.found[host.name] = {}
     for ref, image in images.items():
         found[ref] = _state(session, image, states[image.name], content) if image else errors[ref]
-    return ChecksResult(()) if request.several else _result(host.name, found, request)
+    return ChecksResult(()) if request.several else _result(found, request)
 
 
 def _lacks_blobs(state: Check | FerryError) -> bool:
@@ -333,63 +313,3 @@ def _read_indexes(host: Host, wanted: Mapping[str, Sequence[str]], seen: Seen) -
             content.take(digest, answers[f"get-{number}"], host.name)
         seen.read(content)
     return ChecksResult(())
-
-
-def _majority(found: list[CheckResult], indexes: Mapping[str, tuple[str, ...]]) -> str:
-    """The digest of more than half of the hosts; empty if no digest has so many.
-
-    If a host's ctr can name no more than a platform's manifest, that manifest counts as the index of other hosts.
-    """
-    tops = {result.digest for result in found}
-    counted = Counter(
-        next((top for top in indexes if result.parts and top in tops and result.digest in indexes[top]), result.digest)
-        for result in found
-    )
-    return next((digest for digest, count in counted.items() if 2 * count > len(found)), "")
-
-
-def _verdict(result: CheckResult, expected: str, indexes: Mapping[str, tuple[str, ...]]) -> str:
-    if not expected:
-        return UNDECIDED
-    if result.digest == expected:
-        return "same"
-    return PLATFORM_MANIFEST if result.parts and result.digest in indexes.get(expected, ()) else OTHER
-
-
-def _fault(result: CheckResult, expected: str, holders: str) -> FerryError | None:
-    """What is wrong on a host; ``holders`` names the hosts of the expected digest, or of every digest if none is."""
-    what = f"{shown_name(result.name)} in namespace {result.namespace}"
-    if result.verdict == UNDECIDED:
-        return Drift(
-            f"{what} has no digest that more than half of the hosts have",
-            detail=holders,
-            hint="choose the right digest with --digest",
-        )
-    if result.verdict == OTHER:
-        return Drift(
-            f"{what} has another digest than expected",
-            detail=f"here     {result.digest}\nexpected {expected}" + (f" (as on {holders})" if holders else ""),
-            hint="copy or pull the expected image to this host, or choose another digest with --digest",
-        )
-    if _foreign(result):
-        return PlatformMissing(
-            f"{what} has no content for this host's platform {result.platform}",
-            detail=f"it is for {result.platforms}",
-            hint="pull or import an image for this platform",
-        )
-    if not result.complete:
-        missing = "\n".join(("missing", *result.missing)) if result.missing else result.check
-        return content_missing(shown_name(result.name), missing)
-    if not result.unpacked:
-        return NotUnpacked(
-            f"{what} is complete, but not unpacked", hint="pull or import the image again: that unpacks it"
-        )
-    return None
-
-
-def _foreign(result: CheckResult) -> bool:
-    """Whether the image is for other machines. Variants are ignored: ctr knows which variant runs which."""
-    if (result.complete and result.unpacked) or result.platforms == "-":
-        return False
-    machine = result.platform.split("/")[:2]
-    return all(each.split("/")[:2] != machine for each in result.platforms.split(","))

@@ -33,6 +33,12 @@ def references(ref: Iterable[str] | None, set_: Iterable[str] | None) -> tuple[s
     return tuple(found.values())
 
 
+def naming(ref: Iterable[str] | None, set_: Iterable[str] | None) -> list[str]:
+    """Returns the words of a command line that name the same images, for a hint; FILE stands for what stdin had."""
+    refs = [word for text in ref or () for word in ("--ref", text)]
+    return refs + [word for file in set_ or () for word in ("--set", "FILE" if file == "-" else file)]
+
+
 def read_set(file: str, option: str = "--set") -> tuple[str, ...]:
     """Returns the references of a set of images; ``-`` is stdin. Raises UsageError, which names file and line."""
     try:

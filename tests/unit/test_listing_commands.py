@@ -14,6 +14,7 @@ from records import VERSIONS, record
 from ctr_ferry import errors
 from ctr_ferry.ctr.checks import parse_checks
 from ctr_ferry.ctr.listing import Image
+from ctr_ferry.images.check_result import PLATFORM_MANIFEST
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST
 from ctr_ferry.report import render
 from ctr_ferry.report.outcome import Outcome
@@ -282,9 +283,7 @@ def test_a_platforms_manifest_counts_as_the_same_if_ctr_can_name_no_more(version
 def test_old_hosts_do_not_outvote_the_index_of_a_new_one() -> None:
     whole = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX})
     answers = check(FakeFleet(a=has(B, version="1.2.6"), b=has(B, version="1.2.6"), c=whole))
-    assert [getattr(answer, "verdict", "") for answer in answers.values()] == [check_command.PLATFORM_MANIFEST] * 2 + [
-        "same"
-    ]
+    assert [getattr(answer, "verdict", "") for answer in answers.values()] == [PLATFORM_MANIFEST] * 2 + ["same"]
 
 
 def test_check_escapes_names_that_hosts_gave() -> None:

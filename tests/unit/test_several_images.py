@@ -11,7 +11,9 @@ from letters import unhashed  # noqa: F401
 from listed import APP, CONFIG, INDEX, A, B, C, FakeFleet, FakeHost, image
 
 from ctr_ferry import errors
+from ctr_ferry.images.check_result import PLATFORM_MANIFEST
 from ctr_ferry.oci.descriptor import OCI_INDEX
+from ctr_ferry.run import options
 from tasks import check as check_command
 from tasks import find as find_command
 from tasks import images as images_command
@@ -32,6 +34,7 @@ def test_check_of_several_images_tells_of_each_how_it_is_on_each_host() -> None:
     assert answers["c"].message == "1 of 2 images are not as they should be"
     assert answers["c"].detail.startswith("drift: old.example/app:1 in namespace k8s.io has another digest")
     assert answers["c"].hint == f"bring them there: fab -H c deliver --ref {APP} --ref {OTHER}"
+    assert "fab -H d deliver" in answers["d"].hint
     told = {name: [(i.ref, i.status, i.verdict) for i in getattr(a, "result", a).images] for name, a in answers.items()}
     assert told["a"] == [(APP, "ok", "same"), (OTHER, "ok", "same")]
     assert told["c"] == [(APP, "failed", "other"), (OTHER, "ok", "same")]
@@ -47,6 +50,18 @@ def test_check_of_several_images_tells_of_each_how_it_is_on_each_host() -> None:
     ]
     assert table.notes == ("0 of 2 images are the same, complete and unpacked on 4 hosts",)
     assert [host.failed for host in fleet.hosts.values()] == [False, False, True, True]  # type: ignore[union-attr]
+
+
+def test_hosts_with_the_same_error_get_one_command_for_all_of_them(tmp_path: Path) -> None:
+    (tmp_path / "set").write_text(f"{APP}\n{GONE}\n")
+    request = check_command.parse(set_=[str(tmp_path / "set")], namespace="apps")
+    held = {"apps": [image()]}
+    answers = check_command.check.body(FakeFleet(a=FakeHost(held), b=FakeHost(held), c=FakeHost({"apps": []})), request)
+    command = f"deliver --set {tmp_path}/set --namespace apps"
+    assert [answer.hint for answer in answers.values()] == [
+        f"bring them there: fab -H {hosts} {command}" for hosts in ("a,b", "a,b", "c")
+    ]
+    assert options.naming([APP], ["-"]) == ["--ref", APP, "--set", "FILE"]
 
 
 def test_a_set_of_one_image_has_a_list_as_well(tmp_path: Path) -> None:
@@ -79,7 +94,7 @@ def test_check_of_several_images_knows_the_platforms_manifest_of_an_old_ctr() ->
     whole = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX), image(OTHER)]}, blobs={A: INDEX})
     part = FakeHost({"k8s.io": [image(APP, B), image(OTHER)]}, version="1.2.6")
     answers = check_several(FakeFleet(a=part, b=part, c=whole), APP, OTHER)
-    assert [answer.images[0].verdict for answer in answers.values()] == [check_command.PLATFORM_MANIFEST] * 2 + ["same"]
+    assert [answer.images[0].verdict for answer in answers.values()] == [PLATFORM_MANIFEST] * 2 + ["same"]
     assert (len(part.scripts), len(whole.scripts)) == (3, 2)  # one more reads the index, the other what is no index
 
 

@@ -1,0 +1,101 @@
+"""One image as a host has it, compared with the digest that is expected of all hosts. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ctr_ferry.ctr.failures import content_missing
+from ctr_ferry.errors import Drift, FerryError, NotUnpacked, PlatformMissing
+from ctr_ferry.images.item import ImageState
+from ctr_ferry.report.outcome import Status
+from ctr_ferry.text import shown_name
+
+PLATFORM_MANIFEST = "same (platform manifest)"
+OTHER = "other"
+UNDECIDED = "no majority"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult(ImageState):
+    """What one host has under the name.
+
+    Attributes:
+        platform: the platform of the host.
+        missing: the blobs that the host's platform needs and the namespace lacks.
+        verdict: ``same``, `PLATFORM_MANIFEST` or `OTHER`, compared with the expected digest; `UNDECIDED` without one.
+        parts: whether this ctr can name only one platform's manifest of an index that was pulled in part.
+    """
+
+    platform: str
+    missing: tuple[str, ...] = ()
+    verdict: str = ""
+    parts: bool = False
+    status = Status.OK
+
+    def lines(self) -> list[str]:
+        """The result in one line."""
+        unpacked = "unpacked" if self.unpacked else "not unpacked"
+        return [f"{shown_name(self.name)} {self.digest} {self.verdict}, {self.check}, {unpacked}"]
+
+
+def majority(found: Sequence[CheckResult], indexes: Mapping[str, tuple[str, ...]]) -> str:
+    """The digest of more than half of the hosts; empty if no digest has so many.
+
+    If a host's ctr can name no more than a platform's manifest, that manifest counts as the index of other hosts.
+    """
+    tops = {result.digest for result in found}
+    counted = Counter(
+        next((top for top in indexes if result.parts and top in tops and result.digest in indexes[top]), result.digest)
+        for result in found
+    )
+    return next((digest for digest, count in counted.items() if 2 * count > len(found)), "")
+
+
+def verdict(result: CheckResult, expected: str, indexes: Mapping[str, tuple[str, ...]]) -> str:
+    """The verdict on a host's digest; ``indexes`` has the manifests of each index that was read."""
+    if not expected:
+        return UNDECIDED
+    if result.digest == expected:
+        return "same"
+    return PLATFORM_MANIFEST if result.parts and result.digest in indexes.get(expected, ()) else OTHER
+
+
+def fault(result: CheckResult, expected: str, holders: str) -> FerryError | None:
+    """What is wrong on a host; ``holders`` names the hosts of the expected digest, or of every digest if none is."""
+    what = f"{shown_name(result.name)} in namespace {result.namespace}"
+    if result.verdict == UNDECIDED:
+        return Drift(
+            f"{what} has no digest that more than half of the hosts have",
+            detail=holders,
+            hint="choose the right digest with --digest",
+        )
+    if result.verdict == OTHER:
+        return Drift(
+            f"{what} has another digest than expected",
+            detail=f"here     {result.digest}\nexpected {expected}" + (f" (as on {holders})" if holders else ""),
+            hint="copy or pull the expected image to this host, or choose another digest with --digest",
+        )
+    if _foreign(result):
+        return PlatformMissing(
+            f"{what} has no content for this host's platform {result.platform}",
+            detail=f"it is for {result.platforms}",
+            hint="pull or import an image for this platform",
+        )
+    if not result.complete:
+        missing = "\n".join(("missing", *result.missing)) if result.missing else result.check
+        return content_missing(shown_name(result.name), missing)
+    if not result.unpacked:
+        return NotUnpacked(
+            f"{what} is complete, but not unpacked", hint="pull or import the image again: that unpacks it"
+        )
+    return None
+
+
+def _foreign(result: CheckResult) -> bool:
+    """Whether the image is for other machines. Variants are ignored: ctr knows which variant runs which."""
+    if (result.complete and result.unpacked) or result.platforms == "-":
+        return False
+    machine = result.platform.split("/")[:2]
+    return all(each.split("/")[:2] != machine for each in result.platforms.split(","))
