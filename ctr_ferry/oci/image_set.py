@@ -6,9 +6,8 @@ A list has one reference on a line, as ``kubeadm config images list``, k3s, RKE2
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctr_ferry.errors import BadReference, UsageError
 from ctr_ferry.oci.reference import Reference, is_digest
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
 _YAML = re.compile(r"---|%YAML|[\[{]|[\"']?[A-Za-z]\w*[\"']?:(?:\s|$)")  # how the first line that counts begins
 _MOST_SHOWN = 10  # wrong lines that a message has
+_DEEPEST = 200  # levels of YAML; a custom resource has about 20, and the time of libyaml grows with their square
+_NOTHING = ("", "~", "null", "Null", "NULL")  # YAML 1.2.2, section 10.3.2
 _IMAGES = "Images"  # the kind of Hauler's manifest, and of what kubeadm prints with --output yaml or json
 
 
@@ -70,13 +71,29 @@ def _of_lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, word
 
 
+class _Text(NamedTuple):
+    """A scalar of YAML; ``plain`` tells that it has no quotes, so that it may be a number, or nothing."""
+
+    value: str
+    line: int
+    plain: bool
+
+
+class _Mapping(list[Any]):
+    """A mapping of YAML: keys and values in turn. A list of YAML is a plain list of these, of texts and of lists."""
+
+    @property
+    def pairs(self) -> list[tuple[str, Any]]:
+        """Each key with its value."""
+        return [(key.value, value) for key, value in zip(self[::2], self[1::2], strict=True)]
+
+
 def _of_yaml(text: str, file: str) -> Iterator[tuple[int, str]]:
     import yaml
 
     try:
         for document in _documents(text):
-            for node in _images(document, set()):
-                yield node.start_mark.line + 1, node.value
+            yield from ((found.line, found.value) for found in _images(document, set()))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -85,71 +102,83 @@ def _of_yaml(text: str, file: str) -> Iterator[tuple[int, str]]:
             detail=f"{file}{line}: {getattr(error, 'problem', None) or error}",
             hint="render templates first (helm template), or write one reference on each line",
         ) from error
-    except RecursionError as error:
-        raise UsageError(f"the set {file} is nested too deeply", hint="give the images as a list") from error
 
 
-@cache
-def _loader() -> Any:
-    """The loader. libyaml reads fast, but its own composer crashes on what is nested too deeply."""
-    import yaml
-    from yaml.composer import Composer
-
-    scanner: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-
-    class Loader(Composer, scanner):  # type: ignore[misc]
-        def __init__(self, text: str) -> None:
-            scanner.__init__(self, text)
-            Composer.__init__(self)
-
-    return Loader
-
-
-def _documents(text: str) -> Iterable[yaml.Node]:
+def _documents(text: str) -> Iterator[Any]:
+    """Yields each document: a `_Text`, a `_Mapping` or a list. PyYAML's own nodes would take almost three times as long."""
     import yaml
 
-    documents: Iterable[yaml.Node] = yaml.compose_all(text, Loader=_loader())
-    return documents
+    loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    inside: list[list[Any]] = []
+    anchors: dict[str, Any] = {}
+    for event in yaml.parse(text, Loader=loader):
+        if isinstance(event, yaml.NodeEvent):
+            parent, node = inside[-1], _node(event, anchors)
+            if isinstance(parent, _Mapping) and len(parent) % 2 == 0 and not isinstance(node, _Text):
+                raise _error("a key is a text, not a mapping or list", event)
+            parent.append(node)
+            if isinstance(event, yaml.CollectionStartEvent):
+                inside.append(node)
+            if len(inside) > _DEEPEST:
+                raise _error("it is nested too deeply", event)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            inside.pop()
+        elif isinstance(event, yaml.DocumentStartEvent):
+            inside, anchors = [[]], {}
+        elif isinstance(event, yaml.DocumentEndEvent):
+            yield inside[0][0]
 
 
-def _images(node: yaml.Node, seen: set[int], kind: str = "") -> Iterator[yaml.ScalarNode]:
+def _error(problem: str, event: Any) -> yaml.YAMLError:
+    import yaml
+
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
+def _node(event: Any, anchors: dict[str, Any]) -> Any:
+    import yaml
+
+    start: Any = event.start_mark
+    if isinstance(event, yaml.AliasEvent):
+        if event.anchor not in anchors:
+            raise _error(f"there is no anchor {event.anchor}", event)
+        return anchors[event.anchor]
+    if isinstance(event, yaml.ScalarEvent):
+        node: Any = _Text(event.value, start.line + 1, event.implicit[0])
+    else:
+        node = _Mapping() if isinstance(event, yaml.MappingStartEvent) else []
+    if event.anchor:
+        anchors[event.anchor] = node
+    return node
+
+
+def _images(node: Any, seen: set[int], kind: str = "") -> Iterator[_Text]:
     """Yields every ``image`` below a node in the order of the text; ``kind`` is that of the object around the node.
 
     Metadata and status are left out: an object's status has names that other tools gave to the same images.
     """
-    import yaml
-
-    if id(node) in seen:  # an alias
+    if isinstance(node, _Text) or id(node) in seen:  # seen: an alias
         return
     seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for child in node.value:
+    if not isinstance(node, _Mapping):
+        for child in node:
             yield from _images(child, seen, kind)
-    if not isinstance(node, yaml.MappingNode):
         return
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise yaml.MarkedYAMLError(None, None, "a key is a text, not a mapping or list", key.start_mark)
-    pairs = [(str(key.value), value) for key, value in node.value]
-    own = next((str(value.value) for key, value in pairs if key == "kind"), "")
-    for key, value in pairs:
+    own = next((value.value for key, value in node.pairs if key == "kind" and isinstance(value, _Text)), "")
+    for key, value in node.pairs:
         if key == "metadata" or (key == "status" and own):
             continue
         if key == "image":
-            yield from _strings(value, "reference")  # an image volume has `image: {reference: REF}`
-        elif key == "images" and (own or kind) == _IMAGES and isinstance(value, yaml.SequenceNode):
-            for child in value.value:
-                yield from _strings(child, "name")
+            yield from _texts(value, "reference")  # an image volume has `image: {reference: REF}`
+        elif key == "images" and (own or kind) == _IMAGES and type(value) is list:
+            for child in value:
+                yield from _texts(child, "name")
         yield from _images(value, seen, own or kind)
 
 
-def _strings(node: yaml.Node, key: str) -> Iterator[yaml.ScalarNode]:
+def _texts(node: Any, key: str) -> Iterator[_Text]:
     """Yields a node that is a text, or the text that a mapping has under ``key``; an empty text names nothing."""
-    import yaml
-
-    if isinstance(node, yaml.MappingNode):
-        for name, value in node.value:
-            if name.value == key:
-                yield from _strings(value, "")
-    elif isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str" and node.value:
+    if isinstance(node, _Mapping):
+        yield from (text for name, value in node.pairs if name == key for text in _texts(value, ""))
+    elif isinstance(node, _Text) and not (node.plain and node.value in _NOTHING) and node.value:
         yield node

@@ -43,8 +43,9 @@ def test_all_wrong_lines_are_told_at_once_and_many_are_counted() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "a: " + "[" * 100_000, "{a: " * 100_000])
 def test_yaml_that_is_nested_too_deeply_is_refused(text: str) -> None:
-    with pytest.raises(errors.UsageError):
+    with pytest.raises(errors.UsageError) as refused:
         image_set.parse(text, "f")
+    assert refused.value.detail == "f:1: it is nested too deeply"
 
 
 def test_aliases_do_not_multiply_the_work() -> None:
