@@ -105,7 +105,7 @@ def _of_yaml(text: str, file: str) -> Iterator[tuple[int, str]]:
 
 
 def _documents(text: str) -> Iterator[Any]:
-    """Yields each document: a `_Text`, a `_Mapping` or a list. PyYAML's own nodes would take almost three times as long."""
+    """Yields each document: a `_Text`, a `_Mapping` or a list. PyYAML's own nodes take more than twice as long."""
     import yaml
 
     loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader

@@ -96,10 +96,7 @@ def test_a_set_is_copied_saved_and_loaded(fab: Fab, few: Stage, built: list[Buil
     for command in (("copy", "--from", source.name), ("save", "--out", str(tmp_path / "x.tar"))):
         run = fab("-H", source.name, *command, "--set", file, "--json")
         assert (run.exit, run.error["kind"]) == (1, "image-not-found")
-        assert [line for line in run.error["said"].splitlines() if few.token in line] == [
-            few.name("three"),
-            few.name("four"),
-        ]
+        assert all(few.name(name) in run.error["said"] for name in ("three", "four")), run.error
     run = fab(*to, "load", "--archive", str(archive), "--set", file, "--json")
     assert (run.exit, run.error["kind"]) == (2, "bad-archive")
 
