@@ -66,10 +66,11 @@ class Client:
         self.login: Login | None = None
         self._requests = Requests(host, registry, limit=limit, allow_curl=allow_curl)
         self._authorization = ""
+        self._path, self._tokens = "", dict[str, str]()  # the repository in question, and the tokens for others
         self._plain_realm = ""  # a token service without TLS, of a registry with TLS
 
     def close(self) -> None:
-        """Closes the connection that is kept for the next request."""
+        """Closes the connections that are kept for the next requests."""
         self._requests.close()
 
     def find(self, path: str, reference: str) -> str | None:
@@ -87,6 +88,7 @@ class Client:
             RegistryStateError: the registry did not answer the question.
             Unreachable: the connection to the host broke.
         """
+        self._turn_to(path)
         where = f"/v2/{path}/manifests/{reference}"
         reply = head = self._ask_logging_in("HEAD", where)
         if reply.status in (404, 405) or (reply.status == 200 and not _digest_in_headers(reply)):
@@ -101,8 +103,16 @@ class Client:
 
     def read(self, path: str, reference: str) -> bytes:
         """Reads a manifest or index; empty where the registry does not give it. Raises as `find`."""
+        self._turn_to(path)
         reply = self._ask_logging_in("GET", f"/v2/{path}/manifests/{reference}")
         return reply.body if reply.status == 200 else b""
+
+    def _turn_to(self, path: str) -> None:
+        """Takes up the token for a repository. A registry may answer 403 or 404 to another's; a password is for all."""
+        if path != self._path and not self._authorization.startswith("Basic"):
+            self._tokens[self._path] = self._authorization
+            self._authorization = self._tokens.get(path, "")
+        self._path = path
 
     def _state_of(self, reply: Reply) -> RegistryState:
         if reply.status == 401:
@@ -156,7 +166,7 @@ class Client:
             self.login = self._find_login()
             if not self.login:
                 return reply
-            self._authorization = ""
+            self._authorization, self._tokens = "", {}
             # A server whose certificate only the host trusts may have given the answer so far.
             if self._requests.log_in() or reply.status != 401:
                 reply = self.ask(method, path)
@@ -185,10 +195,13 @@ class Client:
         Without a login, a registry may say that there is no such image rather than ask for a login. Raises as `find`,
         and UsageError where the login cannot be read.
         """
-        if self.login or not (login := self._find_login()):
+        self._turn_to(path)
+        if (self.login and self._authorization) or not (login := self._find_login()):
             return
+        if not self.login:
+            self._tokens = {}
+            self._requests.log_in()
         self._authorization, self.login = "", login
-        self._requests.log_in()
         reply = self.ask("GET", "/v2/")
         if reply.status != 401:
             self._refuse_plain_tokens()

@@ -70,14 +70,14 @@ class Requests:
         self._proxy = None if registry.local else host.target.variables_of(Registries).proxy
         self._tls = context(registry)
         self._logs_in = self._asked_all = self._host_counted = False
-        self._connection: tuple[str, forward.Wire] | None = None
+        self._connections: dict[str, forward.Wire] = {}  # by scheme and server
         self._forwards, self._allow_curl = True, allow_curl
 
     def close(self) -> None:
-        """Closes the connection that is kept for the next request."""
-        if self._connection:
-            self._connection[1].hang_up()
-        self._connection = None
+        """Closes the connections that are kept for the next requests, one to each server."""
+        for wire in self._connections.values():
+            wire.hang_up()
+        self._connections = {}
 
     def log_in(self) -> bool:
         """Prepares for requests with a login: certificates that only the host trusts no longer count.
@@ -133,6 +133,7 @@ class Requests:
         target = url if self._proxy and parts.scheme == "http" else path
         if not self._forwards:
             return self._by_curl(method, url, headers)
+        began, kept = time.monotonic(), self._connections.get(_origin(parts))
         try:
             with forward.state_errors(self._limit):
                 reply = _exchange(self._wire(parts), method, target, {"Host": parts.netloc, **headers})
@@ -141,6 +142,8 @@ class Requests:
             if self._host.is_lost:
                 with self._host.lost_connection():
                     raise EOFError(error.detail) from error
+            if kept and error.state is RegistryState.NO_ANSWER and time.monotonic() - began < self._limit:
+                return self._once(method, url, headers)  # the server has closed the connection meanwhile
             if error.state is not RegistryState.NOT_CHECKED or not self._allow_curl:
                 raise
             self._forwards = False
@@ -149,7 +152,7 @@ class Requests:
             self.close()
             raise
         if reply.last:
-            self.close()
+            self._connections.pop(_origin(parts)).hang_up()
         return reply
 
     def _by_curl(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
@@ -188,16 +191,15 @@ class Requests:
         return authorities(self._registry, exclusive=self._logs_in, system=self._asked_all)
 
     def _wire(self, parts: SplitResult) -> forward.Wire:
-        """The connection that is kept, where it leads to the same server; else a new one."""
-        deadline, origin = time.monotonic() + self._limit, f"{parts.scheme}://{parts.netloc}"
-        if self._connection and self._connection[0] == origin:
-            self._connection[1].deadline = deadline
-            return self._connection[1]
-        self.close()
+        """The connection that is kept to the same server; without one, a new one."""
+        deadline, origin = time.monotonic() + self._limit, _origin(parts)
+        if kept := self._connections.get(origin):
+            kept.deadline = deadline
+            return kept
         secure, (name, port) = parts.scheme == "https", _address(parts)
         there = _address(parts_of(self._proxy)) if self._proxy else (name, port)
         wire = forward.connect(self._host, there, deadline)
-        self._connection = origin, wire
+        self._connections[origin] = wire
         if self._proxy and secure:
             self._tunnel(wire, f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
         if secure:
@@ -308,6 +310,10 @@ def parts_of(url: str) -> SplitResult:
     except ValueError:  # wrong brackets, or a wrong port
         pass
     raise RegistryStateError(RegistryState.NO_REGISTRY, f"it sends to {url[:80]}")
+
+
+def _origin(parts: SplitResult) -> str:
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _address(parts: SplitResult) -> tuple[str, int]:

@@ -105,6 +105,10 @@ class Network:
     def _terminal(self, limit: int) -> Iterator[Any]:  # noqa: ARG002
         yield SimpleNamespace(device="/dev/pts/9", type=self.typed.append)
 
+    def hang_up(self) -> None:
+        """Let the server of the last connection close it."""
+        self._open[-1].shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         for each in self._open:
             each.close()

@@ -121,6 +121,22 @@ def test_a_lost_host_is_reported_as_such_and_not_as_a_silent_registry(network: N
         made.client().find("a", "1")
 
 
+def test_a_kept_connection_that_the_server_has_closed_meanwhile_is_replaced_once(network: NewNetwork) -> None:
+    made = network(lambda _: FOUND)
+    client = made.client()
+    with closing(client):
+        assert client.find("a", "1")
+        made.hang_up()
+        assert client.find("b", "1")
+        assert len(made.reached) == 2
+        made.hang_up()
+        plain = made.host.transport.open_channel
+        made.host.transport.open_channel = lambda *a, **k: _ending(plain(*a, **k), "")
+        with pytest.raises(RegistryStateError) as caught:
+            client.find("c", "1")
+    assert caught.value.state is RegistryState.NO_ANSWER
+
+
 def test_blobs_are_asked_for_on_one_connection(network: NewNetwork) -> None:
     made = network(lambda r: reply("200 OK" if r[1].endswith("a") else "404 Not Found"))
     client = made.client()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from registry_network import (
@@ -21,7 +22,7 @@ from registry_network import (
     reply,
 )
 
-from ctr_ferry.oci.registry import Challenge, Registry, RegistryState, RegistryStateError
+from ctr_ferry.oci.registry import Challenge, Login, Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry.client import Client
 from ctr_ferry.registry.http import Reply
 
@@ -57,11 +58,52 @@ def test_a_token_is_fetched_where_the_registry_says(network: NewNetwork) -> None
     made = network(token_service)
     assert made.client(ANN).find("a", "1")
     registry, service = ("r.example", 5000), ("t.example", 5001)
-    assert made.reached == [registry, service, registry, service, registry]
+    assert made.reached == [registry, service]  # one connection to each, kept
     method, target, headers = made.asked[1]
     assert (method, target) == ("GET", "/token?service=r&scope=repository%3Aa%3Apull")
     assert "authorization" not in headers
     assert made.asked[3][2]["authorization"] == BASIC
+
+
+@pytest.mark.parametrize("login", [ANN, None])
+def test_each_repository_gets_its_own_token_and_keeps_it(network: NewNetwork, login: Login | None) -> None:
+    def serve(request: Request) -> str:
+        _, target, headers = request
+        sent = headers.get("authorization", "")
+        if target.startswith("/token"):
+            repository = parse_qs(urlsplit(target).query)["scope"][0].split(":")[1]
+            return reply("200 OK", body=json.dumps({"token": f"{repository}-{'ann' if sent == BASIC else 'nobody'}"}))
+        wanted = target.split("/")[2]
+        if sent.startswith(f"Bearer {wanted}-"):
+            return FOUND
+        if sent:  # as some registries answer to a token of another repository
+            return reply("403 Forbidden")
+        realm = 'WWW-Authenticate: Bearer realm="http://t.example:5001/token",service="r",scope="repository:'
+        return reply("401 Unauthorized", f'{realm}{wanted}:pull"')
+
+    made = network(serve)
+    registry = replace(REGISTRY, username=ANN.username, password_env="P") if login else REGISTRY
+    client = made.client(login, registry)
+    with closing(client):
+        assert [client.find(name, "1") for name in ("a", "b", "a", "b")] == [DIGEST] * 4
+    assert len(made.reached) == 2  # one connection to the registry, one to the token service
+    assert sum(target.startswith("/token") for _, target, _ in made.asked) == 2
+
+
+def test_after_a_login_no_repository_keeps_its_anonymous_token(network: NewNetwork) -> None:
+    def serve(request: Request) -> str:
+        _, target, headers = request
+        if target.startswith("/v2/secret/") and headers.get("authorization") == "Bearer anonymous":
+            return missing(request)  # it hides what others may not see
+        if target.startswith("/v2/open/") and headers.get("authorization") == "Bearer anonymous":
+            return FOUND
+        return token_service(request)
+
+    client = network(serve).client(ANN)
+    assert client.find("open", "1") and client.login is None
+    assert client.find("secret", "1") == DIGEST and client.login == ANN
+    client.log_in("open")
+    assert client._authorization == "Bearer T"
 
 
 def test_a_login_is_neither_read_nor_sent_where_an_anonymous_token_suffices(network: NewNetwork) -> None:
