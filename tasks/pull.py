@@ -1,8 +1,9 @@
-"""``pull``: each host pulls an image from a registry by itself, and what the host received is verified."""
+"""``pull``: each host pulls images from registries by itself, and what the host received is verified."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ctr_ferry.errors import UsageError
@@ -12,57 +13,76 @@ from ctr_ferry.run.command import per_host
 
 if TYPE_CHECKING:
     from ctr_ferry.registry.pull import PullRequest
-    from ctr_ferry.registry.results import PullResult
+    from ctr_ferry.registry.results import PullResult, TransferSetResult
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.ssh.target import Target
 
 
 def parse(
     *,
-    ref: str | None = None,
+    ref: Sequence[str] | None = None,
+    set_: Sequence[str] | None = None,
     digest: str | None = None,
     platform: str | None = None,
     all_platforms: bool = False,
     namespace: str | None = None,
     force: bool = False,
-) -> PullRequest:
-    """Turns the options into a request; raises UsageError or BadReference where an option is wrong."""
+) -> PullRequest | tuple[PullRequest, ...]:
+    """Turns the options into a request, or several; raises UsageError or BadReference where an option is wrong."""
     from ctr_ferry.registry.pull import PullRequest
 
-    if not ref:
-        raise UsageError("pull needs --ref REF", hint="fab -H all pull --ref registry.example/app:1")
-    reference = Reference.parse(ref)
+    refs = options.references(ref, set_)
+    if not refs:
+        raise UsageError("pull needs --ref REF or --set FILE", hint="fab -H all pull --ref registry.example/app:1")
+    several = bool(set_) or len(refs) > 1
+    if digest and several:
+        raise UsageError("--digest is for one image", hint="give each image its digest in its name: app@sha256:…")
     if digest and not is_digest(digest):
         raise UsageError(f"--digest {digest!r} is no digest", hint="a digest is sha256: and 64 hex digits")
-    if reference.digest and (reference.tag or digest):
-        raise UsageError(
-            f"--ref {ref} has a digest and {'a tag' if reference.tag else '--digest another'}",
-            hint="give a tag with --ref, and the digest that the tag must point at with --digest",
-        )
-    reference = reference if reference.tag or reference.digest else reference.with_tag("latest")
-    return PullRequest(
-        reference=reference,
+    references = tuple(dict.fromkeys(map(_of_several, refs))) if several else (_alone(refs[0], digest),)
+    request = PullRequest(
+        reference=references[0],
         digest=digest,
         platform=options.platform(platform, every=all_platforms),
         all_platforms=all_platforms,
         namespace=options.namespace(namespace),
         force=force,
     )
+    return tuple(replace(request, reference=each) for each in references) if several else request
 
 
-def before(request: PullRequest, targets: Sequence[Target]) -> None:
+def _alone(ref: str, digest: str | None) -> Reference:
+    reference = Reference.parse(ref)
+    if reference.digest and (reference.tag or digest):
+        raise UsageError(
+            f"--ref {ref} has a digest and {'a tag' if reference.tag else '--digest another'}",
+            hint="give a tag with --ref, and the digest that the tag must point at with --digest",
+        )
+    return reference.or_latest
+
+
+def _of_several(ref: str) -> Reference:
+    """One of several references. A tag beside a digest does not count: CRI has the image without it, too."""
+    reference = replace(Reference.parse(ref), text="")
+    return replace(reference, tag=None) if reference.digest else reference.or_latest
+
+
+def before(request: PullRequest | tuple[PullRequest, ...], targets: Sequence[Target]) -> None:
     """Checks the logins before any host is touched; raises UsageError where one is missing, or cannot be used."""
     from ctr_ferry.oci.registry import Registries
     from ctr_ferry.registry import credentials
 
-    credentials.check({target.variables_of(Registries).named(request.reference.domain) for target in targets})
+    domains = {each.reference.domain for each in (request if isinstance(request, tuple) else (request,))}
+    credentials.check({target.variables_of(Registries).named(domain) for target in targets for domain in domains})
 
 
 @per_host(
     parse,
     before=before,
+    iterable=["ref", "set_"],
     help={
-        "ref": "The image's name in the registry, with a tag (default: latest) or a digest.",
+        "ref": "The image's name in the registry, with a tag (default: latest) or a digest; may be repeated.",
+        "set_": options.SET_HELP,
         "digest": "The digest that the tag must point at; a tag that has moved is refused.",
         "platform": "Pull this platform of a multi-platform image rather than the host's own.",
         "all_platforms": "Pull all platforms of a multi-platform image.",
@@ -70,8 +90,8 @@ def before(request: PullRequest, targets: Sequence[Target]) -> None:
         "force": "Move a name that the host has already to the digest that is pulled.",
     },
 )
-def pull(host: Host, request: PullRequest) -> PullResult:
-    """Pull an image from a registry on every host, and verify what arrived; --serial N spares the registry."""
-    from ctr_ferry.registry.pull import PullJob
+def pull(host: Host, request: PullRequest | tuple[PullRequest, ...]) -> PullResult | TransferSetResult:
+    """Pull images from registries on every host, and verify what arrived; --serial N spares the registry."""
+    from ctr_ferry.registry.pull import PullJob, PullSet
 
-    return PullJob(host, request).run()
+    return PullSet(host, request).run() if isinstance(request, tuple) else PullJob(host, request).run()

@@ -1,12 +1,13 @@
-"""``push``: each host pushes an image to a registry, and the registry is asked afterwards what it has.
+"""``push``: each host pushes images to registries, and the registries are asked afterwards what they have.
 
-All hosts inspect image and registry before any host pushes. A name that would get several digests, or that points at
+All hosts inspect images and registries before any host pushes. A name that would get several digests, or that points at
 another digest already, is refused then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ctr_ferry.errors import (
@@ -23,8 +24,7 @@ from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.text import names
 
 if TYPE_CHECKING:
-    from ctr_ferry.registry.push import PushJob, PushRequest
-    from ctr_ferry.registry.results import PushResult
+    from ctr_ferry.registry.push import PushJob, PushRequest, PushSet
     from ctr_ferry.run.scheduler import Fleet
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.ssh.target import Target
@@ -32,51 +32,61 @@ if TYPE_CHECKING:
 
 def parse(
     *,
-    ref: str | None = None,
+    ref: Sequence[str] | None = None,
+    set_: Sequence[str] | None = None,
     as_: str | None = None,
     platform: str | None = None,
     all_platforms: bool = False,
     namespace: str | None = None,
     force: bool = False,
-) -> PushRequest:
-    """Turns the options into a request; raises UsageError or BadReference where an option is wrong."""
+) -> PushRequest | tuple[PushRequest, ...]:
+    """Turns the options into a request, or several; raises UsageError or BadReference where an option is wrong."""
     from ctr_ferry.registry.push import PushRequest
 
-    if not ref:
-        raise UsageError("push needs --ref REF", hint="fab -H node1 push --ref registry.example/app:1")
-    source = None if is_digest(ref) else Reference.parse(ref)
-    if not as_ and (source is None or source.digest):
-        raise UsageError(
-            f"--ref {ref} is a digest, which may have several names on a host",
-            hint="give the name in the registry with --as",
-        )
+    refs = options.references(ref, set_)
+    if not refs:
+        raise UsageError("push needs --ref REF or --set FILE", hint="fab -H node1 push --ref registry.example/app:1")
+    several = bool(set_) or len(refs) > 1
+    if as_ and several:
+        raise UsageError("--as is for one image", hint="name the images for the registry first: retag --map FILE")
+    for each in refs:
+        source = None if is_digest(each) else Reference.parse(each)
+        if not as_ and (source is None or source.digest):
+            raise UsageError(
+                f"--ref {each} is a digest, which may have several names on a host",
+                hint=f"{'push it alone, and ' if several else ''}give the name in the registry with --as",
+            )
     target = Reference.parse(as_) if as_ else None
     if target and target.digest:
         raise UsageError(f"--as {as_} has a digest", hint="give a name with a tag and no digest")
-    return PushRequest(
-        ref=ref,
+    request = PushRequest(
+        ref=refs[0],
         target=target,
         platform=options.platform(platform, every=all_platforms),
         all_platforms=all_platforms,
         namespace=options.namespace(namespace),
         force=force,
     )
+    return tuple(replace(request, ref=each) for each in refs) if several else request
 
 
-def before(request: PushRequest, targets: Sequence[Target]) -> None:
+def before(request: PushRequest | tuple[PushRequest, ...], targets: Sequence[Target]) -> None:
     """Checks the logins before any host is touched; raises UsageError where one is missing, or cannot be used."""
     from ctr_ferry.oci.registry import Registries
     from ctr_ferry.registry import credentials
 
-    name = request.target or Reference.parse(request.ref)  # a digest has a target
-    credentials.check({target.variables_of(Registries).named(name.domain) for target in targets})
+    requests = request if isinstance(request, tuple) else (request,)
+    domains = {(each.target or Reference.parse(each.ref)).domain for each in requests}  # a digest has a target
+    credentials.check({target.variables_of(Registries).named(domain) for target in targets for domain in domains})
 
 
 @fleet_wide(
     parse,
     before=before,
+    iterable=["ref", "set_"],
     help={
-        "ref": "The image as the host has it: a name, its short form, or a digest.",
+        "ref": "The image as the host has it: a name, its short form, or a digest; may be repeated.",
+        "set_": options.SET_HELP,
         "as_": "The name in the registry (default: the image's own); the host keeps no further name.",
         "platform": "Push this platform's manifest of a multi-platform image, such as linux/arm64.",
         "all_platforms": "Push all platforms or nothing (default: the host's own where others are not there).",
@@ -84,16 +94,19 @@ def before(request: PushRequest, targets: Sequence[Target]) -> None:
         "force": "Move a name that the registry has already to the digest that is pushed.",
     },
 )
-def push(fleet: Fleet, request: PushRequest) -> dict[str, Result | FerryError]:
-    """Push an image from each host to a registry, and ask the registry what it has then."""
-    from ctr_ferry.registry.push import PushJob
+def push(fleet: Fleet, request: PushRequest | tuple[PushRequest, ...]) -> dict[str, Result | FerryError]:
+    """Push images from each host to registries, and ask the registries what they have then."""
+    from ctr_ferry.registry.push import PushJob, PushSet
 
-    jobs: dict[str, PushJob] = {}
+    jobs: dict[str, PushJob | PushSet] = {}
     alone = len(fleet.hosts) == 1
 
-    def inspect_image(host: Host) -> PushResult:
-        jobs[host.name] = PushJob(host, request, alone=alone)
-        return jobs[host.name].result(Status.OK)  # a run that is interrupted now reports no change
+    def inspect_images(host: Host) -> Result:
+        if isinstance(request, tuple):
+            jobs[host.name] = several = PushSet(host, request, alone=alone)
+            return several.result()
+        jobs[host.name] = one = PushJob(host, request, alone=alone)
+        return one.result(Status.OK)  # a run that is interrupted now reports no change
 
     def verify(host: Host) -> Result:
         answer = pushed[host.name]
@@ -101,8 +114,8 @@ def push(fleet: Fleet, request: PushRequest) -> dict[str, Result | FerryError]:
             raise answer
         return jobs[host.name].verify(answer)
 
-    answers: dict[str, Result | FerryError] = dict(fleet.each(inspect_image, close=False, looks=True))
-    for name, error in _conflicts(jobs).items():
+    answers: dict[str, Result | FerryError] = dict(fleet.each(inspect_images, close=False, looks=True))
+    for name, error in _refuse_conflicts(jobs).items():
         answers[name] = fleet.answers[name] = error
         fleet.hosts[name].mark_failed()
     once = alone or any(host.dry_run for host in fleet)
@@ -113,19 +126,30 @@ def push(fleet: Fleet, request: PushRequest) -> dict[str, Result | FerryError]:
     return answers | pushed | {name: answer for name, answer in again.items() if not isinstance(answer, NotStarted)}
 
 
-def _conflicts(jobs: Mapping[str, PushJob]) -> dict[str, Drift]:
-    """An error for every host whose name in the registry would get another digest from another host."""
-    goals = grouped((str(job.transfer.reference), (job.pushed.target.digest, host)) for host, job in jobs.items())
+def _refuse_conflicts(jobs: Mapping[str, PushJob | PushSet]) -> dict[str, Drift]:
+    """Finds names in registries that would get different digests from different hosts.
+
+    Returns an error for every host that would push one image. Of several images, only those concerned fail.
+    """
+    goals = grouped(
+        (str(push.transfer.reference), (push.pushed.target.digest, host, item))
+        for host, job in jobs.items()
+        for item, push in job.pushes
+    )
     errors = {}
     for reference, goal in goals.items():
-        digests = grouped(goal)
+        digests = grouped((digest, host) for digest, host, _ in goal)
         if len(digests) == 1:
             continue
         detail = "\n".join(f"{digest} on {names(hosts, every=True)}" for digest, hosts in digests.items())
-        for _, host in goal:
-            errors[host] = Drift(
+        for _, host, item in goal:
+            error = Drift(
                 f"{reference} would get {len(digests)} digests from these hosts; nothing was pushed",
                 detail=detail,
                 hint="push from the hosts of one digest, or from each host under a name of its own with --as",
             )
+            if item:
+                item.fail(error)
+            else:
+                errors[host] = error
     return errors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ctr_ferry import shell
 from ctr_ferry.ctr import probe
@@ -33,6 +33,18 @@ class Room:
 
     blobs: Space
     unpacked: Space
+
+    def less(self, coming: int, unpacked: int) -> Room:
+        """The room that is left after so many bytes of blobs, and about so many bytes of what is unpacked."""
+        here = there = coming + unpacked
+        if self.blobs.mount != self.unpacked.mount:
+            here, there = coming, unpacked
+        # `judge` refuses by `free`, and how much is unpacked is only a guess.
+        free, available = max(0, self.blobs.free - coming), max(0, self.blobs.available - here)
+        return Room(
+            replace(self.blobs, free=free, available=available),
+            replace(self.unpacked, available=max(0, self.unpacked.available - there)),
+        )
 
 
 def question(settings: Settings) -> str:

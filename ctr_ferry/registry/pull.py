@@ -1,28 +1,32 @@
-"""One image that one host pulls from a registry: inspected, planned, pulled, verified."""
+"""Images that one host pulls from registries: each inspected, planned, pulled, verified."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ctr_ferry.ctr import checks, free_space, naming
+from ctr_ferry.ctr import checks, naming
 from ctr_ferry.ctr.failures import required
 from ctr_ferry.ctr.listing import Image, Listing, parse_digests
-from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.ctr.verdict import Verdict, is_taken, judge, labels_gone, numbers, unproved
 from ctr_ferry.errors import Drift, FerryError, MethodUnsupported, ReferenceExists
+from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import BY_OTHERS, Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import RegistryState
+from ctr_ferry.registry import pull_space
 from ctr_ferry.registry.pull_plan import Move, PullPlan
-from ctr_ferry.registry.results import PullResult
+from ctr_ferry.registry.pull_space import PullSpace
+from ctr_ferry.registry.results import PulledImage, PullResult, TransferSetResult
+from ctr_ferry.registry.several import TransferSet
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer
 
 if TYPE_CHECKING:
+    from ctr_ferry.registry.access import RegistryAccesses
     from ctr_ferry.ssh.host import Host
 
 
@@ -38,26 +42,31 @@ class PullRequest:
     force: bool = False
 
 
-class PullJob(Session):
-    """One image that one host pulls. The constructor asks the host and the registry what they have.
+class ImagePull:
+    """One image on its way from a registry to one host. The constructor asks nothing, and needs a session that did.
 
-    Raises FerryError where one of them does not tell, or the host's ctr cannot do what is asked for.
+    Raises FerryError where the host's ctr cannot do what is asked for.
     """
 
-    def __init__(self, host: Host, request: PullRequest) -> None:
+    def __init__(
+        self, session: Session, request: PullRequest, space: PullSpace, accesses: RegistryAccesses | None = None
+    ) -> None:
         from ctr_ferry.registry.push_pull import RegistryTransfer
 
-        space = {"room": free_space.question(host.target.variables_of(Settings))}
-        super().__init__(host, request.namespace, more=space)
-        self.request, self.room = request, free_space.parse(self.answers["room"].text)
+        self.session, self.request, self._space = session, request, space
+        self.host, self.facts, self.place = session.host, session.facts, session.place
         self._refuse_platforms()
-        self.transfer = RegistryTransfer(self, request.reference)
+        self.transfer = RegistryTransfer(session, request.reference, accesses)
+
+    def ask(self) -> None:
+        """Asks the registry what it has, and plans the pull; raises FerryError where the registry does not tell."""
+        request = self.request
         self.remote = self.transfer.inspect()
         self.plan = PullPlan(
             place=self.place,
             reference=request.reference,
             wanted=request.digest or request.reference.digest or self.remote.digest,
-            existing=self.here.get(str(request.reference)),
+            existing=self.session.here.get(str(request.reference)),
             platform=request.platform,
             all_platforms=request.all_platforms,
             host_platform=self.facts.platform,
@@ -72,28 +81,45 @@ class PullJob(Session):
             reason=self.remote.unknown,
         )
 
-    def run(self) -> PullResult:
-        """Pulls the image where the host does not have it, and verifies that; raises FerryError if it cannot."""
-        plan = self.plan
+    def refuse(self) -> None:
+        """Raises FerryError where the registry has no such image, or another digest than the one that is wanted."""
         if not self.remote.digest and not self.remote.unknown:
             raise self.transfer.error(RegistryState.NOT_FOUND)
         self._refuse_moved_tag()
-        if found := self._existing_whole():
-            return found
-        if plan.replaced:
-            self._refuse_to_replace(plan.replaced)
+
+    @property
+    def has_name(self) -> bool:
+        """Whether the host has the wanted digest under the name; the image may still lack content."""
+        return self.plan.existing is not None and not self.plan.replaced
+
+    def whole(self, content: Content, check: Answer) -> PullResult | None:
+        """The result where the host has the wanted digest under that name, whole and unpacked; else None."""
+        plan, image = self.plan, self.plan.existing
+        if not image or plan.replaced or plan.shortcoming(image, content, check):
+            return None
+        already = "the host has it already, with the registry's digest, whole and unpacked"
+        return replace(self.unchanged, bytes=plan.size(image, content), notices=(already,))
+
+    def pull(self) -> PullResult:
+        """Pulls the image and verifies that, or says what would be done; raises FerryError if it cannot."""
+        if self.plan.replaced:
+            self._refuse_to_replace(self.plan.replaced)
+        plan = self.plan
         platform = None if plan.all_platforms else plan.platform or plan.host_platform
-        size, notices = self.transfer.check_space(self.room, platform)
+        size, notices, blobs = self._space.check(self.transfer, platform)
         if not self.host.dry_run:
-            return self._pull(notices)
-        return replace(
-            self.unchanged,
-            status=Status.CHANGED,
-            method=plan.method,
-            bytes=size,
-            notices=notices,
-            previous_digest=plan.replaced.digest if plan.replaced else "",
-        )
+            result = self._pull(notices)
+        else:
+            result = replace(
+                self.unchanged,
+                status=Status.CHANGED,
+                method=plan.method,
+                bytes=size,
+                notices=notices,
+                previous_digest=plan.replaced.digest if plan.replaced else "",
+            )
+        self._space.take(blobs)
+        return result
 
     def _refuse_platforms(self) -> None:
         asked = self.request.platform or self.request.all_platforms
@@ -135,21 +161,9 @@ class PullJob(Session):
                 or f"ctr {self.facts.client} cannot name a multi-platform image that was pulled only in part",
                 hint=f"remove the name first: fab -H HOST remove --ref {plan.name} --namespace {self.place.namespace}",
             )
-        raw = self.read([existing.digest], deep=False)[0].blobs.get(existing.digest)
+        raw = self.session.read([existing.digest], deep=False)[0].blobs.get(existing.digest)
         old = Descriptor(existing.media_type, existing.digest, len(raw)) if raw else None
         self.plan = replace(plan, move=Move(target, old))
-
-    def _existing_whole(self) -> PullResult | None:
-        """The result where the host has the wanted digest under that name, whole and unpacked; else None."""
-        plan, image = self.plan, self.plan.existing
-        if not image or plan.replaced:
-            return None
-        check = checks.command(self.facts.ctr, self.place.namespace, plan.name)
-        content, answers = self.read([str(plan.wanted)], deep=plan.beyond_host_platform, more={"check": check})
-        if plan.shortcoming(image, content, answers["check"]):
-            return None
-        already = "the host has it already, with the registry's digest, whole and unpacked"
-        return replace(self.unchanged, bytes=plan.size(image, content), notices=(already,))
 
     def _pull(self, notices: tuple[str, ...]) -> PullResult:
         """Runs the script, and verifies what the host has afterwards."""
@@ -161,7 +175,7 @@ class PullJob(Session):
         proved = bool(numbers(answers["kept"]))
         error = verdict.error or (plan.shortcoming(now, content, answers["check"]) if now else None)
         if error and now and proved and not plan.existing:
-            self.roll_back(plan.name, now.digest)
+            self.session.roll_back(plan.name, now.digest)
         if error or not now or (verdict.ours and not proved):
             error = error or unproved(plan.name, existed=plan.existing is not None)
             raise self._with_digest(error, now, answers)
@@ -194,7 +208,7 @@ class PullJob(Session):
         if now and now.digest == self.plan.wanted:
             content.take(now.digest, answers["top"], self.host.name)
             if self.plan.beyond_host_platform:
-                self.deepen(content)
+                self.session.deepen(content)
         return content
 
     def _judge(self, now: Image | None, answers: Mapping[str, Answer]) -> Verdict:
@@ -212,3 +226,77 @@ class PullJob(Session):
             tolerant=False,
             fresh=plan.existing is None and plan.stage is not None,
         )
+
+
+class PullJob(ImagePull):
+    """One image that one host pulls. The constructor asks the host and the registry what they have.
+
+    Args:
+        session: the host, where it is open already; None is one of its own, with a probe.
+
+    Raises FerryError where one of them does not tell, or the host's ctr cannot do what is asked for.
+    """
+
+    def __init__(self, host: Host, request: PullRequest, session: Session | None = None) -> None:
+        session = session or Session(host, request.namespace, more=pull_space.question(host))
+        super().__init__(session, request, PullSpace(session))
+        self.ask()
+
+    def run(self) -> PullResult:
+        """Pulls the image where the host does not have it, and verifies that; raises FerryError if it cannot."""
+        self.refuse()
+        if self.has_name:
+            check = checks.command(self.facts.ctr, self.place.namespace, self.plan.name)
+            content, answers = self.session.read(
+                [str(self.plan.wanted)], deep=self.plan.beyond_host_platform, more={"check": check}
+            )
+            if found := self.whole(content, answers["check"]):
+                return found
+        return self.pull()
+
+
+class PullSet(TransferSet[ImagePull]):
+    """Several images that one host pulls. The constructor asks the host what it has; raises as `Session`."""
+
+    def __init__(self, host: Host, requests: Sequence[PullRequest]) -> None:
+        session = Session(host, requests[0].namespace, more=pull_space.question(host))
+        super().__init__(session, (_unknown(session, str(request.reference)) for request in requests))
+        space = PullSpace(session)
+        for item, request in zip(self.items, requests, strict=True):
+            try:
+                item.job = ImagePull(session, request, space, self.accesses)
+            except FerryError as error:
+                item.fail(error)
+
+    def run(self) -> TransferSetResult:
+        """Pulls what the host lacks; raises SomeFailed, with the result, where some images could not be pulled."""
+        with self.going_on():
+            self.each(_ask)
+            self._find_whole()
+            self.each(ImagePull.pull)
+        return self.settled("images were not pulled")
+
+    def _find_whole(self) -> None:
+        """Asks the host which of the images it has whole: in one remote command, for other platforms in up to three."""
+        named = [(item, pull) for item, pull in self.pending if pull.has_name]
+        if not named:
+            return
+        names = [pull.plan.name for _, pull in named]
+        check = {"check": checks.command(self.session.facts.ctr, self.session.here.namespace, *names)}
+        if any(pull.plan.beyond_host_platform for _, pull in named):
+            content, answers = self.session.read([str(pull.plan.wanted) for _, pull in named], deep=True, more=check)
+        else:  # `images check` tells it, and manifests need not be read
+            content, answers = Content(), inspect.ask(self.session.host, check)
+        for item, pull in named:
+            if found := pull.whole(content, answers["check"]):
+                item.end(found)
+
+
+def _ask(pull: ImagePull) -> None:
+    pull.ask()
+    pull.refuse()
+
+
+def _unknown(session: Session, name: str) -> PulledImage:
+    namespace, ctr = session.here.namespace, session.facts.client
+    return PulledImage(reference=name, namespace=namespace, digest="", status=Status.SKIPPED, ctr=ctr)

@@ -1,7 +1,8 @@
-"""One image that one host pushes to a registry: inspected, decided, pushed, verified."""
+"""Images that one host pushes to registries: each inspected, decided, pushed, verified."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,17 +13,21 @@ from ctr_ferry.errors import (
     UsageError,
     VerifyFailed,
 )
+from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.registry.push_content import PushContent, choose
-from ctr_ferry.registry.results import PushResult
+from ctr_ferry.registry.results import PushedImage, PushResult, TransferSetResult
+from ctr_ferry.registry.several import TransferItem, TransferSet
 from ctr_ferry.report.outcome import Result, Status
 from ctr_ferry.shell import Script
 from ctr_ferry.text import shown_name
 
 if TYPE_CHECKING:
+    from ctr_ferry.ctr.listing import Image
     from ctr_ferry.ctr.push_pull import Route
+    from ctr_ferry.registry.access import RegistryAccesses
     from ctr_ferry.registry.push_pull import RemoteImage
     from ctr_ferry.ssh.host import Host
 
@@ -39,21 +44,49 @@ class PushRequest:
     force: bool = False
 
 
-class PushJob(Session):
-    """One image that one host pushes. The constructor asks the host and the registry what they have.
+class ImagePush:
+    """One image on its way from one host to a registry. The constructor asks nothing, and needs a session that did.
 
-    It raises FerryError where the image cannot be pushed, or the name in the registry points at another digest. If the
-    host is ``alone`` in the run, `run` does not ask the registry again.
+    If the host is ``alone`` in the run, `run` does not ask the registry again.
+
+    Attributes:
+        is_there: whether the registry is known to have the whole image under the name.
+
+    Raises FerryError where the image has no name in a registry, or the host's ctr cannot push there.
     """
 
-    def __init__(self, host: Host, request: PushRequest, *, alone: bool) -> None:
+    def __init__(
+        self,
+        session: Session,
+        request: PushRequest,
+        image: Image,
+        *,
+        alone: bool,
+        accesses: RegistryAccesses | None = None,
+    ) -> None:
         from ctr_ferry.registry.push_pull import RegistryTransfer
 
-        super().__init__(host, request.namespace)
-        self.request, self.alone, self.image = request, alone, self.find(request.ref)
-        self.transfer = RegistryTransfer(self, self._target())
-        self.pushed = choose(self, self.image, request.platform, all_platforms=request.all_platforms)
-        self.remote = self.transfer.inspect(self.pushed.sizes if alone else {})
+        self.host, self.facts, self.place, self.here = session.host, session.facts, session.place, session.here
+        self.request, self.alone, self.image, self.is_there = request, alone, image, False
+        self.transfer = RegistryTransfer(session, self._target(), accesses)
+        self.pushed = PushContent(Descriptor(image.media_type, image.digest, 0))
+
+    def ask(self) -> None:
+        """Asks the registry whether it has the whole image under the name; raises FerryError where it does not tell."""
+        self.remote = self.transfer.inspect()
+        self.is_there = self.remote.digest == self.image.digest and not self.request.platform
+
+    def look(self, content: Content) -> None:
+        """Decides what is pushed, and asks the registry what it has.
+
+        Raises FerryError where the image cannot be pushed, or the name in the registry points at another digest.
+
+        Args:
+            content: the image's manifests, as far as the host has them.
+        """
+        asked, every = self.request.platform, self.request.all_platforms
+        self.pushed = choose(self.facts, self.image, content, asked, all_platforms=every)
+        self.remote = self.transfer.inspect(self.pushed.sizes if self.alone else {})
         self._decide()
 
     def _target(self) -> Reference:
@@ -77,14 +110,9 @@ class PushJob(Session):
             return self.result(Status.CHANGED, self._method, notices=(would,))
         return self._push()
 
-    def verify(self, result: Result) -> Result:
-        """Asks the registry once more, after all hosts have pushed. An error then has the result."""
-        try:
-            self._verify(self.transfer.inspect())
-        except FerryError as error:
-            error.result = result
-            raise
-        return result
+    def verify_again(self) -> None:
+        """Asks the registry once more, after all hosts have pushed; raises FerryError where it has something else."""
+        self._verify(self.transfer.inspect())
 
     def _decide(self) -> PushResult | None:
         """The result where the registry has the image already; None where it must be pushed, and may be."""
@@ -185,3 +213,98 @@ class PushJob(Session):
             notices=(*pushed.notices, *notices),
             previous_digest=(self.remote.digest or "") if status is Status.CHANGED else "",
         )
+
+
+class PushJob(ImagePush):
+    """One image that one host pushes. The constructor asks the host and the registry what they have.
+
+    Args:
+        session: the host, where it is open already; None is one of its own, with a probe.
+
+    Raises FerryError where the image cannot be pushed, or the name in the registry points at another digest.
+    """
+
+    def __init__(self, host: Host, request: PushRequest, *, alone: bool, session: Session | None = None) -> None:
+        session = session or Session(host, request.namespace)
+        super().__init__(session, request, session.find(request.ref), alone=alone)
+        self.look(session.read([self.image.digest], deep=self.pushed.target.is_index)[0])
+
+    @property
+    def pushes(self) -> list[tuple[None, ImagePush]]:
+        """The one push, as `PushSet` has several."""
+        return [(None, self)]
+
+    def verify(self, result: Result) -> Result:
+        """Verifies again; an error then has the result."""
+        try:
+            self.verify_again()
+        except FerryError as error:
+            error.result = result
+            raise
+        return result
+
+
+class PushSet(TransferSet[ImagePush]):
+    """Several images that one host pushes. The constructor asks the host and the registries what they have.
+
+    Raises as `Session`. An image that cannot be pushed has its own error.
+    """
+
+    def __init__(self, host: Host, requests: Sequence[PushRequest], *, alone: bool) -> None:
+        session = Session(host, requests[0].namespace)
+        super().__init__(session, (_unknown(session, request) for request in requests))
+        images = [session.here.find(request.ref) for request in requests]
+        missing = [request.ref for request, image in zip(requests, images, strict=True) if not image]
+        errors = iter(session.not_found(missing) if missing else ())
+        for item, request, image in zip(self.items, requests, images, strict=True):
+            try:
+                if not image:
+                    raise next(errors)
+                item.job = ImagePush(session, request, image, alone=alone, accesses=self.accesses)
+                item.end(item.job.result(Status.SKIPPED))
+            except FerryError as error:
+                item.fail(error)
+        with self.going_on():
+            self.each(ImagePush.ask)
+            self._look()
+
+    def _look(self) -> None:
+        """Reads the manifests of what the registries lack, in two remote commands, and decides what is pushed."""
+        lacking = [(item, push) for item, push in self.pending if not push.is_there]
+        if not lacking:
+            return
+        deep = any(push.pushed.target.is_index for _, push in lacking)
+        content = self.session.read([push.image.digest for _, push in lacking], deep=deep)[0]
+        self.each(lambda push: push.look(content), lacking)
+
+    @property
+    def pushes(self) -> list[tuple[TransferItem[ImagePush], ImagePush]]:
+        """The images that can be pushed so far."""
+        return list(self.jobs)
+
+    def run(self) -> TransferSetResult:
+        """Pushes what the registries lack; raises SomeFailed, with the result, where that failed for some images."""
+        with self.going_on():
+            self.each(ImagePush.run)
+        return self._settled()
+
+    def verify(self, _: Result) -> TransferSetResult:
+        """Verifies all images again. Raises as `run`."""
+        with self.going_on():
+            self.each(ImagePush.verify_again, self.jobs)
+        return self._settled()
+
+    def _settled(self) -> TransferSetResult:
+        return self.settled("images were not pushed")
+
+
+def _unknown(session: Session, request: PushRequest) -> PushedImage:
+    return PushedImage(
+        reference=request.ref,
+        source=request.ref,
+        namespace=session.here.namespace,
+        digest="",
+        source_digest="",
+        status=Status.SKIPPED,
+        ctr=session.facts.client,
+    )

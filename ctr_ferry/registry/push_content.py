@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr.failures import content_missing
 from ctr_ferry.ctr.listing import Image
@@ -12,9 +11,6 @@ from ctr_ferry.errors import MethodUnsupported, PlatformMissing
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.text import shown_name
-
-if TYPE_CHECKING:
-    from ctr_ferry.images.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +29,25 @@ class PushContent:
     notices: tuple[str, ...] = ()
 
 
-def choose(session: Session, image: Image, asked: Platform | None, *, all_platforms: bool) -> PushContent:
-    """Reads the image's manifests on the host, and decides what of the image is pushed.
+def choose(facts: Facts, image: Image, content: Content, asked: Platform | None, *, all_platforms: bool) -> PushContent:
+    """Decides what of the image is pushed.
 
     Args:
+        content: the image's manifests, as far as the host has them.
         asked: the one platform to push; None for the whole image.
         all_platforms: whether the host's own platform is not pushed alone where others are not on the host.
 
     Raises:
         FerryError: the content is not on the host, or this ctr cannot push it.
     """
-    facts, whole = session.facts, Descriptor(image.media_type, image.digest, 0)
+    whole = Descriptor(image.media_type, image.digest, 0)
     if not whole.is_index:
         if asked and str(asked) not in image.platforms.split(","):
             raise PlatformMissing(
                 f"{shown_name(image.name)} is for {image.platforms}, not for {asked}; nothing was pushed",
                 hint="leave --platform out",
             )
-        content = session.read([image.digest], deep=False)[0]
         return PushContent(whole, sizes=_sizes(content, whole))
-    content = session.read([image.digest], deep=True)[0]
     if image.digest not in content.blobs:
         raise content_missing(image.name, image.digest)
     children = content.manifest(image.digest).children

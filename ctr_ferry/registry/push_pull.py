@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-from ctr_ferry.ctr import free_space, push_pull
 from ctr_ferry.ctr.failures import failure
-from ctr_ferry.ctr.free_space import Room
-from ctr_ferry.ctr.listing import parse_digests
 from ctr_ferry.ctr.progress import Progress
 from ctr_ferry.ctr.push_pull import Route
-from ctr_ferry.errors import ContentCorrupt, ContentMissing, DiskFull, FerryError, HostError
+from ctr_ferry.errors import ContentCorrupt, ContentMissing, FerryError, HostError
 from ctr_ferry.images.content import checked, described
 from ctr_ferry.oci.descriptor import Descriptor, Manifest, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState, RegistryStateError
-from ctr_ferry.registry import credentials, refusals
-from ctr_ferry.registry.client import Client
-from ctr_ferry.registry.http import authorities
+from ctr_ferry.oci.registry import RegistryState, RegistryStateError
+from ctr_ferry.registry import refusals
+from ctr_ferry.registry.access import RegistryAccesses
 from ctr_ferry.registry.listener import TransferListener
 from ctr_ferry.shell import Answer, Script
 
@@ -36,10 +31,7 @@ _UNKNOWN = {
     RegistryState.UNCLEAR: "the answer does not say, as a registry's does, whether the tag exists",
     RegistryState.DENIED: "the registry does not let this login ask for it",
 }
-_MAY_NEED_LOGIN = (RegistryState.UNAUTHORIZED, RegistryState.DENIED)
-_RATE_LIMIT = "toomanyrequests"  # Docker Hub's limit is lower for those who are not logged in
 _LARGEST = 1 << 50  # bytes of a blob
-_PLENTY = 64 << 30  # bytes; with more free space, a pull does not compare its size first
 _MOST_PLATFORMS = 100  # manifests of one index that are read to add up its size
 _UNREADABLE = (ContentMissing, ContentCorrupt, ValueError, TypeError, AttributeError, RecursionError)  # of a manifest
 _PAUSES = (0.5, 1.0, 2.0)  # seconds between the tries while the registry reports a failure of its own
@@ -68,6 +60,9 @@ class RemoteImage:
 class RegistryTransfer:
     """One reference that one host pushes or pulls; ``seconds`` tells how long ctr took.
 
+    Args:
+        accesses: the host's ways to registries, which several references share; None is one of its own.
+
     Raises:
         HostError: this host's ctr cannot work with that registry as the inventory describes it.
         UsageError: the login for the registry is missing, or cannot be used.
@@ -75,37 +70,13 @@ class RegistryTransfer:
 
     seconds = 0.0
 
-    def __init__(self, session: Session, reference: Reference) -> None:
-        host, facts = session.host, session.facts
-        self.host, self.facts, self.reference, self._owner = host, facts, reference, session.place.owner
-        self.registry: Registry = host.target.variables_of(Registries).named(reference.domain)
-        self._login_for_ctr: Login | None = None  # since the registry refused ctr without a login
-        self._trust_this_machine = not self.registry.ca_file
+    def __init__(self, session: Session, reference: Reference, accesses: RegistryAccesses | None = None) -> None:
+        self.host, self.facts, self.reference = session.host, session.facts, reference
+        self._asked_with_login = False
         try:
-            self._client = Client(host, self.registry, partial(credentials.login, self.registry))
+            self.access = (accesses or RegistryAccesses(session)).to(reference.domain)
         except RegistryStateError as error:
             raise refusals.error(error.state, str(reference), error.detail, login=False) from error
-        push_pull.refuse(facts.ctr, facts.client, self._route)
-
-    @property
-    def _login(self) -> Login | None:
-        """The login, once the registry has asked for one."""
-        return self._client.login or self._login_for_ctr
-
-    @property
-    def _route(self) -> Route:
-        """How ctr gets to the registry. With a login, ctr trusts only the certificates that ctr-ferry itself trusts."""
-        registry, login = self.registry, self._login
-        # The token service may use TLS where the registry does not.
-        exclusive = login is not None and not (registry.scheme == "https" and registry.skip_verify)
-        return Route(
-            registry=registry,
-            username=login.username if login else None,
-            authorities=authorities(registry, exclusive=exclusive, system=self._trust_this_machine),
-            exclusive=exclusive,
-            proxy=self.host.target.variables_of(Registries).proxy,
-            owner=self._owner,
-        )
 
     def inspect(self, blobs: Mapping[str, int] | None = None) -> RemoteImage:
         """Asks the registry, through the host, what it has under the reference.
@@ -120,10 +91,10 @@ class RegistryTransfer:
         pauses = iter(_PAUSES)
         while True:
             try:
-                with closing(self._client):
-                    if self._login_for_ctr:
-                        self._client.log_in(self.reference.path)
-                    digest = self._client.find(self.reference.path, self._there)
+                with self.access.connection() as client:
+                    if self.access.login:
+                        client.log_in(self.reference.path)
+                    digest = client.find(self.reference.path, self._there)
                     return RemoteImage(digest, present=self._present(blobs or {}))
             except RegistryStateError as error:
                 if unknown := _UNKNOWN.get(error.state):
@@ -131,6 +102,8 @@ class RegistryTransfer:
                 pause = next(pauses, None)
                 if error.state is not RegistryState.FAILED or pause is None:
                     raise self.error(error.state, error.detail) from error
+            finally:
+                self._asked_with_login = self.access.login is not None
             self.host.pause(pause)
 
     @property
@@ -140,7 +113,7 @@ class RegistryTransfer:
     def _present(self, blobs: Mapping[str, int]) -> int | None:
         if sum(blobs.values()) < _WORTH_ASKING:
             return None
-        found = self._client.present(self.reference.path, blobs)
+        found = self.access.client.present(self.reference.path, blobs)
         return None if found is None else sum(blobs[digest] for digest in found)
 
     def described(self, digest: str) -> Descriptor:
@@ -149,50 +122,20 @@ class RegistryTransfer:
         Raises as `inspect`, and ContentMissing or ContentCorrupt where the registry did not give that manifest.
         """
         try:
-            with closing(self._client):
-                raw = self._client.read(self.reference.path, digest)
+            with self.access.connection() as client:
+                raw = client.read(self.reference.path, digest)
         except RegistryStateError as error:
             raise self.error(error.state, error.detail) from error
-        return described(digest, Answer(0, raw, ""), self.registry.name)
+        return described(digest, Answer(0, raw, ""), self.access.registry.name)
 
-    def check_space(self, room: Room | None, platform: Platform | None) -> tuple[int | None, tuple[str, ...]]:
-        """Compares the size of the image in the registry with the free space on the host.
+    def contents(self, platform: Platform | None) -> list[Descriptor] | None:
+        """All blobs of the image in the registry; None where its manifests cannot be read, or make no sense.
 
         Args:
-            room: the file systems that containerd writes to; None where they are not known.
-            platform: the platform that is pulled; None is all of them.
-
-        Returns:
-            Bytes of all blobs, None where they are not known; and what the user should know about the space.
-
-        Raises:
-            DiskFull: the image does not fit.
+            platform: the platform that is wanted; None is all of them.
         """
-        # Registries count how often a manifest is read, so it is read only where space may be short, and in a dry run.
-        short = room is not None and min(room.blobs.available, room.unpacked.available) < _PLENTY
-        blobs = self._contents(platform) if short or self.host.dry_run else None
-        if blobs is None:
-            return None, ()
-        size, growth = sum(blob.size for blob in blobs), free_space.growth(blobs)
-        found = free_space.judge(room, size, growth)
-        if found:  # only now it matters which blobs the host has already
-            present = self._digests_on_host()
-            coming = [blob for blob in blobs if blob.digest not in present]
-            found = free_space.judge(room, sum(blob.size for blob in coming), free_space.growth(coming))
-        if isinstance(found, DiskFull):
-            raise found
-        would = f"would move up to {size} bytes; {free_space.needs(room, size, growth)}"
-        return size, tuple(filter(None, (found, would if self.host.dry_run else "")))
-
-    def _digests_on_host(self) -> frozenset[str]:
-        ctr, namespaces = self.facts.ctr, self.facts.namespaces
-        answers = self.host.ask(Script({f"has-{n}": ctr.digests(each) for n, each in enumerate(namespaces)}))
-        return parse_digests(line for answer in answers.values() for line in answer.text.splitlines())
-
-    def _contents(self, platform: Platform | None) -> list[Descriptor] | None:
-        """All blobs of the image in the registry; None where its manifests cannot be read, or make no sense."""
         try:
-            with closing(self._client):
+            with self.access.connection():
                 top = self._manifest(self._there)
                 children = [child for child in top.children if platform in (None, child.platform)][:_MOST_PLATFORMS]
                 manifests = (top, *(self._manifest(child.digest) for child in children))
@@ -202,9 +145,9 @@ class RegistryTransfer:
             return None
 
     def _manifest(self, reference: str) -> Manifest:
-        raw = self._client.read(self.reference.path, reference)
+        raw = self.access.client.read(self.reference.path, reference)
         if is_digest(reference):
-            checked(reference, Answer(0, raw, ""), self.registry.name)
+            checked(reference, Answer(0, raw, ""), self.access.registry.name)
         return Manifest.parse(raw)
 
     def run(
@@ -235,41 +178,31 @@ class RegistryTransfer:
             FerryError: as `Host.ask`.
         """
         pauses, began = iter(_PAUSES), time.monotonic()
+        answers: dict[str, Answer] = {}
         while True:
-            had_login = self._login is not None
+            if self.access.login and not self._asked_with_login and is_done(self.inspect(sizes)):
+                return answers
             answers = self._once(script, sizes)
             self.seconds = round(time.monotonic() - began, 3)
-            if self._has_another_way(answers[step]):
-                if not had_login and is_done(self.inspect(sizes)):
-                    return answers
+            state = self.meaning(answers[step])
+            if self.access.has_another_way(state, answers[step].stderr):
                 continue
             pause = next(pauses, None)
-            if pause is None or self.meaning(answers[step]) is not RegistryState.FAILED:
+            if pause is None or state is not RegistryState.FAILED:
                 return answers
             self.host.pause(pause)
 
-    def _has_another_way(self, answer: Answer) -> bool:
-        """Whether another try has what this one lacked: a login, or this machine's CAs besides ca_file."""
-        state = self.meaning(answer)
-        if not self._login and (state in _MAY_NEED_LOGIN or _RATE_LIMIT in answer.stderr):
-            self._login_for_ctr = credentials.login(self.registry)
-            return self._login_for_ctr is not None
-        if state is RegistryState.UNKNOWN_CA and self._route.exclusive and not self._trust_this_machine:
-            self._trust_this_machine = True  # the token service, or where the blobs are, may have another CA
-            return True
-        return False
-
     def _once(self, script: Callable[[Route], Script], sizes: Mapping[str, int]) -> dict[str, Answer]:
-        needs_terminal = self._login is not None or not self.facts.ctr.capabilities.piped
+        needs_terminal = self.access.login is not None or not self.facts.ctr.capabilities.piped
         limit = self.host.target.limits.command
         with self.host.terminal(limit) if needs_terminal else nullcontext() as terminal:
-            listener = TransferListener(self, Progress(sizes), terminal, self._login)
-            route = replace(self._route, terminal=terminal.device if terminal else None)
+            listener = TransferListener(self, Progress(sizes), terminal, self.access.login)
+            route = replace(self.access.route, terminal=terminal.device if terminal else None)
             return self.host.ask(script(route), listener=listener)
 
     def meaning(self, answer: Answer) -> RegistryState | None:
         """What ctr's answer means for the registry; None where ctr succeeded, or failed for another reason."""
-        return None if answer.ok else refusals.meaning(answer.stderr, self.registry)
+        return None if answer.ok else refusals.meaning(answer.stderr, self.access.registry)
 
     def failure(self, answer: Answer) -> FerryError:
         """The error for a push or pull that failed."""
@@ -279,4 +212,4 @@ class RegistryTransfer:
 
     def error(self, state: RegistryState, detail: str = "") -> HostError:
         """The error for a state of the registry."""
-        return refusals.error(state, str(self.reference), detail, login=bool(self._login))
+        return refusals.error(state, str(self.reference), detail, login=bool(self.access.login))

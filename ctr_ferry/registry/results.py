@@ -1,10 +1,10 @@
-"""What a push or a pull of one image came to on one host."""
+"""What a push or a pull came to on one host: of one image, or of several."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ctr_ferry.report.outcome import Status
+from ctr_ferry.report.outcome import Status, error_lines
 from ctr_ferry.text import shown_name
 
 
@@ -86,3 +86,49 @@ class PushResult(RegistryTransferResult):
         if self.previous_digest:
             lines.append(f"  replaces {self.previous_digest}")
         return lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PulledImage(PullResult):
+    """One of several images that were pulled; with ``error``, which tells why it was not, `digest` may be empty."""
+
+    error: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushedImage(PushResult):
+    """One of several images that were pushed; with ``error``, which tells why it was not, `digest` may be empty."""
+
+    error: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferSetResult:
+    """What a push or pull of several images came to on one host; an image that was not tried is ``skipped``."""
+
+    namespace: str
+    ctr: str
+    images: tuple[PulledImage | PushedImage, ...]
+
+    @property
+    def status(self) -> Status:
+        """``changed`` if any image was changed."""
+        return Status.of_all(image.status for image in self.images)
+
+    def given(self) -> list[tuple[str, str, str]]:
+        """The names with their digests."""
+        there = (image for image in self.images if image.status not in (Status.FAILED, Status.SKIPPED))
+        return [each for image in there for each in image.given()]
+
+    def lines(self) -> list[str]:
+        """The images that were changed or failed, each with its status; how many the others are."""
+        quiet = {Status.UNCHANGED: 0, Status.SKIPPED: 0}
+        lines = []
+        for image in self.images:
+            if image.status in quiet and image.verified == "digest":
+                quiet[image.status] += 1
+                continue
+            first, *below = image.lines()
+            errors = error_lines(image.error) if image.error else []
+            lines += [f"{first}  {image.status}", *below, *(f"  {line}" for line in errors)]
+        return [*lines, *(f"{count} of {len(self.images)} {status}" for status, count in quiet.items() if count)]

@@ -13,12 +13,14 @@ import pytest
 from cut_off import run_cut
 from retagging import CHILD, CONFIG, INDEX, MANIFEST, OTHER, B, FakeHost, image, table
 
+from ctr_ferry import errors
 from ctr_ferry.images import content
 from ctr_ferry.oci.descriptor import OCI_INDEX
 from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState, RegistryStateError
-from ctr_ferry.registry import credentials, push_pull
+from ctr_ferry.registry import access, credentials, push_pull
 from ctr_ferry.registry.pull import PullJob
 from ctr_ferry.registry.push import PushJob
+from ctr_ferry.registry.results import PullResult, PushResult
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.target import Limits
@@ -108,6 +110,37 @@ class Host(FakeHost):
         return {name: text for script in self.scripts for name, text in script.steps.items()}
 
 
+class ScriptedFleet:
+    """A fleet whose hosts work one after the other."""
+
+    def __init__(self, *hosts: Host) -> None:
+        self.hosts = {str(number): host for number, host in enumerate(hosts)}
+        self.answers: dict[str, Any] = {}
+        for name, host in self.hosts.items():
+            host.name, host.failed = name, False
+            host.mark_failed = lambda host=host: setattr(host, "failed", True)  # type: ignore[misc]
+
+    def each(self, work: Callable[[Host], Any], **_: object) -> dict[str, Any]:
+        names = [name for name, host in self.hosts.items() if not host.failed]
+        for name in names:
+            try:
+                self.answers[name] = work(self.hosts[name])
+            except errors.FerryError as error:
+                self.hosts[name].failed, self.answers[name] = True, error
+        return {name: self.answers[name] for name in names}
+
+    def __iter__(self) -> Iterator[Host]:
+        return iter(self.hosts.values())
+
+    def push(self, *refs: str, **options: Any) -> list[Any]:
+        answers: dict[str, Any] = push.push.body(self, push.parse(ref=refs or [REF], **options))
+        return list(answers.values())
+
+    @property
+    def pushed(self) -> list[bool]:
+        return ["push" in host.texts for host in self.hosts.values()]
+
+
 Answering = Callable[..., ScriptedRegistry]
 
 
@@ -123,7 +156,7 @@ def answering_fixture(monkeypatch: pytest.MonkeyPatch) -> Answering:
     ) -> ScriptedRegistry:
         registry = ScriptedRegistry(*answers, login=login)
         registry.known_login = login or unasked
-        monkeypatch.setattr(push_pull, "Client", lambda *_: registry)
+        monkeypatch.setattr(access, "Client", lambda *_: registry)
         monkeypatch.setattr(push_pull, "checked", content.checked)  # not hashed either, if `letters` is in use
         monkeypatch.setattr(credentials, "login", lambda _: login or unasked)
         return registry
@@ -131,14 +164,14 @@ def answering_fixture(monkeypatch: pytest.MonkeyPatch) -> Answering:
     return answering
 
 
-def pushed(host: Host, *, ref: str = REF, **options: Any) -> push.PushResult:
-    job = PushJob(host, push.parse(ref=ref, **options), alone=True)  # type: ignore[arg-type]
+def pushed(host: Host, *, ref: str = REF, **options: Any) -> PushResult:
+    job = PushJob(host, push.parse(ref=[ref], **options), alone=True)  # type: ignore[arg-type]
     assert job.result(Status.OK).status is Status.OK
     return job.run()
 
 
-def pulled(host: Host, *, ref: str = REF, **options: Any) -> pull.PullResult:
-    return PullJob(host, pull.parse(ref=ref, **options)).run()  # type: ignore[arg-type]
+def pulled(host: Host, *, ref: str = REF, **options: Any) -> PullResult:
+    return PullJob(host, pull.parse(ref=[ref], **options)).run()  # type: ignore[arg-type]
 
 
 def stage(host: Host, digest: str) -> str:

@@ -340,10 +340,11 @@ class TestPull:
         "options",
         [
             {},
-            {"ref": REF, "digest": "sha256:1"},
-            {"ref": f"{REF}@{A}"},
-            {"ref": f"r/a@{A}", "digest": B},
-            {"ref": REF, "platform": "linux/amd64", "all_platforms": True},
+            {"ref": [REF], "digest": "sha256:1"},
+            {"ref": [f"{REF}@{A}"]},
+            {"ref": [f"r/a@{A}"], "digest": B},
+            {"ref": [REF], "platform": "linux/amd64", "all_platforms": True},
+            {"ref": [REF, "r/b"], "digest": A},
         ],
     )
     def test_options_that_contradict_each_other_are_refused(self, options: dict[str, Any]) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from letters import unhashed  # noqa: F401
 from retagging import CHILD, OTHER, A, B, image
-from scripted_registry import OK, REF, Answering, Host, answering_fixture, index_host, pushed  # noqa: F401
+from scripted_registry import (
+    OK,
+    REF,
+    Answering,
+    Host,
+    ScriptedFleet,
+    answering_fixture,  # noqa: F401
+    index_host,
+    pushed,
+)
 
 from ctr_ferry import errors
 from ctr_ferry.oci.registry import RegistryState
@@ -177,46 +185,17 @@ class TestPush:
         "options",
         [
             {},
-            {"ref": REF, "as_": f"r/a@{A}"},
-            {"ref": REF, "platform": "linux/amd64", "all_platforms": True},
-            {"ref": A},
-            {"ref": f"r.example/a@{A}"},
+            {"ref": [REF], "as_": f"r/a@{A}"},
+            {"ref": [REF], "platform": "linux/amd64", "all_platforms": True},
+            {"ref": [A]},
+            {"ref": [f"r.example/a@{A}"]},
+            {"ref": [REF, f"r.example/a@{A}"]},
+            {"ref": [REF, "r.example/b"], "as_": "r/a:1"},
         ],
     )
     def test_options_that_contradict_each_other_are_refused(self, options: dict[str, Any]) -> None:
         with pytest.raises(errors.UsageError):
             push.parse(**options)
-
-
-class ScriptedFleet:
-    """A fleet whose hosts work one after the other."""
-
-    def __init__(self, *hosts: Host) -> None:
-        self.hosts = {str(number): host for number, host in enumerate(hosts)}
-        self.answers: dict[str, Any] = {}
-        for name, host in self.hosts.items():
-            host.name, host.failed = name, False
-            host.mark_failed = lambda host=host: setattr(host, "failed", True)  # type: ignore[misc]
-
-    def each(self, work: Callable[[Host], Any], **_: object) -> dict[str, Any]:
-        names = [name for name, host in self.hosts.items() if not host.failed]
-        for name in names:
-            try:
-                self.answers[name] = work(self.hosts[name])
-            except errors.FerryError as error:
-                self.hosts[name].failed, self.answers[name] = True, error
-        return {name: self.answers[name] for name in names}
-
-    def __iter__(self) -> Iterator[Host]:
-        return iter(self.hosts.values())
-
-    def push(self, **options: Any) -> list[Any]:
-        answers: dict[str, Any] = push.push.body(self, push.parse(ref=REF, **options))
-        return list(answers.values())
-
-    @property
-    def pushed(self) -> list[bool]:
-        return ["push" in host.texts for host in self.hosts.values()]
 
 
 def pusher(digest: str = A, **more: Any) -> Host:

@@ -182,7 +182,7 @@ def test_a_manifest_that_makes_no_sense_has_no_size(answering: Answering, manife
     registry, host = answering(A), Host([])
     registry.manifest = manifest
     transfer = push_pull.RegistryTransfer(Session(host), Reference.parse(REF))  # type: ignore[arg-type]
-    assert transfer._contents(None) is None
+    assert transfer.contents(None) is None
 
 
 def test_a_ca_file_that_cannot_be_read_is_an_error_with_a_kind() -> None:
