@@ -311,7 +311,7 @@ def _answer(host: Host, work: Callable[[Host], Result]) -> Answer:
         return work(host)
     except FerryError as error:
         host.mark_failed()
-        return interrupted() if host.abandoned else error
+        return interrupted(error.result) if host.abandoned else error
     except Exception as error:  # noqa: BLE001  (shown, with where it happened)
         host.mark_failed()
         return unforeseen(error)
@@ -321,9 +321,10 @@ def _not_started() -> NotStarted:
     return NotStarted("the run was interrupted before work on this host began", hint="run the command again")
 
 
-def interrupted() -> Interrupted:
-    """The error of a host that was at work when the run was interrupted."""
+def interrupted(done: Result | None = None) -> Interrupted:
+    """The error of a host that was at work when the run was interrupted; ``done`` is what it had done by then."""
     return Interrupted(
         "the run was interrupted while this host was at work",
         hint="run the same command again: it inspects the host first (`run` does not: check how far its command came)",
+        result=done,
     )
