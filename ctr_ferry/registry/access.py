@@ -100,17 +100,21 @@ class RegistryAccesses:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._ways: dict[str, RegistryAccess] = {}
+        self._kept: ExitStack | None = None
 
     def to(self, domain: str) -> RegistryAccess:
         """The way to one registry; raises as `RegistryAccess`."""
         if domain not in self._ways:
-            self._ways[domain] = RegistryAccess(self._session, domain)
+            self._ways[domain] = way = RegistryAccess(self._session, domain)
+            if self._kept:
+                self._kept.enter_context(way.connection())
         return self._ways[domain]
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """A block in which the connections to all registries that are known so far are kept."""
-        with ExitStack() as stack:
+        """A block in which the connections to all registries are kept."""
+        with ExitStack() as self._kept:
+            self._kept.callback(setattr, self, "_kept", None)
             for way in self._ways.values():
-                stack.enter_context(way.connection())
+                self._kept.enter_context(way.connection())
             yield
