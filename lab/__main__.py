@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 
+from lab import rehearsal
 from lab.fleet import Fleet, LabError, Node
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; return the exit status. Status 2 means that the lab cannot run it on this machine."""
     try:
-        return _run(Fleet(), _parser().parse_args(argv))
+        return _run(Fleet.chosen(), _parser().parse_args(argv))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 2
@@ -25,7 +25,8 @@ def _run(fleet: Fleet, options: argparse.Namespace) -> int:
     """Run one command; return its exit status; raise LabError."""
     match options.command:
         case "up":
-            return _up(fleet, options.extra)
+            rehearsal.up(fleet, options.extra)
+            return 0
         case "down":
             fleets_of_tests = fleet.state.parent.glob(f"{fleet.state.name}-*")
             for state in {fleet.state, *fleets_of_tests}:
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="start the nodes and services that do not run yet")
+    up = commands.add_parser("up", help="start the nodes, services and registries that do not run yet")
     up.add_argument("--extra", type=int, default=0, metavar="N", help="start N more nodes like node3")
     commands.add_parser("down", help="stop the fleet and remove everything except the downloaded packages")
     commands.add_parser("status", help="show the nodes that are up")
@@ -54,18 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("node")
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
     return parser
-
-
-def _up(fleet: Fleet, extra: int) -> int:
-    """Bring the fleet up and print the result; return the exit status."""
-    began = time.monotonic()
-    if not (fleet.cache / "trees").exists():
-        print("Fetching Debian packages for the nodes. The next start uses the same packages.", file=sys.stderr)
-    fleet.up(extra)
-    if fleet.missing:
-        print(f"Some nodes may be missing: {'; '.join(fleet.missing)}", file=sys.stderr)
-    print(f"{len(fleet.nodes)} nodes are up ({time.monotonic() - began:.1f} s): {', '.join(fleet.nodes)}")
-    return 0
 
 
 def _status(fleet: Fleet) -> int:

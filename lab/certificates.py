@@ -22,14 +22,15 @@ class Authority:
     Args:
         file: the file for the authority's own certificate, as PEM.
         name: the authority's name in the certificates.
+        days: for how many days its own certificate is valid.
     """
 
-    def __init__(self, file: Path, name: str = "the lab's own CA") -> None:
+    def __init__(self, file: Path, name: str = "the lab's own CA", days: int = 10) -> None:
         self.file, self._key = file, ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         signs = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
         made = (
-            self._builder(self._name, self._key.public_key(), 10)
+            self._builder(self._name, self._key.public_key(), days)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(signs, critical=True)
         )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 SUITES = ("bullseye", "bookworm", "trixie", "sid")
 RUNTIME = ("containerd", "runc")
 MACHINE = ("openssh-server", "openssh-client", "openssh-sftp-server", "sudo", "busybox-static", "zsh", "tcsh", "fish")
+AGAIN = 5.0  # seconds after which the lab tells that it still fetches
+Tell: TypeAlias = Callable[[str], object]
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -48,45 +53,71 @@ def codename() -> str:
     return str(release.get("VERSION_CODENAME", "sid"))
 
 
-def fetch(suites: Sequence[str], cache: Path, runner: Sequence[str] = ()) -> dict[str, Trees | Unavailable]:
+def fetch(
+    suites: Sequence[str], cache: Path, runner: Sequence[str] = (), tell: Tell = lambda _: None
+) -> dict[str, Trees | Unavailable]:
     """Fetch and unpack the packages of all suites in parallel, unless `cache` has them.
 
     Args:
         suites: Debian code names.
         cache: the folder that keeps the unpacked packages.
         runner: the beginning of every command line. The lab uses it to find the processes that it started.
+        tell: called with a line of text at each step.
 
     Returns:
         For each suite its trees, or the reason why it is not available.
     """
     own = codename()
+    absent = [suite for suite in suites if not _folder(suite, own, cache).exists()]
+    at_work = set(absent)
 
     def one(suite: str) -> Trees | Unavailable:
         try:
-            return _suite(suite, own, cache, runner)
+            return _suite(suite, own, cache, runner, tell)
         except Unavailable as why:
             return why
+        finally:
+            at_work.discard(suite)
 
-    with ThreadPoolExecutor(len(suites)) as pool:
+    with _reminding(at_work, tell) if absent else contextlib.nullcontext(), ThreadPoolExecutor(len(suites)) as pool:
         return dict(zip(suites, pool.map(one, suites), strict=True))
 
 
 def busybox(cache: Path) -> Path:
     """Return the static busybox that an earlier `fetch` put into `cache`; raise Unavailable."""
     own = codename()
-    program = cache / "trees" / f"{own}-for-{own}" / "machine/usr/bin/busybox"
+    program = _folder(own, own, cache) / "machine/usr/bin/busybox"
     if not program.exists():
         raise Unavailable("images need the busybox that `python -m lab up` fetches; run it once")
     return program
 
 
-def unpacked(packages: Sequence[str], cache: Path, *, whole: bool = False) -> Path:
+@contextlib.contextmanager
+def _reminding(at_work: Collection[str], tell: Tell) -> Iterator[None]:
+    """Tell every few seconds what is still at work, during the block."""
+    done = threading.Event()
+
+    def remind() -> None:
+        while not done.wait(AGAIN):
+            tell(f"still at work on {', '.join(sorted(at_work))}")
+
+    thread = threading.Thread(target=remind, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def unpacked(packages: Sequence[str], cache: Path, *, whole: bool = False, tell: Tell = lambda _: None) -> Path:
     """Fetch packages of the machine's own suite and unpack them into one tree, unless `cache` has it; return the tree.
 
     Args:
         packages: the names of the packages. The first name is also the tree's.
         cache: the folder that keeps the tree.
         whole: whether the tree also has the dependencies that the machine lacks.
+        tell: called with a line of text at each step.
 
     Raises:
         Unavailable: a package is not available.
@@ -97,7 +128,7 @@ def unpacked(packages: Sequence[str], cache: Path, *, whole: bool = False) -> Pa
     with final.with_name(final.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may call this at once
         if not final.exists():
-            _bring(packages, whole, final, _Apt(own, cache / "apt" / packages[0], ()))
+            _bring(packages, whole, final, _Apt(own, cache / "apt" / packages[0], (), tell))
     return final
 
 
@@ -116,11 +147,16 @@ def _bring(packages: Sequence[str], whole: bool, final: Path, apt: _Apt) -> None
         shutil.rmtree(apt.folder, ignore_errors=True)
 
 
-def _suite(suite: str, own: str, cache: Path, runner: Sequence[str]) -> Trees:
+def _folder(suite: str, own: str, cache: Path) -> Path:
+    """Return the folder for the trees of one suite."""
+    return cache / "trees" / f"{suite}-for-{own}"
+
+
+def _suite(suite: str, own: str, cache: Path, runner: Sequence[str], tell: Tell) -> Trees:
     """Return the trees of one suite, from the cache or from the mirror; raise Unavailable."""
-    final = cache / "trees" / f"{suite}-for-{own}"
+    final = _folder(suite, own, cache)
     if not final.exists():
-        apt = _Apt(suite, cache / "apt" / suite, runner)
+        apt = _Apt(suite, cache / "apt" / suite, runner, tell)
         try:
             apt.update()
             _fill(final, suite, own, apt)
@@ -141,6 +177,7 @@ def _fill(final: Path, suite: str, own: str, apt: _Apt) -> None:
     if suite == own:
         wanted["machine"] = [n for n in apt.closure(MACHINE) if n in MACHINE or not _installed(n)]
     archives = apt.download([name for names in wanted.values() for name in names])
+    apt.tell(f"{suite}: unpacking")
     part = final.with_name(final.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     for tree, names in wanted.items():
@@ -182,10 +219,10 @@ def _unpack(archive: Path, tree: Path, runner: Sequence[str]) -> None:
 class _Apt:
     """apt with a state folder of its own: another suite, an empty dpkg status, the machine's mirror and proxy."""
 
-    def __init__(self, suite: str, folder: Path, runner: Sequence[str]) -> None:
+    def __init__(self, suite: str, folder: Path, runner: Sequence[str], tell: Tell) -> None:
         if not KEYRING.exists():
             raise Unavailable(f"{suite}: {KEYRING} is missing (package debian-archive-keyring)")
-        self.suite, self.folder, self.runner = suite, folder, runner
+        self.suite, self.folder, self.runner, self.tell = suite, folder, runner, tell
         for part in ("lists/partial", "cache/archives/partial", "parts", "debs"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / "status").touch()
@@ -194,6 +231,7 @@ class _Apt:
 
     def update(self) -> None:
         """Read the suite's package lists; raise Unavailable."""
+        self.tell(f"{self.suite}: fetching the list of packages")
         self._run("apt-get", "--error-on=any", "update")
 
     def closure(self, packages: Sequence[str]) -> list[str]:
@@ -203,6 +241,10 @@ class _Apt:
 
     def download(self, packages: Sequence[str]) -> dict[str, Path]:
         """Download `packages` and return the file of each."""
+        sizes = re.findall(
+            r"^'.*' \S+ (\d+) ", self._run("apt-get", "download", "--print-uris", *packages), re.MULTILINE
+        )
+        self.tell(f"{self.suite}: fetching {len(packages)} packages, {sum(map(int, sizes)) / 1e6:.0f} MB")
         self._run("apt-get", "download", *packages)
         files = {path.name.split("_")[0]: path for path in (self.folder / "debs").glob("*.deb")}
         return {name: files[name] for name in packages}

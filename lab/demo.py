@@ -8,22 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lab import rehearsal
 from lab.fleet import Fleet, LabError, Node
-from lab.images import build, seed_image
+from lab.rehearsal import LOST, NEW, OLD
 
-OLD = "172.1.1.34:5000/library/cambricon-k8s-device-plugin:v1.1.3"
-NEW = "docker-registry.i.demo/library/cambricon-k8s-device-plugin:v1.1.3"
-LOST = "lost:1"  # this image is in the wrong namespace, which is the most common mistake
 FAB = Path(sys.executable).with_name("fab")
 
 
 def main() -> int:
     """Run the demo; return the exit status of the retag."""
-    fleet = Fleet()
+    fleet = Fleet.chosen()
     try:
-        fleet.up()
-        nodes = [fleet.nodes[name] for name in ("node1", "node3") if name in fleet.nodes]
-        _prepare(fleet, nodes)
+        rehearsal.up(fleet)
+        nodes = rehearsal.begin_again(fleet)
     except LabError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
@@ -48,16 +45,6 @@ def main() -> int:
         print(f"  .venv/bin/{line}")
     say("Look around on a node: .venv/bin/python -m lab shell node1. Stop the fleet: make lab-down.")
     return status
-
-
-def _prepare(fleet: Fleet, nodes: list[Node]) -> None:
-    """Give each node the story's images under their old names only, also if the demo has run before."""
-    image = build(fleet.state / "images", layers=(3_000_000, 2_000_000))
-    lost = build(fleet.state / "images", layers=(1_000_000,), seed=1)
-    for node in nodes:
-        node.real_ctr("images", "rm", NEW)
-        seed_image(node, image, [OLD])
-        seed_image(node, lost, [f"docker.io/library/{LOST}"], namespace="default")
 
 
 def say(text: str) -> None:

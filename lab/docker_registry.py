@@ -10,13 +10,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lab import cgroups
 from lab.certificates import Authority
-from lab.fleet import LabError
+from lab.fleet import DETACH, LabError, demand_free
 from lab.images import BuiltImage
 
 PORT = 5000
@@ -28,11 +28,12 @@ class DockerRegistry:
 
     Args:
         folder: where the registry writes everything. What it stores outlives a stop.
-        address: the address on which the registry listens, on PORT.
+        address: the address on which the registry listens.
         group: the registry's control group.
         names: the names in the registry's certificate; without any, the registry speaks plain HTTP.
         days: for how many days the certificate is valid; below 0, it has expired so many days ago.
         auth: the part `auth` of the registry's configuration.
+        port: the port on which the registry listens.
     """
 
     def __init__(
@@ -44,17 +45,18 @@ class DockerRegistry:
         names: Sequence[str] = (),
         days: int = 10,
         auth: Mapping[str, Any] | None = None,
+        port: int = PORT,
     ) -> None:
-        self.folder, self.address, self.names = folder, address, names
+        self.folder, self.address, self.port, self.names = folder, address, port, names
         self._group, self._days, self._auth = group, days, auth
         self._program = Path()
         self._process: subprocess.Popen[bytes] | None = None
 
     def prepare(self, program: Path, authority: Authority) -> None:
-        """Write what the registry needs: a configuration, a certificate and an empty storage."""
+        """Write what the registry needs: a configuration, a certificate and, unless it has one, an empty storage."""
         self._program = program
-        (self._storage / "repositories").mkdir(parents=True)
-        http: dict[str, Any] = {"addr": f"{self.address}:{PORT}", "secret": secrets.token_hex()}
+        (self._storage / "repositories").mkdir(parents=True, exist_ok=True)
+        http: dict[str, Any] = {"addr": f"{self.address}:{self.port}", "secret": secrets.token_hex()}
         if self.names:
             pem = str(authority.issue(self.folder / "server.pem", self.names, self._days))
             http["tls"] = {"certificate": pem, "key": pem}
@@ -71,21 +73,45 @@ class DockerRegistry:
         """Start the registry, unless it runs, and wait until it accepts connections; raise LabError."""
         if self._process:
             return
-        argv = [str(self._program), "serve", str(self.folder / "config.yml")]
+        self._process = process = self._popen([])
+        self._wait(lambda: process.poll() is None)
+
+    def launch(self) -> None:
+        """Start the registry so that it outlives this process, unless it runs; raise LabError.
+
+        The registry must be alone in its control group, by which later processes find it.
+        """
+        if cgroups.members(self._group):
+            return
+        demand_free(self.address, self.port)
+        self._popen(["sh", "-c", DETACH, "detach"]).wait(PATIENCE)
+        self._wait(lambda: bool(cgroups.members(self._group)))
+
+    def _popen(self, how: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start the registry in its control group. `how` is the beginning of its command line."""
+        argv = [*how, str(self._program), "serve", str(self.folder / "config.yml")]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 cgroups.joining(cgroups.create(self._group), argv),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _wait(self, runs: Callable[[], bool]) -> None:
+        """Wait until the registry accepts connections; raise LabError if it has ended, or takes too long."""
         deadline = time.monotonic() + PATIENCE
-        while not _answers(self.address):
-            if self._process.poll() is not None or time.monotonic() > deadline:
+        while not self._answers():
+            if not runs() or time.monotonic() > deadline:
                 lines = (self.folder / "log").read_text(errors="replace").strip().splitlines() or ["no output"]
-                raise LabError(f"docker-registry at {self.address} did not start: {lines[-1]}")
+                raise LabError(f"docker-registry at {self.address}:{self.port} did not start: {lines[-1]}")
             time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        """Return whether the registry's address accepts connections."""
+        with socket.socket() as probe:
+            return probe.connect_ex((self.address, self.port)) == 0
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the registry with a signal, if it runs, and wait for its end."""
@@ -173,9 +199,3 @@ class DockerRegistry:
 def _hex(digest: str) -> str:
     """Return a digest without its algorithm."""
     return digest.removeprefix("sha256:")
-
-
-def _answers(address: str) -> bool:
-    """Return whether a server accepts connections at an address, on PORT."""
-    with socket.socket() as probe:
-        return probe.connect_ex((address, PORT)) == 0

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class Fleet:
     Attributes:
         group: the fleet's control group.
         missing: after `up`, the reasons why suites are not available.
+        tell: called with a line of text at each step of `up`.
     """
 
     def __init__(self, state: Path = STATE, *, cache: Path = CACHE, network: str = "127.0.10") -> None:
@@ -51,7 +52,14 @@ class Fleet:
         self.state, self.cache, self.network = state.resolve(), cache.resolve(), network
         self.group = f"ctr-ferry-lab-{hashlib.sha256(bytes(self.state)).hexdigest()[:8]}"
         self.missing: list[str] = []
+        self.tell: Callable[[str], object] = lambda _: None
         self._known: dict[tuple[Path, str], Node] = {}
+
+    @classmethod
+    def chosen(cls) -> Fleet:
+        """Return the fleet that CTR_FERRY_LAB=DIR:NETWORK names; without that variable, the fleet of this clone."""
+        folder, _, network = os.environ.get("CTR_FERRY_LAB", "").rpartition(":")
+        return cls(Path(folder), network=network) if folder else cls()
 
     @property
     def nodes(self) -> dict[str, Node]:
@@ -88,9 +96,10 @@ class Fleet:
             numbers = {*MODELS, *range(6, 6 + extra), *(node.number for node in self.nodes.values())}
             wanted = {number: MODELS.get(number, NODE3) for number in sorted(numbers)}
             have = {n: suite for n, m in wanted.items() for suite in reversed(m.suites) if suite in trees}
+            self.tell(f"starting {len(have)} nodes")
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(lambda n: self._ensure(n, wanted[n], trees[have[n]], machine), have))
-            self._publish()
+            self.publish()
 
     def down(self) -> None:
         """End every process of this fleet, and remove everything that it wrote except the cache; raise LabError."""
@@ -137,7 +146,7 @@ class Fleet:
             own = debian.codename()
             runner = self._within("up")
             with self._lock(self.cache):
-                got = debian.fetch(list(dict.fromkeys((*debian.SUITES, own))), self.cache, runner)
+                got = debian.fetch(list(dict.fromkeys((*debian.SUITES, own))), self.cache, runner, self.tell)
         except debian.Unavailable as error:
             raise LabError(str(error)) from error
         if isinstance(why := got[own], debian.Unavailable):
@@ -159,7 +168,7 @@ class Fleet:
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "root").mkdir(parents=True)
         place = self._place(number, model, machine, legacy)
-        _demand_free(place.address, PORT, STREAM_PORT)
+        demand_free(place.address, PORT, STREAM_PORT)
         for path, source in self._programs(model, place, trees).items():
             target = Path(f"{folder}/lower{path}")
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -217,13 +226,21 @@ class Fleet:
             lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
             raise LabError(f"{place.name} did not start: {answer or lines[-1]}")
 
-    def _publish(self) -> None:
-        """Write known_hosts and the inventory of the nodes that are up."""
+    def publish(self, registries: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        """Write known_hosts and the inventory of the nodes that are up.
+
+        Args:
+            registries: the inventory's `ctr_registries` from now on; None keeps those of before.
+        """
+        kept = self.state / "registries.json"
+        if registries is not None:
+            kept.write_text(json.dumps(registries))
         nodes = list(self.nodes.values())
         keys = [(node.address, (self.state / "ssh/host_keys" / f"{node.name}.pub").read_text()) for node in nodes]
         (self.state / "ssh/known_hosts").write_text(login.known_hosts(keys))
         listed = [(n.name, n.address, n.model.group, n.number == 3) for n in nodes]
-        self.inventory.write_text(login.inventory(self.state, listed))
+        known = json.loads(kept.read_text()) if kept.exists() else {}
+        self.inventory.write_text(login.inventory(self.state, listed, known))
 
     def _within(self, name: str) -> list[str]:
         """Return the beginning of an argv that starts a command in the fleet's group `name`, where `down` finds it."""
@@ -250,7 +267,7 @@ class Fleet:
                     return
 
 
-def _demand_free(address: str, *ports: int) -> None:
+def demand_free(address: str, *ports: int) -> None:
     """Raise LabError if another program listens on one of these ports."""
     for port in ports:
         with socket.socket() as probe:

@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lab.layout import PORT
@@ -41,12 +41,17 @@ def known_hosts(keys: Iterable[tuple[str, str]]) -> str:
     return "".join(f"[{address}]:{PORT} {' '.join(key.split()[:2])}\n" for address, key in keys)
 
 
-def inventory(state: Path, nodes: Sequence[tuple[str, str, str, bool]]) -> str:
+def inventory(
+    state: Path,
+    nodes: Sequence[tuple[str, str, str, bool]],
+    registries: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
     """Return an inventory like the tracked hosts.yaml, with absolute paths.
 
     Args:
         state: the folder with ssh/.
         nodes: for each node its name, its address, its group, and whether its sudo users are listed as hosts, too.
+        registries: `ctr_registries` of all hosts; none by default.
     """
     options = f"-o UserKnownHostsFile={shlex.quote(str(state / 'ssh/known_hosts'))}"
     lines = [
@@ -57,8 +62,10 @@ def inventory(state: Path, nodes: Sequence[tuple[str, str, str, bool]]) -> str:
         f"    ansible_port: {PORT}",
         f"    ansible_ssh_private_key_file: {json.dumps(str(state / 'ssh/id_ed25519'))}",
         f"    ansible_ssh_common_args: {json.dumps(options)}",
-        "  children:",
     ]
+    if registries:
+        lines += ["    ctr_registries:", *(f"      {name}: {json.dumps(given)}" for name, given in registries.items())]
+    lines += ["  children:"]
     for group in GROUPS:
         members = [node for node in nodes if node[2] == group]
         if members:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from lab.layout import PORT, USERS, Model
 
 START_PATIENCE = 60.0
+MARK = "# registries"  # ends each of the lab's lines in a node's /etc/hosts
 
 
 class LabError(Exception):
@@ -132,6 +133,11 @@ class Node:
     def real_ctr_words(self) -> list[str]:
         """The beginning of the command line of the ctr that belongs to the node's containerd."""
         return list(self._spec["real_ctr"])
+
+    def resolve(self, names: Mapping[str, str]) -> None:
+        """Let the node resolve these names, each to its address, and none of those that it was told before."""
+        lines = "".join(f"{address} {name} {MARK}\n" for name, address in names.items())
+        self.exec(["sh", "-c", f"sed -i '/{MARK}$/d' /etc/hosts && cat >>/etc/hosts"], stdin=lines.encode())
 
     def start_containerd(self) -> None:
         """Start containerd and wait until it answers; raise LabError."""

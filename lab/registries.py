@@ -22,13 +22,13 @@ from lab.certificates import Authority
 from lab.docker_registry import PORT, DockerRegistry
 from lab.fleet import Fleet, LabError, Node
 from lab.layout import NAMES
+from lab.standing import DEMO, DEMO_NODES, StandingRegistries, demo_name
+
+__all__ = ["DEMO", "DEMO_NODES", "Registries", "Registry"]
 
 CLONE = Path(__file__).resolve().parents[1]
-DEMO = "docker-registry.i.demo"
-DEMO_NODES = ("node1", "node2", "node3")  # these reach it; node4 is refused, node5 cannot resolve its name
 DOMAIN = "registry.demo"
 TOKEN_PORT = 5001
-MARK = "# registries"  # ends each of the lab's lines in a node's /etc/hosts
 # Each kind has an address of its own, from NETWORK.200 on.
 KINDS = ("http", "tls", "basic", "token", "expired", "wrong", "silent", "slow", "flaky", "proxy", "absent")
 
@@ -77,7 +77,7 @@ class Registries:
     """The lab's registries. They are up during the `with` block.
 
     Every node resolves their names in its own /etc/hosts, except `nowhere` and `hidden`. Only DEMO_NODES resolve
-    `demo`.
+    `demo`. The fleet's standing registries, if they run, are set aside meanwhile: some names are the same.
 
     Args:
         fleet: the fleet whose nodes get the names. The fleet must be up. The registries listen on the fleet's
@@ -108,6 +108,7 @@ class Registries:
         self.fleet, self.folder, self._group = fleet, fleet.state / "registries", f"{fleet.group}/registries"
         self._address = {kind: f"{fleet.network}.{200 + place}" for place, kind in enumerate(KINDS)}
         self._fronts: subprocess.Popen[str] | None = None
+        self._standing, self._aside = StandingRegistries(fleet), False
         self.secret = secrets.token_hex(12)
         self._ca = self.folder / "ca.pem"
         # A shell, a YAML file or a careless split would break this password.
@@ -194,6 +195,7 @@ class Registries:
     def __enter__(self) -> Registries:
         if not self.fleet.nodes:
             raise LabError("the registries need a fleet, and it is down: start it with `make lab-up`")
+        self._aside = self._standing.down()
         cgroups.destroy(self._group)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(mode=0o700)
@@ -240,8 +242,10 @@ class Registries:
             with self._fronts:
                 self._fronts.communicate()
         for node in self.fleet.nodes.values():
-            _forget(node)
+            node.resolve({})
         shutil.rmtree(self.folder)
+        if self._aside:
+            self._standing.up()
 
     def _server(self, kind: str, *names: str, days: int = 10, auth: Mapping[str, Any] | None = None) -> DockerRegistry:
         return DockerRegistry(self.folder / kind, self._address[kind], self._group, names=names, days=days, auth=auth)
@@ -307,19 +311,8 @@ class Registries:
 
     def _tell(self, node: Node) -> None:
         """Write the registries' names to a node's /etc/hosts."""
-        _forget(node)
         names = {_host(kind): address for kind, address in self._address.items()}
-        if node.name in DEMO_NODES:
-            names[DEMO] = self._address["tls"]
-        elif node.name == "node4":
-            names[DEMO] = self._address["absent"]
-        lines = "".join(f"{address} {name} {MARK}\n" for name, address in names.items())
-        node.exec(["sh", "-c", "cat >>/etc/hosts"], stdin=lines.encode())
-
-
-def _forget(node: Node) -> None:
-    """Remove the registries' names from a node's /etc/hosts."""
-    node.exec(["sed", "-i", f"/{MARK}$/d", "/etc/hosts"])
+        node.resolve({**names, **demo_name(node.name, self._address["tls"], self._address["absent"])})
 
 
 def _host(kind: str) -> str:

@@ -18,6 +18,7 @@ from registry_scene import RegistryScene
 from lab import debian
 from lab.fleet import STATE, Fleet, LabError, Node
 from lab.registries import Registries
+from lab.standing import StandingRegistries
 
 UNIT = Path(__file__).parent / "unit"
 SENTENCE = "why the fleet does not come up"
@@ -67,7 +68,8 @@ def _network(state: Path, worker: int) -> Iterator[str]:
 def fleet(pytestconfig: pytest.Config) -> Iterator[Fleet]:
     """The rehearsal fleet, up; taken down at the end only if it was down before.
 
-    Each worker has one of its own: in lab/.state, or the folder of CTR_FERRY_LAB=DIR:NETWORK, or one beside it.
+    Each worker has one of its own: in lab/.state, or the folder of CTR_FERRY_LAB=DIR:NETWORK, or one beside it. The
+    registries that `make lab-up` brings along are set aside meanwhile.
     """
     if os.geteuid():
         pytest.skip("the rehearsal fleet needs root")
@@ -84,6 +86,8 @@ def fleet(pytestconfig: pytest.Config) -> Iterator[Fleet]:
             if not fleet.nodes:
                 stack.callback(fleet.down)
             fleet.up()
+            if (standing := StandingRegistries(fleet)).down():
+                stack.callback(standing.up)
         except LabError as why:
             with suppress(LabError):
                 stack.close()

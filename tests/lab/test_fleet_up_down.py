@@ -14,22 +14,17 @@ from pathlib import Path
 import pytest
 from ferry import eventually
 from forkserver import CLONE
+from free_network import beside
 
 from lab import cgroups
 from lab.fleet import Fleet, LabError
 from lab.images import build, seed_image
 
 
-def beside(fleet: Fleet) -> str:
-    """Return the network next to a fleet's own."""
-    loopback, _, third = fleet.network.rpartition(".")
-    return f"{loopback}.{int(third) + 1}"
-
-
 @pytest.fixture
 def second(fleet: Fleet, tmp_path: Path) -> Iterator[Fleet]:
     """Another fleet beside the first, with a state folder and addresses of its own."""
-    other = Fleet(tmp_path / "a b" / "state", cache=fleet.cache, network=beside(fleet))
+    other = Fleet(tmp_path / "a b" / "state", cache=fleet.cache, network=beside(fleet.network))
     try:
         yield other
     finally:
@@ -177,7 +172,7 @@ class TestComingAndGoing:
         assert all(all(node.services().values()) for node in second.nodes.values())
 
     def test_down_ends_a_download_whose_up_was_killed(self, fleet: Fleet, tmp_path: Path) -> None:
-        cold = Fleet(tmp_path / "state", cache=tmp_path / "cache", network=beside(fleet))
+        cold = Fleet(tmp_path / "state", cache=tmp_path / "cache", network=beside(fleet.network))
         kill_up(cold, 1.5)
         assert fleet.nodes
         cold.down()

@@ -22,6 +22,12 @@ def wanted(worker: int, second: int) -> str:
     return f"127.{second + worker // _ABREAST}.{FIRST + APART * (worker % _ABREAST)}"
 
 
+def beside(network: str) -> str:
+    """Return the network of a second fleet beside one."""
+    loopback, _, third = network.rpartition(".")
+    return f"{loopback}.{int(third) + 1}"
+
+
 @contextmanager
 def free_network(worker: int, seconds: Iterator[int] | range = range(200)) -> Iterator[str]:
     """Reserve the first free network of a worker in 127.0, 127.1 and so on, for the block.

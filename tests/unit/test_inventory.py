@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ctr_ferry.errors import BadInventory
 from ctr_ferry.inventory.ansible import Inventory, Opaque, expand
+from lab import login
+from lab.layout import MODELS
+from lab.standing import settings
 
 
 class Folder:
@@ -331,3 +335,10 @@ def test_the_tracked_inventory_is_read() -> None:
     inventory = Inventory(Path(__file__).parents[2] / "hosts.yaml")
     assert inventory.members("legacy") == ["node1"]
     assert len(inventory.hosts) == 5
+
+
+def test_the_tracked_inventory_is_what_the_lab_writes_in_this_clone() -> None:
+    state = Path("lab/.state")
+    nodes = [(f"node{number}", f"127.0.10.{number}", model.group, False) for number, model in MODELS.items()]
+    written = login.inventory(state, nodes, settings(state / "standing"))
+    assert yaml.safe_load((Path(__file__).parents[2] / "hosts.yaml").read_text()) == yaml.safe_load(written)
