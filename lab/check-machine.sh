@@ -1,5 +1,5 @@
 #!/bin/sh
-# Refuses a machine on which `make $1` cannot run; says in one sentence what it needs.
+# Refuses a machine on which `make $1` cannot run, in one sentence; says how much a first run fetches and writes.
 set -eu
 target=$1
 . /etc/os-release 2>/dev/null || ID=unknown
@@ -13,4 +13,12 @@ esac
 if [ "$(id -u)" != 0 ]; then
 	echo "make $target needs root, since its rehearsal fleet lives in namespaces: run sudo make $target." >&2
 	exit 2
+fi
+[ "$target" != lab-down ] || exit 0
+# Measured on Debian 12.
+if [ ! -e .venv/ready ]; then
+	echo "make $target makes .venv: it fetches about 40 MB of Python packages, and writes 210 MB." >&2
+fi
+if [ ! -e lab/.state/cache/trees ]; then
+	echo "make $target makes the rehearsal fleet below lab/.state: it fetches about 200 MB of Debian packages, and writes 700 MB." >&2
 fi

@@ -18,7 +18,7 @@ from typing import TypeAlias
 SUITES = ("bullseye", "bookworm", "trixie", "sid")
 RUNTIME = ("containerd", "runc")
 MACHINE = ("openssh-server", "openssh-client", "openssh-sftp-server", "sudo", "busybox-static", "zsh", "tcsh", "fish")
-AGAIN = 5.0  # seconds after which the lab tells that it still fetches
+AGAIN = 10.0  # seconds after which the lab tells that it still fetches
 Tell: TypeAlias = Callable[[str], object]
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 

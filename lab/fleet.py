@@ -96,7 +96,7 @@ class Fleet:
             numbers = {*MODELS, *range(6, 6 + extra), *(node.number for node in self.nodes.values())}
             wanted = {number: MODELS.get(number, NODE3) for number in sorted(numbers)}
             have = {n: suite for n, m in wanted.items() for suite in reversed(m.suites) if suite in trees}
-            self.tell(f"starting {len(have)} nodes")
+            self.tell(f"bringing up {len(have)} nodes")
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(lambda n: self._ensure(n, wanted[n], trees[have[n]], machine), have))
             self.publish()

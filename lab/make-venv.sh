@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes .venv with the locked packages; installs python3-venv if Debian's Python lacks it.
+# Makes .venv with the locked packages, and tells each step; installs python3-venv if Debian's Python lacks it.
 set -eu
+tell() { echo "venv: $*" >&2; }
 python=$(command -v python3 || true)
 fits() { "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 has_venv() { "$python" -c 'import venv, ensurepip' 2>/dev/null; }
@@ -9,6 +10,7 @@ if [ -z "$python" ] || ! has_venv; then
 		echo "ctr-ferry needs Python 3.11 or newer with its venv module (Debian: python3-venv)." >&2
 		exit 2
 	fi
+	tell "installing Debian's python3-venv"
 	apt-get update -qq >/dev/null
 	plan=$(apt-get install -s --no-install-recommends python3-venv)
 	if echo "$plan" | grep -q '^Remv'; then
@@ -23,6 +25,27 @@ if [ -z "$python" ] || ! has_venv; then
 fi
 fits || { echo "ctr-ferry needs Python 3.11 or newer; $python is $("$python" -V)." >&2; exit 2; }
 python=$("$python" -c 'import sys; print(sys._base_executable)') # in an active .venv, python3 is the one to replace
+tell "making .venv with $("$python" -V)"
 rm -rf .venv
 "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+tell "fetching the packages of requirements.lock"
+install() {
+	PYTHONUNBUFFERED=1 .venv/bin/python -m pip install --progress-bar off --disable-pip-version-check \
+		--require-hashes -r requirements.lock 2>.venv/errors || { cat .venv/errors >&2; return 1; }
+	echo done.
+}
+# A pipe has the exit status of its last command alone. So a line of our own tells that pip succeeded.
+install | {
+	n=0 status=1
+	while IFS= read -r line; do
+		case $line in
+		Collecting* | Processing*)
+			n=$((n + 1))
+			[ $((n % 8)) != 0 ] || tell "$n packages are here"
+			;;
+		Installing*) tell "installing them" ;;
+		done.) status=0 ;;
+		esac
+	done
+	exit "$status"
+}

@@ -31,7 +31,7 @@ def up(fleet: Fleet, extra: int = 0) -> None:
     fleet.up(extra)
     if fleet.missing:
         say(f"some nodes may be missing: {'; '.join(fleet.missing)}")
-    say("starting two registries: one speaks plain HTTP, the other TLS")
+    say("bringing up two registries: one speaks plain HTTP, the other TLS")
     StandingRegistries(fleet).up()
     holders = _holders(fleet)
     say(f"giving {' and '.join(node.name for node in holders)} the images of the story")
