@@ -183,6 +183,10 @@ class DockerRegistry:
         shutil.rmtree(self._storage)
         (self._storage / "repositories").mkdir(parents=True)
 
+    def forget(self, repository: str) -> None:
+        """Remove a repository from the registry's storage, if it has one."""
+        shutil.rmtree(self._repository(repository), ignore_errors=True)
+
     @property
     def _storage(self) -> Path:
         return self.folder / "storage/docker/registry/v2"

@@ -16,6 +16,7 @@ from transcripts import Shown, commands, normalised
 
 from lab.fleet import Fleet
 from lab.images import NATIVE
+from lab.rehearsal import inventory
 
 
 @pytest.fixture
@@ -37,8 +38,7 @@ def project(people: Fleet, tmp_path: Path) -> Path:
     folder.mkdir()
     for name in ("fabfile.py", "fabric.yaml", "tasks", "ctr_ferry", "runbooks"):
         (folder / name).symlink_to(CLONE / name)
-    listed, _, _ = people.inventory.read_text().partition("    sudoers:\n")  # the tracked hosts.yaml does not have them
-    (folder / "hosts.yaml").write_text(listed)
+    (folder / "hosts.yaml").write_text(inventory(people).read_text())
     return folder
 
 

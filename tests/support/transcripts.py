@@ -14,6 +14,9 @@ _VARIABLE = (
     (re.compile(r"\bsha256:[0-9a-f]{12,64}\b…?"), "DIGEST"),
     (re.compile(r"\b\d+(?:\.\d+)? (?:bytes?|[kKMGT]i?B)\b"), "SIZE"),
     (re.compile(r"\b\d+(?:\.\d+)? s\b"), "TIME"),
+    # Columns of tables have numbers alone: bytes, and seconds with one decimal place.
+    (re.compile(r"(?<=\s)\d{4,}(?=\s)"), "SIZE"),
+    (re.compile(r"(?<=\s)\d+\.\d(?=\s)"), "TIME"),
 )
 
 

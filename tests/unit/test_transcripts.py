@@ -51,6 +51,7 @@ class TestCommands:
         ("4 blobs (5.2 MB) over the wire, 0 blobs (0 bytes)", "4 blobs (SIZE) over the wire, 0 blobs (SIZE)"),
         ("16.7 MB/s over 0.3 s", "SIZE/s over TIME"),
         ("of run 20261124T031500Z-retag-1f2e:", "of run RUN:"),
+        ("node2  registry  7023456  0.5  a:5000/b:1.2", "node2 registry SIZE TIME a:5000/b:1.2"),
         ("ctr v1.2.6, 2 hosts, port 5000", "ctr v1.2.6, 2 hosts, port 5000"),
         ("app:1 -> app:1s", "app:1 -> app:1s"),
         ("sha256:0c32", "sha256:0c32"),
