@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from all_scripts import KINDS, command_lines, texts
-
-from lab import debian
-from lab.fleet import CACHE
+from tools import environment_with
 
 EXCLUDED = {
     "SC2041": "a host may have its only ctr named in the inventory: a loop over one quoted word",
@@ -22,22 +18,12 @@ EXCLUDED = {
 
 
 @pytest.fixture(scope="module", name="shellcheck")
-def shellcheck_fixture() -> tuple[list[str], Mapping[str, str]]:
-    """The command and environment of the machine's shellcheck, else of Debian's, which only root fetches."""
-    if installed := shutil.which("shellcheck"):
-        return [installed], os.environ
-    if os.geteuid():
-        pytest.skip("there is no shellcheck: install it, or run as root")
-    try:
-        debian.codename()
-    except debian.Unavailable as why:
-        pytest.skip(f"there is no shellcheck: install it ({why})")
-    tree = debian.unpacked(["shellcheck"], CACHE, whole=True)
-    libraries = ":".join(str(path) for path in (tree / "usr/lib").glob("*-linux-gnu"))
-    return [str(tree / "usr/bin/shellcheck")], {**os.environ, "LD_LIBRARY_PATH": libraries}
+def shellcheck_fixture() -> Mapping[str, str]:
+    """An environment that has shellcheck."""
+    return environment_with(["shellcheck"])
 
 
-def checked(shellcheck: tuple[list[str], Mapping[str, str]], files: Mapping[str, str], folder: Path) -> str:
+def checked(shellcheck: Mapping[str, str], files: Mapping[str, str], folder: Path) -> str:
     """What dash and shellcheck say about the files; empty if all are correct."""
     for name, text in files.items():
         (folder / name).write_text(text)
@@ -46,26 +32,22 @@ def checked(shellcheck: tuple[list[str], Mapping[str, str]], files: Mapping[str,
         for name in files
         if (done := subprocess.run(["sh", "-n", name], cwd=folder, capture_output=True, text=True, check=False)).stderr
     ]
-    command, environment = shellcheck
     options = ["--shell=sh", "--norc", "--severity=warning", "--format=gcc", f"--exclude={','.join(EXCLUDED)}"]
-    done = subprocess.run(
-        [*command, *options, *files], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    argv = ["env", "shellcheck", *options, *files]  # env looks for it in the PATH of that environment
+    done = subprocess.run(argv, cwd=folder, env=shellcheck, capture_output=True, text=True, check=False)
     return "".join([*said, done.stdout, done.stderr])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_script_in_its_guard_is_correct(
-    kind: str, shellcheck: tuple[list[str], Mapping[str, str]], tmp_path: Path
-) -> None:
+def test_each_script_in_its_guard_is_correct(kind: str, shellcheck: Mapping[str, str], tmp_path: Path) -> None:
     assert checked(shellcheck, texts(kind, tmp_path), tmp_path) == ""
 
 
-def test_each_command_line_is_correct(shellcheck: tuple[list[str], Mapping[str, str]], tmp_path: Path) -> None:
+def test_each_command_line_is_correct(shellcheck: Mapping[str, str], tmp_path: Path) -> None:
     files = {f"line-{number}": line for number, line in enumerate(command_lines())}
     assert len(files) == 5 and checked(shellcheck, files, tmp_path) == ""
 
 
-def test_a_wrong_script_is_found(shellcheck: tuple[list[str], Mapping[str, str]], tmp_path: Path) -> None:
+def test_a_wrong_script_is_found(shellcheck: Mapping[str, str], tmp_path: Path) -> None:
     assert "SC2154" in checked(shellcheck, {"unassigned": "echo $nobody_sets_it\n"}, tmp_path)
     assert "Syntax error" in checked(shellcheck, {"open": "if true; then\n"}, tmp_path)

@@ -1,0 +1,59 @@
+"""Helpers of the tests of runbooks: a runbook as an operator starts it, on the rehearsal fleet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ferry import Fab
+from forkserver import CLONE
+from tools import environment_with
+
+LONGEST = 280  # seconds until a runbook counts as hanging
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A runbook that has ended."""
+
+    exit: int
+    out: str
+    err: str
+
+
+class Runbook:
+    """The runbooks of this clone, with the home of `fab`, and hosts that are given up after one second."""
+
+    def __init__(self, fab: Fab, folder: Path, environment: Mapping[str, str]) -> None:
+        self.fab, self.folder, self._environment = fab, folder, environment
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+
+    def environment(self, inventory: Path | str | None = None, **more: str) -> dict[str, str]:
+        """Return the environment of a runbook: that of `fab`, with jq and fab in PATH."""
+        found = self.fab.environment(FABRIC_TIMEOUTS_CONNECT="1", **self._environment)
+        path = f"{self.folder}:{Path(sys.executable).parent}:{environment_with(['jq'])['PATH']}"
+        libraries = {"LD_LIBRARY_PATH": environment_with(["jq"]).get("LD_LIBRARY_PATH", "")}
+        named = {"CTR_FERRY_INVENTORY": str(inventory)} if inventory else {}
+        return {**found, **libraries, "PATH": path, "TMPDIR": str(self.temporary), **named, **more}
+
+    def __call__(
+        self, name: str, *words: str, inventory: Path | str | None = None, stdin: str = "", **env: str
+    ) -> Ended:
+        """Run a runbook to its end, in a folder of the test's; it leaves no temporary file."""
+        done = subprocess.run(
+            [CLONE / "runbooks" / f"{name}.sh", *words],
+            cwd=self.folder,
+            env=self.environment(inventory, **env),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert not list(self.temporary.iterdir())
+        return Ended(done.returncode, done.stdout, done.stderr)
