@@ -16,8 +16,8 @@ common_jq='
 def safe: tostring | gsub("[\\p{C}]"; "?");
 def outcomes: .commands[-1].outcomes[];
 def images: (.result.images? // [])[];
-def troubles: .commands[-1] | ((.error // empty) + {host: "all hosts"}),
-    (.outcomes[] | .host as $host | (images | .error? // empty), (.error // empty) | . + {host: $host});
+def troubles: .commands[] | ((.error // empty) + {host: "all hosts"}), (.outcomes[] | select(.status != "skipped")
+    | .host as $host | (images | .error? // empty), (.error // empty) | . + {host: $host});
 '
 
 # Prints the comment at the top of the runbook, and ends the runbook.

@@ -48,47 +48,50 @@ step "1/3 naming the images of $from on $hosts"
 ask "$work/retag" -H "$hosts" retag --to-registry "$to" --match "$from/*" ${dry:+"$dry"}
 worst "$code"
 complain "$work/retag"
-# A line for each new name: the name, the old name, how many digests it has, the hosts.
+# A line for each new name: the name, the old name, the hosts with commas around them, how many digests they have.
 read_json "$work/retag" '[outcomes | .host as $host | images | select(.status != "failed") + {host: $host}]
-    | group_by(.dst)[] | [.[0].dst, .[0].src, (map(.src_digest) | unique | length), (map(.host) | join(","))]
+    | group_by(.dst)[] | [.[0].dst, .[0].src, ",\(map(.host) | join(",")),", (map(.src_digest) | unique | length)]
     | @tsv' >"$work/names"
 [ -s "$work/names" ] || stop 1 "no host that answered has an image of $from that could be named"
 
-# push_from HOSTS OLD NEW: one host after the other tries to push, until one has. $pushed tells what came of it.
-# A host that cannot reach the registry is not asked again for the next image.
+# $work/told has what came of an image so far: its name, `done`, `final` (no host can push it) or `failed`, and words.
+tab=$(printf '\t')
+awk -F "$tab" -v OFS="$tab" '
+    $4 > 1 { print $1, "final", "failed: its hosts have " $4 " digests under the old name"; next }
+    { print $1, "failed", "failed: no host that has it reaches the registry" }' "$work/names" >"$work/told"
+
+# push_from HOST: the host pushes its images that no host has pushed yet, all in one run. Such a run ends at the first
+# failure; another one goes on behind it, unless the host does not reach the registry at all.
 push_from() {
-    pushed="failed: no host that has it reaches $to"
-    : >"$work/push"
-    for host in $(echo "$1" | tr , ' '); do
-        case ,$away, in *",$host,"*) continue ;; esac
-        step "pushing $3 from $host"
-        ask "$work/push" -H "$host" push --ref "$2" --as "$3" ${dry:+"$dry"}
-        if [ "$code" = 0 ]; then
-            pushed=$(read_json "$work/push" 'outcomes | "\(.status) by \(.host): \(.result
-                | if .verified == "digest" then .digest else "failed: \(.verified): \(.reason | safe)" end)"')
-            break
-        fi
-        kind=$(read_json "$work/push" '[troubles.kind][0]')
-        pushed="failed: $kind on $host"
-        case $kind in
-        reference-exists) break ;; # the registry has another digest, whichever host asks
-        host-* | registry-unresolved | registry-unreachable | registry-timeout | registry-tls) away=$away,$host ;;
-        esac
+    awk -F "$tab" -v host="$1" 'FILENAME == ARGV[1] { if ($2 != "failed") settled[$1]; next }
+        index($3, "," host ",") && !($1 in settled)' "$work/told" "$work/names" >"$work/todo"
+    while [ -s "$work/todo" ]; do
+        set -- "$1"
+        while IFS=$tab read -r new old _ <&3; do
+            set -- "$@" push --json --ref "$old" --as "$new" ${dry:+"$dry"}
+        done 3<"$work/todo"
+        step "pushing $(grep -c . "$work/todo") images from $1"
+        ask "$work/push" -H "$@"
+        complain "$work/push"
+        read_json "$work/push" '.commands[] | .arguments.as as $name | .outcomes[0] | select(.status != "skipped")
+            | (.error.kind // .result.verified) as $word
+            | if .error then [$name, if $word == "reference-exists" then "final" else "failed" end,
+                  "failed: \($word) on \(.host)"]
+              elif $word == "digest" then [$name, "done", "\(.status) by \(.host): \(.result.digest)"]
+              else [$name, "final", "failed: \($word) by \(.host): \(.result.reason)"] end
+            | map(safe) | @tsv' >"$work/pushed"
+        cat "$work/pushed" >>"$work/told"
+        if grep -Eq "${tab}failed: (host|registry)-(unreachable|unresolved|timeout|tls) " "$work/pushed"; then return; fi
+        awk -F "$tab" 'FILENAME == ARGV[1] { tried[$1]; next } !($1 in tried)' "$work/pushed" "$work/todo" >"$work/rest"
+        mv "$work/rest" "$work/todo"
     done
-    case $pushed in *failed:*) complain "$work/push" && worst 1 ;; esac
 }
 
-step "2/3 pushing $(grep -c '' "$work/names") images to $to"
-away=''
-while IFS='	' read -r new old digests on <&3; do
-    if [ "$digests" = 1 ]; then
-        push_from "$on" "$old" "$new"
-    else
-        pushed="failed: $digests digests under this name; try: fab -H $on check --ref $old"
-        worst 1
-    fi
-    printf '%s  %s  %s\n' "$new" "$pushed" "$on" >>"$work/told"
-done 3<"$work/names"
+step "2/3 pushing $(grep -c . "$work/names") images to $to"
+for host in $(echo "$hosts" | tr , ' '); do
+    push_from "$host"
+done
+awk -F "$tab" '{ last[$1] = $2 } END { for (name in last) if (last[name] != "done") exit 1 }' "$work/told" || worst 1
 
 if [ -z "$dry" ]; then
     step "3/3 verifying the new names on $hosts"
@@ -96,17 +99,20 @@ if [ -z "$dry" ]; then
     worst "$code"
     complain "$work/images"
     # What retag gave on hosts that answered both times, and what they have now.
-    read_json "$work/retag" '([$now[0] | outcomes | select(.result) | {key: .host, value: [images]}] | from_entries) as $now
+    read_json "$work/retag" '
+        ([$now[0] | outcomes | select(.result) | {key: .host, value: [images]}] | from_entries) as $now
         | outcomes | .host as $host | select($now[$host]) | images | select(.status != "failed") as $named
         | [$now[$host][] | select(.name == $named.dst)][0] as $has
         | if $has == null then "\($host): \($named.dst) is gone"
           elif $has.digest != $named.digest then "\($host): \($named.dst) has another digest by now, \($has.digest)"
           elif $has.complete then empty
-          else "\($host): \($named.dst) is \($has.check); try: fab -H \($host) deliver --ref \($named.dst)" end | safe' --slurpfile now "$work/images" >"$work/wrong"
+          else "\($host): \($named.dst) is \($has.check); try: fab -H \($host) deliver --ref \($named.dst)" end
+        | safe' --slurpfile now "$work/images" >"$work/wrong"
     if [ -s "$work/wrong" ]; then
         cat "$work/wrong" >&2
         worst 1
     fi
 fi
-cat "$work/told"
+awk -F "$tab" 'FILENAME == ARGV[1] { last[$1] = $3; next } { print $1 "  " last[$1] "  " substr($3, 2, length($3) - 2) }' \
+    "$work/told" "$work/names"
 exit "$status"

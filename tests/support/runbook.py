@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -39,6 +41,25 @@ class Runbook:
         libraries = {"LD_LIBRARY_PATH": environment_with(["jq"]).get("LD_LIBRARY_PATH", "")}
         named = {"CTR_FERRY_INVENTORY": str(inventory)} if inventory else {}
         return {**found, **libraries, "PATH": path, "TMPDIR": str(self.temporary), **named, **more}
+
+    def cut_off(self, name: str, *words: str, at: str, inventory: Path | str | None = None) -> Ended:
+        """Start a runbook as on a terminal, press Ctrl-C once its stderr has the words `at`, and wait for its end."""
+        with subprocess.Popen(
+            ["env", "--default-signal=INT", CLONE / "runbooks" / f"{name}.sh", *words],
+            cwd=self.folder,
+            env=self.environment(inventory),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            assert process.stderr
+            read = next(line for line in process.stderr if at in line)
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=LONGEST)
+        assert not list(self.temporary.iterdir())
+        return Ended(process.returncode, out, read + err)
 
     def __call__(
         self, name: str, *words: str, inventory: Path | str | None = None, stdin: str = "", **env: str
