@@ -70,7 +70,7 @@ push_from() {
         while IFS=$tab read -r new old _ <&3; do
             set -- "$@" push --json --ref "$old" --as "$new" ${dry:+"$dry"}
         done 3<"$work/todo"
-        step "pushing $(grep -c . "$work/todo") images from $1"
+        step "pushing $(grep -c . "$work/todo") of $(grep -c . "$work/names") images from $1"
         ask "$work/push" -H "$@"
         complain "$work/push"
         read_json "$work/push" '.commands[] | .arguments.as as $name | .outcomes[0] | select(.status != "skipped")
@@ -87,7 +87,7 @@ push_from() {
     done
 }
 
-step "2/3 pushing $(grep -c . "$work/names") images to $to"
+step "2/3 pushing the images to $to"
 for host in $(echo "$hosts" | tr , ' '); do
     push_from "$host"
 done

@@ -68,7 +68,7 @@ ask "$work/needs" -H "$group" needs --out "$work/set"
 worst "$code"
 complain "$work/needs"
 
-step "3/4 delivering $(grep -c '^[^#]' "$work/set") images to $nodes"
+step "3/4 delivering these images to $nodes"
 ask "$work/deliver" -H "$nodes" deliver --set "$work/set" --from "$from" --via "$via" ${dry:+"$dry"}
 worst "$code"
 complain "$work/deliver"
