@@ -17,7 +17,7 @@ def safe: tostring | gsub("[\\p{C}]"; "?");
 def outcomes: .commands[-1].outcomes[];
 def images: (.result.images? // [])[];
 def troubles: .commands[] | ((.error // empty) + {host: "all hosts"}), (.outcomes[] | select(.status != "skipped")
-    | .host as $host | (images | .error? // empty), (.error // empty) | . + {host: $host});
+    | .host as $host | (images, .result.steps[]? | .error? // empty), (.error // empty) | . + {host: $host});
 '
 
 # Prints the comment at the top of the runbook, and ends the runbook.

@@ -67,6 +67,7 @@ step "2/4 asking $group what they run"
 ask "$work/needs" -H "$group" needs --out "$work/set"
 worst "$code"
 complain "$work/needs"
+[ -e "$work/set" ] || stop "$status" "it is not known what $group runs"
 
 step "3/4 delivering these images to $nodes"
 ask "$work/deliver" -H "$nodes" deliver --set "$work/set" --from "$from" --via "$via" ${dry:+"$dry"}
