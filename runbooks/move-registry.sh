@@ -113,6 +113,6 @@ if [ -z "$dry" ]; then
         worst 1
     fi
 fi
-awk -F "$tab" 'FILENAME == ARGV[1] { last[$1] = $3; next } { print $1 "  " last[$1] "  " substr($3, 2, length($3) - 2) }' \
-    "$work/told" "$work/names"
+awk -F "$tab" 'FILENAME == ARGV[1] { last[$1] = $3; next }
+    { print $1 "  " last[$1] "  " substr($3, 2, length($3) - 2) }' "$work/told" "$work/names"
 exit "$status"
