@@ -36,11 +36,13 @@ class Runbook:
 
     def environment(self, inventory: Path | str | None = None, **more: str) -> dict[str, str]:
         """Return the environment of a runbook: that of `fab`, with jq and fab in PATH."""
-        found = self.fab.environment(FABRIC_TIMEOUTS_CONNECT="1", **self._environment)
-        path = f"{self.folder}:{Path(sys.executable).parent}:{environment_with(['jq'])['PATH']}"
-        libraries = {"LD_LIBRARY_PATH": environment_with(["jq"]).get("LD_LIBRARY_PATH", "")}
-        named = {"CTR_FERRY_INVENTORY": str(inventory)} if inventory else {}
-        return {**found, **libraries, "PATH": path, "TMPDIR": str(self.temporary), **named, **more}
+        with_jq = environment_with(["jq"])
+        # The test may put programs into its folder.
+        path = f"{self.folder}:{Path(sys.executable).parent}:{with_jq['PATH']}"
+        changed = {"PATH": path, "TMPDIR": str(self.temporary), "FABRIC_TIMEOUTS_CONNECT": "1"}
+        changed |= {name: with_jq[name] for name in ("LD_LIBRARY_PATH",) if name in with_jq}
+        changed |= {"CTR_FERRY_INVENTORY": str(inventory)} if inventory else {}
+        return {**self.fab.environment(), **self._environment, **changed, **more}
 
     def cut_off(self, name: str, *words: str, at: str, inventory: Path | str | None = None) -> Ended:
         """Start a runbook as on a terminal, press Ctrl-C once its stderr has the words `at`, and wait for its end."""
