@@ -44,12 +44,12 @@ done
 needed -H "$hosts" --set "$set"
 begin
 if [ "$set" = - ]; then # both steps read the set
-    set=$work/set
+    set=$work/stdin
     cat >"$set"
 fi
 hosts=$(hosts_of "$hosts")
 
-step "1/2 delivering the images of $set to $hosts"
+step "1/2 delivering the images of ${set##*/} to $hosts"
 ask "$work/deliver" -H "$hosts" deliver --set "$set" ${archive:+--archive "$archive"} ${from:+--from "$from"} \
     ${via:+--via "$via"} ${dry:+"$dry"}
 complain "$work/deliver"
@@ -62,4 +62,4 @@ if [ "$code" = 0 ]; then
     exit 0
 fi
 complain "$work/check"
-stop 1 "do not upgrade: the images named above are missing"
+stop 1 "do not upgrade: not every image is on every node"

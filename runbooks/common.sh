@@ -112,15 +112,17 @@ hosts_of() {
     read_json "$work/hosts" '[.commands[-1].result.hosts[].host] | join(",")'
 }
 
-# complain FILE: prints on stderr what went wrong on which host, and what to do.
+# complain FILE: prints on stderr what went wrong, on which hosts, and what to do. Hosts that say the same share a line.
 complain() {
-    read_json "$1" 'troubles | "\(.host): \(.kind): \(.message)" + (if .hint == "" then "" else "; try: \(.hint)" end)
-        | safe' | awk '!seen[$0]++' >&2
+    read_json "$1" '[troubles | .hint |= (. // "") | .host as $host | .hint |= (split("-H \($host) ") | join("-H \u0000 "))]
+        | group_by([.kind, .message, .hint])[] | (map(.host) | unique | join(",")) as $hosts | .[0]
+        | "\($hosts): \(.kind): \(.message)" + (if .hint == "" then "" else "; try: \(.hint)" end)
+        | split("-H \u0000 ") | join("-H \($hosts) ") | safe' >&2
 }
 
-# delivered FILE: prints what `fab deliver` did: for each host and route the images and the bytes.
+# delivered FILE: prints what `fab deliver` did: for each host, status and route the images and the bytes.
 delivered() {
-    read_json "$1" 'outcomes | .host as $host | .status as $status | [images] | group_by(.route)[]
-        | [$host, $status, (.[0].route | if . == "" then "none" else . end),
+    read_json "$1" 'outcomes | .host as $host | [images] | group_by([.status, .route])[]
+        | [$host, .[0].status, (.[0].route | if . == "" then "none" else . end),
             "\(length) image\(if length == 1 then "" else "s" end)", "\(map(.bytes) | add) bytes"] | join("  ") | safe'
 }
