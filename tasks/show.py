@@ -58,7 +58,8 @@ def _text(run: Run, host: str | None) -> list[str]:
     lines = [f"{run.id}  started {data['started']}, {end.get(run.state, 'killed: its process is gone')}"]
     for command in data["commands"]:
         given = {k: v for k, v in command["arguments"].items() if v not in (None, False, [])}
-        words = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in given.items() if k != "dry_run")
+        options = [(k, each) for k, v in given.items() for each in (v if isinstance(v, list) else [v])]
+        words = " ".join(f"--{k.replace('_', '-')} {value}" for k, value in options if k != "dry_run")
         lines += ["", f"{command['command']} {words}{' (a dry run: nothing was done)' if command['dry_run'] else ''}"]
         seen = {outcome["host"] for outcome in command["outcomes"]}
         for outcome in command["outcomes"]:

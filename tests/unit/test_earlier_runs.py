@@ -14,6 +14,7 @@ from ctr_ferry import errors
 from ctr_ferry.report.outcome import Outcome, Status
 from ctr_ferry.report.record import Past, Run, Runs, _process_start
 from tasks.runs import runs as runs_command
+from tasks.show import show as show_command
 
 
 @pytest.fixture
@@ -28,6 +29,15 @@ def three(book: Book) -> Runs:
     book.run("20261102T000000Z-find-bbbb", a="failed", b="ok")
     book.run("20261103T000000Z-retag-cccc", a="ok", b="unreachable")
     return Runs(book.root)
+
+
+def test_show_tells_each_value_of_an_option_that_was_repeated(book: Book) -> None:
+    record = book.record()
+    arguments = {"from": ["a"], "ref": ["r.example/a:1", "r.example/b:1"], "set": [], "force": True}
+    record.command("copy", arguments, dry_run=False)
+    record.end(0)
+    shown = show_command.body(SimpleNamespace(runs=Runs(book.root)), show_command.parse()).text
+    assert "\ncopy --from a --ref r.example/a:1 --ref r.example/b:1 --force True\n" in f"{shown}\n"
 
 
 @pytest.mark.parametrize(
