@@ -253,13 +253,14 @@ class PushSet(TransferSet[ImagePush]):
     def __init__(self, host: Host, requests: Sequence[PushRequest], *, alone: bool) -> None:
         session = Session(host, requests[0].namespace)
         super().__init__(session, (_unknown(session, request) for request in requests))
-        images = [session.here.find(request.ref) for request in requests]
-        missing = [request.ref for request, image in zip(requests, images, strict=True) if not image]
-        errors = iter(session.not_found(missing) if missing else ())
-        for item, request, image in zip(self.items, requests, images, strict=True):
+        images = session.here.find_all(request.ref for request in requests)
+        missing = [ref for ref, image in images.items() if not image]
+        errors = dict(zip(missing, session.not_found(missing) if missing else (), strict=True))
+        for item, request in zip(self.items, requests, strict=True):
             try:
+                image = images[request.ref]
                 if not image:
-                    raise next(errors)
+                    raise errors[request.ref]
                 item.job = ImagePush(session, request, image, alone=alone, accesses=self.accesses)
                 item.end(item.job.result(Status.SKIPPED))
             except FerryError as error:
