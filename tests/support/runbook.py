@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -10,9 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from ferry import Fab
 from forkserver import CLONE
+from registry_scene import RegistryScene
 from tools import environment_with
+
+from lab.fleet import Fleet
+from lab.images import BuiltImage, build
 
 LONGEST = 280  # seconds until a runbook counts as hanging
 
@@ -80,3 +86,29 @@ class Runbook:
         assert "Traceback" not in done.stderr, done.stderr
         assert not list(self.temporary.iterdir())
         return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(name="image")
+def image_fixture(fleet: Fleet, tmp_path: Path) -> BuiltImage:
+    """An image of this test alone: no node has its blobs yet."""
+    assert fleet.nodes
+    return build(tmp_path / "image", layers=(1000, 2000), seed=secrets.randbits(32))
+
+
+@pytest.fixture(name="other")
+def other_fixture(fleet: Fleet, tmp_path: Path) -> BuiltImage:
+    """Another one."""
+    assert fleet.nodes
+    return build(tmp_path / "other", layers=(1000,), seed=secrets.randbits(32))
+
+
+@pytest.fixture(name="gone")
+def gone_fixture(fleet: Fleet) -> dict[str, dict[str, str]]:
+    """A host on whose address nothing listens."""
+    return {"gone": {"ansible_host": f"{fleet.network}.150"}}
+
+
+@pytest.fixture(name="runbook")
+def runbook_fixture(fab: Fab, scene: RegistryScene, tmp_path: Path) -> Runbook:
+    """The runbooks, with the passwords of the registries."""
+    return Runbook(fab, tmp_path, scene.registries.environment)
