@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ctr_ferry.errors import FerryError
 from ctr_ferry.images.item import ImageResult
 from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Answer, Status, Table
@@ -85,6 +84,10 @@ class DeliverResult:
         return [*lines, *self.notices]
 
 
+Found = Sequence[tuple[str, DeliverResult]]
+_MOST_HINTS = 10  # of single images; the hint of a host is for all of its images
+
+
 def tabulate(answers: Mapping[str, Answer]) -> Table:
     """One row for each image and way, with all hosts that it came to in that way."""
     found = list(results(answers, DeliverResult))
@@ -96,13 +99,14 @@ def tabulate(answers: Mapping[str, Answer]) -> Table:
             (names((host for host, _ in on), every=True), *row[:3], f"{max(s for _, s in on):.1f}", *row[3:])
             for row, on in rows.items()
         ),
-        (*map(_step_line, steps), *_sums(answers), *_notices(found)),
+        (*map(_step_line, steps), *_sums(found), *_notices(found), *_hints(found)),
     )
 
 
 def _row(image: DeliveredImage) -> tuple[str, ...]:
     name = image.dst if image.src == image.dst else f"{shown_name(image.src)} -> {image.dst}"
-    return str(image.status), image.route or "-", str(image.bytes), image.digest or "-", name, image.why
+    why = f"{image.error['kind']}: {image.error['message']}" if image.error else image.why
+    return str(image.status), image.route or "-", str(image.bytes), image.digest or "-", name, why
 
 
 def _hashable(step: Step) -> Step:
@@ -114,9 +118,9 @@ def _step_line(step: Step) -> str:
     return f"{step.host}: {step.what} {step.reference} {step.digest} ({step.status}{moved})"
 
 
-def _sums(answers: Mapping[str, Answer]) -> list[str]:
+def _sums(found: Found) -> list[str]:
     """How many images came by each way, and with how many bytes; nothing for one image."""
-    images = [image for _, found in results(answers, DeliverResult) for image in found.images]
+    images = [image for _, result in found for image in result.images]
     by_route = grouped((image.route, image) for image in images if image.route)
     if len(images) < 2:
         return []
@@ -124,12 +128,14 @@ def _sums(answers: Mapping[str, Answer]) -> list[str]:
     return [f"by route: {', '.join(told)}"]
 
 
-def _notices(found: list[tuple[str, DeliverResult]]) -> list[str]:
+def _hints(found: Found) -> list[str]:
+    """What mends each image of hosts with several; the error of a host with one image is shown with the host."""
+    failed = [(host, image.error) for host, result in found if len(result.images) > 1 for image in result.images]
+    hints = [f"{host}: {error['message']}\n  try: {error['hint']}" for host, error in failed if error]
+    more = len(hints) - _MOST_HINTS
+    return [*hints[:_MOST_HINTS], *([f"… and {more} more: --json has them all"] if more > 0 else [])]
+
+
+def _notices(found: Found) -> list[str]:
     hosts = grouped((notice, host) for host, result in found for notice in result.notices)
     return [f"{names(on, every=True)}: {notice}" for notice, on in hosts.items()]
-
-
-def failed_with(error: FerryError, result: DeliverResult) -> FerryError:
-    """The error with the host's result, so that the table has what is known of its images."""
-    error.result = result
-    return error

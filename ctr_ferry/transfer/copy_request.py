@@ -58,14 +58,13 @@ def blobs_to_have(content: Content, target: Descriptor, platform: Platform, *, e
 
 
 def blobs_to_copy(
-    content: Content, image: Image, target: Descriptor, platform: Platform, *, every: bool, only: bool = False
+    content: Content, image: Image, target: Descriptor, platform: Platform, *, every: bool
 ) -> list[Descriptor]:
     """Returns the blobs of a target that must be at the destination, the target first.
 
     Args:
         platform: the platform that must be whole.
         every: whether all platforms must be.
-        only: whether nothing else is to come than what must be whole.
 
     Raises:
         ContentMissing: some of these blobs are nowhere; the error lists their digests.
@@ -80,4 +79,4 @@ def blobs_to_copy(
             detail="\n".join(absent),
             hint="name a source that has them: give --from several times, or --from any",
         )
-    return list(needed) if only else content.blobs_to_copy(target)
+    return content.blobs_to_copy(target)

@@ -114,8 +114,11 @@ class Destination:
         choice = content.choose(image, options.platform, facts.platform, partial_index=partial_index)
         item.result.digest, item.result.note = choice.target.digest, choice.note
         platform = options.platform or facts.platform
-        only = options.own and partial_index
-        blobs = blobs_to_copy(content, image, choice.target, platform, every=options.every, only=only)
+        blobs = blobs_to_copy(content, image, choice.target, platform, every=options.every)
+        if options.own:
+            kept = {blob.digest for blob in content.needed(choice.target, platform)}
+            manifests = () if partial_index else content.manifest(choice.target.digest).children
+            blobs = [blob for blob in blobs if blob.digest in kept or blob in manifests]
         documents = {blob.digest: content.blobs[blob.digest] for blob in blobs if blob.digest in content.blobs}
         return Plan(
             result=item.result,

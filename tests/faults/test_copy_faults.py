@@ -13,20 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ferry import Fab, Run, Stage, account, eventually, flipped, leftovers, names_of, processes, release
+from ferry import Fab, Run, Stage, eventually, flipped, leftovers, names_of, processes, release
+from stalling import LARGE, go_on, is_stalled, stalling
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
-
-LARGE = 4 << 20
-SHELL = '#!/bin/sh\nPATH="$HOME/bin:$PATH"; export PATH\nexec /bin/bash "$@"\n'
-# Gives half a MiB of a large blob, and the rest when it is told to.
-CAT = f"""#!/bin/sh
-[ "$(wc -c <"$1")" -gt {LARGE} ] || exec /bin/cat "$1"
-head -c 524288 "$1"; : >"$HOME/stalled"
-while [ ! -e "$HOME/go" ]; do sleep 0.05; done
-tail -c +524289 "$1"
-"""
 
 
 @pytest.fixture
@@ -58,7 +49,7 @@ class Middle:
 
     def begun(self) -> bool:
         """Tell whether it is in the middle."""
-        stalled = self.source.exec(["test", "-e", f"/home/{self.user}/stalled"], check=False).returncode == 0
+        stalled = is_stalled(self.source, self.user)
         return stalled and all(self.image.layers[NATIVE][0] in seen(node) for node in self.targets)
 
     def new(self, node: Node) -> dict[int, str]:
@@ -82,7 +73,7 @@ class Middle:
 
     def go_on(self) -> None:
         """Let the source give the rest."""
-        self.source.exec(["touch", f"/home/{self.user}/go"])
+        go_on(self.source, self.user)
 
     def ended(self) -> Run:
         """Wait for `fab`."""
@@ -149,7 +140,7 @@ def begin(fab: Fab, stage: Stage, image: BuiltImage) -> Iterator[Begin]:
             if not {source, *targets} <= set(stage.nodes):
                 pytest.skip(f"the fleet lacks one of {source}, {', '.join(targets)}")
             node = stage.nodes[source]
-            user = stack.enter_context(account(node, "{home}/shell", {"shell": SHELL, "bin/cat": CAT}))
+            user = stack.enter_context(stalling(node))
             middle = Middle(fab, stage, image, node, [stage.nodes[name] for name in targets], user=user)
             stack.callback(middle.process.communicate)
             stack.callback(middle.process.kill)
