@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,14 @@ from ctr_ferry.delivery.inspection import Inspection
 from ctr_ferry.delivery.request import Via
 from ctr_ferry.delivery.results import DeliveredImage, DeliverResult, Step
 from ctr_ferry.delivery.routes import Choice, Decision, Route
-from ctr_ferry.errors import FerryError, SomeFailed, Unreachable
+from ctr_ferry.errors import FerryError, Interrupted, SomeFailed, Unreachable
 from ctr_ferry.report.outcome import Answer, Result, Status, as_dry_run
 from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
 from ctr_ferry.transfer.copy_result import CopyResult
 
 if TYPE_CHECKING:
     from ctr_ferry.delivery.plan_file import DeliveryPlan
+    from ctr_ferry.registry.pull import PullRequest
     from ctr_ferry.run.scheduler import Fleet
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.transfer.fan_out import FanOut
@@ -99,30 +101,44 @@ class Delivery:
     # What comes to a target from its registry
 
     def _pull(self, host: Host) -> Result:
-        for image_copy, entry in self._entries[host.name].items():
-            if entry.goes(Route.REGISTRY):
-                self._pull_one(host, image_copy, entry)
+        """Pulls images to one host. Those that cannot be pulled come over SSH in the end, if they may."""
+        wanted = {copy: entry for copy, entry in self._entries[host.name].items() if entry.goes(Route.REGISTRY)}
+        for image_copy, entry in wanted.items():
+            if error := self._not_pushed.get(image_copy):
+                self._not_pulled(image_copy, entry, error)
+        if left := {copy: entry for copy, entry in wanted.items() if copy not in self._not_pushed}:
+            self._pull_set(host, left)
         return self._result(host.name)
 
-    def _pull_one(self, host: Host, image_copy: ImageCopy, entry: Entry) -> None:
-        """Pulls one image. One that cannot be pulled comes over SSH in the end, if it may."""
-        from ctr_ferry.registry.pull import PullJob, PullRequest
+    def _pull_set(self, host: Host, wanted: Entries) -> None:
+        from ctr_ferry.registry.pull import PullSet
 
-        request = PullRequest(
+        with self._telling(host.name):
+            pulls = PullSet(host, [self._pull_request(image_copy) for image_copy in wanted])
+        ended: FerryError | None = None
+        try:
+            pulls.run()
+        except FerryError as error:
+            ended = error
+        for (image_copy, entry), item in zip(wanted.items(), pulls.items, strict=True):
+            if item.image.status in (Status.CHANGED, Status.UNCHANGED):
+                entry.pulled(item.image)
+            elif why := item.error or ended:
+                self._not_pulled(image_copy, entry, why)
+        if isinstance(ended, (Unreachable, Interrupted)):
+            raise self._with_result(host.name, ended) from ended
+
+    def _pull_request(self, image_copy: ImageCopy) -> PullRequest:
+        from ctr_ferry.registry.pull import PullRequest
+
+        return PullRequest(
             reference=image_copy.dst,
             digest=image_copy.image.digest,
             namespace=self._request.namespace,
             force=self._request.force,
         )
-        error = self._not_pushed.get(image_copy)
-        if not error:
-            try:
-                entry.pulled(PullJob(host, request).run())
-                return
-            except Unreachable as lost:
-                raise self._with_result(host.name, lost) from lost
-            except FerryError as failed:
-                error = failed
+
+    def _not_pulled(self, image_copy: ImageCopy, entry: Entry, error: FerryError) -> None:
         if self._strict or entry.over_ssh:
             entry.fail(error)
             return
@@ -168,16 +184,17 @@ class Delivery:
             return
         copies = self._found.copies
         request = CopyRequest(tuple(entries), copies.content, replace(copies.options, own=own))
-        try:
-            result: CopyResult = HostCopy(host, request, fan_out).run()
-        except SomeFailed as some:
-            result = some.result
-        except Unreachable as lost:
-            raise self._with_result(host.name, lost) from lost
-        except FerryError as error:
-            for entry in entries.values():
-                entry.fail(error)
-            return
+        with self._telling(host.name):
+            try:
+                result: CopyResult = HostCopy(host, request, fan_out).run()
+            except SomeFailed as some:
+                result = some.result
+            except FerryError as error:
+                if len(entries) > 1 or isinstance(error, (Unreachable, Interrupted)):
+                    raise
+                for entry in entries.values():
+                    entry.fail(error)
+                return
         by_name = {image.dst: image for image in result.images}
         for entry in entries.values():
             entry.copied(by_name[entry.result.dst], result.seconds)
@@ -200,6 +217,14 @@ class Delivery:
             steps=tuple(self._steps),
             notices=target.notices,
         )
+
+    @contextmanager
+    def _telling(self, host: str) -> Iterator[None]:
+        """A block whose errors end the work on a host, and have the host's result."""
+        try:
+            yield
+        except FerryError as error:
+            raise self._with_result(host, error) from error
 
     def _with_result(self, host: str, error: FerryError) -> FerryError:
         """An error that ended the work on a host: all that has yet to come there has failed with it."""

@@ -10,7 +10,7 @@ from ctr_ferry.delivery.results import DeliveredImage
 from ctr_ferry.delivery.routes import Choice, Route
 from ctr_ferry.errors import FerryError
 from ctr_ferry.images.item import Item
-from ctr_ferry.registry.results import PullResult
+from ctr_ferry.registry.results import RegistryTransferResult
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.transfer.copy_request import ImageCopy
 from ctr_ferry.transfer.copy_result import CopiedImage
@@ -90,7 +90,7 @@ class Entry:
         self.error = copy.copy(error)
         self.result.status, self.result.error = Status.FAILED, error.to_json()
 
-    def pulled(self, pull: PullResult) -> None:
+    def pulled(self, pull: RegistryTransferResult) -> None:
         """Notes what the host has after a pull."""
         result = self.result
         result.digest, result.status, result.method = pull.digest, pull.status, pull.method

@@ -14,7 +14,7 @@ from ctr_ferry.delivery.routes import Choice, Decision
 from ctr_ferry.errors import FerryError
 from ctr_ferry.images.mappings import Pair
 from ctr_ferry.images.retag import RetagJob, RetagRequest, RetagResult
-from ctr_ferry.registry.push import PushJob, PushRequest
+from ctr_ferry.registry.push import PushRequest, PushSet
 from ctr_ferry.report.answers import grouped
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.transfer.copy_request import ImageCopy
@@ -73,28 +73,34 @@ def _named(step: Step, answer: RetagResult | FerryError) -> Step:
 def push(
     fleet: Fleet, request: DeliverRequest, planned: Iterable[tuple[ImageCopy, Step]]
 ) -> dict[ImageCopy, Step | FerryError]:
-    """Pushes each image, all hosts at once; returns what came of each, or why it was not pushed."""
+    """Pushes each image, all hosts at once; returns by image what came of it, or why it was not pushed."""
     by_host = grouped((step.host, (image_copy, step)) for image_copy, step in planned)
     done: dict[ImageCopy, Step | FerryError] = {}
 
     def work(host: Host) -> None:
-        for image_copy, step in by_host[host.name]:
-            try:
-                done[image_copy] = _push(host, request, image_copy, step)
-            except FerryError as error:
-                done[image_copy] = error
+        pushes = PushSet(host, [_request(request, each) for each, _ in by_host[host.name]], alone=True)
+        error = None
+        try:
+            pushes.run()
+        except FerryError as failed:
+            error = failed
+        for (image_copy, step), item in zip(by_host[host.name], pushes.items, strict=True):
+            if reason := item.error or (error if item.image.status is Status.SKIPPED else None):
+                done[image_copy] = reason
+            else:
+                done[image_copy] = replace(step, status=item.image.status, bytes=item.image.bytes)
 
-    fleet.beside(by_host, work)
+    for host, answer in fleet.beside(by_host, work).items():
+        if isinstance(answer, FerryError):  # no image of this host was dealt with
+            done |= {image_copy: answer for image_copy, _ in by_host[host]}
     return done
 
 
-def _push(host: Host, request: DeliverRequest, image_copy: ImageCopy, step: Step) -> Step:
-    wanted = PushRequest(
+def _request(request: DeliverRequest, image_copy: ImageCopy) -> PushRequest:
+    return PushRequest(
         ref=image_copy.image.digest,
         target=image_copy.dst,
         all_platforms=True,
         namespace=request.namespace,
         force=request.force,
     )
-    result = PushJob(host, wanted, alone=True).run()
-    return replace(step, status=result.status, bytes=result.bytes, digest=result.digest)

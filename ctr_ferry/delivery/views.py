@@ -19,6 +19,7 @@ from ctr_ferry.images.session import Session
 from ctr_ferry.oci.reference import Reference
 
 if TYPE_CHECKING:
+    from ctr_ferry.registry.access import RegistryAccesses
     from ctr_ferry.run.scheduler import Fleet
     from ctr_ferry.ssh.host import Host
 
@@ -56,22 +57,26 @@ class Views:
 
     def _ask(self, host: Host, names: Iterable[Reference]) -> dict[str, View]:
         """Asks for each name. A registry that cannot be reached is not asked for a second name."""
+        from ctr_ferry.registry.access import RegistryAccesses
+
         found: dict[str, View] = {}
         unreached: dict[str, View] = {}
-        for name in names:
-            found[str(name)] = unreached.get(name.domain) or _view(self._sessions[host.name], name)
-            if isinstance(found[str(name)].error, _OF_ALL_NAMES):
-                unreached[name.domain] = found[str(name)]
+        session = self._sessions[host.name]
+        accesses = RegistryAccesses(session)
+        with accesses.kept():
+            for name in names:
+                view = unreached.get(name.domain) or _view(session, name, accesses)
+                found[str(name)] = view
+                if isinstance(view.error, _OF_ALL_NAMES):
+                    unreached[name.domain] = view
         return found
 
 
-def _view(session: Session, name: Reference) -> View:
+def _view(session: Session, name: Reference, accesses: RegistryAccesses) -> View:
     from ctr_ferry.registry.push_pull import RegistryTransfer
 
     try:
-        remote = RegistryTransfer(session, name).inspect()
+        remote = RegistryTransfer(session, name, accesses).inspect()
     except FerryError as error:
         return View(error=error)
-    if remote.unknown:
-        return View(error=RegistryError(f"registry of {name}: {remote.unknown}"))
-    return View(remote.digest)
+    return View(error=RegistryError(f"registry of {name}: {remote.unknown}")) if remote.unknown else View(remote.digest)
