@@ -121,7 +121,7 @@ class Session:
         return f"list what is there: {shell.join(['ctr', '-n', here.namespace, 'images', 'ls'])}"
 
     def read(
-        self, tops: Iterable[str], *, deep: bool, more: Mapping[str, str] | None = None
+        self, tops: Iterable[str], *, deep: bool, more: Mapping[str, str] | None = None, files: bool = False
     ) -> tuple[Content, dict[str, Answer]]:
         """Reads manifests and the visible digests, in one remote command; raises FerryError if they are not listed.
 
@@ -129,29 +129,34 @@ class Session:
             tops: digests of the images' targets.
             deep: whether to read the manifests of indexes as well, which may take a second remote command.
             more: further steps for the first remote command; their answers are among those returned.
+            files: whether to read manifests from their files where that is possible, as for hundreds of them.
         """
         content = Content()
         digests = self.facts.ctr.digests(self.here.namespace)
-        answers = self.fetch(tops, content, {"visible": digests, **(more or {})})
+        answers = self.fetch(tops, content, {"visible": digests, **(more or {})}, files=files)
         content.see(parse_digests(required(answers["visible"], "content ls").text.splitlines()))
+        if files:  # another namespace may have them
+            content.blobs = {digest: raw for digest, raw in content.blobs.items() if digest in content.visible}
         if deep:
-            self.deepen(content)
+            self.deepen(content, files=files)
         return content, answers
 
-    def deepen(self, content: Content) -> None:
+    def deepen(self, content: Content, *, files: bool = False) -> None:
         """Reads the visible manifests of all indexes in ``content``; without any it asks nothing."""
         children = [child for top in list(content.blobs) for child in content.manifest(top).children]
         self.fetch(
             (child.digest for child in children if child.digest in content.visible and child.media_type in _DOCUMENTS),
             content,
+            files=files,
         )
 
     def fetch(
-        self, digests: Iterable[str], content: Content, more: Mapping[str, str] | None = None
+        self, digests: Iterable[str], content: Content, more: Mapping[str, str] | None = None, *, files: bool = False
     ) -> dict[str, Answer]:
         """Reads manifests by digest into ``content`` and checks them, in one remote command, with further steps."""
         wanted = [digest for digest in dict.fromkeys(digests) if digest not in content.blobs]
-        steps = {f"get-{n}": self.facts.ctr.document(self.here.namespace, each) for n, each in enumerate(wanted)}
+        ctr, root = self.facts.ctr, self.facts.content_root if files else ""
+        steps = {f"get-{n}": ctr.document(self.here.namespace, each, root) for n, each in enumerate(wanted)}
         answers = inspect.ask(self.host, steps | dict(more or {}))
         for number, digest in enumerate(wanted):
             content.take(digest, answers[f"get-{number}"], self.host.name)

@@ -120,7 +120,8 @@ def _inspect(host: Host, request: SourceRequest) -> SourceInventory:
     session = Session(host, request.namespace)
     meant = session.here.meant(selector.ref for selector in request.selectors)
     found = {selector: images for selector in request.selectors if (images := meant[selector.ref])}
-    content, _ = session.read([image.digest for images in found.values() for image in images], deep=True)
+    digests = [image.digest for images in found.values() for image in images]
+    content, _ = session.read(digests, deep=True, files=True)
     return SourceInventory(session=session, content=content, found=found)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import subprocess
+from pathlib import Path
 
 import pytest
 from records import VERSIONS, record
@@ -160,3 +162,14 @@ def test_a_command_of_a_clean_up_ends_by_itself() -> None:
 
 def test_a_manifest_is_cut_off_where_it_is_larger_than_any_can_be() -> None:
     assert ctr("1.2.6").document("k8s.io", DIGEST).endswith(f"content get {DIGEST} | head -c {(4 << 20) + 1}")
+
+
+def test_a_manifest_comes_from_its_file_where_that_can_be_read(tmp_path: Path) -> None:
+    step = ctr("1.2.6").document("k8s.io", DIGEST, f"{tmp_path}/content root")
+    absent = subprocess.run(["sh", "-c", step], capture_output=True, text=True, check=False)
+    assert "k3s" in absent.stderr  # there is no such ctr here
+    file = tmp_path / "content root/blobs" / DIGEST.replace(":", "/")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"{}" * (3 << 20))
+    there = subprocess.run(["sh", "-c", step], capture_output=True, check=True)
+    assert len(there.stdout) == (4 << 20) + 1
