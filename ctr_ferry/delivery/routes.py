@@ -65,6 +65,7 @@ class Question:
     Attributes:
         reference, digest: the name to give, and what it shall point at.
         holders: those who were asked for their view of the registry, the best first.
+        publishes: whether the image gets a new name, so that the registry of that name is to have it, too.
         unpushable: why a push would not give the registry the image's digest; empty if it would.
         giver: who gives the image over SSH, in words.
         refusal: why the name is given nowhere, unless it is there already.
@@ -74,6 +75,7 @@ class Question:
     digest: str
     targets: tuple[Target, ...]
     holders: tuple[Holder, ...] = ()
+    publishes: bool = False
     unpushable: str = ""
     giver: str = ""
     via: Via = Via.AUTO
@@ -107,7 +109,7 @@ def decide(question: Question) -> Decision:
     """Decides the way of one image to every target."""
     needy = [target for target in question.targets if target.route is None]
     publisher = next((holder for holder in question.holders if not holder.view.error), None)
-    refusal = question.refusal or (_conflict(question, publisher) if needy and publisher else None)
+    refusal = question.refusal or (_conflict(question, publisher) if question.publishes and publisher else None)
     pusher, relay = (None, False) if refusal else _pusher(question, needy, publisher)
     choices: dict[str, Choice | FerryError] = {}
     for target in question.targets:
@@ -122,7 +124,10 @@ _WITHOUT_BYTES = {Route.THERE: "it is there already", Route.NAMED: "all that it 
 
 
 def _conflict(question: Question, publisher: Holder) -> FerryError | None:
-    """The error where the registry has something else under the name, as the host sees it that would push."""
+    """The error where the registry has something else under a new name, as the host sees it that would push.
+
+    An image that keeps its name comes over SSH then: tags of a registry may move.
+    """
     if publisher.view.digest in (None, question.digest) or question.force:
         return None
     return ReferenceExists(
@@ -133,14 +138,20 @@ def _conflict(question: Question, publisher: Holder) -> FerryError | None:
 
 
 def _pusher(question: Question, needy: list[Target], publisher: Holder | None) -> tuple[str | None, bool]:
-    """Who pushes the image, and whether it must get the image first; nobody if no host would pull it then."""
+    """Who pushes the image, and whether it must get the image first.
+
+    Nobody, if the registry has it, or has something else that may not be moved, or if no host would pull an image that
+    keeps its name.
+    """
     waiting = [target for target in needy if _would_pull(question, target)]
-    if not waiting or question.unpushable:
+    if question.unpushable or not (waiting or question.publishes):
         return None, False
     if publisher:
-        return (None if publisher.view.digest == question.digest else publisher.host), False
+        digest = publisher.view.digest
+        pushes = digest is None or (question.force and digest != question.digest)
+        return (publisher.host if pushes else None), False
     able = [target for target in waiting if target.pushes and not target.error]
-    if question.via is Via.AUTO and able and len(waiting) > 1:
+    if question.via is Via.AUTO and able and (question.publishes or len(waiting) > 1):
         return able[0].host, True
     return None, False
 

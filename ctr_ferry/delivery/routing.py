@@ -44,14 +44,21 @@ class Draft:
     Attributes:
         items: what is to be done with it, by target.
         needy: the targets that might pull it.
-        candidates: the hosts that might push it, the best first; none if no target might pull it.
+        publishes: whether the registry is to have it under a new name.
+        candidates: the hosts that might push it, the best first; none if nobody needs it in the registry.
     """
 
     def __init__(self, found: Inspection, number: int, image_copy: ImageCopy) -> None:
         self._found, self.image_copy = found, image_copy
         self.items = {host: target.items[number] for host, target in found.targets.items()}
         self.needy = [host for host, item in self.items.items() if self._might_pull(host, item)]
-        self.candidates = list(dict.fromkeys(self._candidates())) if self.needy else []
+        self.publishes = self._publishes()
+        self.candidates = list(dict.fromkeys(self._candidates())) if self.needy or self.publishes else []
+
+    def _publishes(self) -> bool:
+        """Whether the image gets a new name as a whole, and may take the way over the registry."""
+        request, own = self._found.request, self.image_copy.image.reference
+        return request.via is not Via.SSH and not request.platform and str(own) != str(self.image_copy.dst)
 
     def _might_pull(self, host: str, item: Item[CopiedImage]) -> bool:
         """Whether bytes must come to a host, and a pull would give its name the digest that it shall have."""
@@ -81,10 +88,11 @@ class Draft:
         return None if ingest.to_send([item.needed], self._found.targets[host].destination.store) else Route.NAMED
 
     def lacks_pusher(self, views: Views) -> bool:
-        """Whether some target would pull the image, and the first candidate does not reach the registry."""
+        """Whether the registry is to have the image, and the first candidate does not reach it."""
         first = views.of(self.candidates[0], self.image_copy.dst) if self.candidates else None
         seen = [view for host in self.needy if (view := views.of(host, self.image_copy.dst)) and not view.error]
-        return bool(first and first.error) and any(view.digest != self.image_copy.image.digest for view in seen)
+        waiting = any(view.digest != self.image_copy.image.digest for view in seen)
+        return bool(first and first.error) and (waiting or self.publishes)
 
     def decide(self, views: Views) -> Decision:
         """Decides the ways by what the registries told. A target that cannot have the image has no way."""
@@ -109,6 +117,7 @@ class Draft:
                 digest=self.image_copy.image.digest,
                 targets=targets,
                 holders=tuple(Holder(host, view) for host, view in seen if view),
+                publishes=self.publishes,
                 unpushable="" if whole else f"{giver} has not all platforms of it to push",
                 giver=giver,
                 via=request.via,

@@ -138,12 +138,39 @@ class TestWhatIsThereAlready:
         image, src, dst = make(), scene.stage.name(), scene.name(scene.registries.http)
         scene.stage.seed(image, src)
         before = len(scene.registries.http.server.requests())
-        run = scene.deliver(scene.nodes, "--src", src, "--dst", dst)
+        run = scene.deliver(scene.nodes, "--src", src, "--dst", dst, "--via", "ssh")
         assert run.statuses == dict.fromkeys(scene.nodes, "changed"), run.out
         assert routes(run) == dict.fromkeys(scene.nodes, "named")
         assert {run.image(host)["bytes"] for host in scene.nodes} == {0}
         assert len(scene.registries.http.server.requests()) == before
         scene.is_as_told(run, dst, image.target.digest)
+
+    def test_is_pushed_under_its_new_name_also_where_no_host_would_pull_it(
+        self, scene: DeliveryScene, make: Make
+    ) -> None:
+        image, src, dst = make(), scene.stage.name(), scene.name(scene.registries.http)
+        scene.stage.seed(image, src)
+        run = scene.deliver(scene.nodes, "--src", src, "--dst", dst)
+        assert routes(run) == dict.fromkeys(scene.nodes, "named"), run.out
+        assert scene.there(scene.registries.http, dst) == image.target.digest
+        steps = run.outcomes[SOURCE]["result"]["steps"]
+        assert [(step["what"], step["status"]) for step in steps] == [("pushed", "changed")]
+        again = scene.deliver(scene.nodes, "--src", src, "--dst", dst)
+        assert again.statuses == dict.fromkeys(scene.nodes, "unchanged"), again.out
+        assert again.outcomes[SOURCE]["result"]["steps"] == []
+
+    def test_keeps_its_name_and_comes_over_ssh_where_the_registrys_tag_has_moved(
+        self, scene: DeliveryScene, make: Make, node3: Node
+    ) -> None:
+        old, new, name = make(), make(), scene.name(scene.registries.http)
+        scene.registries.http.server.put(new, name.partition("/")[2])
+        scene.stage.seed(old, name, nodes=[node3])
+        targets = other_nodes(scene, SOURCE)
+        run = scene.deliver(targets, "--ref", name)
+        assert routes(run) == dict.fromkeys(targets, "ssh"), run.out
+        assert "another digest" in run.image(targets[0])["why"]
+        assert scene.there(scene.registries.http, name) == new.target.digest
+        scene.is_as_told(run, name, old.target.digest)
 
     def test_costs_a_probe_and_three_commands_at_most_and_moves_nothing(
         self, scene: DeliveryScene, make: Make, node3: Node, tmp_path: Path
