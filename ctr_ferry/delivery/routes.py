@@ -194,11 +194,13 @@ def _why_not(question: Question, target: Target, pusher: str | None) -> tuple[st
         detail = f"registry {view.digest}\nimage    {question.digest}"
         return why, ReferenceExists(f"{name}: {why}", detail=detail, hint="deliver it with --via ssh")
     if pusher == target.host:
-        why = "it pushes the image for the others, which no other host that has it can do"
+        why = "it pushes the image, which no host that has it can do"
     elif question.unpushable:
         why = f"the registry lacks it, and {question.unpushable}"
-    elif published := next((h.host for h in question.holders if not h.view.error), None):
-        why = f"the registry lacks it as this host sees it, and has it as {published} does"
-    else:
+    elif (asked := next((h for h in question.holders if not h.view.error), None)) is None:
         why = "the registry lacks it, and no host that has it reaches the registry"
+    elif asked.view.digest == question.digest:
+        why = f"the registry lacks it as this host sees it, and has it as {asked.host} does"
+    else:
+        why = f"the registry has another digest under that name, as {asked.host} sees it, and it keeps that"
     return why, RepositoryNotFound(f"{name}: {why}", hint="let a host that reaches the registry push it")

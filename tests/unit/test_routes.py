@@ -15,6 +15,7 @@ from ctr_ferry.errors import ContentMissing, FerryError, ReferenceExists, Regist
 
 NAME, DIGEST, OTHER = "r.example/app:1", f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 CASES = json.loads((Path(__file__).parents[1] / "data/routes.json").read_text())
+MOVED = {"targets": {"a": "lacks"}, "holders": {"src": "other"}}
 VIEWS = {
     "has": View(DIGEST),
     "lacks": View(),
@@ -41,6 +42,7 @@ def question(case: Mapping[str, Any]) -> Question:
         digest=DIGEST,
         targets=tuple(target(host, state) for host, state in case["targets"].items()),
         holders=tuple(Holder(host, VIEWS[view]) for host, view in case.get("holders", {}).items()),
+        publishes=case.get("publishes", False),
         unpushable=case.get("unpushable", ""),
         giver="src",
         via=Via(case.get("via", "auto")),
@@ -76,8 +78,15 @@ def test_the_reason_names_who_pushes_and_who_gives() -> None:
     }
 
 
+def test_an_image_that_keeps_its_name_leaves_a_tag_that_moved_and_says_so() -> None:
+    decision = decide(question(MOVED))
+    assert (told(decision), decision.pusher) == ({"a": "ssh"}, None)
+    (way,) = decision.choices.values()
+    assert isinstance(way, Choice) and "another digest under that name, as src sees it" in way.why
+
+
 def test_a_conflict_in_the_registry_names_both_digests_and_who_sees_it() -> None:
-    (error,) = decide(question({"targets": {"a": "lacks"}, "holders": {"src": "other"}})).choices.values()
+    (error,) = decide(question({**MOVED, "publishes": True})).choices.values()
     assert isinstance(error, ReferenceExists)
     assert OTHER in error.detail and DIGEST in error.detail and "src" in error.detail
     assert "--via ssh" in error.hint
