@@ -11,12 +11,11 @@ from ctr_ferry.errors import FerryError, UsageError
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.transfer import archive_images
-from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest
 
 if TYPE_CHECKING:
     from ctr_ferry.oci.archive import Archive
     from ctr_ferry.run.scheduler import Fleet
+    from ctr_ferry.transfer.copy_request import CopyRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +46,9 @@ def parse(
         UsageError, BadReference: an option is wrong.
         BadArchive: the archive is broken, or lacks what the options name.
     """
+    from ctr_ferry.transfer import archive_images
+    from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest
+
     if not archive:
         raise UsageError("load needs --archive FILE", hint="fab -H node1 load --archive app.tar")
     name, wanted = options.new_name(as_), options.platform(platform, every=all_platforms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -28,7 +29,7 @@ from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, Platform
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Registry
-from ctr_ferry.registry.client import Client
+from ctr_ferry.registry.access import RegistryAccess
 from ctr_ferry.registry.push_pull import RegistryTransfer
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
@@ -213,12 +214,13 @@ class TestSeveralSources:
 def test_a_registrys_manifest_counts_only_where_it_is_what_its_digest_says(arm: bytes, size: int | None) -> None:
     bodies = {"1": INDEX, digest(AMD64): AMD64, digest(ARM64): arm}
     transfer = RegistryTransfer.__new__(RegistryTransfer)
-    transfer.reference, transfer.registry = Reference.parse(NAME), Registry("r.example")
-    client = SimpleNamespace(close=lambda: None, read=lambda _, reference: bodies[reference])
-    transfer._client = cast(Client, client)
+    transfer.reference = Reference.parse(NAME)
+    client = SimpleNamespace(read=lambda _, reference: bodies[reference])
+    access = SimpleNamespace(registry=Registry("r.example"), client=client, connection=lambda: nullcontext(client))
+    transfer.access = cast(RegistryAccess, access)
 
     def total(platform: Platform | None) -> int | None:
-        blobs = transfer._contents(platform)
+        blobs = transfer.contents(platform)
         return None if blobs is None else sum(blob.size for blob in blobs)
 
     assert total(None) == size
