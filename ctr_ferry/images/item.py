@@ -8,7 +8,9 @@ from typing import Any, Generic, Self, TypeVar
 
 from ctr_ferry.ctr.checks import Check
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.errors import FerryError, SomeFailed
+from ctr_ferry.ctr.probe import Facts
+from ctr_ferry.errors import FerryError, MethodUnsupported, SomeFailed
+from ctr_ferry.oci.reference import Reference
 from ctr_ferry.report.outcome import Result, Status, error_lines
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import shown_name
@@ -121,6 +123,21 @@ class Item(Generic[R]):
 
     def note_answers(self, number: int, answers: Mapping[str, Answer]) -> None:
         """Takes notes of the answers to the script that gave the name, in a subclass."""
+
+
+def refuse_wrong_digest(name: Reference, digest: str, facts: Facts) -> None:
+    """Raises MethodUnsupported if a name by digest would get anything else, or if the host's ctr cannot give it."""
+    if name.digest and facts.ctr.capabilities.oci_name:
+        raise MethodUnsupported(
+            f"ctr {facts.client} cannot give the name {name}: up to 1.1 a name has a tag",
+            hint="give the image a name with a tag",
+        )
+    if name.digest and name.digest != digest:
+        raise MethodUnsupported(
+            f"the name {name} means the whole image, and this host would get one platform's manifest",
+            detail=digest,
+            hint="bring all platforms of the image to that host first, or give it a name with a tag",
+        )
 
 
 def settle(result: Result, total: int, errors: Sequence[FerryError], what: str, hint: str) -> None:

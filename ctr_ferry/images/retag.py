@@ -12,7 +12,7 @@ from ctr_ferry.ctr.methods import ByArchive, ByIndex, ByLink, ByTag, Method, Nam
 from ctr_ferry.ctr.verdict import exists
 from ctr_ferry.errors import FerryError, MethodUnsupported, ReferenceExists
 from ctr_ferry.images.content import Content
-from ctr_ferry.images.item import ImageResult, Item, settle
+from ctr_ferry.images.item import ImageResult, Item, refuse_wrong_digest, settle
 from ctr_ferry.images.mappings import Pair, moved_to
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
@@ -154,7 +154,7 @@ class RetagJob(Session):
             self.missing.append(Item(ImageResult(pair.src, str(pair.dst)), None))
             return
         tag = source.reference.tag if source.reference else None
-        dst = pair.dst if pair.dst.tag else pair.dst.with_tag(tag or "latest")
+        dst = pair.dst if pair.dst.tag or pair.dst.digest else pair.dst.with_tag(tag or "latest")
         existing = self.there.get(str(dst))
         result = ImageResult(source.name, str(dst), source.digest, source.digest, status=Status.CHANGED)
         plan = Plan(result=result, existing=existing, source=source, dst=dst)
@@ -187,6 +187,7 @@ class RetagJob(Session):
         try:
             if self._needs_content(plan):
                 self._choose_target(plan)
+            refuse_wrong_digest(plan.dst, plan.result.digest, self.facts)
             if plan.existing and not plan.moves and self._is_whole_there(plan):
                 of_index = f"same (platform manifest of index {plan.source.digest})"
                 plan.unchanged(of_index if plan.is_platform_manifest else ALREADY)

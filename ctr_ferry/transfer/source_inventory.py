@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr.listing import Image
@@ -11,7 +11,7 @@ from ctr_ferry.errors import Drift, FerryError, HostError, ImageNotFound, Source
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import INDEXES, Descriptor
-from ctr_ferry.oci.reference import Reference, is_glob
+from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.report.answers import grouped
 from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy, blobs_to_have
 
@@ -219,9 +219,17 @@ def _name(selector: ImageSelector, image: Image) -> Reference:
     own = image.reference
     if selector.dst:
         return selector.dst if selector.dst.tag else selector.dst.with_tag((own and own.tag) or "latest")
+    if pinned := _pinned(selector.ref):
+        return pinned
     if not (own and own.tag) or own.digest:
         raise UsageError(f"{image.name} has no tag", hint="give a name with --as, or with --map")
     return own
+
+
+def _pinned(ref: str) -> Reference | None:
+    """The name of an image that is asked for by repository and digest. Of a tag beside these CRI takes no notice."""
+    reference = None if is_glob(ref) or is_digest(ref) else Reference.parse(ref)
+    return replace(reference, tag=None) if reference and reference.digest else None
 
 
 def _used(sources: Sequence[SourceInventory], images: Sequence[Image], request: SourceRequest) -> list[SourceInventory]:

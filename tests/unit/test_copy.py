@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,17 +10,21 @@ from typing import Any, cast
 import pytest
 from copies import AMD, Two, digest, image
 
+from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.errors import (
     BadReference,
     Drift,
     FerryError,
     ImageNotFound,
+    MethodUnsupported,
     SourceLost,
     Unreachable,
     UsageError,
 )
 from ctr_ferry.images.content import Content
+from ctr_ferry.images.item import refuse_wrong_digest
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import OCI_MANIFEST
 from ctr_ferry.oci.reference import Reference
@@ -149,6 +154,14 @@ class TestWhoHasIt:
         assert isinstance(error, ImageNotFound) and error.message.startswith("2 of 3 images")
         assert [line.split()[5] for line in error.detail.splitlines()] == ["r.example/b:1", "r.example/c:1"]
 
+    @pytest.mark.parametrize("tag", ["", ":1"])
+    def test_what_is_asked_for_by_digest_gets_that_name(self, tag: str) -> None:
+        selector = ImageSelector(f"r.example/app{tag}@{digest(1)}")
+        for name in ("r.example/app:1", "other.example/app:2", f"r.example/app@{digest(1)}"):
+            assert str(sources._name(selector, image(name))) == f"r.example/app@{digest(1)}"
+        with pytest.raises(UsageError, match="has no tag"):
+            sources._name(ImageSelector("r.example/*"), image(f"r.example/app@{digest(1)}"))
+
     def test_any_takes_the_one_that_has_it_whole_and_else_all(self) -> None:
         half = source_inventory("half", self.selector, image(), content=Two.content(1, 2, 4))
         whole = source_inventory("whole", self.selector, image(), content=Two.content(1, 2, 4, 6))
@@ -169,6 +182,22 @@ def test_a_set_of_images_is_copied_under_their_own_names(tmp_path: Path) -> None
     assert [selector.ref for selector in request.selectors] == ["r.example/a:1", "r.example/b:1", "busybox"]
     with pytest.raises(UsageError, match="--as is for one image"):
         copy.parse(from_=["a"], set_=[str(tmp_path / "set")], as_="r.example/c:1")
+
+
+@pytest.mark.parametrize(
+    ("version", "has", "why"),
+    [("1.1.8", 1, "up to 1.1 a name has a tag"), ("1.2.6", 2, "would get one platform's manifest"), ("1.2.6", 1, "")],
+)
+def test_a_name_by_digest_means_what_it_says(version: str, has: int, why: str) -> None:
+    parsed = Version.parse(version)
+    assert parsed
+    ctr = Ctr(("ctr",), "/x.sock", Capabilities.of_version(parsed))
+    facts = cast(Any, SimpleNamespace(client=version, ctr=ctr))
+    refuse_wrong_digest(Reference.parse("r.example/app:1"), digest(9), facts)
+    name = Reference.parse(f"r.example/app@{digest(1)}")
+    expected = pytest.raises(MethodUnsupported, match=why) if why else nullcontext()
+    with expected:
+        refuse_wrong_digest(name, digest(has), facts)
 
 
 def test_requests_are_values() -> None:

@@ -1,0 +1,70 @@
+"""An image that is asked for by its digest gets that very name on other nodes: kubelet looks for it by that name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from delivering import OTHER, DeliveryScene, Make, make_fixture, other_nodes, routes  # noqa: F401
+from ferry import Fab, Stage, has_cri, processes, release
+
+from lab.fleet import Fleet, Node
+from lab.images import NATIVE
+from lab.registries import Registries
+
+SOURCE = "node3"
+
+
+@pytest.fixture
+def scene(fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, tmp_path: Path) -> Iterator[DeliveryScene]:
+    scene = DeliveryScene(fab, stage, fleet, registries, tmp_path)
+    running = stage.on_each(lambda node: set(processes(node)))
+    yield scene
+    scene.leaves_nothing(running)
+
+
+@pytest.mark.parametrize("tag", ["", ":1"], ids=["digest", "tag and digest"])
+def test_a_copy_is_named_by_repository_and_digest(fab: Fab, stage: Stage, make: Make, tag: str, tmp_path: Path) -> None:
+    image, src, source = make(), stage.name(), stage.nodes[SOURCE]
+    stage.seed(image, src, nodes=[source])
+    repository = src.rpartition(":")[0]
+    dst = f"{repository}@{image.target.digest}"
+    targets = [node for node in stage.nodes.values() if node.name != SOURCE]
+    (tmp_path / "set").write_text(f"{repository}{tag}@{image.target.digest}\n")
+    words = ("-H", ",".join(node.name for node in targets), "copy", "--from", SOURCE, "--set", str(tmp_path / "set"))
+    for status in ("changed", "unchanged"):
+        run = fab(*words, "--json")
+        assert run.statuses == {node.name: status for node in targets}, run.out
+    for node in targets:
+        records = stage.records(node)
+        assert list(records) == [dst] and records[dst].digest == image.target.digest
+        assert records[dst].managed or not has_cri(node)
+        assert stage.hello(node, dst) == "hello"
+    assert list(stage.records(source)) == [src]
+
+
+def test_no_name_by_digest_is_given_to_one_platforms_manifest(fab: Fab, stage: Stage, make: Make, node3: Node) -> None:
+    image, src = make(platforms=(NATIVE, OTHER)), stage.name()
+    stage.seed(image, src, blobs=image.of(NATIVE), nodes=[node3])
+    dst = f"{src.rpartition(':')[0]}@{image.target.digest}"
+    targets = [node for node in stage.nodes.values() if node.name != SOURCE]
+    run = fab("-H", ",".join(node.name for node in targets), "copy", "--from", SOURCE, "--ref", dst, "--json")
+    parts = {node.name for node in targets if release(node) <= (1, 2)}
+    assert run.statuses == {node.name: "method-unsupported" if node.name in parts else "changed" for node in targets}
+    assert {node.name for node in targets if dst in stage.records(node)} == {node.name for node in targets} - parts
+
+
+def test_a_delivery_gives_that_name_on_each_way(scene: DeliveryScene, make: Make, node3: Node, tmp_path: Path) -> None:
+    image, src = make(), scene.name(scene.moving)
+    scene.stage.seed(image, src, nodes=[node3])
+    dst = f"{src.rpartition(':')[0]}@{image.target.digest}"
+    (tmp_path / "set").write_text(f"{dst}\n")
+    targets = other_nodes(scene, SOURCE)
+    seeing, blind = targets[::2], targets[1::2]
+    with scene.leading(dict.fromkeys([SOURCE, *seeing], "alive") | dict.fromkeys(blind, "dead")):
+        run = scene.deliver(targets, "--set", str(tmp_path / "set"), "--from", SOURCE)
+    assert run.exit == 0, run.out
+    assert run.statuses == dict.fromkeys(targets, "changed"), run.out
+    assert routes(run) == dict.fromkeys(seeing, "registry") | dict.fromkeys(blind, "ssh")
+    scene.is_as_told(run, dst, image.target.digest)
