@@ -120,9 +120,11 @@ complain() {
         | split("-H \u0000 ") | join("-H \($hosts) ") | safe' >&2
 }
 
-# delivered FILE: prints what `fab deliver` did: for each host, status and route the images and the bytes.
+# delivered FILE: prints what `fab deliver` did: for each host, status and route the images, the bytes and why.
 delivered() {
     read_json "$1" 'outcomes | .host as $host | [images] | group_by([.status, .route])[]
         | [$host, .[0].status, (.[0].route | if . == "" then "none" else . end),
-            "\(length) image\(if length == 1 then "" else "s" end)", "\(map(.bytes) | add) bytes"] | join("  ") | safe'
+            "\(length) image\(if length == 1 then "" else "s" end)", "\(map(.bytes) | add) bytes",
+            (map(.why) | unique | .[0] + if length == 1 then "" else " (for one of them)" end)]
+        | join("  ") | safe'
 }

@@ -56,20 +56,21 @@ group=$(read_json "$work/hosts" '($nodes | split(",")) as $nodes
     --arg nodes "$nodes")
 [ -n "$group" ] || stop 2 "$like has no host besides $nodes"
 
-step "1/4 asking $nodes for their health"
+step "1/4 asking for the health of $nodes"
 ask "$work/doctor" -H "$nodes" doctor
 ill=$(read_json "$work/doctor" '[outcomes | .host as $host
     | (.result.findings? // [])[] | select(.health == "fail" and (.what | startswith("registry ") | not))
     | "\($host): \(.what): \(.text); try: \(.todo)" | safe] | join("\n")')
 [ -z "$ill" ] || stop 1 "$ill"
 
-step "2/4 asking $group what they run"
+step "2/4 asking what runs on $group"
 ask "$work/needs" -H "$group" needs --out "$work/set"
 worst "$code"
 complain "$work/needs"
 [ -e "$work/set" ] || stop "$status" "it is not known what $group runs"
+[ -z "$dry" ] || grep -v '^#' "$work/set"
 
-step "3/4 delivering these images to $nodes"
+step "3/4 delivering the images of $group to $nodes"
 ask "$work/deliver" -H "$nodes" deliver --set "$work/set" --from "$from" --via "$via" ${dry:+"$dry"}
 worst "$code"
 complain "$work/deliver"

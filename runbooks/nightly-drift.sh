@@ -57,7 +57,7 @@ read_json "$work/check" 'outcomes | .host as $host
         | "\($host): \(.kind): \(.message | safe)\t\(.hint | safe)"
       end' >"$work/found"
 
-step "2/3 asking $hosts for their health"
+step "2/3 asking for the health of $hosts"
 ask "$work/doctor" -H "$hosts" doctor
 worst "$code"
 read_json "$work/doctor" 'outcomes | .host as $host

@@ -65,5 +65,6 @@ if [ -z "$dry" ]; then
     ask "$work/check" -H "$hosts" check --ref "$new"
     worst "$code"
     complain "$work/check"
+    say "$new is $(read_json "$work/check" '[outcomes.result.digest? // empty] | unique | join(", ")')"
 fi
 exit "$status"

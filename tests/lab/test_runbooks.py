@@ -47,7 +47,8 @@ class TestRescueImage:
         again = runbook("rescue-image", *words, inventory=inventory)
         assert again.exit == 0, again.err
         assert {line.split()[1] for line in again.out.splitlines()} == {"unchanged"}
-        assert {line.split()[-2] for line in again.out.splitlines()} == {"0"}
+        assert all("  0 bytes  " in line for line in again.out.splitlines())
+        assert f"{new} is {image.target.digest}\n" in again.err
         assert stage.on_each(leftovers) == {name: [] for name in nodes}
 
     def test_does_the_others_where_a_host_is_down(
@@ -142,7 +143,8 @@ class TestNewNode:
         words = ("-H", "node5", "--like", "node2,node4,node5", "--via", "ssh")
         would = runbook("new-node", *words, "--dry-run", inventory=inventory)
         assert would.exit == 0, would.err
-        assert would.out.startswith("node5  would-change  ssh  1 image  ")
+        assert would.out.splitlines()[0] == used
+        assert would.out.splitlines()[1].startswith("node5  would-change  ssh  1 image  ")
         assert scene.stage.records(node5) == {}
 
         done = runbook("new-node", *words, inventory=inventory)
@@ -152,12 +154,12 @@ class TestNewNode:
         }
         again = runbook("new-node", *words, inventory=inventory)
         assert again.exit == 0, again.err
-        assert again.out.startswith("node5  unchanged  ") and again.out.endswith("  1 image  0 bytes\n")
+        assert again.out.startswith("node5  unchanged  there  1 image  0 bytes  ")
 
     def test_takes_the_group_of_the_inventory(self, fab: Fab, stage: Stage, runbook: Runbook, used: str) -> None:
         done = runbook("new-node", "-H", "node5", "--via", "ssh", inventory=fab.inventory)
         assert done.exit == 0, done.err
-        assert "2/4 asking node4 what they run" in done.err
+        assert "2/4 asking what runs on node4" in done.err
         assert used in stage.records(stage.nodes["node5"])
 
     def test_gets_what_the_others_run_where_a_host_is_down(
