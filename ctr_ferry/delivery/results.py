@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from ctr_ferry.images.item import ImageResult
 from ctr_ferry.report.answers import grouped, results
@@ -85,6 +85,7 @@ class DeliverResult:
 
 
 Found = Sequence[tuple[str, DeliverResult]]
+_MOST_STEPS = 3  # of one kind on one host that are told one by one
 _MOST_HINTS = 10  # of single images; the hint of a host is for all of its images
 
 
@@ -92,14 +93,13 @@ def tabulate(answers: Mapping[str, Answer]) -> Table:
     """One row for each image and way, with all hosts that it came to in that way."""
     found = list(results(answers, DeliverResult))
     rows = grouped((_row(image), (host, image.seconds)) for host, result in found for image in result.images)
-    steps = dict.fromkeys(step for _, result in found for step in map(_hashable, result.steps))
     return Table(
         ("HOST", "STATUS", "ROUTE", "BYTES", "SECONDS", "DIGEST", "IMAGE", "WHY"),
         tuple(
             (names((host for host, _ in on), every=True), *row[:3], f"{max(s for _, s in on):.1f}", *row[3:])
             for row, on in rows.items()
         ),
-        (*map(_step_line, steps), *_sums(found), *_notices(found), *_hints(found)),
+        (*_steps(found), *_sums(found), *_notices(found), *_hints(found)),
     )
 
 
@@ -109,13 +109,24 @@ def _row(image: DeliveredImage) -> tuple[str, ...]:
     return str(image.status), image.route or "-", str(image.bytes), image.digest or "-", name, why
 
 
-def _hashable(step: Step) -> Step:
-    return replace(step, error=None)
+def _steps(found: Found) -> Iterator[str]:
+    """What was done besides; many steps of one kind on one host share a line. All hosts tell the same steps."""
+    steps = {(step.host, step.what, step.reference): step for _, result in found for step in result.steps}
+    for on in grouped(((s.host, s.what, s.status, _message(s)), s) for s in steps.values()).values():
+        if len(on) > _MOST_STEPS:
+            yield _step_line(on, f"{len(on)} images")
+        else:
+            yield from (_step_line([step], f"{step.reference} {step.digest}") for step in on)
 
 
-def _step_line(step: Step) -> str:
-    moved = f", {step.bytes} bytes" if step.bytes else ""
-    return f"{step.host}: {step.what} {step.reference} {step.digest} ({step.status}{moved})"
+def _step_line(steps: Sequence[Step], images: str) -> str:
+    first, size = steps[0], sum(step.bytes or 0 for step in steps)
+    moved = f", {size} bytes" if size else ""
+    return f"{first.host}: {first.what} {images} ({first.status}{moved}){_message(first)}"
+
+
+def _message(step: Step) -> str:
+    return f": {step.error['message']}" if step.error else ""
 
 
 def _sums(found: Found) -> list[str]:
