@@ -22,7 +22,7 @@ MOST_NAMESPACES = 1000  # of one containerd; commands ask once or more for each
 _ASK = 'ready && $ctr --address "$address"'
 NAMESPACES = f"""namespaces=$({_ASK} namespaces ls -q) || dead=1
 printf '%s\\n' "$namespaces"; [ -z "$dead" ]"""
-PLUGINS = f"plugins=$({_ASK} plugins ls -d)"
+_PLUGINS = f"plugins=$({_ASK} plugins ls -d)"
 DEFAULT_ROOT, _CONTENT_PLUGIN = "/var/lib/containerd", "io.containerd.content.v1"
 
 
@@ -82,12 +82,18 @@ def script(settings: Settings, namespaces: Sequence[str]) -> Script:
         "sockets": 'seen_sockets; echo "use $address"',
         "namespaces": NAMESPACES,
         "version": f"{_ASK} version",
-        "plugins": f"{PLUGINS}; listed=$?; printf '%s\\n' \"$plugins\"; (exit $listed)",
+        "plugins": f"{_PLUGINS}; listed=$?; printf '%s\\n' \"$plugins\"; (exit $listed)",
     }
     for number, namespace in enumerate(namespaces):
         listing = shell.join(("--namespace", namespace, "images", "ls"))
         steps[f"images-{number}"] = f"{_ASK} {listing}"
     return Script(steps, prologue=prologue(settings))
+
+
+def further(settings: Settings, steps: Mapping[str, str]) -> Script:
+    """Builds a script of steps that could have followed the probe's, for a host that was probed already."""
+    plugins = _PLUGINS if any("$plugins" in step for step in steps.values()) else ""
+    return Script(steps, prologue=prologue(settings) + plugins)
 
 
 def prologue(settings: Settings) -> str:

@@ -60,8 +60,7 @@ def survey(
 
 def ask_as_the_probe(host: Host, steps: Mapping[str, str]) -> dict[str, Answer]:
     """Asks a host that was probed already for further steps of the probe, in one remote command."""
-    prologue = probe.prologue(host.target.variables_of(Settings)) + probe.PLUGINS
-    return host.ask(Script(steps, prologue=prologue), limit=host.target.limits.probe)
+    return host.ask(probe.further(host.target.variables_of(Settings), steps), limit=host.target.limits.probe)
 
 
 def ask(host: Host, steps: Mapping[str, str]) -> dict[str, Answer]:

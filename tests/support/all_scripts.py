@@ -128,10 +128,17 @@ class Scripts:
         given = Settings(f"{word} ctr", f"/run/{word}.sock", word, f"/var/{word}", word)
         for settings in (Settings(), given):
             script = probe.script(settings, (word, "k8s.io"))
+            yield probe.further(settings, ingest.questions(settings, word, names))
             for more in ({}, health.questions(settings), ingest.questions(settings, word, names)):
                 yield replace(script, steps={**script.steps, **more})
         steps = [
-            *(ctr.images(word, *names), ctr.document(word, digest(1)), ctr.digests(word), checks.command(ctr, word)),
+            *(
+                ctr.images(word, *names),
+                ctr.document(word, digest(1)),
+                ctr.document(word, digest(1), word),
+                ctr.digests(word),
+                checks.command(ctr, word),
+            ),
             *(naming.check(self.place(), *names), ingest.read(ctr, word, word, LAYER), push_pull.SYSTEM_BUNDLE),
             *usage.questions(ctr, word).values(),
             *(sandbox.question(replace(ctr, address=at), f"/{word}/x") for at in (ctr.address, *SOCKETS)),
