@@ -1,4 +1,4 @@
-"""``deliver``: brings images to where they are needed, each host's in the way that moves least; may be run again."""
+"""``deliver``: brings images to where they are needed, each by the route that moves least; may be run again."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _selectors(
 
 
 def tabulate(answers: Mapping[str, Answer]) -> Table:
-    """One row for each image and way, with all hosts that it came to in that way."""
+    """One row for each image and route, with all hosts that it came to by that route."""
     from ctr_ferry.delivery import results
 
     return results.tabulate(answers)
@@ -114,7 +114,7 @@ def tabulate(answers: Mapping[str, Answer]) -> Table:
         "set_": options.SET_HELP,
         "archive": "The source is this archive, as for load.",
         "from_": "A host that has the image; may be repeated (default: any, which is the whole inventory).",
-        "via": "auto (default), registry or ssh: the only way that bytes may take.",
+        "via": "auto (default), registry or ssh: the only route that bytes may take.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
         "platform": "Name only this platform's manifest of a multi-platform image.",
         "digest": "The digest that the image must have.",

@@ -1,1 +1,1 @@
-"""Images to where they are needed: which way each image takes to each host, and what that came to."""
+"""Images to where they are needed: by which route each image comes to each host, and what that came to."""

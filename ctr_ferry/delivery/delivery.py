@@ -34,7 +34,7 @@ class Delivery:
 
     Args:
         decisions: one for each image, in the order of ``found.copies``.
-        strict: whether an image that cannot come on its way may not take another one.
+        strict: whether an image that cannot come by its route may not take another one.
     """
 
     def __init__(self, fleet: Fleet, found: Inspection, decisions: Sequence[Decision], *, strict: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""One image on one host, from its way to its result; and the command that mends what went wrong."""
+"""One image on one host, from its route to its result; and the command that mends what went wrong."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Entry:
     def planned(
         cls, image_copy: ImageCopy, item: Item[CopiedImage], choice: Choice | FerryError | None, source: str
     ) -> Entry:
-        """An image by what was found on the host, and by its way; without a way, the item has the error."""
+        """An image by what was found on the host, and by its route; without a route, the item has the error."""
         found, image = item.result, image_copy.image
         result = DeliveredImage(
             src=found.src,
@@ -53,7 +53,7 @@ class Entry:
         entry = cls(result, over_ssh=item.error)
         if not isinstance(choice, Choice):
             result.method, result.bytes = "", 0
-            entry.fail(choice or item.error or FerryError(f"{found.dst} has no way to this host"))
+            entry.fail(choice or item.error or FerryError(f"{found.dst} has no route to this host"))
             return entry
         entry.take(choice, source)
         if choice.route is Route.THERE:
@@ -73,11 +73,11 @@ class Entry:
         return self.result.status is Status.FAILED
 
     def goes(self, *routes: Route) -> bool:
-        """Whether the image has one of these ways, and has yet to come."""
+        """Whether the image has one of these routes, and has yet to come."""
         return self.route in routes and self.result.status is Status.CHANGED and not self.done
 
     def take(self, choice: Choice, source: str) -> None:
-        """Sets the way."""
+        """Sets the route."""
         result = self.result
         self.route, result.route, result.why = choice.route, str(choice.route), choice.why
         if choice.route is Route.REGISTRY:

@@ -128,7 +128,7 @@ class DeliveryPlan(msgspec.Struct, frozen=True):
         )
 
     def decisions(self, found: Inspection) -> list[Decision]:
-        """The planned way of each image to each host; an error where a host is not as it was."""
+        """The planned route of each image to each host; an error where a host is not as it was."""
         pushes = {push.dst: push for push in self.pushes if push.host in found.sessions}
         planned = {host: {image.dst: image for image in on.images} for host, on in self.hosts.items()}
         decisions = []

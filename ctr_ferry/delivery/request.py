@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Via(StrEnum):
-    """Which ways images may take."""
+    """Which routes images may take."""
 
     AUTO = "auto"
     REGISTRY = "registry"

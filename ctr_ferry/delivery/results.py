@@ -16,10 +16,10 @@ class DeliveredImage(ImageResult):
     """What became of one image on one host.
 
     Attributes:
-        route, why: how it came, or would come, and why that way.
+        route, why: how it came, or would come, and why by that route.
         source: who gave it: hosts, an archive, or a registry.
         bytes: what was, or would be, moved.
-        seconds: how long that took, together with what came the same way at the same time.
+        seconds: how long that took, together with what came by the same route at the same time.
     """
 
     route: str = ""
@@ -72,7 +72,7 @@ class DeliverResult:
         return [(i.dst, i.digest, i.src_digest) for i in self.images if i.status is not Status.FAILED]
 
     def lines(self) -> list[str]:
-        """Returns a line for each image, with its digest and why it came that way below."""
+        """Returns a line for each image, with its digest and why it came by that route below."""
         where, several = f" in {self.namespace}", len(self.images) > 1
         lines = [
             line
@@ -90,7 +90,7 @@ _MOST_HINTS = 10  # of single images; the hint of a host is for all of its image
 
 
 def tabulate(answers: Mapping[str, Answer]) -> Table:
-    """One row for each image and way, with all hosts that it came to in that way."""
+    """One row for each image and route, with all hosts that it came to by that route."""
     found = list(results(answers, DeliverResult))
     rows = grouped((_row(image), (host, image.seconds)) for host, result in found for image in result.images)
     return Table(
@@ -130,7 +130,7 @@ def _message(step: Step) -> str:
 
 
 def _sums(found: Found) -> list[str]:
-    """How many images came by each way, and with how many bytes; nothing for one image."""
+    """How many images came by each route, and with how many bytes; nothing for one image."""
     images = [image for _, result in found for image in result.images]
     by_route = grouped((image.route, image) for image in images if image.route)
     if len(images) < 2:

@@ -1,4 +1,4 @@
-"""Which way an image takes to each host, decided before anything changes. Pure."""
+"""By which route an image comes to each host, decided before anything changes. Pure."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The way to one host, and why."""
+    """The route to one host, and why."""
 
     route: Route
     why: str
@@ -93,7 +93,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The way of one image to each host, or why there is none.
+    """The route of one image to each host, or why there is none.
 
     Attributes:
         pusher: who pushes the image before others pull it; None if nobody does.
@@ -106,7 +106,7 @@ class Decision:
 
 
 def decide(question: Question) -> Decision:
-    """Decides the way of one image to every target."""
+    """Decides the route of one image to every target."""
     needy = [target for target in question.targets if target.route is None]
     publisher = next((holder for holder in question.holders if not holder.view.error), None)
     refusal = question.refusal or (_conflict(question, publisher) if question.publishes and publisher else None)
@@ -180,7 +180,7 @@ def _way(question: Question, target: Target, pusher: str | None, *, relay: bool)
 
 
 def _why_not(question: Question, target: Target, pusher: str | None) -> tuple[str, FerryError]:
-    """Why a host does not pull the image: in words, and as the error where it may come in no other way."""
+    """Why a host does not pull the image: in words, and as the error where it may come by no other route."""
     view, name = target.view, question.reference
     if question.via is Via.SSH:
         return "asked for with --via ssh", ContentMissing(f"{name} may not come over SSH")

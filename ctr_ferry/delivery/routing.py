@@ -1,4 +1,4 @@
-"""From what was found to the way of each image to each host: asks registries as far as that is needed."""
+"""From what was found to the route of each image to each host: asks registries as far as that is needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OF_CONTENT = (ContentMissing, PlatformMissing)  # the sources lack it; a regist
 
 
 def route(fleet: Fleet, found: Inspection) -> list[Decision]:
-    """Decides the way of each image to each target; one decision for each image, in their order."""
+    """Decides the route of each image to each target; one decision for each image, in their order."""
     drafts = [Draft(found, number, each) for number, each in enumerate(found.copies.image_copies)]
     views = Views(fleet, found.sessions)
     _ask(views, [(host, draft) for draft in drafts for host in (*draft.needy, *draft.candidates[:1])])
@@ -39,7 +39,7 @@ def _ask(views: Views, asked: Sequence[tuple[str, Draft]]) -> None:
 
 
 class Draft:
-    """One image, before its ways are decided.
+    """One image, before its routes are decided.
 
     Attributes:
         items: what is to be done with it, by target.
@@ -56,7 +56,7 @@ class Draft:
         self.candidates = list(dict.fromkeys(self._candidates())) if self.needy or self.publishes else []
 
     def _publishes(self) -> bool:
-        """Whether the image gets a new name as a whole, and may take the way over the registry."""
+        """Whether the image gets a new name as a whole, and may come by the registry."""
         request, own = self._found.request, self.image_copy.image.reference
         return request.via is not Via.SSH and not request.platform and str(own) != str(self.image_copy.dst)
 
@@ -95,7 +95,7 @@ class Draft:
         return bool(first and first.error) and (waiting or self.publishes)
 
     def decide(self, views: Views) -> Decision:
-        """Decides the ways by what the registries told. A target that cannot have the image has no way."""
+        """Decides the routes by what the registries told. A target that cannot have the image has none."""
         name, request = self.image_copy.dst, self._found.request
         targets = tuple(
             Target(

@@ -27,7 +27,7 @@ Decisions = Mapping[ImageCopy, Decision]
 
 
 def names_to_give(found: Inspection, decisions: Decisions) -> list[tuple[ImageCopy, Step]]:
-    """The names that hosts lack which give images and are no targets. A target gets its name on its own way."""
+    """The names that hosts lack which give images and are no targets. A target gets its name by its own route."""
     return [
         (image_copy, Step(source.name, "named", str(image_copy.dst), image_copy.image.digest))
         for image_copy, decision in decisions.items()
