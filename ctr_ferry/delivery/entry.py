@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass
 
 from ctr_ferry.delivery.request import DeliverRequest, Via
@@ -118,9 +119,14 @@ class Entry:
             self.error.hint = hint
 
 
+_GIVEN = re.compile(r"--via ssh|--force|--from [^ ]+")  # an option that a hint says to give
+_LEFT_OUT = re.compile(r"leave (--[a-z]+) out")
+
+
 def mended(hint: str, request: DeliverRequest, host: str, images: tuple[str, ...] = ()) -> str:
-    """A hint with the command line that follows it: with the option that the hint names, if it names one."""
-    for option in (("--via", "ssh"), ("--force",)):
-        if " ".join(option) in hint:
-            return f"{hint}: {request.command(host, images, *option)}"
+    """A hint with the command line that follows it: with the option that it names, or without the one to leave out."""
+    if left_out := _LEFT_OUT.search(hint):
+        return f"{hint}: {request.command(host, images, without=left_out[1])}"
+    if given := _GIVEN.search(hint):
+        return f"{hint}: {request.command(host, images, *given[0].split())}"
     return f"{hint}; then: {request.command(host, images)}" if hint else request.command(host, images)

@@ -57,12 +57,13 @@ class DeliverRequest:
         """What the possible sources are asked for."""
         return SourceRequest(self.sources, self.selectors, self.namespace, self.options, self.digest)
 
-    def command(self, host: str, images: tuple[str, ...] = (), *more: str) -> str:
+    def command(self, host: str, images: tuple[str, ...] = (), *more: str, without: str = "") -> str:
         """The command line that delivers the same to one host.
 
         Args:
             images: words that name the images; without any, those of this request.
             more: further words, which take the place of options that this request has.
+            without: an option to leave out.
         """
         options = {
             "--from": None if ANY in self.sources or self.archive else " ".join(self.sources),
@@ -77,7 +78,7 @@ class DeliverRequest:
         words += [
             word
             for option, given in options.items()
-            if option not in more
+            if option not in (*more, without)
             for value in (given or "").split()
             for word in (option, value)
         ]

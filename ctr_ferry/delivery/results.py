@@ -130,10 +130,10 @@ def _message(step: Step) -> str:
 
 
 def _sums(found: Found) -> list[str]:
-    """How many images came by each route, and with how many bytes; nothing for one image."""
+    """How many images came by each way, and with how many bytes; nothing for one image, or if none comes."""
     images = [image for _, result in found for image in result.images]
     by_route = grouped((image.route, image) for image in images if image.route)
-    if len(images) < 2:
+    if len(images) < 2 or not by_route:
         return []
     told = (f"{route} {len(on)} ({sum(i.bytes for i in on)} bytes)" for route, on in sorted(by_route.items()))
     return [f"by route: {', '.join(told)}"]

@@ -77,6 +77,6 @@ def blobs_to_copy(
         raise ContentMissing(
             f"the source lacks blobs of {image.name}",
             detail="\n".join(absent),
-            hint="name a source that has them: give --from several times, or --from any",
+            hint="take them from all hosts that have any of it, with --from any",
         )
     return content.blobs_to_copy(target)

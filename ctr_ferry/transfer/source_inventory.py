@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ctr_ferry import shell
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import Drift, FerryError, HostError, ImageNotFound, SourceLost, Unreachable, UsageError
 from ctr_ferry.images.content import Content
@@ -95,7 +97,7 @@ def find_images(fleet: Fleet, request: SourceRequest) -> FoundImages:
     if not sources:
         raise _of_source(*next(iter(troubles.items())))
     images: dict[ImageSelector, tuple[Image, ...]] = {}
-    missing: dict[ImageSelector, FerryError] = _not_found(request.selectors, sources, troubles)
+    missing: dict[ImageSelector, FerryError] = _not_found(request, sources, troubles)
     for selector in request.selectors:
         try:
             if selector not in missing:
@@ -158,7 +160,7 @@ def _agreed(name: str, having: Sequence[tuple[SourceInventory, Image]]) -> list[
         raise Drift(
             f"{name} is not the same image on all hosts",
             detail="\n".join(f"{source.name} {image.digest}" for source, image in tops),
-            hint="choose one with --from HOST",
+            hint=f"choose one, such as with --from {tops[0][0].name}",
         )
     return tops
 
@@ -172,25 +174,33 @@ def _with_digest(
         raise Drift(
             f"no source has {name} with the digest {digest}",
             detail="\n".join(f"{source.name} {image.digest}" for source, image in having),
-            hint="find out which digest is the right one: fab -H all find --match GLOB",
+            hint=f"find out which digest is the right one: {shell.join(['fab', '-H', 'all', 'find', '--ref', name])}",
         )
     return right
 
 
 def _not_found(
-    selectors: Sequence[ImageSelector], sources: Sequence[SourceInventory], troubles: Mapping[str, FerryError]
+    request: SourceRequest, sources: Sequence[SourceInventory], troubles: Mapping[str, FerryError]
 ) -> dict[ImageSelector, FerryError]:
     """One error for each image that no source has. The only source says where it has the image instead."""
-    absent = [selector for selector in selectors if not any(source.found.get(selector) for source in sources)]
+    absent = [selector for selector in request.selectors if not any(source.found.get(selector) for source in sources)]
     named = [selector for selector in absent if not is_glob(selector.ref) and len(sources) == 1]
     where = ", ".join(source.name for source in sources[:5])
     detail = "\n".join(f"{name}: {error.message}" for name, error in troubles.items())
-    hint = "list the names there: fab -H HOST images"
+    hosts = "all" if ANY in request.sources else ",".join(source.name for source in sources)
     found: dict[ImageSelector, FerryError] = {
-        s: ImageNotFound(f"no source has an image {s.ref} ({where})", detail=detail, hint=hint) for s in absent
+        s: ImageNotFound(f"no source has an image {s.ref} ({where})", detail=detail, hint=look_for(s.ref, hosts))
+        for s in absent
     }
     told = sources[0].session.not_found([selector.ref for selector in named]) if named else []
     return found | {s: _of_source(sources[0].name, error) for s, error in zip(named, told, strict=True)}
+
+
+def look_for(ref: str, hosts: str) -> str:
+    """A hint that looks for an image in all namespaces: by its digest, by a glob, or by the last part of its name."""
+    last = re.split("[:@]", ref.rpartition("/")[2])[0]
+    sought = ("--ref", ref) if is_digest(ref) else ("--match", ref if is_glob(ref) else f"*{last}*")
+    return f"look for it under other names: {shell.join(['fab', '-H', hosts, 'find', *sought])}"
 
 
 def _of_all(errors: Sequence[FerryError], asked: int) -> FerryError:

@@ -372,6 +372,18 @@ class TestAPlan:
         assert run.statuses == {targets[0]: "changed"}, run.out
         assert scene.run([SOURCE], "apply", "--json", "--plan", str(file)).exit == 2
 
+    def test_that_is_refused_on_all_hosts_pushes_nothing(
+        self, scene: DeliveryScene, make: Make, node3: Node, tmp_path: Path
+    ) -> None:
+        src, dst, file = scene.stage.name(), scene.name(scene.registries.http), tmp_path / "plan.json"
+        scene.stage.seed(make(), src, nodes=[node3])
+        (target, *_) = other_nodes(scene, SOURCE)
+        assert scene.deliver([target], "--src", src, "--dst", dst, "--plan", str(file)).exit == 0
+        scene.stage.seed(make(), dst, nodes=[scene.nodes[target]])
+        run = scene.apply(file)
+        assert run.statuses == {target: "plan-outdated"}, run.out
+        assert scene.there(scene.registries.http, dst) is None
+
     def test_that_is_none_is_refused(self, scene: DeliveryScene, tmp_path: Path) -> None:
         file = tmp_path / "plan.json"
         for text in ("", "{}", '{"version": 2}', "[" * 100_000):
