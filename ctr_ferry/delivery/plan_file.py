@@ -128,7 +128,10 @@ class DeliveryPlan(msgspec.Struct, frozen=True):
         )
 
     def decisions(self, found: Inspection) -> list[Decision]:
-        """The planned route of each image to each host; an error where a host is not as it was."""
+        """The planned route of each image to each host; an error where a host is not as it was.
+
+        An image that no host may have any more is not pushed either.
+        """
         pushes = {push.dst: push for push in self.pushes if push.host in found.sessions}
         planned = {host: {image.dst: image for image in on.images} for host, on in self.hosts.items()}
         decisions = []
@@ -137,7 +140,8 @@ class DeliveryPlan(msgspec.Struct, frozen=True):
             choices = {
                 host: self._choice(host, planned.get(host, {}).get(dst), found, number) for host in found.targets
             }
-            push = pushes.get(dst)
+            goes = any(isinstance(choice, Choice) for choice in choices.values())
+            push = pushes.get(dst) if goes else None
             decisions.append(Decision(choices, push.host if push else None, bool(push and push.relay)))
         return decisions
 

@@ -130,7 +130,7 @@ def _message(step: Step) -> str:
 
 
 def _sums(found: Found) -> list[str]:
-    """How many images came by each way, and with how many bytes; nothing for one image, or if none comes."""
+    """How many images came by each route, and with how many bytes; nothing for one image, or if none comes."""
     images = [image for _, result in found for image in result.images]
     by_route = grouped((image.route, image) for image in images if image.route)
     if len(images) < 2 or not by_route:
