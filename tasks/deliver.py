@@ -12,6 +12,7 @@ from ctr_ferry.oci.reference import is_digest, is_glob
 from ctr_ferry.report.outcome import Answer, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.ssh.local_path import local_path
 
 if TYPE_CHECKING:
     from ctr_ferry.delivery.request import DeliverRequest
@@ -56,7 +57,7 @@ def parse(
     return DeliverRequest(
         selectors=selectors,
         sources=tuple(from_ or (ANY,)),
-        archive=archive_images(Path(archive).expanduser(), selectors, wanted) if archive else None,
+        archive=archive_images(local_path(archive), selectors, wanted) if archive else None,
         via=Via(options.choice(via, "--via", list(Via))),
         namespace=options.namespace(namespace),
         platform=wanted,
@@ -139,6 +140,6 @@ def deliver(fleet: Fleet, request: DeliverRequest) -> dict[str, Answer]:
         return dict.fromkeys(fleet.hosts, error)
     delivery = Delivery(fleet, found, route(fleet, found))
     if request.plan:
-        with replacing(Path(request.plan).expanduser()) as file:
+        with replacing(local_path(request.plan)) as file:
             file.write(delivery.plan().to_json())
     return delivery.foretell() if fleet.dry_run or request.plan else delivery.run()

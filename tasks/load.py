@@ -11,6 +11,7 @@ from ctr_ferry.errors import FerryError, UsageError
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.ssh.local_path import local_path
 
 if TYPE_CHECKING:
     from ctr_ferry.oci.archive import Archive
@@ -53,7 +54,7 @@ def parse(
         raise UsageError("load needs --archive FILE", hint="fab -H node1 load --archive app.tar")
     name, wanted = options.new_name(as_), options.platform(platform, every=all_platforms)
     where, refs = options.namespace(namespace), options.references(ref, set_)
-    file = Path(archive).expanduser()
+    file = local_path(archive)
     with archive_images.telling(file):
         found = archive_images.read(file)
         images = archive_images.chosen(found.entries, refs)

@@ -19,6 +19,7 @@ from ctr_ferry.report.answers import results
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.text import names, shown_name
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def parse(*, manifests: Sequence[str] | None = None, out: str | None = None, nam
     Raises UsageError, which names the wrong option, or the file and line of a manifest.
     """
     named = [each for file in manifests or () for each in options.read_set(file, "--manifests")]
-    file = Path(out).expanduser() if out else None
+    file = local_path(out) if out else None
     if file:
         _refuse_to_replace(file)
     full = dict.fromkeys(image_set.full_name(each) for each in named)

@@ -16,6 +16,7 @@ from ctr_ferry.oci.reference import is_glob
 from ctr_ferry.report.outcome import Result, Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
+from ctr_ferry.ssh.local_path import local_path
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
@@ -62,7 +63,7 @@ def parse(
             "save needs images with --ref REF or --set FILE, and --out FILE or DIR",
             hint="fab -H node1 save --ref r.example/app:1 --out app.tar",
         )
-    file = Path(out).expanduser()
+    file = local_path(out)
     folder = file.is_dir() or out.endswith("/")
     if not (file if file.is_dir() else file.parent).is_dir():
         raise UsageError(

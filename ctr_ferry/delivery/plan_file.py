@@ -14,6 +14,7 @@ from ctr_ferry.delivery.routes import Choice, Decision, Route
 from ctr_ferry.errors import FerryError, PlanOutdated, UsageError
 from ctr_ferry.images.item import Item
 from ctr_ferry.run import options
+from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.transfer.copy_result import CopiedImage
 from ctr_ferry.transfer.plan import Plan
 from ctr_ferry.transfer.source_inventory import ImageSelector
@@ -252,7 +253,7 @@ def _planned_image(result: DeliveredImage, item: Item[CopiedImage], store: Store
 def read(file: str) -> DeliveryPlan:
     """Reads a plan; raises UsageError if the file is none."""
     try:
-        with Path(file).expanduser().open("rb") as opened:
+        with local_path(file).open("rb") as opened:
             plan = msgspec.json.decode(opened.read(_MOST), type=DeliveryPlan)
     except OSError as error:
         raise UsageError(f"--plan {file} cannot be read: {error.strerror or error}", hint="check the path") from error

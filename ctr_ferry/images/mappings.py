@@ -9,6 +9,7 @@ from pathlib import Path
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import UsageError
 from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.ssh.local_path import local_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
         apart: whether sources and destinations are in different namespaces, so that a name may be both.
     """
     try:
-        lines = file.expanduser().read_text(encoding="utf-8").splitlines()
+        lines = local_path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the map {file} cannot be read: {error}", hint="check the path after --map") from error
     pairs: dict[str, Pair] = {}

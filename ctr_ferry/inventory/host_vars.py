@@ -21,6 +21,7 @@ from ctr_ferry.inventory.ansible import Opaque, Variables, Vars
 from ctr_ferry.oci import registry
 from ctr_ferry.oci.reference import parse_domain
 from ctr_ferry.secrets import Secret
+from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.ssh.target import Limits, Target, Trust
 
 _Path = Annotated[str, msgspec.Meta(pattern=r"^/[\w./@+-]+\Z")]
@@ -233,7 +234,7 @@ def target(name: str, variables: Variables, folder: Path, trust: Trust, limits: 
         address=plain("ansible_host") or name,
         port=plain("ansible_port"),
         user=plain("ansible_user"),
-        key_file=folder / Path(key).expanduser() if key else None,
+        key_file=folder / local_path(key) if key else None,
         password=_secret(host.ansible_password),
         become=plain("ansible_become"),
         become_password=_secret(host.ansible_become_password),
@@ -254,7 +255,7 @@ def _for_other_rooms(host: HostVars, folder: Path) -> dict[type, object]:
 
 def _registry(name: str, given: Registry, folder: Path) -> registry.Registry:
     made = registry.Registry(name, **msgspec.structs.asdict(given))
-    return replace(made, ca_file=str(folder / Path(made.ca_file).expanduser())) if made.ca_file else made
+    return replace(made, ca_file=str(folder / local_path(made.ca_file))) if made.ca_file else made
 
 
 def _secret(value: str | None) -> Secret | None:
@@ -311,7 +312,7 @@ def _behind(made: Target, options: Mapping[str, str]) -> Target:
 
 
 def _trust(options: Mapping[str, str], trust: Trust, folder: Path, host: str) -> Trust:
-    files = tuple(folder / Path(word).expanduser() for word in options["userknownhostsfile"].split())
+    files = tuple(folder / local_path(word) for word in options["userknownhostsfile"].split())
     checking = options["stricthostkeychecking"]
     made = Trust(files or trust.known_hosts, checking == "accept-new" if checking else trust.accept_new)
     if made.accept_new and made.known_hosts[0].exists() and not made.known_hosts[0].is_file():

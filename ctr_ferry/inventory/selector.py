@@ -16,6 +16,7 @@ from pathlib import Path
 from ctr_ferry.errors import BadInventory, NoHosts, UnknownHost, UsageError
 from ctr_ferry.inventory.ansible import Inventory, expand
 from ctr_ferry.inventory.host_vars import target
+from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.ssh.target import Limits, Target, Trust, parse_address
 from ctr_ferry.text import names
 
@@ -224,7 +225,7 @@ def inventory_file(configured: str | None, folder: Path) -> Path:
         BadInventory: ``CTR_FERRY_INVENTORY`` names a file that does not exist.
     """
     named = os.environ.get("CTR_FERRY_INVENTORY")
-    file = Path(named).expanduser() if named else folder / Path(configured or "hosts.yaml").expanduser()
+    file = local_path(named) if named else folder / local_path(configured or "hosts.yaml")
     if named and not file.exists():
         raise BadInventory(
             f"CTR_FERRY_INVENTORY names {file}, which does not exist", hint="unset CTR_FERRY_INVENTORY, or correct it"

@@ -21,6 +21,7 @@ from ctr_ferry.ctr.push_pull import can_be_typed
 from ctr_ferry.errors import UsageError
 from ctr_ferry.oci.registry import Login, Registry
 from ctr_ferry.secrets import Secret
+from ctr_ferry.ssh.local_path import local_path
 
 _DOCKER_HUB = "https://index.docker.io/v1/"  # docker.io's key in Docker's config
 _PATIENCE = 30  # seconds for a credential helper
@@ -84,7 +85,7 @@ def _named(registry: Registry) -> Login:
 
 
 def _of_docker(registry: Registry) -> Login | None:
-    file = Path(os.environ.get("DOCKER_CONFIG") or "~/.docker").expanduser() / "config.json"
+    file = local_path(os.environ.get("DOCKER_CONFIG") or "~/.docker") / "config.json"
     try:
         config = _object(json.loads(file.read_text(encoding="utf-8")))
         helpers, entries = _object(config.get("credHelpers", {})), _object(config.get("auths", {}))

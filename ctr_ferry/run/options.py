@@ -6,13 +6,13 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
-from pathlib import Path
 
 from ctr_ferry.ctr.commands import LONGEST_NAMESPACE, NAMESPACE
 from ctr_ferry.errors import UsageError
 from ctr_ferry.oci import image_set
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.ssh.local_path import local_path
 
 SET_HELP = "File with images: one reference a line, or YAML of Kubernetes or Hauler; - is stdin; may be repeated."
 
@@ -42,7 +42,7 @@ def naming(ref: Iterable[str] | None, set_: Iterable[str] | None) -> list[str]:
 def read_set(file: str, option: str = "--set") -> tuple[str, ...]:
     """Returns the references of a set of images; ``-`` is stdin. Raises UsageError, which names file and line."""
     try:
-        text = _stdin() if file == "-" else Path(file).expanduser().read_text(encoding="utf-8-sig")
+        text = _stdin() if file == "-" else local_path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UsageError(f"{option} {file} cannot be read: {why}", hint="check the path and its permissions") from error

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ctr_ferry.errors import UsageError
+from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.ssh.target import Limits, Trust
 
 PROJECT = Path(__file__).resolve().parents[2]  # where fabfile.py lies
@@ -50,12 +51,12 @@ class FleetConfig(msgspec.Struct):
     @property
     def trust(self) -> Trust:
         """Which host keys are trusted."""
-        return Trust((PROJECT / Path(self.known_hosts).expanduser(),), self.host_keys == "accept-new")
+        return Trust((PROJECT / local_path(self.known_hosts),), self.host_keys == "accept-new")
 
     @property
     def runs_folder(self) -> Path:
         """The folder with the records of all runs."""
-        return PROJECT / Path(self.runs).expanduser()
+        return PROJECT / local_path(self.runs)
 
 
 def limits(config: Any) -> Limits:

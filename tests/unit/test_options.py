@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from invoke.parser import Parser, ParserContext
 
@@ -116,3 +118,23 @@ def test_a_command_on_the_control_machine_has_no_options_about_hosts() -> None:
     names = {argument.attr_name or argument.name for argument in nothing.get_arguments()}
     assert names == {"json"}
     assert nothing.read({"json": True})[0] == CommonOptions(json=True)
+
+
+NOWHERE = "~nobody-has-this-name/file"
+
+
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [
+        ("deliver", {"set_": [NOWHERE]}),
+        ("deliver", {"map": NOWHERE}),
+        ("deliver", {"archive": NOWHERE}),
+        ("apply", {"plan": NOWHERE}),
+        ("load", {"archive": NOWHERE}),
+        ("save", {"ref": ["a/b:1"], "out": NOWHERE}),
+        ("needs", {"out": NOWHERE}),
+    ],
+)
+def test_a_file_in_the_home_of_a_user_who_is_not_there_is_refused(command: str, given: dict[str, Any]) -> None:
+    with pytest.raises(errors.UsageError, match="nobody-has-this-name"):
+        getattr(fabfile, command).parse(**given)
