@@ -141,14 +141,16 @@ class TestWhoHasIt:
 
     def test_what_nobody_has_is_reported_with_who_could_not_be_asked(self) -> None:
         having = [source_inventory("a", self.selector)]
-        (error,) = sources._not_found([self.selector], having, {"b": Unreachable("no connection")}).values()
+        (error,) = sources._not_found(
+            SourceRequest(("any",), (self.selector,)), having, {"b": Unreachable("no connection")}
+        ).values()
         assert isinstance(error, ImageNotFound)
         assert "a" in error.message and "b: no connection" in error.detail
 
     def test_all_images_that_nobody_has_are_told_at_once(self) -> None:
         first, *others = map(ImageSelector, ("r.example/a:1", "r.example/b:1", "r.example/c:1"))
         having = [source_inventory(name, first, image("r.example/a:1")) for name in "ab"]
-        missing = sources._not_found([first, *others], having, {})
+        missing = sources._not_found(SourceRequest(("any",), (first, *others)), having, {})
         assert list(missing) == others
         error = sources._of_all(list(missing.values()), 3)
         assert isinstance(error, ImageNotFound) and error.message.startswith("2 of 3 images")
