@@ -15,6 +15,7 @@ from ctr_ferry.delivery.results import DeliveredImage, DeliverResult, Step
 from ctr_ferry.delivery.routes import Choice, Decision, Route
 from ctr_ferry.errors import FerryError, Interrupted, SomeFailed, Unreachable
 from ctr_ferry.report.outcome import Answer, Result, Status, as_dry_run
+from ctr_ferry.run.scheduler import Terminated, interrupted
 from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
 from ctr_ferry.transfer.copy_result import CopyResult
 
@@ -76,7 +77,32 @@ class Delivery:
         return plan_file.planned(self._found, list(self._decisions.values()), results)
 
     def run(self) -> dict[str, Answer]:
-        """Names, pushes, pulls and copies; returns by host the result, or the error with the result."""
+        """Names, pushes, pulls and copies; returns by host the result, or the error with the result.
+
+        Raises:
+            KeyboardInterrupt, Terminated: the run was interrupted; the fleet's answers tell what was done until then.
+        """
+        try:
+            return self._run()
+        except (KeyboardInterrupt, Terminated):
+            self._fleet.answers |= self._cut()
+            raise
+
+    def _cut(self) -> dict[str, Answer]:
+        """What was done on each host before the run was interrupted. What was not done is ``skipped``."""
+        answers: dict[str, Answer] = {}
+        for host in self._entries:
+            left = [entry for entry in self._all(host) if entry.goes(*Route)]
+            for entry in left:
+                entry.result.status = Status.SKIPPED
+            answer = self._fleet.answers.get(host)
+            if left or isinstance(answer, Interrupted):
+                error = answer if isinstance(answer, FerryError) and answer.result else interrupted()
+                error.result = self._result(host)
+                answers[host] = error
+        return answers
+
+    def _run(self) -> dict[str, Answer]:
         answers = dict(self._found.answers)
         self._steps += steps.name(self._fleet, self._request, steps.names_to_give(self._found, self._decisions))
         self._push(relays=False)

@@ -128,7 +128,11 @@ def test_a_sender_that_is_killed_over_ssh_leaves_nothing_and_goes_on(
         with Running(scene, targets, *words, "--from", f"{user}@{SOURCE}") as running:
             assert eventually(lambda: is_stalled(node3, user)), running.ended()
             running.process.send_signal(number)
-            assert running.ended().exit == status
+            run = running.ended()
+            assert run.exit == status
+        if number == signal.SIGINT:
+            assert set(run.statuses.values()) == {"interrupted"}
+            assert {run.image(host)["status"] for host in targets} <= {"skipped", "failed"}
         scene.leaves_nothing(before)
     assert all(dst not in scene.stage.records(scene.nodes[name]) for name in targets)
     again = scene.deliver(targets, *words)
