@@ -59,7 +59,7 @@ class TestRescueImage:
         words = ("-H", "gone,node2,node3", "--old", old, "--new", new)
         done = runbook("rescue-image", *words, inventory=scene.inventory(hosts=gone))
         assert done.exit == 4, done.err
-        assert "gone: host-unreachable: " in done.err
+        assert "gone: host-unresolved: " in done.err
         for name in ("node2", "node3"):
             assert scene.stage.records(scene.nodes[name])[new].digest == image.target.digest
 
@@ -116,7 +116,7 @@ class TestBeforeUpgrade:
         inventory = scene.inventory(ctr_registries={}, hosts=gone)
         done = runbook("before-upgrade", "-H", "gone,node2", "--set", "set", inventory=inventory)
         assert done.exit == 1
-        assert "gone: host-unreachable: " in done.err
+        assert "gone: host-unresolved: " in done.err
         assert scene.stage.check(scene.nodes["node2"], names[1]) == "complete"
 
         (tmp_path / "more").write_text(scene.stage.name("nowhere"))
@@ -168,7 +168,7 @@ class TestNewNode:
         words = ("-H", "node5", "--like", "node2,gone", "--via", "ssh")
         done = runbook("new-node", *words, inventory=scene.inventory(ctr_registries={}, hosts=gone))
         assert done.exit == 4, done.err
-        assert "gone: host-unreachable: " in done.err
+        assert "gone: host-unresolved: " in done.err
         assert used in scene.stage.records(scene.nodes["node5"])
 
     def test_that_is_not_ready_or_has_no_group_gets_nothing(

@@ -64,7 +64,7 @@ class TestMoveRegistry:
         words = ("-H", "gone,node2,node3", "--from", dead, "--to", goal.name)
         done = runbook("move-registry", *words, inventory=scene.inventory(hosts=gone))
         assert done.exit == 4, done.err
-        assert "gone: host-unreachable: " in done.err
+        assert "gone: host-unresolved: " in done.err
         assert done.out == f"{new}  changed by node2: {image.target.digest}  node2,node3\n"
 
     @pytest.mark.parametrize("step", ["1/3", "2/3", "3/3"])

@@ -20,6 +20,7 @@ from tools import environment_with
 from lab.fleet import Fleet
 from lab.images import BuiltImage, build
 
+NOWHERE = "no-such-host.invalid"
 LONGEST = 280  # seconds until a runbook counts as hanging
 
 
@@ -33,7 +34,7 @@ class Ended:
 
 
 class Runbook:
-    """The runbooks of this clone, with the home of `fab`, and hosts that are given up after one second."""
+    """The runbooks of this clone, with the home of `fab`, in a folder of the test's."""
 
     def __init__(self, fab: Fab, folder: Path, environment: Mapping[str, str]) -> None:
         self.fab, self.folder, self._environment = fab, folder, environment
@@ -45,7 +46,7 @@ class Runbook:
         with_jq = environment_with(["jq"])
         # The test may put programs into its folder.
         path = f"{self.folder}:{Path(sys.executable).parent}:{with_jq['PATH']}"
-        changed = {"PATH": path, "TMPDIR": str(self.temporary), "FABRIC_TIMEOUTS_CONNECT": "1"}
+        changed = {"PATH": path, "TMPDIR": str(self.temporary)}
         changed |= {name: with_jq[name] for name in ("LD_LIBRARY_PATH",) if name in with_jq}
         changed |= {"CTR_FERRY_INVENTORY": str(inventory)} if inventory else {}
         return {**self.fab.environment(), **self._environment, **changed, **more}
@@ -103,9 +104,9 @@ def other_fixture(fleet: Fleet, tmp_path: Path) -> BuiltImage:
 
 
 @pytest.fixture(name="gone")
-def gone_fixture(fleet: Fleet) -> dict[str, dict[str, str]]:
-    """A host on whose address nothing listens."""
-    return {"gone": {"ansible_host": f"{fleet.network}.150"}}
+def gone_fixture() -> dict[str, dict[str, str]]:
+    """A host that cannot be reached, as is known at once: its name does not resolve."""
+    return {"gone": {"ansible_host": NOWHERE}}
 
 
 @pytest.fixture(name="runbook")
