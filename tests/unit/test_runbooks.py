@@ -64,5 +64,6 @@ def test_a_wrong_command_line_is_refused(runbook: Path, words: tuple[str, ...]) 
 @each
 def test_a_page_describes_it_and_readme_leads_there(runbook: Path) -> None:
     page = f"docs/runbooks/{runbook.stem}.md"
-    assert f"runbooks/{runbook.name}" in (CLONE / page).read_text()
+    text = (CLONE / page).read_text()
+    assert f"runbooks/{runbook.name} -H " in text and "(output)" not in text
     assert page in (CLONE / "README.md").read_text()
