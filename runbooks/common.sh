@@ -113,11 +113,13 @@ hosts_of() {
 }
 
 # complain FILE: prints on stderr what went wrong, on which hosts, and what to do. Hosts that say the same share a line.
+# A command with a file of $work could not be run: the file is gone when the runbook has ended.
 complain() {
-    read_json "$1" '[troubles | .hint |= (. // "") | .host as $host | .hint |= (split("-H \($host) ") | join("-H \u0000 "))]
+    read_json "$1" '[troubles | .hint |= (. // "" | if contains($work) then "run \($runbook) again" else . end)
+        | .host as $host | .hint |= (split("-H \($host) ") | join("-H \u0000 "))]
         | group_by([.kind, .message, .hint])[] | (map(.host) | unique | join(",")) as $hosts | .[0]
         | "\($hosts): \(.kind): \(.message)" + (if .hint == "" then "" else "; try: \(.hint)" end)
-        | split("-H \u0000 ") | join("-H \($hosts) ") | safe' >&2
+        | split("-H \u0000 ") | join("-H \($hosts) ") | safe' --arg work "$work/" --arg runbook "$runbook" >&2
 }
 
 # delivered FILE: prints what `fab deliver` did: for each host, status and route the images, the bytes and why.

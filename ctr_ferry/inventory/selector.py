@@ -92,7 +92,7 @@ class HostSelector:
         message = f"-H {','.join(asked)} leaves no host"
         if any(word.startswith("@") for word in asked):
             notes = "\n".join(note for note in self._notes if note.startswith("@"))
-            raise NoHosts(message, detail=notes, hint="show what the run did: fab show --run RUN")
+            raise NoHosts(message, detail=notes, hint="list the runs, and what became of their hosts: fab runs")
         raise UsageError(message, hint="name at least one host or group, such as -H all")
 
     def _expanded(self, word: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -37,6 +38,20 @@ def test_shellcheck_has_no_remark() -> None:
 def test_sh_can_read_it(file: Path) -> None:
     done = subprocess.run(["sh", "-n", file], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_hint_that_names_a_file_of_the_runbook_says_to_run_the_runbook_again(tmp_path: Path) -> None:
+    errors = [{"kind": "some-failed", "message": "one", "hint": f"then: fab deliver --set {tmp_path}/set"}]
+    errors.append({"kind": "drift", "message": "two", "hint": "fab -H a find"})
+    outcomes = [{"host": "a", "status": "failed", "error": error} for error in errors]
+    (tmp_path / "answer").write_text(json.dumps({"commands": [{"outcomes": outcomes}]}))
+    script = f". '{CLONE}/runbooks/common.sh'; work='{tmp_path}'; complain '{tmp_path}/answer'"
+    env, argv = environment_with(["jq"]), ["env", "sh", "-euc", script, "new-node.sh"]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines() == [
+        "a: drift: two; try: fab -H a find",
+        "a: some-failed: one; try: run new-node.sh again",
+    ]
 
 
 @each

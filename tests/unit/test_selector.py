@@ -183,6 +183,7 @@ def test_an_earlier_run_that_leaves_no_host_is_refused_and_named(file: Path, pat
     with pytest.raises(NoHosts, match="leaves no host") as refused:
         one.names(patterns.split(","))
     assert refused.value.exit_code == 2 and "run x left" in refused.value.detail
+    assert refused.value.hint.endswith(": fab runs")
 
 
 @pytest.mark.parametrize(
