@@ -42,6 +42,9 @@ class Delivery:
         self._fleet, self._found, self._request = fleet, found, found.request
         self._strict = strict or found.request.via is Via.REGISTRY
         self._decisions = dict(zip(found.copies.image_copies, decisions, strict=True))
+        for number, decision in enumerate(decisions):
+            if decision.relay and decision.pusher in found.targets:
+                found.targets[decision.pusher].plan_whole(number)
         self._entries = {host: self._entries_of(host) for host in found.targets}
         self._missing = {
             host: [Entry.missing(*names, error) for names, error in found.missing.items()] for host in found.targets

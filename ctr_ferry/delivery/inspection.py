@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ctr_ferry.delivery.request import DeliverRequest
@@ -31,8 +31,15 @@ class TargetHost:
     """One target, and what is to be done there with each image, in the order of the images."""
 
     destination: Destination
-    items: tuple[Item[CopiedImage], ...]
+    items: list[Item[CopiedImage]]
     notices: tuple[str, ...]
+
+    def plan_whole(self, number: int) -> None:
+        """Plans an image anew with all of its platforms: this host is to push it."""
+        planned = self.destination.copy_request
+        options = replace(planned.options, own=False)
+        request = CopyRequest((planned.image_copies[number],), planned.content, options)
+        (self.items[number],) = replace(self.destination, copy_request=request).plan_images()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,7 @@ def inspect(fleet: Fleet, request: DeliverRequest) -> Inspection:
         destination = Destination.inspect(host, found.copies, session=found.sessions.get(host.name))
         items = destination.plan_images()
         notices = destination.check_room(pending(items), dry_run=host.dry_run)
-        targets[host.name] = TargetHost(destination, tuple(items), notices)
+        targets[host.name] = TargetHost(destination, items, notices)
         return Looked()
 
     answers = fleet.each(look, close=False, looks=True)

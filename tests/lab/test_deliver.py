@@ -14,6 +14,7 @@ from lab.fleet import Fleet, Node
 from lab.registries import Registries
 
 SOURCE = "node3"
+BOTH = ("linux/amd64", "linux/arm64")
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ class TestWhatIsThereAlready:
     ) -> None:
         pairs = {scene.stage.name(f"a{n}"): scene.name(scene.registries.http, f"a{n}") for n in range(5)}
         for src in pairs:
-            scene.stage.seed(make(platforms=("linux/amd64", "linux/arm64")), src, nodes=[node3])
+            scene.stage.seed(make(platforms=BOTH), src, nodes=[node3])
         file = tmp_path / "map"
         file.write_text("".join(f"{src} {dst}\n" for src, dst in pairs.items()))
         targets = other_nodes(scene, SOURCE)
@@ -246,7 +247,7 @@ class TestTheSource:
         self, scene: DeliveryScene, make: Make, node3: Node
     ) -> None:
         image, src, dst = (
-            make(platforms=("linux/amd64", "linux/arm64")),
+            make(platforms=BOTH),
             scene.stage.name(),
             scene.name(scene.registries.http),
         )
@@ -262,7 +263,7 @@ class TestTheSource:
 
     def test_may_lack_what_the_registry_has(self, scene: DeliveryScene, make: Make, node3: Node) -> None:
         image, src, dst = (
-            make(platforms=("linux/amd64", "linux/arm64")),
+            make(platforms=BOTH),
             scene.stage.name(),
             scene.name(scene.registries.http),
         )
@@ -277,7 +278,7 @@ class TestTheSource:
     def test_of_two_platforms_gives_each_node_what_it_needs_over_ssh_and_all_to_the_registry(
         self, scene: DeliveryScene, make: Make, node3: Node
     ) -> None:
-        image, src, dst = make(platforms=("linux/amd64", "linux/arm64")), scene.stage.name(), scene.name(scene.moving)
+        image, src, dst = make(platforms=BOTH), scene.stage.name(), scene.name(scene.moving)
         scene.stage.seed(image, src, nodes=[node3])
         targets = other_nodes(scene, SOURCE)
         with scene.leading({SOURCE: "alive", targets[0]: "alive", targets[1]: "alive"}) as registry:
@@ -301,13 +302,18 @@ class TestTheSource:
         scene.is_as_told(run, there, image.target.digest)
 
     def test_may_be_an_archive(self, scene: DeliveryScene, make: Make, tmp_path: Path) -> None:
-        image, src, dst = make(), scene.stage.name(), scene.name(scene.moving)
+        image, src, dst = make(platforms=BOTH), scene.stage.name(), scene.name(scene.moving)
         file = tmp_path / "images.tar"
         with file.open("wb") as opened:
             image.write_archive(opened, [src])
+        words = ("--src", src, "--dst", dst, "--archive", str(file))
         with scene.leading(dict.fromkeys(list(scene.nodes)[:3], "alive")):
-            run = scene.deliver(scene.nodes, "--src", src, "--dst", dst, "--archive", str(file))
+            dry = scene.deliver(scene.nodes, *words, "--dry-run")
+            run = scene.deliver(scene.nodes, *words)
         assert run.exit == 0, run.out
+        sizes = {host: run.image(host)["bytes"] for host in scene.nodes}
+        assert {host: dry.image(host)["bytes"] for host in scene.nodes} == sizes
+        assert sizes["node1"] > sizes["node4"], "who pushes for the others needs all platforms"
         assert list(routes(run).values()) == ["ssh", "registry", "registry", "ssh", "ssh"][: len(scene.nodes)]
         scene.is_as_told(run, dst, image.target.digest)
 
