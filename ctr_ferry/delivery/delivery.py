@@ -42,6 +42,8 @@ class Delivery:
         self._fleet, self._found, self._request = fleet, found, found.request
         self._strict = strict or found.request.via is Via.REGISTRY
         self._decisions = dict(zip(found.copies.image_copies, decisions, strict=True))
+        for host, error in found.answers.items():
+            error.hint = mended(error.hint, found.request, host)
         for number, decision in enumerate(decisions):
             if decision.relay and decision.pusher in found.targets:
                 found.targets[decision.pusher].plan_whole(number)
@@ -106,7 +108,7 @@ class Delivery:
         return answers
 
     def _run(self) -> dict[str, Answer]:
-        answers = dict(self._found.answers)
+        answers: dict[str, Answer] = dict(self._found.answers)
         self._steps += steps.name(self._fleet, self._request, steps.names_to_give(self._found, self._decisions))
         self._push(relays=False)
         if any(decision.relay for decision in self._decisions.values()):

@@ -12,7 +12,7 @@ from ctr_ferry.images.content import Content
 from ctr_ferry.images.item import Item
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor
-from ctr_ferry.report.outcome import Answer, Status
+from ctr_ferry.report.outcome import Status
 from ctr_ferry.text import names
 from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
 from ctr_ferry.transfer.copy_result import CopiedImage
@@ -61,7 +61,7 @@ class Inspection:
     holders: tuple[SourceInventory, ...] = ()
     missing: Mapping[tuple[str, str], FerryError] = field(default_factory=dict)
     targets: dict[str, TargetHost] = field(default_factory=dict)
-    answers: dict[str, Answer] = field(default_factory=dict)
+    answers: dict[str, FerryError] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
 
     def has_all(self, image_copy: ImageCopy, digests: Collection[str]) -> bool:

@@ -159,3 +159,17 @@ def test_a_sender_that_is_killed_while_hosts_pull_leaves_nothing_and_goes_on(
     assert set(again.statuses.values()) <= {"changed", "unchanged"}, again.out
     assert set(routes(again).values()) <= {"registry", "there"}
     scene.is_as_told(again, dst, image.target.digest)
+
+
+def test_a_target_that_is_down_has_the_command_for_later_and_the_others_get_all(
+    scene: DeliveryScene, make: Make, node3: Node
+) -> None:
+    image, src, dst = make(), scene.stage.name(), scene.name(scene.registries.nowhere)
+    scene.stage.seed(image, src, nodes=[node3])
+    down = {"ansible_host": f"{node3.address.rpartition('.')[0]}.99"}
+    targets = other_nodes(scene, SOURCE)
+    run = scene.deliver([*targets, "down"], "--src", src, "--dst", dst, inventory=scene.inventory(hosts={"down": down}))
+    assert run.exit == 4
+    assert run.statuses == dict.fromkeys(targets, "changed") | {"down": "host-unreachable"}, run.out
+    assert run.outcomes["down"]["error"]["hint"].endswith(f"fab -H down deliver --src {src} --dst {dst}")
+    scene.is_as_told(run, dst, image.target.digest, targets)
