@@ -73,8 +73,8 @@ class TestRescueImage:
 class TestBeforeUpgrade:
     @pytest.fixture
     def names(self, scene: RegistryScene, image: BuiltImage, other: BuiltImage, tmp_path: Path) -> tuple[str, str]:
-        """Two images on node3, which are the set."""
-        names = scene.stage.name(), scene.stage.name("tool")
+        """Two images on node3, which are the set; their registry is gone."""
+        names = scene.name(scene.registries.absent), scene.name(scene.registries.absent, "tool")
         for built, name in zip((image, other), names, strict=True):
             scene.stage.seed(built, name, nodes=[scene.nodes["node3"]])
         (tmp_path / "set").write_text("# the next version\n{}\n{}\n".format(*names))
@@ -119,10 +119,11 @@ class TestBeforeUpgrade:
         assert "gone: host-unresolved: " in done.err
         assert scene.stage.check(scene.nodes["node2"], names[1]) == "complete"
 
-        (tmp_path / "more").write_text(scene.stage.name("nowhere"))
+        nowhere = scene.name(scene.registries.absent, "nowhere")
+        (tmp_path / "more").write_text(nowhere)
         done = runbook("before-upgrade", "-H", "node2", "--set", "more", inventory=inventory)
         assert done.exit == 1
-        assert f"no image {scene.stage.name('nowhere')} " in done.err
+        assert f"no image {nowhere} " in done.err
 
 
 class TestNewNode:
