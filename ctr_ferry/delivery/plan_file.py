@@ -130,10 +130,7 @@ class DeliveryPlan(msgspec.Struct, frozen=True):
         )
 
     def decisions(self, found: Inspection) -> list[Decision]:
-        """The planned route of each image to each host; an error where a host is not as it was.
-
-        An image that no host may have any more is not pushed either.
-        """
+        """The planned route of each image to each host; an error where a host is not as it was."""
         pushes = {push.dst: push for push in self.pushes if push.host in found.sessions}
         planned = {host: {image.dst: image for image in on.images} for host, on in self.hosts.items()}
         decisions = []
@@ -142,8 +139,7 @@ class DeliveryPlan(msgspec.Struct, frozen=True):
             choices = {
                 host: self._choice(host, planned.get(host, {}).get(dst), found, number) for host in found.targets
             }
-            goes = any(isinstance(choice, Choice) for choice in choices.values())
-            push = pushes.get(dst) if goes else None
+            push = pushes.get(dst)
             decisions.append(Decision(choices, push.host if push else None, bool(push and push.relay)))
         return decisions
 

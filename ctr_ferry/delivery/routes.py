@@ -104,6 +104,11 @@ class Decision:
     pusher: str | None = None
     relay: bool = False
 
+    @property
+    def leads(self) -> bool:
+        """Whether any host gets the image."""
+        return any(isinstance(choice, Choice) for choice in self.choices.values())
+
 
 def decide(question: Question) -> Decision:
     """Decides the route of one image to every target."""

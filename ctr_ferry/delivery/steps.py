@@ -10,7 +10,7 @@ from ctr_ferry.ctr.listing import Image
 from ctr_ferry.delivery.inspection import Inspection
 from ctr_ferry.delivery.request import DeliverRequest
 from ctr_ferry.delivery.results import Step
-from ctr_ferry.delivery.routes import Choice, Decision
+from ctr_ferry.delivery.routes import Decision
 from ctr_ferry.errors import FerryError
 from ctr_ferry.images.mappings import Pair
 from ctr_ferry.images.retag import RetagJob, RetagRequest, RetagResult
@@ -31,7 +31,7 @@ def names_to_give(found: Inspection, decisions: Decisions) -> list[tuple[ImageCo
     return [
         (image_copy, Step(source.name, "named", str(image_copy.dst), image_copy.image.digest))
         for image_copy, decision in decisions.items()
-        if any(isinstance(choice, Choice) for choice in decision.choices.values())
+        if decision.leads
         for source in found.givers(image_copy)
         if source.name not in found.targets and not _has(source.session.here.get(str(image_copy.dst)), image_copy)
     ]
@@ -42,11 +42,11 @@ def _has(existing: Image | None, image_copy: ImageCopy) -> bool:
 
 
 def pushes_to_make(decisions: Decisions) -> list[tuple[ImageCopy, Step]]:
-    """What is pushed, and from where."""
+    """What is pushed, and from where. An image that no host gets is not pushed either."""
     return [
         (image_copy, Step(decision.pusher, "pushed", str(image_copy.dst), image_copy.image.digest))
         for image_copy, decision in decisions.items()
-        if decision.pusher
+        if decision.pusher and decision.leads
     ]
 
 

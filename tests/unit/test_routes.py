@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from ctr_ferry.delivery import steps
 from ctr_ferry.delivery.request import Via
 from ctr_ferry.delivery.routes import Choice, Decision, Holder, Question, Route, Target, View, decide
 from ctr_ferry.errors import ContentMissing, FerryError, ReferenceExists, RegistryUnreachable
@@ -67,6 +68,12 @@ def test_each_host_gets_the_cheapest_way_that_leads_there(case: Mapping[str, Any
 def test_every_way_says_why(case: Mapping[str, Any]) -> None:
     for way in decide(question(case)).choices.values():
         assert way.why if isinstance(way, Choice) else way.message
+
+
+@pytest.mark.parametrize("targets", [{}, {"a": "dead incomplete"}], ids=str)
+def test_nobody_pushes_what_no_host_gets(targets: dict[str, str]) -> None:
+    decision = decide(question({"publishes": True, "targets": targets, "holders": {"src": "lacks"}}))
+    assert steps.pushes_to_make({cast(Any, "the image"): decision}) == []
 
 
 def test_the_reason_names_who_pushes_and_who_gives() -> None:
