@@ -197,7 +197,7 @@ class Destination:
                 if plan.result.bytes_sent:
                     plan.fail(verdict)
             return ()
-        needs = free_space.needs(self.room, coming, unpacked) if dry_run and todo else ""
+        needs = free_space.needs(self.room, coming, unpacked) if dry_run and (coming or unpacked) else ""
         return tuple(filter(None, (verdict, needs)))
 
     def _growth(self, todo: Sequence[Plan]) -> int:

@@ -169,3 +169,7 @@ class TestRoom:
             "120 bytes, and about 30 more when unpacked are needed, and 150 are free on /",
         )
         assert self.notices(150, dry_run=True) == ()
+
+    def test_a_dry_run_of_names_alone_tells_of_no_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Destination, "_growth", lambda *_: 0)
+        assert self.notices(1000, self.plan(0), dry_run=True) == ()
