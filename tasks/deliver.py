@@ -53,10 +53,6 @@ def parse(
         raise UsageError(f"--digest {digest!r} is no digest", hint="give sha256: and 64 hex digits")
     if digest and len(selectors) != 1:
         raise UsageError("--digest is for one image", hint="leave --digest out, or name one image")
-    if plan:
-        from ctr_ferry.delivery import plan_file
-
-        plan_file.refuse_to_replace(plan)
     wanted = options.platform(platform)
     return DeliverRequest(
         selectors=selectors,

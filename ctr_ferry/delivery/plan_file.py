@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ctr_ferry import shell
 from ctr_ferry.ctr.ingest import Store
 from ctr_ferry.delivery.request import DeliverRequest, Via
 from ctr_ferry.delivery.routes import Choice, Decision, Route
@@ -245,22 +244,6 @@ def _planned_image(result: DeliveredImage, item: Item[CopiedImage], store: Store
         needed=lacks,
         bytes=result.bytes,
     )
-
-
-def refuse_to_replace(file: str) -> None:
-    """Raises UsageError for a file that is there and is no plan: a wrong word must not cost a set of images."""
-    path = local_path(file)
-    if not path.parent.is_dir():
-        raise UsageError(
-            f"--plan {file}: there is no folder {path.parent}",
-            hint=f"make it first: {shell.join(['mkdir', '-p', str(path.parent)])}",
-        )
-    try:
-        if path.exists():
-            read(file)
-    except UsageError as error:
-        hint = "choose another file"
-        raise UsageError(f"--plan {file} is there, and is no plan", detail=error.message, hint=hint) from error
 
 
 def read(file: str) -> DeliveryPlan:
