@@ -42,6 +42,7 @@ def parse(
         UsageError, BadReference: an option is wrong.
         BadArchive: the archive is broken, or lacks what the options name.
     """
+    from ctr_ferry.delivery.plan_file import HEAD
     from ctr_ferry.delivery.request import DeliverRequest, Via
     from ctr_ferry.transfer.archive_images import archive_images
     from ctr_ferry.transfer.source_inventory import ANY
@@ -53,6 +54,8 @@ def parse(
         raise UsageError(f"--digest {digest!r} is no digest", hint="give sha256: and 64 hex digits")
     if digest and len(selectors) != 1:
         raise UsageError("--digest is for one image", hint="leave --digest out, or name one image")
+    if plan:
+        options.file_to_write(plan, "--plan", HEAD)
     wanted = options.platform(platform)
     return DeliverRequest(
         selectors=selectors,

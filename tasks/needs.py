@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctr_ferry import shell
 from ctr_ferry.ctr import sandbox, usage
 from ctr_ferry.ctr.failures import required
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.errors import BadReference, FerryError, NothingFound, UsageError
+from ctr_ferry.errors import BadReference, FerryError, NothingFound
 from ctr_ferry.images import inspect
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci import image_set
@@ -19,7 +18,6 @@ from ctr_ferry.report.answers import results
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.text import names, shown_name
 
 if TYPE_CHECKING:
@@ -79,27 +77,9 @@ def parse(*, manifests: Sequence[str] | None = None, out: str | None = None, nam
     Raises UsageError, which names the wrong option, or the file and line of a manifest.
     """
     named = [each for file in manifests or () for each in options.read_set(file, "--manifests")]
-    file = local_path(out) if out else None
-    if file:
-        _refuse_to_replace(file)
+    file = options.file_to_write(out, "--out", _HEAD) if out else None
     full = dict.fromkeys(image_set.full_name(each) for each in named)
     return Request(tuple(full), file, options.namespace(namespace))
-
-
-def _refuse_to_replace(file: Path) -> None:
-    """Raises UsageError for a file that is no set of `needs`: a wrong word must not cost an inventory."""
-    if not file.parent.is_dir():
-        raise UsageError(
-            f"--out {file}: there is no folder {file.parent}",
-            hint=f"make it first: mkdir -p {shell.join([str(file.parent)])}",
-        )
-    try:
-        before = file.read_text(encoding="utf-8") if file.exists() else ""
-        ours = not before or before.startswith(_HEAD)
-    except (OSError, UnicodeDecodeError):
-        ours = False
-    if not ours:
-        raise UsageError(f"--out {file} is there, and `needs` did not write it", hint="choose another file")
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:

@@ -6,7 +6,9 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 
+from ctr_ferry import shell
 from ctr_ferry.ctr.commands import LONGEST_NAMESPACE, NAMESPACE
 from ctr_ferry.errors import UsageError
 from ctr_ferry.oci import image_set
@@ -47,6 +49,34 @@ def read_set(file: str, option: str = "--set") -> tuple[str, ...]:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UsageError(f"{option} {file} cannot be read: {why}", hint="check the path and its permissions") from error
     return image_set.parse(text, "stdin" if file == "-" else file)
+
+
+def file_to_write(text: str, option: str, head: str) -> Path:
+    """Returns the file that gets what begins with ``head``.
+
+    Raises UsageError where there is no such folder, or where the file has something else: a wrong word must not cost
+    an inventory.
+    """
+    file = local_path(text)
+    if not file.parent.is_dir():
+        raise UsageError(
+            f"{option} {text}: there is no folder {file.parent}",
+            hint=f"make it first: mkdir -p {shell.join([str(file.parent)])}",
+        )
+    begin: bytes | None = b""
+    try:
+        if file.exists():
+            begin = _beginning(file, len(head)) if file.is_file() else None
+    except OSError:
+        begin = None
+    if begin is None or begin not in (b"", head.encode()):
+        raise UsageError(f"{option} {text} is there, and has something else", hint="choose another file")
+    return file
+
+
+def _beginning(file: Path, size: int) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(size)
 
 
 @cache

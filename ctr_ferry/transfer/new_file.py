@@ -44,6 +44,8 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
         CannotWrite: the disk refuses it, or another run is writing the same file.
     """
     with trouble(file):
+        if file.exists() and not file.is_file():  # such as /dev/null, which root could replace
+            raise CannotWrite(f"{file} is no regular file", hint="choose another file")
         part = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
         opened = open(part, "xb", opener=partial(os.open, mode=0o600))  # noqa: SIM115
     with opened:

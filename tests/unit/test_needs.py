@@ -110,10 +110,6 @@ def test_the_file_is_a_set_and_is_written_again_but_nothing_else_is_replaced(tmp
     fleet.dry_run = True
     file.unlink()
     assert needs(fleet, out=str(file))["a"].out == "" and not file.exists()
-    (tmp_path / "hosts.yaml").write_text("all: {}\n")
-    for wrong in ("hosts.yaml", "", "nosuch/site.images"):
-        with pytest.raises(errors.UsageError, match="--out"):
-            needs_command.parse(out=str(tmp_path / wrong))
 
 
 def test_hosts_that_need_nothing_fail_and_write_no_file(tmp_path: Path) -> None:

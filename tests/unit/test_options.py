@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from invoke.parser import Parser, ParserContext
 import fabfile
 from ctr_ferry import errors
 from ctr_ferry.run.command import CommonOptions, Kind, on_control_machine, per_host
+from ctr_ferry.transfer.new_file import replacing
 
 ARGUMENTS = {
     name: getattr(fabfile, name).get_arguments() for name in fabfile.__all__
@@ -138,3 +141,23 @@ NOWHERE = "~nobody-has-this-name/file"
 def test_a_file_in_the_home_of_a_user_who_is_not_there_is_refused(command: str, given: dict[str, Any]) -> None:
     with pytest.raises(errors.UsageError, match="nobody-has-this-name"):
         getattr(fabfile, command).parse(**given)
+
+
+@pytest.mark.parametrize(("command", "option"), [("deliver", "plan"), ("needs", "out")])
+def test_a_file_that_has_something_else_is_not_replaced(command: str, option: str, tmp_path: Path) -> None:
+    (tmp_path / "hosts.yaml").write_text("all: {}\n")
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    images = {"ref": ["a/b:1"]} if command == "deliver" else {}
+    for wrong in ("hosts.yaml", "", "pipe", "nosuch/file"):
+        with pytest.raises(errors.UsageError, match=f"--{option}"):
+            getattr(fabfile, command).parse(**images, **{option: str(tmp_path / wrong)})
+    for right in ("empty", "new"):
+        getattr(fabfile, command).parse(**images, **{option: str(tmp_path / right)})
+
+
+def test_only_a_file_is_replaced_by_a_new_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(errors.CannotWrite), replacing(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
