@@ -35,18 +35,25 @@ class Delivery:
 
     Args:
         decisions: one for each image, in the order of ``found.copies``.
-        strict: whether an image that cannot come by its route may not take another one.
+        plan: where they are from a plan, that plan: nothing else is done then.
     """
 
-    def __init__(self, fleet: Fleet, found: Inspection, decisions: Sequence[Decision], *, strict: bool = False) -> None:
+    def __init__(
+        self, fleet: Fleet, found: Inspection, decisions: Sequence[Decision], plan: DeliveryPlan | None = None
+    ) -> None:
         self._fleet, self._found, self._request = fleet, found, found.request
-        self._strict = strict or found.request.via is Via.REGISTRY
+        self._strict = plan is not None or found.request.via is Via.REGISTRY
         self._decisions = dict(zip(found.copies.image_copies, decisions, strict=True))
         for host, error in found.answers.items():
             error.hint = mended(error.hint, found.request, host)
         for number, decision in enumerate(decisions):
             if decision.relay and decision.pusher in found.targets:
                 found.targets[decision.pusher].plan_whole(number)
+        self._names = [
+            (image_copy, step)
+            for image_copy, step in steps.names_to_give(found, self._decisions)
+            if plan is None or plan.has_name(image_copy, step.host, found)
+        ]
         self._entries = {host: self._entries_of(host) for host in found.targets}
         self._missing = {
             host: [Entry.missing(*names, error) for names, error in found.missing.items()] for host in found.targets
@@ -63,7 +70,7 @@ class Delivery:
 
     def foretell(self) -> dict[str, Answer]:
         """Returns what `run` would do; changes nothing, and tells every ``changed`` as ``would-change``."""
-        planned = [*steps.names_to_give(self._found, self._decisions), *steps.pushes_to_make(self._decisions)]
+        planned = [*self._names, *steps.pushes_to_make(self._decisions)]
         self._steps = [step for _, step in planned]
 
         def work(host: Host) -> Result:
@@ -79,7 +86,7 @@ class Delivery:
         from ctr_ferry.delivery import plan_file
 
         results = {host: [entry.result for entry in on_host.values()] for host, on_host in self._entries.items()}
-        return plan_file.planned(self._found, list(self._decisions.values()), results)
+        return plan_file.planned(self._found, list(self._decisions.values()), self._names, results)
 
     def run(self) -> dict[str, Answer]:
         """Names, pushes, pulls and copies; returns by host the result, or the error with the result.
@@ -109,7 +116,7 @@ class Delivery:
 
     def _run(self) -> dict[str, Answer]:
         answers: dict[str, Answer] = dict(self._found.answers)
-        self._steps += steps.name(self._fleet, self._request, steps.names_to_give(self._found, self._decisions))
+        self._steps += steps.name(self._fleet, self._request, self._names)
         self._push(relays=False)
         if any(decision.relay for decision in self._decisions.values()):
             answers |= self._fleet.together(self._round(self._to_relay, self._relay), close=False)
@@ -139,7 +146,8 @@ class Delivery:
                 self._not_pulled(image_copy, entry, error)
         if left := {copy: entry for copy, entry in wanted.items() if copy not in self._not_pushed}:
             self._pull_set(host, left)
-        return self._result(host.name)
+        # A host to which nothing more comes has failed now, not after all others: --limit-failures counts it.
+        return self._result(host.name) if self._to_copy(host.name) else self._end(host)
 
     def _pull_set(self, host: Host, wanted: Entries) -> None:
         from ctr_ferry.registry.pull import PullSet

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from ctr_ferry.ctr.ingest import Store
+from ctr_ferry.ctr.ingest import Store, to_send
 from ctr_ferry.delivery.request import DeliverRequest, Via
 from ctr_ferry.delivery.routes import Choice, Decision, Route
 from ctr_ferry.errors import FerryError, PlanOutdated, UsageError
 from ctr_ferry.images.item import Item
+from ctr_ferry.oci.reference import is_digest
 from ctr_ferry.run import options
 from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.transfer.copy_result import CopiedImage
@@ -21,25 +22,37 @@ from ctr_ferry.transfer.source_inventory import ImageSelector
 
 if TYPE_CHECKING:
     from ctr_ferry.delivery.inspection import Inspection
-    from ctr_ferry.delivery.results import DeliveredImage
+    from ctr_ferry.delivery.results import DeliveredImage, Step
+    from ctr_ferry.transfer.copy_request import ImageCopy
 
 _VERSION = 1
+HEAD = '{\n  "version": '  # how every plan begins
 _MOST = 64 << 20  # bytes of a plan that is read
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class _Versioned(msgspec.Struct, frozen=True):
+    """What plans of all versions have."""
+
+    version: int
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of a plan. It has nothing that `apply` would not heed."""
+
+
+class Wanted(_Part, frozen=True):
     """One image that was asked for, and the name to give if it is not its own."""
 
     src: str
     dst: str | None = None
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(_Part, frozen=True, kw_only=True):
     """What was asked for, as `DeliverRequest` has it."""
 
     images: tuple[Wanted, ...]
-    sources: tuple[str, ...]
-    archive: str | None
+    sources: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    archive: Annotated[str, msgspec.Meta(pattern=r"\A[^\0]+\Z")] | None
     via: Via
     namespace: str | None
     platform: str | None
@@ -48,14 +61,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     words: tuple[str, ...]
 
 
-class Blob(msgspec.Struct, frozen=True):
+class Blob(_Part, frozen=True):
     """One blob that a host lacks."""
 
     digest: str
     size: int
 
 
-class PlannedImage(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedImage(_Part, frozen=True, kw_only=True):
     """One image on one host: as `DeliveredImage`, and the blobs that it has there and lacks.
 
     Attributes:
@@ -75,7 +88,7 @@ class PlannedImage(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class PlannedHost(msgspec.Struct, frozen=True):
+class PlannedHost(_Part, frozen=True):
     """One host, with the versions that it had."""
 
     ctr: str
@@ -84,20 +97,28 @@ class PlannedHost(msgspec.Struct, frozen=True):
     images: tuple[PlannedImage, ...]
 
 
-class Push(msgspec.Struct, frozen=True):
-    """Who pushes an image; a ``relay`` gets the image over SSH first."""
+class Besides(_Part, frozen=True):
+    """What is done besides with an image: a host in whose ``namespace`` it is names it there, or pushes it."""
 
-    dst: str
     host: str
+    namespace: str
+    dst: str
+    digest: str
+
+
+class Push(Besides, frozen=True):
+    """A push; a ``relay`` gets the image over SSH first."""
+
     relay: bool
 
 
-class DeliveryPlan(msgspec.Struct, frozen=True):
-    """What a delivery would do, host by host."""
+class DeliveryPlan(_Part, frozen=True):
+    """What a delivery would do, host by host, and besides on sources."""
 
     version: int
     request: Request
     hosts: dict[str, PlannedHost]
+    names: tuple[Besides, ...]
     pushes: tuple[Push, ...]
 
     def to_json(self) -> bytes:
@@ -113,14 +134,19 @@ class DeliveryPlan(msgspec.Struct, frozen=True):
         from ctr_ferry.transfer.archive_images import archive_images
 
         asked = self.request
-        selectors = tuple(ImageSelector(each.src, options.new_name(each.dst)) for each in asked.images)
+        if not (asked.images or asked.archive):
+            raise UsageError(f"{file} names no image")
+        options.references([each.src for each in asked.images], ())
+        selectors = tuple(ImageSelector(each.src, options.new_name(each.dst, "dst")) for each in asked.images)
         platform = options.platform(asked.platform)
+        if asked.digest and not is_digest(asked.digest):
+            raise UsageError(f"{file}: {asked.digest!r} is no digest")
         return DeliverRequest(
             selectors=selectors,
             sources=asked.sources,
             archive=archive_images(Path(asked.archive), selectors, platform) if asked.archive else None,
             via=asked.via,
-            namespace=asked.namespace,
+            namespace=options.namespace(asked.namespace),
             platform=platform,
             digest=asked.digest,
             force=asked.force,
@@ -130,40 +156,71 @@ class DeliveryPlan(msgspec.Struct, frozen=True):
 
     def decisions(self, found: Inspection) -> list[Decision]:
         """The planned route of each image to each host; an error where a host is not as it was."""
-        pushes = {push.dst: push for push in self.pushes if push.host in found.sessions}
+        pushes = {push.dst: push for push in self.pushes}
         planned = {host: {image.dst: image for image in on.images} for host, on in self.hosts.items()}
         decisions = []
         for number, image_copy in enumerate(found.copies.image_copies):
             dst = str(image_copy.dst)
+            push = pushes.get(dst)
+            holds = push is not None and _holds(push, image_copy, found)
             choices = {
                 host: self._choice(host, planned.get(host, {}).get(dst), found, number) for host in found.targets
             }
-            push = pushes.get(dst)
-            decisions.append(Decision(choices, push.host if push else None, bool(push and push.relay)))
+            if push and not holds:
+                choices = {host: _without_push(push, choice) for host, choice in choices.items()}
+            if push and holds and any(isinstance(choice, Choice) for choice in choices.values()):
+                decisions.append(Decision(choices, push.host, push.relay))
+            else:
+                decisions.append(Decision(choices))
         return decisions
+
+    def has_name(self, image_copy: ImageCopy, host: str, found: Inspection) -> bool:
+        """Whether a host is to name an image besides, and is as it was."""
+        names = (name for name in self.names if (name.host, name.dst) == (host, str(image_copy.dst)))
+        return any(_holds(name, image_copy, found) for name in names)
 
     def _choice(self, host: str, image: PlannedImage | None, found: Inspection, number: int) -> Choice | FerryError:
         target, image_copy = found.targets[host], found.copies.image_copies[number]
         item, destination = target.items[number], target.destination
         if image is None:
             return PlanOutdated(f"the plan does not bring {image_copy.dst} to {host}", hint="make a new plan")
-        if not item.pending and not item.error and item.result.digest == image.digest:
-            return Choice(Route.THERE, "it is there already, as planned")
         facts, before = destination.session.facts, self.hosts[host]
+        elsewhere = _changed("namespace", before.namespace, destination.session.place.namespace)
+        if not elsewhere and not item.pending and not item.error and item.result.digest == image.digest:
+            return Choice(Route.THERE, "it is there already, as planned")
         changes = [
             *_changed("ctr", before.ctr, facts.client),
             *_changed("containerd", before.containerd, facts.server),
-            *_changed("namespace", before.namespace, destination.session.place.namespace),
+            *elsewhere,
+            *_changed("the source's image", image.src_digest, image_copy.image.digest),
             *(_changed("source", image.source, found.giver(image_copy)) if image.route is Route.SSH else ()),
             *changes_of(image, item, destination.store),
         ]
-        if changes:
-            return PlanOutdated(
-                f"{host} is not as it was when {image.dst} was planned; nothing was changed there",
-                detail="\n".join(changes),
-                hint="make a new plan",
-            )
-        return Choice(image.route, image.why)
+        return _outdated(host, image.dst, changes) if changes else Choice(image.route, image.why)
+
+
+def _outdated(host: str, dst: str, changes: Sequence[str]) -> PlanOutdated:
+    return PlanOutdated(
+        f"{host} is not as it was when {dst} was planned; nothing was changed there",
+        detail="\n".join(changes),
+        hint="make a new plan",
+    )
+
+
+def _holds(planned: Besides, image_copy: ImageCopy, found: Inspection) -> bool:
+    """Whether the host that is to name or push an image answered, and still means the same image."""
+    session = found.sessions.get(planned.host)
+    return (
+        session is not None
+        and session.place.namespace == planned.namespace
+        and image_copy.image.digest == planned.digest
+    )
+
+
+def _without_push(push: Push, choice: Choice | FerryError) -> Choice | FerryError:
+    if isinstance(choice, FerryError) or choice.route is not Route.REGISTRY:
+        return choice
+    return _outdated(push.host, push.dst, ["it was to push the image first"])
 
 
 def changes_of(image: PlannedImage, item: Item[CopiedImage], store: Store) -> Iterator[str]:
@@ -173,7 +230,11 @@ def changes_of(image: PlannedImage, item: Item[CopiedImage], store: Store) -> It
     yield from _changed("the image", image.digest, item.result.digest)
     if item.error and image.route is not Route.REGISTRY:
         yield item.error.message
+    if image.route is Route.THERE:
+        yield "the image is no longer complete, unpacked and known there"
     lost = {blob.digest for blob in needed(item, store)} - {blob.digest for blob in image.needed}
+    if image.route is Route.NAMED and isinstance(item, Plan):
+        lost |= {blob.digest for blob in to_send([item.needed], store)}
     if image.route is not Route.REGISTRY or not item.error:
         yield from (f"blob {digest} is no longer there" for digest in sorted(lost))
 
@@ -190,11 +251,15 @@ def needed(item: Item[CopiedImage], store: Store) -> list[Blob]:
 
 
 def planned(
-    found: Inspection, decisions: Sequence[Decision], results: Mapping[str, Iterable[DeliveredImage]]
+    found: Inspection,
+    decisions: Sequence[Decision],
+    names: Iterable[tuple[ImageCopy, Step]],
+    results: Mapping[str, Iterable[DeliveredImage]],
 ) -> DeliveryPlan:
     """Makes a plan. What has failed already is no part of it.
 
     Args:
+        names: which hosts name images besides.
         results: what each host would report of each image, in the order of the images.
     """
     asked = found.request
@@ -224,8 +289,13 @@ def planned(
         words=asked.words,
     )
     pairs = zip(found.copies.image_copies, decisions, strict=True)
-    pushes = tuple(Push(str(copy.dst), each.pusher, each.relay) for copy, each in pairs if each.pusher)
-    return DeliveryPlan(_VERSION, request, hosts, pushes)
+    pushes = tuple(Push(*_besides(found, each.pusher, copy), each.relay) for copy, each in pairs if each.pusher)
+    named = tuple(Besides(*_besides(found, step.host, image_copy)) for image_copy, step in names)
+    return DeliveryPlan(_VERSION, request, hosts, named, pushes)
+
+
+def _besides(found: Inspection, host: str, image_copy: ImageCopy) -> tuple[str, str, str, str]:
+    return host, found.sessions[host].place.namespace, str(image_copy.dst), image_copy.image.digest
 
 
 def _planned_image(result: DeliveredImage, item: Item[CopiedImage], store: Store) -> PlannedImage:
@@ -250,14 +320,16 @@ def read(file: str) -> DeliveryPlan:
     """Reads a plan; raises UsageError if the file is none."""
     try:
         with local_path(file).open("rb") as opened:
-            plan = msgspec.json.decode(opened.read(_MOST), type=DeliveryPlan)
+            text = opened.read(_MOST)
+        version = msgspec.json.decode(text, type=_Versioned).version
+        plan = msgspec.json.decode(text, type=DeliveryPlan) if version == _VERSION else None
     except OSError as error:
         raise UsageError(f"--plan {file} cannot be read: {error.strerror or error}", hint="check the path") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise UsageError(f"{file} is no plan of deliver: {error}", hint="fab -H HOST deliver … --plan FILE") from error
-    if plan.version != _VERSION:
+    if plan is None:
         raise UsageError(
-            f"{file} is a plan of version {plan.version}, and this ctr-ferry carries out version {_VERSION}",
+            f"{file} is a plan of version {version}, and this ctr-ferry carries out version {_VERSION}",
             hint="make a new plan: fab -H HOST deliver … --plan FILE",
         )
     return plan
