@@ -176,7 +176,8 @@ class Fleet:
             answers = {futures[future]: future.result() for future in as_completed(futures)}
         except (KeyboardInterrupt, Terminated):
             self._abandon()
-            self.answers |= dict.fromkeys(self.hosts, _not_started())
+            failed = {name: answer for name, answer in self.answers.items() if isinstance(answer, FerryError)}
+            self.answers |= {name: self._cut(host) for name, host in self.hosts.items()} | failed
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -218,9 +219,12 @@ class Fleet:
             elif work.looks and name in futures.values() and not isinstance(answer, FerryError):
                 self.answers[name] = interrupted()  # nothing was done on this host yet
         for name, host in self.hosts.items():
-            asked = host.asked > self._asked[name] and not host.failed
-            cut = interrupted() if asked else _not_started()
-            self.answers.setdefault(name, work.done.get(name, cut))
+            self.answers.setdefault(name, work.done.get(name, self._cut(host)))
+
+    def _cut(self, host: Host) -> FerryError:
+        """The answer of a host that an interrupt kept from its own."""
+        asked = host.asked > self._asked[host.name] and not host.failed
+        return interrupted() if asked else _not_started()
 
     def _run_host(self, host: Host, work: _Work) -> Answer:
         try:

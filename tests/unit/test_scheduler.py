@@ -206,6 +206,22 @@ def test_a_host_that_was_only_looked_at_before_an_interrupt_counts_as_interrupte
     assert kinds(scripted_fleet.fleet.answers) == {"a": "interrupted", "b": "interrupted", "c": "not-started"}
 
 
+def test_an_interrupt_of_work_besides_keeps_errors_and_tells_who_was_at_work() -> None:
+    scripted_fleet = ScriptedFleet(3)
+    fleet = scripted_fleet.begin()
+
+    def work(host: Machine) -> Did:
+        return Did() if host.name == "c" else failing("a")(host)
+
+    def cut(_: Host) -> None:
+        raise KeyboardInterrupt
+
+    fleet.each(cast(Any, work), close=False)
+    with pytest.raises(KeyboardInterrupt):
+        fleet.beside("b", cut)
+    assert kinds(fleet.answers) == {"a": "command-failed", "b": "interrupted", "c": "not-started"}
+
+
 def test_what_was_done_before_stays_done_where_later_work_is_interrupted() -> None:
     scripted_fleet = ScriptedFleet(3, workers=2)
     cut_short(scripted_fleet, KeyboardInterrupt, first="a", done={name: Did() for name in "abc"})
