@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from ctr_ferry.errors import ContentCorrupt, FerryError, SourceLost
+from ctr_ferry.errors import CommandFailed, ContentCorrupt, FerryError, SourceLost
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.transfer.policy import Policy
 from ctr_ferry.transfer.receiver import DetachedError, Pipe, QueuedPipe, Receiver, Sink, as_ours
@@ -53,6 +53,9 @@ class Source(Protocol):
 
     def holder(self, blob: Descriptor) -> str:
         """Returns the host or file that a blob is read from, for messages."""
+
+    def distrust(self, blob: Descriptor) -> bool:
+        """Notes that the holder of a blob gave it damaged; returns whether another one has it, which is asked next."""
 
 
 def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Generator[bytes, None, None]:
@@ -138,6 +141,8 @@ class _Round:
                 self._pass_on(passing, pipes)
         except Exception as raised:  # noqa: BLE001  (shown, with where it happened)
             error = as_ours(raised)
+            if isinstance(error, ContentCorrupt) and self._fan_out.source.distrust(blob):
+                error = CommandFailed(error.message, detail=error.detail, hint=error.hint)  # so it is tried once more
             for pipe in pipes:
                 pipe.fail(error)
                 pipe.put(b"")

@@ -40,6 +40,10 @@ class HostSource:
         """Returns the host's name."""
         return self.name
 
+    def distrust(self, blob: Descriptor) -> bool:  # noqa: ARG002
+        """Returns False: no other host has the blob."""
+        return False
+
     def chunks(self, blob: Descriptor) -> Iterator[bytes]:
         """Yields one blob's bytes.
 
@@ -103,6 +107,13 @@ class Sources:
         first = next((each.name for each in self._holders(blob.digest)), self.name)
         return self._gives.get(blob.digest, first)
 
+    def distrust(self, blob: Descriptor) -> bool:
+        """Asks the host that gave a blob no more for it, unless it is the last; returns whether others have it."""
+        holders, gave = self._holders(blob.digest), self._gives.get(blob.digest)
+        if others := [holder for holder in holders if holder.name != gave]:
+            holders[:] = others
+        return bool(others)
+
     def _holders(self, digest: str) -> list[HostSource]:
         """The hosts that have a blob, without those that failed to give it."""
         return self._left.setdefault(digest, [source for source, visible in self._sources if digest in visible])
@@ -150,6 +161,10 @@ class ArchiveSource:
     def holder(self, blob: Descriptor) -> str:  # noqa: ARG002
         """Returns the file."""
         return self.name
+
+    def distrust(self, blob: Descriptor) -> bool:  # noqa: ARG002
+        """Returns False: nobody else has the blob."""
+        return False
 
     def _readable_chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         with self._readable():

@@ -48,6 +48,9 @@ class FakeSource:
     def holder(self, blob: Descriptor) -> str:  # noqa: ARG002
         return self.name
 
+    def distrust(self, blob: Descriptor) -> bool:  # noqa: ARG002
+        return False
+
     def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
         for each in wanted:
             self.read_how_often[each] = self.read_how_often.get(each, 0) + 1

@@ -49,3 +49,12 @@ class TestSeveralSources:
         sources = self.sources(Giver("a", error=SourceLost("gone")), Giver("b", b"x"))
         (_, one), (_, other) = sources.read([blob(6), blob(6)])
         assert [*one, *other] == [b"x", b"x"]
+
+    def test_a_host_that_gave_a_damaged_blob_is_asked_no_more_unless_it_is_the_last(self) -> None:
+        sources = self.sources(Giver("a", b"bad"), Giver("b", b"x"))
+        ((_, chunks),) = sources.read([blob(6)])
+        assert list(chunks) == [b"bad"]
+        assert sources.distrust(blob(6))
+        ((_, chunks),) = sources.read([blob(6)])
+        assert list(chunks) == [b"x"]
+        assert not sources.distrust(blob(6))
