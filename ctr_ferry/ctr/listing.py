@@ -198,9 +198,9 @@ class Listing:
         return self.meant(text for text in texts if text not in globs | digests) | globs | digests
 
     def by_digest(self, digest: str) -> list[Image]:
-        """Returns the images that point at a digest, CRI's own record last."""
+        """Returns the images that point at a digest: those with a reference for a name first, CRI's own record last."""
         alike = [image for image in self.images if image.digest == digest]
-        return sorted(alike, key=lambda image: not image.user_named)
+        return sorted(alike, key=lambda image: (not image.user_named, image.reference is None))
 
     def match(self, glob: str) -> tuple[Image, ...]:
         """Returns the images whose names the glob fits; a glob never fits CRI's own records."""

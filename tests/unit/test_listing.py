@@ -291,3 +291,8 @@ def test_a_glob_for_new_names_leaves_out_names_with_digests() -> None:
     assert [each.name for each in listing.tagged("r.example/*")] == ["r.example/a:1"]
     assert len(listing.tagged("r.example/a@*")) == 1
     assert len(listing.match("r.example/*")) == 2
+
+
+def test_of_the_names_of_a_digest_those_that_are_references_come_first() -> None:
+    listing = Listing("k8s.io", (image("--all"), image(digest("c")), image("r.example/a:1")))
+    assert [each.name for each in listing.by_digest(digest("a"))] == ["r.example/a:1", "--all", digest("c")]
