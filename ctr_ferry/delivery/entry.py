@@ -96,6 +96,8 @@ class Entry:
         result = self.result
         result.digest, result.status, result.method = pull.digest, pull.status, pull.method
         result.previous_digest, result.seconds, self.done = pull.previous_digest, pull.seconds, True
+        if pull.status is Status.UNCHANGED:  # somebody else brought it meanwhile
+            result.bytes = 0
 
     def copied(self, image: CopiedImage, seconds: float) -> None:
         """Notes what the host has after a copy."""

@@ -109,6 +109,8 @@ def inspect(fleet: Fleet, request: DeliverRequest) -> Inspection:
 
     answers = fleet.each(look, close=False, looks=True)
     found.answers.update({name: answer for name, answer in answers.items() if isinstance(answer, FerryError)})
+    for name in found.answers:
+        fleet.hosts[name].mark_failed()  # a host that was not looked at, as too many others failed, is not worked on
     found.targets.update({name: targets[name] for name in answers if name in targets})
     found.sessions.update({name: target.destination.session for name, target in found.targets.items()})
     return found
