@@ -33,6 +33,8 @@ def parse(*, plan: str | None = None) -> Request:
     if not plan:
         raise UsageError("apply needs --plan FILE", hint="fab -H all deliver --ref r.example/app:1 --plan FILE")
     found = plan_file.read(plan)
+    if not found.hosts:
+        raise UsageError(f"{plan} has no host: none could be planned for", hint="make a new plan, and read its errors")
     return Request(plan, found, found.request_for(plan))
 
 

@@ -159,13 +159,15 @@ class Delivery:
             pulls.run()
         except FerryError as error:
             ended = error
+        reasons = [why for why in (ended, *(item.error for item in pulls.items)) if why]
+        cut = next((why for why in reasons if host.abandoned or isinstance(why, (Unreachable, Interrupted))), None)
         for (image_copy, entry), item in zip(wanted.items(), pulls.items, strict=True):
             if item.image.status in (Status.CHANGED, Status.UNCHANGED):
                 entry.pulled(item.image)
-            elif why := item.error or ended:
+            elif not cut and (why := item.error or ended):
                 self._not_pulled(image_copy, entry, why)
-        if isinstance(ended, (Unreachable, Interrupted)):
-            raise self._with_result(host.name, ended) from ended
+        if cut:
+            raise self._with_result(host.name, cut) from cut
 
     def _pull_request(self, image_copy: ImageCopy) -> PullRequest:
         from ctr_ferry.registry.pull import PullRequest

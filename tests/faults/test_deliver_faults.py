@@ -140,8 +140,9 @@ def test_a_sender_that_is_killed_over_ssh_leaves_nothing_and_goes_on(
     scene.is_as_told(again, dst, image.target.digest)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["KILL", "INT"])
 def test_a_sender_that_is_killed_while_hosts_pull_leaves_nothing_and_goes_on(
-    scene: DeliveryScene, make: Make, node3: Node
+    scene: DeliveryScene, make: Make, node3: Node, number: int
 ) -> None:
     registry = scene.registries.slow
     image, src, dst = make(layers=(6 * MIB,)), scene.stage.name(), scene.name(registry)
@@ -152,9 +153,12 @@ def test_a_sender_that_is_killed_while_hosts_pull_leaves_nothing_and_goes_on(
         on_targets = [scene.nodes[name] for name in targets]
         pulling = lambda: any(" images pull " in argv for node in on_targets for argv in processes(node).values())  # noqa: E731
         assert eventually(pulling), running.ended()
-        running.process.kill()
-        running.ended()
+        running.process.send_signal(number)
+        run = running.ended()
         scene.leaves_nothing(before)
+    if number == signal.SIGINT:  # the registry did not fail, and no other way was tried
+        cut = [run.image(host) for host in targets if "result" in run.outcomes[host]]
+        assert cut and {image["route"] for image in cut} == {"registry"}, run.out
     again = scene.deliver(targets, *words)
     assert set(again.statuses.values()) <= {"changed", "unchanged"}, again.out
     assert set(routes(again).values()) <= {"registry", "there"}

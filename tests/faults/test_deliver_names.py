@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from delivering import DeliveryScene, Make, make_fixture, other_nodes, routes  # noqa: F401
-from ferry import Fab, Stage, flipped, processes
+from ferry import Fab, Stage, counting, flipped, processes
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE
@@ -83,6 +83,10 @@ def test_a_pull_that_fails_counts_before_the_next_host_pulls(scene: DeliveryScen
     kept = [digest for digest in image.blobs if digest not in image.layers[NATIVE]]
     scene.registries.http.server.put(image, dst.partition("/")[2], blobs=kept)
     words = ("--src", src, "--dst", dst, "--via", "registry", "--serial", "1", "--limit-failures", "1")
-    run = scene.deliver(["node4", "node5"], *words)
-    assert run.statuses["node5"] == "not-started", run.out
-    assert run.outcomes["node4"]["status"] == "failed"
+    with counting([scene.nodes["node5"]]) as counts:
+        ((other, count),) = counts.items()
+        assert scene.deliver(["node4", other], *words, "--dry-run").exit == 0
+        looked = count()
+        run = scene.deliver(["node4", other], *words)
+        assert count() == 2 * looked, run.out  # the second host was only looked at
+    assert (run.outcomes["node4"]["status"], run.statuses[other]) == ("failed", "not-started"), run.out
