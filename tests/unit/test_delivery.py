@@ -154,7 +154,9 @@ def test_a_plan_survives_its_file(tmp_path: Any) -> None:
         words=("--src", "old.example/app:1", "--dst", NAME),
     )
     host = plan_file.PlannedHost("1.6.20", "1.6.20", "k8s.io", (TestChanges.planned,))
-    plan = plan_file.DeliveryPlan(1, asked, {"a": host}, (plan_file.Push(NAME, "a", True),))
+    besides = ("a", "k8s.io", NAME, digest(1))
+    pushed = plan_file.Push(*besides, True)
+    plan = plan_file.DeliveryPlan(1, asked, {"a": host}, (plan_file.Besides(*besides),), (pushed,))
     file = tmp_path / "plan.json"
     file.write_bytes(plan.to_json())
     assert plan_file.read(str(file)) == plan

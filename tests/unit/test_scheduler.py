@@ -213,7 +213,7 @@ def test_an_interrupt_of_work_besides_keeps_errors_and_tells_who_was_at_work() -
     def work(host: Machine) -> Did:
         return Did() if host.name == "c" else failing("a")(host)
 
-    def cut(_: Host) -> None:
+    def cut(_: Any) -> None:
         raise KeyboardInterrupt
 
     fleet.each(cast(Any, work), close=False)
