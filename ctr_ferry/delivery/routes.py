@@ -138,7 +138,7 @@ def _conflict(question: Question, publisher: Holder) -> FerryError | None:
     return ReferenceExists(
         f"{question.reference} exists in the registry with another digest; nothing was changed",
         detail=f"registry {publisher.view.digest} (as {publisher.host} sees it)\nimage    {question.digest}",
-        hint="move the name in the registry with --force, or leave the registry alone with --via ssh",
+        hint="leave the registry alone with --via ssh, or move the name there with --force",
     )
 
 

@@ -36,7 +36,7 @@ class TestCommandLine:
     def test_status_shows_a_line_per_node(
         self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(command_line, "Fleet", lambda: fleet)  # the default one may be another worker's
+        monkeypatch.setattr(command_line.Fleet, "chosen", lambda: fleet)  # the default one may be another worker's
         assert command_line.main(["status"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert [line.split()[0] for line in lines] == list(fleet.nodes)

@@ -96,4 +96,4 @@ def test_a_conflict_in_the_registry_names_both_digests_and_who_sees_it() -> None
     (error,) = decide(question({**MOVED, "publishes": True})).choices.values()
     assert isinstance(error, ReferenceExists)
     assert OTHER in error.detail and DIGEST in error.detail and "src" in error.detail
-    assert "--via ssh" in error.hint
+    assert error.hint.index("--via ssh") < error.hint.index("--force")  # the command to paste has the first one
