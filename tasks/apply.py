@@ -78,9 +78,7 @@ def apply(fleet: Fleet, request: Request) -> dict[str, Answer]:
     except UsageError:
         raise
     except FerryError as error:
-        for host in fleet:
-            host.mark_failed()
-        return dict.fromkeys(fleet.hosts, error)
+        return fleet.fail(error)
     delivery = Delivery(fleet, found, request.plan.decisions(found), request.plan)
     answers = delivery.foretell() if fleet.dry_run else delivery.run()
     return answers | {host: unplanned for host in answers if host not in request.plan.hosts}

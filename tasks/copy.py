@@ -100,7 +100,5 @@ def copy(fleet: Fleet, request: SourceRequest) -> dict[str, Result | FerryError]
     except UsageError:
         raise
     except FerryError as error:
-        for host in fleet:
-            host.mark_failed()
-        return dict.fromkeys(fleet.hosts, error)
+        return fleet.fail(error)
     return copy_images(fleet, copy_request, source)

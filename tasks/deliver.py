@@ -138,9 +138,7 @@ def deliver(fleet: Fleet, request: DeliverRequest) -> dict[str, Answer]:
     except UsageError:
         raise
     except FerryError as error:
-        for host in fleet:
-            host.mark_failed()
-        return dict.fromkeys(fleet.hosts, error)
+        return fleet.fail(error)
     delivery = Delivery(fleet, found, route(fleet, found))
     if request.plan:
         with replacing(local_path(request.plan)) as file:

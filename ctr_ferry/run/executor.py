@@ -303,11 +303,20 @@ def _tabulated(command: Command, answers: dict[str, Answer]) -> tuple[Table | No
 
 
 def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer]) -> Outcome:
-    answer = answers.get(name) or NotStarted(
-        "an earlier command of this line failed on this host", hint="repair what failed, then run the line again"
-    )
+    answer = answers.get(name) or _skipped(fleet.hosts[name])
     answer = as_dry_run(answer) if fleet.dry_run else answer  # a fleet command may have replaced answers
     return Outcome.of(name, fleet.seconds[name], answer)
+
+
+def _skipped(host: Host) -> NotStarted:
+    if host.failed:
+        what, hint = (
+            "an earlier command of this line failed on this host",
+            "repair what failed, then run the line again",
+        )
+    else:
+        what, hint = "the command was refused before work on this host began", "follow the command's own error"
+    return NotStarted(what, hint=hint)
 
 
 def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int) -> int:

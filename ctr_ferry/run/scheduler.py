@@ -187,6 +187,12 @@ class Fleet:
         for host in (*self.hosts.values(), *self._others.values()):
             host.abandon()
 
+    def fail(self, error: FerryError) -> dict[str, Answer]:
+        """Ends the command on all hosts with one error, such as that of a source which all of them need."""
+        for host in self:
+            host.mark_failed()
+        return dict.fromkeys(self.hosts, error)
+
     def close(self) -> None:
         """Closes the further hosts: the command is over."""
         for name, host in self._others.items():

@@ -288,6 +288,16 @@ def test_a_dry_run_turns_changed_into_would_change_in_answers_that_a_fleet_comma
         assert outcome_of("a", scripted_fleet.begin(dry_run=dry_run), made).status is status
 
 
+def test_a_host_without_an_answer_is_skipped_for_the_reason_that_holds() -> None:
+    scripted_fleet = ScriptedFleet(1)
+    fleet = scripted_fleet.begin()
+    for reason in ("the command was refused", "an earlier command of this line failed"):
+        outcome = outcome_of("a", fleet, {})
+        assert outcome.status is Status.SKIPPED and outcome.error
+        assert outcome.error.message.startswith(reason)
+        fleet.fail(errors.SourceLost("the source is gone"))
+
+
 def test_an_outcome_is_recorded_as_soon_as_its_host_has_ended() -> None:
     scripted_fleet, recorded = ScriptedFleet(2, workers=1), []
 
