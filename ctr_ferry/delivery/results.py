@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ctr_ferry.images.item import ImageResult
+from ctr_ferry.images.item import ImageResult, NamedImages
 from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Answer, Status, Table
 from ctr_ferry.text import names, shown_name
@@ -43,7 +43,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class DeliverResult:
+class DeliverResult(NamedImages):
     """One host's result.
 
     Attributes:
@@ -61,15 +61,6 @@ class DeliverResult:
     seconds: float = 0.0
     steps: tuple[Step, ...] = ()
     notices: tuple[str, ...] = ()
-
-    @property
-    def status(self) -> Status:
-        """``changed`` if any image was delivered."""
-        return Status.of_all(image.status for image in self.images)
-
-    def given(self) -> list[tuple[str, str, str]]:
-        """Returns each name that an image has now, with its digest and the digest at the source."""
-        return [(i.dst, i.digest, i.src_digest) for i in self.images if i.status is not Status.FAILED]
 
     def lines(self) -> list[str]:
         """Returns a line for each image, with its digest and why it came by that route below."""

@@ -82,6 +82,23 @@ class ImageResult:
         yield from (f"  {line}" for line in (self.digest, replaced, moved, self.note, *errors) if line)
 
 
+class NamedImages:
+    """What results of images that got names have in common."""
+
+    __slots__ = ()
+    images: Sequence[ImageResult]
+
+    @property
+    def status(self) -> Status:
+        """``changed`` if any image got a name."""
+        return Status.of_all(image.status for image in self.images)
+
+    def given(self) -> list[tuple[str, str, str]]:
+        """Returns each name that an image has now, with its digest and the digest at the source."""
+        there = (image for image in self.images if image.status not in (Status.FAILED, Status.SKIPPED))
+        return [(image.dst, image.digest, image.src_digest) for image in there]
+
+
 R = TypeVar("R", bound=ImageResult)
 
 

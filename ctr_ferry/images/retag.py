@@ -12,7 +12,7 @@ from ctr_ferry.ctr.methods import ByArchive, ByIndex, ByLink, ByTag, Method, Nam
 from ctr_ferry.ctr.verdict import exists
 from ctr_ferry.errors import FerryError, MethodUnsupported, ReferenceExists
 from ctr_ferry.images.content import Content
-from ctr_ferry.images.item import ImageResult, Item, refuse_wrong_digest, settle
+from ctr_ferry.images.item import ImageResult, Item, NamedImages, refuse_wrong_digest, settle
 from ctr_ferry.images.mappings import Pair, moved_to
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
@@ -43,7 +43,7 @@ class RetagRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class RetagResult:
+class RetagResult(NamedImages):
     """One host's result: the namespaces of sources and new names, the versions, and one entry per source."""
 
     namespace: str
@@ -51,15 +51,6 @@ class RetagResult:
     ctr: str
     containerd: str
     images: tuple[ImageResult, ...]
-
-    @property
-    def status(self) -> Status:
-        """``changed`` if any image got a name."""
-        return Status.of_all(image.status for image in self.images)
-
-    def given(self) -> list[tuple[str, str, str]]:
-        """The new names, each with its digest and the source's digest."""
-        return [(i.dst, i.digest, i.src_digest) for i in self.images if i.status is not Status.FAILED]
 
     def lines(self) -> list[str]:
         """One line per image; its digest and notes are indented below."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ctr_ferry.images.item import ImageResult
-from ctr_ferry.report.outcome import Status
+from ctr_ferry.images.item import ImageResult, NamedImages
 
 
 @dataclass(slots=True)
@@ -30,7 +29,7 @@ class CopiedImage(ImageResult):
 
 
 @dataclass(frozen=True, slots=True)
-class CopyResult:
+class CopyResult(NamedImages):
     """One host's result.
 
     Attributes:
@@ -48,15 +47,6 @@ class CopyResult:
     seconds: float = 0.0
     rate: int = 0
     notices: tuple[str, ...] = ()
-
-    @property
-    def status(self) -> Status:
-        """``changed`` if any image was copied."""
-        return Status.of_all(image.status for image in self.images)
-
-    def given(self) -> list[tuple[str, str, str]]:
-        """Returns each name that an image has now, with its digest and the digest at the source."""
-        return [(i.dst, i.digest, i.src_digest) for i in self.images if i.status is not Status.FAILED]
 
     def lines(self) -> list[str]:
         """Returns a line for each image, with its digest and bytes below."""

@@ -15,7 +15,7 @@ from ctr_ferry.delivery import plan_file
 from ctr_ferry.delivery.entry import Entry, mended
 from ctr_ferry.delivery.plan_file import Blob, PlannedImage
 from ctr_ferry.delivery.request import DeliverRequest, Via
-from ctr_ferry.delivery.results import DeliveredImage
+from ctr_ferry.delivery.results import DeliveredImage, DeliverResult
 from ctr_ferry.delivery.routes import Route
 from ctr_ferry.errors import ContentMissing, DiskFull, FerryError, ReferenceExists, RegistryUnreachable, UsageError
 from ctr_ferry.images.item import Item
@@ -169,3 +169,10 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path: Any, text: str) -> None:
     (tmp_path / "plan").write_text(text)
     with pytest.raises(UsageError, match="is no plan of deliver"):
         plan_file.read(str(tmp_path / "plan"))
+
+
+def test_an_image_that_was_not_tried_has_not_been_given_its_name() -> None:
+    statuses = (Status.CHANGED, Status.SKIPPED, Status.FAILED, Status.UNCHANGED)
+    images = tuple(DeliveredImage("a", str(n), digest(n), status=status) for n, status in enumerate(statuses))
+    result = DeliverResult(namespace="k8s.io", ctr="1.6.20", containerd="1.6.20", images=images)
+    assert [name for name, *_ in result.given()] == ["0", "3"]
