@@ -26,7 +26,10 @@ TEMPORARY = '"${TMPDIR:-/tmp}"'  # the folder of temporary files, as a word of s
 
 
 def temporary_file(name: str) -> str:
-    """A sh command that makes a file whose name begins with ``name`` and a dot, and prints its path."""
+    """A sh command that makes a file whose name begins with ``name`` and a dot, and prints its path.
+
+    mktemp puts letters of its own in the place of the last six.
+    """
     return f"{Program.MKTEMP} {TEMPORARY}/{shell.join([name])}.XXXXXX"
 
 

@@ -5,28 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from delivering import DeliveryScene, Make, make_fixture, other_nodes, routes  # noqa: F401
-from ferry import Fab, Run, Stage, eventually, processes
+from delivering import DeliveryScene, Make, make_fixture, other_nodes, routes, scene_fixture  # noqa: F401
+from ferry import Run, eventually, processes
 from stalling import LARGE, go_on, is_stalled, stalling
 
-from lab.fleet import Fleet, Node
+from lab.fleet import Node
 from lab.images import NATIVE
-from lab.registries import Registries
 
 SOURCE = "node3"
 MIB = 1 << 20
-
-
-@pytest.fixture
-def scene(fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, tmp_path: Path) -> Iterator[DeliveryScene]:
-    scene = DeliveryScene(fab, stage, fleet, registries, tmp_path)
-    running = stage.on_each(lambda node: set(processes(node)))
-    yield scene
-    scene.leaves_nothing(running)
 
 
 class Running:

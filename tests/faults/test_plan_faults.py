@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from delivering import DeliveryScene, Make, make_fixture, routes  # noqa: F401
-from ferry import Fab, Stage, processes
+from delivering import DeliveryScene, Make, make_fixture, routes, scene_fixture  # noqa: F401
 
-from lab.fleet import Fleet, Node
+from lab.fleet import Node
 from lab.images import BuiltImage
-from lab.registries import Registries
 
 SOURCE, TARGETS = "node3", ["node4", "node5"]
-
-
-@pytest.fixture
-def scene(fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, tmp_path: Path) -> Iterator[DeliveryScene]:
-    scene = DeliveryScene(fab, stage, fleet, registries, tmp_path)
-    running = stage.on_each(lambda node: set(processes(node)))
-    yield scene
-    scene.leaves_nothing(running)
 
 
 class Planned:

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from delivering import OTHER, DeliveryScene, Make, make_fixture, other_nodes, routes  # noqa: F401
-from ferry import Fab, Stage, counting, processes
+from delivering import OTHER, DeliveryScene, Make, make_fixture, other_nodes, routes, scene_fixture  # noqa: F401
+from ferry import counting
 
-from lab.fleet import Fleet, Node
-from lab.registries import Registries
+from lab.fleet import Node
 
 SOURCE = "node3"
 BOTH = ("linux/amd64", "linux/arm64")
-
-
-@pytest.fixture
-def scene(fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, tmp_path: Path) -> Iterator[DeliveryScene]:
-    scene = DeliveryScene(fab, stage, fleet, registries, tmp_path)
-    running = stage.on_each(lambda node: set(processes(node)))
-    yield scene
-    scene.leaves_nothing(running)
 
 
 class TestTheRoute:

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from delivering import OTHER, DeliveryScene, Make, make_fixture, other_nodes, routes  # noqa: F401
-from ferry import Fab, Stage, has_cri, processes, release
+from delivering import OTHER, DeliveryScene, Make, make_fixture, other_nodes, routes, scene_fixture  # noqa: F401
+from ferry import Fab, Stage, has_cri, release
 
-from lab.fleet import Fleet, Node
+from lab.fleet import Node
 from lab.images import NATIVE
-from lab.registries import Registries
 
 SOURCE = "node3"
-
-
-@pytest.fixture
-def scene(fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, tmp_path: Path) -> Iterator[DeliveryScene]:
-    scene = DeliveryScene(fab, stage, fleet, registries, tmp_path)
-    running = stage.on_each(lambda node: set(processes(node)))
-    yield scene
-    scene.leaves_nothing(running)
 
 
 @pytest.mark.parametrize("tag", ["", ":1"], ids=["digest", "tag and digest"])

@@ -8,12 +8,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from ferry import Run, eventually, has_cri, leftovers, processes
+from ferry import Fab, Run, Stage, eventually, has_cri, leftovers, processes
 from registry_scene import RegistryScene
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
-from lab.registries import DEMO, Registry
+from lab.registries import DEMO, Registries, Registry
 
 OTHER = "linux/arm64" if NATIVE != "linux/arm64" else "linux/amd64"
 Make = Callable[..., BuiltImage]
@@ -83,6 +83,17 @@ class DeliveryScene(RegistryScene):
             before = set(running[node.name])
             assert eventually(lambda n=node, b=before: processes(n).keys() <= b), processes(node)  # type: ignore[misc]
             assert eventually(lambda n=node: leftovers(n) == []), leftovers(node)  # type: ignore[misc]
+
+
+@pytest.fixture(name="scene")
+def scene_fixture(
+    fab: Fab, stage: Stage, fleet: Fleet, registries: Registries, tmp_path: Path
+) -> Iterator[DeliveryScene]:
+    """One test's scene; afterwards, nothing of ours may be left on the nodes."""
+    scene = DeliveryScene(fab, stage, fleet, registries, tmp_path)
+    running = stage.on_each(lambda node: set(processes(node)))
+    yield scene
+    scene.leaves_nothing(running)
 
 
 def routes(run: Run) -> dict[str, str]:
