@@ -188,7 +188,9 @@ class RemoteTimeout(HostError, kind="timeout"):
 
 
 class ImageNotFound(HostError, kind="image-not-found"):
-    """The namespace of the host has no such image."""
+    """The namespace of the host has no such image; ``namespaces`` have it instead."""
+
+    namespaces: tuple[str, ...] = ()
 
 
 class ReferenceExists(HostError, kind="reference-exists"):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ctr_ferry import shell
 from ctr_ferry.delivery.request import DeliverRequest, Via
 from ctr_ferry.delivery.results import DeliveredImage
 from ctr_ferry.delivery.routes import Choice, Route
-from ctr_ferry.errors import FerryError
+from ctr_ferry.errors import ContentMissing, FerryError
 from ctr_ferry.images.item import Item
 from ctr_ferry.registry.results import RegistryTransferResult
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.transfer.copy_request import ImageCopy
 from ctr_ferry.transfer.copy_result import CopiedImage
+from ctr_ferry.transfer.source_inventory import ANY
 
 
 @dataclass(slots=True)
@@ -113,6 +115,11 @@ class Entry:
             return
         src, dst = self.result.src, self.result.dst
         hint = error["hint"]
+        if error["kind"] == ContentMissing.kind and "--from any" in hint:
+            if request.archive:
+                request = replace(request, archive=None)
+            elif ANY in request.sources:
+                hint = f"see which host lacks which blobs: {shell.join(['fab', '-H', 'all', 'check', '--ref', src])}"
         if request.via is Via.REGISTRY and error["kind"].startswith(("registry-", "repository-")):
             hint = f"{hint}{', or ' if hint else ''}deliver it with --via ssh"
         hint = mended(hint, request, host, ("--ref", src) if src == dst else ("--src", src, "--dst", dst))

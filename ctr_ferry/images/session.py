@@ -90,13 +90,13 @@ class Session:
                 elsewhere.append(Listing.parse(name, answers[f"in-{number}"].text))
         found = [(other.namespace, other.find_all(missing)) for other in elsewhere]
         compared = (here, *elsewhere) if len(missing) <= _MOST_COMPARED else ()
-        return [
-            ImageNotFound(
-                f"no image {name} in namespace {here.namespace}",
-                hint=self._where_instead(name, [other for other, images in found if images[name]], compared),
-            )
-            for name in missing
-        ]
+        errors = []
+        for name in missing:
+            having = tuple(other for other, images in found if images[name])
+            hint = self._where_instead(name, having, compared)
+            errors.append(error := ImageNotFound(f"no image {name} in namespace {here.namespace}", hint=hint))
+            error.namespaces = having
+        return errors
 
     def _where_instead(self, wanted: str, having: Sequence[str], compared: Sequence[Listing]) -> str:
         """Says what to do about a missing image; the wrong namespace is the most common mistake.

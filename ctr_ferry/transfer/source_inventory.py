@@ -15,6 +15,7 @@ from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import INDEXES, Descriptor
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.report.answers import grouped
+from ctr_ferry.text import shown_name
 from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy, blobs_to_have
 
 if TYPE_CHECKING:
@@ -193,7 +194,18 @@ def _not_found(
         for s in absent
     }
     told = sources[0].session.not_found([selector.ref for selector in named]) if named else []
-    return found | {s: _of_source(sources[0].name, error) for s, error in zip(named, told, strict=True)}
+    for selector, error in zip(named, told, strict=True):
+        if error.namespaces:
+            error.hint = _bring(selector.ref, sources[0], error.namespaces[0])
+        found[selector] = _of_source(sources[0].name, error)
+    return found
+
+
+def _bring(ref: str, source: SourceInventory, namespace: str) -> str:
+    """A hint that brings an image of a source from another namespace into the one that was asked."""
+    words = ["fab", "-H", source.name, "retag", "--src", ref, "--dst", ref]
+    words += ["--namespace", namespace, "--to-namespace", source.session.here.namespace]
+    return f"it is in namespace {shown_name(namespace)} there, so name it here first: {shell.join(words)}"
 
 
 def look_for(ref: str, hosts: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from delivering import OTHER, DeliveryScene, Make, make_fixture, other_nodes, routes, scene_fixture  # noqa: F401
@@ -277,6 +278,22 @@ class TestTheSource:
             scene.is_as_told(run, dst, image.target.digest)
             again = scene.deliver(targets, "--src", src, "--dst", dst)
         assert again.statuses == dict.fromkeys(targets, "unchanged"), again.out
+
+    def test_in_another_namespace_of_the_source_has_the_commands_that_bring_it(
+        self, scene: DeliveryScene, make: Make, node3: Node
+    ) -> None:
+        image, name, namespace = make(), scene.name(scene.registries.http), scene.stage.namespace()
+        scene.stage.seed(image, name, namespace=namespace, nodes=[node3])
+        words = ("--ref", name, "--from", SOURCE, "--via", "ssh")
+        run = scene.deliver(["node4"], *words)
+        assert run.statuses == {"node4": "image-not-found"}, run.out
+        _, _, commands = run.error["hint"].partition("first: ")
+        for command in commands.split("; then: "):
+            done = scene.fab(*shlex.split(command)[1:], inventory=scene.inventory())
+            assert done.exit == 0, done.out
+        again = scene.deliver(["node4"], *words)
+        assert again.statuses == {"node4": "unchanged"}, again.out
+        scene.is_as_told(again, name, image.target.digest)
 
     def test_that_no_host_has_is_reported_and_the_others_come(
         self, scene: DeliveryScene, make: Make, node3: Node

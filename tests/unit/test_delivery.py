@@ -70,6 +70,7 @@ class TestWhatMends:
             ({"via": "registry"}, RegistryUnreachable("dead", hint="start it"), f"{WORDS} --via ssh"),
             ({"via": "registry"}, DiskFull("full", hint="make room"), f"{WORDS} --via registry"),
             ({"from_": ["b", "c"], "namespace": "x"}, DiskFull("full"), f"{WORDS} --from b --from c --namespace x"),
+            ({"from_": ["b"]}, ContentMissing("gone", hint="take them with --from any"), f"{WORDS} --from any"),
         ],
     )
     def test_is_the_same_command_for_that_image_with_the_option_that_is_named(
@@ -82,6 +83,13 @@ class TestWhatMends:
         assert entry.result.error["hint"] == entry.error.hint
         assert entry.error.hint.endswith(command)
         assert error.hint in entry.error.hint
+
+    def test_of_blobs_that_no_host_has_looks_for_them_and_does_not_ask_all_hosts_again(self) -> None:
+        entry = Entry(DeliveredImage("old.example/app:1", NAME))
+        entry.fail(ContentMissing("gone", hint="take them with --from any"))
+        entry.mend(request(), "a")
+        assert entry.error and "fab -H all check --ref old.example/app:1" in entry.error.hint
+        assert "--from any" not in entry.error.hint
 
     def test_of_all_images_of_a_host_has_the_words_that_named_them(self) -> None:
         several = deliver.parse(ref=["r.example/a:1", "r.example/b:1"])
