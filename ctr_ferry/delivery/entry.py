@@ -134,6 +134,8 @@ _LEFT_OUT = re.compile(r"leave (--[a-z]+) out")
 
 def mended(hint: str, request: DeliverRequest, host: str, images: tuple[str, ...] = ()) -> str:
     """A hint with the command line that follows it: with the option that it names, or without the one to leave out."""
+    if hint.startswith("fab "):  # it is such a command line by itself
+        return hint
     if left_out := _LEFT_OUT.search(hint):
         return f"{hint}: {request.command(host, images, without=left_out[1])}"
     if given := _GIVEN.search(hint):

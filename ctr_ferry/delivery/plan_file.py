@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from ctr_ferry import shell
 from ctr_ferry.ctr.ingest import Store, to_send
 from ctr_ferry.delivery.request import DeliverRequest, Via
 from ctr_ferry.delivery.routes import Choice, Decision, Route
@@ -167,7 +168,7 @@ class DeliveryPlan(_Part, frozen=True):
                 host: self._choice(host, planned.get(host, {}).get(dst), found, number) for host in found.targets
             }
             if push and not holds:
-                choices = {host: _without_push(push, choice) for host, choice in choices.items()}
+                choices = {host: _without_push(push, choice, found) for host, choice in choices.items()}
             if push and holds and any(isinstance(choice, Choice) for choice in choices.values()):
                 decisions.append(Decision(choices, push.host, push.relay))
             else:
@@ -208,18 +209,24 @@ def _outdated(host: str, dst: str, changes: Sequence[str]) -> PlanOutdated:
 
 
 def _holds(planned: Besides, image_copy: ImageCopy, found: Inspection) -> bool:
-    """Whether the host that is to name or push an image answered, and still means the same image."""
+    """Whether the host that is to name or push an image answered, still means the same image, and has or gets it."""
     session = found.sessions.get(planned.host)
     return (
         session is not None
         and session.place.namespace == planned.namespace
         and image_copy.image.digest == planned.digest
+        and (planned.host in found.targets or bool(session.here.by_digest(planned.digest)))
     )
 
 
-def _without_push(push: Push, choice: Choice | FerryError) -> Choice | FerryError:
+def _without_push(push: Push, choice: Choice | FerryError, found: Inspection) -> Choice | FerryError:
     if isinstance(choice, FerryError) or choice.route is not Route.REGISTRY:
         return choice
+    if push.relay and push.host not in found.targets:
+        return PlanOutdated(
+            f"{push.host} has to get {push.dst} and to push it first, and -H leaves that host out; nothing was changed",
+            hint=shell.join(["fab", "-H", push.host, "apply", "--plan", str(found.request.plan)]),
+        )
     return _outdated(push.host, push.dst, ["it was to push the image first"])
 
 

@@ -52,6 +52,26 @@ def test_a_plan_says_who_names_and_who_pushes(planned: Planned) -> None:
     assert planned.plan["pushes"] == [{**besides, "relay": False}]
 
 
+def test_a_plan_narrowed_away_from_the_host_that_pushes_first_says_so(
+    scene: DeliveryScene, make: Make, node3: Node, tmp_path: Path
+) -> None:
+    image, src, dst, file = make(), scene.stage.name(), scene.name(scene.moving), tmp_path / "relay.json"
+    scene.stage.seed(image, src, nodes=[node3])
+    with scene.leading(dict.fromkeys(TARGETS, "alive") | {SOURCE: "dead"}):
+        made = scene.deliver(TARGETS, "--src", src, "--dst", dst, "--plan", str(file))
+        (push,) = json.loads(file.read_text())["pushes"]
+        assert push["relay"], made.out
+        other = next(host for host in TARGETS if host != push["host"])
+        run = scene.apply(file, "-H", other)
+        assert run.statuses == {other: "plan-outdated"}, run.out
+        assert run.error["hint"] == f"fab -H {push['host']} apply --plan {file}"
+        assert dst not in scene.stage.records(scene.nodes[other])
+        assert scene.apply(file, "-H", push["host"]).exit == 0
+        last = scene.apply(file, "-H", other)
+    assert routes(last) == {other: "registry"}, last.out
+    scene.is_as_told(last, dst, image.target.digest)
+
+
 def test_another_image_at_the_source_is_neither_named_nor_pushed(
     scene: DeliveryScene, planned: Planned, make: Make, node3: Node
 ) -> None:
