@@ -14,6 +14,9 @@ from ctr_ferry.delivery.request import Via
 from ctr_ferry.delivery.results import DeliveredImage, DeliverResult, Step
 from ctr_ferry.delivery.routes import Choice, Decision, Route
 from ctr_ferry.errors import FerryError, Interrupted, SomeFailed, Unreachable
+from ctr_ferry.images.item import ImageResult
+from ctr_ferry.images.mappings import Pair
+from ctr_ferry.images.retag import RetagJob, RetagRequest, RetagResult
 from ctr_ferry.report.outcome import Answer, Result, Status, as_dry_run
 from ctr_ferry.run.scheduler import Terminated, interrupted
 from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
@@ -214,8 +217,35 @@ class Delivery:
         return self._result(host.name)
 
     def _copy_and_end(self, host: Host, fan_out: FanOut) -> Result:
-        self._copy(host, fan_out, self._to_copy(host.name), own=True)
+        entries = self._to_copy(host.name)
+        named = self._name_together(host, entries)
+        self._copy(host, fan_out, entries, own=True)
+        for entry, image in named:
+            entry.named(image)
         return self._end(host)
+
+    def _name_together(self, host: Host, entries: Entries) -> list[tuple[Entry, ImageResult]]:
+        """Gives several images that a host lists under other names their names at once, as `retag` does.
+
+        A copy names them one by one. Now it only verifies them, and does once more what failed or is not unpacked.
+        """
+        here = self._found.targets[host.name].destination.session.here
+        pairs: dict[str, tuple[Pair, Entry]] = {}
+        for image_copy, entry in entries.items():
+            by_retag = entry.goes(Route.NAMED) and not image_copy.dst.digest  # retag gives names with tags
+            images = here.by_digest(entry.result.digest) if by_retag else []
+            if images and images[0].user_named:
+                pairs[str(image_copy.dst)] = Pair(images[0].name, image_copy.dst), entry
+        if len(pairs) < 2:
+            return []
+        wanted = tuple(pair for pair, _ in pairs.values())
+        with self._telling(host.name):
+            try:
+                request = RetagRequest(wanted, namespace=self._request.namespace, force=self._request.force)
+                result: RetagResult = RetagJob(host, request).run()
+            except SomeFailed as some:
+                result = some.result
+        return [(pairs[image.dst][1], image) for image in result.images if image.status is Status.CHANGED]
 
     def _copy(self, host: Host, fan_out: FanOut, entries: Entries, *, own: bool) -> None:
         """Copies images to one host, and notes what came of each."""

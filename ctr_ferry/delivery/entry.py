@@ -11,7 +11,7 @@ from ctr_ferry.delivery.request import DeliverRequest, Via
 from ctr_ferry.delivery.results import DeliveredImage
 from ctr_ferry.delivery.routes import Choice, Route
 from ctr_ferry.errors import ContentMissing, FerryError
-from ctr_ferry.images.item import Item
+from ctr_ferry.images.item import ImageResult, Item
 from ctr_ferry.registry.results import RegistryTransferResult
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.transfer.copy_request import ImageCopy
@@ -107,6 +107,12 @@ class Entry:
         result.digest, result.status, result.method, result.note = image.digest, image.status, image.method, image.note
         result.previous_digest, result.error = image.previous_digest, image.error
         result.bytes, result.seconds, self.done = image.bytes_sent, seconds, True
+
+    def named(self, image: ImageResult) -> None:
+        """Notes that the host's own names gave this one, if the copy found nothing left to do."""
+        if self.result.status is Status.UNCHANGED:
+            self.result.status, self.result.method = Status.CHANGED, image.method
+            self.result.previous_digest, self.result.note = image.previous_digest, image.note
 
     def mend(self, request: DeliverRequest, host: str) -> None:
         """Adds to the error's hint the command that mends it."""

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from delivering import OTHER, DeliveryScene, Make, make_fixture, other_nodes, routes, scene_fixture  # noqa: F401
-from ferry import counting
+from ferry import counting, release
 
 from lab.fleet import Node
 
@@ -135,6 +135,23 @@ class TestWhatIsThereAlready:
         assert {run.image(host)["bytes"] for host in scene.nodes} == {0}
         assert len(scene.registries.http.server.requests()) == before
         scene.is_as_told(run, dst, image.target.digest)
+
+    def test_of_several_images_is_named_at_once(self, scene: DeliveryScene, make: Make, tmp_path: Path) -> None:
+        images = [make() for _ in range(3)]
+        pairs = {(scene.stage.name(f"a{n}"), scene.name(scene.registries.http, f"a{n}")): n for n in range(3)}
+        for (src, _), number in pairs.items():
+            scene.stage.seed(images[number], src)
+        file = tmp_path / "map"
+        file.write_text("".join(f"{src} {dst}\n" for src, dst in pairs))
+        run = scene.deliver(scene.nodes, "--map", str(file), "--via", "ssh")
+        assert run.statuses == dict.fromkeys(scene.nodes, "changed"), run.out
+        for host, node in scene.nodes.items():
+            told = {(i["route"], i["status"], i["bytes"], i["method"]) for i in run.images(host)}
+            assert told == {("named", "changed", 0, "tag" if release(node) >= (1, 3) else "index")}, host
+        for (_, dst), number in pairs.items():
+            scene.is_as_told(run, dst, images[number].target.digest)
+        again = scene.deliver(scene.nodes, "--map", str(file), "--via", "ssh")
+        assert again.statuses == dict.fromkeys(scene.nodes, "unchanged"), again.out
 
     def test_is_pushed_under_its_new_name_also_where_no_host_would_pull_it(
         self, scene: DeliveryScene, make: Make

@@ -58,3 +58,18 @@ def test_a_delivery_gives_that_name_on_each_way(scene: DeliveryScene, make: Make
     assert run.statuses == dict.fromkeys(targets, "changed"), run.out
     assert routes(run) == dict.fromkeys(seeing, "registry") | dict.fromkeys(blind, "ssh")
     scene.is_as_told(run, dst, image.target.digest)
+
+
+def test_a_delivery_gives_several_such_names_where_the_host_has_the_images(
+    scene: DeliveryScene, make: Make, node3: Node
+) -> None:
+    names = {}
+    for number in range(2):
+        image, src = make(), scene.stage.name(f"a{number}")
+        scene.stage.seed(image, src, nodes=[node3])
+        names[f"{src.rpartition(':')[0]}@{image.target.digest}"] = image.target.digest
+    words = [word for name in names for word in ("--ref", name)]
+    run = scene.deliver([SOURCE], *words, "--from", SOURCE, "--via", "ssh")
+    assert run.statuses == {SOURCE: "changed"}, run.out
+    for name, digest in names.items():
+        scene.is_as_told(run, name, digest)
