@@ -14,6 +14,16 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+DOCUMENTS = INDEXES | MANIFESTS  # entries of an index with other types are blobs like layers to containerd
+SCHEMA_1 = frozenset({f"application/vnd.docker.distribution.manifest.v1+{form}" for form in ("json", "prettyjws")})
+# Docker before 1.10 wrote application/octet-stream, which containerd's pull takes for an image's config.
+IMAGE_CONFIGS = frozenset(
+    {
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.container.image.v1+json",
+        "application/octet-stream",
+    }
+)
 
 # `uname -m` against Go's GOARCH and variant, where they differ (containerd platforms/database.go).
 _MACHINES = {
@@ -65,6 +75,15 @@ class Platform:
         """
         parts = (data.get("os"), data.get("architecture"), data.get("variant"))
         return cls(*(shown_name(_word(part or "")) for part in parts))._plain()
+
+    @classmethod
+    def of_config(cls, raw: bytes) -> Platform | None:
+        """Returns the platform that an image's config tells; None if it tells none, or is no config."""
+        try:
+            document = json.loads(raw)
+            return cls.of_json(document) if document["os"] and document["architecture"] else None
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
+            return None
 
     def takes(self, other: Platform) -> bool:
         """Whether containerd runs the other platform's images on this one (`platforms.Only`); variants do not count."""
@@ -130,11 +149,18 @@ class Manifest:
             raise ValueError("its JSON is nested too deeply") from error
         if not isinstance(data, dict):
             raise ValueError("neither a manifest nor an index")
-        if "manifests" in data:
+        if data.get("manifests") is not None and data.get("config") is not None:
+            raise ValueError("both a manifest and an index")
+        if "manifests" in data and data.get("config") is None:
             return cls(children=tuple(Descriptor.of_json(d) for d in _list(data["manifests"])))
         if "config" in data:
             return cls(blobs=tuple(Descriptor.of_json(d) for d in (data["config"], *_list(data.get("layers")))))
         raise ValueError("neither a manifest nor an index")
+
+    @property
+    def is_artifact(self) -> bool:
+        """Whether it is the manifest of an artifact: its config is no image's config. containerd cannot unpack it."""
+        return bool(self.blobs) and self.blobs[0].media_type not in IMAGE_CONFIGS
 
     def child_for(self, platform: Platform) -> Descriptor | None:
         """Returns the index's manifest for exactly this platform, the first of several; None if there is none."""
