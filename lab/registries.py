@@ -89,7 +89,7 @@ class Registries:
         demo: `tls` as docker-registry.i.demo, for some nodes only.
         basic: TLS and a password (htpasswd).
         token: TLS and a token server (bearer tokens). A request without a user gets a token that allows nothing.
-        reader: `token` with the login of a user who may pull, but not push.
+        reader: `token` with the login of a user who may pull, but not push; the password is as long as ctr takes one.
         slow: `basic` behind a server that can limit the bytes per second (see `throttled`).
         flaky: `http` behind a server that can answer with faults (see `failing`).
         silent: accepts connections and never answers.
@@ -113,7 +113,7 @@ class Registries:
         self._ca = self.folder / "ca.pem"
         # A shell, a YAML file or a careless split would break this password.
         owner = ("pusher", f"p '\"$x`:%\\{self.secret}")
-        self._rights = {owner[0]: (owner[1], ("pull", "push")), "reader": (f"r{self.secret}", ("pull",))}
+        self._rights = {owner[0]: (owner[1], ("pull", "push")), "reader": (self.secret.ljust(4095, "r"), ("pull",))}
         self.http = self._registry("http", self._server("http"))
         tls = self._server("tls", _host("tls"), DEMO, _host("hidden"))
         self.tls = self._registry("tls", tls)
@@ -321,6 +321,6 @@ def _host(kind: str) -> str:
 
 
 def _htpasswd(passwords: Mapping[str, str]) -> str:
-    """Return the text of an htpasswd file. The hashes are cheap, since every request checks one."""
-    hashes = {name: bcrypt.hashpw(word.encode(), bcrypt.gensalt(4)).decode() for name, word in passwords.items()}
+    """Return the text of an htpasswd file. The hashes are cheap (every request checks one); bcrypt takes 72 bytes."""
+    hashes = {name: bcrypt.hashpw(word.encode()[:72], bcrypt.gensalt(4)).decode() for name, word in passwords.items()}
     return "".join(f"{name}:{hashed}\n" for name, hashed in hashes.items())

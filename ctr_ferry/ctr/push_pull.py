@@ -28,7 +28,7 @@ BUNDLES = (  # the places that Go searches (crypto/x509, root_linux.go)
     "/etc/ssl/cert.pem",
 )
 SYSTEM_BUNDLE = f'for f in {shell.join(BUNDLES)}; do [ -s "$f" ] && {{ cat "$f"; break; }}; done'
-_MOST_TYPED = 1024  # bytes of a password; a line of every terminal holds as many
+MOST_TYPED = 4095  # bytes of a password; Linux cuts longer lines of a terminal, and ctr reads no more of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,4 +173,4 @@ def refuse(ctr: Ctr, client: str, route: Route) -> None:
 
 def can_be_typed(password: str) -> bool:
     """Whether a terminal passes a password on unchanged."""
-    return password.isprintable() and len(password.encode()) <= _MOST_TYPED
+    return password.isprintable() and len(password.encode()) <= MOST_TYPED

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ctr_ferry.ctr.push_pull import can_be_typed
+from ctr_ferry.ctr.push_pull import MOST_TYPED, can_be_typed
 from ctr_ferry.errors import UsageError
 from ctr_ferry.oci.registry import Login, Registry
 from ctr_ferry.secrets import Secret
@@ -66,7 +66,7 @@ def _login(registry: Registry) -> Login | None:
     if found and (":" in found.username or not can_be_typed(found.password.reveal())):
         raise UsageError(
             f"the login for registry {registry.name} cannot be typed at ctr's prompt",
-            hint="use a user name without ':', and a password of at most 1024 bytes without control characters",
+            hint=f"use a user name without ':', and a password of at most {MOST_TYPED} bytes, all of them printable",
         )
     return found
 

@@ -1,7 +1,7 @@
 """HTTP requests by the host's own curl or wget, for hosts whose sshd forwards no connections. Pure.
 
-curl reads the login from a terminal, as a line of its configuration, so that the login is in no command line. wget
-cannot do that. It is used only where no login is needed.
+curl reads the login from a terminal, as a line of its configuration, so that the login is in no command line. A long
+token is typed in several lines, which `tr` joins. wget cannot do that. It is used only where no login is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ctr_ferry.oci.registry import RegistryState, headers
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import tail
 
-MOST_TYPED = 4000  # bytes of a line that a terminal holds
+_MOST_TYPED = 2000  # bytes of a line; a terminal holds 4095 that nobody has read
 _HEAD = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3}) ?([^\r\n]*)\r?\n((?:[^\r\n]+\r?\n)*)\r?\n?")
 _END = "\x04"  # ends the input of a terminal
 _NO_TOOL = 127
@@ -62,26 +62,29 @@ def ask(method: str, url: str, headers: Mapping[str, str], route: Route, seconds
         curl += ["--proxy", route.proxy]
         wget = ["env", f"http_proxy={route.proxy}", f"https_proxy={route.proxy}", *wget]
     if route.terminal:
-        curl += ["--config", route.terminal]
+        curl += ["--config", "-"]
     by_curl, by_wget = shell.join(curl), shell.join(wget)
     if route.authorities:
         by_curl += ' --cacert "$authorities"'
         by_wget += ' --ca-certificate="$authorities"'
     if route.authorities and route.exclusive:
         by_curl += f" --capath {_EMPTY_FOLDER}"  # else curl searches the system's folder as well
+    read = f"tr -d '\\n' <{shell.join([route.terminal])} | " if route.terminal else ""
     # Only GNU's wget prints the body of a 404, and only with this option.
     body = f"body=; {Program.WGET} --help 2>&1 | grep -q -e --content-on-error && body=--content-on-error"
     if_wget = f"elif {Program.WGET.is_there}; then echo {Program.WGET}; {body}\n{by_wget} $body {shell.join([url])}"
-    return f"""if {Program.CURL.is_there}; then echo {Program.CURL}; {by_curl} {shell.join([url])}
+    return f"""if {Program.CURL.is_there}; then echo {Program.CURL}; {read}{by_curl} {shell.join([url])}
 {"" if route.terminal else if_wget}
 else (exit {_NO_TOOL}); fi"""
 
 
 def typed(authorization: str) -> str:
-    """The login's header as a line of curl's configuration, to be typed; ValueError if curl would read more from it."""
+    """The login's header for curl's configuration, to be typed; ValueError if curl would read more from it."""
     if not re.fullmatch(r"[ !#-\[\]-~]*", authorization):
         raise ValueError("a login header with quotes, backslashes or control characters")
-    return f'header = "Authorization: {authorization}"\n{_END}'
+    line = f'header = "Authorization: {authorization}"'
+    pieces = [line[at : at + _MOST_TYPED] for at in range(0, len(line), _MOST_TYPED)]
+    return "\n".join([*pieces, _END])
 
 
 def read(answer: Answer) -> tuple[int, str, dict[str, str], bytes] | RegistryState:

@@ -158,9 +158,6 @@ class Requests:
     def _by_curl(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
         """Lets the host ask with its own curl or wget."""
         authorization = headers.get("Authorization", "")
-        line = curl.typed(authorization)
-        if len(line) > curl.MOST_TYPED:
-            raise RegistryStateError(RegistryState.NOT_CHECKED, "a token that is too long for a terminal")
         with self._host.terminal(_CURL_LIMIT) if authorization else nullcontext() as terminal:
             route = Route(
                 self._registry,
@@ -174,7 +171,7 @@ class Requests:
             question = curl.ask(method, url, others, route, round(self._limit))
             script = Script({"ask": f"{route.prepare}{{ {question}\n}}"}, cleanup=route.cleanup)
             if terminal:
-                terminal.type(line)
+                terminal.type(curl.typed(authorization))
             # The answer may be a token.
             answer = self._host.ask(script, limit=_CURL_LIMIT, secret=True, listener=_Bounded())["ask"]
         found = curl.read(answer)

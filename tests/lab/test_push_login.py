@@ -206,6 +206,19 @@ class TestThePassword:
         assert (running.returncode, found, still) == (0, [], True), err
         assert scene.there(registry, goal) == plain.target.digest
 
+    def test_may_be_as_long_as_ctr_takes_one_where_the_host_asks_with_curl_too(
+        self, scene: RegistryScene, plain: BuiltImage, node3: Node, tmp_path: Path
+    ) -> None:
+        registry = scene.registries.reader
+        name = scene.name(registry)
+        registry.server.put(plain, in_repository(registry, name))
+        with key_without_forwarding(node3, tmp_path / "key") as key:
+            host = {"n": {"ansible_host": node3.address, "ansible_ssh_private_key_file": str(key)}}
+            inventory = scene.inventory(hosts=host, ctr_registries={registry.name: registry.settings()})
+            run = scene.run(["n"], "pull", "--json", "--ref", name, inventory=inventory)
+        assert run.statuses == {"n": "changed"}, run.out
+        assert run.outcomes["n"]["result"]["verified"] == "digest"
+
 
 def _needles(scene: RegistryScene, registry: Registry) -> tuple[str, str]:
     """Return what nobody may find of a login: what is in every password, and what HTTP makes of this one."""

@@ -177,8 +177,13 @@ def test_a_broken_config_is_named(home: Home, document: Any, words: str) -> None
     assert "config.json" in caught.value.message
 
 
-def test_a_password_that_cannot_be_typed_is_refused_and_not_shown(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
-    monkeypatch.setenv("R_PASSWORD", "s3\x03cret")
+@pytest.mark.parametrize("password", ["s3\x03cret", "cret" * 1024])
+def test_a_password_that_cannot_be_typed_is_refused_and_not_shown(
+    home: Home,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+    password: str,
+) -> None:
+    monkeypatch.setenv("R_PASSWORD", password)
     with pytest.raises(UsageError, match="cannot be typed") as caught:
         login(Registry(NAME, username="ann", password_env="R_PASSWORD"))
     assert "cret" not in str(caught.value.to_json())

@@ -206,7 +206,8 @@ def test_a_registry_is_the_host_itself_where_go_takes_it_for_that(name: str, *, 
 
 
 @pytest.mark.parametrize(
-    ("password", "fits"), [("pässword $'\"\\", True), ("a\nb", False), ("a\x03", False), ("x" * 2000, False)]
+    ("password", "fits"),
+    [("pässword $'\"\\", True), ("a\nb", False), ("a\x03", False), ("x" * 4095, True), ("x" * 4096, False)],
 )
 def test_only_a_password_that_a_terminal_passes_on_can_be_typed(password: str, fits: bool) -> None:
     assert push_pull.can_be_typed(password) is fits

@@ -11,6 +11,9 @@ from ctr_ferry.shell import Answer
 
 def test_the_text_typed_for_curl_is_one_word_of_its_configuration() -> None:
     assert curl.typed("Bearer a.b-c=").startswith('header = "Authorization: Bearer a.b-c="\n')
+    long = f"Bearer {'x' * 30_000}"
+    lines = curl.typed(long).split("\n")
+    assert "".join(lines) == f'header = "Authorization: {long}"\x04' and max(map(len, lines)) < 4096
     with pytest.raises(ValueError, match="login header"):
         curl.typed('Bearer x"\noutput = "/etc/x')
 
