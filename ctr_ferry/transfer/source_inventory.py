@@ -61,6 +61,11 @@ class SourceInventory:
         """The host's name."""
         return self.session.host.name
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether the host's ctr can name no more than a platform's manifest of an index that was pulled in part."""
+        return not self.session.facts.ctr.capabilities.partial_index
+
     def has_whole(self, image: Image, request: SourceRequest) -> bool:
         """Tells whether the host has all blobs of an image that are asked for."""
         target = Descriptor(image.media_type, image.digest, 0)
@@ -149,14 +154,17 @@ def _resolve(selector: ImageSelector, sources: Sequence[SourceInventory], reques
 
 
 def _agreed(name: str, having: Sequence[tuple[SourceInventory, Image]]) -> list[tuple[SourceInventory, Image]]:
-    """Drops sources that name one platform's manifest of an index that other sources name, as ctr 1.2 has to."""
+    """Drops sources whose ctr can name no more than one platform's manifest of an index that other sources name.
+
+    Any other source with such a manifest differs: its manifest may be listed by a wrong index as well.
+    """
     parts = {
         child.digest
         for source, image in having
         if image.media_type in INDEXES and image.digest in source.content.blobs
         for child in source.content.manifest(image.digest).children
     }
-    tops = [(source, image) for source, image in having if image.digest not in parts]
+    tops = [(source, image) for source, image in having if not (source.has_parts and image.digest in parts)]
     if len({image.digest for _, image in tops}) > 1:
         raise Drift(
             f"{name} is not the same image on all hosts",

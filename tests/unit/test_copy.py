@@ -98,9 +98,10 @@ class Named:
 
 
 def source_inventory(
-    name: str, selector: ImageSelector, *images: Image, content: Content | None = None
+    name: str, selector: ImageSelector, *images: Image, content: Content | None = None, ctr: str = "1.6.20"
 ) -> SourceInventory:
-    facts = cast(Any, type("Facts", (), {"platform": AMD}))
+    version = cast(Version, Version.parse(ctr))
+    facts = SimpleNamespace(platform=AMD, ctr=Ctr(("ctr",), "/x.sock", Capabilities.of_version(version)))
     found = {selector: images} if images else {}
     session = SimpleNamespace(host=Named(name), facts=facts, here=Listing("k8s.io", images))
     return SourceInventory(cast(Session, session), content or Content(), found)
@@ -134,10 +135,20 @@ class TestWhoHasIt:
     def test_one_platforms_manifest_of_the_index_that_others_have_is_the_same_image(self) -> None:
         part, whole = image(number=2, media_type=OCI_MANIFEST), image()
         source_inventories = [
-            source_inventory("old", self.selector, part),
+            source_inventory("old", self.selector, part, ctr="1.2.6"),
             source_inventory("new", self.selector, whole, content=Two.content(1, 2)),
         ]
         assert sources._resolve(self.selector, source_inventories, self.request) == (whole,)
+
+    def test_a_manifest_that_an_index_of_one_host_lists_is_another_image_where_ctr_could_name_the_index(self) -> None:
+        good, wrong = image(number=2, media_type=OCI_MANIFEST), image()
+        source_inventories = [
+            source_inventory("a", self.selector, good),
+            source_inventory("b", self.selector, good),
+            source_inventory("bad", self.selector, wrong, content=Two.content(1, 2, 3)),
+        ]
+        with pytest.raises(Drift):
+            sources._resolve(self.selector, source_inventories, self.request)
 
     def test_what_nobody_has_is_reported_with_who_could_not_be_asked(self) -> None:
         having = [source_inventory("a", self.selector)]
