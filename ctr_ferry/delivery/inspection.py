@@ -18,7 +18,7 @@ from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
 from ctr_ferry.transfer.copy_result import CopiedImage
 from ctr_ferry.transfer.destination import Destination
 from ctr_ferry.transfer.plan import pending
-from ctr_ferry.transfer.source_inventory import SourceInventory, find_images, source_of
+from ctr_ferry.transfer.source_inventory import SourceInventory, find_images, parts, source_of
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
@@ -123,11 +123,14 @@ def _sources(fleet: Fleet, request: DeliverRequest) -> tuple[Inspection, Mapping
         return Inspection(request, copies, request.archive.source), {}
     images = find_images(fleet, request.source_request)
 
-    def lacks(source: SourceInventory) -> int:
-        return sum(not source.has_whole(each.image, request.source_request) for each in images.image_copies)
+    having = [source for source in images.sources if source.found]
+    content = Content.merged(source.content for source in having)
+    wanted = parts(content, [each.image for each in images.image_copies], request.source_request.options)
 
-    holders = tuple(sorted((source for source in images.sources if source.found), key=lacks))
-    content = Content.merged(source.content for source in holders)
+    def lacks(source: SourceInventory) -> int:
+        return sum(not source.has(part) for part in wanted)
+
+    holders = tuple(sorted(having, key=lacks))
     found = Inspection(
         request,
         CopyRequest(images.image_copies, content, request.options),

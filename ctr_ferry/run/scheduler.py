@@ -141,8 +141,8 @@ class Fleet:
     def also(self, patterns: Iterable[str], work: Callable[[Host], _T]) -> dict[str, _T | FerryError]:
         """Runs ``work`` on further hosts of the inventory, all at once.
 
-        These hosts get no outcome. They stay connected until the command ends. A host that is one of the command's own
-        is asked over the same connection.
+        These hosts get no outcome. They stay connected until `disconnect`, or until the command ends. A host that is
+        one of the command's own is asked over the same connection.
 
         Args:
             patterns: which hosts, as ``-H`` takes them.
@@ -164,6 +164,12 @@ class Fleet:
                 self._others[name] = host
         MEMORY.divide(len(self.hosts.keys() | self._others.keys()))
         return self.beside(found, work)
+
+    def disconnect(self, names: Iterable[str]) -> None:
+        """Closes further hosts that the command hardly needs any more: they connect anew when they are asked again."""
+        for name in names:
+            if name in self._others and name not in self.hosts:
+                self._others[name].close_quietly()
 
     def beside(self, names: Iterable[str], work: Callable[[Host], _T]) -> dict[str, _T | FerryError]:
         """Like `also`, for hosts by their names: the command's own, and those that `also` has worked on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import Drift, FerryError, HostError, ImageNotFound, SourceLost, Unreachable, UsageError
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import Session
-from ctr_ferry.oci.descriptor import INDEXES, Descriptor
+from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.report.answers import grouped
 from ctr_ferry.text import shown_name
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ctr_ferry.transfer.fan_out import Source
 
 ANY = "any"
+_UNKNOWN = Platform("unknown", "unknown")  # of attestations, which no host needs (BuildKit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +68,9 @@ class SourceInventory:
         """Whether the host's ctr can name no more than a platform's manifest of an index that was pulled in part."""
         return not self.session.facts.ctr.capabilities.partial_index
 
-    def has_whole(self, image: Image, request: SourceRequest) -> bool:
-        """Tells whether the host has all blobs of an image that are asked for."""
-        target = Descriptor(image.media_type, image.digest, 0)
-        platform = request.options.platform or self.session.facts.platform
-        try:
-            needed = blobs_to_have(self.content, target, platform, every=request.options.every)
-        except HostError:  # a manifest cannot be read
-            return False
-        return image.digest in self.content.blobs and all(b.digest in self.content.visible for b in needed)
+    def has(self, part: frozenset[str]) -> bool:
+        """Tells whether the host has all of these blobs, and gave those correctly that were read."""
+        return part <= self.content.visible and part.isdisjoint(self.content.bad)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +93,17 @@ class FoundImages:
 def find_images(fleet: Fleet, request: SourceRequest) -> FoundImages:
     """Inspects the possible sources, and decides which images are meant; raises FerryError if no source answered."""
     patterns = ["all"] if ANY in request.sources else request.sources
-    answers = fleet.also(patterns, lambda host: _inspect(host, request))
+
+    def look(host: Host) -> SourceInventory:
+        found: SourceInventory | None = None
+        try:
+            found = _inspect(host, request)
+            return found
+        finally:
+            if not (found and found.found):
+                fleet.disconnect([host.name])
+
+    answers = fleet.also(patterns, look)
     sources = [answer for answer in answers.values() if isinstance(answer, SourceInventory)]
     troubles = {name: error for name, error in answers.items() if isinstance(error, FerryError)}
     if not sources:
@@ -119,8 +125,13 @@ def images_from(fleet: Fleet, request: SourceRequest) -> tuple[CopyRequest, Sour
     if found.missing:
         raise _of_all(list(found.missing.values()), len(request.selectors))
     used = _used(found.sources, [image_copy.image for image_copy in found.image_copies], request)
-    content = Content.merged(source.content for source in used)
-    return CopyRequest(found.image_copies, content, request.options), source_of(used)
+    fleet.disconnect(source.name for source in found.sources if source not in used)
+    seen = frozenset[str]().union(*(source.content.visible for source in used))
+    content = replace(Content.merged(source.content for source in found.sources), visible=seen)
+    options = request.options
+    if ANY in request.sources and len(used) > 1 and not (options.platform or options.every):
+        options = replace(options, own=True)  # together they have more platforms than any host needs
+    return CopyRequest(found.image_copies, content, options), source_of(used)
 
 
 def _inspect(host: Host, request: SourceRequest) -> SourceInventory:
@@ -262,12 +273,50 @@ def _pinned(ref: str) -> Reference | None:
     return replace(reference, tag=None) if reference and reference.digest else None
 
 
+def parts(content: Content, images: Iterable[Image], options: CopyOptions) -> list[frozenset[str]]:
+    """Returns what hosts may need of images, as digests: for each image, all of it, or each platform by itself.
+
+    What is not whole in ``content`` is left out.
+    """
+    found = []
+    for image in images:
+        target = Descriptor(image.media_type, image.digest, 0)
+        with suppress(HostError):  # a manifest cannot be read
+            for platform in _platforms(content, image, options):
+                needed = blobs_to_have(content, target, platform, every=options.every)
+                found.append(frozenset(blob.digest for blob in needed))
+    return [part for part in found if part <= content.visible]
+
+
+def _platforms(content: Content, image: Image, options: CopyOptions) -> Iterable[Platform]:
+    """The platforms of an image that hosts may need; of an image that does not tell them, any."""
+    if options.platform or options.every:
+        return [options.platform or _UNKNOWN]
+    children = content.manifest(image.digest).children
+    listed = dict.fromkeys(child.platform for child in children if child.platform)
+    return [platform for platform in listed if platform.os != _UNKNOWN.os] or [_UNKNOWN]
+
+
 def _used(sources: Sequence[SourceInventory], images: Sequence[Image], request: SourceRequest) -> list[SourceInventory]:
-    """Returns the sources to read from: if any host may be the source, one that has all, or else all of them."""
+    """Returns the sources to read from.
+
+    If any host may be the source, these are few hosts that have all images, each platform whole on one of them. They
+    are all hosts where a platform is whole on no single host.
+    """
     if ANY not in request.sources:
         return list(sources)
-    whole = [source for source in sources if all(source.has_whole(image, request) for image in images)]
-    return whole[:1] or list(sources)
+    content = Content.merged(source.content for source in sources)
+    per_image = [parts(content, [image], request.options) for image in images]
+    used, left = [], {part for of_image in per_image for part in of_image}
+    candidates = sorted(sources, key=lambda source: not source.found)
+    while left:
+        best = max(candidates, key=lambda source: sum(map(source.has, left)))
+        given = set(filter(best.has, left))
+        if not given:
+            break
+        used.append(best)
+        left -= given
+    return used if all(per_image) and not left else list(sources)
 
 
 def source_of(used: Sequence[SourceInventory]) -> Source:

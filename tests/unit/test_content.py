@@ -35,7 +35,7 @@ from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.transfer import archive_writer
 from ctr_ferry.transfer.copy_request import CopyOptions
-from ctr_ferry.transfer.source_inventory import ImageSelector, SourceInventory, SourceRequest, source_of
+from ctr_ferry.transfer.source_inventory import ImageSelector, SourceInventory, parts, source_of
 
 CTR = Ctr(("ctr",), "/run/c.sock", Capabilities.of_version(cast(Version, Version.parse("1.6.20"))))
 FACTS = cast(Facts, SimpleNamespace(ctr=CTR, platform=AMD))
@@ -196,12 +196,10 @@ class TestSeveralSources:
             assert merged.bad == {} and merged.manifest(digest(ARM64)) == Manifest.parse(ARM64)
 
     def test_one_that_cannot_read_a_manifest_has_not_all(self) -> None:
-        half, every = (
-            self.source_inventory("half", arm=Answer(0, b"x", "")),
-            SourceRequest(("any",), (self.SELECTOR,), options=CopyOptions(every=True)),
-        )
-        assert not half.has_whole(IMAGE, every) and self.source_inventory("whole").has_whole(IMAGE, every)
-        assert half.has_whole(IMAGE, SourceRequest(("any",), (self.SELECTOR,)))
+        half, whole = self.source_inventory("half", arm=Answer(0, b"x", "")), self.source_inventory("whole")
+        (every,) = parts(whole.content, [IMAGE], CopyOptions(every=True))
+        assert not half.has(every) and whole.has(every)
+        assert list(map(half.has, parts(whole.content, [IMAGE], CopyOptions()))) == [True, False]
 
     def test_one_image_that_cannot_be_read_leaves_the_others_their_sources(self) -> None:
         bad = self.source_inventory("a", arm=Answer(0, b"x", ""))

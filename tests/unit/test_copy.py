@@ -180,8 +180,28 @@ class TestWhoHasIt:
         whole = source_inventory("whole", self.selector, image(), content=Two.content(1, 2, 4, 6))
         assert [s.name for s in sources._used([half, whole], [image()], self.request)] == ["whole"]
         assert [s.name for s in sources._used([half, half], [image()], self.request)] == ["half", "half"]
-        insisting = copy.parse(from_=["any"], ref=["r.example/*"], all_platforms=True)
-        assert len(sources._used([half, whole], [image()], insisting)) == 2
+
+    @pytest.mark.parametrize(
+        ("hosts", "words", "expected"),
+        [
+            ({"amd": (1, 2, 4, 6), "arm": (1, 3, 5, 7)}, {}, ["amd", "arm"]),
+            ({"amd": (1, 2, 4, 6), "more": (1, 2, 3, 4, 6), "arm": (1, 3, 5, 7)}, {}, ["amd", "arm"]),
+            ({"amd": (1, 2, 4, 6), "arm": (1, 3, 5, 7), "both": range(1, 8)}, {}, ["both"]),
+            ({"amd": (1, 2, 4, 6), "arm": (1, 3, 5, 7)}, {"platform": "linux/arm64"}, ["arm"]),
+            ({"amd": (1, 2, 4, 6), "both": range(1, 8)}, {"all_platforms": True}, ["both"]),
+            ({"amd": (1, 2, 4, 6), "empty": (), "arm": (1, 3, 5, 7)}, {"all_platforms": True}, ["amd", "empty", "arm"]),
+            ({"amd": (1, 2, 4, 6), "half": (1, 3, 5), "rest": (7,)}, {}, ["amd", "half", "rest"]),
+            ({"none": (1,), "nothing": ()}, {}, ["none", "nothing"]),
+        ],
+    )
+    def test_any_takes_for_each_platform_a_host_that_has_it_whole_and_else_all(
+        self, hosts: dict[str, Any], words: dict[str, Any], expected: list[str]
+    ) -> None:
+        request = copy.parse(from_=["any"], ref=["r.example/*"], **words)
+        having = [
+            source_inventory(name, self.selector, image(), content=Two.content(*has)) for name, has in hosts.items()
+        ]
+        assert [source.name for source in sources._used(having, [image()], request)] == expected
 
     def test_a_source_that_is_unreachable_is_no_unreachable_destination(self) -> None:
         error = sources._of_source("a", Unreachable("no connection", detail="refused", hint="look"))
