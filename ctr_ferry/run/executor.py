@@ -32,6 +32,7 @@ from ctr_ferry.report.record import Record, Runs, new_run_id, prune
 from ctr_ferry.run.command import Command, CommonOptions, ControlMachine, Kind
 from ctr_ferry.run.scheduler import Fleet, Terminated
 from ctr_ferry.run.settings import PROJECT, FleetConfig, limits
+from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.target import Target
 
@@ -130,6 +131,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         if not patterns:
             hint = f"name hosts, groups or globs: fab -H HOST[,HOST…] {first} …"
             raise UsageError(f"{first} needs hosts", hint=hint)
+        open_files.raise_limit()
         targets = self._select(control_machine.selector, patterns)
         for line in lines:
             if line.command.before:

@@ -19,6 +19,7 @@ from ctr_ferry.errors import (
     NoCommonAlgorithm,
     Unreachable,
 )
+from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.login import UnansweredError
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.text import tail
@@ -91,6 +92,13 @@ def connect_error(
         case paramiko.AuthenticationException():
             what, detail = f"{where} refuses the login", tail(str(error))
             hint = "check user and key: ssh -v to that host"
+        case OSError() if open_files.is_limit(error):
+            kind, what, detail = (
+                Unreachable,
+                f"too many files are open here for a connection to {where}",
+                _reason(error),
+            )
+            hint = open_files.advice()
         case TimeoutError():
             kind, what, detail = ConnectTimeout, f"{where} did not answer within {limit} s", ""
             hint = "check that the host is up and the address is right"

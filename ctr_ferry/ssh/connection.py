@@ -20,6 +20,7 @@ from paramiko.ssh_exception import NoValidConnectionsError
 
 from ctr_ferry.errors import Interrupted, LoginRefused, Unreachable
 from ctr_ferry.shell import join
+from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.connect import Proxy, connect_error, connect_kwargs, expand
 from ctr_ferry.ssh.keys import KnownKeys, known_keys
 from ctr_ferry.ssh.login import UnansweredError
@@ -98,6 +99,8 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             words = [expand(word, self.host, self.port, self.user) for word in shlex.split(command)]
             return Proxy(join(words))
         except (OSError, ValueError) as error:
+            if open_files.is_limit(error):
+                raise
             raise Unreachable(
                 f"the ProxyCommand of {self.name} cannot be run", detail=tail(str(error)), hint=f"check {command!r}"
             ) from error
