@@ -11,7 +11,7 @@ import paramiko
 
 from ctr_ferry.errors import ConnectionLost, PermissionDenied
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.ssh import guard
+from ctr_ferry.ssh import guard, open_files
 from ctr_ferry.ssh.answer_memory import MEMORY
 from ctr_ferry.ssh.connection import Connection
 from ctr_ferry.ssh.exchange import Exchange, Listener, Sudo, Transcript
@@ -117,8 +117,10 @@ class Host:
         try:
             yield
         except (paramiko.SSHException, EOFError, OSError) as error:
-            what = self.connection.fault or f"the connection to {self.name} broke"
-            raise ConnectionLost(what, detail=tail(str(error)), hint="run the command again") from error
+            what, hint = self.connection.fault or f"the connection to {self.name} broke", "run the command again"
+            if open_files.is_limit(error):
+                what, hint = f"too many files are open here to go on with {self.name}", open_files.advice()
+            raise ConnectionLost(what, detail=tail(str(error)), hint=hint) from error
 
     def become_root(self) -> None:
         """Runs every later script through sudo, unless the login user is root."""
