@@ -95,7 +95,7 @@ def _selectors(
     if dst and is_glob(src):
         raise UsageError("--dst is for one image", hint="give each image its name with --map FILE")
     (given,) = options.references([src], ())
-    return (ImageSelector(given, options.new_name(dst, "--dst")),), ("--src", src, *(("--dst", dst) if dst else ()))
+    return (ImageSelector(given, options.new_name(dst)),), ("--src", src, *(("--dst", dst) if dst else ()))
 
 
 def tabulate(answers: Mapping[str, Answer]) -> Table:

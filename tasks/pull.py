@@ -39,7 +39,9 @@ def parse(
         raise UsageError("--digest is for one image", hint="give each image its digest in its name: app@sha256:…")
     if digest and not is_digest(digest):
         raise UsageError(f"--digest {digest!r} is no digest", hint="a digest is sha256: and 64 hex digits")
-    references = tuple(dict.fromkeys(map(_of_several, refs))) if several else (_alone(refs[0], digest),)
+    references = tuple(dict.fromkeys(map(_named, refs)))
+    if digest and references[0].digest:
+        raise UsageError(f"--ref {refs[0]} has a digest and --digest another", hint="leave one of them out")
     request = PullRequest(
         reference=references[0],
         digest=digest,
@@ -51,20 +53,8 @@ def parse(
     return tuple(replace(request, reference=each) for each in references) if several else request
 
 
-def _alone(ref: str, digest: str | None) -> Reference:
-    reference = Reference.parse(ref)
-    if reference.digest and (reference.tag or digest):
-        raise UsageError(
-            f"--ref {ref} has a digest and {'a tag' if reference.tag else '--digest another'}",
-            hint="give a tag with --ref, and the digest that the tag must point at with --digest",
-        )
-    return reference.or_latest
-
-
-def _of_several(ref: str) -> Reference:
-    """One of several references. A tag beside a digest does not count: CRI has the image without it, too."""
-    reference = replace(Reference.parse(ref), text="")
-    return replace(reference, tag=None) if reference.digest else reference.or_latest
+def _named(ref: str) -> Reference:
+    return replace(Reference.parse(ref), text="").or_latest.for_cri
 
 
 def before(request: PullRequest | tuple[PullRequest, ...], targets: Sequence[Target]) -> None:

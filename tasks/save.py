@@ -12,7 +12,7 @@ from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import CannotWrite, FerryError, ImageNotFound, NotStarted, SourceLost, UsageError
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Platform
-from ctr_ferry.oci.reference import is_glob
+from ctr_ferry.oci.reference import is_glob, pinned
 from ctr_ferry.report.outcome import Result, Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -106,11 +106,18 @@ def _image_line(image: SavedImage) -> str:
 
 
 def _images(session: Session, refs: Sequence[str]) -> list[Image]:
-    """Returns the images that are asked for, each once."""
+    """Returns the images that are asked for, each once, under the names that the archive gives them."""
     meant = session.here.meant(refs)
     if absent := [ref for ref, images in meant.items() if not images]:
         raise _absent(session, absent, len(refs))
-    return list({image.name: image for images in meant.values() for image in images}.values())
+    found = [replace(image, name=_name(ref, image)) for ref, images in meant.items() for image in images]
+    return list({image.name: image for image in found}.values())
+
+
+def _name(ref: str, image: Image) -> str:
+    """The name in the archive: kubelet's for what is asked for by repository and digest, else the image's own."""
+    name = pinned(ref) or image.reference
+    return str(name.for_cri) if name and name.digest else image.name
 
 
 def _absent(session: Session, absent: Sequence[str], asked: int) -> ImageNotFound:

@@ -11,7 +11,7 @@ from sys import intern
 
 from ctr_ferry import shell
 from ctr_ferry.ctr.commands import CRI_MANAGED
-from ctr_ferry.errors import BadReference, GarbledAnswer
+from ctr_ferry.errors import GarbledAnswer
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.text import shown_name
@@ -61,10 +61,7 @@ class Image:
     @property
     def reference(self) -> Reference | None:
         """The name as a reference; None for CRI's record and for a name that is no reference."""
-        try:
-            return Reference.parse(self.name) if self.user_named else None
-        except BadReference:
-            return None
+        return Reference.of_name(self.name) if self.user_named else None
 
     @property
     def repository(self) -> str | None:
@@ -169,7 +166,8 @@ class Listing:
         """Returns what `find` returns for each text, in one pass over the images."""
         texts = list(wanted)
         named = {image.name: image for image in reversed(self.images)}
-        references = {t: Reference.parse(t).or_latest for t in texts if t not in named and not is_digest(t)}
+        asked = {t: Reference.of_name(t) for t in texts if t not in named and not is_digest(t)}
+        references = {text: reference.or_latest for text, reference in asked.items() if reference}
         known = all(reference.digest or str(reference) in named for reference in references.values())
         full = {} if known else {str(image.reference or ""): image for image in reversed(self.images)}
 
@@ -185,10 +183,10 @@ class Listing:
         return {text: find(text) for text in texts}
 
     def meant(self, wanted: Iterable[str]) -> dict[str, tuple[Image, ...]]:
-        """Returns the images that each text means to a command that acts on them: of a glob, the names with a tag."""
+        """Returns the images that each text means to a command that gives names: of a glob, those of `carried`."""
         texts = list(wanted)
         named = self.find_all(text for text in texts if not is_glob(text))
-        return {t: self.tagged(t) if is_glob(t) else tuple(filter(None, [named[t]])) for t in texts}
+        return {t: self.carried(t) if is_glob(t) else tuple(filter(None, [named[t]])) for t in texts}
 
     def select(self, wanted: Iterable[str]) -> dict[str, tuple[Image, ...]]:
         """Returns the images that each text means to a command that lists them: every name of a glob or a digest."""
@@ -198,17 +196,23 @@ class Listing:
         return self.meant(text for text in texts if text not in globs | digests) | globs | digests
 
     def by_digest(self, digest: str) -> list[Image]:
-        """Returns the images that point at a digest: those with a reference for a name first, CRI's own record last."""
+        """Returns the images that point at a digest: names with a tag first, then other references, CRI's own last."""
         alike = [image for image in self.images if image.digest == digest]
-        return sorted(alike, key=lambda image: (not image.user_named, image.reference is None))
+        return sorted(alike, key=lambda image: (not image.user_named, image.reference is None, "@" in image.name))
 
     def match(self, glob: str) -> tuple[Image, ...]:
         """Returns the images whose names the glob fits; a glob never fits CRI's own records."""
         return tuple(i for i in self.images if i.user_named and fnmatchcase(i.name, glob))
 
-    def tagged(self, glob: str) -> tuple[Image, ...]:
-        """Like `match`, without names that have no tag: kubelet's pull also leaves ``repository@sha256:…``."""
-        return tuple(image for image in self.match(glob) if "@" in glob or "@" not in image.name)
+    def carried(self, glob: str) -> tuple[Image, ...]:
+        """Returns the images whose names the glob fits, under the names that another place gets.
+
+        These are references. Of an image that has a fitting name with a tag, names with a digest are left out:
+        kubelet's pull leaves such a name beside each tag. A glob with ``@`` means them all.
+        """
+        fitting = [image for image in self.match(glob) if image.reference]
+        tagged = {image.digest for image in fitting if "@" not in image.name and "@" not in glob}
+        return tuple(image for image in fitting if "@" not in image.name or image.digest not in tagged)
 
     def close_to(self, wanted: str, most: int = 3) -> list[str]:
         """Returns names that a user may have meant: first those with the same last component, then similar ones."""

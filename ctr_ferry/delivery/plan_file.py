@@ -138,7 +138,7 @@ class DeliveryPlan(_Part, frozen=True):
         if not (asked.images or asked.archive):
             raise UsageError(f"{file} names no image")
         options.references([each.src for each in asked.images], ())
-        selectors = tuple(ImageSelector(each.src, options.new_name(each.dst, "dst")) for each in asked.images)
+        selectors = tuple(ImageSelector(each.src, options.new_name(each.dst)) for each in asked.images)
         platform = options.platform(asked.platform)
         if asked.digest and not is_digest(asked.digest):
             raise UsageError(f"{file}: {asked.digest!r} is no digest")

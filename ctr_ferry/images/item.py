@@ -9,7 +9,7 @@ from typing import Any, Generic, Self, TypeVar
 from ctr_ferry.ctr.checks import Check
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.ctr.probe import Facts
-from ctr_ferry.errors import FerryError, MethodUnsupported, SomeFailed
+from ctr_ferry.errors import Drift, FerryError, MethodUnsupported, SomeFailed
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.report.outcome import Result, Status, error_lines
 from ctr_ferry.shell import Answer
@@ -142,17 +142,28 @@ class Item(Generic[R]):
         """Takes notes of the answers to the script that gave the name, in a subclass."""
 
 
-def refuse_wrong_digest(name: Reference, digest: str, facts: Facts) -> None:
-    """Raises MethodUnsupported if a name by digest would get anything else, or if the host's ctr cannot give it."""
+def refuse_wrong_digest(name: Reference, result: ImageResult, facts: Facts) -> None:
+    """Refuses a name by digest for anything else.
+
+    Raises:
+        Drift: the image, and the part of it that is to get the name, have another digest.
+        MethodUnsupported: the host's ctr cannot give the name, or only to a part of the image.
+    """
+    if name.digest and name.digest not in (result.digest, result.src_digest):
+        raise Drift(
+            f"{shown_name(result.src)} has another digest than its new name says",
+            detail=f"image    {result.src_digest}\nnew name {name.digest}",
+            hint=f"give it the name {name.repository}@{result.src_digest}, or one with a tag",
+        )
     if name.digest and facts.ctr.capabilities.oci_name:
         raise MethodUnsupported(
             f"ctr {facts.client} cannot give the name {name}: up to 1.1 a name has a tag",
             hint="give the image a name with a tag",
         )
-    if name.digest and name.digest != digest:
+    if name.digest and name.digest != result.digest:
         raise MethodUnsupported(
             f"the name {name} means the whole image, and this host would get one platform's manifest",
-            detail=digest,
+            detail=result.digest,
             hint="bring all platforms of the image to that host first, or give it a name with a tag",
         )
 

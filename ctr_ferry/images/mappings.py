@@ -14,34 +14,33 @@ from ctr_ferry.ssh.local_path import local_path
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A source and its destination; a destination without tag takes the source's tag."""
+    """A source and its destination; a destination with neither tag nor digest takes the source's tag."""
 
     src: str
     dst: Reference
 
     @classmethod
     def parse(cls, src: str, dst: str) -> Pair:
-        """Parses both; raises BadReference if one is no reference, UsageError if the destination has a digest."""
-        if not is_digest(src):
-            Reference.parse(src)
-        reference = Reference.parse(dst)
-        if reference.digest:
-            raise UsageError(f"the destination {dst!r} has a digest", hint="write it with a tag, or without")
-        return cls(src, reference)
+        """Parses the destination; raises BadReference if it is no reference. The source may be any name."""
+        return cls(src, Reference.parse(dst).for_cri)
 
     @property
     def named(self) -> Reference:
         """The destination with the source's tag, if the source's text has one and the destination has none."""
-        tag = None if is_digest(self.src) else Reference.parse(self.src).tag
-        return self.dst if self.dst.tag or not tag else self.dst.with_tag(tag)
+        source = self.source
+        return self.dst.or_tagged(source.tag) if source and source.tag else self.dst
 
     @property
     def same(self) -> bool:
         """Whether source and destination are the same name."""
-        if is_digest(self.src) or (source := Reference.parse(self.src)).digest:
-            return False
-        tag = source.tag or "latest"
-        return source.repository == self.dst.repository and (self.dst.tag or tag) == tag
+        source = self.source
+        return source is not None and str(source.or_latest) == str(self.dst.or_tagged(source.or_latest.tag or ""))
+
+    @property
+    def source(self) -> Reference | None:
+        """The source as a reference by tag; None if it is another name, or a digest, which means any name."""
+        source = None if is_digest(self.src) else Reference.of_name(self.src)
+        return source if source and not source.digest else None
 
 
 def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
@@ -85,14 +84,13 @@ def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
 def _chained(pairs: Iterable[Pair]) -> list[str]:
     """Names that are a destination in one line and a source in another: the order would decide what they mean."""
     destinations = {str(pair.named) for pair in pairs}
-    sources = {str(Reference.parse(pair.src)) for pair in pairs if not is_digest(pair.src)}
-    return sorted(destinations & sources)
+    return sorted(destinations & {str(pair.source) for pair in pairs if pair.source})
 
 
 def moved_to(registry: str, images: Iterable[Image]) -> tuple[Pair, ...]:
-    """Pairs each image with its name on another registry host, but no name with a digest, and none that is there."""
+    """Pairs each image with its name on another registry host, but none that is there."""
     return tuple(
-        Pair(image.name, reference.with_domain(registry))
+        Pair(image.name, reference.with_domain(registry).for_cri)
         for image in images
-        if (reference := image.reference) and not reference.digest and reference.domain != registry
+        if (reference := image.reference) and reference.domain != registry
     )

@@ -126,7 +126,7 @@ class RetagJob(Session):
     def run(self) -> RetagResult:
         """Does all steps; raises SomeFailed with the result, or the FerryError of the only image or of the host."""
         pairs, match = self.request.pairs, self.request.match
-        for pair in moved_to(str(self.request.to_registry), self.here.match(match)) if match else pairs:
+        for pair in moved_to(str(self.request.to_registry), self.here.carried(match)) if match else pairs:
             self._plan(pair)
         refuse_collisions(self.plans, within_namespace=not self.place.crosses)
         self._inspect_content()
@@ -145,7 +145,7 @@ class RetagJob(Session):
             self.missing.append(Item(ImageResult(pair.src, str(pair.dst)), None))
             return
         tag = source.reference.tag if source.reference else None
-        dst = pair.dst if pair.dst.tag or pair.dst.digest else pair.dst.with_tag(tag or "latest")
+        dst = pair.dst.or_tagged(tag or "latest")
         existing = self.there.get(str(dst))
         result = ImageResult(source.name, str(dst), source.digest, source.digest, status=Status.CHANGED)
         plan = Plan(result=result, existing=existing, source=source, dst=dst)
@@ -178,7 +178,7 @@ class RetagJob(Session):
         try:
             if self._needs_content(plan):
                 self._choose_target(plan)
-            refuse_wrong_digest(plan.dst, plan.result.digest, self.facts)
+            refuse_wrong_digest(plan.dst, plan.result, self.facts)
             if plan.existing and not plan.moves and self._is_whole_there(plan):
                 of_index = f"same (platform manifest of index {plan.source.digest})"
                 plan.unchanged(of_index if plan.is_platform_manifest else ALREADY)

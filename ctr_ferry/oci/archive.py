@@ -134,29 +134,29 @@ def _of_layout(files: Files) -> Archive:
         target = _descriptor(each, "index.json")
         if target.digest not in found:
             raise BadArchive("index.json names a blob that is not in the archive", detail=target.digest, hint=CUT)
-        entries.append(Entry(_name_of(each.get("annotations") or {}, target), target))
+        entries += [Entry(name, target) for name in _names_of(each.get("annotations") or {}, target)]
     return Archive(tuple(entries), found)
 
 
-def _name_of(annotations: Any, target: Descriptor) -> str:
-    """Reads an image's full name as containerd does from 1.3 on; a tag alone is no name."""
+def _names_of(annotations: Any, target: Descriptor) -> list[str]:
+    """Reads an image's full names as containerd does from 1.3 on; a tag alone is no name: then the name is empty."""
     if not isinstance(annotations, dict):
         raise BadArchive("the annotations of an image in index.json are no JSON object")
     name, ref = (str(annotations.get(key) or "") for key in (NAME, REF_NAME))
     text = name or (ref if set(ref) & set(":/") else "")
-    return "" if is_digest(text) or not text else _full(text, target)
+    return [""] if is_digest(text) or not text else _full(text, target)
 
 
-def _full(text: str, target: Descriptor) -> str:
+def _full(text: str, target: Descriptor) -> list[str]:
+    """Returns the full names that a text means: of one with a tag and a digest, each name that kubelet looks for."""
     try:
         reference = Reference.parse(text)
     except BadReference as error:
         raise BadArchive(f"it names an image {text[:200]!r}, which is no reference", detail=error.message) from error
     if reference.digest and reference.digest != target.digest:
         raise BadArchive(f"it gives the name {text} to another digest", detail=target.digest)
-    if reference.digest:  # no tool gives or looks up such a name
-        return str(replace(reference, digest=None)) if reference.tag else ""
-    return str(reference if reference.tag else reference.with_tag("latest"))
+    tagged = [replace(reference, digest=None)] if reference.tag and reference.digest else []
+    return [str(each) for each in (*tagged, reference.or_latest.for_cri)]
 
 
 def _of_docker(files: Files, file: IO[bytes]) -> Archive:
@@ -170,7 +170,7 @@ def _of_docker(files: Files, file: IO[bytes]) -> Archive:
         made[digest] = image.manifest
         if sum(map(len, made.values())) > MOST_DOCUMENTS:
             raise BadArchive(f"its images have more than {MOST_DOCUMENTS >> 20} MiB of manifests")
-        entries += [Entry(_full(tag, target), target) for tag in image.tags] or [Entry("", target)]
+        entries += [Entry(name, target) for tag in image.tags for name in _full(tag, target)] or [Entry("", target)]
     return Archive(tuple(entries), found, made)
 
 

@@ -31,12 +31,12 @@ def documents(images: Sequence[tuple[str, Descriptor, Manifest]]) -> dict[str, b
     """Builds the files of an archive besides its blobs, by name.
 
     Args:
-        images: name and target of each image, and its manifest for `docker load`, which knows no index and takes one
-            platform.
+        images: name and target of each image, and its manifest for `docker load`, which knows no index, takes one
+            platform, and refuses names with a digest.
     """
     tags: dict[tuple[Descriptor, ...], list[str]] = {}
     for name, _, manifest in images:
-        tags.setdefault(manifest.blobs, []).append(name)
+        tags.setdefault(manifest.blobs, []).extend([] if "@" in name else [name])
     docker = [
         {"Config": blob_path(config.digest), "RepoTags": names, "Layers": [blob_path(each.digest) for each in layers]}
         for (config, *layers), names in tags.items()

@@ -79,10 +79,27 @@ class Reference:
         """Domain and path, as for ctr's ``--base-name`` and ``--oci-name``."""
         return f"{self.domain}/{self.path}"
 
+    @classmethod
+    def of_name(cls, name: str) -> Reference | None:
+        """Parses a name that a host has, which may be any text; None where it is no reference."""
+        try:
+            return cls.parse(name)
+        except BadReference:
+            return None
+
     @property
     def or_latest(self) -> Reference:
         """The same reference, with the tag ``latest`` if it has neither tag nor digest."""
-        return self if self.tag or self.digest else self.with_tag("latest")
+        return self.or_tagged("latest")
+
+    @property
+    def for_cri(self) -> Reference:
+        """The name by which kubelet looks for the image: of a tag beside a digest, CRI takes no notice."""
+        return replace(self, tag=None) if self.digest else self
+
+    def or_tagged(self, tag: str) -> Reference:
+        """Returns the same reference, with this tag if it has neither tag nor digest."""
+        return self if self.tag or self.digest else self.with_tag(tag)
 
     def with_tag(self, tag: str) -> Reference:
         """Returns the same repository with another tag."""
@@ -96,6 +113,12 @@ class Reference:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.repository}{tag}{digest}"
+
+
+def pinned(ref: str) -> Reference | None:
+    """The name of an image that is asked for by repository and digest; None for every other text."""
+    reference = None if is_glob(ref) or is_digest(ref) else Reference.of_name(ref)
+    return reference.for_cri if reference and reference.digest else None
 
 
 def parse_domain(text: str) -> str:

@@ -95,17 +95,9 @@ def namespace(text: str | None, option: str = "--namespace") -> str | None:
     return text
 
 
-def new_name(text: str | None, option: str = "--as") -> Reference | None:
-    """Parses a new name for an image; None if the option was not given.
-
-    Raises BadReference for other text, and UsageError for a reference with a digest.
-    """
-    if text is None:
-        return None
-    reference = Reference.parse(text)
-    if reference.digest:
-        raise UsageError(f"{option} {text!r} has a digest", hint="give the new name with a tag alone")
-    return reference
+def new_name(text: str | None) -> Reference | None:
+    """Parses a new name for an image; None if the option was not given. Raises BadReference for other text."""
+    return None if text is None else Reference.parse(text).for_cri
 
 
 def platform(text: str | None, *, every: bool = False) -> Platform | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from io import BufferedReader
 from pathlib import Path
@@ -15,7 +15,7 @@ from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import BadArchive, UsageError
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import Platform
-from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.oci.reference import Reference, is_digest, is_glob, pinned
 from ctr_ferry.transfer import checksum
 from ctr_ferry.transfer.copy_request import ImageCopy
 from ctr_ferry.transfer.source_inventory import ImageSelector
@@ -105,10 +105,13 @@ def _compare_checksum(file: Path, opened: BufferedReader) -> None:
 
 
 def chosen(entries: Sequence[Entry], refs: Sequence[str]) -> tuple[Entry, ...]:
-    """Returns the entries that fit any of the references: a name in any form, a glob on whole names, or a digest."""
+    """Returns the entries that fit any of the references: a name in any form, a glob on whole names, or a digest.
+
+    An image that is asked for by repository and digest gets that very name.
+    """
     if not refs:
         return tuple(dict.fromkeys(entries))
-    fitting = {ref: [entry for entry in entries if _fits(entry, ref)] for ref in refs}
+    fitting = {ref: _fitting(entries, ref) for ref in refs}
     if absent := [ref for ref, fit in fitting.items() if not fit]:
         names = ", ".join(dict.fromkeys(entry.name or entry.target.digest for entry in entries))
         what = absent[0] if len(refs) == 1 else f"for {len(absent)} of {len(refs)} references"
@@ -120,12 +123,14 @@ def chosen(entries: Sequence[Entry], refs: Sequence[str]) -> tuple[Entry, ...]:
     return tuple(dict.fromkeys(entry for fit in fitting.values() for entry in fit))
 
 
-def _fits(entry: Entry, ref: str) -> bool:
+def _fitting(entries: Sequence[Entry], ref: str) -> list[Entry]:
     if is_digest(ref):
-        return entry.target.digest == ref
+        return [entry for entry in entries if entry.target.digest == ref]
     if is_glob(ref):
-        return fnmatchcase(entry.name, ref)
-    return entry.name == str(Reference.parse(ref).or_latest)
+        return [entry for entry in entries if fnmatchcase(entry.name, ref)]
+    if name := pinned(ref):
+        return [replace(entry, name=str(name)) for entry in entries if entry.target.digest == name.digest][:1]
+    return [entry for entry in entries if entry.name == str(Reference.parse(ref).or_latest)]
 
 
 def image_copies(found: Archive, images: Sequence[Entry], name: Reference | None) -> tuple[ImageCopy, ...]:
@@ -136,7 +141,10 @@ def image_copies(found: Archive, images: Sequence[Entry], name: Reference | None
             raise UsageError(
                 f"--as is for one image, and there are {len(targets)}", hint="choose one of them with --ref"
             )
-        return (ImageCopy(_listed(found, images[0]), name if name.tag else name.with_tag("latest")),)
+        (target,) = targets
+        if name.digest not in (None, target.digest, *(each.digest for each in found.manifests(target))):
+            raise UsageError(f"--as {name} has another digest than the image", hint=f"the image has {target.digest}")
+        return (ImageCopy(_listed(found, images[0]), name.or_latest),)
     if nameless := [entry.target.digest for entry in images if not entry.name]:
         raise BadArchive("it does not name its image", detail="\n".join(nameless), hint="give it a name with --as REF")
     return tuple(ImageCopy(_listed(found, entry), Reference.parse(entry.name)) for entry in images)

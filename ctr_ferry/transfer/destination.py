@@ -113,7 +113,7 @@ class Destination:
         image, partial_index = image_copy.image, facts.ctr.capabilities.partial_index
         choice = content.choose(image, options.platform, facts.platform, partial_index=partial_index)
         item.result.digest, item.result.note = choice.target.digest, choice.note
-        refuse_wrong_digest(image_copy.dst, choice.target.digest, facts)
+        refuse_wrong_digest(image_copy.dst, item.result, facts)
         platform = options.platform or facts.platform
         blobs = blobs_to_copy(content, image, choice.target, platform, every=options.every)
         if options.own:

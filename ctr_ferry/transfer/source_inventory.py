@@ -14,7 +14,7 @@ from ctr_ferry.errors import Drift, FerryError, HostError, ImageNotFound, Source
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
-from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.oci.reference import Reference, is_digest, is_glob, pinned
 from ctr_ferry.report.answers import grouped
 from ctr_ferry.text import shown_name
 from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy, blobs_to_have
@@ -248,29 +248,27 @@ def _image_copies(images: Mapping[ImageSelector, Iterable[Image]]) -> Iterator[I
     for selector, found in images.items():
         for image in found:
             image_copy = ImageCopy(image, _name(selector, image))
-            before = taken.setdefault(str(image_copy.dst), image.digest)
-            if before != image.digest:
+            before = taken.get(str(image_copy.dst))
+            if before not in (None, image.digest):
                 raise UsageError(
                     f"two images would get the name {image_copy.dst}", hint="give each image its name with --map FILE"
                 )
-            yield image_copy
+            if not before:
+                yield image_copy
+            taken[str(image_copy.dst)] = image.digest
 
 
 def _name(selector: ImageSelector, image: Image) -> Reference:
     own = image.reference
     if selector.dst:
-        return selector.dst if selector.dst.tag else selector.dst.with_tag((own and own.tag) or "latest")
-    if pinned := _pinned(selector.ref):
-        return pinned
-    if not (own and own.tag) or own.digest:
-        raise UsageError(f"{image.name} has no tag", hint="give a name with --as, or with --map")
-    return own
-
-
-def _pinned(ref: str) -> Reference | None:
-    """The name of an image that is asked for by repository and digest. Of a tag beside these CRI takes no notice."""
-    reference = None if is_glob(ref) or is_digest(ref) else Reference.parse(ref)
-    return replace(reference, tag=None) if reference and reference.digest else None
+        return selector.dst.or_tagged((own and own.tag) or "latest")
+    if name := pinned(selector.ref):
+        return name
+    if not own:
+        raise UsageError(
+            f"{shown_name(image.name)} is no name that can be given", hint="give a name with --as, or with --map"
+        )
+    return own.or_latest.for_cri
 
 
 def parts(content: Content, images: Iterable[Image], options: CopyOptions) -> list[frozenset[str]]:

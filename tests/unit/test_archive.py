@@ -84,13 +84,18 @@ class TestLayouts:
             ({REF: "1"}, ""),
             ({REF: "latest"}, ""),
             ({NAME: digest(b"config")}, ""),
-            ({NAME: f"r.example/app@{digest(IMAGE.manifest)}"}, ""),
+            ({NAME: f"r.example/app@{digest(IMAGE.manifest)}"}, f"r.example/app@{digest(IMAGE.manifest)}"),
             ({NAME: f"r.example/app:1@{digest(IMAGE.manifest)}"}, FULL),
             ({}, ""),
         ],
     )
     def test_name_images_as_containerd_reads_them(self, annotations: dict[str, str], name: str) -> None:
         assert read(named(**annotations)).entries[0].name == name
+
+    def test_name_an_image_with_tag_and_digest_as_kubelet_looks_for_either(self) -> None:
+        pinned = f"r.example/app@{digest(IMAGE.manifest)}"
+        found = read(named(**{NAME: f"{FULL}@{digest(IMAGE.manifest)}"}))
+        assert [entry.name for entry in found.entries] == [FULL, pinned]
 
     def test_may_have_their_index_first_and_a_dot_before_every_name(self) -> None:
         files = dict(reversed(IMAGE.layout(**{NAME: FULL}).items()))

@@ -42,7 +42,6 @@ class TestOptions:
             {"src": "a", "ref": ["b"]},
             {"ref": ["a"], "map": "file"},
             {"src": "a*", "dst": NAME},
-            {"src": "a", "dst": f"{NAME}@{digest(1)}"},
             {"ref": ["a", "b"], "digest": digest(1)},
             {"ref": ["a"], "digest": "1"},
             {"ref": ["a"], "via": "air"},

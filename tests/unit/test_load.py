@@ -66,6 +66,7 @@ def test_all_images_of_an_archive_are_loaded_under_their_names(file: Path) -> No
         (["r.example/*"], [FULL, "r.example/arm:1"]),
         (["app:2", "*arm*"], ["docker.io/library/app:2", "r.example/arm:1"]),
         ([digest(IMAGE.manifest)], [FULL, "docker.io/library/app:2"]),
+        ([f"x/y:1@{digest(IMAGE.manifest)}"], [f"docker.io/x/y@{digest(IMAGE.manifest)}"]),
     ],
 )
 def test_some_can_be_chosen(file: Path, refs: list[str], chosen: list[str]) -> None:
@@ -81,6 +82,8 @@ def test_what_is_not_there_is_refused_with_what_is(file: Path) -> None:
 def test_one_image_can_get_another_name(file: Path, nameless: Path) -> None:
     assert names(parse(archive=str(nameless), as_="new:1")) == ["docker.io/library/new:1"]
     assert names(parse(archive=str(file), ref=["*app*"], as_="r.example/new")) == ["r.example/new:latest"]
+    pinned = f"r.example/new@{digest(IMAGE.manifest)}"
+    assert names(parse(archive=str(file), ref=[FULL], as_=pinned)) == [pinned]
     (image_copy,) = parse(archive=str(file), ref=[FULL], as_="new:1").copy_request.image_copies
     assert (image_copy.image.name, image_copy.image.platforms) == (FULL, "linux/amd64")
     assert "one image, and there are 2" in refused(file, as_="new:1").message

@@ -28,11 +28,11 @@ def test_a_map_has_two_columns_comments_and_blank_lines(tmp_path: Path) -> None:
 
 
 def test_all_wrong_lines_of_a_map_are_reported_at_once(tmp_path: Path) -> None:
-    text = f"a b\nonly\na b c\nUPPER r/x\na r/y@{DIGEST}\nc r/ok:1\nd r/ok:1\nc r/ok:1\n"
+    text = "a b\nonly\na b c\nx UPPER\nc r/ok:1\nd r/ok:1\nc r/ok:1\n"
     file = a_map(tmp_path, text)
-    with pytest.raises(errors.UsageError, match="5 wrong lines") as wrong:
+    with pytest.raises(errors.UsageError, match="4 wrong lines") as wrong:
         read_map(file)
-    assert [line.split(": ")[0] for line in wrong.value.detail.splitlines()] == [f"{file}:{n}" for n in (2, 3, 4, 5, 7)]
+    assert [line.split(": ")[0] for line in wrong.value.detail.splitlines()] == [f"{file}:{n}" for n in (2, 3, 4, 6)]
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,12 @@ def test_a_destination_that_is_a_source_of_another_line_is_refused(tmp_path: Pat
         read_map(a_map(tmp_path, text))
     assert f"{name} is a source and a destination" in refused.value.detail
     assert read_map(a_map(tmp_path, text), apart=True)  # another namespace, or another host
+
+
+def test_a_destination_may_have_a_digest_and_then_has_no_tag(tmp_path: Path) -> None:
+    text = f"r.example/a:1 r.example/a:1@{DIGEST}\nr.example/A:1 r.example/b@{DIGEST}\n"
+    pairs = read_map(a_map(tmp_path, text))
+    assert [str(pair.named) for pair in pairs] == [f"r.example/a@{DIGEST}", f"r.example/b@{DIGEST}"]
 
 
 def test_a_repeated_line_counts_once(tmp_path: Path) -> None:
@@ -83,6 +89,9 @@ def test_a_map_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         ("busybox:1", "busybox:2", False),
         (DIGEST, "busybox:2", False),
         (f"busybox@{DIGEST}", "busybox:2", False),
+        (f"busybox@{DIGEST}", f"busybox@{DIGEST}", False),  # the source means that digest under any name
+        ("busybox:2", f"busybox:2@{DIGEST}", False),
+        ("r.example/Not-A-Name:1", "r.example/a:1", False),
     ],
 )
 def test_a_source_that_is_its_own_destination_is_refused(src: str, dst: str, same: bool) -> None:

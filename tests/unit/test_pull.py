@@ -341,7 +341,6 @@ class TestPull:
         [
             {},
             {"ref": [REF], "digest": "sha256:1"},
-            {"ref": [f"{REF}@{A}"]},
             {"ref": [f"r/a@{A}"], "digest": B},
             {"ref": [REF], "platform": "linux/amd64", "all_platforms": True},
             {"ref": [REF, "r/b"], "digest": A},
