@@ -54,6 +54,7 @@ library printed) and `hint` (what to do next, in one sentence)::
         │   ├── RegistryUnauthorized  registry-unauthorized
         │   ├── RegistryDenied        registry-denied: the login is right, but lacks the permission
         │   ├── RepositoryNotFound    repository-not-found: or the repository lacks the tag
+        │   ├── RegistryRefused       registry-refused: it does not take the request, or what was sent
         │   ├── RegistryFailed        registry-failed: 5xx, too many requests, a quota
         │   └── RegistryBrokenOff     registry-broken-off: in the middle of a transfer; the next run continues
         └── SomeFailed                some-failed: the command failed for some of several images
@@ -287,6 +288,10 @@ class RegistryDenied(RegistryError, kind="registry-denied"):
 
 class RepositoryNotFound(RegistryError, kind="repository-not-found"):
     """The registry has no such repository, or no such tag in it."""
+
+
+class RegistryRefused(RegistryError, kind="registry-refused"):
+    """The registry does not take the request, or what was sent with it; trying again does not help."""
 
 
 class RegistryFailed(RegistryError, kind="registry-failed"):

@@ -121,17 +121,62 @@ class RegistryState(Enum):
         "its answer does not tell whether it has that tag",
         "ask it with curl; check name, port and scheme in ctr_registries",
     )
-    NOT_FOUND = "it has no such repository or tag", "check repository and tag"
+    NOT_FOUND = (
+        "it has no such repository or tag",
+        "check repository and tag; some registries want a repository to be made before the first push",
+    )
+    REJECTED = (
+        "it refuses that request",
+        "read its own words, or its log: it may want another form of the repository, such as project/name",
+    )
+    NOT_TAKEN = (
+        "it does not take what was sent",
+        "read its own words, or its log; where the tag may not be moved, push under another one with --as",
+    )
+    IMMUTABLE = "it has that tag, and does not let it be moved", "push under another tag with --as"
+    RULE = (
+        "a rule of it forbids that",
+        "ask whoever runs it which rule: an immutable tag, a quota or a scan; another tag is given with --as",
+    )
+    NO_PUSH = (
+        "it does not allow such a request",
+        "push to a registry that takes pushes: this one may be a mirror, a cache or read-only",
+    )
+    TOO_LARGE = (
+        "it, or a proxy before it, takes no blob of that size",
+        "have whoever runs it raise that limit (nginx: client_max_body_size)",
+    )
+    MEDIA_TYPE = (
+        "it does not take images of that media type",
+        "push to a registry that takes OCI images, or have the image built with Docker's media types",
+    )
+    CLEAR_UPLOAD = (
+        "it speaks TLS, but wants uploads at an http address",
+        "have whoever runs it set X-Forwarded-Proto: https in the proxy before it, or its own https address",
+    )
+    QUOTA = "its quota is used up", "have whoever runs it raise the quota, or remove images there"
+    RATE_LIMITED = (
+        "it gets too many requests",
+        "run the command again after the time that it names, or later; a login may have a higher limit",
+    )
     FAILED = "it fails", "read the registry's log; run the command again later"
+    RACE = (
+        "this ctr came into its own way during the upload",
+        "run the command again: blobs that have arrived are not sent again",
+    )
     BROKEN_OFF = "it broke off in the middle", "run the command again: blobs that have arrived are not sent again"
 
 
 class RegistryStateError(Exception):
-    """A registry gave no usable answer. Has the state that this means, and the words of host, TLS or network."""
+    """A registry gave no usable answer.
 
-    def __init__(self, state: RegistryState, detail: object = "") -> None:
+    Has the state that this means, the words of registry, host, TLS or network, and how many seconds to wait for a
+    better answer, where the registry told that.
+    """
+
+    def __init__(self, state: RegistryState, detail: object = "", wait: int = 0) -> None:
         super().__init__(state)
-        self.state, self.detail = state, printable(str(detail)[:_MOST_DETAIL])
+        self.state, self.detail, self.wait = state, printable(str(detail)[:_MOST_DETAIL]), wait
 
 
 _LONGEST = 8 << 10  # characters; a longer WWW-Authenticate is ignored

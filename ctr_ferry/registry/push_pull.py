@@ -34,7 +34,6 @@ _UNKNOWN = {
 _LARGEST = 1 << 50  # bytes of a blob
 _MOST_PLATFORMS = 100  # manifests of one index that are read to add up its size
 _UNREADABLE = (ContentMissing, ContentCorrupt, ValueError, TypeError, AttributeError, RecursionError)  # of a manifest
-_PAUSES = (0.5, 1.0, 2.0)  # seconds between the tries while the registry reports a failure of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class RegistryTransfer:
 
     def __init__(self, session: Session, reference: Reference, accesses: RegistryAccesses | None = None) -> None:
         self.host, self.facts, self.reference = session.host, session.facts, reference
-        self._asked_with_login = False
+        self._asked_with_login = self._answers = False
         try:
             self.access = (accesses or RegistryAccesses(session)).to(reference.domain)
         except RegistryStateError as error:
@@ -88,19 +87,20 @@ class RegistryTransfer:
             RegistryError: the registry does not tell.
             Unreachable: the connection to the host broke.
         """
-        pauses = iter(_PAUSES)
+        pauses = refusals.Pauses()
         while True:
             try:
                 with self.access.connection() as client:
                     if self.access.login:
                         client.log_in(self.reference.path)
                     digest = client.find(self.reference.path, self._there)
+                    self._answers = True
                     return RemoteImage(digest, present=self._present(blobs or {}))
             except RegistryStateError as error:
                 if unknown := _UNKNOWN.get(error.state):
                     return RemoteImage(None, unknown)
-                pause = next(pauses, None)
-                if error.state is not RegistryState.FAILED or pause is None:
+                pause = pauses.after(error.state, error.wait)
+                if pause is None:
                     raise self.error(error.state, error.detail) from error
             finally:
                 self._asked_with_login = self.access.login is not None
@@ -161,8 +161,7 @@ class RegistryTransfer:
         """Runs ctr's push or pull to its end, answers ctr's prompt, and ends ctr where nothing moves any longer.
 
         The first try has a login only if the registry has already asked for one. Before the first try with a login,
-        the registry is inspected again with the login. A registry that reports a failure of its own gets a few more
-        tries.
+        the registry is inspected again with the login. A fault that may pass (`refusals.PASSING`) gets more tries.
 
         Args:
             script: makes the script, given how ctr gets to the registry.
@@ -177,7 +176,7 @@ class RegistryTransfer:
             RegistryTimeout: nothing has moved for too long.
             FerryError: as `Host.ask`.
         """
-        pauses, began = iter(_PAUSES), time.monotonic()
+        pauses, began = refusals.Pauses(), time.monotonic()
         answers: dict[str, Answer] = {}
         while True:
             if self.access.login and not self._asked_with_login and is_done(self.inspect(sizes)):
@@ -187,8 +186,8 @@ class RegistryTransfer:
             state = self.meaning(answers[step])
             if self.access.has_another_way(state, answers[step].stderr):
                 continue
-            pause = next(pauses, None)
-            if pause is None or state is not RegistryState.FAILED:
+            pause = pauses.after(state)
+            if pause is None:
                 return answers
             self.host.pause(pause)
 
@@ -202,7 +201,8 @@ class RegistryTransfer:
 
     def meaning(self, answer: Answer) -> RegistryState | None:
         """What ctr's answer means for the registry; None where ctr succeeded, or failed for another reason."""
-        return None if answer.ok else refusals.meaning(answer.stderr, self.access.registry)
+        registry = self.access.registry
+        return None if answer.ok else refusals.meaning(answer.stderr, registry, answers=self._answers)
 
     def failure(self, answer: Answer) -> FerryError:
         """The error for a push or pull that failed."""

@@ -12,6 +12,7 @@ from ctr_ferry.errors import (
     Interrupted,
     RegistryDenied,
     RegistryError,
+    RegistryRefused,
     RegistryUnauthorized,
     RepositoryNotFound,
     Unreachable,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ctr_ferry.registry.push_pull import RegistryTransfer
 
 _ENOUGH = 3  # images in a row that a registry fails for; then it is not asked for others
-_OF_THE_IMAGE = (RegistryDenied, RepositoryNotFound)  # errors that say nothing about other images
+_OF_THE_IMAGE = (RegistryDenied, RegistryRefused, RepositoryNotFound)  # errors that say nothing about other images
 
 
 class Job(Protocol):

@@ -76,10 +76,13 @@ def test_no_recorded_version_is_left_out() -> None:
             RegistryState.DENIED,
         ),
         ("unexpected response: 503 Service Unavailable", RegistryState.FAILED),
-        ("unexpected status from PUT request to https://r:5000/v2/a: 429 Too Many Requests", RegistryState.FAILED),
-        ("toomanyrequests: you have reached your pull rate limit", RegistryState.FAILED),
-        ('failed commit on ref "manifest-sha256:0": unexpected status: 400 Bad Request', RegistryState.FAILED),
-        ('failed commit on ref "manifest-sha256:0": io: read/write on closed pipe', RegistryState.FAILED),
+        (
+            "unexpected status from PUT request to https://r:5000/v2/a: 429 Too Many Requests",
+            RegistryState.RATE_LIMITED,
+        ),
+        ("toomanyrequests: you have reached your pull rate limit", RegistryState.RATE_LIMITED),
+        ('failed commit on ref "manifest-sha256:0": unexpected status: 400 Bad Request', RegistryState.NOT_TAKEN),
+        ('failed commit on ref "manifest-sha256:0": io: read/write on closed pipe', RegistryState.RACE),
         ('failed to do request: Put "https://r:5000/v2/a": EOF', RegistryState.BROKEN_OFF),
         ("write tcp 10.0.0.2:4->10.0.0.1:5000: write: connection reset by peer", RegistryState.BROKEN_OFF),
         ("write: broken pipe", RegistryState.BROKEN_OFF),
@@ -88,8 +91,8 @@ def test_no_recorded_version_is_left_out() -> None:
             RegistryState.BROKEN_OFF,
         ),
         ("failed to copy: httpReadSeeker: unexpected EOF", RegistryState.BROKEN_OFF),
-        ("unexpected response: denied: project quota has been exceeded", RegistryState.FAILED),
-        ("unexpected status: adding 1 GiB will exceed the configured upper limit of 10 GiB", RegistryState.FAILED),
+        ("unexpected response: denied: project quota has been exceeded", RegistryState.QUOTA),
+        ("unexpected status: adding 1 GiB will exceed the configured upper limit of 10 GiB", RegistryState.QUOTA),
         ('failed to resolve reference "r:5000/quota-tool:1": r:5000/quota-tool:1: not found', RegistryState.NOT_FOUND),
         ("something else", None),
         ('failed to dial "/run/containerd/containerd.sock": context deadline exceeded', None),
@@ -112,6 +115,99 @@ def test_ctrs_own_last_words_count_not_what_it_logs_before() -> None:
     text = 'time="x" level=info msg="trying next host" error="connection refused"\n'
     text += 'ctr: failed to resolve reference "r/a:1": r/a:1: not found'
     assert meaning(text, HTTPS) is RegistryState.NOT_FOUND
+
+
+_PUT = "unexpected status from PUT request to https://r:5000/v2/a"
+_LAYER, _MANIFEST = (f'failed commit on ref "{kind}-sha256:0": ' for kind in ("layer", "manifest"))
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        (f"{_LAYER}unexpected status: 413 Request Entity Too Large", RegistryState.TOO_LARGE),
+        (f"{_MANIFEST}{_PUT}/manifests/1: 415 Unsupported Media Type", RegistryState.MEDIA_TYPE),
+        (
+            "unexpected status from POST request to https://r:5000/v2/a/blobs/uploads/: 405 Method Not Allowed",
+            RegistryState.NO_PUSH,
+        ),
+        (f"{_LAYER}unexpected status: 412 Precondition Failed", RegistryState.RULE),
+        (
+            f"{_MANIFEST}{_PUT}/manifests/1: 412 Precondition Failed\n"
+            "unknown: Failed to process request due to 'x' configured as immutable.",
+            RegistryState.IMMUTABLE,
+        ),
+        (
+            f"{_MANIFEST}{_PUT}/manifests/1: 400 Bad Request\n"
+            "unknown: The image tag '1' already exists in the 'x' repository and cannot be overwritten",
+            RegistryState.IMMUTABLE,
+        ),
+        (
+            f"{_LAYER}{_PUT}/blobs/uploads/0: 412 Precondition Failed\n"
+            "unknown: adding 1 MiB of storage resource will exceed the configured upper limit of 10 GiB",
+            RegistryState.QUOTA,
+        ),
+        (f"{_PUT}/quota-tool/manifests/1: 412 Precondition Failed", RegistryState.RULE),
+        ("unexpected status: 400 Bad Request", RegistryState.REJECTED),
+        (
+            'failed to resolve reference "r:5000/a:1": pulling from host r:5000 failed with status code '
+            "[manifests 1]: 429 Too Many Requests",
+            RegistryState.RATE_LIMITED,
+        ),
+        (
+            f'{_LAYER}failed to do request: Put "http://r:5000/v2/a/blobs/uploads/0": readfrom tcp 10.0.0.2:4->10.0.0.1'
+            ": write tcp: use of closed network connection",
+            RegistryState.CLEAR_UPLOAD,
+        ),
+        (
+            'failed to copy: failed to do request: Put "http://r:5000/v2/a/blobs/uploads/0": connection reset by peer',
+            RegistryState.CLEAR_UPLOAD,
+        ),
+        (
+            f"{_LAYER}unexpected status from PUT request to http://r:5000/v2/a/blobs/uploads/0: 400 Bad Request",
+            RegistryState.CLEAR_UPLOAD,
+        ),
+        ("unexpected media type text/html for sha256:00: not found", RegistryState.NO_REGISTRY),
+        (
+            f"{_MANIFEST}invalid content digest in response: invalid checksum digest format",
+            RegistryState.NO_REGISTRY,
+        ),
+    ],
+)
+def test_a_status_tells_before_words_do_what_the_registry_refuses(text: str, state: RegistryState) -> None:
+    assert meaning(f"ctr: {text}\n", HTTPS) is state
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"ctr: {_LAYER}unxpected size 87, expected 29\n",  # 1.2.6
+        f"ctr: {_LAYER}no response\n",
+        f"ctr: {_LAYER}unexpected size 58, expected 29\n",  # 1.4.13
+        f'ctr: {_LAYER}failed to do request: Put "http://r:5000/v2/a/blobs/uploads/0": net/http: HTTP/1.x transport '
+        "connection broken: http: ContentLength=29 with Body length 0\n",
+        f"ctr: {_MANIFEST}io: read/write on closed pipe\n",
+        "panic: send on closed channel\n\ngoroutine 59 [running]:\n" + "x.go:1\n" * 9000,  # 1.6.20
+    ],
+)
+def test_a_race_of_ctr_with_itself_is_tried_again_until_it_is_won(text: str) -> None:
+    pauses, state = refusals.Pauses(), meaning(text, HTTP)
+    assert state is RegistryState.RACE
+    tries = [pauses.after(state) for _ in range(12)]
+    assert all(tries[:10]) and tries[10:] == [None, None]
+
+
+def test_a_fault_that_may_pass_is_waited_for_as_the_registry_asks_within_bounds() -> None:
+    pauses = refusals.Pauses()
+    assert pauses.after(RegistryState.RATE_LIMITED, wait=2) == 2
+    assert pauses.after(RegistryState.RATE_LIMITED, wait=3600) is None
+    assert refusals.Pauses().after(RegistryState.QUOTA) is None
+    assert refusals.Pauses().after(None) is None
+
+
+def test_a_400_of_a_registry_that_has_answered_is_no_sign_of_tls() -> None:
+    text = "ctr: unexpected status: 400 Bad Request\n"
+    assert meaning(text, HTTP) is RegistryState.WANTS_TLS
+    assert meaning(text, HTTP, answers=True) is RegistryState.REJECTED
 
 
 @pytest.mark.parametrize("state", [state for state in RegistryState if state is not RegistryState.OPEN])
