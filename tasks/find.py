@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
 _ELSEWHERE, _UNREAD = "kubelet reads another containerd", "kubelet does not read this namespace"
-_KUBERNETES = ("k3s", "k0s", "microk8s")  # their containerd serves kubelet alone; RKE2 uses the socket of k3s
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +195,7 @@ def _inspect(host: Host, request: Request) -> FindResult | FoundImages:
 
 def _further_namespaces(host: Host, facts: Facts, unread: list[str]) -> list[tuple[str, str]]:
     """Socket and namespace of each namespace of further containerds; adds to ``unread`` those that do not answer."""
-    others = [socket for socket in facts.sockets if socket != facts.ctr.address]
+    others = facts.others
     ask = ("namespaces", "ls", "-q")
     steps = {f"on-{n}": shell.join((*facts.ctr.argv, "--address", each, *ask)) for n, each in enumerate(others)}
     answers = inspect.ask(host, steps)
@@ -212,7 +211,7 @@ def _further_namespaces(host: Host, facts: Facts, unread: list[str]) -> list[tup
 
 def _places(facts: Facts, found: list[tuple[str, Listing]], request: Request) -> dict[str, list[Place]]:
     """The places of each image that was asked for, or of the glob."""
-    kubelets = _kubelets_socket(facts)
+    kubelets = facts.kubelets
     kubelets_own = [listing for socket, listing in found if (socket, listing.namespace) == (kubelets, KUBELETS)]
     read = {(image.name, image.digest) for listing in kubelets_own for image in listing.images}
     places: dict[str, list[Place]] = {text: [] for text in request.refs or [request.match]}
@@ -224,9 +223,3 @@ def _places(facts: Facts, found: list[tuple[str, Listing]], request: Request) ->
                 note = unseen if kubelets and (image.name, image.digest) not in read else ""
                 places[text].append(Place(image.name, image.digest, listing.namespace, socket, note))
     return places
-
-
-def _kubelets_socket(facts: Facts) -> str:
-    """The socket of the containerd that kubelet probably uses; empty if there seems to be no kubelet."""
-    own = next((s for s in facts.sockets if any(name in s.split("/") for name in _KUBERNETES)), "")
-    return own or (facts.ctr.address if facts.cri else "")

@@ -96,13 +96,11 @@ def findings(visit: Visit) -> list[Finding]:
     if isinstance(visit.facts, Facts):
         facts, ctr = visit.facts, visit.facts.ctr
         by_index = "by index (this ctr has no `images tag`), in constant time as well"
-        others = [socket for socket in facts.sockets if socket != ctr.address]
-        more = f"; another containerd at {', '.join(others)}" if others else ""
         found += [
             _ctr(facts, visit.answers["path"].text.strip()),
             _versions(facts.client, facts.server),
             Finding("retag", Health.OK, "by tag" if ctr.capabilities.tag else by_index),
-            Finding("socket", Health.OK, f"{ctr.address}{more}"),
+            _socket(facts),
             _namespaces(facts, visit.namespaces),
             _listings(visit.namespaces),
             _cri(facts),
@@ -147,6 +145,17 @@ def _versions(client: str, server: str) -> Finding:
         return Finding("version", Health.WARN, f"{text}: this ctr can push and pull there only with --local", todo)
     differ = "the versions differ, which works; the client decides what ctr can do"
     return Finding("version", Health.OK, f"{text}: {differ}")
+
+
+def _socket(facts: Facts) -> Finding:
+    address, more = facts.ctr.address, f"; another containerd at {', '.join(facts.others)}" if facts.others else ""
+    if facts.kubelets not in ("", address):
+        todo = f"set ctr_address: {facts.kubelets} for this host, if its images are meant for kubelet"
+        return Finding("socket", Health.WARN, f"{address}, and kubelet uses another containerd{more}", todo)
+    if facts.chosen:
+        todo = f"set ctr_address: {address} for this host, or the other one if that is meant"
+        return Finding("socket", Health.WARN, facts.chosen, todo)
+    return Finding("socket", Health.OK, f"{address}{more}")
 
 
 def _namespaces(facts: Facts, namespaces: Sequence[InNamespace]) -> Finding:

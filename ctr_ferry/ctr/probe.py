@@ -10,7 +10,7 @@ from ctr_ferry import shell
 from ctr_ferry.ctr.commands import KUBELETS, Ctr
 from ctr_ferry.ctr.failures import daemon_trouble, required
 from ctr_ferry.ctr.listing import Listing
-from ctr_ferry.ctr.programs import COMMANDS, KUBERNETES, SOCKETS
+from ctr_ferry.ctr.programs import COMMANDS, KUBELETS_OWN, KUBERNETES, SOCKETS
 from ctr_ferry.ctr.version import Capabilities, DaemonCapabilities, Version
 from ctr_ferry.errors import AnswerTooLarge, CtrNotFound, DaemonUnreachable, GarbledAnswer, PermissionDenied
 from ctr_ferry.oci.descriptor import Platform
@@ -50,7 +50,8 @@ class Facts:
     Attributes:
         sudo: whether sudo was used.
         client, server: versions as printed; the server's may be empty.
-        sockets: paths of all containerd sockets of the host.
+        sockets: paths of all containerd sockets of the host; of several paths to one socket, the one that is used.
+        told: whether the inventory says which socket is used.
         namespaces: all namespaces of this containerd.
         listings: images by namespace, for the namespaces that were asked for.
         cri: whether the CRI plugin runs and labels names in k8s.io (from 1.2).
@@ -67,6 +68,29 @@ class Facts:
     cri: bool
     content_root: str
     platform: Platform
+    told: bool = False
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The sockets of further containerds."""
+        return tuple(socket for socket in self.sockets if socket != self.ctr.address)
+
+    @property
+    def kubelets(self) -> str:
+        """The socket of the containerd that kubelet probably uses; empty if there seems to be no kubelet."""
+        own = next((socket for socket in self.sockets if socket in KUBELETS_OWN), "")
+        return own or (self.ctr.address if self.cri else "")
+
+    @property
+    def chosen(self) -> str:
+        """Says which of several containerds is used, unless there is one, or the inventory says it."""
+        if self.told or not self.others:
+            return ""
+        which = "kubelet's" if self.ctr.address == self.kubelets else "the first"
+        return (
+            f"of {len(self.sockets)} containerds, {which} is used: {self.ctr.address}, not {' or '.join(self.others)} "
+            "(ctr_address in the inventory chooses one)"
+        )
 
 
 def script(settings: Settings, namespaces: Sequence[str]) -> Script:
@@ -98,37 +122,53 @@ def further(settings: Settings, steps: Mapping[str, str]) -> Script:
 
 def prologue(settings: Settings) -> str:
     """Builds sh text that finds ctr and socket, as ``$ctr`` and ``$address``, and defines ``ready``."""
-    places = [settings.command] if settings.command else COMMANDS
-    sockets = [settings.address] if settings.address else SOCKETS
-    own = (
-        "" if settings.address else " ".join(f"*{each.word}*) own={shell.join([each.socket])};;" for each in KUBERNETES)
-    )
+    sockets = _sockets(settings)
+    commands = [settings.command] if settings.command else COMMANDS
     return f"""
 LC_ALL=C; export LC_ALL; set -f
 find_ctr() {{
-  for place in {shell.join(places)}; do
+  set --
+  case $address in
+{_own_commands()}
+  esac
+  for place in {"" if settings.command else '"$@" '}{shell.join(commands)}; do
     command -v "${{place%% *}}" >/dev/null 2>&1 && {{ ctr=$place; return; }}
   done
 }}
+inode() {{ ls -diL "$1" | {{ read -r i _; echo "$i"; }}; }}
 seen_sockets() {{
-  for s in {shell.join(sockets)}; do
+  for s in {shell.join(dict.fromkeys((*sockets, *SOCKETS)))}; do
     [ -S "$s" ] || continue
+    [ "$s" = "$address" ] || [ "$(inode "$s")" != "$(inode "$address")" ] || continue
     if [ -r "$s" ] && [ -w "$s" ]; then echo "open $s"; else echo "closed $s"; fi
   done
 }}
-find_address() {{
-  case "$ctr" in {own or "*) ;;"} esac
-  for s in "$own" {shell.join(sockets)}; do [ -S "$s" ] && {{ address=$s; return; }}; done
-}}
+find_address() {{ for s in {shell.join(sockets)}; do [ -S "$s" ] && {{ address=$s; return; }}; done; }}
 ready() {{ [ -z "$dead" ] && [ -n "$ctr" ] && [ -r "$address" ] && [ -w "$address" ]; }}
-ctr=; own=; address=; dead=; find_ctr; find_address
+ctr=; address=; dead=; find_address; find_ctr
 """
 
 
+def _own_commands() -> str:
+    """The cases of the sockets whose ctr comes before containerd's own, as sh text: they set ``$@`` to its places."""
+    own: dict[str, list[str]] = {}
+    for each in KUBERNETES:
+        own.setdefault(each.socket, []).extend(each.commands)
+    return "\n".join(f"  {shell.join([socket])}) set -- {shell.join(places)};;" for socket, places in own.items())
+
+
+def _sockets(settings: Settings) -> tuple[str, ...]:
+    """The sockets of which the first that is there is used."""
+    if settings.address:
+        return (settings.address,)
+    own = (each.socket for each in KUBERNETES if settings.command and each.word in settings.command)
+    return tuple(dict.fromkeys((*own, *SOCKETS)))
+
+
 def rights_check(settings: Settings) -> str:
-    """Builds a sh test that fails if the login user may write to no socket; it has no quotes."""
-    sockets = [settings.address] if settings.address else SOCKETS
-    return " || ".join(f"[ -w {shell.join([socket])} ]" for socket in sockets)
+    """Builds a sh test that fails if the login user may not write to the socket that is used; it has no quotes."""
+    words = [shell.join([socket]) for socket in _sockets(settings)]
+    return "".join(f"if [ -S {word} ]; then [ -w {word} ]; else " for word in words) + "false" + "; fi" * len(words)
 
 
 def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, Answer]) -> Facts:
@@ -170,6 +210,7 @@ def read(settings: Settings, namespaces: Sequence[str], answers: Mapping[str, An
         cri=DaemonCapabilities.of(server).cri_labels and any(map(_is_cri, plugins)),
         content_root=_content_root(settings, plugins),
         platform=Platform.of_machine(machine),
+        told=bool(settings.address),
     )
 
 

@@ -61,6 +61,7 @@ _FOLDERS = ("/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/opt/containerd/bi
 _CTRS = ("ctr", *(f"{folder}/ctr" for folder in _FOLDERS))
 PLAIN = Flavour("ctr", "containerd's own", _CTRS, "/run/containerd/containerd.sock")
 _DOCKER = Flavour("docker", "Docker", (), "/run/docker/containerd/containerd.sock")  # its ctr is containerd's own
-_ALL = (PLAIN, *KUBERNETES, _DOCKER)
-COMMANDS = tuple(command for flavour in _ALL for command in flavour.commands)
-SOCKETS = tuple(dict.fromkeys(flavour.socket for flavour in _ALL))
+COMMANDS = tuple(command for flavour in (PLAIN, *KUBERNETES) for command in flavour.commands)
+# Kubelet's come first: beside k3s, the plain containerd is Docker's.
+SOCKETS = tuple(dict.fromkeys(flavour.socket for flavour in (*KUBERNETES, PLAIN, _DOCKER)))
+KUBELETS_OWN = frozenset(flavour.socket for flavour in KUBERNETES)  # their containerd serves kubelet alone

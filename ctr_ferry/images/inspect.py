@@ -55,6 +55,8 @@ def survey(
         return error, answers
     if found.sudo:
         host.become_root()
+    if found.chosen:
+        host.notes[found.chosen] = None
     return found, answers
 
 

@@ -1,11 +1,12 @@
-"""Whether all hosts of a command gave one name to one image."""
+"""Warnings: whether all hosts of a command gave one name to one image, and what else to know about a host."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from ctr_ferry.report.answers import grouped
 from ctr_ferry.report.outcome import Outcome
 from ctr_ferry.text import names, shown_name
 
@@ -42,6 +43,28 @@ class Disagreement:
     def to_json(self) -> dict[str, Any]:
         """The warning as ``--json`` and run.json have it."""
         return {"kind": "digests-differ", "message": self.message, "name": self.name, "digests": self.digests}
+
+
+@dataclass(frozen=True, slots=True)
+class HostNote:
+    """What the user should know about some hosts, whatever the command."""
+
+    message: str
+    hosts: list[str]
+
+    def lines(self) -> list[str]:
+        """The warning that a person reads."""
+        return [f"note: {names(self.hosts, every=True)}: {self.message}"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The warning as ``--json`` and run.json have it."""
+        return {"kind": "host-note", "message": self.message, "hosts": self.hosts}
+
+
+def host_notes(notes: Mapping[str, Iterable[str]]) -> list[HostNote]:
+    """The notes of all hosts, by host; hosts with the same note share it."""
+    hosts = grouped((text, host) for host, texts in notes.items() for text in texts)
+    return [HostNote(text, its) for text, its in hosts.items()]
 
 
 def disagreements(outcomes: Iterable[Outcome]) -> list[Disagreement]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from ctr_ferry.errors import FerryError
-from ctr_ferry.report.agreement import Disagreement
+from ctr_ferry.report.agreement import Disagreement, HostNote
 from ctr_ferry.report.outcome import Outcome, Status, Table, View, error_lines
 from ctr_ferry.text import names, shown
 
@@ -63,7 +63,7 @@ class Done:
     table: Table | None = None
     failure: FerryError | None = None
     view: View | None = None
-    warnings: Sequence[Disagreement] = ()
+    warnings: Sequence[Disagreement | HostNote] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The command as ``--json`` has it."""

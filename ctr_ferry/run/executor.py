@@ -26,7 +26,7 @@ from invoke.exceptions import Exit
 from ctr_ferry.errors import FerryError, InternalError, NotStarted, UsageError
 from ctr_ferry.inventory.selector import HostSelector, inventory_file
 from ctr_ferry.report import observer, render
-from ctr_ferry.report.agreement import disagreements
+from ctr_ferry.report.agreement import Disagreement, HostNote, disagreements, host_notes
 from ctr_ferry.report.outcome import Answer, Outcome, Status, Table, as_dry_run, exit_code, unforeseen
 from ctr_ferry.report.record import Record, Runs, new_run_id, prune
 from ctr_ferry.run.command import Command, CommonOptions, ControlMachine, Kind
@@ -243,7 +243,8 @@ def _on_fleet(
     ):
         answers, failure, code = _answers(line, fleet)
     outcomes, table = _outcomes(command, fleet, answers, cut=bool(code))
-    warnings = disagreements(outcomes)
+    warnings: list[Disagreement | HostNote] = [*disagreements(outcomes)]
+    warnings += host_notes({name: host.notes for name, host in fleet.hosts.items()})
     record.outcomes(outcomes, [warning.to_json() for warning in warnings])
     ended = render.Done(
         command.name,

@@ -42,6 +42,7 @@ class Host:
         moved: called whenever bytes have moved.
         asked: the number of remote commands so far.
         failed: whether a command of this run failed here. Then later commands skip this host.
+        notes: what the user should know about this host, whatever the command; in order, without repetition.
         log: gets each remote command that has ended.
         as_root: whether every script runs through sudo.
     """
@@ -54,6 +55,7 @@ class Host:
         self.dry_run = self.failed = False
         self.moved: Moved = lambda *_: None
         self.asked = 0
+        self.notes: dict[str, None] = {}
         self.log = log
         self.as_root = (target.become or self._sudo_password is not None) and self.user != "root"
 

@@ -127,23 +127,6 @@ class TestFind:
         detail = fab("-H", everywhere(stage), "find", "--match", app).out
         assert f"-n {namespace} --to-namespace k8s.io" in detail
 
-    def test_asks_every_containerd_that_the_probe_found(
-        self, fab: Fab, stage: Stage, node5: Node, built: dict[str, BuiltImage]
-    ) -> None:
-        app = stage.name()
-        stage.seed(built["plain"], app, nodes=[node5])
-        second = "/run/containerd/containerd.sock"
-        node5.exec(["sh", "-c", f"mkdir -p {second.rpartition('/')[0]} && ln -sf {node5.socket} {second}"])
-        try:
-            run = fab("-H", "node5", "find", "--json", "--match", app)
-        finally:
-            node5.exec(["rm", "-f", second])
-        places = run.outcomes["node5"]["result"]["places"]
-        assert {place["socket"]: place["note"] for place in places} == {
-            node5.socket: "",
-            second: "",  # the same image is where kubelet looks
-        }
-
     def test_nothing_anywhere_fails(self, fab: Fab, stage: Stage) -> None:
         run = fab("-H", everywhere(stage), "find", "--json", "--match", f"*{stage.token}*")
         assert (run.exit, set(run.statuses.values())) == (1, {"ok"})

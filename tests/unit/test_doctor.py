@@ -96,8 +96,19 @@ class TestFindings:
         assert "--namespace moby --to-namespace k8s.io" in found.todo
         assert finding(visit(facts(cri=False), leftovers=there), "namespaces").health is Health.OK
 
-    def test_other_containerds_are_named(self) -> None:
-        assert "/y.sock" in finding(visit(facts(sockets=("/x.sock", "/y.sock"))), "socket").text
+    @pytest.mark.parametrize(
+        ("sockets", "told", "expected"),
+        [
+            (("/x.sock",), False, "ok"),
+            (("/x.sock", "/y.sock"), False, "warn"),
+            (("/x.sock", "/y.sock"), True, "ok"),
+            (("/run/k3s/containerd/containerd.sock", "/x.sock"), True, "warn"),
+        ],
+    )
+    def test_other_containerds_are_named(self, sockets: tuple[str, ...], told: bool, expected: str) -> None:
+        found = finding(visit(facts(sockets=sockets, told=told)), "socket")
+        assert (found.health, "ctr_address" in found.todo) == (expected, expected == "warn")
+        assert all(socket in found.text + found.todo for socket in sockets)
 
     def test_retags_method(self) -> None:
         assert finding(visit(facts("1.6.20")), "retag").text == "by tag"

@@ -57,16 +57,16 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Found:
 
 @pytest.mark.parametrize("sudo", [True, False])
 def test_a_host_whose_probe_needed_sudo_runs_as_root_from_then_on(found: Found, sudo: bool) -> None:
-    host = found(SimpleNamespace(sudo=sudo))
+    host = found(SimpleNamespace(sudo=sudo, chosen=""))
     inspect.facts(cast(Host, host), ["k8s.io"])
     assert host.is_root is sudo
 
 
 def test_the_probe_goes_by_the_inventorys_variables(found: Found) -> None:
-    host = found(SimpleNamespace(sudo=False))
+    host = found(SimpleNamespace(sudo=False, chosen=""))
     inspect.survey(cast(Host, host), ["k8s.io"], {"more": "echo more"})
     assert "/run/own.sock" in host.asked["script"].prologue and "more" in host.asked["script"].steps
-    assert host.asked["rights_check"] == "[ -w /run/own.sock ]"
+    assert "[ -w /run/own.sock ]" in host.asked["rights_check"]
 
 
 def test_a_host_without_ctr_raises_in_facts_and_still_answers_in_survey(found: Found) -> None:

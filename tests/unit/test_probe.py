@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from records import VERSIONS, record
 from ctr_ferry import errors
 from ctr_ferry.ctr import probe
 from ctr_ferry.ctr.probe import Facts, Settings
+from ctr_ferry.ctr.programs import Flavour
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.shell import Answer
 
@@ -160,6 +162,42 @@ def test_a_command_of_several_words_is_started_as_such(machine: Machine) -> None
     facts = machine.facts(command="k3s ctr")
     assert facts.ctr.argv == ("k3s", "ctr")
     assert facts.namespaces == ("k8s.io",)
+
+
+@pytest.fixture
+def k3s(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The socket of a k3s that has its ctr on the machine, beside the machine's own containerd; it is not open yet."""
+    own, plain = machine.folder / "k3s.sock", str(machine.socket)
+    monkeypatch.setattr(probe, "KUBERNETES", (Flavour("k3s", "k3s", ("k3s ctr",), str(own)),))
+    monkeypatch.setattr(probe, "KUBELETS_OWN", {str(own)})
+    monkeypatch.setattr(probe, "SOCKETS", (str(own), plain))
+    machine.install_version("1.7.24", "ctr")
+    machine.answer("'ctr --version'", record("1.7.24", "--version").stdout)
+    machine.install("k3s")
+    return own
+
+
+class TestOfSeveralContainerds:
+    def test_kubelets_is_taken_with_its_own_ctr(self, machine: Machine, k3s: Path) -> None:
+        assert probed(machine, Settings()) == (("ctr",), machine.socket, "")
+        with closing(socket.socket(socket.AF_UNIX)) as listener:
+            listener.bind(str(k3s))
+            taken, address, chosen = probed(machine, Settings())
+            assert (taken, address) == (("k3s", "ctr"), k3s)
+            assert chosen.startswith(f"of 2 containerds, kubelet's is used: {k3s}, not {machine.socket}")
+            assert probed(machine, Settings(command="ctr")) == (("ctr",), k3s, chosen)
+            assert probed(machine, Settings(address=str(machine.socket))) == (("ctr",), machine.socket, "")
+            check = ["/bin/sh", "-c", probe.rights_check(Settings())]
+            assert subprocess.run(check, check=False).returncode == 0
+
+    def test_two_paths_to_one_socket_are_one_containerd(self, machine: Machine, k3s: Path) -> None:
+        k3s.symlink_to(machine.socket)
+        assert probed(machine, Settings()) == (("k3s", "ctr"), k3s, "")
+
+
+def probed(machine: Machine, settings: Settings) -> tuple[tuple[str, ...], Path, str]:
+    facts = probe.read(settings, (), machine.ask(settings))
+    return facts.ctr.argv, Path(facts.ctr.address), facts.chosen
 
 
 def test_a_client_newer_than_its_daemon_still_tells_the_servers_version(machine: Machine) -> None:
