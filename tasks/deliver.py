@@ -34,6 +34,7 @@ def parse(
     platform: str | None = None,
     digest: str | None = None,
     force: bool = False,
+    foreign_layers: bool = False,
     plan: str | None = None,
 ) -> DeliverRequest:
     """Turns the options into a request; reads files, so that no host is touched if one of them is wrong.
@@ -66,6 +67,7 @@ def parse(
         platform=wanted,
         digest=digest,
         force=force,
+        foreign_layers=foreign_layers,
         plan=plan,
         words=words,
     )
@@ -123,6 +125,7 @@ def tabulate(answers: Mapping[str, Answer]) -> Table:
         "platform": "Name only this platform's manifest of a multi-platform image.",
         "digest": "The digest that the image must have.",
         "force": "Let names that exist on hosts or in the registry point at this image.",
+        "foreign_layers": "Where hosts push to a registry: push foreign layers, too, which ctr from 1.6 on leaves out.",
         "plan": "Write what would be done to this file, and do nothing; `apply` carries it out.",
     },
 )

@@ -39,6 +39,7 @@ def parse(
     all_platforms: bool = False,
     namespace: str | None = None,
     force: bool = False,
+    foreign_layers: bool = False,
 ) -> PushRequest | tuple[PushRequest, ...]:
     """Turns the options into a request, or several; raises UsageError or BadReference where an option is wrong."""
     from ctr_ferry.registry.push import PushRequest
@@ -66,6 +67,7 @@ def parse(
         all_platforms=all_platforms,
         namespace=options.namespace(namespace),
         force=force,
+        foreign_layers=foreign_layers,
     )
     return tuple(replace(request, ref=each) for each in refs) if several else request
 
@@ -92,6 +94,7 @@ def before(request: PushRequest | tuple[PushRequest, ...], targets: Sequence[Tar
         "all_platforms": "Push all platforms or nothing (default: the host's own where others are not there).",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
         "force": "Move a name that the registry has already to the digest that is pushed.",
+        "foreign_layers": "Push foreign layers (of Windows images), too: ctr from 1.6 on leaves them out.",
     },
 )
 def push(fleet: Fleet, request: PushRequest | tuple[PushRequest, ...]) -> dict[str, Result | FerryError]:

@@ -74,12 +74,16 @@ def push(
     names: tuple[str, str],
     *,
     platform: Platform | None = None,
+    foreign_layers: bool = False,
 ) -> str:
     """``images push``, as sh text: ``names`` are the one in the registry, and the one on the host.
 
-    With a platform (from 1.4 on), only that manifest of an index is pushed.
+    With a platform (from 1.4 on), only that manifest of an index is pushed. From 1.6 on, foreign layers are pushed only
+    where that is asked for.
     """
     flags = [f"--platform={platform}"] if platform else []
+    if foreign_layers and ctr.capabilities.leaves_foreign:
+        flags.append("--allow-non-distributable-blobs")
     line = _command(ctr, namespace, route, "push", *flags, *names)
     return route.prepare + (line if ctr.capabilities.tells_layers else _metered(line))
 

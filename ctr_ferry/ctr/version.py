@@ -129,6 +129,10 @@ class Capabilities(Abilities):
     push_index: bool = _since(1, 1, r"(?s)\A(?!.*--oci-name)")
     # Push has ``--platform``.
     push_platform: bool = _since(1, 4, _PLATFORM)
+    # Push leaves out foreign layers, unless it has ``--allow-non-distributable-blobs``.
+    leaves_foreign: bool = _since(1, 6, "--local")
+    # Push and pull have ``--hosts-dir``.
+    hosts_dir: bool = _since(1, 4, _PLATFORM)
     # Pull has ``--platform`` and ``--all-platforms``.
     pull_platform: bool = _since(1, 1, r"(?s)\A(?!.*--oci-name)")
     # ``--skip-verify`` of push and pull has an effect.

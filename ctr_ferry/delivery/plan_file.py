@@ -59,6 +59,7 @@ class Request(_Part, frozen=True, kw_only=True):
     platform: str | None
     digest: str | None
     force: bool
+    foreign_layers: bool = False
     words: tuple[str, ...]
 
 
@@ -151,6 +152,7 @@ class DeliveryPlan(_Part, frozen=True):
             platform=platform,
             digest=asked.digest,
             force=asked.force,
+            foreign_layers=asked.foreign_layers,
             plan=file,
             words=asked.words,
         )
@@ -293,6 +295,7 @@ def planned(
         platform=str(asked.platform) if asked.platform else None,
         digest=asked.digest,
         force=asked.force,
+        foreign_layers=asked.foreign_layers,
         words=asked.words,
     )
     pairs = zip(found.copies.image_copies, decisions, strict=True)

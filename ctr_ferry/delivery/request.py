@@ -32,6 +32,7 @@ class DeliverRequest:
         sources: patterns of the inventory, or `ANY` for all of it.
         archive: the source, if it is an archive.
         digest: what the one image must be.
+        foreign_layers: whether a registry to which hosts push must get foreign layers, too.
         plan: the file that gets the plan; None to carry it out.
         words: the words of the command line that name the images.
     """
@@ -44,6 +45,7 @@ class DeliverRequest:
     platform: Platform | None = None
     digest: str | None = None
     force: bool = False
+    foreign_layers: bool = False
     plan: str | None = None
     words: tuple[str, ...] = ()
 
@@ -83,4 +85,5 @@ class DeliverRequest:
             for word in (option, value)
         ]
         words += ["--force"] if self.force and "--force" not in more else []
+        words += ["--foreign-layers"] if self.foreign_layers else []
         return shell.join([*words, *more])

@@ -31,7 +31,11 @@ class DeliveredImage(ImageResult):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What was done besides on a host that has the image: it was ``named`` there, or ``pushed`` from there."""
+    """What was done besides on a host that has the image: it was ``named`` there, or ``pushed`` from there.
+
+    Attributes:
+        lacks: as in `PushResult`.
+    """
 
     host: str
     what: str
@@ -40,6 +44,7 @@ class Step:
     bytes: int | None = None
     status: Status = Status.CHANGED
     error: dict[str, str] | None = None
+    lacks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,7 @@ def _step_line(steps: Sequence[Step], images: str) -> str:
 
 
 def _message(step: Step) -> str:
-    return f": {step.error['message']}" if step.error else ""
+    return f": {step.error['message']}" if step.error else f"; {step.lacks}" if step.lacks else ""
 
 
 def _sums(found: Found) -> list[str]:

@@ -15,6 +15,7 @@ from ctr_ferry.errors import FerryError
 from ctr_ferry.images.mappings import Pair
 from ctr_ferry.images.retag import RetagJob, RetagRequest, RetagResult
 from ctr_ferry.registry.push import PushRequest, PushSet
+from ctr_ferry.registry.results import PushedImage
 from ctr_ferry.report.answers import grouped
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.transfer.copy_request import ImageCopy
@@ -88,7 +89,9 @@ def push(
             if reason := item.error or (error if item.image.status is Status.SKIPPED else None):
                 done[image_copy] = reason
             else:
-                done[image_copy] = replace(step, status=item.image.status, bytes=item.image.bytes)
+                image = item.image
+                lacks = image.lacks if isinstance(image, PushedImage) else ""
+                done[image_copy] = replace(step, status=image.status, bytes=image.bytes, lacks=lacks)
 
     for host, answer in fleet.beside(by_host, work).items():
         if isinstance(answer, FerryError):  # no image of this host was dealt with
@@ -103,4 +106,5 @@ def _request(request: DeliverRequest, image_copy: ImageCopy) -> PushRequest:
         all_platforms=True,
         namespace=request.namespace,
         force=request.force,
+        foreign_layers=request.foreign_layers,
     )

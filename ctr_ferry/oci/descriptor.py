@@ -37,6 +37,7 @@ _MACHINES = {
 }
 _DEFAULT_VARIANTS = {("arm64", "v8"), ("amd64", "v1"), ("arm", "v7")}
 MOST = (1 << 63) - 1  # bytes, the largest size: an int64 as in image-spec
+_FOREIGN = ("application/vnd.docker.image.rootfs.foreign.", "application/vnd.oci.image.layer.nondistributable.")
 _LONGEST = 256  # characters of a media type, of a digest, or of a part of a platform
 
 
@@ -131,6 +132,11 @@ class Descriptor:
     def is_index(self) -> bool:
         """Whether the blob is an index, by its media type."""
         return self.media_type in INDEXES
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the blob is a layer that whoever made it does not let others distribute, by its media type."""
+        return self.media_type.startswith(_FOREIGN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from ctr_ferry.registry.push_content import PushContent, choose
 from ctr_ferry.registry.results import PushedImage, PushResult, TransferSetResult
 from ctr_ferry.registry.several import TransferItem, TransferSet
 from ctr_ferry.report.outcome import Result, Status
-from ctr_ferry.shell import Script
+from ctr_ferry.shell import Answer, Script
 from ctr_ferry.text import shown_name
 
 if TYPE_CHECKING:
@@ -31,10 +32,16 @@ if TYPE_CHECKING:
     from ctr_ferry.registry.push_pull import RemoteImage
     from ctr_ferry.ssh.host import Host
 
+_LACKS_LAYERS = re.compile(r"\b400\b|blob unknown")
+
 
 @dataclass(frozen=True, slots=True)
 class PushRequest:
-    """What to push, and under which name; where ``target`` is None, under the image's own."""
+    """What to push, and under which name; where ``target`` is None, under the image's own.
+
+    Attributes:
+        foreign_layers: whether the registry must get foreign layers, too.
+    """
 
     ref: str
     target: Reference | None = None
@@ -42,6 +49,7 @@ class PushRequest:
     all_platforms: bool = False
     namespace: str | None = None
     force: bool = False
+    foreign_layers: bool = False
 
 
 class ImagePush:
@@ -70,11 +78,14 @@ class ImagePush:
         self.request, self.alone, self.image, self.is_there = request, alone, image, False
         self.transfer = RegistryTransfer(session, self._target(), accesses)
         self.pushed = PushContent(Descriptor(image.media_type, image.digest, 0))
+        self._foreign: dict[str, int] = {}  # bytes of the image's foreign layers, by digest
+        self._sends_foreign = request.foreign_layers or not self.facts.ctr.capabilities.leaves_foreign
 
     def ask(self) -> None:
         """Asks the registry whether it has the whole image under the name; raises FerryError where it does not tell."""
         self.remote = self.transfer.inspect()
-        self.is_there = self.remote.digest == self.image.digest and not self.request.platform
+        same = self.remote.digest == self.image.digest
+        self.is_there = same and not (self.request.platform or self.request.foreign_layers)
 
     def look(self, content: Content) -> None:
         """Decides what is pushed, and asks the registry what it has.
@@ -86,6 +97,11 @@ class ImagePush:
         """
         asked, every = self.request.platform, self.request.all_platforms
         self.pushed = choose(self.facts, self.image, content, asked, all_platforms=every)
+        below = content.below(self.pushed.target)
+        self._foreign = {digest: blob.size for digest, blob in below.items() if blob.is_foreign}
+        if not self._sends_foreign:
+            sizes = {digest: size for digest, size in self.pushed.sizes.items() if digest not in self._foreign}
+            self.pushed = replace(self.pushed, sizes=sizes)
         self.remote = self.transfer.inspect(self.pushed.sizes if self.alone else {})
         self._decide()
 
@@ -107,7 +123,8 @@ class ImagePush:
             return done
         if self.host.dry_run:
             would = f"would move up to {sum(self.pushed.sizes.values())} bytes"
-            return self.result(Status.CHANGED, self._method, notices=(would,))
+            lacks = "" if self._sends_foreign else self._lacks()
+            return replace(self.result(Status.CHANGED, self._method, notices=(would,)), lacks=lacks)
         return self._push()
 
     def verify_again(self) -> None:
@@ -118,7 +135,12 @@ class ImagePush:
         """The result where the registry has the image already; None where it must be pushed, and may be."""
         remote = self.remote
         if remote.digest == self.pushed.target.digest:
-            return self.result(Status.UNCHANGED, notices=("the registry has this digest already",))
+            lacks = self._lacks()
+            if lacks and self.request.foreign_layers:
+                return None
+            return replace(
+                self.result(Status.UNCHANGED, notices=("the registry has this digest already",)), lacks=lacks
+            )
         if remote.digest == self.image.digest and not self.request.platform:
             self.pushed = PushContent(Descriptor(self.image.media_type, self.image.digest, 0))
             return self.result(Status.UNCHANGED, notices=("the registry has the whole image already",))
@@ -155,17 +177,44 @@ class ImagePush:
         if done:
             return done
         if not answers["push"].ok:
-            raise self.transfer.failure(answers["push"])
+            raise self._failure(answers["push"])
         remote, present = self.transfer.inspect(), self.remote.present
         self._verify(remote)
         notices = (f"the registry had {present} of these bytes already",) if present else ()
+        lacks = self._lacks()
+        if lacks and self._sends_foreign:
+            raise VerifyFailed(
+                f"ctr reports success, but the registry lacks foreign layers of {self.transfer.reference}",
+                detail=lacks,
+                hint="read the registry's log: it may refuse such layers; then run the same command again",
+            )
         return replace(
             self.result(Status.CHANGED, self._method, notices=notices),
+            lacks=lacks,
             seconds=self.transfer.seconds,
             present=present,
             verified=remote.verified,
             reason=remote.unknown,
         )
+
+    def _lacks(self) -> str:
+        """Which foreign layers the registry lacks, in words; empty where it has all of them, or does not tell."""
+        if not self._foreign:
+            return ""
+        with self.transfer.access.connection() as client:
+            there = client.present(self.transfer.reference.path, self._foreign)
+        absent = [size for digest, size in self._foreign.items() if there is not None and digest not in there]
+        if not absent:
+            return ""
+        layers = f"{len(absent)} foreign layer{'s' if len(absent) > 1 else ''} ({sum(absent)} bytes)"
+        return f"the registry lacks {layers}; --foreign-layers pushes such layers, too"
+
+    def _failure(self, answer: Answer) -> FerryError:
+        """The error of a push that failed. A registry may refuse a manifest whose layers it lacks, with status 400."""
+        error = self.transfer.failure(answer)
+        if self._foreign and not self._sends_foreign and _LACKS_LAYERS.search(error.detail):
+            error.hint = "add --foreign-layers: ctr left out foreign layers, and this registry wants all layers"
+        return error
 
     def _script(self, route: Route) -> Script:
         """The script of the push. Its clean-up removes the certificates, and the temporary name where there is one."""
@@ -185,6 +234,7 @@ class ImagePush:
             route,
             (str(self.transfer.reference), local),
             platform=pushed.platform if method == "platform" else None,
+            foreign_layers=self.request.foreign_layers,
         )
         return Script({"push": step + push}, cleanup="\n".join(filter(None, cleanups)))
 
@@ -200,6 +250,7 @@ class ImagePush:
     def result(self, status: Status, method: str = "", *, notices: tuple[str, ...] = ()) -> PushResult:
         """The result by what is known so far."""
         pushed = self.pushed
+        moved = status is Status.CHANGED and self.remote.digest != pushed.target.digest
         return PushResult(
             reference=str(self.transfer.reference),
             source=self.image.name,
@@ -211,7 +262,7 @@ class ImagePush:
             method=method,
             bytes=sum(pushed.sizes.values()) if pushed.sizes else None,
             notices=(*pushed.notices, *notices),
-            previous_digest=(self.remote.digest or "") if status is Status.CHANGED else "",
+            previous_digest=(self.remote.digest or "") if moved else "",
         )
 
 

@@ -70,11 +70,13 @@ class PushResult(RegistryTransferResult):
         source: the image's name on the host.
         source_digest: the image's digest on the host; another one where one platform of an index was pushed.
         present: bytes that the repository had before; None where the registry was not asked, as for small images.
+        lacks: which foreign layers the registry lacks, and how to push them; empty where it lacks none.
     """
 
     source: str
     source_digest: str
     present: int | None = None
+    lacks: str = ""
 
     def given(self) -> list[tuple[str, str, str]]:
         """The name in the registry, its digest, and the image's digest on the host."""
@@ -83,6 +85,7 @@ class PushResult(RegistryTransferResult):
     def lines(self) -> list[str]:
         """Both names, the digest, the notices, and the digest that was replaced."""
         lines = self.told(f"{shown_name(self.source)} -> {self.reference}")
+        lines += [f"  {self.lacks}"] if self.lacks else []
         if self.previous_digest:
             lines.append(f"  replaces {self.previous_digest}")
         return lines

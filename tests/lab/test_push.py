@@ -10,6 +10,7 @@ from pushing import (
     OTHER,
     images_fixture,  # noqa: F401
     plain_fixture,  # noqa: F401
+    with_foreign_layer,
 )
 from registry_scene import RegistryScene, in_repository
 
@@ -112,6 +113,31 @@ class TestAnotherName:
         assert (run.exit, set(run.statuses.values())) == (0, {"would-change"})
         assert scene.there(registry, goal) is None
         assert uploads(scene, registry, "dry") == []
+
+
+class TestAForeignLayer:
+    @pytest.fixture
+    def stage(self, few: Stage) -> Stage:
+        """Three kinds of ctr are enough."""
+        return few
+
+    def test_is_pushed_where_that_is_asked_for_and_else_its_absence_is_told(
+        self, scene: RegistryScene, plain: BuiltImage
+    ) -> None:
+        registry, (image, layer) = scene.registries.basic, with_foreign_layer(plain)
+        for node in scene.nodes.values():
+            name = scene.name(registry, node.name)
+            scene.stage.seed(image, name, nodes=[node])
+            words = ("push", "--json", "--ref", name)
+            run = scene.run([node.name], *words, *words, "--foreign-layers", *words, "--foreign-layers")
+            assert run.exit == 0, run.out
+            first, *others = [command["outcomes"][0] for command in run.document["commands"]]
+            leaves = release(node) >= (1, 6)
+            assert ("1 foreign layer" in first["result"]["lacks"]) is leaves
+            assert [each["status"] for each in others] == ["changed" if leaves else "unchanged", "unchanged"]
+            assert [each["result"]["lacks"] for each in others] == ["", ""]
+            path = in_repository(registry, name).partition(":")[0]
+            assert layer in registry.server.blobs(path)
 
 
 class TestANameThatIsTaken:

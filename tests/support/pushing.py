@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
+from dataclasses import replace
 
 import pytest
 
 from lab.fleet import Fleet
-from lab.images import NATIVE, BuiltImage, build
+from lab.images import NATIVE, BuiltImage, Descriptor, build
 
 OTHER = "linux/arm64" if NATIVE != "linux/arm64" else "linux/amd64"
 
@@ -28,3 +31,14 @@ def images_fixture(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> di
 def plain_fixture(images: dict[str, BuiltImage]) -> BuiltImage:
     """An image of one platform."""
     return images["plain"]
+
+
+def with_foreign_layer(built: BuiltImage) -> tuple[BuiltImage, str]:
+    """Return an image of one platform whose first layer is a foreign one instead, and that layer's digest."""
+    manifest = json.loads(bytes(built.blobs[built.target.digest]))
+    layer = manifest["layers"][0]
+    layer |= {"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar", "urls": ["https://invalid/layer"]}
+    raw = json.dumps(manifest).encode()
+    target = Descriptor(f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw), built.target.media_type)
+    blobs = {digest: blob for digest, blob in built.blobs.items() if digest != built.target.digest}
+    return replace(built, target=target, blobs={**blobs, target.digest: raw}), str(layer["digest"])

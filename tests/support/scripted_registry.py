@@ -39,6 +39,7 @@ class ScriptedRegistry:
         manifest: the body of every manifest; `INDEX` is that of the index.
         hidden: the digest that only requests with a login see.
         known_login: the login that `log_in` finds.
+        stored: the blobs that are there; None where the registry does not tell.
     """
 
     def __init__(self, *answers: str | RegistryState | None, login: Login | None = None) -> None:
@@ -48,6 +49,7 @@ class ScriptedRegistry:
         self.manifest = MANIFEST
         self.hidden: str | None = None
         self.known_login: Login | None = None
+        self.stored: frozenset[str] | None = None
 
     def log_in(self, path: str) -> None:  # noqa: ARG002
         self.login = self.known_login
@@ -64,8 +66,8 @@ class ScriptedRegistry:
     def read(self, path: str, reference: str) -> bytes:  # noqa: ARG002
         return INDEX if reference == B else self.manifest
 
-    def present(self, path: str, digests: Mapping[str, int]) -> None:  # noqa: ARG002
-        return None
+    def present(self, path: str, digests: Mapping[str, int]) -> frozenset[str] | None:  # noqa: ARG002
+        return self.stored
 
     def close(self) -> None:
         pass

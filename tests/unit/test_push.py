@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from letters import unhashed  # noqa: F401
-from retagging import CHILD, OTHER, A, B, image
+from retagging import CHILD, CONFIG, OTHER, A, B, image
 from scripted_registry import (
     OK,
     REF,
@@ -196,6 +197,62 @@ class TestPush:
     def test_options_that_contradict_each_other_are_refused(self, options: dict[str, Any]) -> None:
         with pytest.raises(errors.UsageError):
             push.parse(**options)
+
+
+FOREIGN = "sha256:" + "7" * 64
+FOREIGN_TYPE = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+WITH_FOREIGN = json.dumps(
+    {
+        "config": {"digest": CONFIG, "size": 2},
+        "layers": [{"digest": FOREIGN, "size": 1000, "mediaType": FOREIGN_TYPE}],
+    }
+).encode()
+
+
+class TestForeignLayers:
+    @staticmethod
+    def host(push_answer: Answer = OK, version: str = "1.6.20") -> Host:
+        return Host([image(REF, A)], answers={"push": push_answer}, blobs={A: WITH_FOREIGN}, version=version)
+
+    @pytest.mark.parametrize(
+        ("version", "asked", "flag"), [("1.6.20", False, False), ("1.6.20", True, True), ("1.5.18", True, False)]
+    )
+    def test_are_pushed_where_that_is_asked_for_or_ctr_always_does(
+        self, answering: Answering, version: str, *, asked: bool, flag: bool
+    ) -> None:
+        answering(None, A).stored = frozenset({FOREIGN})
+        host = self.host(version=version)
+        result = pushed(host, foreign_layers=asked)
+        assert ("--allow-non-distributable-blobs" in host.texts["push"]) is flag
+        assert (result.bytes, result.lacks) == (len(WITH_FOREIGN) + 2 + (1000 if asked else 0), "")
+
+    def test_that_the_registry_lacks_afterwards_are_told_or_where_they_were_pushed_an_error(
+        self, answering: Answering
+    ) -> None:
+        answering(None, A).stored = frozenset()
+        result = pushed(self.host())
+        assert "1 foreign layer (1000 bytes)" in result.lacks and result.lacks in "\n".join(result.lines())
+        answering(None, A).stored = frozenset()
+        with pytest.raises(errors.VerifyFailed, match="foreign"):
+            pushed(self.host(), foreign_layers=True)
+
+    def test_are_pushed_later_to_a_registry_that_has_the_rest(self, answering: Answering) -> None:
+        registry = answering(A)
+        registry.stored = frozenset()
+        assert pushed(self.host()).status is Status.UNCHANGED
+        host = self.host()
+        with pytest.raises(errors.VerifyFailed):
+            pushed(host, foreign_layers=True)
+        assert "push" in host.texts
+        registry.stored = frozenset({FOREIGN})
+        assert pushed(self.host(), foreign_layers=True).status is Status.UNCHANGED
+
+    def test_that_a_registry_wants_get_a_hint(self, answering: Answering) -> None:
+        answering(None)
+        refused = Answer(1, b"", 'ctr: failed commit on ref "manifest-x": unexpected status: 400 Bad Request\n')
+        with pytest.raises(errors.FerryError) as caught:
+            pushed(self.host(refused))
+        assert "--foreign-layers" in caught.value.hint
 
 
 def pusher(digest: str = A, **more: Any) -> Host:

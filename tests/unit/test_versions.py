@@ -69,10 +69,11 @@ def help_of(version: str) -> str:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_help_of_a_ctr_without_a_version_tells_the_same(version: str) -> None:
     # That content can be linked, help does not tell; where it cannot, the step fails and the stream is taken.
-    # Nor does it tell 1.1 from 1.0 or 1.4 from 1.3, as push and pull go: then what both can do is relied on.
+    # Nor does it tell 1.1 from 1.0, 1.4 from 1.3 or 1.6 from 1.5, as push and pull go: what both can do is relied on.
     as_the_older = {
         "1.1.8": {"piped": False, "push_index": False, "pull_platform": False},
-        "1.4.13": {"push_platform": False},
+        "1.4.13": {"push_platform": False, "hosts_dir": False},
+        "1.6.20": {"leaves_foreign": False},
     }
     silent = dict.fromkeys(("tells_layers", "plain_localhost", "trusts_localhost", "transfer_client"), False)
     expected = EXPECTED[version] | {"link": True} | silent | as_the_older.get(version, {})
