@@ -28,5 +28,5 @@ def advice() -> str:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
         f"this process may have {soft} files open, and each connection needs one or more: raise the limit in this "
-        f"shell with ulimit -n {max(4096, 4 * soft)} (above the hard limit only root can), or name fewer hosts at a time"
+        f"shell with ulimit -n {max(4096, 4 * soft)} (above the hard limit only root can), or name fewer hosts"
     )
