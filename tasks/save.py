@@ -139,7 +139,7 @@ def _save(host: Host, request: Request) -> SaveResult:
     """Plans an archive, and writes it unless the file has the same content already."""
     from ctr_ferry.transfer import archive_writer
     from ctr_ferry.transfer.fan_out import checked
-    from ctr_ferry.transfer.sources import HostSource
+    from ctr_ferry.transfer.sources import HostSource, Sources
 
     session = Session(host, request.namespace)
     images = _images(session, request.refs)
@@ -163,8 +163,8 @@ def _save(host: Host, request: Request) -> SaveResult:
         raise CannotWrite(f"{file} exists, and has something else", hint="choose another --out, or add --force")
     if host.dry_run:
         return result
-    read = HostSource(session).read(planned.blobs)
-    blobs = ((blob, checked(blob, chunks, host.name)) for blob, chunks in read)
+    source = Sources([(HostSource(session), content.visible)])
+    blobs = ((blob, checked(blob, chunks, source.holder)) for blob, chunks in source.read(planned.blobs))
     try:
         return replace(result, sha256=archive_writer.write(planned, file, blobs, host.moved))
     except SourceLost as error:  # the source is the host itself

@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from ctr_ferry.errors import CommandFailed, ContentCorrupt, FerryError, SourceLost
+from ctr_ferry.errors import ContentCorrupt, FerryError, SourceLost
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.transfer.policy import Policy
-from ctr_ferry.transfer.receiver import DetachedError, Pipe, QueuedPipe, Receiver, Sink, as_ours
+from ctr_ferry.transfer.receiver import DetachedError, Pipe, QueuedPipe, Receiver, SentAgainError, Sink, as_ours
 
 _AGAIN = 1  # hosts served at once that still lack something at the end; detached hosts have their own slots
 _LARGE = 16 << 20  # bytes; the reader thread itself sends a larger blob to a single host, since a queue costs time
@@ -52,14 +52,16 @@ class Source(Protocol):
         """
 
     def holder(self, blob: Descriptor) -> str:
-        """Returns the host or file that a blob is read from, for messages."""
+        """Returns the host or file that gave a blob, for messages."""
 
     def distrust(self, blob: Descriptor) -> bool:
-        """Notes that the holder of a blob gave it damaged; returns whether another one has it, which is asked next."""
+        """Notes that the holder of a blob gave it damaged; returns whether `read` will take it from another one."""
 
 
-def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Generator[bytes, None, None]:
-    """Yields the same chunks, and hashes them as they pass; ``holder`` is the host or file that they come from.
+def checked(
+    blob: Descriptor, chunks: Iterable[bytes], holder: Callable[[Descriptor], str]
+) -> Generator[bytes, None, None]:
+    """Yields the same chunks, and hashes them as they pass; ``holder`` tells which host or file gave them.
 
     Raises:
         ContentCorrupt: after the last chunk, if digest or size differ; before a chunk that exceeds the size.
@@ -75,7 +77,7 @@ def checked(blob: Descriptor, chunks: Iterable[bytes], holder: str) -> Generator
     found = f"{algorithm}:{digest.hexdigest()}"
     if (found, size) != (blob.digest, blob.size):
         raise ContentCorrupt(
-            f"blob {blob.digest} from {holder} does not match its digest",
+            f"blob {blob.digest} from {holder(blob)} does not match its digest",
             detail=f"{found}, {size} bytes; {blob.size} were expected",
             hint="the blob is damaged there: copy or pull the image there again, or name another source",
         )
@@ -133,19 +135,25 @@ class _Round:
         with self._lock:
             if not self._unread.pop(blob.digest, None):
                 return
-        takers = [receiver for receiver in self._receivers if blob.digest in receiver.wanted and not receiver.lost]
+        while self._came_damaged(blob, chunks):
+            ((_, chunks),) = self._fan_out.source.read([blob])
+
+    def _came_damaged(self, blob: Descriptor, chunks: Iterable[bytes]) -> bool:
+        """Gives a blob to all that lack it; returns whether it has to be read once more, from somebody else."""
+        takers = [receiver for receiver in self._receivers if receiver.lacks(blob.digest) and not receiver.lost]
         kind = Pipe if len(self._receivers) == 1 and blob.size > _LARGE else QueuedPipe
         pipes = [kind(blob, receiver) for receiver in takers]
+        again = False
         try:
-            with contextlib.closing(checked(blob, chunks, self._fan_out.source.holder(blob))) as passing:
+            with contextlib.closing(checked(blob, chunks, self._fan_out.source.holder)) as passing:
                 self._pass_on(passing, pipes)
         except Exception as raised:  # noqa: BLE001  (shown, with where it happened)
             error = as_ours(raised)
-            if isinstance(error, ContentCorrupt) and self._fan_out.source.distrust(blob):
-                error = CommandFailed(error.message, detail=error.detail, hint=error.hint)  # so it is tried once more
+            again = isinstance(error, ContentCorrupt) and self._fan_out.source.distrust(blob)
             for pipe in pipes:
-                pipe.fail(error)
+                pipe.fail(SentAgainError(error.message) if again else error)
                 pipe.put(b"")
+        return again
 
     def _pass_on(self, chunks: Iterator[bytes], pipes: list[Pipe]) -> None:
         """Gives chunks to all receivers that still take the blob; if none does, the rest is not read."""

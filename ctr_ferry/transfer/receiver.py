@@ -31,7 +31,11 @@ class Sink(Protocol):
         """Ends the command on the host: the data will never be complete."""
 
 
-class DetachedError(FerryError):
+class SentAgainError(FerryError):
+    """A blob on its way is sent again from its beginning."""
+
+
+class DetachedError(SentAgainError):
     """A slow host was detached from the others. Blobs that were on their way are sent again, to this host alone."""
 
 
@@ -85,6 +89,11 @@ class Receiver:
             self.pace.add(size, self._clock())
             self._change.notify_all()
 
+    def lacks(self, digest: str) -> bool:
+        """Whether a blob is wanted here, and it is not yet settled whether it comes."""
+        with self._change:
+            return digest in self._open
+
     def begun(self, pipe: Pipe) -> None:
         """Notes that a blob is on its way."""
         with self._change:
@@ -94,7 +103,7 @@ class Receiver:
         """Notes that a blob has arrived, or why not."""
         if isinstance(error, Unreachable | DiskFull):
             self.lose(error)
-        if not isinstance(error, DetachedError):
+        if not isinstance(error, SentAgainError):
             self.settle(pipe.blob.digest, error)
         with self._change:
             self._pipes.discard(pipe)

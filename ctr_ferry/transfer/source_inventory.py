@@ -318,8 +318,7 @@ def _used(sources: Sequence[SourceInventory], images: Sequence[Image], request: 
 
 
 def source_of(used: Sequence[SourceInventory]) -> Source:
-    """Where blobs come from: each from the first of these hosts that has it."""
+    """Where blobs come from: each from the first of these hosts that has it and gives it."""
     from ctr_ferry.transfer.sources import HostSource, Sources
 
-    sources = [(HostSource(each.session), each.content.visible) for each in used]
-    return sources[0][0] if len(sources) == 1 else Sources(sources)
+    return Sources([(HostSource(each.session), each.content.visible) for each in used])

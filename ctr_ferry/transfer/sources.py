@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ctr_ferry.ctr import ingest
 from ctr_ferry.ctr.failures import failure
-from ctr_ferry.errors import CommandFailed, ContentMissing, FerryError, SourceLost, Unreachable
+from ctr_ferry.errors import (
+    CommandFailed,
+    ContentCorrupt,
+    ContentMissing,
+    FerryError,
+    HostError,
+    Interrupted,
+    SourceLost,
+    Unreachable,
+)
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci import archive
 from ctr_ferry.oci.archive import Archive
@@ -21,28 +30,17 @@ _SESSIONS = 6  # downloads at a time: readers, and hosts served alone; sshd lets
 
 
 class HostSource:
-    """One namespace of one host; what `FanOut` calls a source."""
+    """One namespace of one host.
 
-    readers = _READERS
+    Attributes:
+        lost: why the host cannot be reached any more. It is asked again where this is taken away.
+    """
 
     def __init__(self, session: Session) -> None:
         self.name = session.host.name
         self._host, self._facts, self._namespace = session.host, session.facts, session.here.namespace
         self._sessions = threading.Semaphore(_SESSIONS)
-        self._lost: FerryError | None = None
-
-    def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
-        """Yields each blob in the order wanted, with its bytes."""
-        for blob in wanted:
-            yield blob, self.chunks(blob)
-
-    def holder(self, blob: Descriptor) -> str:  # noqa: ARG002
-        """Returns the host's name."""
-        return self.name
-
-    def distrust(self, blob: Descriptor) -> bool:  # noqa: ARG002
-        """Returns False: no other host has the blob."""
-        return False
+        self.lost: FerryError | None = None
 
     def chunks(self, blob: Descriptor) -> Iterator[bytes]:
         """Yields one blob's bytes.
@@ -52,18 +50,18 @@ class HostSource:
             CommandFailed, RemoteTimeout: the host stopped sending; another attempt may go well.
             SourceLost: the host cannot be reached any more.
         """
-        if self._lost:
-            raise self._lost
+        if self.lost:
+            raise self.lost
         with self._sessions:
             try:
                 yield from self._chunks(blob)
             except Unreachable as error:
-                self._lost = SourceLost(
+                self.lost = SourceLost(
                     f"the connection to the source {self.name} was lost",
                     detail=": ".join(filter(None, (error.message, error.detail))),
                     hint="run the same command again: blobs that arrived whole stay, and only the rest is sent",
                 )
-                raise self._lost from error
+                raise self.lost from error
 
     def _chunks(self, blob: Descriptor) -> Iterator[bytes]:
         facts, host = self._facts, self._host
@@ -87,54 +85,100 @@ class HostSource:
 
 
 class Sources:
-    """Several hosts, each with the digests that it has: a blob comes from the first that has it and gives it."""
+    """Hosts, each with the digests that it has; what `FanOut` calls a source.
+
+    A blob comes from the first host that has it. Where that host gives it not, or breaks off, the next one gives the
+    rest: what has come is read again and dropped. One more attempt is made with the first host. Whoever takes the blob
+    compares its digest, so it does not matter that it came in parts.
+    """
 
     readers = _READERS
 
     def __init__(self, sources: Sequence[tuple[HostSource, Collection[str]]]) -> None:
         self.name = ", ".join(source.name for source, _ in sources)
         self._sources = sources
-        self._left: dict[str, list[HostSource]] = {}
-        self._gives: dict[str, str] = {}
+        self._troubled: set[str] = set()  # hosts that broke off: they are asked last
+        self._damaged: set[tuple[str, str]] = set()  # hosts, and the digests of blobs that they gave damaged
+        self._gave: dict[
+            str, list[str]
+        ] = {}  # by digest, the hosts that gave something of a blob when it was last read
 
     def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
-        """Yields each blob in the order wanted, with its bytes."""
+        """Yields each blob in the order wanted, with its bytes. A host that was lost earlier is asked again."""
+        for source, _ in self._sources:
+            source.lost = None
         for blob in wanted:
             yield blob, self._chunks(blob)
 
     def holder(self, blob: Descriptor) -> str:
-        """Returns the host that gave a blob, or else the host that will be asked first."""
+        """Returns the host or hosts that gave a blob, or else the host that will be asked first."""
         first = next((each.name for each in self._holders(blob.digest)), self.name)
-        return self._gives.get(blob.digest, first)
+        return ", ".join(self._gave.get(blob.digest, ())) or first
 
     def distrust(self, blob: Descriptor) -> bool:
         """Asks the host that gave a blob no more for it, unless it is the last; returns whether others have it."""
-        holders, gave = self._holders(blob.digest), self._gives.get(blob.digest)
+        holders, (gave, *_) = self._holders(blob.digest), self._gave[blob.digest]
         if others := [holder for holder in holders if holder.name != gave]:
-            holders[:] = others
+            self._damaged.add((gave, blob.digest))
         return bool(others)
 
     def _holders(self, digest: str) -> list[HostSource]:
-        """The hosts that have a blob, without those that failed to give it."""
-        return self._left.setdefault(digest, [source for source, visible in self._sources if digest in visible])
+        """The hosts that have a blob, without those that gave it damaged; first those that gave all so far."""
+        having = [
+            source
+            for source, visible in self._sources
+            if digest in visible and (source.name, digest) not in self._damaged
+        ]
+        return sorted(having, key=lambda source: source.name in self._troubled)
 
     def _chunks(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields a blob from the next host if one gives nothing at all; raises if a host breaks off in the middle."""
+        """Yields a blob's bytes; raises the last host's error where no host gives the rest."""
         holders = self._holders(blob.digest)
-        for holder in list(holders):
-            started = False
-            self._gives[blob.digest] = holder.name
+        gave = self._gave[blob.digest] = []
+        given, troubles = 0, dict[str, FerryError]()
+        for holder in (*holders, *holders[:1]):
+            if isinstance(troubles.get(holder.name), (ContentMissing, SourceLost)):
+                continue  # it would not go better
+            before = given
+            gave.append(holder.name)
             try:
-                for chunk in holder.chunks(blob):
-                    started = started or bool(chunk)
+                for chunk in _rest(holder.chunks(blob), given):
+                    given += len(chunk)
                     yield chunk
                 return
-            except (ContentMissing, SourceLost):
-                with suppress(ValueError):  # another reader was faster
-                    holders.remove(holder)
-                if not holders or started:
+            except HostError as error:
+                if isinstance(error, (ContentCorrupt, Interrupted)):
                     raise
-        raise ContentMissing(f"no source has blob {blob.digest}", hint="name further hosts with --from")
+                troubles[holder.name] = error
+                self._troubled.add(holder.name)
+                if given == before:
+                    gave.pop()
+        raise _none_gave(blob, troubles)
+
+
+def _rest(chunks: Iterator[bytes], given: int) -> Iterator[bytes]:
+    """Yields the chunks without so many bytes at the beginning; an empty piece for each chunk of these."""
+    for chunk in chunks:
+        rest = chunk[given:]
+        given -= len(chunk) - len(rest)
+        yield rest
+
+
+def _none_gave(blob: Descriptor, troubles: Mapping[str, FerryError]) -> FerryError:
+    """The error for a blob that none of the hosts gave; each had its chance, so another attempt is of no use."""
+    if not troubles:
+        return ContentMissing(f"no source has blob {blob.digest}", hint="name further hosts with --from")
+    error = list(troubles.values())[-1]
+    if len(troubles) == 1 and isinstance(error, (ContentMissing, SourceLost)):
+        return error
+    lost = SourceLost if not isinstance(error, ContentMissing) else ContentMissing
+    found = lost(
+        f"{', '.join(troubles)} did not give blob {blob.digest}",
+        detail="\n".join(f"{name}: {': '.join(filter(None, (e.message, e.detail)))}" for name, e in troubles.items()),
+        hint=error.hint,
+    )
+    found.__cause__ = error
+    return found
 
 
 class ArchiveSource:
