@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urljoin
 from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
 from ctr_ferry.oci.reference import is_digest
 from ctr_ferry.oci.registry import Challenge, Login, Registry, RegistryState, RegistryStateError, plain_realm
+from ctr_ferry.registry import refusals
 from ctr_ferry.registry.http import MOST, Reply, Requests, parts_of
 from ctr_ferry.ssh.host import Host
 
@@ -34,6 +35,8 @@ _OLD = (
 _ACCEPT = ", ".join((*sorted(INDEXES | MANIFESTS), *_OLD, "*/*"))
 _NOTHING = {"MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"}  # distribution, spec/api, errors; the last is Harbor's
 _LONGEST_TOKEN = 32 << 10
+_MOST_ERRORS, _LONGEST_WORDS = 3, 200  # of one answer; characters of one error
+_TELL_MORE = {*range(400, 500)} - {401, 429}  # statuses to HEAD after which GET is tried
 _MAY_NEED_LOGIN = (403, 404, 429)  # statuses for an anonymous token, which may differ for a login
 _REDIRECTED = (301, 302, 303, 307, 308)
 FindLogin = Callable[[], Login | None]
@@ -91,20 +94,23 @@ class Client:
         self._turn_to(path)
         where = f"/v2/{path}/manifests/{reference}"
         reply = head = self._ask_logging_in("HEAD", where)
-        if reply.status in (404, 405) or (reply.status == 200 and not _digest_in_headers(reply)):
+        # The body has the registry's own words. Some registries limit HEAD, or do not know it.
+        if (reply.status == 200 and not _digest_in_headers(reply)) or reply.status in _TELL_MORE:
             reply = self._ask_logging_in("GET", where)
         if reply.status == 404:
             if head.status == 200 or not _says_nothing_is_there(reply):
                 raise RegistryStateError(RegistryState.UNCLEAR, f"{head.status} to HEAD, {reply.status} to GET")
             return None
         if reply.status != 200:
-            raise RegistryStateError(self._state_of(reply), f"{reply.status} {reply.reason[:80]}")
+            raise self._error(reply)
         return _digest_in_headers(reply) or _digest_of_body(reply)
 
     def read(self, path: str, reference: str) -> bytes:
-        """Reads a manifest or index; empty where the registry does not give it. Raises as `find`."""
+        """Reads a manifest or index; empty where the registry does not have it. Raises as `find`."""
         self._turn_to(path)
         reply = self._ask_logging_in("GET", f"/v2/{path}/manifests/{reference}")
+        if reply.status not in (200, 404):
+            raise self._error(reply)
         return reply.body if reply.status == 200 else b""
 
     def _turn_to(self, path: str) -> None:
@@ -114,17 +120,26 @@ class Client:
             self._authorization = self._tokens.get(path, "")
         self._path = path
 
+    def _error(self, reply: Reply) -> RegistryStateError:
+        """The error that an answer means, with the registry's own words."""
+        wait = reply.headers.get("retry-after", "")
+        asked = f" (Retry-After: {wait[:40]})" if wait else ""
+        said = ": ".join(filter(None, (f"{reply.status} {reply.reason[:80]}", said_by(reply))))
+        seconds = int(wait) if re.fullmatch(r"[0-9]{1,9}", wait) else 0
+        return RegistryStateError(self._state_of(reply), f"{said}{asked}", seconds)
+
     def _state_of(self, reply: Reply) -> RegistryState:
         if reply.status == 401:
             # The login was accepted, and lacks this right (distribution, spec/auth/token).
             lacks = reply.challenge.parameters.get("error") == "insufficient_scope"
             lacks = lacks or (self.login is not None and self._authorization.startswith("Bearer"))
             return RegistryState.DENIED if lacks else RegistryState.UNAUTHORIZED
+        said = said_by(reply)
+        if said or reply.status in (403, 429) or reply.status >= 500:
+            return refusals.of_status(str(reply.status), said)
         if reply.status == 400 and self._registry.scheme == "http":
-            return RegistryState.WANTS_TLS  # nothing else can be bad about a request for a manifest
-        return {403: RegistryState.DENIED, 429: RegistryState.FAILED}.get(
-            reply.status, RegistryState.FAILED if reply.status >= 500 else RegistryState.NO_REGISTRY
-        )
+            return RegistryState.WANTS_TLS  # a registry says what is bad about a request for a manifest
+        return RegistryState.NO_REGISTRY
 
     def _ask_logging_in(self, method: str, path: str) -> Reply:
         """Asks without a login, then with an anonymous token, then with the login, until one gets an answer.
@@ -225,6 +240,8 @@ class Client:
             raise RegistryStateError(error.state, f"{error.detail or error.state.words} {named}") from error
         if reply.status in (400, 401, 403):
             raise RegistryStateError(RegistryState.UNAUTHORIZED, f"{reply.status} {reply.reason[:80]} {named}")
+        if reply.status == 429:
+            raise self._error(reply)
         answer = _object(reply.body)
         token = answer.get("token") or answer.get("access_token")
         if not token:
@@ -282,14 +299,34 @@ def _digest_in_headers(reply: Reply) -> str:
     return digest if is_digest(digest) else ""
 
 
+def _codes(reply: Reply) -> list[tuple[str, str]]:
+    """Code and message of each error that the registry itself reports (distribution, spec/api, errors)."""
+    errors = _object(reply.body).get("errors")
+    found = errors[:_MOST_ERRORS] if isinstance(errors, list) else []
+    return [(str(each.get("code")), str(each.get("message") or "")) for each in found if isinstance(each, dict)]
+
+
+def said_by(reply: Reply) -> str:
+    """The registry's own words about what is wrong; empty where it is no registry, or does not say."""
+    return "; ".join(": ".join(filter(None, each))[:_LONGEST_WORDS] for each in _codes(reply))
+
+
+def is_page(reply: Reply) -> bool:
+    """Whether an answer is a page for people, which no registry gives under /v2/."""
+    if "docker-distribution-api-version" in reply.headers:
+        return False
+    return reply.headers.get("content-type", "").lower().startswith("text/html") or reply.body[:64].lstrip()[:1] == b"<"
+
+
 def _says_nothing_is_there(reply: Reply) -> bool:
     """Whether a 404 is the registry's own answer, and not a proxy's, or that of a server it redirects to."""
-    errors = _object(reply.body).get("errors")
-    codes = [each.get("code") for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
-    return not reply.redirected and bool(codes) and all(str(code).upper() in _NOTHING for code in codes)
+    codes = [code.upper() for code, _ in _codes(reply)]
+    return not reply.redirected and bool(codes) and all(code in _NOTHING for code in codes)
 
 
 def _digest_of_body(reply: Reply) -> str:
+    if is_page(reply):
+        raise RegistryStateError(RegistryState.NO_REGISTRY, f"{reply.status} with a page for people")
     if len(reply.body) >= MOST:
         raise RegistryStateError(RegistryState.NO_REGISTRY, f"a manifest of more than {MOST >> 20} MiB")
     return f"sha256:{hashlib.sha256(reply.body).hexdigest()}"

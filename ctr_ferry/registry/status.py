@@ -10,7 +10,8 @@ from functools import partial
 
 from ctr_ferry.ctr.health import Health
 from ctr_ferry.oci.registry import Login, Registry, RegistryState, RegistryStateError
-from ctr_ferry.registry.client import LIMIT, Client, FindLogin
+from ctr_ferry.registry import refusals
+from ctr_ferry.registry.client import LIMIT, Client, FindLogin, is_page, said_by
 from ctr_ferry.registry.http import Reply
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.text import printable
@@ -101,13 +102,15 @@ def _scheme(reply: Reply) -> str:
 
 
 def _judge(registry: Registry, reply: Reply, login: Login | None) -> tuple[RegistryState, str]:
+    detail, said = f"{reply.status} {printable(reply.reason[:80])}", said_by(reply)
+    if reply.status == 200 and is_page(reply):
+        return RegistryState.NO_REGISTRY, f"{detail} with a page for people at /v2/"
     if reply.status == 200:
         return RegistryState.OPEN, ""
     if reply.status == 401:
         return RegistryState.UNAUTHORIZED if login else RegistryState.LOGIN, _scheme(reply)
-    detail = f"{reply.status} {printable(reply.reason[:80])}"
     if registry.scheme == "http" and reply.status == 400 and any(w in reply.body for w in _WANTS_TLS):
         return RegistryState.WANTS_TLS, detail
-    if reply.status >= 500 or reply.status == 429:
-        return RegistryState.FAILED, detail
+    if said or reply.status >= 500 or reply.status == 429:
+        return refusals.of_status(str(reply.status), said), printable(": ".join(filter(None, (detail, said))))
     return RegistryState.NO_REGISTRY, f"{detail} at /v2/"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from registry_network import (
     DIGEST,
     FOUND,
     NewNetwork,
+    Request,
     missing,
     network_fixture,  # noqa: F401
     reply,
@@ -86,7 +88,7 @@ def test_without_a_digest_header_the_manifest_itself_is_read(network: NewNetwork
     [
         (reply("403 Forbidden"), RegistryState.DENIED),
         (reply("503 Service Unavailable"), RegistryState.FAILED),
-        (reply("429 Too Many Requests"), RegistryState.FAILED),
+        (reply("429 Too Many Requests"), RegistryState.RATE_LIMITED),
         (reply("400 Bad Request"), RegistryState.WANTS_TLS),
         (reply("418 Teapot"), RegistryState.NO_REGISTRY),
         (reply("401 Unauthorized", 'WWW-Authenticate: Basic realm="r"'), RegistryState.UNAUTHORIZED),
@@ -101,6 +103,56 @@ def test_other_answers_are_told_apart(network: NewNetwork, answer: str, state: R
     with pytest.raises(RegistryStateError) as caught:
         made.client(ANN).find("a", "1")
     assert caught.value.state is state
+
+
+PAGE = reply("200 OK", "Content-Type: text/html; charset=utf-8", body="<html>Sign in</html>")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _: PAGE,
+        lambda _: reply("200 OK", body="<!doctype html>"),
+        lambda r: PAGE if r[1] == "/login" else reply("302 Found", "Location: /login"),
+    ],
+)
+def test_a_page_for_people_is_no_manifest(network: NewNetwork, answer: Callable[[Request], str]) -> None:
+    with pytest.raises(RegistryStateError) as caught:
+        network(lambda r: answer(r).partition("<")[0] if r[0] == "HEAD" else answer(r)).client().find("a", "1")
+    assert caught.value.state is RegistryState.NO_REGISTRY
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "state"),
+    [
+        ("400 Bad Request", "NAME_INVALID", "project is missing", RegistryState.REJECTED),
+        ("405 Method Not Allowed", "UNSUPPORTED", "read only", RegistryState.NO_PUSH),
+        ("412 Precondition Failed", "PROJECTPOLICYVIOLATION", "5 vulnerabilities", RegistryState.RULE),
+        ("403 Forbidden", "DENIED", "requested access is denied", RegistryState.DENIED),
+    ],
+)
+def test_a_registrys_own_words_are_read_and_kept(
+    network: NewNetwork, status: str, code: str, message: str, state: RegistryState
+) -> None:
+    body = json.dumps({"errors": [{"code": code, "message": message}, 5, {"code": "X", "message": None}]})
+    with pytest.raises(RegistryStateError) as caught:
+        network(lambda r: reply(status, body="" if r[0] == "HEAD" else body)).client().find("a", "1")
+    assert (caught.value.state, caught.value.detail) == (state, f"{status}: {code}: {message}; X")
+
+
+@pytest.mark.parametrize(("asked", "wait"), [("3600", 3600), ("Wed, 21 Oct 2026 07:28:00 GMT", 0), ("9" * 5000, 0)])
+def test_how_long_a_registry_asks_to_wait_is_kept(network: NewNetwork, asked: str, wait: int) -> None:
+    with pytest.raises(RegistryStateError) as caught:
+        network(lambda _: reply("429 Too Many Requests", f"Retry-After: {asked}")).client().find("a", "1")
+    assert caught.value.wait == wait
+    assert caught.value.detail == f"429 Too Many Requests (Retry-After: {asked[:40]})"
+
+
+def test_a_manifest_that_the_registry_may_not_give_now_is_not_missing(network: NewNetwork) -> None:
+    assert network(missing).client().read("a", "1") == b""
+    with pytest.raises(RegistryStateError) as caught:
+        network(lambda _: reply("429 Too Many Requests")).client().read("a", "1")
+    assert caught.value.state is RegistryState.RATE_LIMITED
 
 
 def _ending(channel: socket.socket, answer: str) -> Any:

@@ -74,6 +74,16 @@ class TestRegistries:
                 RegistryState.WANTS_TLS,
                 "400 Bad Request",
             ),
+            (
+                (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n", b"<html>"),
+                RegistryState.NO_REGISTRY,
+                "200 OK with a page for people at /v2/",
+            ),
+            (
+                (b"HTTP/1.1 400 Bad Request\r\n\r\n", b'{"errors": [{"code": "DENIED", "message": "not you"}]}'),
+                RegistryState.REJECTED,
+                "400 Bad Request: DENIED: not you",
+            ),
             ((b"SSH-2.0-OpenSSH\x1b[31m\r\n",), RegistryState.NO_REGISTRY, "SSH-2.0-OpenSSH"),
             ((), RegistryState.NO_ANSWER, ""),
             ((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",), RegistryState.BROKEN_OFF, ""),
