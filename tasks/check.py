@@ -91,8 +91,8 @@ class Seen:
     def read(self, content: Content) -> None:
         """Notes the indexes that a host gave."""
         for top in content.blobs:
-            if children := content.manifest(top).children:
-                self.indexes[top] = tuple(child.digest for child in children)
+            if (index := content.manifest(top)) and index.children:
+                self.indexes[top] = tuple(child.digest for child in index.children)
 
 
 def parse(
@@ -124,8 +124,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     if several := dict(results(answers, ChecksResult)):
         return _table_of_several(several)
     hosts = grouped(
-        ((found.digest, found.verdict, found.check, "yes" if found.unpacked else "no"), host)
-        for host, found in results(answers, CheckResult)
+        ((found.digest, found.verdict, found.check, found.cell), host) for host, found in results(answers, CheckResult)
     )
     return Table(
         ("DIGEST", "VERDICT", "COMPLETE", "UNPACKED", "HOSTS"),
@@ -140,7 +139,7 @@ def _table_of_several(found: Mapping[str, ChecksResult]) -> Table:
             (
                 image.status is Status.FAILED,
                 *(shown_name(image.name), image.digest or "-", image.verdict or "-", image.check),
-                "yes" if image.unpacked else "no",
+                image.cell,
             ),
             host,
         )
@@ -254,8 +253,8 @@ def _inspect(host: Host, request: Request, seen: Seen) -> Result:
         content, answers = session.read([] if request.several else tops, deep=False, more=more)
         states |= checks.parse_checks(answers["check"].text)
         states |= {name: failure(answers["check"], shown_name(name)) for name in listed if name not in states}
-    if incomplete := [image for image in listed.values() if _lacks_blobs(states[image.name])]:
-        session.fetch((image.digest for image in incomplete if request.several), content)
+    if odd := [image for image in listed.values() if _is_odd(states[image.name])]:
+        session.fetch((image.digest for image in odd if request.several), content)
         session.deepen(content)
     seen.read(content)
     absent = [ref for ref, image in images.items() if image is None]
@@ -267,8 +266,8 @@ def _inspect(host: Host, request: Request, seen: Seen) -> Result:
     return ChecksResult(()) if request.several else _result(found, request)
 
 
-def _lacks_blobs(state: Check | FerryError) -> bool:
-    return isinstance(state, Check) and not state.complete
+def _is_odd(state: Check | FerryError) -> bool:
+    return isinstance(state, Check) and not (state.complete and state.unpacked)
 
 
 def _state(session: Session, image: Image, state: Check | FerryError, content: Content) -> CheckResult | FerryError:
@@ -277,18 +276,24 @@ def _state(session: Session, image: Image, state: Check | FerryError, content: C
         return state
     facts = session.facts
     try:
-        content.manifest(image.digest)  # raises if the manifest cannot be read
         target = Descriptor(image.media_type, image.digest, 0)
-        needed = [] if state.complete else content.needed(target, facts.platform)
+        content.refuse_bad([target])
+        artifact = content.is_artifact(target)
+        needed = [] if state.complete and not artifact else content.needed(target, facts.platform)
     except FerryError as error:
         return error
+    missing = tuple(blob.digest for blob in needed if blob.digest not in content.visible)
+    if artifact:  # ctr up to 1.2 does not know which blobs it has
+        there = f"({len(needed) - len(missing)}/{len(needed)})"
+        state = Check(not missing, False, f"{'incomplete' if missing else 'complete'} {there}")
     return CheckResult.of(
         image,
         session.here.namespace,
         state,
         platform=str(facts.platform),
-        missing=tuple(blob.digest for blob in needed if blob.digest not in content.visible),
+        missing=missing,
         parts=not facts.ctr.capabilities.partial_index,
+        artifact=artifact,
     )
 
 

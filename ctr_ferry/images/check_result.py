@@ -26,17 +26,24 @@ class CheckResult(ImageState):
         missing: the blobs that the host's platform needs and the namespace lacks.
         verdict: ``same``, `PLATFORM_MANIFEST` or `OTHER`, compared with the expected digest; `UNDECIDED` without one.
         parts: whether this ctr can name only one platform's manifest of an index that was pulled in part.
+        artifact: whether it is an artifact and no image, so that all of its blobs count and nothing is unpacked.
     """
 
     platform: str
     missing: tuple[str, ...] = ()
     verdict: str = ""
     parts: bool = False
+    artifact: bool = False
     status = Status.OK
+
+    @property
+    def cell(self) -> str:
+        """What a table says about its being unpacked."""
+        return "artifact" if self.artifact else "yes" if self.unpacked else "no"
 
     def lines(self) -> list[str]:
         """The result in one line."""
-        unpacked = "unpacked" if self.unpacked else "not unpacked"
+        unpacked = "an artifact, not an image" if self.artifact else "unpacked" if self.unpacked else "not unpacked"
         return [f"{shown_name(self.name)} {self.digest} {self.verdict}, {self.check}, {unpacked}"]
 
 
@@ -86,7 +93,7 @@ def fault(result: CheckResult, expected: str, holders: str) -> FerryError | None
     if not result.complete:
         missing = "\n".join(("missing", *result.missing)) if result.missing else result.check
         return content_missing(shown_name(result.name), missing)
-    if not result.unpacked:
+    if not result.unpacked and not result.artifact:
         return NotUnpacked(
             f"{what} is complete, but not unpacked", hint="pull or import the image again: that unpacks it"
         )
@@ -95,7 +102,7 @@ def fault(result: CheckResult, expected: str, holders: str) -> FerryError | None
 
 def _foreign(result: CheckResult) -> bool:
     """Whether the image is for other machines. Variants are ignored: ctr knows which variant runs which."""
-    if (result.complete and result.unpacked) or result.platforms == "-":
+    if (result.complete and result.unpacked) or result.platforms == "-" or result.artifact:
         return False
     machine = result.platform.split("/")[:2]
     return all(each.split("/")[:2] != machine for each in result.platforms.split(","))

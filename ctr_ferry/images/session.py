@@ -18,14 +18,13 @@ from ctr_ferry.errors import FerryError, GarbledAnswer, HostError, ImageNotFound
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.item import Item
-from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
+from ctr_ferry.oci.tree import DEEPEST
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.text import shown_name
 
 if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
-_DOCUMENTS = INDEXES | MANIFESTS  # other entries of an index are blobs like layers to containerd
 _MOST_COMPARED = 10  # missing images for which close names are searched: that takes up to 0.1 s for each
 BY_OTHERS = "somebody else gave that name meanwhile, with this digest"
 
@@ -142,13 +141,19 @@ class Session:
         return content, answers
 
     def deepen(self, content: Content, *, files: bool = False) -> None:
-        """Reads the visible manifests of all indexes in ``content``; without any it asks nothing."""
-        children = [child for top in list(content.blobs) for child in content.manifest(top).children]
-        self.fetch(
-            (child.digest for child in children if child.digest in content.visible and child.media_type in _DOCUMENTS),
-            content,
-            files=files,
-        )
+        """Reads what is visible below all indexes in ``content``, in a remote command for each level of indexes.
+
+        Configs are read where they alone tell a platform. Without anything to read it asks nothing.
+        """
+        tops = list(content.blobs)
+        for _ in range(DEEPEST):
+            if tops := content.unread(tops):
+                self.fetch(tops, content, files=files)
+        ctr, root = self.facts.ctr, self.facts.content_root if files else ""
+        if configs := content.untold():
+            documents = {digest: ctr.document(self.here.namespace, digest, root) for digest in configs}
+            for digest, answer in inspect.ask(self.host, documents).items():
+                content.take_config(digest, answer)
 
     def fetch(
         self, digests: Iterable[str], content: Content, more: Mapping[str, str] | None = None, *, files: bool = False

@@ -27,16 +27,17 @@ def index_only(named: Iterable[tuple[str, str, Descriptor]]) -> bytes:
     return _file("oci-layout", _VERSION) + _file("index.json", _index(named)) + tar.END
 
 
-def documents(images: Sequence[tuple[str, Descriptor, Manifest]]) -> dict[str, bytes]:
+def documents(images: Sequence[tuple[str, Descriptor, Manifest | None]]) -> dict[str, bytes]:
     """Builds the files of an archive besides its blobs, by name.
 
     Args:
         images: name and target of each image, and its manifest for `docker load`, which knows no index, takes one
-            platform, and refuses names with a digest.
+            platform, and refuses names with a digest; None for nothing that docker loads.
     """
     tags: dict[tuple[Descriptor, ...], list[str]] = {}
     for name, _, manifest in images:
-        tags.setdefault(manifest.blobs, []).extend([] if "@" in name else [name])
+        if manifest:
+            tags.setdefault(manifest.blobs, []).extend([] if "@" in name else [name])
     docker = [
         {"Config": blob_path(config.digest), "RepoTags": names, "Layers": [blob_path(each.digest) for each in layers]}
         for (config, *layers), names in tags.items()

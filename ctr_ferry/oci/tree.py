@@ -93,8 +93,9 @@ class Tree:
     @property
     def all(self) -> dict[str, Descriptor]:
         """The target and everything below it, by digest."""
+        documents = {each.digest: each for each in self.documents}
         blobs = {blob.digest: blob for each in self.manifests for blob in self.blobs(each)}
-        return blobs | {each.digest: each for each in self.documents}
+        return documents | blobs | documents
 
     def blobs(self, manifest: Descriptor) -> tuple[Descriptor, ...]:
         """Returns a manifest's config and layers; none if it was not read, or has a type that nobody knows."""

@@ -50,8 +50,7 @@ def choose(facts: Facts, image: Image, content: Content, asked: Platform | None,
         return PushContent(whole, sizes=_sizes(content, whole))
     if image.digest not in content.blobs:
         raise content_missing(image.name, image.digest)
-    children = content.manifest(image.digest).children
-    lack = [child for child in children if not content.below(child).keys() <= content.visible]
+    lack = _lacking(content, whole)
     if not asked and not lack and facts.ctr.capabilities.push_index:
         return PushContent(whole, sizes=_sizes(content, whole))
     if all_platforms and lack:
@@ -75,12 +74,12 @@ def _one_platform(image: Image, facts: Facts, content: Content, asked: Platform 
             f"ctr {facts.client} pushes only the host's own platform, {facts.platform}; nothing was pushed",
             hint="push the image from a host with ctr 1.1 or later",
         )
-    child = content.manifest(index).child_for(platform)
+    tree = content.tree(Descriptor(image.media_type, index, 0))
+    child = tree.manifest_for(platform)
     if child is None or child.digest not in content.visible:
-        there = [str(c.platform) for c in content.manifest(index).children if c.digest in content.visible]
         raise PlatformMissing(
             f"{shown_name(image.name)} has no content for {platform} on this host; nothing was pushed",
-            detail=f"on this host: {', '.join(there) or 'no platform'}",
+            detail=f"on this host: {content.told(tree)}",
             hint="choose one of these with --platform",
         )
     if absent := content.below(child).keys() - content.visible:
@@ -89,6 +88,17 @@ def _one_platform(image: Image, facts: Facts, content: Content, asked: Platform 
     if whole and not asked:
         notice += ": this host lacks content of other platforms"
     return PushContent(target=child, platform=platform, sizes=_sizes(content, child), notices=(notice,))
+
+
+def _lacking(content: Content, index: Descriptor) -> list[Descriptor]:
+    """What an index lists, at any depth, and the host lacks or has in part."""
+    tree = content.tree(index)
+    content.below(index)  # raises what cannot be read
+    return [
+        each
+        for each in tree.documents
+        if each in tree.unread or not {each.digest, *(blob.digest for blob in tree.blobs(each))} <= content.visible
+    ]
 
 
 def _sizes(content: Content, target: Descriptor) -> dict[str, int]:

@@ -62,7 +62,7 @@ def plan(
         PlatformMissing: an image has no manifest for the wanted platform.
     """
     saved: list[SavedImage] = []
-    listed: list[tuple[str, Descriptor, Manifest]] = []
+    listed: list[tuple[str, Descriptor, Manifest | None]] = []
     blobs: dict[str, Descriptor] = {}
     for image in images:
         target = content.choose(image, wanted, host, partial_index=True).target
@@ -74,8 +74,10 @@ def plan(
             raise content_missing(image.name, error.detail) from error
         there = {blob.digest: blob for blob in needed}
         manifests = _whole(content, target, there)
-        first = next((each for each in manifests if each.platform == host), manifests[0])  # manifest.json names one
-        listed.append((image.name, target, content.manifest(first.digest)))
+        images_ = [each for each in manifests if not content.is_artifact(each)]
+        # manifest.json names one platform, and no artifact
+        first = next((each for each in images_ if each.platform == host), next(iter(images_), None))
+        listed.append((image.name, target, content.manifest(first.digest) if first else None))
         platforms = [str(each.platform) for each in manifests if each.platform] or image.platforms.split(",")
         saved.append(SavedImage(image.name, target.digest, tuple(p for p in platforms if p != "-")))
         blobs |= there
@@ -84,9 +86,10 @@ def plan(
 
 
 def _whole(content: Content, target: Descriptor, there: Collection[str]) -> list[Descriptor]:
-    """Returns the manifests that are whole: the target itself, or those that an index lists."""
-    manifests = content.manifest(target.digest).children if target.is_index else (target,)
-    return [m for m in manifests if all(blob.digest in there for blob in (m, *content.manifest(m.digest).blobs))]
+    """Returns the manifests that are whole: the target itself, or those of an index."""
+    tree = content.tree(target)
+    read = [manifest for manifest in tree.manifests if manifest.digest in tree.listed]
+    return [each for each in read if all(blob.digest in there for blob in (each, *tree.blobs(each)))]
 
 
 def has_all(file: Path, plan: Plan) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.errors import ContentMissing, MethodUnsupported
+from ctr_ferry.errors import ContentMissing
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
@@ -68,10 +68,7 @@ def blobs_to_copy(
 
     Raises:
         ContentMissing: some of these blobs are nowhere; the error lists their digests.
-        MethodUnsupported: an index lists another index.
     """
-    if nested := [c.digest for c in content.manifest(target.digest).children if c.is_index]:
-        raise MethodUnsupported(f"{image.name} is an index of indexes", detail="\n".join(nested), hint="use --platform")
     needed = blobs_to_have(content, target, platform, every=every)
     if absent := [blob.digest for blob in needed if blob.digest not in content.visible]:
         raise ContentMissing(

@@ -23,7 +23,7 @@ from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.item import Item, refuse_wrong_digest
 from ctr_ferry.images.session import Session
-from ctr_ferry.oci.descriptor import INDEXES, MANIFESTS
+from ctr_ferry.oci.descriptor import DOCUMENTS
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer
 from ctr_ferry.ssh.host import Host
@@ -118,8 +118,9 @@ class Destination:
         blobs = blobs_to_copy(content, image, choice.target, platform, every=options.every)
         if options.own:
             kept = {blob.digest for blob in content.needed(choice.target, platform)}
-            manifests = () if partial_index else content.manifest(choice.target.digest).children
-            blobs = [blob for blob in blobs if blob.digest in kept or blob in manifests]
+            if not partial_index:
+                kept |= {document.digest for document in content.tree(choice.target).documents}
+            blobs = [blob for blob in blobs if blob.digest in kept]
         documents = {blob.digest: content.blobs[blob.digest] for blob in blobs if blob.digest in content.blobs}
         return Plan(
             result=item.result,
@@ -264,11 +265,9 @@ def _content(session: Session, copy_request: CopyRequest, store: Store) -> Conte
     A manifest that only this host has is read here. A manifest that cannot be read counts as absent.
     """
     given = copy_request.content
-    digests = [each.image.digest for each in copy_request.image_copies if each.image.digest not in given.bad]
-    children = [child for digest in digests for child in given.manifest(digest).children]
-    listed = {child.digest for child in children if child.media_type in INDEXES | MANIFESTS}
-    unread = listed - given.blobs.keys() - given.bad.keys()
-    own = Content()
-    session.fetch(sorted(unread & store.here), own)
-    there = (store.here | store.elsewhere) - (unread - own.blobs.keys())
-    return replace(given, visible=given.visible | there, blobs={**given.blobs, **own.blobs})
+    own = replace(given, visible=store.here, blobs=dict(given.blobs), bad=dict(given.bad))
+    session.deepen(own)
+    indexes = [index for digest in own.blobs if (index := own.manifest(digest))]
+    listed = {child.digest for index in indexes for child in index.children if child.media_type in DOCUMENTS}
+    unread = listed - own.blobs.keys() - given.bad.keys()
+    return replace(own, visible=given.visible | ((store.here | store.elsewhere) - unread), bad=given.bad)

@@ -170,10 +170,10 @@ def _agreed(name: str, having: Sequence[tuple[SourceInventory, Image]]) -> list[
     Any other source with such a manifest differs: its manifest may be listed by a wrong index as well.
     """
     parts = {
-        child.digest
+        manifest.digest
         for source, image in having
-        if image.media_type in INDEXES and image.digest in source.content.blobs
-        for child in source.content.manifest(image.digest).children
+        if image.media_type in INDEXES
+        for manifest in source.content.tree(Descriptor(image.media_type, image.digest, 0)).manifests
     }
     tops = [(source, image) for source, image in having if not (source.has_parts and image.digest in parts)]
     if len({image.digest for _, image in tops}) > 1:
@@ -290,8 +290,8 @@ def _platforms(content: Content, image: Image, options: CopyOptions) -> Iterable
     """The platforms of an image that hosts may need; of an image that does not tell them, any."""
     if options.platform or options.every:
         return [options.platform or _UNKNOWN]
-    children = content.manifest(image.digest).children
-    listed = dict.fromkeys(child.platform for child in children if child.platform)
+    manifests = content.tree(Descriptor(image.media_type, image.digest, 0)).manifests
+    listed = dict.fromkeys(manifest.platform for manifest in manifests if manifest.platform)
     return [platform for platform in listed if platform.os != _UNKNOWN.os] or [_UNKNOWN]
 
 

@@ -22,7 +22,6 @@ from ctr_ferry.errors import (
     ContentMissing,
     DaemonUnreachable,
     FerryError,
-    MethodUnsupported,
 )
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import Session
@@ -148,7 +147,7 @@ def test_what_cannot_be_parsed_is_no_manifest(raw: bytes) -> None:
     content = Content()
     content.take(digest(raw), Answer(0, raw, ""), "node7")
     with pytest.raises((ContentCorrupt, ContentMissing), match="node7"):
-        content.manifest(digest(raw))
+        content.below(Descriptor(OCI_INDEX, digest(raw), 0))
 
 
 def test_what_is_said_to_be_an_index_must_be_one() -> None:
@@ -170,15 +169,6 @@ def test_what_an_index_lists_besides_manifests_is_a_blob_like_a_layer() -> None:
     store = Store({digest(data): data for data in (index, AMD64, *BLOBS, b"note")})
     content = Session(cast(Host, store), "k8s.io").read([image.digest], deep=True)[0]
     assert digest(b"note") in {blob.digest for blob in archive_writer.plan([image], content, AMD, every=True).blobs}
-
-
-def test_an_index_of_indexes_is_refused_rather_than_taken_for_whole() -> None:
-    outer = json.dumps({"manifests": [listed(OCI_INDEX, INDEX)]}).encode()
-    image = Image(NAME, OCI_INDEX, digest(outer), "", "-", frozenset())
-    store = Store(ALL | {digest(outer): outer})
-    content = Session(cast(Host, store), "k8s.io").read([image.digest], deep=True)[0]
-    with pytest.raises(MethodUnsupported, match="index of indexes"):
-        archive_writer.plan([image], content, AMD)
 
 
 class TestSeveralSources:

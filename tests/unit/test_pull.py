@@ -276,7 +276,7 @@ class TestPull:
     def test_an_index_that_moves_a_name_keeps_what_is_there_of_other_platforms(self, answering: Answering) -> None:
         answering(B)
         index = image(REF, B, media_type=OCI_INDEX)
-        host = Host([image(REF, A)], blobs={B: INDEX}, answers=here(index))
+        host = Host([image(REF, A)], blobs={B: INDEX}, answers=here(index, top=Answer(0, INDEX, "")))
         pulled(host, force=True)
         step = host.texts["pull"]
         assert "gc.ref.content.rest" in step and "--all-platforms" not in step
@@ -285,7 +285,8 @@ class TestPull:
     def test_another_platform_moves_a_name_where_import_can_name_it(self, answering: Answering) -> None:
         answering(B)
         index = image(REF, B, media_type=OCI_INDEX)
-        answers = here(index, visible=Answer(0, "\n".join((B, CHILD, OTHER, CONFIG)).encode(), ""))
+        visible = Answer(0, "\n".join((B, CHILD, OTHER, CONFIG)).encode(), "")
+        answers = here(index, visible=visible, top=Answer(0, INDEX, ""))
         blobs = {B: INDEX, CHILD: MANIFEST, OTHER: MANIFEST}
         host = Host([image(REF, A)], blobs=blobs, answers=answers)
         pulled(host, force=True, platform="linux/arm64")
