@@ -28,6 +28,9 @@ STATE = Path(__file__).resolve().parent / ".state"
 CACHE = STATE / "cache"
 STANDIN = Path(__file__).resolve().parent / "standin" / "ctr.py"
 
+# What starts containers: of a containerd from 1.3 on, and of an older one.
+SHIMS = ("containerd-shim-runc-v2", "containerd-shim")
+
 # Starts the command in the background, so that it outlives the process that started it.
 DETACH = '"$@" &'
 
@@ -157,8 +160,8 @@ class Fleet:
     def _ensure(self, number: int, model: Model, trees: debian.Trees, machine: Path) -> None:
         """Start node `number`, or, if it is up, its services that have ended; raise LabError."""
         folder = self.state / "nodes" / f"node{number}"
-        legacy = os.environ.get("CTR_FERRY_LEGACY", "") if model.legacy else ""
-        if (node := self.nodes.get(f"node{number}")) and node.legacy == legacy:
+        given = os.environ.get(model.variable, "") if model.variable else ""
+        if (node := self.nodes.get(f"node{number}")) and node.given == given:
             with contextlib.suppress(NodeGone):  # the node has just ended: the code below starts it again
                 node.start_containerd()
                 node.start_sshd()
@@ -167,7 +170,7 @@ class Fleet:
         cgroups.destroy(group)
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "root").mkdir(parents=True)
-        place = self._place(number, model, machine, legacy)
+        place = self._place(number, model, machine, given)
         demand_free(place.address, PORT, STREAM_PORT)
         for path, source in self._programs(model, place, trees).items():
             target = Path(f"{folder}/lower{path}")
@@ -179,7 +182,7 @@ class Fleet:
         (folder / "node.json").write_text(json.dumps(spec))
         self._launch(place, groups)
 
-    def _place(self, number: int, model: Model, machine: Path, legacy: str) -> Place:
+    def _place(self, number: int, model: Model, machine: Path, given: str) -> Place:
         """Return the particulars of node `number`, in which it differs from other nodes of its model."""
         key = self.state / "ssh/host_keys" / f"node{number}"
         login.make_key(key, f"node{number}", machine)
@@ -190,19 +193,20 @@ class Fleet:
             host_key=key.read_text(),
             client_key=(self.state / "ssh/id_ed25519.pub").read_text(),
             python=Path(sys.executable).resolve(),
-            standin=STANDIN if model.legacy and not legacy and STANDIN.exists() else None,
-            legacy=legacy,
+            standin=STANDIN if model.legacy and not given and STANDIN.exists() else None,
+            given=given,
             unprivileged=not _may_lower_oom_scores(),
         )
 
     def _programs(self, model: Model, place: Place, trees: debian.Trees) -> dict[str, Path]:
         """Return the programs that this node has besides its packages: path -> source; raise LabError."""
-        if not place.legacy:
+        if not place.given:
             return hard_links(model, place, trees)
-        given = Path(place.legacy)
-        if not all((given / name).is_file() for name in ("ctr", "containerd", "containerd-shim")):
-            raise LabError(f"CTR_FERRY_LEGACY={given} must have ctr, containerd and containerd-shim")
-        return {f"/usr/bin/{path.name}": path for path in given.iterdir() if path.is_file()}
+        given, needed = Path(place.given), ("ctr", "containerd", SHIMS[model.legacy])
+        if not all((given / name).is_file() for name in needed):
+            raise LabError(f"{model.variable}={given} must have {', '.join(needed)}")
+        # Where programs have a folder of their own, `describe` puts the given ones over the package's.
+        return {f"/usr/bin/{path.name}": path for path in given.iterdir() if model.programs == "/usr/bin"}
 
     def _launch(self, place: Place, groups: list[Path]) -> None:
         """Start a node's process 1 and wait until all its services answer; raise LabError."""

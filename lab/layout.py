@@ -31,6 +31,7 @@ class Model:
         layout: where its programs are: `plain`, `sudo`, `k3s` or `rke2`.
         cri: whether containerd's CRI plugin is on.
         legacy: whether it has the stand-in for ctr 1.2.6, or a real containerd older than 1.3.
+        variable: the environment variable that may name a folder with a real containerd to run instead.
         root, state: containerd's folders for content and for sockets.
         ctr: the command that a user of this node types.
     """
@@ -40,6 +41,7 @@ class Model:
     layout: str = "plain"
     cri: bool = True
     legacy: bool = False
+    variable: str = ""
     root: str = "/var/lib/containerd"
     state: str = "/run/containerd"
     ctr: tuple[str, ...] = ("ctr",)
@@ -60,7 +62,7 @@ class Model:
 
 NODE3 = Model(("bookworm",), "plain", layout="sudo")
 MODELS = {
-    1: Model(("bullseye", "bookworm"), "legacy", legacy=True),
+    1: Model(("bullseye", "bookworm"), "legacy", legacy=True, variable="CTR_FERRY_LEGACY"),
     2: Model(("bullseye",), "plain", cri=False),
     3: NODE3,
     4: Model(
@@ -78,6 +80,7 @@ MODELS = {
         root="/var/lib/rancher/rke2/agent/containerd",
         state="/run/k3s/containerd",
         ctr=("/var/lib/rancher/rke2/bin/ctr", "--address", "/run/k3s/containerd/containerd.sock"),
+        variable="CTR_FERRY_NEWEST",
     ),
 }
 
@@ -90,7 +93,7 @@ class Place:
         number, address, folder: its number, its address, and its folder on this machine.
         host_key, client_key: its sshd's private key, and the public key that may log in.
         python, standin: the interpreter and the script of node1's stand-in for ctr; None for no stand-in.
-        legacy: the folder with the real containerd older than 1.3 that node1 runs; "" for none.
+        given: the folder with the containerd that the node runs in place of its package's; "" for none.
         unprivileged: whether root of this machine may not lower an OOM score, as in many containers.
     """
 
@@ -101,7 +104,7 @@ class Place:
     client_key: str
     python: Path
     standin: Path | None = None
-    legacy: str = ""
+    given: str = ""
     unprivileged: bool = False
 
     @property
@@ -133,7 +136,8 @@ def describe(model: Model, place: Place, trees: Trees, machine: Path) -> dict[st
     usr = [place.folder / "lower/usr", *([trees.runtime / "usr"] if plain else []), machine / "usr"]
     if trees.libraries:
         usr.insert(-1, trees.libraries / "usr")
-    runtime = [trees.runtime / "usr/sbin", trees.runtime / "usr/bin"]
+    runtime = [Path(place.given)] if place.given else []
+    runtime += [trees.runtime / "usr/sbin", trees.runtime / "usr/bin"]
     outside = [] if place.python.is_relative_to("/usr") else [place.python.parent.parent]
     return {
         "name": place.name,
@@ -155,7 +159,7 @@ def describe(model: Model, place: Place, trees: Trees, machine: Path) -> dict[st
             "sshd": (["/usr/sbin/sshd", "-D", "-e"], f"tcp:{place.address}:{PORT}", "/usr/sbin"),
         },
         "model": asdict(model),
-        "place": {"number": place.number, "address": place.address, "legacy": place.legacy},
+        "place": {"number": place.number, "address": place.address, "given": place.given},
         "real_ctr": real_ctr(model, place),
     }
 
@@ -163,7 +167,7 @@ def describe(model: Model, place: Place, trees: Trees, machine: Path) -> dict[st
 def _daemon(model: Model, place: Place) -> list[str]:
     """Return the command line that starts containerd."""
     argv = [f"{model.programs}/containerd", "--config", CONFIG]
-    if place.legacy and place.unprivileged:
+    if model.legacy and place.given and place.unprivileged:
         # Up to 1.2, containerd fails if it cannot lower an OOM score, except in a user namespace: pretend to be in one.
         return ["/bin/sh", "-c", f'mount --bind {UID_MAP} /proc/$$/uid_map; exec "$@"', "containerd", *argv]
     return argv
@@ -282,8 +286,9 @@ AcceptEnv LANG LC_*
 
 def _containerd(model: Model, place: Place) -> str:
     """Return containerd's configuration: its folders, and ports on the node's own address only."""
-    plugin = "cri" if place.legacy else "io.containerd.grpc.v1.cri"
-    lines = [] if place.legacy else ["version = 2"]
+    before_1_3 = model.legacy and bool(place.given)
+    plugin = "cri" if before_1_3 else "io.containerd.grpc.v1.cri"
+    lines = [] if before_1_3 else ["version = 2"]
     lines += [f'root = "{model.root}"', f'state = "{model.state}"']
     if not model.cri:
         lines.append(f'disabled_plugins = ["{plugin}"]')

@@ -35,8 +35,8 @@ class Node:
         model: the kind of node.
         cri: whether containerd's CRI plugin is on.
         socket, root: containerd's socket and root folder, inside the node.
-        legacy: the folder with the real containerd older than 1.3 that the node runs; "" for none.
-        real_is_legacy: whether the node runs such a containerd.
+        given: the folder with the containerd that the node runs in place of its package's; "" for none.
+        real_is_legacy: whether the node runs a real containerd older than 1.3.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,8 +46,8 @@ class Node:
         self.name: str = self._spec["name"]
         self.number: int = self._spec["place"]["number"]
         self.address: str = self._spec["place"]["address"]
-        self.legacy: str = self._spec["place"]["legacy"]
-        self.real_is_legacy = bool(self.legacy)
+        self.given: str = self._spec["place"]["given"]
+        self.real_is_legacy = self.model.legacy and bool(self.given)
         self.port = PORT
         self.cri, self.socket, self.root = self.model.cri, self.model.socket, self.model.root
 
