@@ -202,27 +202,37 @@ class Download(Stream):
     def chunks(self, size: int) -> Iterator[bytes]:
         """Yields the data as it comes, and an empty piece for each second without data.
 
-        If the host has less than ``size`` bytes, the pieces end early; `answer` tells why.
+        If the host has less than ``size`` bytes, the pieces end early; `answer` tells why. They are data even then.
 
         Raises:
             ContentCorrupt: the host sends more than ``size`` bytes. The command is ended.
         """
         if isinstance(receive_buffer := self._channel.in_buffer, ReceiveBuffer):
             receive_buffer.low = _CHUNK // 2
-        left, last_bytes = size, b""
+        left, held = size, b""
         try:
-            for data in self._after_start():
+            for piece in self._after_start():
+                data = held + piece if held else piece
+                held = data[self._last_line_at(data) :]
+                data = data[: len(data) - len(held)]
                 if left - len(data) < -_MOST_END:
                     raise ContentCorrupt(
                         f"the host sends more than the {size} bytes that it announced; the command was ended",
                         hint="the image there is damaged: run check on that host, or name another source",
                     )
-                last_bytes = (last_bytes + data[-_MOST_END:])[-_MOST_END:]
                 yield data[: max(left, 0)]
                 left -= len(data)
-            self.answer = self._ended(last_bytes)
+            self.answer = self._ended(held)
         finally:
             self._channel.close()
+
+    def _last_line_at(self, data: bytes) -> int:
+        """Returns where the section's last line begins, or may begin if more comes; the end of the data if nowhere."""
+        line = f"\n{self._boundary} end ".encode()
+        at = data.rfind(line, max(0, len(data) - _MOST_END))
+        if at < 0:
+            at = data.rfind(b"\n", max(0, len(data) - len(line)))
+        return at if at >= 0 and (line.startswith(data[at:]) or data.startswith(line, at)) else len(data)
 
     def _after_start(self) -> Iterator[bytes]:
         """Yields the pieces after the section's first line; the last piece also has the section's last line."""
@@ -261,8 +271,8 @@ class Download(Stream):
             yield data
             last_data = time.monotonic()
 
-    def _ended(self, last_bytes: bytes) -> Answer:
-        match = re.search(rb"\n%s end (\d+)\n$" % self._boundary.encode(), last_bytes)
+    def _ended(self, last_line: bytes) -> Answer:
+        match = re.search(rb"\n%s end (\d+)\n$" % self._boundary.encode(), last_line)
         self._exchange.stdout += shell.section_start(self._boundary, READ) + (match[0] if match else b"")
         return self.end()[READ]
 

@@ -139,8 +139,7 @@ class Sources:
         for holder in (*holders, *holders[:1]):
             if isinstance(troubles.get(holder.name), (ContentMissing, SourceLost)):
                 continue  # it would not go better
-            before = given
-            gave.append(holder.name)
+            before, gave[:] = given, [*(name for name in gave if name != holder.name), holder.name]
             try:
                 for chunk in _rest(holder.chunks(blob), given):
                     given += len(chunk)

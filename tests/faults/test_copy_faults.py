@@ -31,13 +31,21 @@ class Middle:
     """A copy in the middle: every destination has the small layer, and half a MiB of the large one is read."""
 
     def __init__(
-        self, fab: Fab, stage: Stage, image: BuiltImage, source: Node, targets: list[Node], *, user: str
+        self,
+        fab: Fab,
+        stage: Stage,
+        image: BuiltImage,
+        source: Node,
+        targets: list[Node],
+        *,
+        user: str,
+        others: list[Node],
     ) -> None:
         self.fab, self.stage, self.image = fab, stage, image
-        self.source, self.targets, self.user = source, targets, user
+        self.source, self.targets, self.user, self.others = source, targets, user, others
         self.name = stage.name()
-        stage.seed(image, self.name, nodes=[source])
-        self.nodes = [source, *targets]
+        stage.seed(image, self.name, nodes=[source, *others])
+        self.nodes = [source, *others, *targets]
         self.before = {node.name: processes(node).keys() for node in self.nodes}
         self.process = fab.start(
             "-H", ",".join(names_of(targets)), "copy", "--json", *self._words(f"{user}@{source.name}")
@@ -45,7 +53,8 @@ class Middle:
         assert eventually(self.begun), self.process.communicate(timeout=60)
 
     def _words(self, source: str) -> tuple[str, ...]:
-        return ("--from", source, "--ref", self.name)
+        more = [word for node in self.others for word in ("--from", node.name)]
+        return ("--from", source, *more, "--ref", self.name)
 
     def begun(self) -> bool:
         """Tell whether it is in the middle."""
@@ -61,6 +70,12 @@ class Middle:
         sessions = [pid for pid, argv in self.new(node).items() if argv.startswith("sshd")]
         assert sessions
         signal_all(sessions, signal.SIGKILL)
+
+    def kill_read(self) -> None:
+        """End the command that reads the large blob."""
+        read = [pid for pid, argv in self.new(self.source).items() if "bin/cat" in argv]
+        assert read
+        signal_all(read, signal.SIGKILL)
 
     def again(self) -> subprocess.Popen[str]:
         """Start the same copy once more, and wait until it is in the middle, too."""
@@ -80,6 +95,11 @@ class Middle:
         out, err = self.process.communicate(timeout=90)
         assert "Traceback" not in out + err
         return Run(self.process.returncode, out, err)
+
+    def sent_once(self, run: Run) -> bool:
+        """Tell whether each destination was sent each blob once."""
+        total = sum(self.image.size(digest) for digest in set(self.image.blobs) - {self.image.target.digest})
+        return all(outcome["result"]["bytes_sent"] == total for outcome in run.outcomes.values())
 
     def leaves_nothing(self, *, named: tuple[str, ...] = ()) -> None:
         """No process, label, file or unfinished ingest of ours is on any node, and no half image."""
@@ -136,12 +156,13 @@ def begin(fab: Fab, stage: Stage, image: BuiltImage) -> Iterator[Begin]:
     """Start a copy from a node to others, by their names, and catch it in the middle."""
     with contextlib.ExitStack() as stack:
 
-        def start(source: str, *targets: str) -> Middle:
-            if not {source, *targets} <= set(stage.nodes):
-                pytest.skip(f"the fleet lacks one of {source}, {', '.join(targets)}")
-            node = stage.nodes[source]
+        def start(source: str, *targets: str, others: tuple[str, ...] = ()) -> Middle:
+            if not {source, *targets, *others} <= set(stage.nodes):
+                pytest.skip(f"the fleet lacks one of {source}, {', '.join((*targets, *others))}")
+            node, *further = (stage.nodes[name] for name in (source, *others))
             user = stack.enter_context(stalling(node))
-            middle = Middle(fab, stage, image, node, [stage.nodes[name] for name in targets], user=user)
+            to = [stage.nodes[name] for name in targets]
+            middle = Middle(fab, stage, image, node, to, user=user, others=further)
             stack.callback(middle.process.communicate)
             stack.callback(middle.process.kill)
             return middle
@@ -221,6 +242,25 @@ def test_a_source_that_dies_is_reported_and_the_next_run_goes_on(begin: Begin) -
     assert "node2" in run.error["message"]
     middle.leaves_nothing()
     middle.succeeds_again(*middle.targets)
+
+
+def test_where_one_of_two_sources_dies_the_other_gives_the_rest(begin: Begin) -> None:
+    middle = begin("node2", "node1", "node5", others=("node3",))
+    middle.kill_sessions(middle.source)
+    run = middle.ended()
+    assert run.statuses == {"node1": "changed", "node5": "changed"}, run.out
+    assert middle.sent_once(run)
+    middle.leaves_nothing(named=("node1", "node5"))
+
+
+def test_a_source_whose_read_is_killed_gives_the_rest_to_all_hosts_together(begin: Begin) -> None:
+    middle = begin("node2", "node3", "node4")
+    middle.kill_read()
+    middle.go_on()
+    run = middle.ended()
+    assert run.statuses == {"node3": "changed", "node4": "changed"}, run.out
+    assert middle.sent_once(run)
+    middle.leaves_nothing(named=("node3", "node4"))
 
 
 def test_a_destination_that_dies_is_reported_and_the_others_get_all(begin: Begin) -> None:

@@ -80,6 +80,15 @@ def test_announced_bytes_arrive_unchanged(step: int) -> None:
     assert made.answer and made.answer.ok and channel.closed
 
 
+@pytest.mark.parametrize("step", [1, 7, 40, 1000])
+@pytest.mark.parametrize("data", [b"", b"half", b"half\n", f"half\n{BOUNDARY} en".encode()])
+def test_a_command_that_is_ended_early_has_given_nothing_but_data(data: bytes, step: int) -> None:
+    sent = shell.section_start(BOUNDARY, READ) + data + f"\n{BOUNDARY} end 137\n".encode()
+    made, _ = download(sent[at : at + step] for at in range(0, len(sent), step))
+    assert b"".join(made.chunks(1000)) == data
+    assert made.answer and made.answer.exit == 137
+
+
 def test_an_endless_stream_is_ended() -> None:
     def endless() -> Iterator[bytes]:
         yield shell.section_start(BOUNDARY, READ)
