@@ -36,6 +36,7 @@ library printed) and `hint` (what to do next, in one sentence)::
         ├── SourceLost                source-lost: the source of the blobs stopped
         ├── PlatformMissing           platform-missing
         ├── MethodUnsupported         method-unsupported
+        ├── SessionRefused            session-refused: sshd allows fewer sessions at once than are needed (MaxSessions)
         ├── DiskFull                  disk-full
         ├── CommandFailed             command-failed
         ├── Interrupted               interrupted
@@ -216,6 +217,10 @@ class PlatformMissing(HostError, kind="platform-missing"):
 
 class MethodUnsupported(HostError, kind="method-unsupported"):
     """This version of ctr does not support the method."""
+
+
+class SessionRefused(HostError, kind="session-refused"):
+    """sshd lets no further session run on the connection (MaxSessions). The connection itself is well."""
 
 
 class DiskFull(HostError, kind="disk-full"):

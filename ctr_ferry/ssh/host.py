@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
 import paramiko
 
-from ctr_ferry.errors import ConnectionLost, PermissionDenied
+from ctr_ferry.errors import ConnectionLost, PermissionDenied, SessionRefused
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh import guard, open_files
 from ctr_ferry.ssh.answer_memory import MEMORY
@@ -18,12 +19,13 @@ from ctr_ferry.ssh.exchange import Exchange, Listener, Sudo, Transcript
 from ctr_ferry.ssh.stream import PACKET, READ, WINDOW, BackgroundScript, Download, Stream, Upload
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.terminal import Terminal, open_terminal
-from ctr_ferry.ssh.transport import Transport
+from ctr_ferry.ssh.transport import SessionRefusedError, Transport
 from ctr_ferry.text import tail
 
 Log = Callable[[str, Transcript], None]  # gets the host's name and a remote command that has ended
 Moved = Callable[[int, int | None], None]  # gets the bytes moved so far, and the bytes in all where that is known
 _S = TypeVar("_S", bound=Stream)
+_FIRST_PAUSE = 0.03  # seconds before a session that sshd refused is tried again; each pause is longer
 _LAST_MOMENT = 0.1  # seconds for paramiko's thread to end after a connection broke
 _SPARE_LINES = b"\n" * 8  # a start-up file of the login shell may read these in place of the start marker
 
@@ -45,6 +47,7 @@ class Host:
         notes: what the user should know about this host, whatever the command; in order, without repetition.
         log: gets each remote command that has ended.
         as_root: whether every script runs through sudo.
+        is_source: whether blobs are read here. Then uploads leave sessions to the downloads.
     """
 
     def __init__(self, target: Target, config: Any, *, run_id: str = "", log: Log = lambda *_: None) -> None:
@@ -52,7 +55,7 @@ class Host:
         self.name, self.target, self.run_id = target.name, target, run_id
         self.user: str = self.connection.user
         self.where = self.connection.where
-        self.dry_run = self.failed = False
+        self.dry_run = self.failed = self.is_source = False
         self.moved: Moved = lambda *_: None
         self.asked = 0
         self.notes: dict[str, None] = {}
@@ -207,12 +210,47 @@ class Host:
         with self._session() as session, contextlib.closing(session):
             yield open_terminal(session, limit, patience)
 
+    def spare_sessions(self, most: int) -> int:
+        """Returns how many further sessions sshd lets run on this connection now (MaxSessions), at most ``most``."""
+        with self.lost_connection(), contextlib.ExitStack() as opened:
+            for number in range(most):
+                try:
+                    opened.callback(self._new_session().close)
+                except SessionRefusedError:
+                    return number
+        return most
+
+    def _new_session(self) -> paramiko.Channel:
+        return self.transport.open_session(WINDOW, PACKET, self.target.limits.connect)
+
     @contextlib.contextmanager
     def _session(self) -> Iterator[paramiko.Channel]:
         """A new session, and a block in which errors of a broken connection are raised as ConnectionLost."""
         self.open()
         with self.lost_connection():
-            yield self.transport.open_session(WINDOW, PACKET, self.target.limits.connect)
+            yield self._next_session()
+
+    def _next_session(self) -> paramiko.Channel:
+        """Opens a session. Where sshd refuses it, waits a while for another session to end.
+
+        Raises:
+            SessionRefused: none has ended.
+        """
+        deadline, pause = time.monotonic() + self.target.limits.connect, _FIRST_PAUSE
+        while True:
+            try:
+                return self._new_session()
+            except SessionRefusedError as error:
+                if time.monotonic() > deadline:
+                    sessions = self.transport.sessions
+                    raise SessionRefused(
+                        f"sshd on {self.name} allows {sessions} session{'s' * (sessions != 1)} at once on a connection "
+                        "(MaxSessions), and one more is needed",
+                        detail=tail(str(error)),
+                        hint=f"set MaxSessions {sessions + 1} or more in its sshd_config, and run the command again",
+                    ) from error
+            self.pause(pause)  # sshd counts a session until its command has ended
+            pause = min(2 * pause, 1.0)
 
     def _stream(
         self,

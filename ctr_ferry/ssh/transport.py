@@ -28,6 +28,7 @@ _OFFERS = {  # kind of algorithm: paramiko's names for the lists of the host, an
     "MACs": (("client_mac_algo_list", "server_mac_algo_list"), "preferred_macs"),
 }
 _MOMENT = 0.01  # seconds that a read waits for `ReceiveBuffer.low` bytes
+_TAKEN = "Unable to open channel."  # paramiko's words where another thread got the reason of this refusal
 _SMALL = 1 << 12  # bytes; smaller pieces are joined, since each takes more memory than its bytes
 
 
@@ -105,6 +106,10 @@ class ReceiveBuffer(BufferedPipe):  # type: ignore[type-arg]  # only its stub ha
 
     def __len__(self) -> int:
         return self._size
+
+
+class SessionRefusedError(paramiko.SSHException):
+    """sshd lets no further session run on the connection."""
 
 
 class _Channel(paramiko.Channel):
@@ -267,11 +272,26 @@ class Transport(paramiko.Transport):
     def open_session(
         self, window_size: int | None = None, max_packet_size: int | None = None, timeout: float | None = None
     ) -> paramiko.Channel:
-        """Opens a session with a `ReceiveBuffer` for its stdout. Before its command runs, nothing can come."""
-        channel = super().open_session(window_size, max_packet_size, timeout)
+        """Opens a session with a `ReceiveBuffer` for its stdout. Before its command runs, nothing can come.
+
+        Raises:
+            SessionRefusedError: the connection is well, but sshd lets no further session run on it.
+        """
+        try:
+            channel = super().open_session(window_size, max_packet_size, timeout)
+        except paramiko.SSHException as error:
+            if self.is_active() and (isinstance(error, paramiko.ChannelException) or str(error) == _TAKEN):
+                raise SessionRefusedError(self.open_failure) from error
+            raise
         channel.in_buffer = ReceiveBuffer()
         channel.__class__ = _Channel
         return channel
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open."""
+        channels = self._channels.values()  # type: ignore[attr-defined]
+        return sum(isinstance(channel, _Channel) and not channel.closed for channel in channels)
 
     def _send_user_message(self, data: paramiko.Message) -> None:
         if threading.current_thread() is self and not self.clear_to_send.is_set():

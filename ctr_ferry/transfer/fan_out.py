@@ -1,8 +1,9 @@
 """Blobs from one source to a batch of hosts at once: each blob is read once, and goes to all hosts that lack it.
 
-Each host says which blobs it wants. When all hosts of the batch have said so, readers read the blobs side by side, and
-put each chunk into the bounded queue of each host. A host that fails is dropped. The readers wait for a host whose
-queue is full. A host that delays the others for too long (`Policy`) is detached: one reader serves it alone.
+Each host says which blobs it wants. When all hosts of the batch have said so, or nobody has come for long, readers read
+the blobs side by side, and put each chunk into the bounded queue of each host. A host that fails is dropped. The
+readers wait for a host whose queue is full. A host that delays the others for too long (`Policy`) is detached: one
+reader serves it alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Protocol
 from ctr_ferry.errors import ContentCorrupt, FerryError, SourceLost
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.transfer.policy import Policy
-from ctr_ferry.transfer.receiver import DetachedError, Pipe, QueuedPipe, Receiver, SentAgainError, Sink, as_ours
+from ctr_ferry.transfer.receiver import SLOTS, DetachedError, Pipe, QueuedPipe, Receiver, SentAgainError, Sink, as_ours
 
 _AGAIN = 1  # hosts served at once that still lack something at the end; detached hosts have their own slots
 _LARGE = 16 << 20  # bytes; the reader thread itself sends a larger blob to a single host, since a queue costs time
@@ -87,7 +88,9 @@ class _Round:
     """The blobs that some receivers lack, read once each: first those that most receivers want, the largest first."""
 
     def __init__(self, fan_out: FanOut, receivers: Collection[Receiver], readers: int) -> None:
-        self._fan_out, self._receivers, self._readers = fan_out, list(receivers), readers
+        self._fan_out, self._receivers = fan_out, list(receivers)
+        # A reader whose blob waits for a slot of a host may wait for another reader: each needs a slot of its own.
+        self._readers = min([readers, *(receiver.most for receiver in receivers)])
         takers = Counter(digest for receiver in receivers for digest in receiver.wanted)
         blobs = {digest: blob for receiver in receivers for digest, blob in receiver.wanted.items()}
         self._in_order = iter(sorted(blobs.values(), key=lambda blob: (-takers[blob.digest], -blob.size)))
@@ -96,11 +99,12 @@ class _Round:
         self._began = fan_out.clock()
 
     def start(self) -> None:
-        """Starts to read, in threads of its own."""
-        readers = [threading.Thread(target=self._reader, name="reader", daemon=True) for _ in range(self._readers)]
-        for reader in readers:
-            reader.start()
-        threading.Thread(target=self._finish, args=(readers,), name="round", daemon=True).start()
+        """Starts to read, in threads of its own; where there are no threads for all readers, by fewer readers."""
+        for _ in range(self._readers):
+            try:
+                threading.Thread(target=self._reader, name="reader", daemon=True).start()
+            except RuntimeError as error:
+                self._reader_ended(as_ours(error))
 
     def _wanted(self) -> Iterator[Descriptor]:
         while True:
@@ -111,16 +115,22 @@ class _Round:
             yield blob
 
     def _reader(self) -> None:
+        error: FerryError | None = None
         try:
             for blob, chunks in self._fan_out.source.read(self._wanted()):
                 self._tee(blob, chunks)
-        except Exception as error:  # noqa: BLE001  (shown, with where it happened)
-            self._give_up(as_ours(error))
+        except Exception as raised:  # noqa: BLE001  (shown, with where it happened)
+            self._give_up(error := as_ours(raised))
+        self._reader_ended(error)
 
-    def _finish(self, readers: Sequence[threading.Thread]) -> None:
-        for reader in readers:
-            reader.join()
-        self._give_up(SourceLost(f"{self._fan_out.source.name} did not give all blobs", hint="run the command again"))
+    def _reader_ended(self, error: FerryError | None) -> None:
+        """Fails what is still to be read after the last reader."""
+        with self._lock:
+            self._readers -= 1
+            if self._readers:
+                return
+        name = self._fan_out.source.name
+        self._give_up(error or SourceLost(f"{name} did not give all blobs", hint="run the command again"))
 
     def _give_up(self, error: FerryError) -> None:
         """Fails all blobs that are still to be read; a blob that another reader is reading may still come."""
@@ -142,17 +152,20 @@ class _Round:
         """Gives a blob to all that lack it; returns whether it has to be read once more, from somebody else."""
         takers = [receiver for receiver in self._receivers if receiver.lacks(blob.digest) and not receiver.lost]
         kind = Pipe if len(self._receivers) == 1 and blob.size > _LARGE else QueuedPipe
-        pipes = [kind(blob, receiver) for receiver in takers]
+        pipes: list[Pipe] = []
         again = False
         try:
+            pipes += (kind(blob, receiver) for receiver in takers)
             with contextlib.closing(checked(blob, chunks, self._fan_out.source.holder)) as passing:
-                self._pass_on(passing, pipes)
+                self._pass_on(passing, list(pipes))
         except Exception as raised:  # noqa: BLE001  (shown, with where it happened)
             error = as_ours(raised)
             again = isinstance(error, ContentCorrupt) and self._fan_out.source.distrust(blob)
             for pipe in pipes:
                 pipe.fail(SentAgainError(error.message) if again else error)
                 pipe.put(b"")
+            for receiver in set(takers) - {pipe.receiver for pipe in pipes}:
+                receiver.settle(blob.digest, error)
         return again
 
     def _pass_on(self, chunks: Iterator[bytes], pipes: list[Pipe]) -> None:
@@ -211,39 +224,43 @@ class FanOut:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source, self.policy, self.clock = source, policy, clock
-        self._awaited = set(hosts)
+        self._awaited, self._late = set(hosts), set[str]()
         self._receivers: list[Receiver] = []
-        self._lock, self._detaching = threading.Lock(), threading.Lock()
+        self._change, self._detaching = threading.Condition(), threading.Lock()
+        self._last_came, self._has_begun = clock(), False
         self._detached, self._again = threading.Semaphore(policy.slots), threading.Semaphore(_AGAIN)
 
     def send(
-        self, host: str, wanted: Collection[Descriptor], sink: Callable[[Descriptor], Sink]
+        self, host: str, wanted: Collection[Descriptor], sink: Callable[[Descriptor], Sink], slots: int = SLOTS
     ) -> dict[str, FerryError]:
         """Sends blobs to one host. When each blob has arrived or failed, returns by digest why a blob did not arrive.
 
-        The first call waits until all other hosts of the batch have called. A host that calls again is served alone.
+        The first call waits until all other hosts of the batch have called, unless nobody calls for long
+        (`Policy.absent`). A host that calls later than that, or again, is served alone.
 
         Args:
             sink: opens one blob on the host.
+            slots: how many blobs the host takes at a time, at most `SLOTS`.
 
         Raises:
             FerryError: why nothing more can be sent to the host.
         """
-        receiver = Receiver(wanted, sink, self.clock)
+        receiver = Receiver(wanted, sink, self.clock, slots)
         if not self._join(host, receiver):
-            return self._serve_alone(receiver, self._again)
+            return self._serve_alone(receiver, self._detached if host in self._late else self._again)
+        self._begin()
         try:
             rest = receiver.wait()
             if not rest:
                 return receiver.failed
-            return receiver.failed | self._serve_alone(Receiver(rest, sink, self.clock), self._detached)
+            return receiver.failed | self._serve_alone(Receiver(rest, sink, self.clock, slots), self._detached)
         finally:
             receiver.over = True
 
     def _serve_alone(self, receiver: Receiver, slots: threading.Semaphore) -> dict[str, FerryError]:
         """Serves one host by one reader, so that the others still get their blobs."""
         with slots:
-            _Round(self, [receiver], 1).start()
+            self._read_for([receiver], lambda: 1)
             receiver.wait()
         return receiver.failed
 
@@ -260,13 +277,31 @@ class FanOut:
         self._join(host, None)
 
     def _join(self, host: str, receiver: Receiver | None) -> bool:
-        with self._lock:
+        with self._change:
             if host not in self._awaited:
                 return False
             self._awaited.remove(host)
+            self._last_came = self.clock()
             if receiver:
                 self._receivers.append(receiver)
-            complete = not self._awaited
-        if complete and self._receivers:
-            _Round(self, self._receivers, self.source.readers).start()
+            self._change.notify_all()
         return True
+
+    def _begin(self) -> None:
+        """Waits for the other hosts, and begins to read unless another host has begun."""
+        with self._change:
+            while self._awaited and self.clock() <= self._last_came + self.policy.absent:
+                self._change.wait(_MOMENT)
+            self._late |= self._awaited
+            self._awaited.clear()
+            has_begun, self._has_begun = self._has_begun, True
+        if not has_begun:
+            self._read_for(self._receivers, lambda: self.source.readers)
+
+    def _read_for(self, receivers: Sequence[Receiver], readers: Callable[[], int]) -> None:
+        """Starts to read for hosts. Where that fails, they all know it: none waits for blobs that will never come."""
+        try:
+            _Round(self, receivers, readers()).start()
+        except Exception as error:  # noqa: BLE001  (shown, with where it happened)
+            for receiver in receivers:
+                receiver.lose(as_ours(error))

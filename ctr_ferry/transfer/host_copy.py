@@ -23,6 +23,7 @@ from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
 from ctr_ferry.transfer.destination import Destination
 from ctr_ferry.transfer.fan_out import FanOut, Source
 from ctr_ferry.transfer.plan import Plan, pending
+from ctr_ferry.transfer.receiver import SLOTS
 from ctr_ferry.transfer.upload import Progress, Upload
 
 _DAY = 86400  # seconds that a host protects what arrived, at most
@@ -85,19 +86,22 @@ class HostCopy:
         Images that are tried once more are protected anew before the first protection ends: a collection in between
         would take what arrived.
         """
-        with _protected(self._host, todo, found) as prepared:
+        with _protected(self._host, todo, found) as (prepared, spare):
             for number, plan in enumerate(todo):
                 if not prepared[f"prepare-{number}"].ok:
                     plan.stop(failure(prepared[f"prepare-{number}"], plan.image_copy.image.name))
             safe = [plan for plan in todo if plan.ready]
             wanted = ingest.to_send([plan.needed for plan in safe], found.store)
-            failed = self._fetch(wanted, found)
+            failed = self._fetch(wanted, found, spare)
             for plan in safe:
                 plan.stop_incomplete(failed)
             if ready := [plan for plan in safe if plan.ready]:
                 found.name_images(ready)
-            if once_more and (again := [plan for plan in todo if plan.again]):
+            again = [plan for plan in todo if plan.again] if once_more else []
+            if again and spare > 1:
                 self._once_more(again)
+        if again and spare <= 1:  # sshd has no room for a second protection beside the first
+            self._once_more(again)
 
     def _once_more(self, again: Sequence[Plan]) -> None:
         """Tries images a second time. An error now fails these images, not those that are done."""
@@ -110,8 +114,8 @@ class HostCopy:
                 if not plan.done and plan.error is None:
                     plan.fail(plan.again or error)
 
-    def _fetch(self, wanted: Sequence[Descriptor], found: Destination) -> Mapping[str, FerryError]:
-        """Gets blobs from the fan-out; returns by digest why a blob did not come."""
+    def _fetch(self, wanted: Sequence[Descriptor], found: Destination, spare: int) -> Mapping[str, FerryError]:
+        """Gets blobs from the fan-out, ``spare`` at a time; returns by digest why a blob did not come."""
         if not wanted:
             self._fan_out.gone(self._host.name)
             return {}
@@ -122,7 +126,7 @@ class HostCopy:
         self._progress.total += sum(blob.size for blob in wanted)
         began = time.monotonic()
         try:
-            return self._fan_out.send(self._host.name, wanted, sink)
+            return self._fan_out.send(self._host.name, wanted, sink, spare)
         finally:
             self._seconds += time.monotonic() - began
 
@@ -150,8 +154,10 @@ class HostCopy:
 
 
 @contextlib.contextmanager
-def _protected(host: Host, todo: Sequence[Plan], found: Destination) -> Iterator[dict[str, Answer]]:
-    """Protects the blobs of images from garbage collection while the block runs; yields the answers of ``prepare-N``.
+def _protected(host: Host, todo: Sequence[Plan], found: Destination) -> Iterator[tuple[dict[str, Answer], int]]:
+    """Protects the blobs of images from garbage collection while the block runs.
+
+    Yields the answers of ``prepare-N``, and how many uploads sshd has room for beside the protection.
 
     The host ends the protection by itself if this process or the connection is gone. If the protection does not end
     as it should, each image gets a note; what is named and verified stays.
@@ -159,9 +165,11 @@ def _protected(host: Host, todo: Sequence[Plan], found: Destination) -> Iterator
     script = gc_protection.protect(found.session.place, [plan.needed for plan in todo], found.store)
     protection = host.run_in_background(script, limit=_DAY)
     try:
+        spare = host.spare_sessions(SLOTS)
         with host.lost_connection():
             prepared = protection.prepared(host.target.limits.command)
-        yield prepared
+        # What is read on the same host needs sessions, too. Without a session to spare, the first upload says so.
+        yield prepared, max(1, spare // 2 if host.is_source else spare)
     except BaseException:
         with contextlib.suppress(FerryError), host.lost_connection():
             protection.release()

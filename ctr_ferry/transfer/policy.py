@@ -45,17 +45,19 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When a host is detached.
+    """When a host is detached, and when it is waited for no more.
 
     Attributes:
         patience: seconds that a host may cost the others; half of the time so far is always allowed.
         stuck_after: seconds without taking anything after which a host whose queue is full counts as stuck.
         slots: how many detached hosts are served at once.
+        absent: seconds without a newcomer after which a batch begins without the hosts that are not there yet.
     """
 
     patience: float = 10.0
     stuck_after: float = 5.0
     slots: int = 3
+    absent: float = 20.0
 
     def charge(self, behind: Iterable[Pace], others: Iterable[Pace], since: float, now: float) -> None:
         """Charges hosts that a reader waited for with the time that others were idle; the longest idle one counts.

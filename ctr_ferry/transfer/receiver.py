@@ -13,7 +13,7 @@ from ctr_ferry.report.outcome import unforeseen
 from ctr_ferry.transfer.policy import Pace
 
 _QUEUE = 4 << 20  # bytes that wait for one host, in all readers together
-_SLOTS = 4  # blobs that one host takes at a time; sshd lets ten sessions run on a connection (MaxSessions)
+SLOTS = 4  # blobs that one host takes at a time, where its sshd lets that many further sessions run (MaxSessions)
 _CHECK = 1.0  # seconds without data after which an empty write shows whether the host is still there
 _PIPES = 32  # blobs that wait for one host or are on their way to it, each in a thread
 
@@ -52,10 +52,15 @@ class Receiver:
         failed: by digest, why a blob did not come.
         lost: why nothing more comes in this round; None while blobs may come.
         over: whether the host has all that it will get.
+        most: how many blobs the host takes at a time.
     """
 
     def __init__(
-        self, wanted: Iterable[Descriptor], sink: Callable[[Descriptor], Sink], clock: Callable[[], float]
+        self,
+        wanted: Iterable[Descriptor],
+        sink: Callable[[Descriptor], Sink],
+        clock: Callable[[], float],
+        slots: int = SLOTS,
     ) -> None:
         self.wanted = {blob.digest: blob for blob in wanted}
         self.sink, self._clock = sink, clock
@@ -63,7 +68,7 @@ class Receiver:
         self.lost: FerryError | None = None
         self.pace = Pace(clock())
         self.over = False
-        self.slots = threading.Semaphore(_SLOTS)
+        self.most, self.slots = slots, threading.Semaphore(slots)
         self._change = threading.Condition()
         self._pipes: set[Pipe] = set()
         self._open = set(self.wanted)
@@ -151,6 +156,7 @@ class Pipe:
         self.over = False
         self._error: FerryError | None = None
         self._sink: Sink | None = None
+        self._has_slot = False
         receiver.begun(self)
 
     def put(self, chunk: bytes | None) -> None:
@@ -178,6 +184,7 @@ class Pipe:
 
     def _pour(self, chunk: bytes | None) -> bool:
         """Sends a chunk; returns whether more may come."""
+        self._has_slot = self._has_slot or self.receiver.slots.acquire()
         if error := self._error or self.receiver.lost:
             raise error
         self._sink = self._sink or self.receiver.sink(self.blob)
@@ -188,6 +195,8 @@ class Pipe:
 
     def _end(self, error: FerryError | None) -> None:
         self.over = True
+        if self._has_slot:
+            self.receiver.slots.release()
         self.receiver.ended(self, error)
 
 
@@ -223,12 +232,11 @@ class QueuedPipe(Pipe):
             self._ready.notify()
 
     def _run(self) -> None:
-        with self.receiver.slots:
-            super().put(b"")  # opens the blob on the host while the source opens it, too
-            while not self.over:
-                chunk = self._next()
-                super().put(chunk)
-                self.receiver.queued(-len(chunk or b""))
+        super().put(b"")  # opens the blob on the host while the source opens it, too
+        while not self.over:
+            chunk = self._next()
+            super().put(chunk)
+            self.receiver.queued(-len(chunk or b""))
 
     def _next(self) -> bytes | None:
         with self._ready:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ctr_ferry.errors import (
     FerryError,
     HostError,
     Interrupted,
+    SessionRefused,
     SourceLost,
     Unreachable,
 )
@@ -23,10 +24,42 @@ from ctr_ferry.images.session import Session
 from ctr_ferry.oci import archive
 from ctr_ferry.oci.archive import Archive
 from ctr_ferry.oci.descriptor import Descriptor
+from ctr_ferry.ssh.stream import Download
 
 _READERS = 2  # while containerd writes one blob to disk, the next is on its way
 _SIGNAL = 128  # an exit status above it means that a signal ended the command
-_SESSIONS = 6  # downloads at a time: readers, and hosts served alone; sshd lets ten sessions run (MaxSessions)
+_SESSIONS = 6  # downloads at a time: readers, and hosts served alone; fewer where sshd allows fewer (MaxSessions)
+
+
+class _Downloads:
+    """The downloads from one host that run at a time."""
+
+    def __init__(self) -> None:
+        self._running, self._most = 0, _SESSIONS
+        self._change = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._change:
+            self._change.wait_for(lambda: self._running < self._most)
+            self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._change:
+            self._running -= 1
+            self._change.notify_all()
+
+    def start(self, begin: Callable[[], Download]) -> Download:
+        """Begins a download; where sshd refuses it, when another one has ended. From then on fewer run at a time."""
+        while True:
+            try:
+                return begin()
+            except SessionRefused:
+                with self._change:
+                    if self._running == 1:
+                        raise
+                    self._most = min(self._most, self._running - 1)
+                self.__exit__()
+                self.__enter__()
 
 
 class HostSource:
@@ -39,7 +72,8 @@ class HostSource:
     def __init__(self, session: Session) -> None:
         self.name = session.host.name
         self._host, self._facts, self._namespace = session.host, session.facts, session.here.namespace
-        self._sessions = threading.Semaphore(_SESSIONS)
+        self._downloads = _Downloads()
+        self._host.is_source = True
         self.lost: FerryError | None = None
 
     def chunks(self, blob: Descriptor) -> Iterator[bytes]:
@@ -52,7 +86,7 @@ class HostSource:
         """
         if self.lost:
             raise self.lost
-        with self._sessions:
+        with self._downloads:
             try:
                 yield from self._chunks(blob)
             except Unreachable as error:
@@ -66,7 +100,8 @@ class HostSource:
     def _chunks(self, blob: Descriptor) -> Iterator[bytes]:
         facts, host = self._facts, self._host
         step = ingest.read(facts.ctr, self._namespace, facts.content_root, blob)
-        download = host.download(step, limit=ingest.time_for(blob.size, host.target.limits.command))
+        limit = ingest.time_for(blob.size, host.target.limits.command)
+        download = self._downloads.start(lambda: host.download(step, limit=limit))
         with host.lost_connection():
             yield from download.chunks(blob.size)
         if download.answer and not download.answer.ok:

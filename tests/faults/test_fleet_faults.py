@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ferry import Fab, eventually, processes, write_inventory
 from forkserver import ForkServer
+from second_sshd import second_sshd
 
 from lab.crowd import Crowd
 from lab.fleet import Fleet, Node
@@ -143,7 +144,7 @@ def test_a_host_that_dies_in_the_middle_is_reported_and_the_others_go_on(working
 def test_an_sshd_that_refuses_half_the_connections_is_reached(
     fab: Fab, fleet: Fleet, node3: Node, tmp_path: Path
 ) -> None:
-    with second_sshd(node3, 2223, "1:50:40") as detail:
+    with second_sshd(node3, 2223, MaxStartups="1:50:40", LogLevel="VERBOSE") as detail:
         options = f"-o UserKnownHostsFile={tmp_path}/known_hosts -o StrictHostKeyChecking=accept-new"
         host = {"ansible_host": node3.address, "ansible_port": 2223, "ansible_ssh_common_args": options}
         hosts = {f"m{number:02}": host for number in range(24)}
@@ -155,42 +156,6 @@ def test_an_sshd_that_refuses_half_the_connections_is_reached(
     assert run.exit == 0
     assert refused > 0, "nothing was refused: this test shows nothing"
     assert len((tmp_path / "known_hosts").read_text().splitlines()) == 1
-
-
-@contextmanager
-def second_sshd(node: Node, port: int, startups: str) -> Iterator[Callable[[], str]]:
-    """Another sshd on a node, with a MaxStartups of its own; yields what it has said so far."""
-    change = f"s/^Port .*/Port {port}/; s/^MaxStartups .*/MaxStartups {startups}/; 1 i LogLevel VERBOSE"
-    node.exec(["sh", "-c", f"sed '{change}' /etc/ssh/sshd_config >/tmp/second-sshd"])
-
-    def log() -> str:
-        return node.exec(["cat", "/tmp/second-sshd.log"]).stdout.decode()
-
-    argv = ["/usr/sbin/sshd", "-D", "-f", "/tmp/second-sshd", "-E", "/tmp/second-sshd.log"]
-    with subprocess.Popen(node.argv(argv), stderr=subprocess.DEVNULL) as entered:
-        mine = f"sshd: {' '.join(argv)}"
-        try:
-            assert eventually(lambda: any(detail.startswith(mine) for detail in _daemons(node).values()), 10)
-            yield log
-        finally:
-            found = [pid for pid, detail in _daemons(node).items() if detail.startswith(mine)]
-            subprocess.run(["kill", *map(str, found)], check=True)
-            entered.wait()
-            node.exec(["rm", "-f", "/tmp/second-sshd", "/tmp/second-sshd.log"])
-
-
-def _daemons(node: Node) -> dict[int, str]:
-    """Return every sshd of a node that listens: number on this machine -> its title."""
-    space = Path(f"/proc/{node.pid}/ns/pid").readlink()
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            detail = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            if "[listener]" in detail and (folder / "ns/pid").readlink() == space:
-                found[int(folder.name)] = detail
-        except OSError:
-            continue
-    return found
 
 
 @contextmanager

@@ -7,17 +7,18 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pytest
 
 from ctr_ferry.errors import FerryError
 from ctr_ferry.oci.descriptor import Descriptor
-from ctr_ferry.transfer import fan_out
+from ctr_ferry.transfer import fan_out, receiver
 from ctr_ferry.transfer.fan_out import FanOut
 from ctr_ferry.transfer.policy import Policy
 
+PATIENT = Policy(absent=float("inf"))  # a batch begins with all hosts, however fast a test's clock runs
 PATIENCE = 60  # seconds until a test that hangs fails
 MOMENT = 0.002  # seconds between two checks of a condition
 
@@ -170,12 +171,13 @@ def begin(
     source: fan_out.Source,
     boxes: Iterable[tuple[Box, list[Descriptor]]],
     clock: Callable[[], float] | None = None,
-    policy: Policy = Policy(),  # noqa: B008
+    policy: Policy = PATIENT,
+    slots: int = receiver.SLOTS,
 ) -> dict[str, Later]:
     """Start the transfer to all hosts at once."""
-    wanted = list(boxes)
+    wanted, policy = list(boxes), replace(policy, absent=PATIENT.absent)
     together = FanOut([box.name for box, _ in wanted], source, policy, clock or Clock())
-    return {box.name: Later(partial(together.send, box.name, blobs, box.sink)) for box, blobs in wanted}
+    return {box.name: Later(partial(together.send, box.name, blobs, box.sink, slots)) for box, blobs in wanted}
 
 
 def send(

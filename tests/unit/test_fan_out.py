@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import pytest
-from fan_outs import BLOBS, DATA, PATIENCE, Box, FakeSource, Later, blob, send
+from fan_outs import BLOBS, DATA, PATIENCE, Box, Clock, FakeSource, Later, begin, blob, send
 
 from ctr_ferry.errors import (
     CommandFailed,
@@ -41,17 +41,17 @@ def test_a_host_that_is_gone_is_not_waited_for_and_one_that_comes_again_is_serve
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started: list[fan_out._Round] = []
-    waits, wait, start = threading.Event(), receiver.Receiver.wait, fan_out._Round.start
+    waits, begin_to_wait, start = threading.Event(), FanOut._begin, fan_out._Round.start
 
-    def noted_wait(host: receiver.Receiver) -> list[Descriptor]:
+    def noted_wait(together: FanOut) -> None:
         waits.set()
-        return wait(host)
+        begin_to_wait(together)
 
     def noted_start(one: fan_out._Round) -> None:
         started.append(one)
         start(one)
 
-    monkeypatch.setattr(receiver.Receiver, "wait", noted_wait)
+    monkeypatch.setattr(FanOut, "_begin", noted_wait)
     monkeypatch.setattr(fan_out._Round, "start", noted_start)
     source, box = FakeSource(DATA), Box("a")
     together = FanOut(["a", "b", "c"], source)
@@ -355,3 +355,71 @@ def test_what_most_hosts_want_is_read_first() -> None:
 
     send(FakeSource(DATA, readers=1, break_in=note), [(Box("a"), BLOBS), (Box("b"), BLOBS[:2])])
     assert sequence == [BLOBS[1], BLOBS[0], *reversed(BLOBS[2:])]
+
+
+def test_a_batch_begins_without_a_host_that_stays_away_and_serves_it_alone_when_it_comes() -> None:
+    source, quick, late, clock = FakeSource(DATA), Box("quick"), Box("late"), Clock()
+    together = FanOut(["quick", "late"], source, clock=clock)
+    done = Later(partial(together.send, "quick", BLOBS, quick.sink))
+    clock.run_until(lambda: not done.is_alive())
+    assert done.result() == {} and quick.came == DATA
+    assert together.send("late", BLOBS, late.sink) == {} and late.came == DATA
+    assert source.read_how_often == dict.fromkeys(BLOBS, 2)
+
+
+def test_hosts_that_take_one_blob_at_a_time_get_all_and_block_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver, "_QUEUE", 2 << 10)  # less than any blob
+
+    def one_at_a_time(box: Box, _each: Descriptor) -> bool:
+        assert sum(box.opened.values()) - len(box.came) == 1
+        return True
+
+    boxes = [Box(f"narrow{n}", on_write=one_at_a_time) for n in range(3)]
+    running = begin(FakeSource(DATA), [(box, BLOBS) for box in boxes], slots=1)
+    assert [later.result() for later in running.values()] == [{}] * 3
+    assert all(box.came == DATA for box in boxes)
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_where_not_all_readers_get_a_thread_the_others_read_or_the_hosts_are_told(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    start, started = threading.Thread.start, []
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "reader":
+            started.append(thread)
+            if len(started) > most:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for failed in send(FakeSource(DATA), [(Box("a"), BLOBS), (Box("b"), BLOBS)]).values():
+        assert isinstance(failed, dict) and len(failed) == (0 if most else len(BLOBS))
+        assert all(isinstance(error, InternalError) and "thread" in error.message for error in failed.values())
+
+
+def test_a_fault_of_ours_as_the_reading_begins_ends_all_hosts_with_the_reason() -> None:
+    class Broken(FakeSource):
+        @property
+        def readers(self) -> int:
+            raise ValueError("broken")
+
+        @readers.setter
+        def readers(self, _: int) -> None: ...
+
+    answers = send(Broken(DATA), [(Box("a"), BLOBS), (Box("b"), BLOBS)])
+    assert [type(answer) for answer in answers.values()] == [InternalError] * 2
+
+
+def test_a_fault_of_ours_as_a_blob_begins_fails_this_blob(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = receiver.Receiver.begun
+
+    def refuse(self: receiver.Receiver, pipe: receiver.Pipe) -> None:
+        if pipe.blob == BLOBS[0]:
+            raise MemoryError
+        begun(self, pipe)
+
+    monkeypatch.setattr(receiver.Receiver, "begun", refuse)
+    answers = send(FakeSource(DATA), [(Box("a"), BLOBS), (Box("b"), BLOBS)])
+    assert [isinstance(failed, dict) and set(failed) for failed in answers.values()] == [{BLOBS[0].digest}] * 2

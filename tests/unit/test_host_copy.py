@@ -66,7 +66,7 @@ class FakeHost(FakeHost):
         self.target = Target("n", "n", limits=Limits(probe=1, command=1))
         self.prepared, self.error = iter([*prepared, OK, OK]), error
         self.protections: list[Protection] = []
-        self.uploads = 0
+        self.uploads, self.spare, self.is_source = 0, 10, False
         self.moved = lambda *_: None
 
     def survey(self, namespaces: Sequence[str], _: Mapping[str, str]) -> tuple[Facts, dict[str, Answer]]:
@@ -81,6 +81,9 @@ class FakeHost(FakeHost):
         assert limit
         self.protections.append(Protection(next(self.prepared), self.error, script))
         return self.protections[-1]
+
+    def spare_sessions(self, most: int) -> int:
+        return min(self.spare, most)
 
     def upload(self, _: Script, *, limit: int) -> Any:
         assert limit

@@ -16,6 +16,7 @@ from fan_outs import (
     DATA,
     MOMENT,
     PATIENCE,
+    PATIENT,
     Box,
     Clock,
     FakeSource,
@@ -197,7 +198,7 @@ def test_a_host_that_lacks_a_blob_in_the_end_does_not_wait_for_slow_ones() -> No
         return (detached if box.opened[each] == 1 else gate).wait(PATIENCE)
 
     slow, quick = [Box(f"slow{n}", on_write=write) for n in range(5)], Box("quick")
-    together = FanOut([box.name for box in (*slow, quick)], FakeSource(DATA), clock=clock)
+    together = FanOut([box.name for box in (*slow, quick)], FakeSource(DATA), PATIENT, clock)
     running = [Later(partial(together.send, box.name, BLOBS, box.sink)) for box in (*slow, quick)]
     clock.run_until(lambda: not running[-1].is_alive())
     detached.set()
