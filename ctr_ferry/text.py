@@ -16,7 +16,8 @@ _UNSEEN = re.compile(
 )
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _MOST_READ = 1 << 16  # characters from the end in which `tail` looks for lines
-_LOG_LINE = re.compile(r'time="[^"]*" level=(?:trace|debug|info|warning) ')
+# Two forms: in a file, and at a terminal.
+_LOG_LINE = re.compile(r'time="[^"]*" level=(?:trace|debug|info|warning) |(?:TRAC|DEBU|INFO|WARN)\[\d+\] ')
 
 
 def shown(text: str) -> str:

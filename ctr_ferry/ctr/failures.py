@@ -1,4 +1,4 @@
-"""What a failed ctr command means, by ctr's words (measured on 1.0.3 to 2.1.9). Pure."""
+"""What a failed ctr command means, by ctr's words (measured on 1.0.3 to 2.3.4). Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How blobs come into a host's content store: what it has, and how one blob is taken in. Pure.
 
 Each blob comes by itself, and stays once it is there: by ``content ingest`` up to ctr 1.6, as the only blob of an
-archive from 1.7 on. Measured on 1.0.3 to 2.1.9.
+archive from 1.7 on. Measured on 1.0.3 to 2.3.4.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Image:
 
 
 def parse_images(text: str) -> tuple[Image, ...]:
-    """Parses ``images ls``: REF TYPE DIGEST SIZE(two words) PLATFORMS LABELS (1.0 to 2.1).
+    """Parses ``images ls``: REF TYPE DIGEST SIZE(two words) PLATFORMS LABELS (1.0 to 2.3).
 
     A line break in a name or label splits a row, and the second half may look like the row of another image. ctr pads
     every row to the width of the header, so a half is found by its width. It is not found if the name or label also

@@ -1,4 +1,4 @@
-"""The progress that ctr prints while it pushes or pulls, in all formats from 1.0 to 2.1. Pure.
+"""The progress that ctr prints while it pushes or pulls, in all formats from 1.0 to 2.3. Pure.
 
 ctr prints the same block of lines ten times a second, with colours and, at a terminal, cursor movements. `Progress`
 drops these lines, so that an hour's output takes no more memory than a second's.

@@ -1,4 +1,4 @@
-"""``images push`` and ``images pull`` for each ctr, measured on 1.0.3 to 2.1.9. Pure.
+"""``images push`` and ``images pull`` for each ctr, measured on 1.0.3 to 2.3.4. Pure.
 
 A ctr that has ``--local`` gets it. Then the client and not the daemon does the transfer, with the certificates, the
 proxy and the password of this one command.

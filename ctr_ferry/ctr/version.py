@@ -1,4 +1,4 @@
-"""ctr's versions and what each can do (measured on 1.0.3 to 2.1.9). Pure."""
+"""ctr's versions and what each can do (measured on 1.0.3 to 2.3.4). Pure."""
 
 from __future__ import annotations
 

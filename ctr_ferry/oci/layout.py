@@ -1,7 +1,7 @@
 """OCI image layouts as small archives (image-spec, image-layout.md).
 
 An *index-only* archive has ``oci-layout`` and ``index.json`` and no blob. ``ctr images import`` of it gives names to
-content that the namespace already has, in constant time, with every ctr from 1.0 to 2.1 (measured).
+content that the namespace already has, in constant time, with every ctr from 1.0 to 2.3 (measured).
 """
 
 from __future__ import annotations

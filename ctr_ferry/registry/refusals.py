@@ -1,4 +1,4 @@
-"""What ctr's words about a registry mean, on 1.0.3 to 2.1.9, and the error that tells it. Pure."""
+"""What ctr's words about a registry mean, on 1.0.3 to 2.3.4, and the error that tells it. Pure."""
 
 from __future__ import annotations
 

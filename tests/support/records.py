@@ -1,4 +1,4 @@
-"""The answers of real ctrs from 1.0.3 to 2.1.9, word for word. tests/data/ctr has one file for each version."""
+"""The answers of real ctrs from 1.0.3 to 2.3.4, word for word. tests/data/ctr has one file for each version."""
 
 from __future__ import annotations
 

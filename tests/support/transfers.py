@@ -1,4 +1,4 @@
-"""The output of pushes and pulls of real ctrs from 1.0.3 to 2.1.9.
+"""The output of pushes and pulls of real ctrs from 1.0.3 to 2.3.4.
 
 tests/data/transfers has one file for each version. Long outputs lack whole lines in the middle.
 """

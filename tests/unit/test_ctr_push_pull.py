@@ -37,7 +37,7 @@ def words(step: str) -> list[str]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_flags_come_first_and_local_is_given_where_ctr_has_it(version: str) -> None:
-    local = ["--local"] if version in ("1.7.24", "2.1.9") else []
+    local = ["--local"] if version in ("1.7.24", "2.1.9", "2.2.7", "2.3.4") else []
     pushed = push_pull.push(ctr(version), "k8s.io", Route(HTTP, "ann"), ("r.example:5000/a:1", "b:1"))
     assert words(pushed) == [
         *["images", "push", *local, "--plain-http", "--user", "ann"],

@@ -40,6 +40,8 @@ def test_an_index_only_archive_is_fed_to_import_as_each_version_wants_it(version
         "1.2": ([], (full, full)),
         "1.7": (["--local", "--no-unpack"], (full, full)),
         "2.1": (["--local", "--no-unpack"], (full, full)),
+        "2.2": (["--local", "--no-unpack"], (full, full)),
+        "2.3": (["--local", "--no-unpack"], (full, full)),
     }.get(version[:3], (["--no-unpack"], (full, full)))
     assert fake.calls == [["--namespace", "k8s.io", "images", "import", *flags, "-"]]
     assert annotations(fake.archive(1)) == names
