@@ -45,7 +45,7 @@ def parse(
     """
     from ctr_ferry.delivery.plan_file import HEAD
     from ctr_ferry.delivery.request import DeliverRequest, Via
-    from ctr_ferry.transfer.archive_images import archive_images
+    from ctr_ferry.transfer.archive_images import archive_images, by_selectors
     from ctr_ferry.transfer.source_inventory import ANY
 
     if archive and from_:
@@ -61,7 +61,7 @@ def parse(
     return DeliverRequest(
         selectors=selectors,
         sources=tuple(from_ or (ANY,)),
-        archive=archive_images(local_path(archive), selectors, wanted) if archive else None,
+        archive=archive_images(local_path(archive), by_selectors(selectors, wanted)) if archive else None,
         via=Via(options.choice(via, "--via", list(Via))),
         namespace=options.namespace(namespace),
         platform=wanted,

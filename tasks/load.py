@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctr_ferry.errors import FerryError, UsageError
+from ctr_ferry.oci.reference import Reference
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.ssh.local_path import local_path
 
 if TYPE_CHECKING:
-    from ctr_ferry.oci.archive import Archive
     from ctr_ferry.run.scheduler import Fleet
+    from ctr_ferry.transfer.archive_images import ArchiveImages
     from ctr_ferry.transfer.copy_request import CopyRequest
 
 
@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 class Request:
     """What the command line asks for; the archive is read and checked before any host is touched."""
 
-    file: Path
-    archive: Archive
+    images: ArchiveImages
     copy_request: CopyRequest
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the archive is passed by."""
+        return self.images.notes
 
 
 def parse(
@@ -34,6 +38,7 @@ def parse(
     ref: Sequence[str] | None = None,
     set_: Sequence[str] | None = None,
     as_: str | None = None,
+    base_name: str | None = None,
     namespace: str | None = None,
     platform: str | None = None,
     all_platforms: bool = False,
@@ -47,31 +52,38 @@ def parse(
         UsageError, BadReference: an option is wrong.
         BadArchive: the archive is broken, or lacks what the options name.
     """
-    from ctr_ferry.transfer import archive_images
+    from ctr_ferry.transfer.archive_images import Wanted, archive_images
     from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest
 
     if not archive:
         raise UsageError("load needs --archive FILE", hint="fab -H node1 load --archive app.tar")
-    name, wanted = options.new_name(as_), options.platform(platform, every=all_platforms)
+    name, base, wanted = options.new_name(as_), _base(base_name), options.platform(platform, every=all_platforms)
     where, refs = options.namespace(namespace), options.references(ref, set_)
-    file = local_path(archive)
-    with archive_images.telling(file):
-        found = archive_images.read(file)
-        images = archive_images.chosen(found.entries, refs)
-        image_copies = archive_images.image_copies(found, images, name)
-        archive_images.check_platforms(found, images, wanted, every=all_platforms)
+    if name and base:
+        raise UsageError("--as and --base-name exclude each other", hint="leave one of them out")
+    images = archive_images(local_path(archive), Wanted(((refs, name),), base, wanted, every=all_platforms))
     how = CopyOptions(namespace=where, platform=wanted, every=all_platforms, unpack=not no_unpack, force=force, pin=pin)
-    return Request(file, found, CopyRequest(image_copies, archive_images.content(found), how))
+    return Request(images, CopyRequest(images.image_copies, images.content, how))
+
+
+def _base(text: str | None) -> Reference | None:
+    base = Reference.parse(text) if text is not None else None
+    if base and (base.tag or base.digest):
+        raise UsageError(
+            f"--base-name {text} is no repository", hint=f"leave out the tag: --base-name {base.repository}"
+        )
+    return base
 
 
 @fleet_wide(
     parse,
     iterable=["ref", "set_"],
     help={
-        "archive": "The file: an OCI layout or what docker save wrote, plain or compressed with gzip or zstd.",
-        "ref": "Load only this image: a name, a glob on whole names, or a digest; may be repeated.",
+        "archive": "A file, plain or with gzip or zstd, or a folder: an OCI layout, or what docker save wrote.",
+        "ref": "Load only this image: a name, a glob on whole names, a digest, or its tag alone; may be repeated.",
         "set_": options.SET_HELP,
         "as_": "The name to give, if it is one image.",
+        "base_name": "The repository of images that the archive calls by a tag alone.",
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
         "platform": "Load only this platform's manifest of a multi-platform image.",
         "all_platforms": "Insist that all platforms are there.",
@@ -83,6 +95,5 @@ def parse(
 def load(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Copy an archive's images to hosts; each host gets only the blobs that it lacks, checked before they are sent."""
     from ctr_ferry.transfer.host_copy import copy_images
-    from ctr_ferry.transfer.sources import ArchiveSource
 
-    return copy_images(fleet, request.copy_request, ArchiveSource(request.file, request.archive))
+    return copy_images(fleet, request.copy_request, request.images.source)

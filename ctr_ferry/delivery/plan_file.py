@@ -133,7 +133,7 @@ class DeliveryPlan(_Part, frozen=True):
         Raises:
             UsageError: the plan has something that `deliver` would refuse.
         """
-        from ctr_ferry.transfer.archive_images import archive_images
+        from ctr_ferry.transfer.archive_images import archive_images, by_selectors
 
         asked = self.request
         if not (asked.images or asked.archive):
@@ -146,7 +146,7 @@ class DeliveryPlan(_Part, frozen=True):
         return DeliverRequest(
             selectors=selectors,
             sources=asked.sources,
-            archive=archive_images(Path(asked.archive), selectors, platform) if asked.archive else None,
+            archive=archive_images(Path(asked.archive), by_selectors(selectors, platform)) if asked.archive else None,
             via=asked.via,
             namespace=options.namespace(asked.namespace),
             platform=platform,

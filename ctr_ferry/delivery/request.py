@@ -50,6 +50,11 @@ class DeliverRequest:
     words: tuple[str, ...] = ()
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the archive is passed by."""
+        return self.archive.notes if self.archive else ()
+
+    @property
     def options(self) -> CopyOptions:
         """How images are copied: a host gets what its own platform needs."""
         return CopyOptions(namespace=self.namespace, platform=self.platform, own=True, force=self.force)

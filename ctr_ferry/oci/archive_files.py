@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import posixpath
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -12,7 +14,7 @@ from ctr_ferry.errors import BadArchive
 from ctr_ferry.oci import tar
 
 MOST_JSON = 4 << 20  # bytes of one document; registries take no larger manifest (distribution-spec)
-MOST_DOCUMENTS = 64 << 20  # bytes of all documents
+MOST_KEPT = 32 << 20  # bytes of what may be documents, kept so that they are not read once more
 CUT = "the archive was cut off or put together wrongly: save it again"
 _MOST_LINKS = 16
 _BLOBS = "blobs/sha256/"
@@ -20,29 +22,34 @@ _BLOBS = "blobs/sha256/"
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file: its digest, its place in the decompressed tar, its bytes if it may be JSON, and whether it is gzip."""
+    """One file: its digest, its place in the decompressed tar, whether it may be JSON, and how it is compressed."""
 
     digest: str
     offset: int
     size: int
-    document: bytes | None
-    packed: bool = False
+    may_be_json: bool = False
+    packed: str = ""
 
 
 class Files:
-    """The files of a tar by name, links resolved."""
+    """The files of a tar by name, links resolved; every byte is read and hashed once.
 
-    def __init__(self) -> None:
+    Raises:
+        BadArchive: a blob has another digest than its name says, or a name has two contents.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self._files: dict[str, File] = {}
         self._links: dict[str, str] = {}
-        self._kept = 0
+        self._kept: dict[str, bytes] = {}
+        self._largest: list[tuple[int, str]] = []  # a heap of what is kept
+        self._bytes_kept = 0
+        stream = tar.Stream(file)
+        for member in tar.members(stream):
+            self._add(member, stream)
 
-    def add(self, member: tar.Member, stream: tar.Stream) -> None:
-        """Adds a member, and reads its bytes from the stream.
-
-        Raises:
-            BadArchive: a blob has another digest than its name says, or a name has two contents.
-        """
+    def _add(self, member: tar.Member, stream: tar.Stream) -> None:
         if member.link:
             self._links[member.name] = member.link
             return
@@ -58,21 +65,28 @@ class Files:
 
     def _read(self, member: tar.Member, stream: tar.Stream) -> File:
         sha, head, kept = hashlib.sha256(), b"", []
+        may_be_json = False
         for chunk in stream.chunks(member.size):
             sha.update(chunk)
-            head = head or chunk[:64]
-            if member.size <= MOST_JSON and head.lstrip()[:1] in (b"{", b"["):
+            if not head:
+                head = chunk[:64]
+                may_be_json = member.size <= MOST_JSON and head.lstrip()[:1] in (b"{", b"[")
+            if may_be_json:
                 kept.append(chunk)
-        self._kept += sum(map(len, kept))
-        if self._kept > MOST_DOCUMENTS:
-            raise BadArchive(f"its manifests and configs have more than {MOST_DOCUMENTS >> 20} MiB")
-        return File(
-            digest=f"sha256:{sha.hexdigest()}",
-            offset=member.offset,
-            size=member.size,
-            document=b"".join(kept) if kept else None,
-            packed=head.startswith(tar.GZIP),
-        )
+        digest = f"sha256:{sha.hexdigest()}"
+        if may_be_json:
+            self._keep(digest, b"".join(kept))
+        return File(digest, member.offset, member.size, may_be_json, tar.compression(head))
+
+    def _keep(self, digest: str, data: bytes) -> None:
+        """Keeps what may be a document; the largest go first, as they are hardly manifests: SBOMs have megabytes."""
+        if digest not in self._kept:
+            self._kept[digest] = data
+            self._bytes_kept += len(data)
+            heapq.heappush(self._largest, (-len(data), digest))
+        while self._bytes_kept > MOST_KEPT:
+            _, largest = heapq.heappop(self._largest)
+            self._bytes_kept -= len(self._kept.pop(largest))
 
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None
@@ -93,9 +107,22 @@ class Files:
     def document(self, name: str) -> bytes:
         """Returns the bytes of a JSON document; raises BadArchive if there is no such file, or if it is no JSON."""
         file = self.named(name)
-        if file.document is None:
+        if not file.may_be_json:
             raise BadArchive(f"{name} is no JSON, or larger than {MOST_JSON >> 20} MiB")
-        return file.document
+        return self.documents([file])[file.digest]
+
+    def documents(self, files: Iterable[File]) -> dict[str, bytes]:
+        """Returns by digest the bytes of those files that may be JSON; reads once more what was not kept, in one go."""
+        wanted = {file.digest: file for file in files if file.may_be_json}
+        found = {digest: self._kept[digest] for digest in wanted if digest in self._kept}
+        again = [file for digest, file in wanted.items() if digest not in found]
+        stream = tar.Stream(self._file)
+        for file in sorted(again, key=lambda file: file.offset):
+            stream.skip_to(file.offset)
+            found[file.digest] = b"".join(stream.chunks(file.size))
+            if f"sha256:{hashlib.sha256(found[file.digest]).hexdigest()}" != file.digest:
+                raise BadArchive("it changed while it was read", hint="run the command again")
+        return found
 
     @property
     def blobs(self) -> dict[str, File]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import IO
+from typing import IO, cast
 
 from ctr_ferry.errors import BadArchive
 from ctr_ferry.oci import tar
-from ctr_ferry.oci.archive_files import File, Files, Part, json_list, json_object, json_value
+from ctr_ferry.oci.archive_files import CUT, File, Files, Part, json_list, json_object, json_value
 from ctr_ferry.oci.descriptor import DOCKER_MANIFEST
 from ctr_ferry.oci.reference import is_digest
 
@@ -23,52 +21,78 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
 @dataclass(frozen=True, slots=True)
 class DockerImage:
-    """One image; ``manifest`` is what containerd would make for it."""
+    """One image; ``manifest`` is what containerd would make for it.
 
+    Attributes:
+        name: the config's name in the archive, for messages.
+        diff_ids: the digests of the uncompressed layers, as the config lists them; None if it lists none.
+    """
+
+    name: str
     tags: tuple[str, ...]
     config: File
     layers: tuple[File, ...]
+    diff_ids: tuple[str, ...] | None
     manifest: bytes
 
 
-def images(files: Files, file: IO[bytes]) -> Iterator[DockerImage]:
-    """Yields every image after checking the digests of its config and layers; raises BadArchive if one is wrong.
-
-    Args:
-        file: the archive, from which compressed layers are read once more.
-    """
-    plain = cache(lambda layer: _plain_digest(Part(file, layer)))  # images share layers
-    for each in json_list(json_value(files.document("manifest.json"), "manifest.json"), "manifest.json"):
+def images(files: Files) -> Iterator[DockerImage]:
+    """Yields every image that manifest.json lists; `check` compares digests. Raises BadArchive if a file is absent."""
+    listed = json_list(json_value(files.document("manifest.json"), "manifest.json"), "manifest.json")
+    diff_ids: dict[str, tuple[str, ...] | None] = {}  # images may share a config
+    for each in listed:
         if not isinstance(each, dict):
             raise BadArchive("manifest.json lists something that is no image")
         name = str(each.get("Config", ""))
-        config, document = files.named(name), files.document(name)
+        config = files.named(name)
         layers = [files.named(str(layer)) for layer in json_list(each.get("Layers"), "the layers in manifest.json")]
-        diff_ids = _diff_ids(document)
-        claimed = f"sha256:{posixpath.basename(name).removesuffix('.json')}"
-        if is_digest(claimed) and claimed != config.digest:
-            raise BadArchive("a config is not what its name says", detail=f"{name}\n{config.digest}")
-        _check_layers(name, diff_ids, layers, plain)
-        tags = json_list(each.get("RepoTags") or [], "the tags in manifest.json")
+        if config.digest not in diff_ids:
+            diff_ids[config.digest] = _diff_ids(files.document(name))
         yield DockerImage(
-            tags=tuple(str(tag) for tag in tags),
+            name=name,
+            tags=tuple(str(tag) for tag in json_list(each.get("RepoTags") or [], "the tags in manifest.json")),
             config=config,
             layers=tuple(layers),
+            diff_ids=diff_ids[config.digest],
             manifest=_docker_manifest(config, layers),
         )
 
 
-def _diff_ids(config: bytes) -> list[str]:
+def _diff_ids(config: bytes) -> tuple[str, ...] | None:
     root = json_object(config, "a config").get("rootfs")
-    return [str(each) for each in json_list(root.get("diff_ids") or [] if isinstance(root, dict) else None, "diff_ids")]
+    found = (root.get("diff_ids") or []) if isinstance(root, dict) else None
+    return tuple(map(str, found)) if isinstance(found, list) else None
 
 
-def _check_layers(name: str, diff_ids: list[str], layers: list[File], plain: Callable[[File], str]) -> None:
-    """Checks that a config lists the digests of the uncompressed layers; ``plain`` uncompresses one."""
-    if len(diff_ids) != len(layers):
-        raise BadArchive(f"an image has {len(layers)} layers, and its config {len(diff_ids)}", detail=name)
-    for diff_id, layer in zip(diff_ids, layers, strict=True):
-        found = plain(layer) if layer.packed else layer.digest
+def check(image: DockerImage, file: IO[bytes], plain: dict[str, str]) -> None:
+    """Checks that a config has the digest of its name, and lists the digests of the uncompressed layers.
+
+    Args:
+        file: the archive, from which compressed layers are read once more.
+        plain: the digests of uncompressed layers that are known already, by digest; gets those that are found.
+
+    Raises:
+        BadArchive: a digest is another one, or a layer cannot be read.
+    """
+    claimed = f"sha256:{posixpath.basename(image.name).removesuffix('.json')}"
+    if is_digest(claimed) and claimed != image.config.digest:
+        raise BadArchive("a config is not what its name says", detail=f"{image.name}\n{image.config.digest}")
+    if image.diff_ids is None:
+        raise BadArchive("a config does not list its image's layers", detail=image.name, hint=CUT)
+    if len(image.diff_ids) != len(image.layers):
+        raise BadArchive(
+            f"an image has {len(image.layers)} layers, and its config {len(image.diff_ids)}", detail=image.name
+        )
+    for diff_id, layer in zip(image.diff_ids, image.layers, strict=True):
+        if layer.digest not in plain:
+            plain[layer.digest] = _plain_digest(file, layer) if layer.packed in tar.READ else layer.digest
+        found = plain[layer.digest]
+        if diff_id != found and layer.packed not in ("", *tar.READ):
+            raise BadArchive(
+                f"a layer is compressed with {layer.packed}, which containerd does not take",
+                detail=layer.digest,
+                hint="save the image with layers that are plain, or compressed with gzip or zstd",
+            )
         if diff_id != found:
             raise BadArchive(
                 "a layer is not the one that its image's config lists",
@@ -80,6 +104,7 @@ def _check_layers(name: str, diff_ids: list[str], layers: list[File], plain: Cal
 def _docker_manifest(config: File, layers: Iterable[File]) -> bytes:
     """Makes the manifest that containerd 1.4 to 2.1 make of such an archive, byte for byte, so the digests are equal.
 
+    Layers with zstd get gzip's type, too: who unpacks them goes by their first bytes (seen on 1.6 and 1.7).
     (If containerd has a compressed form of a layer already, it uses that form, and its digest is another one.)
     """
 
@@ -90,14 +115,12 @@ def _docker_manifest(config: File, layers: Iterable[File]) -> bytes:
         "schemaVersion": 2,
         "mediaType": DOCKER_MANIFEST,
         "config": descriptor(DOCKER_CONFIG, config),
-        "layers": [descriptor(DOCKER_LAYER + (".gzip" if layer.packed else ""), layer) for layer in layers],
+        "layers": [descriptor(DOCKER_LAYER + (".gzip" if layer.packed in tar.READ else ""), layer) for layer in layers],
     }
     return json.dumps(manifest, separators=(",", ":")).encode()
 
 
-def _plain_digest(part: Part) -> str:
-    try:
-        digest = hashlib.file_digest(gzip.GzipFile(fileobj=part), "sha256")  # type: ignore[call-overload]
-    except tar.BROKEN as error:
-        raise BadArchive("a compressed layer is broken", detail=str(error)) from error
-    return f"sha256:{digest.hexdigest()}"
+def _plain_digest(file: IO[bytes], layer: File) -> str:
+    with tar.unpacking("a layer"):
+        data = tar.unpacked(cast("IO[bytes]", Part(file, layer)), layer.packed)
+        return f"sha256:{hashlib.file_digest(data, 'sha256').hexdigest()}"  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
@@ -23,7 +24,7 @@ else:
     from backports import zstd
 
 END = bytes(2 * tarfile.BLOCKSIZE)
-GZIP = b"\x1f\x8b"
+READ = ("gzip", "zstd")  # the compressions that are read, as containerd reads them
 
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
@@ -31,12 +32,22 @@ _MOST_HEADER = 1 << 16  # bytes of a long name or of pax records
 _MOST_DIGITS = 8  # of a record's length, and the space behind it
 _MOST_SIZE = 1 << 50  # bytes of one file
 _MOST_MEMBERS = 100_000
-_MOST_NAMES = 32 << 20  # characters of all names and links; those of blobs have 77
+_MOST_NAMES = 16 << 20  # bytes of all names, links and records; the name of a blob has 77
 _WITHOUT_DATA = {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE}
+_RECORDS = {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE}
+_MORE = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK} | _RECORDS  # headers before a member's own
 _KEYS = ("path", "linkpath", "size", "GNU.sparse.major")  # the pax records that are read
 _MOST_BEHIND = 16 << 20  # bytes behind the end; tar fills up to a record, by default of 10 KiB
-_ZSTD = b"\x28\xb5\x2f\xfd"
-BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError)
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ\0": "xz",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"BZh": "bzip2",
+    b"PK\3\4": "zip",
+} | {bytes((low, 0x2A, 0x4D, 0x18)): "zstd" for low in range(0x50, 0x60)}  # pzstd begins with a frame to be skipped
+_MAGIC_SIZE = max(map(len, _MAGIC))
+_BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,33 @@ class Member:
     link: str = ""
 
 
+def compression(head: bytes) -> str:
+    """Returns the name of the compression that the first bytes of a file tell; an empty one for none that is known."""
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
+
+
+def unpacked(file: IO[bytes], kind: str) -> IO[bytes]:
+    """Returns the plain bytes of a file that one of `READ` compressed; read it in a block `unpacking`."""
+    return gzip.GzipFile(fileobj=file) if kind == "gzip" else zstd.ZstdFile(file)  # type: ignore[return-value]
+
+
+@contextmanager
+def unpacking(what: str) -> Iterator[None]:
+    """A block that reads compressed data: what is wrong with the data is raised as BadArchive, which names it."""
+    try:
+        yield
+    except _BROKEN as error:
+        if "too much memory" in str(error):  # zstd's own limit, as its command has it
+            raise BadArchive(
+                f"{what} is compressed so that reading takes more than 128 MiB of memory",
+                detail=str(error),
+                hint="compress it with a window of 128 MiB at most, as zstd does without --ultra --long=28 or more",
+            ) from error
+        raise BadArchive(
+            f"the compressed data of {what} is broken or cut off", detail=str(error), hint=_AGAIN
+        ) from error
+
+
 class Stream:
     """The bytes of a file from its start, decompressed if its first bytes are those of gzip or zstd.
 
@@ -64,28 +102,16 @@ class Stream:
 
     def __init__(self, file: IO[bytes]) -> None:
         file.seek(0)
-        head = file.read(len(_ZSTD))
+        kind = compression(file.read(_MAGIC_SIZE))
         file.seek(0)
-        self._file: IO[bytes] | gzip.GzipFile | zstd.ZstdFile = file
-        if head.startswith(GZIP):
-            self._file = gzip.GzipFile(fileobj=file)
-        elif head == _ZSTD:
-            self._file = zstd.ZstdFile(file)
-        self._plain = file if self._file is file else None
+        self._plain = None if kind in READ else file
+        self._file = self._plain or unpacked(file, kind)
         self.at = 0
 
     def take(self, most: int) -> bytes:
         """Returns the next bytes, at most ``most``; none at the end. Raises BadArchive if compressed data is broken."""
-        try:
+        with unpacking("the archive"):
             data = self._file.read(most)
-        except BROKEN as error:
-            if "too much memory" in str(error):  # zstd's own limit, as its command has it
-                raise BadArchive(
-                    "it is compressed so that reading takes more than 128 MiB of memory",
-                    detail=str(error),
-                    hint="compress it with a window of 128 MiB at most, as zstd does without --ultra --long=28 or more",
-                ) from error
-            raise BadArchive("its compressed data is broken or cut off", detail=str(error), hint=_AGAIN) from error
         self.at += len(data)
         return data
 
@@ -113,7 +139,7 @@ def members(stream: Stream) -> Iterator[Member]:
         BadArchive: it is no tar, is cut off, or has names or links that lead out of it.
     """
     named: dict[str, str] = {}
-    names = 0
+    names = 0  # a small file may decompress to very many
     for _ in range(_MOST_MEMBERS):
         info = _header(stream)
         if info is None:
@@ -121,19 +147,19 @@ def members(stream: Stream) -> Iterator[Member]:
             return
         data = 0 if info.type in _WITHOUT_DATA else info.size
         start = stream.at
+        names += len(info.name) + (_claimed(data) if info.type in _MORE else 0)
+        if names > _MOST_NAMES:
+            raise BadArchive("its members have longer names than those of any image")
         if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
             key = "path" if info.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
-            named.setdefault(key, _more(stream, info.size).partition(b"\0")[0].decode("utf-8", "replace"))
-        elif info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE):
-            records = _pax(_more(stream, info.size))
+            named.setdefault(key, b"".join(stream.chunks(data)).partition(b"\0")[0].decode("utf-8", "replace"))
+        elif info.type in _RECORDS:
+            records = _pax(b"".join(stream.chunks(data)))
             if info.type != tarfile.XGLTYPE:
                 named |= records
         else:
             data = _size(named.get("size"), data)
             if member := _member(info, named, start, data):
-                names += len(member.name) + len(member.link)
-                if names > _MOST_NAMES:
-                    raise BadArchive("its members have longer names than those of any image")
                 yield member
             named = {}
         stream.skip_to(start + _round_up(data))
@@ -151,6 +177,8 @@ def _header(stream: Stream) -> tarfile.TarInfo | None:
     try:
         return tarfile.TarInfo.frombuf(block, "utf-8", "replace")
     except tarfile.HeaderError as error:
+        if first and (kind := compression(block)):
+            raise BadArchive(f"it is compressed with {kind}, which is not read", hint=_UNPACK) from error
         if first:
             raise BadArchive(
                 "it is no tar, neither plain nor compressed with gzip or zstd", detail=str(error), hint=_WRITERS
@@ -158,10 +186,10 @@ def _header(stream: Stream) -> tarfile.TarInfo | None:
         raise BadArchive(f"its tar is broken at byte {stream.at - _BLOCK}", detail=str(error), hint=_AGAIN) from error
 
 
-def _more(stream: Stream, size: int) -> bytes:
+def _claimed(size: int) -> int:
     if not 0 <= size <= _MOST_HEADER:
         raise BadArchive(f"a header of its tar claims {size} bytes, more than a name or its records can have")
-    return b"".join(stream.chunks(size))
+    return size
 
 
 def _pax(records: bytes) -> dict[str, str]:
@@ -239,4 +267,5 @@ def _round_up(length: int) -> int:
 
 
 _WRITERS = "name an archive that fab save, docker save or ctr images export wrote"
+_UNPACK = "decompress it first; gzip and zstd are read as they are"
 _AGAIN = "copy or save it again"

@@ -134,6 +134,8 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         open_files.raise_limit()
         targets = self._select(control_machine.selector, patterns)
         for line in lines:
+            for note in getattr(line.request, "notes", ()):
+                render.note(note)
             if line.command.before:
                 line.command.before(line.request, targets)
         run_id = new_run_id(first)

@@ -7,36 +7,64 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from io import BufferedReader
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.errors import BadArchive, UsageError
+from ctr_ferry.errors import BadArchive, BadReference, UsageError
 from ctr_ferry.images.content import Content
-from ctr_ferry.oci.descriptor import Platform
+from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob, pinned
-from ctr_ferry.transfer import checksum
+from ctr_ferry.text import shown_name
+from ctr_ferry.transfer import archive_file, checksum
 from ctr_ferry.transfer.copy_request import ImageCopy
-from ctr_ferry.transfer.source_inventory import ImageSelector
 
 if TYPE_CHECKING:
     from ctr_ferry.oci.archive import Archive, Entry
     from ctr_ferry.transfer.fan_out import Source
+    from ctr_ferry.transfer.source_inventory import ImageSelector
+
+_MOST_NOTES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is wanted of an archive.
+
+    Attributes:
+        groups: references of images, none for all of them, and the name to give if they are one image.
+        base_name: the repository of images that the archive calls by a tag alone.
+        platform: the platform that must be there.
+        every: whether all platforms must be.
+    """
+
+    groups: Sequence[tuple[Sequence[str], Reference | None]] = (((), None),)
+    base_name: Reference | None = None
+    platform: Platform | None = None
+    every: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveImages:
-    """Images of an archive, each with the name that it gets."""
+    """Images of an archive, each with the name that it gets.
+
+    Attributes:
+        notes: what of the archive is passed by, and why.
+    """
 
     file: Path
     archive: Archive
     image_copies: tuple[ImageCopy, ...]
+    targets: tuple[Descriptor, ...]
+    notes: tuple[str, ...]
 
     @property
     def content(self) -> Content:
-        """What the archive has."""
-        return content(self.archive)
+        """What the archive has. Configs, and layers that are JSON, are blobs like others, not documents."""
+        read = {each.digest for target in self.targets for each in self.archive.tree(target).documents}
+        documents = {digest: raw for digest in read if (raw := self.archive.documents.get(digest))}
+        return Content(self.archive.digests, documents)
 
     @property
     def source(self) -> Source:
@@ -46,25 +74,37 @@ class ArchiveImages:
         return ArchiveSource(self.file, self.archive)
 
 
-def archive_images(file: Path, selectors: Sequence[ImageSelector], platform: Platform | None) -> ArchiveImages:
-    """Reads an archive, and chooses images of it; without selectors, all of them.
+def archive_images(file: Path, wanted: Wanted) -> ArchiveImages:
+    """Reads an archive or a folder, and chooses and checks images of it.
+
+    If a check sum lies beside an archive, that is compared first.
 
     Raises:
-        BadArchive: it is broken, or lacks what is asked for.
+        BadArchive: it is broken, or lacks what is wanted.
         UsageError: it cannot be read, or one name is for several images.
     """
-    with telling(file):
-        found = read(file)
-        pairs = [(chosen(found.entries, (each.ref,)), each.dst) for each in selectors]
-        pairs = pairs or [(chosen(found.entries, ()), None)]
-        copies = dict.fromkeys(each for images, name in pairs for each in image_copies(found, images, name))
-        for images, _ in pairs:
-            check_platforms(found, images, platform, every=False)
-    return ArchiveImages(file, found, tuple(copies))
+    from ctr_ferry.oci import archive
+
+    with _telling(file):
+        try:
+            with archive_file.opened(file) as opened:
+                _compare_checksum(file, opened)
+                found, (chosen, copies, notes) = archive.read(opened, lambda found: _choose(found, wanted, opened))
+        except OSError as error:
+            raise UsageError(
+                f"--archive {file} cannot be read: {error.strerror or error}", hint="check the path and its permissions"
+            ) from error
+    targets = tuple({entry.target.digest: entry.target for entry in chosen}.values())
+    return ArchiveImages(file, found, copies, targets, tuple(f"{file}: passed by: {note}" for note in notes))
+
+
+def by_selectors(selectors: Sequence[ImageSelector], platform: Platform | None) -> Wanted:
+    """What selectors want; without selectors, all images."""
+    return Wanted(tuple(((each.ref,), each.dst) for each in selectors) or (((), None),), platform=platform)
 
 
 @contextmanager
-def telling(file: Path) -> Iterator[None]:
+def _telling(file: Path) -> Iterator[None]:
     """A block in which an error of an archive gets the file's name."""
     try:
         yield
@@ -73,30 +113,9 @@ def telling(file: Path) -> Iterator[None]:
         raise BadArchive(f"{file}: {error.message}", detail=error.detail, hint=hint) from error
 
 
-def content(archive: Archive) -> Content:
-    """Returns what the archive has. Configs, and layers that are JSON, are blobs like others, not documents."""
-    tops = [entry.target for entry in archive.entries]
-    read = {manifest.digest for top in tops for manifest in (top, *archive.manifests(top))}
-    return Content(archive.digests, {digest: raw for digest in read if (raw := archive.document(digest))})
-
-
-def read(file: Path) -> Archive:
-    """Reads the archive. If a check sum lies beside it, that is compared first. Raises BadArchive, UsageError."""
-    from ctr_ferry.oci import archive
-
-    try:
-        with file.open("rb") as opened:
-            _compare_checksum(file, opened)
-            return archive.read(opened)
-    except OSError as error:
-        raise UsageError(
-            f"--archive {file} cannot be read: {error.strerror or error}", hint="check the path and its permissions"
-        ) from error
-
-
-def _compare_checksum(file: Path, opened: BufferedReader) -> None:
-    expected = checksum.expected(file)
-    if expected and (found := hashlib.file_digest(opened, "sha256").hexdigest()) != expected:
+def _compare_checksum(file: Path, opened: IO[bytes]) -> None:
+    expected = None if file.is_dir() else checksum.expected(file)
+    if expected and (found := hashlib.file_digest(opened, "sha256").hexdigest()) != expected:  # type: ignore[arg-type]
         raise BadArchive(
             f"it does not match {file.name}.sha256",
             detail=f"expected {expected}\nfound    {found}",
@@ -104,84 +123,143 @@ def _compare_checksum(file: Path, opened: BufferedReader) -> None:
         )
 
 
-def chosen(entries: Sequence[Entry], refs: Sequence[str]) -> tuple[Entry, ...]:
-    """Returns the entries that fit any of the references: a name in any form, a glob on whole names, or a digest.
+def _choose(
+    found: Archive, wanted: Wanted, opened: IO[bytes]
+) -> tuple[list[Entry], tuple[ImageCopy, ...], tuple[str, ...]]:
+    """Returns the images that are wanted, each with the name that it gets, and notes on those that are passed by."""
+    entries = [_based(entry, wanted.base_name) for entry in found.entries]
+    platforms = cache(lambda target: ",".join(_platforms(found, target)) or "-")  # an image may have many names
+    chosen: list[Entry] = []
+    copies: dict[tuple[str, str], ImageCopy] = {}
+    notes: list[str] = []
+    for refs, name in wanted.groups:
+        images = _meant(found, entries, refs, name, notes)
+        found.check(images, opened)
+        if name:
+            _check_name(found, images, name)
+        for entry in images[:1] if name else images:
+            given = name.or_latest if name else Reference.parse(entry.name)
+            copies.setdefault(
+                (str(given), entry.target.digest), ImageCopy(_listed(entry, platforms(entry.target)), given)
+            )
+        chosen += images
+    _check_platforms(found, chosen, wanted)
+    more = [f"{len(notes) - _MOST_NOTES} more"] if len(notes) > _MOST_NOTES else []
+    return chosen, tuple(copies.values()), (*notes[:_MOST_NOTES], *more)
 
-    An image that is asked for by repository and digest gets that very name.
+
+def _check_name(found: Archive, images: Sequence[Entry], name: Reference) -> None:
+    targets = {entry.target.digest: entry.target for entry in images}
+    if len(targets) > 1:
+        raise UsageError(f"{name} is for one image, and there are {len(targets)}", hint="choose one of them with --ref")
+    (target,) = targets.values()
+    if name.digest not in (None, *(each.digest for each in found.tree(target).documents)):
+        raise UsageError(f"{name} has another digest than the image", hint=f"the image has {target.digest}")
+
+
+def _based(entry: Entry, base_name: Reference | None) -> Entry:
+    """Gives an entry that has a tag alone its full name, as ctr does."""
+    if not base_name or not entry.tag:
+        return entry
+    try:
+        return replace(entry, name=str(Reference.parse(f"{base_name.repository}:{entry.tag}")))
+    except BadReference as error:
+        return replace(entry, fault=error.message)
+
+
+def _meant(
+    found: Archive, entries: Sequence[Entry], refs: Sequence[str], name: Reference | None, notes: list[str]
+) -> list[Entry]:
+    """Returns the entries that references mean; without references, all of them.
+
+    Of what no reference names by itself, entries are passed by that cannot be given, unless none is left.
     """
-    if not refs:
-        return tuple(dict.fromkeys(entries))
     fitting = {ref: _fitting(entries, ref) for ref in refs}
     if absent := [ref for ref, fit in fitting.items() if not fit]:
-        names = ", ".join(dict.fromkeys(entry.name or entry.target.digest for entry in entries))
-        what = absent[0] if len(refs) == 1 else f"for {len(absent)} of {len(refs)} references"
-        raise BadArchive(
-            f"it has no image {what}",
-            detail="\n".join([*(absent if len(refs) > 1 else ()), f"it has {names}"]),
-            hint="choose one of these with --ref",
-        )
-    return tuple(dict.fromkeys(entry for fit in fitting.values() for entry in fit))
+        raise _not_there(entries, absent, len(refs))
+    named = {entry: ref for ref, fit in fitting.items() if not is_glob(ref) for entry in fit}
+    loose = [entry for ref, fit in fitting.items() if is_glob(ref) for entry in fit] if refs else entries
+    why = {entry: _why_not(found, entry, name) for entry in (*named, *loose)}
+    given = [entry for entry in why if entry in named or not why[entry]]
+    if bad := [entry for entry in given or why if why[entry]]:
+        digests = dict.fromkeys(entry.target.digest for entry in bad if not found.odd(entry))
+        raise BadArchive(why[bad[0]], detail="\n".join([*digests][:10]), hint=_naming(bad[0]))
+    notes += [f"{reason}: {entry.target.digest}; {_naming(entry)}" for entry, reason in why.items() if reason]
+    return given
+
+
+def _why_not(found: Archive, entry: Entry, name: Reference | None) -> str:
+    """Returns why an entry cannot be given; empty if it can."""
+    if odd := found.odd(entry):
+        return odd
+    if name or entry.name:
+        return ""
+    if entry.fault:
+        return entry.fault
+    return f"it calls its image {shown_name(entry.tag)!r} alone" if entry.tag else "it does not name its image"
+
+
+def _naming(entry: Entry) -> str:
+    based = "give the repository with --base-name REPO, or " if entry.tag and not entry.fault else ""
+    return f"{based}give it a name with --ref {entry.target.digest} --as REF"
 
 
 def _fitting(entries: Sequence[Entry], ref: str) -> list[Entry]:
+    """The entries that fit a reference: a name in any form, a tag that stands alone, a glob on these, or a digest.
+
+    An image that is asked for by repository and digest gets that very name.
+    """
     if is_digest(ref):
         return [entry for entry in entries if entry.target.digest == ref]
     if is_glob(ref):
-        return [entry for entry in entries if fnmatchcase(entry.name, ref)]
+        return [entry for entry in entries if fnmatchcase(entry.name or entry.tag, ref)]
     if name := pinned(ref):
         return [replace(entry, name=str(name)) for entry in entries if entry.target.digest == name.digest][:1]
-    return [entry for entry in entries if entry.name == str(Reference.parse(ref).or_latest)]
+    full = str(Reference.parse(ref).or_latest)
+    return [entry for entry in entries if entry.name == full] or [entry for entry in entries if entry.tag == ref]
 
 
-def image_copies(found: Archive, images: Sequence[Entry], name: Reference | None) -> tuple[ImageCopy, ...]:
-    """Returns each image with the name that it gets."""
-    if name:
-        targets = {entry.target for entry in images}
-        if len(targets) > 1:
-            raise UsageError(
-                f"--as is for one image, and there are {len(targets)}", hint="choose one of them with --ref"
-            )
-        (target,) = targets
-        if name.digest not in (None, target.digest, *(each.digest for each in found.manifests(target))):
-            raise UsageError(f"--as {name} has another digest than the image", hint=f"the image has {target.digest}")
-        return (ImageCopy(_listed(found, images[0]), name.or_latest),)
-    if nameless := [entry.target.digest for entry in images if not entry.name]:
-        raise BadArchive("it does not name its image", detail="\n".join(nameless), hint="give it a name with --as REF")
-    return tuple(ImageCopy(_listed(found, entry), Reference.parse(entry.name)) for entry in images)
+def _not_there(entries: Sequence[Entry], absent: Sequence[str], asked: int) -> BadArchive:
+    names = ", ".join(dict.fromkeys(shown_name(e.name or e.tag or e.target.digest) for e in entries))
+    return BadArchive(
+        f"it has no image {absent[0] if asked == 1 else f'for {len(absent)} of {asked} references'}",
+        detail="\n".join([*(absent if asked > 1 else ()), f"it has {names}"]),
+        hint="choose one of these with --ref",
+    )
 
 
-def check_platforms(found: Archive, images: Sequence[Entry], wanted: Platform | None, *, every: bool) -> None:
+def _check_platforms(found: Archive, images: Sequence[Entry], wanted: Wanted) -> None:
     """Refuses a platform that is not, or not whole, in the archive, whatever the hosts have."""
-    for entry in images:
-        manifests = found.manifests(entry.target)
-        if wanted:
-            manifests = tuple(each for each in manifests if found.platform(each) == wanted)
-            if not manifests:
-                raise BadArchive(
-                    f"{entry.name or 'its image'} is not for {wanted}",
-                    detail=", ".join(_platforms(found, entry)),
-                    hint="leave --platform out, or choose another one",
-                )
-        absent = [digest for each in manifests for digest in found.absent(each)]
-        if absent and (every or wanted):
+    if not (wanted.platform or wanted.every):
+        return
+    for entry in {entry.target: entry for entry in images}.values():
+        tree = found.tree(entry.target)
+        manifests = [each for each in tree.manifests if wanted.every or each.platform == wanted.platform]
+        if not manifests:
             raise BadArchive(
-                f"{entry.name or 'its image'}: blobs of {wanted or 'some platforms'} are not in the archive",
+                f"{entry.name or 'its image'} is not for {wanted.platform}",
+                detail=", ".join(_platforms(found, entry.target)),
+                hint="leave --platform out, or choose another one",
+            )
+        if absent := [digest for each in manifests for digest in found.absent(each, tree)]:
+            raise BadArchive(
+                f"{entry.name or 'its image'}: blobs of {wanted.platform or 'some platforms'} are not in the archive",
                 detail="\n".join(absent[:10]),
                 hint="the archive was saved without them: leave the option out, or save it again with --all-platforms",
             )
 
 
-def _platforms(found: Archive, entry: Entry) -> list[str]:
-    return [str(p) for each in found.manifests(entry.target) if (p := found.platform(each))]
+def _platforms(found: Archive, target: Descriptor) -> list[str]:
+    return [str(each.platform) for each in found.tree(target).manifests if each.platform]
 
 
-def _listed(found: Archive, entry: Entry) -> Image:
+def _listed(entry: Entry, platforms: str) -> Image:
     """Returns the image as a host that had it would list it."""
     return Image(
         name=entry.name or entry.target.digest,
         media_type=entry.target.media_type,
         digest=entry.target.digest,
         size="",
-        platforms=",".join(_platforms(found, entry)) or "-",
+        platforms=platforms,
         labels=frozenset(),
     )

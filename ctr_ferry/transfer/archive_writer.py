@@ -98,7 +98,7 @@ def has_all(file: Path, plan: Plan) -> bool:
         return False
     try:
         with file.open("rb") as opened:
-            there = archive.read(opened)
+            there, _ = archive.read(opened, lambda found: found.check(found.entries, opened))
     except (BadArchive, OSError):
         return False
     names = {(entry.name, entry.target.digest) for entry in there.entries}

@@ -25,6 +25,7 @@ from ctr_ferry.oci import archive
 from ctr_ferry.oci.archive import Archive
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.ssh.stream import Download
+from ctr_ferry.transfer import archive_file
 
 _READERS = 2  # while containerd writes one blob to disk, the next is on its way
 _SIGNAL = 128  # an exit status above it means that a signal ended the command
@@ -232,7 +233,7 @@ class ArchiveSource:
             SourceLost: the file cannot be read any more.
         """
         blobs = {blob.digest: blob for blob in wanted}
-        with self._readable(), self._file.open("rb") as opened:
+        with self._readable(), archive_file.opened(self._file) as opened:
             for digest, chunks in archive.blobs(opened, self._archive, blobs):
                 yield blobs[digest], self._readable_chunks(chunks)
 

@@ -9,9 +9,9 @@ import json
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
-from ctr_ferry.oci import tar
+from ctr_ferry.oci import archive, tar
 from ctr_ferry.oci.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
 REF = "org.opencontainers.image.ref.name"
@@ -126,6 +126,12 @@ def index_of(*images: Image) -> tuple[bytes, dict[str, Any]]:
     children = [{**described(i.manifest, OCI_MANIFEST), "platform": i.platform} for i in images]
     raw = as_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children})
     return raw, {**described(raw, OCI_INDEX), "annotations": {NAME: "r.example/both:1"}}
+
+
+def read_whole(file: IO[bytes]) -> archive.Archive:
+    """Read an archive, and check all its images."""
+    found, _ = archive.read(file, lambda found: found.check(found.entries, file))
+    return found
 
 
 def opened(data: bytes) -> io.BytesIO:

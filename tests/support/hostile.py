@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from archives import read_whole
+
 from ctr_ferry import shell
 from ctr_ferry.ctr import checks, failures, free_space, ingest, leftovers, probe, usage
 from ctr_ferry.ctr.listing import Listing, parse_digests
@@ -27,7 +29,7 @@ from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.errors import FerryError
 from ctr_ferry.images import mappings
 from ctr_ferry.inventory.ansible import Inventory
-from ctr_ferry.oci import archive, tar
+from ctr_ferry.oci import tar
 from ctr_ferry.oci.descriptor import Manifest
 from ctr_ferry.oci.reference import Reference, parse_domain
 from ctr_ferry.oci.registry import Challenge, Registry
@@ -165,7 +167,7 @@ def in_a_tar(name: str, data: bytes, pax: str = "") -> None:
         member.size = len(data)
         member.pax_headers = {"comment": pax} if pax else {}
         made.addfile(member, io.BytesIO(data))
-    archive.read(file)
+    read_whole(file)
 
 
 def records_of_a_tar(data: bytes) -> None:
@@ -221,7 +223,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "a manifest": Manifest.parse,
     "a reference": lambda data: Reference.parse(text_of(data)),
     "a registry host": lambda data: parse_domain(text_of(data)),
-    "a tar": lambda data: archive.read(io.BytesIO(data)),
+    "a tar": lambda data: read_whole(io.BytesIO(data)),
     "records of a tar": records_of_a_tar,
     "an index.json": lambda data: in_a_tar("index.json", data),
     "a manifest.json": lambda data: in_a_tar("manifest.json", data),

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import NAME, REF, Image, digest, index_of, layout, path, tarred
+from archives import NAME, REF, Image, digest, index_of, layout, path, read_whole, tarred
 
 from ctr_ferry import errors
 from ctr_ferry.ctr.listing import Image as Listed
 from ctr_ferry.errors import CannotWrite, UsageError
 from ctr_ferry.images.content import Content
-from ctr_ferry.oci import archive
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
 from ctr_ferry.transfer import archive_writer, checksum, new_file
 from ctr_ferry.transfer.archive_writer import Plan
@@ -104,7 +103,7 @@ class TestTheArchive:
         file = tmp_path / "a.tar"
         write(planned(SINGLE, MULTI), file)
         with file.open("rb") as opened:
-            found = archive.read(opened)
+            found = read_whole(opened)
         assert [(e.name, e.target.digest) for e in found.entries] == [(FULL, SINGLE.digest), (BOTH, MULTI.digest)]
         assert found.digests == set(ALL)
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
+import sys
 import tarfile
+import tracemalloc
 
 import pytest
 from archives import (
@@ -13,6 +18,11 @@ from archives import (
 
 from ctr_ferry.errors import BadArchive
 from ctr_ferry.oci import tar
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 
 class TestTars:
@@ -65,6 +75,46 @@ class TestTars:
         info.type, info.size = tarfile.XHDTYPE, len(records)
         with pytest.raises(BadArchive, match="broken records"):
             self.names(info.tobuf() + records.ljust(512, b"\0") + tar.header("x", 0) + tar.END)
+
+    def test_with_a_length_of_thousands_of_digits_in_their_records_are_refused(self) -> None:
+        records = b"9" * 5000 + b" path=x\n"
+        info = tarfile.TarInfo("x")
+        info.type, info.size = tarfile.XHDTYPE, len(records)
+        with pytest.raises(BadArchive, match="broken records"):
+            self.names(info.tobuf() + records.ljust(5120, b"\0") + tar.header("x", 0) + tar.END)
+
+    @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+    @pytest.mark.parametrize("of", [tarfile.REGTYPE, tarfile.DIRTYPE])
+    def test_with_long_names_for_whatever_are_refused_before_memory_is(self, kind: bytes, of: bytes) -> None:
+        name, member = tarfile.TarInfo("x"), tarfile.TarInfo("y")
+        name.type, name.size, member.type = kind, 1 << 16, of
+        one = name.tobuf() + "\U0001f600".encode() * (1 << 14) + member.tobuf()
+        data = gzip.compress(one * 300, 1)
+        tracemalloc.start()
+        with pytest.raises(BadArchive, match="longer names"):
+            self.names(data)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 48 << 20
+
+    @pytest.mark.parametrize(
+        ("head", "name"),
+        [
+            (lzma.compress(b"x" * 600), "xz"),
+            (bz2.compress(b"x"), "bzip2"),
+            (b"\x04\x22\x4d\x18", "lz4"),
+            (b"PK\3\4", "zip"),
+        ],
+    )
+    def test_compressed_by_another_program_are_refused_by_its_name(self, head: bytes, name: str) -> None:
+        with pytest.raises(BadArchive, match=f"compressed with {name}"):
+            self.names(head.ljust(600, b"x"))
+
+    def test_of_several_frames_of_zstd_are_read(self) -> None:
+        data = tarred({"a": b"a" * 3000, "b": b"b"})
+        pzstd = bytes.fromhex("502a4d18 04000000 f5003000")  # a frame to be skipped, before each frame of data
+        frames = (pzstd + zstd.compress(data[at : at + 1000]) for at in range(0, len(data), 1000))
+        assert self.names(b"".join(frames)) == ["a", "b"]
 
     def test_that_go_on_behind_their_end_are_refused(self) -> None:
         with pytest.raises(BadArchive, match="behind its end"):
