@@ -80,7 +80,7 @@ class FoundImages:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The glob that names must fit, or the images; one of both is empty."""
+    """The glob or text that names must fit, or the images; one of both is empty."""
 
     match: str
     refs: tuple[str, ...]
@@ -141,7 +141,7 @@ def _hint(place: Place) -> str:
     read_only=True,
     iterable=["ref", "set_"],
     help={
-        "match": "Glob on whole names, such as '*/app:1'.",
+        "match": "Glob on whole names, such as '*/app:1'; a text without '*', '?' and '[' fits any part of a name.",
         "ref": "An image: a name, its short form, a digest, or a glob; may be repeated.",
         "set_": options.SET_HELP,
     },
@@ -155,7 +155,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
         raise NothingFound(
             f"no image fits {what} on any host that answered",
             detail="\n".join(_not_read(answers)),
-            hint="write a glob that fits whole names, such as '*/app:*'",
+            hint="ask further hosts with -H, or search for a part of the name with --match",
             result=answers,
         )
     there = {image.ref for _, result in results(answers, FoundImages) for image in result.images if image.places}
@@ -217,7 +217,7 @@ def _places(facts: Facts, found: list[tuple[str, Listing]], request: Request) ->
     places: dict[str, list[Place]] = {text: [] for text in request.refs or [request.match]}
     for socket, listing in found:
         unseen = _UNREAD if socket == kubelets else _ELSEWHERE
-        match = {} if request.refs else {request.match: listing.match(request.match)}
+        match = {} if request.refs else {request.match: listing.search(request.match)}
         for text, images in (match or listing.select(request.refs)).items():
             for image in images:
                 note = unseen if kubelets and (image.name, image.digest) not in read else ""

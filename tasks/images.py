@@ -96,7 +96,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     read_only=True,
     iterable=["ref", "set_"],
     help={
-        "match": "Glob on whole names, such as 'dead.example:5000/*' (default: all).",
+        "match": "Glob on whole names, such as 'dead.example:5000/*', or a part of names (default: all).",
         "ref": "List this image: a name, its short form, a digest, or a glob; may be repeated.",
         "set_": options.SET_HELP,
         "namespace": "containerd namespace (default: the inventory's ctr_namespace, else k8s.io).",
@@ -129,6 +129,6 @@ def _inspect(host: Host, request: Request) -> ImagesResult:
         meant = listing.select(request.refs)
         there |= {ref for ref, images in meant.items() if images}
         chosen = {image.name: image for images in meant.values() for image in images}
-        for image in chosen.values() if request.refs else listing.match(request.match):
+        for image in chosen.values() if request.refs else listing.search(request.match):
             rows.append(Row.of(image, name, checked.get(image.name, checks.UNKNOWN), size=image.size))
     return ImagesResult(tuple(rows), tuple(ref for ref in request.refs if ref not in there))

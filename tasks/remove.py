@@ -19,8 +19,8 @@ from ctr_ferry.errors import FerryError, InUse, NotStarted, UsageError, VerifyFa
 from ctr_ferry.images import inspect
 from ctr_ferry.images.item import settle
 from ctr_ferry.images.session import Session
-from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.report.answers import grouped
+from ctr_ferry.oci.reference import Reference, is_digest, is_glob
+from ctr_ferry.report.answers import grouped, nothing_fits
 from ctr_ferry.report.outcome import Result, Status, error_lines
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -48,9 +48,8 @@ class Request:
                 "remove needs --ref REF, which may be repeated, or --match GLOB",
                 hint="fab -H node1 remove --ref old.example/app:1",
             )
-        for each in self.refs:
-            if not is_digest(each):
-                Reference.parse(each)
+        for each in filter(is_glob, self.refs):
+            Reference.parse(each)  # any other text may be the name that a host has
         options.namespace(self.namespace)
 
     @property
@@ -155,7 +154,10 @@ def remove(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     going = {host: plan.going for host, plan in plans.items() if plan.going}
     if going and not request.yes and not any(host.dry_run for host in fleet):
         _ask(fleet, going, request)
-    return inspected | fleet.each(lambda host: apply(host, plans[host.name]))
+    answers = inspected | fleet.each(lambda host: apply(host, plans[host.name]))
+    if request.match and plans and not any(plan.names for plan in plans.values()):
+        raise nothing_fits(request.match, answers)
+    return answers
 
 
 def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request) -> None:
@@ -190,10 +192,15 @@ def plan(host: Host, request: Request) -> Plan:
     users = _users(session) if wanted.last else {}
     gone = frozenset() if request.force else wanted.last - users.keys()
     guarded = tuple(image.name for image in here.images if image.digest in gone)
-    absent = [Removed(name, note="it is not there") for name in wanted.absent]
+    absent = [Removed(name, note=_why_absent(name)) for name in wanted.absent]
     made = Plan(ctr, here.namespace, absent, guarded)
     _decide(made, wanted, users, force=request.force)
     return made
+
+
+def _why_absent(name: str) -> str:
+    known = is_digest(name) or Reference.of_name(name)
+    return "it is not there" if known else "it is not there, and it is no image reference: check how it is written"
 
 
 def _users(session: Session) -> Mapping[str, Sequence[str]]:

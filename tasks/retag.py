@@ -14,11 +14,13 @@ from ctr_ferry.errors import UsageError
 from ctr_ferry.images.mappings import Pair, read_map
 from ctr_ferry.images.retag import RetagJob, RetagRequest, RetagResult
 from ctr_ferry.oci.reference import parse_domain
+from ctr_ferry.report.answers import nothing_fits, results
 from ctr_ferry.run import options
-from ctr_ferry.run.command import per_host
+from ctr_ferry.run.command import fleet_wide
 
 if TYPE_CHECKING:
-    from ctr_ferry.ssh.host import Host
+    from ctr_ferry.report.outcome import Answer
+    from ctr_ferry.run.scheduler import Fleet
 
 
 def parse(
@@ -79,10 +81,10 @@ def _method(text: str | None, *, crosses: bool) -> Method:
     return method
 
 
-@per_host(
+@fleet_wide(
     parse,
     help={
-        "src": "The image as the host has it: a name, its short form, or a digest.",
+        "src": "The image as the host has it: a name, its short form, or a digest; it need be no reference.",
         "dst": "The new name; without a tag it takes the source's.",
         "map": "File with two columns, source and destination, and '#' comments; all names are given in one go.",
         "to_registry": "With --match: give every matching image the same name on this registry host.",
@@ -94,6 +96,10 @@ def _method(text: str | None, *, crosses: bool) -> Method:
         "force": "Let an existing name point at the source's digest.",
     },
 )
-def retag(host: Host, request: RetagRequest) -> RetagResult:
+def retag(fleet: Fleet, request: RetagRequest) -> dict[str, Answer]:
     """Give images a second name on the host itself, in constant time, without moving their bytes."""
-    return RetagJob(host, request).run()
+    answers = fleet.each(lambda host: RetagJob(host, request).run())
+    found = [result for _, result in results(answers, RetagResult)]
+    if request.match and found and not any(result.images or result.already for result in found):
+        raise nothing_fits(request.match, answers)
+    return answers

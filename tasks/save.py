@@ -83,7 +83,7 @@ def parse(
 
 @dataclass(frozen=True, slots=True)
 class SaveResult:
-    """One host's archive: its size in bytes, and its SHA-256 in hex, which is empty in a dry run."""
+    """One host's archive: its size in bytes, and its SHA-256 in hex, which is empty in a dry run; and notes."""
 
     namespace: str
     file: str
@@ -91,13 +91,14 @@ class SaveResult:
     size: int
     sha256: str
     images: tuple[SavedImage, ...]
+    notices: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Returns a line for the archive, and one for each image below."""
         from rich.filesize import decimal
 
         state = "  it has these already" if self.status is Status.UNCHANGED else ""
-        return [f"{self.file}  {decimal(self.size)}{state}", *map(_image_line, self.images)]
+        return [f"{self.file}  {decimal(self.size)}{state}", *map(_image_line, self.images), *self.notices]
 
 
 def _image_line(image: SavedImage) -> str:
@@ -131,7 +132,8 @@ def _absent(session: Session, absent: Sequence[str], asked: int) -> ImageNotFoun
         )
     if is_glob(absent[0]):
         hint = "a glob fits whole names, such as '*/app:*'"
-        return ImageNotFound(f"no image of namespace {namespace} fits {absent[0]}", hint=hint)
+        odd = session.passed_by(absent)
+        return ImageNotFound(f"no image of namespace {namespace} fits {absent[0]}", detail=odd, hint=hint)
     return session.not_found(absent)[0]
 
 
@@ -155,6 +157,7 @@ def _save(host: Host, request: Request) -> SaveResult:
         size=planned.size,
         sha256="",
         images=planned.images,
+        notices=tuple(filter(None, [session.passed_by(request.refs)])),
     )
     if file.exists() and not request.force:
         if archive_writer.has_all(file, planned):

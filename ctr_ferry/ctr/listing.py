@@ -204,6 +204,10 @@ class Listing:
         """Returns the images whose names the glob fits; a glob never fits CRI's own records."""
         return tuple(i for i in self.images if i.user_named and fnmatchcase(i.name, glob))
 
+    def search(self, text: str) -> tuple[Image, ...]:
+        """Returns the images whose names a glob fits, or have a text that is no glob anywhere in them."""
+        return self.match(text if is_glob(text) else f"*{text}*")
+
     def carried(self, glob: str) -> tuple[Image, ...]:
         """Returns the images whose names the glob fits, under the names that another place gets.
 

@@ -36,7 +36,7 @@ class Wanted:
 
     @classmethod
     def of_names(cls, here: Listing, refs: Iterable[str]) -> Wanted:
-        """Takes exactly these names, in short or full form; for a digest, all images that point at it."""
+        """Takes exactly these names, references in short or full form; for a digest, all images that point at it."""
         found = {ref: _by_digest(here, ref) if is_digest(ref) else _by_name(here, ref) for ref in refs}
         images = {image.name: image for alike in found.values() for image in alike}
         return cls(here, tuple(images.values()), tuple(ref for ref, alike in found.items() if not alike))
@@ -80,8 +80,8 @@ def _by_name(here: Listing, ref: str) -> list[Image]:
     """Exactly this name; unlike `Listing.find`, ``repository@digest`` never means another repository's name."""
     if exact := here.get(ref):
         return [exact]
-    reference = Reference.parse(ref)
-    if reference.digest:
+    reference = Reference.of_name(ref)
+    if reference and reference.digest:
         return [image for image in here.by_digest(reference.digest) if image.repository == reference.repository]
     found = here.find(ref)
     return [found] if found else []

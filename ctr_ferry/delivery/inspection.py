@@ -104,7 +104,7 @@ def inspect(fleet: Fleet, request: DeliverRequest) -> Inspection:
         destination = Destination.inspect(host, found.copies, session=found.sessions.get(host.name))
         items = destination.plan_images()
         notices = destination.check_room(pending(items), dry_run=host.dry_run)
-        targets[host.name] = TargetHost(destination, items, notices)
+        targets[host.name] = TargetHost(destination, items, (*found.copies.notices, *notices))
         return Looked()
 
     answers = fleet.each(look, close=False, looks=True)
@@ -133,7 +133,7 @@ def _sources(fleet: Fleet, request: DeliverRequest) -> tuple[Inspection, Mapping
     holders = tuple(sorted(having, key=lacks))
     found = Inspection(
         request,
-        CopyRequest(images.image_copies, content, request.options),
+        CopyRequest(images.image_copies, content, request.options, images.notices),
         source_of(holders),
         holders,
         {(selector.ref, str(selector.dst or selector.ref)): error for selector, error in images.missing.items()},

@@ -44,21 +44,30 @@ class RetagRequest:
 
 @dataclass(frozen=True, slots=True)
 class RetagResult(NamedImages):
-    """One host's result: the namespaces of sources and new names, the versions, and one entry per source."""
+    """One host's result: the namespaces of sources and new names, the versions, and one entry per source.
+
+    Attributes:
+        already: how many names that the glob fits are on that registry already.
+        notices: what the user should know.
+    """
 
     namespace: str
     to_namespace: str
     ctr: str
     containerd: str
     images: tuple[ImageResult, ...]
+    already: int = 0
+    notices: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """One line per image; its digest and notes are indented below."""
         if not self.images:
-            return [f"no image of namespace {self.namespace} fits"]
+            already = ["what fits is on that registry already"] if self.already else []
+            return [*self.notices, *already] or [f"no image of namespace {self.namespace} fits"]
         where = f" in {self.to_namespace}" if self.to_namespace != self.namespace else ""
         several = len(self.images) > 1
-        return [line for image in self.images for line in image.lines(where=where, ctr=self.ctr, several=several)]
+        lines = [line for image in self.images for line in image.lines(where=where, ctr=self.ctr, several=several)]
+        return [*lines, *self.notices]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,11 +131,11 @@ class RetagJob(Session):
         self.visible_there: frozenset[str] = frozenset()
         self.plans: list[Plan] = []
         self.missing: list[Item[ImageResult]] = []
+        self.already = 0
 
     def run(self) -> RetagResult:
         """Does all steps; raises SomeFailed with the result, or the FerryError of the only image or of the host."""
-        pairs, match = self.request.pairs, self.request.match
-        for pair in moved_to(str(self.request.to_registry), self.here.carried(match)) if match else pairs:
+        for pair in self._pairs():
             self._plan(pair)
         refuse_collisions(self.plans, within_namespace=not self.place.crosses)
         self._inspect_content()
@@ -137,6 +146,14 @@ class RetagJob(Session):
         if todo and not self.host.dry_run:
             self.give(todo, [self._naming(plan) for plan in todo])
         return self._result()
+
+    def _pairs(self) -> tuple[Pair, ...]:
+        if not self.request.match:
+            return self.request.pairs
+        fitting = self.here.carried(self.request.match)
+        pairs = moved_to(str(self.request.to_registry), fitting)
+        self.already = len(fitting) - len(pairs)
+        return pairs
 
     def _plan(self, pair: Pair) -> None:
         """Plans one pair by the listings alone."""
@@ -276,6 +293,8 @@ class RetagJob(Session):
             ctr=self.facts.client,
             containerd=self.facts.server,
             images=tuple(item.result for item in items),
+            already=self.already,
+            notices=tuple(filter(None, [self.passed_by([self.request.match or ""])])),
         )
         settle(
             result,

@@ -18,6 +18,7 @@ from ctr_ferry.errors import FerryError, GarbledAnswer, HostError, ImageNotFound
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.item import Item
+from ctr_ferry.oci.reference import Reference, is_digest, is_glob
 from ctr_ferry.oci.tree import DEEPEST
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.text import shown_name
@@ -95,7 +96,22 @@ class Session:
             hint = self._where_instead(name, having, compared)
             errors.append(error := ImageNotFound(f"no image {name} in namespace {here.namespace}", hint=hint))
             error.namespaces = having
+            if not is_digest(name) and not Reference.of_name(name):
+                error.detail = "this is no image reference, so only exactly this name is meant"
         return errors
+
+    def passed_by(self, refs: Iterable[str]) -> str:
+        """Says which names that globs fit are no references, so that no other place can have them; empty for none."""
+        odd = dict.fromkeys(i.name for ref in refs if is_glob(ref) for i in self.here.match(ref) if not i.reference)
+        if not odd:
+            return ""
+        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+        plain = next((name for name in odd if shown_name(name) == name), "NAME")
+        words = shell.join(["fab", "-H", self.host.name, "retag", "--src", plain, "--dst"])
+        return (
+            f"passed by on {self.host.name}, as these names are no references: "
+            f"{', '.join(map(shown_name, list(odd)[:3]))}{more}; to give one a name: {words} REF"
+        )
 
     def _where_instead(self, wanted: str, having: Sequence[str], compared: Sequence[Listing]) -> str:
         """Says what to do about a missing image; the wrong namespace is the most common mistake.

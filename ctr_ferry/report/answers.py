@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from ctr_ferry.errors import FerryError
+from ctr_ferry import shell
+from ctr_ferry.errors import FerryError, NothingFound
 from ctr_ferry.report.outcome import Answer
 
 K = TypeVar("K")
@@ -18,6 +19,16 @@ def results(answers: Mapping[str, Answer], kind: type[V]) -> Iterator[tuple[str,
         found = answer.result if isinstance(answer, FerryError) else answer
         if isinstance(found, kind):
             yield host, found
+
+
+def nothing_fits(glob: str, answers: Mapping[str, Answer]) -> NothingFound:
+    """The error of a command that changes what ``--match`` fits, where that is no image of any host that answered."""
+    last = glob.strip("*?").rpartition("/")[2].partition(":")[0]
+    return NothingFound(
+        f"no image fits {glob!r} on any host that answered",
+        hint=f"a glob fits whole names: {shell.join(['fab', '-H', 'all', 'find', '--match', last or '*'])} shows them",
+        result=dict(answers),
+    )
 
 
 def grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:

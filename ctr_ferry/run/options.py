@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ctr_ferry import shell
 from ctr_ferry.ctr.commands import LONGEST_NAMESPACE, NAMESPACE
-from ctr_ferry.errors import UsageError
+from ctr_ferry.errors import BadReference, UsageError
 from ctr_ferry.oci import image_set
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
@@ -31,8 +31,16 @@ def references(ref: Iterable[str] | None, set_: Iterable[str] | None) -> tuple[s
     """
     found: dict[str, str] = {}
     for text in [*(ref or ()), *(each for file in set_ or () for each in read_set(file))]:
-        found.setdefault(text if is_digest(text) or is_glob(text) else image_set.full_name(text), text)
+        found.setdefault(text if is_digest(text) or is_glob(text) else _full_name(text), text)
     return tuple(found.values())
+
+
+def _full_name(text: str) -> str:
+    try:
+        return image_set.full_name(text)
+    except BadReference as error:
+        words = shell.join(["fab", "-H", "HOST", "retag", "--src", text, "--dst"])
+        raise BadReference(error.message, hint=f"{error.hint}; where a host has this very name: {words} REF") from error
 
 
 def naming(ref: Iterable[str] | None, set_: Iterable[str] | None) -> list[str]:

@@ -45,11 +45,12 @@ class CopyOptions:
 
 @dataclass(frozen=True, slots=True)
 class CopyRequest:
-    """The images to copy, and how; ``content`` has the manifests, and what the source has."""
+    """The images to copy, and how; ``content`` has the manifests, and what the source has; users see ``notices``."""
 
     image_copies: tuple[ImageCopy, ...]
     content: Content
     options: CopyOptions = CopyOptions()
+    notices: tuple[str, ...] = ()
 
 
 def blobs_to_have(content: Content, target: Descriptor, platform: Platform, *, every: bool) -> Iterable[Descriptor]:

@@ -141,7 +141,7 @@ class HostCopy:
             bytes_sent=sent,
             seconds=round(seconds, 3),
             rate=int(sent / seconds) if seconds else 0,
-            notices=notices,
+            notices=(*self._copy_request.notices, *notices),
         )
         settle(
             result,

@@ -82,12 +82,14 @@ class FoundImages:
         sources: the possible sources that answered.
         troubles: why the other possible sources did not answer, by name.
         missing: why there is no image, by what was asked for.
+        notices: what the user should know.
     """
 
     image_copies: tuple[ImageCopy, ...]
     sources: tuple[SourceInventory, ...]
     troubles: Mapping[str, FerryError]
     missing: Mapping[ImageSelector, FerryError]
+    notices: tuple[str, ...] = ()
 
 
 def find_images(fleet: Fleet, request: SourceRequest) -> FoundImages:
@@ -116,7 +118,13 @@ def find_images(fleet: Fleet, request: SourceRequest) -> FoundImages:
                 images[selector] = _resolve(selector, sources, request)
         except HostError as error:
             missing[selector] = error
-    return FoundImages(tuple(_image_copies(images)), tuple(sources), troubles, missing)
+    notices = tuple(filter(None, [_passed_by(sources, [selector.ref for selector in request.selectors])]))
+    return FoundImages(tuple(_image_copies(images)), tuple(sources), troubles, missing, notices)
+
+
+def _passed_by(sources: Iterable[SourceInventory], refs: Sequence[str]) -> str:
+    """Says which names of the first source that has such are no references; empty for none."""
+    return next(filter(None, (source.session.passed_by(refs) for source in sources)), "")
 
 
 def images_from(fleet: Fleet, request: SourceRequest) -> tuple[CopyRequest, Source]:
@@ -131,7 +139,7 @@ def images_from(fleet: Fleet, request: SourceRequest) -> tuple[CopyRequest, Sour
     options = request.options
     if ANY in request.sources and len(used) > 1 and not (options.platform or options.every):
         options = replace(options, own=True)  # together they have more platforms than any host needs
-    return CopyRequest(found.image_copies, content, options), source_of(used)
+    return CopyRequest(found.image_copies, content, options, found.notices), source_of(used)
 
 
 def _inspect(host: Host, request: SourceRequest) -> SourceInventory:
@@ -209,7 +217,11 @@ def _not_found(
     detail = "\n".join(f"{name}: {error.message}" for name, error in troubles.items())
     hosts = "all" if ANY in request.sources else ",".join(source.name for source in sources)
     found: dict[ImageSelector, FerryError] = {
-        s: ImageNotFound(f"no source has an image {s.ref} ({where})", detail=detail, hint=look_for(s.ref, hosts))
+        s: ImageNotFound(
+            f"no source has an image {s.ref} ({where})",
+            detail="\n".join(filter(None, [_passed_by(sources, [s.ref]), detail])),
+            hint=look_for(s.ref, hosts),
+        )
         for s in absent
     }
     told = sources[0].session.not_found([selector.ref for selector in named]) if named else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,7 +70,7 @@ class FakeHost:
 
     def _answer(self, name: str, text: str) -> Answer:
         if name == "remove":
-            going = text.split("images rm --sync ")[1].partition("||")[0].split()
+            going = shlex.split(text.split("images rm --sync ")[1].partition("||")[0])
             self.images = [i for i in self.images if i.name not in going or i.name in self.stubborn]
         if name == "after":
             return table(*self.images)

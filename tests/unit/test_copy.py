@@ -103,7 +103,7 @@ def source_inventory(
     version = cast(Version, Version.parse(ctr))
     facts = SimpleNamespace(platform=AMD, ctr=Ctr(("ctr",), "/x.sock", Capabilities.of_version(version)))
     found = {selector: images} if images else {}
-    session = SimpleNamespace(host=Named(name), facts=facts, here=Listing("k8s.io", images))
+    session = SimpleNamespace(host=Named(name), facts=facts, here=Listing("k8s.io", images), passed_by=lambda _: "")
     return SourceInventory(cast(Session, session), content or Content(), found)
 
 

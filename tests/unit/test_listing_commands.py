@@ -133,6 +133,17 @@ def test_find_notes_a_containerd_that_kubelet_does_not_use() -> None:
     assert notes == ["kubelet reads another containerd", "kubelet does not read this namespace"]
 
 
+@pytest.mark.parametrize(("text", "count"), [("app", 1), ("old.example", 1), ("p:1", 1), ("ap?:1", 0), ("nothing", 0)])
+def test_a_text_without_glob_characters_is_searched_for_in_names(text: str, count: int) -> None:
+    fleet = FakeFleet(a=FakeHost({"k8s.io": [image(), image(CONFIG)]}))
+    assert len(images_command.tabulate(images(fleet, match=text)).rows) == count
+    if count:
+        assert len(find_command.tabulate(find(fleet, text)).rows) == count
+    else:
+        with pytest.raises(errors.NothingFound):
+            find(fleet, text)
+
+
 def test_find_proposes_no_retag_that_would_be_refused() -> None:
     lost = FakeHost({"default": [image("old.example/app x:1")], "k8s.io": []}, cri=True)
     table = find_command.tabulate(find(FakeFleet(a=lost), "*/app*"))

@@ -21,15 +21,23 @@ class TestTheCommandLine:
         with pytest.raises(errors.UsageError, match="--ref"):
             Request(**options)
 
-    def test_refuses_what_is_no_reference(self) -> None:
+    def test_refuses_a_glob_that_is_no_reference(self) -> None:
         with pytest.raises(errors.BadReference):
-            Request(ref=["Not A Name"])
+            Request(ref=["r.example/*"])
 
     def test_takes_each_name_once(self) -> None:
         assert Request(ref=[ONE, TWO, ONE]).refs == (ONE, TWO)
 
 
 class TestNames:
+    def test_that_are_no_references_go_by_their_exact_text(self) -> None:
+        odd = ["r.example/MyApp:1", "<none>@<none>", "Not A Name"]
+        host = FakeHost([*map(image, odd), image(ONE), record()])
+        assert statuses(run(host, ref=odd)) == dict.fromkeys(odd, Status.CHANGED)
+        assert [i.name for i in host.images] == [ONE, CONFIG]
+        (absent,) = run(host, ref=["r.example/MyApp:2"]).names
+        assert absent.status is Status.UNCHANGED and "no image reference" in absent.note
+
     def test_one_of_two_leaves_the_image_and_cris_record(self) -> None:
         host = FakeHost([image(ONE), image(TWO), record()])
         result = run(host, ref=[ONE])

@@ -97,6 +97,16 @@ class TestAsking:
         assert {a.status for a in command(scripted_fleet, match="*", yes=True).values()} == {Status.CHANGED}
         assert not scripted_fleet.asked
 
+    def test_a_glob_that_fits_nothing_anywhere_is_an_error(self) -> None:
+        empty = {n: FakeHost([image(ONE)], name=n) for n in "ab"}
+        with pytest.raises(errors.NothingFound, match="no image fits '\\*/nothing:1'") as raised:
+            command(FakeFleet(empty), match="*/nothing:1", yes=True)
+        assert [a.names for a in raised.value.result.values()] == [(), ()]
+        assert "find --match nothing" in raised.value.hint
+        some = {"a": FakeHost([image(ONE)], name="a"), "b": FakeHost([image(TWO, B)], name="b")}
+        answers = command(FakeFleet(some), match=ONE, yes=True)
+        assert [a.status for a in answers.values()] == [Status.CHANGED, Status.UNCHANGED]
+
     def test_where_nothing_goes_nothing_is_asked(self) -> None:
         scripted_fleet = fleet()
         assert {a.status for a in command(scripted_fleet, ref=["x/y:1"]).values()} == {Status.UNCHANGED}

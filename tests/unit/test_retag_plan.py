@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from letters import unhashed  # noqa: F401
+from listed import FakeFleet
 from retagging import (
     CHILD,
     CONFIG,
@@ -31,6 +34,7 @@ from ctr_ferry.oci.descriptor import OCI_INDEX
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer
 from tasks.retag import parse
+from tasks.retag import retag as command
 
 
 def test_a_name_is_given_and_what_the_host_says_afterwards_is_reported() -> None:
@@ -220,6 +224,40 @@ def test_moving_to_a_registry_leaves_out_what_is_there_and_what_is_pinned() -> N
     images = [image("new.example/x:1"), image(f"a.example/p@{A}"), image("a.example/z:1")]
     host = FakeHost(images, answers={"verify": table(image("new.example/z:1"))})
     assert [i.dst for i in retag(host, to_registry="new.example", match="*").images] == ["new.example/z:1"]
+
+
+def test_moving_to_a_registry_takes_names_with_a_digest_where_the_image_has_no_tag_there() -> None:
+    images = [image(f"a.example/p@{A}"), image("other.example/x:1"), image("a.example/UPPER:1")]
+    new = f"new.example/p@{A}"
+    result = retag(FakeHost(images, answers={"verify": table(image(new))}), to_registry="new.example", match="a.*")
+    assert [i.dst for i in result.images] == [new]
+    (note,) = result.notices
+    assert "a.example/UPPER:1" in note and "retag --src a.example/UPPER:1" in note and note in result.lines()
+
+
+@pytest.mark.parametrize(("name", "fits"), [("new.example/x:1", True), ("other.example/x:1", False)])
+def test_moving_to_a_registry_what_fits_nothing_anywhere_is_an_error(name: str, fits: bool) -> None:
+    request = parse(to_registry="new.example", match="new.example/*")
+    with nullcontext() if fits else pytest.raises(errors.NothingFound):
+        command.body(FakeFleet(a=cast(Any, FakeHost([image(name)]))), request)
+
+
+@pytest.mark.parametrize("src", ["r.example/MyApp:1", "<none>@<none>", "a b"])
+def test_a_name_that_is_no_reference_is_a_source_by_its_exact_text(src: str) -> None:
+    done = retag(FakeHost([image(src)], answers={"verify": table(image(NEW))}), src=src)
+    assert [(i.src, i.dst, i.status) for i in done.images] == [(src, NEW, Status.CHANGED)]
+    with pytest.raises(errors.ImageNotFound) as raised:
+        retag(FakeHost([image(OLD)]), src=src)
+    assert "no image reference" in raised.value.detail
+
+
+@pytest.mark.parametrize(("digest", "kind"), [(A, None), (B, errors.Drift)])
+def test_a_name_with_a_digest_is_given_to_that_image_alone(digest: str, kind: type[Exception] | None) -> None:
+    dst = f"new.example/app@{digest}"
+    host = FakeHost([image(OLD)], answers={"verify": table(image(dst))})
+    with pytest.raises(kind) if kind else nullcontext():
+        assert [i.dst for i in retag(host, dst=f"new.example/app:7@{digest}").images] == [dst]
+    assert bool(host.changes) is (kind is None)
 
 
 def test_of_many_images_the_good_ones_are_done_and_each_bad_one_says_why(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,15 @@ class TestTheArchive:
         assert json.loads(documents["manifest.json"]) == [
             {"Config": path(IMAGE.config), "RepoTags": [FULL, BOTH], "Layers": layers}
         ]
+
+    def test_has_a_name_with_a_digest_that_load_reads_and_docker_would_refuse(self, tmp_path: Path) -> None:
+        pinned = replace(SINGLE, name=f"r.example/app@{SINGLE.digest}")
+        made = planned(pinned)
+        assert json.loads(made.documents["manifest.json"])[0]["RepoTags"] == []
+        write(made, tmp_path / "a.tar")
+        assert archive_writer.has_all(tmp_path / "a.tar", made)
+        with (tmp_path / "a.tar").open("rb") as opened:
+            assert [entry.name for entry in archive.read(opened).entries] == [pinned.name]
 
     def test_has_the_same_bytes_every_time_and_the_size_that_was_planned(self, tmp_path: Path) -> None:
         made = planned(MULTI)
