@@ -170,6 +170,7 @@ class Flaky(Server):
         fault: the status, headers and body of the fault.
         times: how many further requests get the fault.
         methods: only requests of these methods get the fault; empty is all.
+        within: only requests whose target has this text get the fault.
         answered: how many requests have got the fault.
     """
 
@@ -177,12 +178,14 @@ class Flaky(Server):
     fault: tuple[str, Mapping[str, str], Mapping[str, Any]] = ("", {}, {})
     times: int = 0
     methods: Sequence[str] = ()
+    within: str = ""
     answered: int = 0
 
     async def serve(self, reader: Reader, writer: Writer) -> None:
         """Answer or pass on one request. The client sends its next request on another connection."""
         request = await head(reader)
-        if self.times and (not self.methods or request.method in self.methods):
+        concerned = self.within in request.target and (not self.methods or request.method in self.methods)
+        if self.times and concerned:
             self.times -= 1
             self.answered += 1
             await answer(writer, self.fault[0], self.fault[2], self.fault[1])

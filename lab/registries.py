@@ -166,6 +166,7 @@ class Registries:
         code: str = "UNAVAILABLE",
         message: str = "",
         methods: Sequence[str] = (),
+        within: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Iterator[Callable[[], int]]:
         """Let `flaky` answer with a fault; yield a function that returns how many faults it has given.
@@ -175,10 +176,11 @@ class Registries:
             times: how many requests get the fault. Later requests are answered well.
             code, message: the error in the answer's body.
             methods: only requests of these methods get the fault; empty is all.
+            within: only requests whose target has this text get the fault.
             headers: further headers of the answer.
         """
         fault = (status, headers or {}, {"errors": [{"code": code, "message": message}]})
-        before: int = self._ask("flaky", fault=fault, times=times, methods=methods)["answered"]
+        before: int = self._ask("flaky", fault=fault, times=times, methods=methods, within=within)["answered"]
         try:
             yield lambda: self._ask("flaky")["answered"] - before
         finally:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from ctr_ferry.ctr.mounts import Mounts
 from ctr_ferry.errors import (
     FerryError,
     MethodUnsupported,
@@ -19,6 +21,7 @@ from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.registry.push_content import PushContent, choose
+from ctr_ferry.registry.refusals import REFUSED
 from ctr_ferry.registry.results import PushedImage, PushResult, TransferSetResult
 from ctr_ferry.registry.several import TransferItem, TransferSet
 from ctr_ferry.report.outcome import Result, Status
@@ -176,11 +179,15 @@ class ImagePush:
         answers = self.transfer.run(self._script, "push", self.pushed.sizes, is_done=is_done)
         if done:
             return done
+        if mounts := self._refused_mounts(answers["push"]):
+            answers = self.transfer.run(partial(self._script, mounts=mounts), "push", self.pushed.sizes)
         if not answers["push"].ok:
             raise self._failure(answers["push"])
         remote, present = self.transfer.inspect(), self.remote.present
         self._verify(remote)
-        notices = (f"the registry had {present} of these bytes already",) if present else ()
+        had = f"the registry had {present} of these bytes already" if present else ""
+        uploaded = "uploaded, since the registry let no blob be mounted from another repository" if mounts else ""
+        notices = tuple(filter(None, (had, uploaded)))
         lacks = self._lacks()
         if lacks and self._sends_foreign:
             raise VerifyFailed(
@@ -216,8 +223,21 @@ class ImagePush:
             error.hint = "add --foreign-layers: ctr left out foreign layers, and this registry wants all layers"
         return error
 
-    def _script(self, route: Route) -> Script:
-        """The script of the push. Its clean-up removes the certificates, and the temporary name where there is one."""
+    def _refused_mounts(self, answer: Answer) -> Mounts | None:
+        """The mounts that the registry may have refused, rather than the push; None where there are none."""
+        if self.transfer.meaning(answer) not in REFUSED:
+            return None
+        mounts = Mounts(self.place, self.transfer.reference)
+        listed = self.host.ask(Script({"sources": mounts.question()}))["sources"]
+        mounts = mounts.read(listed.text, self.pushed.sizes)
+        return mounts if mounts.sources else None
+
+    def _script(self, route: Route, mounts: Mounts | None = None) -> Script:
+        """The script of the push. Its clean-up removes the certificates, and the temporary name where there is one.
+
+        Args:
+            mounts: what ctr is not to mount; the clean-up lets ctr mount it again.
+        """
         from ctr_ferry.ctr import push_pull
 
         local, step, cleanups = self.image.name, "", [route.cleanup]
@@ -228,6 +248,9 @@ class ImagePush:
             give, cleanup = push_pull.stage(self.place, local, stage, pushed.target, foreign=foreign)
             step, local = f"{{ {give}; }} >/dev/null && ", str(stage)
             cleanups.append(cleanup)
+        if mounts:
+            step = f"{mounts.take_off()}\n{step}"
+            cleanups.append(mounts.put_back())
         push = push_pull.push(
             self.facts.ctr,
             self.here.namespace,

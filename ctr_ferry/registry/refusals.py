@@ -71,6 +71,14 @@ PASSING: Mapping[RegistryState, Sequence[float]] = {
     RegistryState.NOT_TAKEN: _SLOWLY,
     RegistryState.RACE: (0.1,) * 10,
 }
+# What a registry may answer where it does not let a blob be mounted from another repository.
+REFUSED = (
+    RegistryState.UNAUTHORIZED,
+    RegistryState.DENIED,
+    RegistryState.NOT_FOUND,
+    RegistryState.REJECTED,
+    RegistryState.NO_PUSH,
+)
 _LONGEST_WAIT = 10  # seconds that a registry may ask for
 
 

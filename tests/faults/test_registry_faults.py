@@ -130,6 +130,8 @@ class TestARegistryThatAnswersWithAnError:
         [
             ("507 Insufficient Storage", "UNKNOWN", "no space left on device", "registry-failed"),
             ("403 Forbidden", "DENIED", "quota of this project is exceeded", "registry-denied"),
+            ("405 Method Not Allowed", "UNSUPPORTED", "read only", "registry-refused"),
+            ("413 Request Entity Too Large", "UNKNOWN", "too large", "registry-refused"),
         ],
     )
     def test_is_given_up_in_the_end_with_its_own_message(
@@ -143,6 +145,33 @@ class TestARegistryThatAnswersWithAnError:
         assert (run.exit, run.statuses) == (1, dict.fromkeys(names_of(nodes), kind)), run.out
         assert status[:3] in run.error["said"]
         assert scene.there(registry, name) is None
+
+    def test_that_lets_no_blob_be_mounted_gets_it_uploaded_and_the_labels_stay(
+        self, scene: RegistryScene, tmp_path: Path
+    ) -> None:
+        registry, nodes = scene.registries.flaky, some(scene, "node3", "node5")
+        image, source = fresh(tmp_path), scene.stage.name()
+        scene.stage.seed(image, source, nodes=nodes)
+        (layer,), host = image.layers[NATIVE], registry.name.partition(":")[0]
+        label = f"containerd.io/distribution.source.{host}=team/a,team/secret"
+        for node in nodes:
+            node.ctr("content", "label", layer, label, namespace="k8s.io")
+        goals = {node.name: scene.name(registry, node.name) for node in nodes}
+        with scene.registries.failing("403 Forbidden", 100, code="DENIED", within="mount=") as answered:
+            runs = [scene.push([node.name], "--ref", source, "--as", goals[node.name]) for node in nodes]
+            assert answered() >= 2
+        assert [run.statuses for run in runs] == [{node.name: "changed"} for node in nodes], runs[-1].out
+        assert {scene.there(registry, goal) for goal in goals.values()} == {image.target.digest}
+        for node in nodes:
+            assert label in node.ctr("content", "ls", namespace="k8s.io").stdout.decode()
+
+    def test_that_shows_a_page_for_people_is_no_registry(self, scene: RegistryScene) -> None:
+        registry, names = scene.registries.flaky, names_of(some(scene, *NODES))
+        page = {"Content-Type": "text/html; charset=utf-8"}
+        with scene.registries.failing("200 OK", 100, headers=page):
+            run = scene.pull(names, "--ref", scene.name(registry))
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(names, "registry-error")), run.out
+        assert "no registry" in run.error["message"]
 
     def test_that_accepts_a_manifest_and_loses_it_is_found_out(self, scene: RegistryScene, tmp_path: Path) -> None:
         registry, nodes = scene.registries.flaky, some(scene, *NODES)

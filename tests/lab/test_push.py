@@ -11,6 +11,7 @@ from pushing import (
     images_fixture,  # noqa: F401
     plain_fixture,  # noqa: F401
     with_foreign_layer,
+    with_layers_thrice,
 )
 from registry_scene import RegistryScene, in_repository
 
@@ -86,6 +87,16 @@ class TestEveryNode:
         assert (run.exit, set(run.statuses.values())) == (1, {"platform-missing"})
         assert OTHER in run.error["message"]
         assert scene.there(registry, name) is None
+
+
+class TestAnImageWithALayerThatComesSeveralTimes:
+    def test_is_pushed_by_every_ctr(self, scene: RegistryScene, images: dict[str, BuiltImage]) -> None:
+        registry, image = scene.registries.http, with_layers_thrice(images["plain"])
+        names = [scene.name(registry, f"thrice{number}") for number in range(3)]
+        scene.stage.seed(image, *names)
+        run = scene.push(scene.nodes, *[word for name in names for word in ("--ref", name)])
+        assert run.exit == 0, run.out
+        assert {scene.there(registry, name) for name in names} == {image.target.digest}
 
 
 class TestAnotherName:

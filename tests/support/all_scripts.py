@@ -22,6 +22,7 @@ from ctr_ferry.ctr.ingest import ImageBlobs, Store
 from ctr_ferry.ctr.leftovers import InNamespace
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.ctr.methods import ByArchive, ByBlobs, ByIndex, ByLink, ByTag, Naming
+from ctr_ferry.ctr.mounts import Mounts
 from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.ctr.programs import SOCKETS
@@ -198,6 +199,7 @@ class Scripts:
                 here=SimpleNamespace(namespace=self.word),
             )
             yield PushJob._script(job, route)
+            yield PushJob._script(job, route, Mounts(self.place(), self.name(), ((digest(1), "team/a,team/b"),)))
 
     def pulls(self) -> Iterator[Script]:
         """New names, moved ones, and names of which nobody knows the digest yet."""

@@ -42,3 +42,22 @@ def with_foreign_layer(built: BuiltImage) -> tuple[BuiltImage, str]:
     target = Descriptor(f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw), built.target.media_type)
     blobs = {digest: blob for digest, blob in built.blobs.items() if digest != built.target.digest}
     return replace(built, target=target, blobs={**blobs, target.digest: raw}), str(layer["digest"])
+
+
+def with_layers_thrice(image: BuiltImage) -> BuiltImage:
+    """Return the image with each of its layers three times, as images with empty layers have them."""
+    config, manifest = (json.loads(bytes(image.blobs[each])) for each in (image.configs[NATIVE], image.target.digest))
+    config["rootfs"]["diff_ids"] *= 3
+    raw = json.dumps(config).encode()
+    manifest["layers"] *= 3
+    manifest["config"] |= {"digest": f"sha256:{hashlib.sha256(raw).hexdigest()}", "size": len(raw)}
+    top = json.dumps(manifest).encode()
+    target = replace(image.target, digest=f"sha256:{hashlib.sha256(top).hexdigest()}", size=len(top))
+    layers = {digest: image.blobs[digest] for digest in image.layers[NATIVE]}
+    return BuiltImage(
+        target,
+        {NATIVE: target.digest},
+        {NATIVE: manifest["config"]["digest"]},
+        image.layers,
+        {**layers, manifest["config"]["digest"]: raw, target.digest: top},
+    )

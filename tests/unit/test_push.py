@@ -42,6 +42,26 @@ class TestPush:
         assert (result.status, result.method, result.verified, result.digest) == (Status.CHANGED, "push", "digest", A)
         assert registry.asked == 2
 
+    @pytest.mark.parametrize("labelled", [True, False])
+    def test_a_push_that_may_not_mount_is_made_once_more_without(self, answering: Answering, *, labelled: bool) -> None:
+        answering(None, A)
+        denied = Answer(1, b"", "ctr: unexpected status: 403 Forbidden\n")
+        source = f"{CONFIG}\t1 B\t1 day\tcontainerd.io/distribution.source.r.example=team/secret\n" if labelled else ""
+        answers = [denied, OK]
+        given = {"push": lambda _: answers.pop(0), "sources": Answer(0, source.encode(), "")}
+        host = Host([image(REF, A)], answers=given)
+        if not labelled:
+            with pytest.raises(errors.RegistryDenied):
+                pushed(host)
+            return
+        result = pushed(host)
+        assert result.status is Status.CHANGED
+        assert "uploaded, since" in "\n".join(result.lines())
+        first, second = [script for script in host.scripts if "push" in script.steps]
+        assert "distribution.source" not in first.render("x")
+        assert "distribution.source.r.example=\n" in second.steps["push"].replace(";", "\n").replace("'", "")
+        assert "distribution.source.r.example=team/secret" in second.cleanup
+
     def test_another_digest_afterwards_is_an_error(self, answering: Answering) -> None:
         answering(None, B)
         with pytest.raises(errors.VerifyFailed) as caught:
