@@ -10,7 +10,7 @@ import socket
 from typing import Any
 
 import paramiko
-from paramiko.ssh_exception import IncompatiblePeer, NoValidConnectionsError
+from paramiko.ssh_exception import IncompatiblePeer, NoValidConnectionsError, ProxyCommandFailure
 
 from ctr_ferry.errors import (
     ConnectTimeout,
@@ -19,6 +19,7 @@ from ctr_ferry.errors import (
     NoCommonAlgorithm,
     Unreachable,
 )
+from ctr_ferry.shell import join
 from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.login import UnansweredError
 from ctr_ferry.ssh.target import Target
@@ -53,17 +54,31 @@ class Proxy(paramiko.ProxyCommand):
     """A running ProxyCommand.
 
     It notices the command's end at once, where paramiko's own class reads until time is up. It also works in a process
-    with more than 1024 open files.
+    with more than 1024 open files. A command that takes no more does not stop a write for ever.
     """
+
+    def __init__(self, command_line: str) -> None:
+        super().__init__(command_line)
+        os.set_blocking(self.process.stdin.fileno(), False)  # type: ignore[union-attr]  # paramiko opens it
+
+    def send(self, content: bytes) -> int:  # type: ignore[override]  # paramiko's own stub has no result
+        """paramiko's hook: gives the command some bytes, returns how many; TimeoutError if it takes none."""
+        self._wait(there := self.process.stdin.fileno(), select.POLLOUT)  # type: ignore[union-attr]
+        try:
+            return os.write(there, content)
+        except BrokenPipeError as error:
+            raise ProxyCommandFailure(join(self.cmd), "it has ended") from error
 
     def recv(self, size: int) -> bytes:
         """paramiko's hook: some bytes of the command's output, none at its end; TimeoutError if nothing comes."""
-        output = self.process.stdout.fileno()  # type: ignore[union-attr]  # paramiko opens it
+        self._wait(output := self.process.stdout.fileno(), select.POLLIN)  # type: ignore[union-attr]
+        return os.read(output, size)
+
+    def _wait(self, file: int, event: int) -> None:
         poll = select.poll()  # select() accepts no file number above 1023
-        poll.register(output, select.POLLIN)
+        poll.register(file, event)
         if not poll.poll(None if self.timeout is None else self.timeout * 1000):
             raise TimeoutError
-        return os.read(output, size)
 
 
 def connect_error(

@@ -31,6 +31,7 @@ from ctr_ferry.text import tail
 # paramiko's threads log what its exceptions say, too. The operator reads our errors instead.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
+_PATIENCE = 1.5  # times the idle limit: a command that waits for a host gives up first, and knows more about it
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 1.5  # seconds before a connection is tried again; each pause is longer
 # Nothing listens there, not even behind the gateway; or the ProxyCommand does not exist.
 _REFUSALS = (NoValidConnectionsError, paramiko.ChannelException, FileNotFoundError, PermissionError, ValueError)
@@ -125,7 +126,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         if isinstance(self.gateway, Connection):
             self._connect_gateway(self.gateway)
         self._connect_with_patience()
-        self.transport.set_keepalive(15)
+        self.transport.watch(_PATIENCE * self.target.limits.idle)
 
     def _connect_gateway(self, gateway: Connection) -> None:
         """Connects the gateway first, so that its errors name it and its attempts are its own."""

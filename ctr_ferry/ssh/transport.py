@@ -8,7 +8,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, cast
 
 import paramiko
 from paramiko import common
@@ -17,6 +17,7 @@ from paramiko.ssh_exception import BadAuthenticationType, IncompatiblePeer
 
 from ctr_ferry.ssh.bounds import Authentication, Packets, demand_few
 from ctr_ferry.ssh.login import Answers
+from ctr_ferry.ssh.watchdog import Watched
 
 # Never offered: CBC, 3DES, MD5, MACs cut to 96 bits, signatures by SHA-1, and groups of 1024 bits. hmac-sha1 stays, as
 # with OpenSSH: collisions of SHA-1 do not weaken it.
@@ -27,6 +28,7 @@ _OFFERS = {  # kind of algorithm: paramiko's names for the lists of the host, an
     "ciphers": (("client_encrypt_algo_list", "server_encrypt_algo_list"), "preferred_ciphers"),
     "MACs": (("client_mac_algo_list", "server_mac_algo_list"), "preferred_macs"),
 }
+_KEEPALIVE = 15  # seconds without a byte to the host after which it is asked for an answer
 _MOMENT = 0.01  # seconds that a read waits for `ReceiveBuffer.low` bytes
 _TAKEN = "Unable to open channel."  # paramiko's words where another thread got the reason of this refusal
 _SMALL = 1 << 12  # bytes; smaller pieces are joined, since each takes more memory than its bytes
@@ -156,6 +158,7 @@ class Transport(paramiko.Transport):
     - It never reads stdin during a login, and never takes a part of a login for the whole login.
     - It turns off Nagle's algorithm, as OpenSSH does. With it, a small message after another one waits for an
       acknowledgement, which Linux delays by 40 ms (docs/performance.md).
+    - It gives up a host that has gone dark (`watch`).
     - It survives new keys in the middle of a transfer. paramiko's own thread answers the end of a channel, and
       keepalives, with messages that wait for the new keys. But that same thread would have to negotiate the keys, so
       30 s later the connection is closed (seen with paramiko 5.1). New keys come every 512 MiB, or as sshd's RekeyLimit
@@ -186,10 +189,11 @@ class Transport(paramiko.Transport):
     _preferred_keys = _safe("keys")
     _preferred_pubkeys = _safe("pubkeys")
 
-    def __init__(self, *args: Any, known_types: Collection[str] = (), **kwargs: Any) -> None:
+    def __init__(self, sock: Any, *args: Any, known_types: Collection[str] = (), **kwargs: Any) -> None:
         self._postponed: deque[paramiko.Message] = deque()
         self._theirs: dict[str, Any] = {}
-        super().__init__(*args, **kwargs)
+        self._watched = Watched(sock, self._give_up)
+        super().__init__(cast(Any, self._watched), *args, **kwargs)
         rsa = {"rsa-sha2-512", "rsa-sha2-256"} if "ssh-rsa" in known_types else set()
         self._preferred_keys = tuple(sorted(self._preferred_keys, key=lambda name: name not in {*known_types, *rsa}))
         self.packetizer.__class__ = Packets
@@ -258,11 +262,31 @@ class Transport(paramiko.Transport):
             raise BadAuthenticationType("the host asks for more", further)
         return []
 
-    def _set_tcp_option(self, option: str) -> None:
+    def watch(self, patience: float) -> None:
+        """From now on, closes the connection if the host takes or sends no byte for so many seconds.
+
+        It is asked for an answer now and then. With keepalives of paramiko's own, it need not answer.
+        """
+        self._set_tcp_option("TCP_USER_TIMEOUT", int(patience * 1000))
+        self._watched.watch(patience)
+        self.packetizer.set_keepalive(min(_KEEPALIVE, patience / 4), self._ask_for_life)
+
+    def _ask_for_life(self) -> None:
+        m = paramiko.Message()
+        m.add_byte(common.cMSG_GLOBAL_REQUEST)
+        m.add_string("keepalive@openssh.com")
+        m.add_boolean(True)
+        self._send_user_message(m)
+
+    def _give_up(self, fault: str) -> None:
+        self.fault = fault
+        self.packetizer.close()
+
+    def _set_tcp_option(self, option: str, value: int = 1) -> None:
         """Sets an option of TCP, if this system has it and the connection goes through no gateway."""
-        if isinstance(self.sock, socket.socket) and hasattr(socket, option):
+        if isinstance(self._watched.socket, socket.socket) and hasattr(socket, option):
             with contextlib.suppress(OSError):
-                self.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), 1)
+                self._watched.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
     def _parse_global_request(self, m: paramiko.Message) -> None:
         super()._parse_global_request(m)  # type: ignore[misc]

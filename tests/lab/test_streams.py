@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import socket
 import threading
 import time
@@ -168,4 +170,30 @@ def test_a_background_script_cleans_up_when_it_is_released_and_when_the_connecti
             host.close_quietly()
         assert eventually(lambda f=file, e=expected: node3.exec(["cat", f], check=False).stdout == e)  # type: ignore[misc]
         node3.exec(["rm", file])
+    assert eventually(lambda: processes(node3).keys() <= before), processes(node3)
+
+
+@pytest.mark.parametrize("buffer", [4 << 10, 4 << 20])
+def test_a_host_that_goes_dark_in_the_middle_is_given_up_whatever_the_kernel_holds(
+    fleet: Fleet, node3: Node, buffer: int
+) -> None:
+    """With a small buffer, a write hangs. With a large one, the host does not answer."""
+    before = processes(node3).keys()
+    with connected(fleet, node3, Limits(idle=2)) as host:
+        host.transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        host.transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)  # the watchdog does without it
+        stream = host.upload(Script({"sum": "sha256sum"}), limit=600)
+        ours = [pid for pid, argv in processes(node3).items() if pid not in before and argv.startswith("sshd")]
+        for pid in ours:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(ConnectionLost), host.lost_connection():
+                while True:
+                    stream.write(DATA)
+            with pytest.raises(ConnectionLost):
+                host.upload(Script({"sum": "sha256sum"}), limit=600)
+            assert "for 3 s" in host.connection.fault
+        finally:
+            for pid in ours:
+                os.kill(pid, signal.SIGCONT)
     assert eventually(lambda: processes(node3).keys() <= before), processes(node3)

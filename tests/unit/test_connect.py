@@ -38,3 +38,16 @@ def test_a_proxy_commands_output_is_read_as_it_comes_and_its_end_is_noticed() ->
         assert proxy.recv(100) == b"on\n"
         assert proxy.recv(100) == b""
         proxy.process.wait()
+
+
+def test_a_proxy_command_that_takes_no_more_stops_no_write_for_ever() -> None:
+    proxy = Proxy("sleep 60")
+    with ExitStack() as stack:
+        for stream in (proxy.process.stdin, proxy.process.stdout, proxy.process.stderr):
+            stack.enter_context(stream)  # type: ignore[arg-type]
+        proxy.settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            while True:
+                proxy.send(bytes(1 << 16))
+        proxy.close()
+        proxy.process.wait()
