@@ -44,6 +44,12 @@ class Image:
         """Whether CRI knows the name, so that kubelet sees it."""
         return CRI_MANAGED in self.labels
 
+    @property
+    def others_labels(self) -> tuple[str, ...]:
+        """The labels that CRI did not set; none where a value has a comma in it, so that nobody can tell them apart."""
+        labels = sorted(self.labels - {CRI_MANAGED, ""})
+        return tuple(labels) if all("=" in label for label in labels) else ()
+
     def is_for(self, platform: Platform) -> bool:
         """Whether ctr lists the platform; True if ctr lists none ("-"), since then nobody knows."""
         return not self.listed or platform in self.listed

@@ -53,6 +53,7 @@ class Naming(ABC):
         complete: whether ``images check`` must say that the image is whole, and unpacked if ``unpack``.
         unpack: whether containerd is to unpack the image; from another namespace it does so in any case.
         pin: whether to pin the image as well.
+        labels: what others labelled the name with that is moved; the name keeps these labels.
         blobs: digests that the namespace must have afterwards.
     """
 
@@ -62,6 +63,7 @@ class Naming(ABC):
     complete: bool = False
     unpack: bool = False
     pin: bool = False
+    labels: tuple[str, ...] = ()
     blobs: tuple[str, ...] = ()
 
     @property

@@ -25,6 +25,7 @@ from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.programs import Program
 from ctr_ferry.ctr.roll_back import Given
 from ctr_ferry.ctr.templates import fill
+from ctr_ferry.oci.reference import Reference
 from ctr_ferry.shell import Answer, Script
 
 # With ctr up to 1.2, two runs may both give a name. Without a lock, the first run sees that after this moment.
@@ -36,9 +37,10 @@ def script(place: Place, namings: Sequence[Naming]) -> Script:
     """Builds the script that gives all names in one remote command.
 
     Its steps, as far as they are needed: ``lock`` (lets one run at a time give new names), ``was`` (lists the names to
-    be moved), ``many-N`` (gives many names by one import), for each name ``link-N``, ``name-N`` and ``pin-N``, then
-    ``verify`` (lists the names), ``check`` (``images check``), ``there`` (lists the blobs) and ``kept`` (prints the
-    numbers of the verified names). The clean-up rolls back the names that were given and not verified.
+    be moved), ``many-N`` (gives many names by one import), for each name ``link-N`` and ``name-N``, then ``settle``
+    (waits for CRI's label), for each name ``labels-N`` (gives back labels that are gone) and ``pin-N``, then ``verify``
+    (lists the names), ``check`` (``images check``), ``there`` (lists the blobs) and ``kept`` (prints the numbers of the
+    verified names). The clean-up rolls back the names that were given and not verified.
     """
     steps: dict[str, str] = {}
     cleanups: list[str] = []
@@ -57,7 +59,12 @@ def script(place: Place, namings: Sequence[Naming]) -> Script:
         steps[f"name-{number}"] = f"{step}\nnamed_{number}=$?; (exit $named_{number})"
         cleanups.append(cleanup)
     given = [_given(place, naming, number) for number, naming in enumerate(namings)]
+    if labelled := [str(naming.name) for naming in namings if naming.pin or naming.labels]:
+        # CRI of 1.7 and later takes a pin away when it labels a new name.
+        steps["settle"] = roll_back.list_labelled(place, labelled)
     for number, naming in enumerate(namings):
+        if naming.labels:
+            steps[f"labels-{number}"] = keep_labels(place, naming.name, naming.labels)
         if naming.pin:
             pin = place.ctr.relabel(place.namespace, str(naming.name), PINNED)
             steps[f"pin-{number}"] = f"{pin}\npinned_{number}=$?; (exit $pinned_{number})"
@@ -73,6 +80,12 @@ def script(place: Place, namings: Sequence[Naming]) -> Script:
     cleanups.insert(0, roll_back.undo(place, given, records=comes))
     prologue = roll_back.remember_records(place) if comes else ""
     return Script(steps, prologue, cleanup="\n".join(filter(None, cleanups)))
+
+
+def keep_labels(place: Place, name: Reference, labels: Sequence[str]) -> str:
+    """Builds sh text that labels a name again, if a label is gone from its row in ``$rows``."""
+    there = " && ".join(roll_back.is_in("rows", roll_back.row(str(name), None, label)) for label in labels)
+    return f"{{ {there}; }} || {place.ctr.relabel(place.namespace, str(name), *labels)} >/dev/null"
 
 
 def lock(ctr: Ctr) -> str:

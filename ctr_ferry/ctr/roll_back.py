@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ctr_ferry import shell
-from ctr_ferry.ctr.commands import CRI_MANAGED, Ctr
+from ctr_ferry.ctr.commands import CRI_MANAGED, PINNED, Ctr
 from ctr_ferry.ctr.place import Place
 
 _PATIENCE = 100  # listings, 0.1 s apart, in which CRI must label a new name; CRI takes about 0.04 s
@@ -33,7 +33,7 @@ class Given:
         stage: the temporary name on the way to it; empty for none.
         tolerant: whether the exit status of the naming step does not matter.
         complete, unpacked: whether ``images check`` must say so; its output is in ``$checked``.
-        pinned: whether the step that pins the name must have succeeded.
+        pinned: whether the name must be pinned.
         blobs: digests that must be in ``$there``.
         shared: the command ``images check``, if others may give the same name in the same way. A script that is cut
             off then leaves the name if the command says that the image is whole.
@@ -125,6 +125,7 @@ def kept(place: Place, given: Sequence[Given]) -> str:
             tests.append(f'[ "$({found})" = {len(wanted) // 2} ]')
         if each.pinned:
             tests.append(f'[ "$pinned_{each.number}" = 0 ]')
+            tests.append(is_in("rows", row(each.name, each.digest, PINNED)))
         lines.append(f"{' && '.join(tests)} && kept_{each.number}=1 && echo {each.number}")
     return "\n".join([*lines, ":"])
 

@@ -260,6 +260,7 @@ class RetagJob(Session):
         fields: dict[str, Any] = {
             "name": plan.dst,
             "replaces": replaces,
+            "labels": plan.existing.others_labels if plan.existing else (),
             "target": target,
             "whole": whole,
             "foreign": str(self.facts.platform) not in platforms,

@@ -86,10 +86,10 @@ class PullPlan:
     def script(self, route: Route) -> Script:
         """The script of the pull.
 
-        Its steps: ``pull``, ``was`` (the name before it was moved), ``verify`` (the names afterwards), ``check``
-        (``images check``), ``kept`` (whether the name proved right), ``back`` (the name, moved back where it was
-        moved and did not prove right), ``top`` (the manifest or index) and ``visible`` (all digests that the namespace
-        sees). Its clean-up removes every name that did not prove right.
+        Its steps: ``pull``, ``labels`` (gives back labels that are gone), ``was`` (the name before it was moved),
+        ``verify`` (the names afterwards), ``check`` (``images check``), ``kept`` (whether the name proved right),
+        ``back`` (the name, moved back where it was moved and did not prove right), ``top`` (the manifest or index) and
+        ``visible`` (all digests that the namespace sees). Its clean-up removes every name that did not prove right.
         """
         ctr, namespace = self.place.ctr, self.place.namespace
         given, records = self._given, self.place.cri_managed
@@ -98,9 +98,15 @@ class PullPlan:
         if self.replaced and self.move and self.move.old:
             back["back"] = roll_back.back(self.place, given, self._back(self.replaced, self.move.old))
         moment = "" if ctr.capabilities.tag else f"{naming.MOMENT}\n"
+        labels = self.existing.others_labels if self.existing else ()
+        keep = [
+            roll_back.list_labelled(self.place, [self.name]),
+            naming.keep_labels(self.place, self.reference, labels),
+        ]
         return Script(
             {
                 "pull": self._pull(route),
+                **({"labels": "\n".join(keep)} if labels else {}),
                 **({"was": "printf '%s\\n' \"$was\""} if self.replaced else {}),
                 "verify": moment + naming.verify(self.place, roll_back.names([given])),
                 "check": naming.check(self.place, self.name),

@@ -234,6 +234,7 @@ class Destination:
             unpack=self._options.unpack,
             complete=not foreign,
             pin=self._options.pin,
+            labels=plan.existing.others_labels if plan.existing else (),
             blobs=needed,
         )
 

@@ -40,6 +40,7 @@ def test_cris_label_is_found_on_every_version(version: str) -> None:
     (plain,) = parse_images(record(version, "images ls, one image").stdout)
     assert labelled.cri_managed and not plain.cri_managed
     assert labelled.labels == {"io.cri-containerd.image=managed", "team=core"}
+    assert labelled.others_labels == ("team=core",)
     assert plain.labels == frozenset()
 
 

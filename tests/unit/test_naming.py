@@ -25,6 +25,7 @@ from fake_ctr import (
 from records import VERSIONS, record
 
 from ctr_ferry.ctr import naming, roll_back
+from ctr_ferry.ctr.commands import PINNED
 from ctr_ferry.ctr.methods import TAKEN, Naming
 from ctr_ferry.oci.descriptor import OCI_MANIFEST
 from ctr_ferry.oci.reference import Reference
@@ -283,6 +284,22 @@ def test_verifying_gives_up_waiting_in_the_end(fake: Fake, monkeypatch: pytest.M
     listing(fake, row("-"))
     done = fake.run(naming.verify(fake.place("1.2.6", cri_managed=True), [WANTED]))
     assert row("-") in done.stdout and len(fake.calls) == 3
+
+
+@pytest.mark.parametrize(("left", "again"), [("x=b,team=a", False), ("team=a", True), ("-", True)])
+def test_a_moved_name_gets_back_the_labels_of_others_that_are_gone(left: str, again: bool, fake: Fake) -> None:
+    (fake.folder / "table").write_text(f"REF TYPE DIGEST SIZE PLATFORMS LABELS\n{row(left)}\n")
+    fake.path.write_text(f"""{fake.path.read_text()}case " $* " in *" images ls "*) cat "${{0%/*}}/table";; esac\n""")
+    fake.apply(fake.place("1.7.24"), replace(NAMING, labels=("team=a", "x=b")))
+    assert fake.calls_of("label") == [["images", "label", WANTED, "team=a", "x=b"]] * again
+
+
+def test_a_pin_that_the_listing_does_not_show_is_no_proof(fake: Fake) -> None:
+    pinned = replace(NAMING, pin=True)
+    listing(fake, row("team=a"))
+    assert fake.apply(fake.place("1.7.24"), pinned)["kept"].text == ""
+    listing(fake, row(f"team=a,{PINNED}"))
+    assert fake.apply(fake.place("1.7.24"), pinned)["kept"].text == "0\n"
 
 
 OTHERS = [replace(NAMING, name=Reference.parse(f"new.example/a/app:{n}"), replaces=False) for n in range(3)]
