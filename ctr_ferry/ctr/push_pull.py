@@ -42,6 +42,8 @@ class Route:
         proxy: ``http://host:port``.
         owner: the run's id; the name of the file with the certificates begins with it.
         terminal: the device on which the login is typed; None where none is asked for.
+        hosts_dir: the host's folder with hosts.toml files; empty for none. With a login, ctr gets none: it would show
+            the login to every server that such a file names.
     """
 
     registry: Registry
@@ -51,6 +53,7 @@ class Route:
     proxy: str | None = None
     owner: str = ""
     terminal: str | None = None
+    hosts_dir: str = ""
 
     @property
     def prepare(self) -> str:
@@ -145,6 +148,8 @@ def _command(ctr: Ctr, namespace: str, route: Route, verb: str, *words: str) -> 
         flags.append("--skip-verify")
     if route.username:
         flags += ["--user", route.username]
+    elif route.hosts_dir:
+        flags += ["--hosts-dir", route.hosts_dir]
     line = ctr.line(namespace, "images", verb, *flags, *words)
     if route.proxy:
         line = f"{shell.join(['env', f'HTTP_PROXY={route.proxy}', f'HTTPS_PROXY={route.proxy}'])} {line}"

@@ -133,6 +133,8 @@ class Capabilities(Abilities):
     leaves_foreign: bool = _since(1, 6, "--local")
     # Push and pull have ``--hosts-dir``.
     hosts_dir: bool = _since(1, 4, _PLATFORM)
+    # Push and pull pass over a hosts.toml without a ``[host]`` table.
+    wants_host_tables: bool = _able(((1, 5), (1, 7)))
     # Pull has ``--platform`` and ``--all-platforms``.
     pull_platform: bool = _since(1, 1, r"(?s)\A(?!.*--oci-name)")
     # ``--skip-verify`` of push and pull has an effect.

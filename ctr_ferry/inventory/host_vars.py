@@ -69,6 +69,7 @@ class HostVars(msgspec.Struct):
     ctr_snapshotter: _Namespace | None = None
     ctr_registries: dict[str, Any] = {}
     ctr_proxy: _HTTP | None = None
+    ctr_hosts_dir: _Path | None = None
     given: frozenset[str] = frozenset()
     opaque: frozenset[str] = frozenset()
 
@@ -250,7 +251,7 @@ def _for_other_rooms(host: HostVars, folder: Path) -> dict[type, object]:
     settings = Settings(**{each.name: getattr(host, f"ctr_{each.name}") for each in fields(Settings)})
     known = tuple(_registry(name, given, folder) for name, given in host.ctr_registries.items())
     proxy = host.ctr_proxy.rstrip("/") if host.ctr_proxy else None
-    return {Settings: settings, registry.Registries: registry.Registries(known, proxy)}
+    return {Settings: settings, registry.Registries: registry.Registries(known, proxy, host.ctr_hosts_dir)}
 
 
 def _registry(name: str, given: Registry, folder: Path) -> registry.Registry:

@@ -25,6 +25,9 @@ class Registry:
         ca_file: path of a CA certificate on the control machine.
         skip_verify: whether the registry's certificate is not checked.
         password_env: the environment variable that has the password.
+        root: the path of its API.
+        mirrors: the registry that it is asked for in place of; empty where it is asked for itself.
+        cas_there: files of CA certificates on the host that is asked through.
     """
 
     name: str
@@ -33,6 +36,9 @@ class Registry:
     skip_verify: bool = False
     username: str | None = None
     password_env: str | None = None
+    root: str = "/v2"
+    mirrors: str = ""
+    cas_there: tuple[str, ...] = ()
 
     @property
     def local(self) -> bool:
@@ -51,6 +57,11 @@ class Registry:
         shown = f"[{host}]" if ":" in host else host
         return f"{self.scheme}://{shown}:{port}" if port else f"{self.scheme}://{shown}"
 
+    def at(self, path: str) -> str:
+        """The URL of a path below the root of its API, as containerd asks for it."""
+        mirrored = f"?ns={self.mirrors}" if self.mirrors and path else ""
+        return f"{self.url}{self.root}{path}{mirrored}"
+
     @property
     def _parts(self) -> tuple[str, str]:
         """Host name or address without brackets, and port, if the name has one."""
@@ -62,10 +73,16 @@ class Registry:
 
 @dataclass(frozen=True, slots=True)
 class Registries:
-    """What the inventory says about a host's registries. ctr reaches them through ``proxy``, ``http://host:port``."""
+    """What the inventory says about a host's registries.
+
+    Attributes:
+        proxy: ctr reaches them through it, ``http://host:port``.
+        hosts_dir: the host's folder with hosts.toml files; None is the usual one, if it is there.
+    """
 
     known: tuple[Registry, ...] = ()
     proxy: str | None = None
+    hosts_dir: str | None = None
 
     def named(self, domain: str) -> Registry:
         """The registry of references that begin with ``domain``. An undescribed one has the defaults."""
@@ -114,6 +131,10 @@ class RegistryState(Enum):
     WRONG_NAME = "its certificate is for another name", "use a name that its certificate has"
     TLS_FAILED = "TLS fails", "inspect it with openssl s_client"
     CA_FILE = "its ca_file cannot be read", "correct ca_file in ctr_registries"
+    CLOSED = (
+        "ctr alone can ask it: its hosts.toml has a header, a client certificate or a CA",
+        "let the host's sshd forward connections (for a CA), or pull by digest: then ctr alone asks it",
+    )
     NO_REGISTRY = "what answers there is no registry", "check name, port and scheme in ctr_registries"
     UNAUTHORIZED = "it refuses the login", "check username and password_env in ctr_registries, or ~/.docker/config.json"
     DENIED = "it denies access", "ask whoever runs the registry for that right"

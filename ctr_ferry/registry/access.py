@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,13 +11,16 @@ from ctr_ferry.ctr import push_pull
 from ctr_ferry.ctr.push_pull import Route
 from ctr_ferry.errors import RegistryError
 from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState
-from ctr_ferry.registry import credentials
+from ctr_ferry.registry import credentials, mirrors
 from ctr_ferry.registry.client import Client
 from ctr_ferry.registry.http import authorities
+from ctr_ferry.registry.mirrors import MirroredClient, Mirrors
 
 if TYPE_CHECKING:
+    from ctr_ferry.ctr.hosts_dir import Folder
     from ctr_ferry.images.session import Session
 
+FindMirrors = Callable[[Registry], Mirrors]
 _MAY_NEED_LOGIN = (RegistryState.UNAUTHORIZED, RegistryState.DENIED)
 _RATE_LIMIT = "toomanyrequests"  # Docker Hub's limit is lower for those who are not logged in
 
@@ -27,7 +30,7 @@ class RegistryAccess:
 
     Attributes:
         registry: as the inventory describes it.
-        client: asks the registry.
+        client: asks the registry, or the servers that the host's hosts.toml names for it.
         trouble: the errors of the images that failed last, one after the other, because of the registry.
 
     Raises:
@@ -35,7 +38,7 @@ class RegistryAccess:
         RegistryStateError: the registry's ca_file cannot be read.
     """
 
-    def __init__(self, session: Session, domain: str) -> None:
+    def __init__(self, session: Session, domain: str, mirrors: FindMirrors) -> None:
         host, facts = session.host, session.facts
         described = host.target.variables_of(Registries)
         self.registry: Registry = described.named(domain)
@@ -44,7 +47,11 @@ class RegistryAccess:
         self._trust_this_machine = not self.registry.ca_file
         self._blocks = 0
         self.trouble: list[RegistryError] = []
-        self.client = Client(host, self.registry, partial(credentials.login, self.registry))
+        find_login = partial(credentials.login, self.registry)
+        self.client: Client | MirroredClient = Client(host, self.registry, find_login)
+        self._mirrors = mirrors(self.registry)
+        if self._mirrors.servers:
+            self.client = MirroredClient(host, self._mirrors.servers, self.client, find_login)
         push_pull.refuse(facts.ctr, facts.client, self.route)
 
     @property
@@ -65,7 +72,15 @@ class RegistryAccess:
             exclusive=exclusive,
             proxy=self._proxy,
             owner=self._owner,
+            hosts_dir="" if login else self._mirrors.folder,
         )
+
+    @property
+    def way(self) -> str:
+        """Which servers are asked in the registry's place, in words; empty where the registry itself is asked."""
+        if self.login and self._mirrors.servers:
+            return f"the host's hosts.toml does not count: a login goes to {self.registry.name} alone"
+        return self._mirrors.told
 
     def has_another_way(self, state: RegistryState | None, said: str) -> bool:
         """Whether ctr's next try has what this one lacked: a login, or this machine's CAs besides ca_file.
@@ -83,7 +98,7 @@ class RegistryAccess:
         return False
 
     @contextmanager
-    def connection(self) -> Iterator[Client]:
+    def connection(self) -> Iterator[Client | MirroredClient]:
         """A block in which the connections to the registry are kept; the end of the outermost block closes them."""
         self._blocks += 1
         try:
@@ -95,20 +110,25 @@ class RegistryAccess:
 
 
 class RegistryAccesses:
-    """One host's ways to all registries that its images come from or go to."""
+    """One host's ways to all registries that its images come from, or, if it ``pushes``, go to."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, *, pushes: bool = False) -> None:
+        self._session, self._pushes = session, pushes
+        self._folder: tuple[Folder | None, str] | None = None
         self._ways: dict[str, RegistryAccess] = {}
         self._kept: ExitStack | None = None
 
     def to(self, domain: str) -> RegistryAccess:
         """The way to one registry; raises as `RegistryAccess`."""
         if domain not in self._ways:
-            self._ways[domain] = way = RegistryAccess(self._session, domain)
+            self._ways[domain] = way = RegistryAccess(self._session, domain, self._mirrors)
             if self._kept:
                 self._kept.enter_context(way.connection())
         return self._ways[domain]
+
+    def _mirrors(self, registry: Registry) -> Mirrors:
+        self._folder = self._folder or mirrors.folder_of(self._session)
+        return Mirrors(self._session, registry, self._folder, pushes=self._pushes)
 
     @contextmanager
     def kept(self) -> Iterator[None]:

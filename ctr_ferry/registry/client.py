@@ -165,7 +165,7 @@ class Client:
 
     def ask(self, method: str, path: str) -> Reply:
         """Asks once, with the login or token that is in use so far. Raises as `find`."""
-        reply = self._follow(method, self._registry.url + path, self._headers)
+        reply = self._follow(method, self._registry.at(path.removeprefix("/v2")), self._headers)
         if self._registry.scheme == "https":
             self._plain_realm = self._plain_realm or plain_realm(reply.headers.get("www-authenticate", ""))
         return reply
@@ -279,7 +279,7 @@ class Client:
             for digest in digests:
                 if time.monotonic() > deadline:
                     return None
-                reply = self._requests.ask("HEAD", f"{self._registry.url}/v2/{path}/blobs/{digest}", self._headers)
+                reply = self._requests.ask("HEAD", self._registry.at(f"/{path}/blobs/{digest}"), self._headers)
                 if reply.status not in (200, 307, 404):
                     return None
                 if reply.status != 404:

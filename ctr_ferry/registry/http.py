@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from ctr_ferry import shell
 from ctr_ferry.ctr.commands import owner_of
 from ctr_ferry.ctr.push_pull import BUNDLES, SYSTEM_BUNDLE, Route
 from ctr_ferry.errors import FerryError
@@ -120,7 +121,8 @@ class Requests:
 
     def _trust_host(self) -> bool:
         try:
-            answer = self._host.ask(Script({"bundle": SYSTEM_BUNDLE}), limit=self._host.target.limits.probe)
+            named = f"\ncat {shell.join(self._registry.cas_there)} 2>/dev/null" if self._registry.cas_there else ""
+            answer = self._host.ask(Script({"bundle": f"{SYSTEM_BUNDLE}{named}"}), limit=self._host.target.limits.probe)
             self._tls.load_verify_locations(cadata=answer["bundle"].text)
         except (FerryError, ValueError, ssl.SSLError):
             return False

@@ -17,7 +17,7 @@ from ctr_ferry.images.session import BY_OTHERS, Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import RegistryState
-from ctr_ferry.registry import pull_space
+from ctr_ferry.registry import mirrors, pull_space
 from ctr_ferry.registry.pull_plan import Move, PullPlan
 from ctr_ferry.registry.pull_space import PullSpace
 from ctr_ferry.registry.results import PulledImage, PullResult, TransferSetResult
@@ -51,12 +51,13 @@ class ImagePull:
     def __init__(
         self, session: Session, request: PullRequest, space: PullSpace, accesses: RegistryAccesses | None = None
     ) -> None:
+        from ctr_ferry.registry.access import RegistryAccesses
         from ctr_ferry.registry.push_pull import RegistryTransfer
 
         self.session, self.request, self._space = session, request, space
         self.host, self.facts, self.place = session.host, session.facts, session.place
         self._refuse_platforms()
-        self.transfer = RegistryTransfer(session, request.reference, accesses)
+        self.transfer = RegistryTransfer(session, request.reference, accesses or RegistryAccesses(session))
 
     def ask(self) -> None:
         """Asks the registry what it has, and plans the pull; raises FerryError where the registry does not tell."""
@@ -77,6 +78,7 @@ class ImagePull:
             digest=self.plan.wanted or "",
             status=Status.UNCHANGED,
             ctr=self.facts.client,
+            way=self.transfer.access.way,
             verified=self.remote.verified,
             reason=self.remote.unknown,
         )
@@ -184,6 +186,7 @@ class ImagePull:
             self.unchanged,
             digest=now.digest,
             status=Status.CHANGED if verdict.ours else Status.UNCHANGED,
+            way=self.transfer.access.way,
             method=plan.method if verdict.ours else "",
             seconds=self.transfer.seconds,
             bytes=plan.size(now, content),
@@ -238,7 +241,7 @@ class PullJob(ImagePull):
     """
 
     def __init__(self, host: Host, request: PullRequest, session: Session | None = None) -> None:
-        session = session or Session(host, request.namespace, more=pull_space.question(host))
+        session = session or Session(host, request.namespace, more=_questions(host))
         super().__init__(session, request, PullSpace(session))
         self.ask()
 
@@ -259,7 +262,7 @@ class PullSet(TransferSet[ImagePull]):
     """Several images that one host pulls. The constructor asks the host what it has; raises as `Session`."""
 
     def __init__(self, host: Host, requests: Sequence[PullRequest]) -> None:
-        session = Session(host, requests[0].namespace, more=pull_space.question(host))
+        session = Session(host, requests[0].namespace, more=_questions(host))
         super().__init__(session, (_unknown(session, str(request.reference)) for request in requests))
         space = PullSpace(session)
         for item, request in zip(self.items, requests, strict=True):
@@ -290,6 +293,10 @@ class PullSet(TransferSet[ImagePull]):
         for item, pull in named:
             if found := pull.whole(content, answers["check"]):
                 item.end(found)
+
+
+def _questions(host: Host) -> dict[str, str]:
+    return pull_space.question(host) | mirrors.question(host)
 
 
 def _ask(pull: ImagePull) -> None:

@@ -20,6 +20,7 @@ from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.registry import mirrors
 from ctr_ferry.registry.push_content import PushContent, choose
 from ctr_ferry.registry.refusals import REFUSED
 from ctr_ferry.registry.results import PushedImage, PushResult, TransferSetResult
@@ -75,11 +76,12 @@ class ImagePush:
         alone: bool,
         accesses: RegistryAccesses | None = None,
     ) -> None:
+        from ctr_ferry.registry.access import RegistryAccesses
         from ctr_ferry.registry.push_pull import RegistryTransfer
 
         self.host, self.facts, self.place, self.here = session.host, session.facts, session.place, session.here
         self.request, self.alone, self.image, self.is_there = request, alone, image, False
-        self.transfer = RegistryTransfer(session, self._target(), accesses)
+        self.transfer = RegistryTransfer(session, self._target(), accesses or RegistryAccesses(session, pushes=True))
         self.pushed = PushContent(Descriptor(image.media_type, image.digest, 0))
         self._foreign: dict[str, int] = {}  # bytes of the image's foreign layers, by digest
         self._sends_foreign = request.foreign_layers or not self.facts.ctr.capabilities.leaves_foreign
@@ -284,6 +286,7 @@ class ImagePush:
             ctr=self.facts.client,
             method=method,
             bytes=sum(pushed.sizes.values()) if pushed.sizes else None,
+            way=self.transfer.access.way,
             notices=(*pushed.notices, *notices),
             previous_digest=(self.remote.digest or "") if moved else "",
         )
@@ -299,7 +302,7 @@ class PushJob(ImagePush):
     """
 
     def __init__(self, host: Host, request: PushRequest, *, alone: bool, session: Session | None = None) -> None:
-        session = session or Session(host, request.namespace)
+        session = session or Session(host, request.namespace, more=mirrors.question(host))
         super().__init__(session, request, session.find(request.ref), alone=alone)
         self.look(session.read([self.image.digest], deep=self.pushed.target.is_index)[0])
 
@@ -325,8 +328,8 @@ class PushSet(TransferSet[ImagePush]):
     """
 
     def __init__(self, host: Host, requests: Sequence[PushRequest], *, alone: bool) -> None:
-        session = Session(host, requests[0].namespace)
-        super().__init__(session, (_unknown(session, request) for request in requests))
+        session = Session(host, requests[0].namespace, more=mirrors.question(host))
+        super().__init__(session, (_unknown(session, request) for request in requests), pushes=True)
         images = session.here.find_all(request.ref for request in requests)
         missing = [ref for ref, image in images.items() if not image]
         errors = dict(zip(missing, session.not_found(missing) if missing else (), strict=True))

@@ -30,6 +30,7 @@ _UNKNOWN = {
     RegistryState.NOT_CHECKED: "sshd there forwards no connections, and the host has no curl or wget to ask with",
     RegistryState.UNCLEAR: "the answer does not say, as a registry's does, whether the tag exists",
     RegistryState.DENIED: "the registry does not let this login ask for it",
+    RegistryState.CLOSED: RegistryState.CLOSED.words,
 }
 _LARGEST = 1 << 50  # bytes of a blob
 _MOST_PLATFORMS = 100  # manifests of one index that are read to add up its size
@@ -60,7 +61,7 @@ class RegistryTransfer:
     """One reference that one host pushes or pulls; ``seconds`` tells how long ctr took.
 
     Args:
-        accesses: the host's ways to registries, which several references share; None is one of its own.
+        accesses: the host's ways to registries, which several references share.
 
     Raises:
         HostError: this host's ctr cannot work with that registry as the inventory describes it.
@@ -69,11 +70,11 @@ class RegistryTransfer:
 
     seconds = 0.0
 
-    def __init__(self, session: Session, reference: Reference, accesses: RegistryAccesses | None = None) -> None:
+    def __init__(self, session: Session, reference: Reference, accesses: RegistryAccesses) -> None:
         self.host, self.facts, self.reference = session.host, session.facts, reference
         self._asked_with_login = self._answers = False
         try:
-            self.access = (accesses or RegistryAccesses(session)).to(reference.domain)
+            self.access = accesses.to(reference.domain)
         except RegistryStateError as error:
             raise refusals.error(error.state, str(reference), error.detail, login=False) from error
 
@@ -212,4 +213,5 @@ class RegistryTransfer:
 
     def error(self, state: RegistryState, detail: str = "") -> HostError:
         """The error for a state of the registry."""
+        detail = "\n".join(filter(None, (detail, self.access.way)))
         return refusals.error(state, str(self.reference), detail, login=bool(self.access.login))

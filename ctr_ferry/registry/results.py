@@ -15,6 +15,7 @@ class RegistryTransferResult:
     Attributes:
         reference: the name in the registry.
         digest: what the name points at.
+        way: which servers the host's hosts.toml names for the registry; empty where it names none.
         method: how the image was moved; empty where nothing was to be done.
         bytes: of all blobs of the image; None where its manifests were not read.
         seconds: how long ctr took.
@@ -27,6 +28,7 @@ class RegistryTransferResult:
     digest: str
     status: Status
     ctr: str
+    way: str = ""
     method: str = ""
     bytes: int | None = None
     seconds: float = 0.0
@@ -43,7 +45,7 @@ class RegistryTransferResult:
         """The title with the method, then the digest, why it is unverified, and the notices, each on a line."""
         how = f"  ({self.method}, ctr {self.ctr})" if self.method else ""
         unsure = f"unverified: {self.reason}" if self.verified != "digest" else ""
-        below = (self.digest, unsure, *self.notices)
+        below = (self.digest, unsure, self.way, *self.notices)
         return [f"{title}{how}", *(f"  {line}" for line in below if line)]
 
 

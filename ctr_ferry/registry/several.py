@@ -72,10 +72,10 @@ class TransferSet(Generic[_J]):
         images: one for each item.
     """
 
-    def __init__(self, session: Session, images: Iterable[PulledImage | PushedImage]) -> None:
+    def __init__(self, session: Session, images: Iterable[PulledImage | PushedImage], *, pushes: bool = False) -> None:
         from ctr_ferry.registry.access import RegistryAccesses
 
-        self.session, self.accesses = session, RegistryAccesses(session)
+        self.session, self.accesses = session, RegistryAccesses(session, pushes=pushes)
         self.items: list[TransferItem[_J]] = [TransferItem(image) for image in images]
 
     @property

@@ -286,6 +286,13 @@ def test_a_target_never_shows_its_passwords(tmp_path: Path) -> None:
     assert "hunter" not in shown(made) and "***" in shown(made)
 
 
+def test_the_folder_of_hosts_toml_files_is_an_absolute_path(tmp_path: Path) -> None:
+    target, _ = read(tmp_path, "ctr_hosts_dir: /etc/containerd/certs.d")
+    assert target.variables_of(Registries).hosts_dir == "/etc/containerd/certs.d"
+    with pytest.raises(BadInventory, match="ctr_hosts_dir"):
+        read(tmp_path, "ctr_hosts_dir: certs.d")
+
+
 def test_docker_hub_is_found_by_both_its_names(tmp_path: Path) -> None:
     target, _ = read(tmp_path, "ctr_registries: {index.docker.io: {username: ann}}")
     assert target.variables_of(Registries).named("docker.io").username == "ann"

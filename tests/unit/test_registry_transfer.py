@@ -16,12 +16,18 @@ from ctr_ferry.images.session import Session
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Login, Registry
 from ctr_ferry.registry import http, listener, push_pull
+from ctr_ferry.registry.access import RegistryAccesses
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.secrets import Secret
 from ctr_ferry.shell import Answer
 
 MIB = 1 << 20
 PROMPT = b"Password: "  # ctr's, without a newline
+
+
+def transfer_of(host: Host) -> push_pull.RegistryTransfer:
+    session = Session(host)  # type: ignore[arg-type]
+    return push_pull.RegistryTransfer(session, Reference.parse(REF), RegistryAccesses(session))
 
 
 class TestRegistryTransfer:
@@ -181,7 +187,7 @@ class TestRegistryTransfer:
 def test_a_manifest_that_makes_no_sense_has_no_size(answering: Answering, manifest: bytes) -> None:
     registry, host = answering(A), Host([])
     registry.manifest = manifest
-    transfer = push_pull.RegistryTransfer(Session(host), Reference.parse(REF))  # type: ignore[arg-type]
+    transfer = transfer_of(host)
     assert transfer.contents(None) is None
 
 
@@ -189,5 +195,5 @@ def test_a_ca_file_that_cannot_be_read_is_an_error_with_a_kind() -> None:
     host = Host([image(REF, A)])
     host.know(Registry("r.example:5000", ca_file="/nowhere.pem"))
     with pytest.raises(errors.RegistryTls, match="ca_file") as caught:
-        push_pull.RegistryTransfer(Session(host), Reference.parse(REF))  # type: ignore[arg-type]
+        transfer_of(host)
     assert "/nowhere.pem" in caught.value.detail
