@@ -62,9 +62,14 @@ class ArchiveImages:
     @property
     def content(self) -> Content:
         """What the archive has. Configs, and layers that are JSON, are blobs like others, not documents."""
-        read = {each.digest for target in self.targets for each in self.archive.tree(target).documents}
-        documents = {digest: raw for digest in read if (raw := self.archive.documents.get(digest))}
-        return Content(self.archive.digests, documents)
+        found = Content(self.archive.digests)
+        for tree in map(self.archive.tree, self.targets):
+            documents = {each.digest: self.archive.documents.get(each.digest) for each in tree.documents}
+            found.blobs |= {digest: raw for digest, raw in documents.items() if raw}
+            found.platforms |= {
+                blobs[0].digest: each.platform for each in tree.manifests if (blobs := tree.blobs(each))
+            }
+        return found
 
     @property
     def source(self) -> Source:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -46,13 +46,19 @@ def linked(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
+def gzipped(data: bytes) -> bytes:
+    """Return the data compressed, always to the same bytes."""
+    return gzip.compress(data, mtime=0)
+
+
 @dataclass
 class Image:
-    """An image of one platform. Its layers are plain tars, or gzip's if it is `packed`."""
+    """An image of one platform. Its layers are plain tars, or compressed if it is `packed`."""
 
     layers: tuple[bytes, ...] = (tarred({"etc/a": b"a"}), tarred({"etc/b": b"b" * 3000}))
     platform: dict[str, str] = field(default_factory=lambda: {"os": "linux", "architecture": "amd64"})
     packed: bool = False
+    pack: Callable[[bytes], bytes] = gzipped
 
     @property
     def config(self) -> bytes:
@@ -62,7 +68,7 @@ class Image:
     @property
     def stored(self) -> list[bytes]:
         """The layers as blobs."""
-        return [gzip.compress(layer, mtime=0) if self.packed else layer for layer in self.layers]
+        return [self.pack(layer) if self.packed else layer for layer in self.layers]
 
     @property
     def manifest(self) -> bytes:
@@ -123,9 +129,13 @@ def layout(blobs: Mapping[str, bytes], *entries: Any) -> dict[str, bytes]:
 
 def index_of(*images: Image) -> tuple[bytes, dict[str, Any]]:
     """Return an index of several platforms, and its entry in index.json, with a name."""
-    children = [{**described(i.manifest, OCI_MANIFEST), "platform": i.platform} for i in images]
+    return listing(*({**described(i.manifest, OCI_MANIFEST), "platform": i.platform} for i in images))
+
+
+def listing(*children: dict[str, Any], name: str = "r.example/both:1") -> tuple[bytes, dict[str, Any]]:
+    """Return an index that lists what is described, and its entry in index.json, with a name."""
     raw = as_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children})
-    return raw, {**described(raw, OCI_INDEX), "annotations": {NAME: "r.example/both:1"}}
+    return raw, {**described(raw, OCI_INDEX), "annotations": {NAME: name}}
 
 
 def read_whole(file: IO[bytes]) -> archive.Archive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import lzma
 import random
 import re
 import sys
@@ -23,6 +24,7 @@ from archives import (
     index_of,
     layout,
     linked,
+    listing,
     opened,
     path,
     read_whole,
@@ -30,8 +32,8 @@ from archives import (
 )
 
 from ctr_ferry.errors import BadArchive
-from ctr_ferry.oci import archive, tar
-from ctr_ferry.oci.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+from ctr_ferry.oci import archive, docker_archive, tar
+from ctr_ferry.oci.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, SCHEMA_1, Descriptor, Platform
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -140,6 +142,38 @@ class TestLayouts:
         }
         assert "not whole" in refused(tarred(layout({**parts, path(raw): raw}, entry))).message
 
+    def test_may_have_indexes_that_list_indexes(self) -> None:
+        inner = [index_of(image) for image in (IMAGE, ARM)]
+        outer, entry = listing(*(described(raw, OCI_INDEX) for raw, _ in inner))
+        blobs = {path(raw): raw for raw in (outer, *(raw for raw, _ in inner))}
+        found = read(tarred(layout({**IMAGE.blobs, **ARM.blobs, **blobs}, entry)))
+        tree = found.tree(found.entries[0].target)
+        assert [str(each.platform) for each in tree.manifests] == ["linux/amd64", "linux/arm64"]
+        assert set(tree.all) == found.digests
+
+    def test_may_have_children_of_types_that_nobody_knows(self) -> None:
+        artifact = as_json({"mediaType": "application/vnd.oci.artifact.manifest.v1+json", "blobs": []})
+        children = (
+            described(IMAGE.manifest, OCI_MANIFEST),
+            described(artifact, "application/vnd.oci.artifact.manifest"),
+        )
+        raw, entry = listing(*children)
+        found = read(tarred(layout({**IMAGE.blobs, path(raw): raw, path(artifact): artifact}, entry)))
+        tree = found.tree(found.entries[0].target)
+        assert [str(each.platform) for each in tree.manifests] == ["linux/amd64", "None"]  # the config's counts
+        assert set(tree.all) == found.digests
+
+    def test_have_what_is_odd_told_alone(self) -> None:
+        empty, nothing = listing(name="r.example/empty:1")
+        sbom = {**described(b"{}", "application/x.sbom"), "annotations": {NAME: "r.example/sbom:1"}}
+        old = {**described(b"{}", next(iter(SCHEMA_1))), "annotations": {NAME: "r.example/old:1"}}
+        files = layout({**IMAGE.blobs, path(empty): empty, path(b"{}"): b"{}"}, nothing, sbom, old, IMAGE.entry())
+        found, _ = archive.read(opened(tarred(files)), lambda _: None)
+        told = [found.odd(entry) for entry in found.entries]
+        for text, expected in zip(told, ("lists nothing", "x.sbom", "schema 1"), strict=False):
+            assert expected in text
+        assert told[3] == ""
+
 
 class TestWhatDockerSaves:
     def test_gets_the_manifest_that_containerd_makes_of_it(self, packed: Callable[[bytes], bytes]) -> None:
@@ -153,9 +187,6 @@ class TestWhatDockerSaves:
         assert found.tree(target).manifests[0].platform == Platform("linux", "amd64")
         given = {d: b"".join(chunks) for d, chunks in archive.blobs(file, found, found.digests)}
         assert given == {digest(b): b for b in (IMAGE.docker_manifest, IMAGE.config, *IMAGE.layers)}
-
-    def test_may_have_no_name(self) -> None:
-        assert [entry.name for entry in read(tarred(IMAGE.saved())).entries] == [""]
 
     def test_may_link_one_layer_to_another(self) -> None:
         twice = Image(layers=(IMAGE.layers[0], IMAGE.layers[0], IMAGE.layers[1]))
@@ -181,6 +212,33 @@ class TestWhatDockerSaves:
         assert "not the one" in refused(tarred(files)).message
         files = image.saved("app:1") | {"layer0/layer.tar": image.stored[0][:-9]}
         assert "data of a layer is broken" in refused(tarred(files)).message
+
+    def test_may_have_layers_with_zstd_which_get_the_digest_that_ctr_gives_them(self) -> None:
+        image = Image(packed=True, pack=zstd.compress)
+        found = read(tarred(image.saved("app:1")))
+        assert found.documents[found.entries[0].target.digest] == image.docker_manifest
+        assert b"tar.gzip" in image.docker_manifest
+        files = image.saved("app:1") | {"layer0/layer.tar": zstd.compress(b"other")}
+        assert "not the one" in refused(tarred(files)).message
+        files = image.saved("app:1") | {"layer0/layer.tar": image.stored[0][:-1]}
+        assert "data of a layer is broken" in refused(tarred(files)).message
+
+    def test_may_not_have_layers_that_containerd_does_not_unpack(self) -> None:
+        image = Image(packed=True, pack=lzma.compress)
+        assert "compressed with xz" in refused(tarred(image.saved("app:1"))).message
+
+    @pytest.mark.parametrize("tags", [(), ("<none>:<none>",)])
+    def test_has_no_name_where_docker_has_none(self, tags: tuple[str, ...]) -> None:
+        (entry,) = read(tarred(IMAGE.saved(*tags))).entries
+        assert (entry.name, entry.fault) == ("", "")
+
+    def test_may_share_a_config_which_is_parsed_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        files = IMAGE.saved("app:1")
+        listed = json.loads(files["manifest.json"])
+        parsed = []
+        monkeypatch.setattr(docker_archive, "json_object", lambda raw, _: parsed.append(raw) or json.loads(raw))
+        read(tarred({**files, "manifest.json": as_json(listed * 500)}))
+        assert parsed == [IMAGE.config]
 
     def test_is_a_layout_where_it_has_both(self) -> None:
         files = IMAGE.layout(**{NAME: FULL})
