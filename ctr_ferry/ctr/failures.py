@@ -55,7 +55,11 @@ def failure(answer: Answer, name: str) -> FerryError:
     if "no match for platform" in words:
         return PlatformMissing(f"{name} has nothing for that platform", detail=detail, hint="choose another --platform")
     if "content digest" in words and "not found" in words:
-        return content_missing(name, detail)
+        return ContentMissing(
+            f"ctr did not find all of the content that {name} needs",
+            detail=detail,
+            hint="copy the image from a host that has all of it, or pull it again",
+        )
     if "no space left on device" in words:
         hint = "make room on the disk of containerd's root directory"
         return DiskFull("the host's disk is full", detail=detail, hint=hint)

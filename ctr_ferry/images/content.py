@@ -150,6 +150,12 @@ class Content:
         wanted = (c.digest for c in children if c.media_type in DOCUMENTS and c.digest in self.visible)
         return [digest for digest in dict.fromkeys(wanted) if digest not in known]
 
+    @property
+    def tells_platforms(self) -> bool:
+        """Whether the indexes that were read tell the platforms of all that they list."""
+        indexes = [index for top in self.blobs if (index := self.manifest(top))]
+        return all(child.platform and not child.is_index for index in indexes for child in index.children)
+
     def untold(self) -> list[str]:
         """Returns the visible configs that are to be read: an index lists their manifests without a platform."""
         children = [c for top in list(self.blobs) if (read := self.manifest(top)) for c in read.children]

@@ -168,6 +168,16 @@ def refuse_wrong_digest(name: Reference, result: ImageResult, facts: Facts) -> N
         )
 
 
+def refuse_artifact(image: str, facts: Facts) -> None:
+    """Raises MethodUnsupported if the host's ctr cannot name an artifact by import."""
+    able = facts.ctr.capabilities
+    if not (able.no_unpack or able.fails_on_foreign):  # up to 1.1 it names what it then fails to unpack
+        raise MethodUnsupported(
+            f"{shown_name(image)} is an artifact, not an image, and ctr {facts.client} must unpack what it names",
+            hint="bring it to a host with ctr 1.3 or later",
+        )
+
+
 def settle(result: Result, total: int, errors: Sequence[FerryError], what: str, hint: str) -> None:
     """Raises the only image's error, or one for all: so many of ``total`` had ``what`` happen, with the result."""
     if errors and total == 1:

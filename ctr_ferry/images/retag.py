@@ -12,7 +12,7 @@ from ctr_ferry.ctr.methods import ByArchive, ByIndex, ByLink, ByTag, Method, Nam
 from ctr_ferry.ctr.verdict import exists
 from ctr_ferry.errors import FerryError, MethodUnsupported, ReferenceExists
 from ctr_ferry.images.content import Content
-from ctr_ferry.images.item import ImageResult, Item, NamedImages, refuse_wrong_digest, settle
+from ctr_ferry.images.item import ImageResult, Item, NamedImages, refuse_artifact, refuse_wrong_digest, settle
 from ctr_ferry.images.mappings import Pair, moved_to
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
@@ -215,6 +215,8 @@ class RetagJob(Session):
         plan.target = choice.target
         plan.result.digest, plan.result.note = choice.target.digest, choice.note
         self.content.below(choice.target)  # raises here what cannot be read, so that only this image fails
+        if self.content.is_artifact(choice.target):
+            refuse_artifact(plan.source.name, self.facts)
         if self.place.crosses:
             needed = self.content.needed(choice.target, asked or host)
             if absent := [blob.digest for blob in needed if blob.digest not in self.content.visible]:
@@ -263,7 +265,7 @@ class RetagJob(Session):
             "labels": plan.existing.others_labels if plan.existing else (),
             "target": target,
             "whole": whole,
-            "foreign": str(self.facts.platform) not in platforms,
+            "foreign": str(self.facts.platform) not in platforms or self.content.is_artifact(target),
             "rest": self.content.rest(target, self.facts.platform) if target.is_index and not whole else {},
         }
         if plan.result.method == Method.INDEX:

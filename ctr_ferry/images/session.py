@@ -142,7 +142,8 @@ class Session:
 
         Args:
             tops: digests of the images' targets.
-            deep: whether to read the manifests of indexes as well, which may take a second remote command.
+            deep: whether to read the manifests of indexes as well, which may take a second remote command. Those of an
+                index that does not tell all platforms are read in any case.
             more: further steps for the first remote command; their answers are among those returned.
             files: whether to read manifests from their files where that is possible, as for hundreds of them.
         """
@@ -152,7 +153,7 @@ class Session:
         content.see(parse_digests(required(answers["visible"], "content ls").text.splitlines()))
         if files:  # another namespace may have them
             content.blobs = {digest: raw for digest, raw in content.blobs.items() if digest in content.visible}
-        if deep:
+        if deep or not content.tells_platforms:
             self.deepen(content, files=files)
         return content, answers
 

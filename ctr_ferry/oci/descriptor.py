@@ -16,12 +16,13 @@ INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 DOCUMENTS = INDEXES | MANIFESTS  # entries of an index with other types are blobs like layers to containerd
 SCHEMA_1 = frozenset({f"application/vnd.docker.distribution.manifest.v1+{form}" for form in ("json", "prettyjws")})
-# Docker before 1.10 wrote application/octet-stream, which containerd's pull takes for an image's config.
+# Docker before 1.10 wrote application/octet-stream, which containerd's pull takes for an image's config, or nothing.
 IMAGE_CONFIGS = frozenset(
     {
         "application/vnd.oci.image.config.v1+json",
         "application/vnd.docker.container.image.v1+json",
         "application/octet-stream",
+        "",
     }
 )
 

@@ -180,6 +180,12 @@ class ImagePull:
             self.session.roll_back(plan.name, now.digest)
         if error or not now or (verdict.ours and not proved):
             error = error or unproved(plan.name, existed=plan.existing is not None)
+            if self._is_artifact(content):
+                error = MethodUnsupported(
+                    f"{plan.name} is an artifact, not an image, and ctr {self.facts.client} unpacks all that it pulls; "
+                    "nothing was pulled",
+                    hint=f"save it elsewhere as an archive, and load that: fab -H {self.host.name} load --archive FILE",
+                )
             raise self._with_digest(error, now, answers)
         notices += tuple(filter(None, [labels_gone(plan.existing, now), "" if verdict.ours else BY_OTHERS]))
         return replace(
@@ -208,11 +214,16 @@ class ImagePull:
     def _content(self, now: Image | None, answers: Mapping[str, Answer]) -> Content:
         """What the host has after the pull, as far as it must be read."""
         content = Content(parse_digests(answers["visible"].text.splitlines()))
-        if now and now.digest == self.plan.wanted:
-            content.take(now.digest, answers["top"], self.host.name)
+        if self.plan.wanted and (answers["top"].stdout or (now and now.digest == self.plan.wanted)):
+            content.take(self.plan.wanted, answers["top"], self.host.name)
             if self.plan.beyond_host_platform:
                 self.session.deepen(content)
         return content
+
+    def _is_artifact(self, content: Content) -> bool:
+        """Whether what was pulled is an artifact, which every pull of ctr fails to unpack."""
+        manifest = content.manifest(self.plan.wanted) if self.plan.wanted else None
+        return manifest is not None and manifest.is_artifact
 
     def _judge(self, now: Image | None, answers: Mapping[str, Answer]) -> Verdict:
         """Judges whether the pull gave the name. A failure of the registry keeps its own error."""

@@ -167,7 +167,7 @@ class ImagePush:
     def _method(self) -> str:
         if not self.pushed.platform:
             return "push"
-        return "platform" if self.facts.ctr.capabilities.push_platform else "stage"
+        return "platform" if self.facts.ctr.capabilities.push_platform and self.pushed.listed else "stage"
 
     def _push(self) -> PushResult:
         done: PushResult | None = None

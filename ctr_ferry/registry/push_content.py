@@ -20,11 +20,13 @@ class PushContent:
     Attributes:
         target: what the name in the registry will point at. Its size is 0 where the whole image is pushed.
         platform: the platform, where one manifest of an index is pushed; else None.
+        listed: whether ``ctr push --platform`` finds that manifest: the index itself lists it with the platform.
         sizes: bytes of all blobs by digest, as far as the manifests were read.
     """
 
     target: Descriptor
     platform: Platform | None = None
+    listed: bool = False
     sizes: dict[str, int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
@@ -87,7 +89,8 @@ def _one_platform(image: Image, facts: Facts, content: Content, asked: Platform 
     notice = f"the manifest of {platform} in index {index}"
     if whole and not asked:
         notice += ": this host lacks content of other platforms"
-    return PushContent(target=child, platform=platform, sizes=_sizes(content, child), notices=(notice,))
+    listed = any(each.platform == platform and each.digest == child.digest for each in tree.listed[index])
+    return PushContent(target=child, platform=platform, listed=listed, sizes=_sizes(content, child), notices=(notice,))
 
 
 def _lacking(content: Content, index: Descriptor) -> list[Descriptor]:

@@ -21,7 +21,7 @@ from ctr_ferry.ctr.version import DaemonCapabilities
 from ctr_ferry.errors import DiskFull, FerryError, MethodUnsupported, VerifyFailed
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
-from ctr_ferry.images.item import Item, refuse_wrong_digest
+from ctr_ferry.images.item import Item, refuse_artifact, refuse_wrong_digest
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import DOCUMENTS
 from ctr_ferry.report.outcome import Status
@@ -114,6 +114,8 @@ class Destination:
         choice = content.choose(image, options.platform, facts.platform, partial_index=partial_index)
         item.result.digest, item.result.note = choice.target.digest, choice.note
         refuse_wrong_digest(image_copy.dst, item.result, facts)
+        if content.is_artifact(choice.target):
+            refuse_artifact(image.name, facts)
         platform = options.platform or facts.platform
         blobs = blobs_to_copy(content, image, choice.target, platform, every=options.every)
         if options.own:
@@ -166,7 +168,9 @@ class Destination:
         return self._is_foreign(plan) or (check.complete and unpacked)
 
     def _is_foreign(self, plan: Plan) -> bool:
-        """Tells whether an image is of another platform than the host's, so that containerd does not unpack it."""
+        """Tells whether containerd does not unpack it: an image of another platform than the host's, or an artifact."""
+        if self.content.is_artifact(plan.target):
+            return True
         if plan.target.platform:
             return plan.target.platform != self.session.facts.platform
         image = plan.image_copy.image

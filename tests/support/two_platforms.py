@@ -23,7 +23,8 @@ def listed(kind: str, data: bytes, platform: Platform | None = None) -> dict[str
 
 
 def manifest(*blobs: bytes) -> bytes:
-    config, *layers = (listed("blob", each) for each in blobs)
+    config = listed("application/vnd.oci.image.config.v1+json", blobs[0])
+    layers = [listed("blob", each) for each in blobs[1:]]
     return json.dumps({"config": config, "layers": layers}).encode()
 
 
