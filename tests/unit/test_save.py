@@ -124,7 +124,7 @@ class TestTheArchive:
         write(made, tmp_path / "a.tar")
         assert archive_writer.has_all(tmp_path / "a.tar", made)
         with (tmp_path / "a.tar").open("rb") as opened:
-            assert [entry.name for entry in archive.read(opened).entries] == [pinned.name]
+            assert [entry.name for entry in read_whole(opened).entries] == [pinned.name]
 
     def test_has_the_same_bytes_every_time_and_the_size_that_was_planned(self, tmp_path: Path) -> None:
         made = planned(MULTI)
