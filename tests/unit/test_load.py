@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
+import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
-from archives import NAME, Image, digest, index_of, layout, path, tarred
+from archives import NAME, REF, Image, described, digest, index_of, layout, listing, path, tarred
 
 from ctr_ferry.errors import BadArchive, BadReference, SourceLost, UsageError
-from ctr_ferry.oci.descriptor import Descriptor, Platform
+from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+from ctr_ferry.transfer import archive_file
+from ctr_ferry.transfer.fan_out import Source
 from ctr_ferry.transfer.sources import ArchiveSource
 from tasks.load import Request, parse
 
@@ -89,6 +95,168 @@ def test_one_image_can_get_another_name(file: Path, nameless: Path) -> None:
     assert "one image, and there are 2" in refused(file, as_="new:1").message
 
 
+class TestWhatIsOdd:
+    """It does not refuse the rest: of what nobody chose, it is passed by with a note."""
+
+    ODD: ClassVar = {
+        "nameless": ARM.entry(),
+        "tagged": ARM.entry(**{REF: "v2"}),
+        "misnamed": ARM.entry(**{NAME: "R.example/App:1"}),
+        "of another digest": ARM.entry(**{NAME: f"r.example/arm@{digest(b'x')}"}),
+        "an sbom": {**described(b"{}", "application/x.sbom"), "annotations": {NAME: "r.example/sbom:1"}},
+        "not there": {**described(b"x", OCI_INDEX), "annotations": {NAME: "r.example/arm:1"}},
+    }
+
+    def archive(self, folder: Path, odd: str, *more: dict[str, Any]) -> str:
+        file = folder / "odd.tar"
+        blobs = {**IMAGE.blobs, **ARM.blobs, path(b"{}"): b"{}"}
+        file.write_bytes(tarred(layout(blobs, self.ODD[odd], *more)))
+        return str(file)
+
+    @pytest.mark.parametrize("odd", [each for each in ODD if each != "not there"])
+    def test_is_passed_by_with_a_note_unless_it_is_chosen(self, tmp_path: Path, odd: str) -> None:
+        file, wanted = self.archive(tmp_path, odd, IMAGE.entry(**{NAME: FULL})), self.ODD[odd]["digest"]
+        for ref in (None, ["*"], [FULL], [digest(IMAGE.manifest)]):
+            request = parse(archive=file, ref=ref)
+            assert names(request) == [FULL]
+            assert [wanted in note for note in request.notes] == ([True] if ref in (None, ["*"]) else [])
+        assert refused(Path(file), ref=[wanted]).kind == "bad-archive"
+
+    @pytest.mark.parametrize("odd", ODD)
+    def test_is_refused_alone(self, tmp_path: Path, odd: str) -> None:
+        assert refused(Path(self.archive(tmp_path, odd))).exit_code == 2
+
+    def test_is_refused_where_a_blob_of_it_is_absent_and_all_are_wanted(self, tmp_path: Path) -> None:
+        file = self.archive(tmp_path, "not there", IMAGE.entry(**{NAME: FULL}))
+        assert "not whole" in refused(Path(file)).message
+        assert names(parse(archive=file, ref=[FULL])) == [FULL]
+
+    @pytest.mark.parametrize("odd", ["nameless", "tagged", "misnamed", "of another digest"])
+    def test_can_be_chosen_by_its_digest_and_named(self, tmp_path: Path, odd: str) -> None:
+        file = self.archive(tmp_path, odd, IMAGE.entry(**{NAME: FULL}))
+        assert names(parse(archive=file, ref=[digest(ARM.manifest)], as_="x/arm:1")) == ["docker.io/x/arm:1"]
+
+    def test_is_noted_ten_times_at_most(self, tmp_path: Path) -> None:
+        extra = [{**ARM.entry(), "platform": {"os": "linux", "architecture": f"a{n}"}} for n in range(20)]
+        notes = parse(archive=self.archive(tmp_path, "nameless", IMAGE.entry(**{NAME: FULL}), *extra)).notes
+        assert len(notes) == 11
+        assert "11 more" in notes[-1]
+
+
+class TestTags:
+    """Images that an archive calls by a tag alone, as skopeo and buildah do."""
+
+    @pytest.fixture
+    def tagged(self, tmp_path: Path) -> str:
+        entries = (IMAGE.entry(**{REF: "v1"}), ARM.entry(**{REF: "v2"}), IMAGE.entry(**{NAME: FULL}))
+        file = tmp_path / "tagged.tar"
+        file.write_bytes(tarred(layout(IMAGE.blobs | ARM.blobs, *entries)))
+        return str(file)
+
+    def test_choose_an_image(self, tagged: str) -> None:
+        (found,) = parse(archive=tagged, ref=["v2"], as_="x/y:1").copy_request.image_copies
+        assert (found.image.digest, str(found.dst)) == (digest(ARM.manifest), "docker.io/x/y:1")
+        assert "--base-name" in refused(Path(tagged), ref=["v2"]).hint
+
+    def test_are_in_the_repository_that_is_given(self, tagged: str) -> None:
+        repository = "r.example/based"
+        assert names(parse(archive=tagged, base_name=repository)) == [f"{repository}:v1", f"{repository}:v2", FULL]
+        for ref in ("v2", f"{repository}:v2", "*v2"):
+            assert names(parse(archive=tagged, base_name=repository, ref=[ref])) == [f"{repository}:v2"]
+
+    @pytest.mark.parametrize("base", ["r.example/x:1", f"r.example/x@{digest(b'')}", "A b", ""])
+    def test_take_a_repository_alone(self, tagged: str, base: str) -> None:
+        assert refused(Path(tagged), base_name=base).exit_code == 2
+
+    def test_are_named_in_one_way(self, tagged: str) -> None:
+        assert "exclude each other" in refused(Path(tagged), base_name="r.example/x", as_="y:1").message
+
+
+def test_two_entries_of_one_digest_are_one_image(tmp_path: Path) -> None:
+    file = tmp_path / "twice.tar"
+    second = {**IMAGE.entry(**{NAME: FULL}), "platform": {"os": "linux", "architecture": "amd64"}}
+    file.write_bytes(tarred(layout(IMAGE.blobs, IMAGE.entry(**{NAME: FULL}), second)))
+    assert names(parse(archive=str(file))) == [FULL]
+    assert names(parse(archive=str(file), as_="x:1")) == ["docker.io/library/x:1"]
+
+
+def test_one_name_is_not_given_to_two_images(tmp_path: Path) -> None:
+    file = tmp_path / "both.tar"
+    entries = [image.entry(**{NAME: FULL}) for image in (IMAGE, ARM)]
+    file.write_bytes(tarred(layout(IMAGE.blobs | ARM.blobs, *entries)))
+    assert f"two images under the name {FULL}" in refused(file).message
+    assert names(parse(archive=str(file), ref=[digest(ARM.manifest)])) == [FULL]
+
+
+def test_platforms_without_a_word_in_the_index_are_those_of_their_configs(tmp_path: Path) -> None:
+    raw, entry = listing(*(described(image.manifest, OCI_MANIFEST) for image in (IMAGE, ARM)))
+    file = tmp_path / "untold.tar"
+    file.write_bytes(tarred(layout({**IMAGE.blobs, **ARM.blobs, path(raw): raw}, entry)))
+    request = parse(archive=str(file), platform="linux/arm64")
+    assert [copy.image.platforms for copy in request.copy_request.image_copies] == ["linux/amd64,linux/arm64"]
+    content, target = request.copy_request.content, Descriptor(OCI_INDEX, digest(raw), len(raw))
+    needed = {blob.digest for blob in content.needed(target, Platform("linux", "arm64"))}
+    assert needed == {digest(raw), *map(digest, ARM.blobs.values())}
+
+
+class TestAFolder:
+    @pytest.fixture(params=["an OCI layout", "what docker save wrote"])
+    def folder(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        files = IMAGE.layout(**{NAME: FULL}) if "OCI" in request.param else IMAGE.saved(FULL)
+        return written(tmp_path / "folder", {**files, "d/" + "x" * 300: b"no file of an image"})
+
+    def test_is_read_as_the_archive_that_has_its_files(self, folder: Path) -> None:
+        request = parse(archive=f"{folder}/")
+        assert names(request) == [FULL]
+        blobs = described_blobs(request)
+        given = {blob.digest: b"".join(chunks) for blob, chunks in request.images.source.read(blobs)}
+        assert {digest(data) for data in given.values()} == given.keys() == {blob.digest for blob in blobs}
+
+    def test_is_as_good_as_its_blobs(self, tmp_path: Path) -> None:
+        files = {**IMAGE.layout(**{NAME: FULL}), path(IMAGE.layers[1]): b"other"}
+        assert "not what its name says" in refused(written(tmp_path / "a", files)).message
+        del files[path(IMAGE.layers[1])]
+        assert "not whole" in refused(written(tmp_path / "b", files)).message
+
+    def test_may_have_links_that_stay_in_it(self, tmp_path: Path) -> None:
+        folder = written(tmp_path / "folder", IMAGE.saved(FULL))
+        (folder / "layer1" / "layer.tar").rename(folder / "moved")
+        (folder / "layer1" / "layer.tar").symlink_to("../moved")
+        assert names(parse(archive=str(folder))) == [FULL]
+        (folder / "moved").rename(tmp_path / "moved")
+        (folder / "layer1" / "layer.tar").unlink()
+        (folder / "layer1" / "layer.tar").symlink_to("../../moved")
+        assert "leads out" in refused(folder).message
+
+    def test_that_changes_meanwhile_is_told(self, tmp_path: Path) -> None:
+        folder = written(tmp_path / "folder", IMAGE.layout(**{NAME: FULL}))
+        request = parse(archive=str(folder))
+        (folder / path(IMAGE.layers[1])).write_bytes(b"short")
+        with pytest.raises(BadArchive, match="cut off"):
+            read_all(request.images.source, described_blobs(request))
+        with archive_file.opened(folder) as opened, pytest.raises(BadArchive, match="shorter"):
+            (folder / "index.json").write_bytes(b"")
+            opened.read()
+
+    def test_is_read_from_any_offset_as_a_tar_is(self, tmp_path: Path) -> None:
+        folder = written(tmp_path / "folder", IMAGE.layout(**{NAME: FULL}))
+        with archive_file.opened(folder) as opened:
+            data = opened.read()
+            with tarfile.open(fileobj=io.BytesIO(data)) as made:
+                assert {name: (folder / name).read_bytes() for name in made.getnames()} == IMAGE.layout(**{NAME: FULL})
+            for offset in (0, 511, 512, 700, len(data) - 1, len(data)):
+                opened.seek(offset)
+                assert opened.read(1000) == data[offset : offset + 1000]
+            assert opened.seek(-5, io.SEEK_END) == len(data) - 5
+
+
+def written(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name[:240]).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name[:240]).write_bytes(data)
+    return folder
+
+
 def test_an_archive_without_a_name_needs_one(nameless: Path) -> None:
     error = refused(nameless)
     assert (error.kind, error.exit_code) == ("bad-archive", 2)
@@ -162,7 +330,7 @@ class TestTheArchiveAsASource:
     def test_gives_what_is_wanted_to_one_at_a_time(self, file: Path) -> None:
         request = parse(archive=str(file))
         source = ArchiveSource(file, request.images.archive)
-        wanted = [blob for blob in described(request) if blob.digest != digest(IMAGE.config)]
+        wanted = [blob for blob in described_blobs(request) if blob.digest != digest(IMAGE.config)]
         given = {blob.digest: b"".join(chunks) for blob, chunks in source.read(iter(wanted))}
         assert given == {blob.digest: ALL[blob.digest] for blob in wanted}
         assert (source.readers, source.holder(wanted[0])) == (1, str(file))
@@ -172,22 +340,22 @@ class TestTheArchiveAsASource:
         source = ArchiveSource(file, request.images.archive)
         file.write_bytes(file.read_bytes()[:6000])
         with pytest.raises(BadArchive, match="cut off"):
-            read_all(source, described(request))
+            read_all(source, described_blobs(request))
         file.unlink()
         with pytest.raises(SourceLost) as caught:
-            read_all(source, described(request))
+            read_all(source, described_blobs(request))
         assert str(file) in caught.value.message
 
 
 ALL = {digest(blob): blob for image in (IMAGE, ARM) for blob in image.blobs.values()}
 
 
-def described(request: Request) -> list[Descriptor]:
+def described_blobs(request: Request) -> list[Descriptor]:
     """Every blob of the archive."""
     return [Descriptor("", digest, request.images.archive.size(digest)) for digest in request.images.archive.digests]
 
 
-def read_all(source: ArchiveSource, wanted: list[Descriptor]) -> None:
+def read_all(source: Source, wanted: list[Descriptor]) -> None:
     for _, chunks in source.read(wanted):
         for _ in chunks:
             pass
