@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
-from ctr_ferry.errors import FerryError, Interrupted, NotStarted
+from ctr_ferry.errors import CommandFailed, FerryError, Interrupted, NotStarted
 from ctr_ferry.report.observer import Observer
 from ctr_ferry.report.outcome import Answer, Outcome, Result, as_dry_run, unforeseen
 from ctr_ferry.run.command import CommonOptions
+from ctr_ferry.run.threads import as_completed, start
 from ctr_ferry.ssh.answer_memory import MEMORY
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.text import shown
 
 _GRACE = 1.0  # seconds that threads get after an interrupt to return what their hosts did
-_POLL = 0.5  # seconds after which the waiting main thread wakes, so that it notices an interrupt
+_LAG = 20.0  # seconds without an end after which the last hosts of a batch keep no further batch waiting
 
 _T = TypeVar("_T")
 
@@ -117,6 +117,8 @@ class Fleet:
     def together(self, form: Callable[[Sequence[str]], Together], *, close: bool = True) -> dict[str, Answer]:
         """Like `each`, for hosts that depend on one another. A batch has at most as many hosts as there are workers.
 
+        Where a few hosts of a batch lag behind the others, the next batch begins in the places that are free.
+
         Args:
             form: makes the work of one batch from the names of its hosts.
             close: whether this is the command's last work on the hosts.
@@ -132,10 +134,14 @@ class Fleet:
         names = [name for name, host in self.hosts.items() if not host.failed]
         for name in names:
             self.answers.pop(name, None)  # an earlier answer would hide that this work was interrupted
-        size = min(self._options.serial or most, most)
-        for start in range(0, len(names), size):
-            batch = names[start : start + size]
-            self._run_batch(batch, form(batch))
+        waiting, running = list(names), dict[Future[Answer], str]()
+        pool = ThreadPoolExecutor(max(1, min(self._workers, len(names))), thread_name_prefix="host")
+        while waiting:
+            size = min(self._options.serial or most, most) - len(running)
+            batch, waiting = waiting[:size], waiting[size:]
+            may_leave_some = bool(waiting) and not self._options.serial
+            running = self._run_batch(pool, batch, form(batch), running, _LAG if may_leave_some else float("inf"))
+        pool.shutdown()
         return {name: self.answers[name] for name in names}
 
     def also(self, patterns: Iterable[str], work: Callable[[Host], _T]) -> dict[str, _T | FerryError]:
@@ -178,7 +184,7 @@ class Fleet:
             return {}
         pool = ThreadPoolExecutor(min(self._workers, len(hosts)), thread_name_prefix="also")
         try:
-            futures = {pool.submit(_try, work, host): host.name for host in hosts}
+            futures = {start(pool, partial(_try, work, host), _no_thread): host.name for host in hosts}
             answers = {futures[future]: future.result() for future in as_completed(futures)}
         except (KeyboardInterrupt, Terminated):
             self._abandon()
@@ -206,19 +212,38 @@ class Fleet:
                 host.close_quietly()
             MEMORY.free(name)
 
-    def _run_batch(self, names: Sequence[str], work: _Work) -> None:
-        pool = ThreadPoolExecutor(min(self._workers, len(names)), thread_name_prefix="host")
-        futures: dict[Future[Answer], str] = {}
+    def _run_batch(
+        self, pool: Executor, names: Sequence[str], work: _Work, before: Mapping[Future[Answer], str], lag: float
+    ) -> dict[Future[Answer], str]:
+        """Runs a batch beside what is left of the batches before; returns what is left once others may begin.
+
+        Args:
+            lag: seconds after which the rest of a batch counts as left behind, once most of it has ended.
+        """
+        futures = dict(before)
         try:
-            futures |= {pool.submit(self._run_host, self.hosts[name], work): name for name in names}
-            for future in as_completed(futures):
+            for name in names:
+                futures[self._start(pool, self.hosts[name], work)] = name
+            left = set(futures)
+            for future in as_completed(futures, lag):
                 self.answers[futures[future]] = future.result()
-            pool.shutdown()
+                left.remove(future)
+                if lag < float("inf") and left <= before.keys():
+                    break
+            return {future: futures[future] for future in left}
         except (KeyboardInterrupt, Terminated):
             self._abandon()
             pool.shutdown(wait=False, cancel_futures=True)
             self._collect_done(futures, work)
             raise
+
+    def _start(self, pool: Executor, host: Host, work: _Work) -> Future[Answer]:
+        """Starts the work on a host. Where there is no thread for it, the host fails, and no other waits for it."""
+
+        def refuse(_: Host) -> Result:
+            raise _no_thread()
+
+        return start(pool, lambda: self._run_host(host, work), lambda: self._run_host(host, replace(work, run=refuse)))
 
     def _collect_done(self, futures: Mapping[Future[Answer], str], work: _Work) -> None:
         """Takes the answers that come within a moment after an interrupt; the other hosts count as interrupted."""
@@ -296,25 +321,6 @@ class Fleet:
         return iter(self.hosts.values())
 
 
-def as_completed(futures: Collection[Future[_T]]) -> Iterator[Future[_T]]:
-    """Yields each future when it is done, and stays interruptible while it waits.
-
-    `concurrent.futures.as_completed` waits in a Condition, whose lock a Ctrl-C can leave broken; a SimpleQueue has no
-    such lock. The wait has a time limit because a thread that waits for ever may miss a Ctrl-C that came just before.
-    """
-    done: SimpleQueue[Future[_T]] = SimpleQueue()
-    for future in futures:
-        future.add_done_callback(done.put)
-    left = len(futures)
-    while left:
-        try:
-            future = done.get(timeout=_POLL)
-        except Empty:
-            continue
-        left -= 1
-        yield future
-
-
 def _try(work: Callable[[Host], _T], host: Host) -> _T | FerryError:
     try:
         return work(host)
@@ -331,6 +337,13 @@ def _answer(host: Host, work: Callable[[Host], Result]) -> Answer:
     except Exception as error:  # noqa: BLE001  (shown, with where it happened)
         host.mark_failed()
         return unforeseen(error)
+
+
+def _no_thread() -> CommandFailed:
+    return CommandFailed(
+        "this machine starts no more threads, so nothing was done on this host",
+        hint="raise the limit of processes (ulimit -u), or lower fleet.workers in fabric.yaml; then run it again",
+    )
 
 
 def _not_started() -> NotStarted:

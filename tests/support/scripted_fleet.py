@@ -87,6 +87,7 @@ class ScriptedFleet:
     def __init__(self, count: int, workers: int = 32) -> None:
         self.machines = {name: Machine(name) for name in ascii_lowercase[:count]}
         self.notebook, self.workers = Notebook(), workers
+        self.gone = {name: threading.Event() for name in self.machines}  # by host; a test's own work sets them
 
     def begin(self, *, last: bool = True, **options: Any) -> Fleet:
         """Begins one command of the line."""

@@ -322,3 +322,49 @@ def test_the_memory_of_a_hosts_answers_is_freed_when_its_work_is_done(monkeypatc
     scripted_fleet = ScriptedFleet(4, workers=1)
     assert kinds(scripted_fleet.each(work)) == {"a": "ok", "b": "command-failed", "c": "ok", "d": "ok"}
     assert memory._reserved == {}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Work of a batch, for `Fleet.together`; notes the hosts that are gone."""
+
+    work: Callable[[Any], Did]
+    left: dict[str, threading.Event]
+
+    def gone(self, host: str) -> None:
+        self.left[host].set()
+
+
+def together(scripted_fleet: ScriptedFleet, work: Callable[[Machine], Did]) -> dict[str, Answer]:
+    return scripted_fleet.begin().together(lambda _: Batch(work, scripted_fleet.gone))
+
+
+def test_a_host_that_lags_behind_its_batch_keeps_no_further_batch_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctr_ferry.run.scheduler._LAG", 0.0)
+    monkeypatch.setattr("ctr_ferry.run.threads._POLL", 0.01)
+    scripted_fleet = ScriptedFleet(5, workers=2)
+
+    def work(host: Machine) -> Did:
+        assert host.name != "a" or scripted_fleet.gone["d"].wait(PATIENCE)
+        return Did(host.name)
+
+    answers = together(scripted_fleet, work)
+    assert [cast(Did, answer).what for answer in answers.values()] == list("abcde")
+
+
+def test_a_host_that_gets_no_thread_fails_and_no_other_host_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted_fleet, begin = ScriptedFleet(3), threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.endswith(("_1", "_2")):
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    def work(host: Machine) -> Did:
+        assert all(scripted_fleet.gone[name].wait(PATIENCE) for name in "bc")
+        return Did(host.name)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert kinds(together(scripted_fleet, work)) == {"a": "ok", "b": "command-failed", "c": "command-failed"}
+    beside = scripted_fleet.fleet.beside("abc", lambda host: host.name)
+    assert set(beside) == set("abc") and all(each == name for name, each in beside.items() if isinstance(each, str))
