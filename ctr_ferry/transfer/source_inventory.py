@@ -290,9 +290,11 @@ def parts(content: Content, images: Iterable[Image], options: CopyOptions) -> li
     """
     found = []
     for image in images:
-        target = Descriptor(image.media_type, image.digest, 0)
-        with suppress(HostError):  # a manifest cannot be read
-            for platform in _platforms(content, image, options):
+        target, platforms = Descriptor(image.media_type, image.digest, 0), list[Platform]()
+        with suppress(HostError):  # the index cannot be read
+            platforms += _platforms(content, image, options)
+        for platform in platforms:
+            with suppress(HostError):  # its manifest cannot be read
                 needed = blobs_to_have(content, target, platform, every=options.every)
                 found.append(frozenset(blob.digest for blob in needed))
     return [part for part in found if part <= content.visible]
