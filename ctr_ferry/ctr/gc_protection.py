@@ -20,7 +20,8 @@ def protect(place: Place, images: Sequence[ImageBlobs], store: Store) -> Script:
     """Builds the script that protects the blobs of images until its stdin ends.
 
     Its steps are ``prepare-N`` for each image, then ``wait``. A step ``prepare-N`` makes a root that protects all
-    blobs of the image before they are there, takes in the documents, and links what other namespaces have. The
+    blobs of the image before they are there, takes in the documents, and links what other namespaces have. It prints
+    the digests of blobs that could not be linked (containerd's ``content_sharing_policy`` may be "isolated"). The
     clean-up removes the roots if stdin said `ALL_NAMED`, and takes their labels off if not. It also takes off labels
     of expired runs, and finishes ingests of this run and of expired ones: with an empty regular file as stdin, an
     ingest is committed as it is, and the next collection takes it.
@@ -44,11 +45,12 @@ def _take_in(place: Place, blob: Descriptor, image: ImageBlobs, store: Store) ->
     """Takes in one blob that need not be sent; empty for a blob that is there, or is yet to be sent."""
     if blob.digest in store.here:
         return ""
+    taken, document = "", image.documents.get(blob.digest)
+    if document is not None:
+        taken = f"{shell.printf(document)} | {ingest.ingest_stdin(place, blob)}"
     if blob.digest in store.elsewhere:
-        return methods.ingest_link(place, blob)
-    if blob.digest in image.documents:
-        return f"{shell.printf(image.documents[blob.digest])} | {ingest.ingest_stdin(place, blob)}"
-    return ""
+        return f"{{ {methods.ingest_link(place, blob)} || {taken or f'echo {blob.digest}'}; }}"
+    return taken
 
 
 def _release(place: Place, roots: Sequence[Root], store: Store) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -188,6 +188,16 @@ class Destination:
             result.blobs_saved, result.bytes_saved = len(saved), sum(blob.size for blob in saved)
             linked = any(blob.digest in self.store.elsewhere - self.store.here for blob in saved)
             result.method = Method.BLOBS if sent else Method.LINK if linked else Method.INDEX
+
+    def without_links(self, unlinked: Collection[str], plans: Sequence[Plan]) -> Destination:
+        """Returns the same host where other namespaces do not share these blobs; the plans count anew what is sent."""
+        if not unlinked:
+            return self
+        taken_in = {digest for plan in plans for digest in plan.needed.documents}
+        store = replace(self.store, elsewhere=self.store.elsewhere - taken_in.union(unlinked))
+        found = replace(self, store=store)
+        found._count_blobs(plans)
+        return found
 
     def check_room(self, todo: Sequence[Plan], *, dry_run: bool) -> tuple[str, ...]:
         """Fails the images that surely do not fit, before anything is sent.

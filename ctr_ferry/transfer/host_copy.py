@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ctr_ferry.ctr import gc_protection, ingest
 from ctr_ferry.ctr.commands import owner_of
 from ctr_ferry.ctr.failures import failure
+from ctr_ferry.ctr.listing import parse_digests
 from ctr_ferry.errors import FerryError
 from ctr_ferry.images.item import Item, settle
 from ctr_ferry.oci.descriptor import Descriptor
@@ -91,6 +92,8 @@ class HostCopy:
                 if not prepared[f"prepare-{number}"].ok:
                     plan.stop(failure(prepared[f"prepare-{number}"], plan.image_copy.image.name))
             safe = [plan for plan in todo if plan.ready]
+            unlinked = parse_digests(line for answer in prepared.values() for line in answer.text.splitlines())
+            found = found.without_links(unlinked, safe)
             wanted = ingest.to_send([plan.needed for plan in safe], found.store)
             failed = self._fetch(wanted, found, spare)
             for plan in safe:

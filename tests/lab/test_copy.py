@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from ferry import PINS, Fab, Run, Stage, counting, eventually, has_cri, leftovers, names_of, processes, release
+from ferry import PINS, Fab, Run, Stage, account, counting, eventually, has_cri, leftovers, names_of, processes, release
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
@@ -47,6 +48,21 @@ def size(image: BuiltImage, digests: set[str]) -> int:
 def blobs(node: Node, namespace: str = "k8s.io") -> set[str]:
     """Return the digests that a namespace of a node sees."""
     return set(node.real_ctr("content", "ls", "-q", namespace=namespace).stdout.decode().split())
+
+
+@contextmanager
+def isolated(node: Node) -> Iterator[None]:
+    """Let the namespaces of a node share no content during the block."""
+    file = "/etc/containerd/config.toml"
+    policy = '[plugins."io.containerd.metadata.v1.bolt"]\ncontent_sharing_policy = "isolated"\n'
+    before = node.exec(["cat", file]).stdout
+    node.exec(["sh", "-c", f"cat >>{file}"], stdin=policy.encode())
+    try:
+        node.restart_containerd()
+        yield
+    finally:
+        node.exec(["sh", "-c", f"cat >{file}"], stdin=before)
+        node.restart_containerd()
 
 
 def test_every_node_gives_images_of_every_kind_to_all_others(fab: Fab, stage: Stage, make: Make, node: Node) -> None:
@@ -160,6 +176,24 @@ class TestOnlyWhatIsMissing:
             assert stage.hello(node, stage.name(), there) == "hello"
             assert leftovers(node, [here, there]) == []
 
+    def test_a_namespace_that_shares_nothing_is_sent_what_another_one_has(
+        self, fab: Fab, stage: Stage, make: Make, node3: Node, node5: Node
+    ) -> None:
+        """Up to ctr 1.6 blobs come by ingest, from 1.7 on by import."""
+        image, there, targets = make(), stage.namespace(), [node3, node5]
+        stage.seed(image, stage.name())
+        with ExitStack() as stack:
+            for node in targets:
+                stack.enter_context(isolated(node))
+            run = copy(fab, names_of(targets), "--from", "node1", "--to-namespace", there, "--ref", stage.name())
+            assert run.statuses == {"node3": "changed", "node5": "changed"}, run.out
+            for node in targets:
+                told = run.image(node.name)
+                assert (told["method"], told["blobs_sent"], told["blobs_saved"]) == ("blobs", len(image.blobs), 0)
+                assert set(image.blobs) <= blobs(node, there)
+                assert stage.hello(node, stage.name(), there) == "hello"
+                assert leftovers(node, ["k8s.io", there]) == []
+
 
 class TestNames:
     @pytest.fixture
@@ -238,6 +272,23 @@ class TestSources:
         run = copy(fab, "node4", "--from", "any", "--ref", stage.name())
         assert run.statuses == {"node4": "changed"}, run.out
         assert run.outcomes["node4"]["result"]["source"].startswith("node3")
+
+    def test_each_platform_comes_from_a_source_that_has_it_whole(
+        self, fab: Fab, stage: Stage, make: Make, node2: Node, node3: Node
+    ) -> None:
+        image = make(platforms=(NATIVE, OTHER))
+        stage.seed(image, stage.name(), nodes=[node2, node3])
+        for node, lacks in ((node2, OTHER), (node3, NATIVE)):
+            node.real_ctr("content", "rm", *image.layers[lacks])
+        machine = {"linux/arm64": "aarch64", "linux/amd64": "x86_64"}[OTHER]
+        shell = '#!/bin/sh\nPATH="$HOME/bin:$PATH"; export PATH\nexec /bin/bash "$@"\n'
+        node4 = stage.nodes["node4"]
+        with account(node4, "{home}/shell", {"shell": shell, "bin/uname": f"#!/bin/sh\necho {machine}\n"}) as user:
+            foreign, words = f"{user}@node4", ("--from", "any", "--dry-run", "--ref", stage.name())
+            run = copy(fab, [foreign, "node5"], *words)
+        assert run.statuses == {foreign: "would-change", "node5": "would-change"}, run.out
+        for host, platform in ((foreign, OTHER), ("node5", NATIVE)):
+            assert run.image(host)["blobs_sent"] == len(image.of(platform)), "no more than the host's own platform"
 
     def test_any_source_is_refused_where_hosts_have_different_images(
         self, fab: Fab, stage: Stage, make: Make, node2: Node, node3: Node

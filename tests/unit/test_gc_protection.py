@@ -28,7 +28,9 @@ here={folder}
 echo "$*" | sed 's/.*--namespace k8s.io //' >>$here/log
 case "$*" in
 *active*) cat $here/active;;
-*ingest*) cat >/dev/null; for key; do :; done; sed -i "/^$key/d" $here/active;;
+*ingest*)
+  [ ! -e $here/isolated ] || [ -n "$(head -c 1)" ] || exit 1
+  cat >/dev/null; for key; do :; done; sed -i "/^$key/d" $here/active;;
 *label*=ctr-ferry*) [ ! -e $here/unlabelled ] || {{ echo "ctr: no label" >&2; exit 1; }};;
 esac
 """
@@ -65,6 +67,15 @@ class TestProtect:
             "prepare-0"
         ]
         assert prepare.count("<&5") == 2
+
+    def test_takes_documents_in_that_it_cannot_link_and_prints_the_other_blobs(self, tmp_path: Path) -> None:
+        protection = Protection(tmp_path)
+        store = Store(elsewhere=frozenset(map(digest, (1, 2, 4, 6))))
+        script = gc_protection.protect(protection.place, [NEEDED], store)
+        (tmp_path / "isolated").touch()
+        done = subprocess.run(["sh", "-c", script.render("M")], input=b"", capture_output=True, check=False)
+        prepared = script.read("M", done.stdout, done.stderr)["prepare-0"]
+        assert prepared.ok and prepared.text.split() == [digest(4), digest(6)]
 
     def test_makes_a_root_for_each_image(self) -> None:
         steps = gc_protection.protect(PLACE, [NEEDED, NEEDED], Store()).steps

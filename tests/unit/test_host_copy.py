@@ -67,10 +67,10 @@ class FakeHost(FakeHost):
         self.prepared, self.error = iter([*prepared, OK, OK]), error
         self.protections: list[Protection] = []
         self.uploads, self.spare, self.is_source = 0, 10, False
-        self.moved = lambda *_: None
+        self.moved, self.other = lambda *_: None, tuple[str, ...]()
 
     def survey(self, namespaces: Sequence[str], _: Mapping[str, str]) -> tuple[Facts, dict[str, Answer]]:
-        store = "\n".join(["namespace k8s.io", *self.blobs])
+        store = "\n".join(["namespace k8s.io", *self.blobs, "namespace other", *self.other])
         return self.facts(namespaces), {"store": Answer(0, store.encode(), ""), "active": OK, "check": OK, "room": OK}
 
     @contextlib.contextmanager
@@ -164,6 +164,16 @@ def test_a_protection_that_does_not_end_well_after_all_is_verified_is_a_note(err
 def test_an_earlier_failure_is_reported_and_not_the_protections() -> None:
     with pytest.raises(CommandFailed, match=f"on {NAME}"):
         bring(FakeHost(NO, NO, error=ConnectionLost("silent")), copy_request(), FakeSource())
+
+
+def test_what_another_namespace_has_and_does_not_share_is_sent_and_counted() -> None:
+    apart = "\n".join(map(digest, BLOBS))
+    host, source = FakeHost(Answer(0, apart.encode(), "ctr: unexpected EOF\n")), FakeSource()
+    host.other = tuple(ALL)
+    (result,) = bring(host, copy_request(), source).images
+    assert result.status is Status.CHANGED
+    assert sorted(source.read_from) == sorted(map(digest, BLOBS))
+    assert (result.blobs_sent, result.blobs_saved, result.method) == (len(ALL), 0, "blobs")
 
 
 def test_two_copies_never_have_an_owner_in_common() -> None:
