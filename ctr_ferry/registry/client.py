@@ -204,6 +204,18 @@ class Client:
         if self._plain_realm:
             raise RegistryStateError(RegistryState.PLAIN_TOKENS, f"token service {self._plain_realm[:200]}")
 
+    def refuse_plain_tokens_of_pushes(self, path: str) -> None:
+        """Raises RegistryStateError where a login for pushes would go to a token service without TLS.
+
+        A registry that anybody may read asks for a login only where a push begins. This request begins none: it has no
+        login. ctr would send the password wherever the answer says.
+        """
+        if self._registry.scheme != "https":
+            return
+        if not self._plain_realm:
+            self.ask("POST", f"/v2/{path}/blobs/uploads/")
+        self._refuse_plain_tokens()
+
     def log_in(self, path: str) -> None:
         """Sends the login with every request from now on.
 

@@ -52,6 +52,9 @@ def ask(method: str, url: str, headers: Mapping[str, str], route: Route, seconds
     if method == "HEAD":
         curl.append("--head")
         wget.append("--spider")
+    if method == "POST":
+        curl += ["--data", ""]
+        wget.append("--post-data=")
     for name, value in headers.items():
         curl += ["--header", f"{name}: {value}"]
         wget.append(f"--header={name}: {value}")

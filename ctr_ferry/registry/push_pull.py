@@ -186,11 +186,22 @@ class RegistryTransfer:
             self.seconds = round(time.monotonic() - began, 3)
             state = self.meaning(answers[step])
             if self.access.has_another_way(state, answers[step].stderr):
+                if step == "push":
+                    self._refuse_plain_tokens()
                 continue
             pause = pauses.after(state)
             if pause is None:
                 return answers
             self.host.pause(pause)
+
+    def _refuse_plain_tokens(self) -> None:
+        """Raises RegistryError where ctr would send the login to a token service without TLS, as far as one can ask."""
+        try:
+            with self.access.connection() as client:
+                client.refuse_plain_tokens_of_pushes(self.reference.path)
+        except RegistryStateError as error:
+            if error.state is RegistryState.PLAIN_TOKENS:
+                raise self.error(error.state, error.detail) from error
 
     def _once(self, script: Callable[[Route], Script], sizes: Mapping[str, int]) -> dict[str, Answer]:
         needs_terminal = self.access.login is not None or not self.facts.ctr.capabilities.piped

@@ -227,7 +227,9 @@ class Scripts:
         (self.folder / "ca").write_bytes(self.word.encode())
         registry, url = Registry("r.example", ca_file=str(self.folder / "ca")), f"https://r.example/{self.word}"
         ways = [(registry, None), (replace(registry, skip_verify=True), f"http://{self.word}")]
-        for (way, proxy), method, login in ((w, m, a) for w in ways for m in ("GET", "HEAD") for a in (False, True)):
+        for (way, proxy), method, login in (
+            (w, m, a) for w in ways for m in ("GET", "HEAD", "POST") for a in (False, True)
+        ):
             host = Recorder(proxy=proxy)
             with mock.patch.object(http, "context"), contextlib.suppress(_Asked):
                 requests = http.Requests(host, way, limit=10, allow_curl=True)

@@ -39,6 +39,7 @@ class ScriptedRegistry:
         manifest: the body of every manifest; `INDEX` is that of the index.
         hidden: the digest that only requests with a login see.
         known_login: the login that `log_in` finds.
+        plain_tokens: whether pushes get their tokens from a service without TLS.
         stored: the blobs that are there; None where the registry does not tell.
     """
 
@@ -49,10 +50,15 @@ class ScriptedRegistry:
         self.manifest = MANIFEST
         self.hidden: str | None = None
         self.known_login: Login | None = None
+        self.plain_tokens = False
         self.stored: frozenset[str] | None = None
 
     def log_in(self, path: str) -> None:  # noqa: ARG002
         self.login = self.known_login
+
+    def refuse_plain_tokens_of_pushes(self, path: str) -> None:
+        if self.plain_tokens:
+            raise RegistryStateError(RegistryState.PLAIN_TOKENS, path)
 
     def find(self, path: str, reference: str) -> str | None:  # noqa: ARG002
         self.asked += 1

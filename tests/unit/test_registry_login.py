@@ -250,6 +250,29 @@ class TestATokenServiceWithoutTls:
         return client, sent
 
 
+@pytest.mark.parametrize(("realm", "refused"), [("http://t.example/token", True), ("https://t.example/token", False)])
+def test_a_registry_that_anybody_may_read_is_asked_where_the_login_of_a_push_would_go(
+    network: NewNetwork, monkeypatch: pytest.MonkeyPatch, realm: str, *, refused: bool
+) -> None:
+    client, asked = network(lambda _: "").client(ANN, Registry("r.example")), []
+
+    def once(method: str, url: str, headers: Mapping[str, str]) -> Reply:
+        asked.append((method, url, "Authorization" in headers))
+        if method == "POST":
+            return Reply(401, "Unauthorized", {"www-authenticate": f'Bearer realm="{realm}"'})
+        return Reply(200, "OK", {"docker-content-digest": DIGEST})
+
+    monkeypatch.setattr(client._requests, "_once", once)
+    assert client.find("a", "1")
+    if refused:
+        with pytest.raises(RegistryStateError) as caught:
+            client.refuse_plain_tokens_of_pushes("a")
+        assert caught.value.state is RegistryState.PLAIN_TOKENS
+    else:
+        client.refuse_plain_tokens_of_pushes("a")
+    assert asked[-1] == ("POST", "https://r.example/v2/a/blobs/uploads/", False)
+
+
 @pytest.mark.parametrize("token", ['x"\nurl = "http://evil.example/', "a b", "a\x04", "tök"])
 def test_a_malformed_token_is_refused(network: NewNetwork, token: str) -> None:
     def serve(request: Request) -> str:

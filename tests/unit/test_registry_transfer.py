@@ -73,6 +73,14 @@ class TestRegistryTransfer:
         users = ["--user ann" in s.steps["push"] for s in host.scripts if "push" in s.steps]
         assert users == [False, True]
 
+    def test_a_login_does_not_go_to_a_token_service_without_tls(self, answering: Answering) -> None:
+        answering(None, unasked=self.ANN).plain_tokens = True
+        host = Host([image(REF, A)], answers={"push": Answer(1, b"", "ctr: unexpected status: 401 Unauthorized\n")})
+        with pytest.raises(errors.RegistryScheme, match="token service"):
+            pushed(host)
+        assert ["--user ann" in s.steps["push"] for s in host.scripts if "push" in s.steps] == [False]
+        assert host.typed == []
+
     @pytest.mark.parametrize("hidden", [A, B])
     def test_what_the_registry_hides_without_a_login_is_inspected_before_ctr_uses_the_login(
         self, answering: Answering, hidden: str
