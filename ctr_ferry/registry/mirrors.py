@@ -94,6 +94,10 @@ class MirroredClient:
         """As `Client.log_in`, at the registry itself."""
         self._direct.log_in(path)
 
+    def refuse_plain_tokens_of_pushes(self, path: str) -> None:
+        """As `Client.refuse_plain_tokens_of_pushes`, at the registry itself."""
+        self._direct.refuse_plain_tokens_of_pushes(path)
+
     def close(self) -> None:
         """Closes all connections."""
         for client in (self._direct, *(client for _, client in self._servers)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from ctr_ferry import errors
 from ctr_ferry.ctr.failures import daemon_trouble
@@ -58,7 +59,7 @@ _STATUSES = (
     (r"5\d\d", "", RegistryState.FAILED),
 )
 _STATUS = re.compile(r"(?:status|response|code)[^\"\n]{0,1000}: ([45]\d\d)\b|\b([45]\d\d) [A-Z][a-z]+")
-_CLEAR_UPLOAD = re.compile(r'failed to do request: P(?:ut|atch) "?http://|from P(?:UT|ATCH) request to http://')
+_UPLOAD = re.compile(r'(?:failed to do request: P(?:ut|atch) "?|from P(?:UT|ATCH) request to )http://([^/:\s]{1,300})')
 _PANIC = re.compile(r"^panic: send on closed channel$", re.MULTILINE)  # 1.6.20, after a failed upload
 _LOCAL = re.compile(r'image "[^"]{0,1000}": not found|content digest sha256:\w{1,200}: not found|no match for platform')
 _INCOMPLETE = "missing in your target registry"  # ctr 1.0 pushes an index without its other platforms
@@ -110,7 +111,8 @@ def meaning(stderr: str, registry: Registry, *, answers: bool = False) -> Regist
     detail = last.strip()[-_MOST:] if found else tail(stderr)
     if _LOCAL.search(detail) or _INCOMPLETE in detail or daemon_trouble(detail):
         return None
-    if registry.scheme == "https" and _CLEAR_UPLOAD.search(detail):
+    upload = _UPLOAD.search(detail)
+    if upload and registry.scheme == "https" and upload[1] == urlsplit(registry.url).hostname:
         return RegistryState.CLEAR_UPLOAD
     if match := _STATUS.search(detail):
         state = of_status(match[1] or match[2], detail)

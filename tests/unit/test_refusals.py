@@ -154,17 +154,21 @@ _LAYER, _MANIFEST = (f'failed commit on ref "{kind}-sha256:0": ' for kind in ("l
             RegistryState.RATE_LIMITED,
         ),
         (
-            f'{_LAYER}failed to do request: Put "http://r:5000/v2/a/blobs/uploads/0": readfrom tcp 10.0.0.2:4->10.0.0.1'
+            f'{_LAYER}failed to do request: Put "http://r.example:5000/v2/a/blobs/uploads": readfrom tcp 10.0.0.2:4'
             ": write tcp: use of closed network connection",
             RegistryState.CLEAR_UPLOAD,
         ),
         (
-            'failed to copy: failed to do request: Put "http://r:5000/v2/a/blobs/uploads/0": connection reset by peer',
+            'failed to do request: Put "http://r.example:5000/v2/a/blobs/uploads": connection reset by peer',
             RegistryState.CLEAR_UPLOAD,
         ),
         (
-            f"{_LAYER}unexpected status from PUT request to http://r:5000/v2/a/blobs/uploads/0: 400 Bad Request",
+            f"{_LAYER}unexpected status from PUT request to http://r.example:5000/v2/a/blobs/uploads: 400 Bad Request",
             RegistryState.CLEAR_UPLOAD,
+        ),
+        (
+            'failed to do request: Put "http://mirror:5000/v2/a/blobs/uploads/0": connection reset by peer',
+            RegistryState.BROKEN_OFF,
         ),
         ("unexpected media type text/html for sha256:00: not found", RegistryState.NO_REGISTRY),
         (
