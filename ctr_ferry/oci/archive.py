@@ -115,12 +115,12 @@ class Archive:
         """Returns why an entry is nothing that containerd can have as an image, whatever its name; empty if it can."""
         target, kind = entry.target, entry.target.media_type
         if kind in SCHEMA_1:
-            return f"{target.digest} is an image of docker's schema 1, which containerd cannot import"
+            return "one of its images is of docker's schema 1, which containerd cannot import"
         if kind not in DOCUMENTS:
-            return f"{target.digest} is of type {kind[:200]!r}, which is no image that containerd takes"
+            return f"what it has is of type {kind[:200]!r}, which is no image that containerd takes"
         with suppress(ValueError):  # `check` tells it
             if target.is_index and self._manifest(target.digest) == Manifest():
-                return f"{target.digest} is an index that lists nothing"
+                return "one of its images is an index that lists nothing"
         return ""
 
     def check(self, entries: Iterable[Entry], file: IO[bytes]) -> None:
@@ -140,7 +140,7 @@ class Archive:
                     hint="save them under names of their own, or choose one: --ref DIGEST --as REF",
                 )
             if why := self.odd(entry):
-                raise BadArchive(why)
+                raise BadArchive(why, detail=entry.target.digest)
             self._check_image(entry.target)
             if entry.target.digest in self._docker:
                 docker_archive.check(self._docker[entry.target.digest], file, self._plain)

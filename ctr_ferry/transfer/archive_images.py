@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -16,6 +16,7 @@ from ctr_ferry.errors import BadArchive, BadReference, UsageError
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob, pinned
+from ctr_ferry.report.answers import grouped
 from ctr_ferry.text import shown_name
 from ctr_ferry.transfer import archive_file, checksum
 from ctr_ferry.transfer.copy_request import ImageCopy
@@ -132,7 +133,7 @@ def _choose(
     found: Archive, wanted: Wanted, opened: IO[bytes]
 ) -> tuple[list[Entry], tuple[ImageCopy, ...], tuple[str, ...]]:
     """Returns the images that are wanted, each with the name that it gets, and notes on those that are passed by."""
-    entries = [_based(entry, wanted.base_name) for entry in found.entries]
+    entries = _Entries(_based(entry, wanted.base_name) for entry in found.entries)
     platforms = cache(lambda target: ",".join(_platforms(found, target)) or "-")  # an image may have many names
     chosen: list[Entry] = []
     copies: dict[tuple[str, str], ImageCopy] = {}
@@ -151,6 +152,42 @@ def _choose(
     _check_platforms(found, chosen, wanted)
     more = [f"{len(notes) - _MOST_NOTES} more"] if len(notes) > _MOST_NOTES else []
     return chosen, tuple(copies.values()), (*notes[:_MOST_NOTES], *more)
+
+
+class _Entries:
+    """The entries of an archive, found by what people call them."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.all = list(entries)
+        self._by_name = grouped((entry.name, entry) for entry in self.all)
+        self._by_tag = grouped((entry.tag, entry) for entry in self.all)
+        self._by_digest = grouped((entry.target.digest, entry) for entry in self.all)
+
+    def fitting(self, refs: Sequence[str]) -> dict[str, list[Entry]]:
+        """Returns by reference the entries that fit it; raises BadArchive if one fits none."""
+        found = {ref: self._fitting(ref) for ref in refs}
+        absent = [ref for ref, fit in found.items() if not fit]
+        if absent:
+            names = ", ".join(dict.fromkeys(shown_name(e.name or e.tag or e.target.digest) for e in self.all))
+            raise BadArchive(
+                f"it has no image {absent[0] if len(refs) == 1 else f'for {len(absent)} of {len(refs)} references'}",
+                detail="\n".join([*(absent if len(refs) > 1 else ()), f"it has {names}"]),
+                hint="choose one of these with --ref",
+            )
+        return found
+
+    def _fitting(self, ref: str) -> list[Entry]:
+        """Those of a name in any form, of a tag that stands alone, of a glob on these, or of a digest.
+
+        An image that is asked for by repository and digest gets that very name.
+        """
+        if is_digest(ref):
+            return self._by_digest.get(ref, [])
+        if is_glob(ref):
+            return [entry for entry in self.all if fnmatchcase(entry.name or entry.tag, ref)]
+        if name := pinned(ref):
+            return [replace(entry, name=str(name)) for entry in self._by_digest.get(name.digest or "", [])[:1]]
+        return self._by_name.get(str(Reference.parse(ref).or_latest), []) or self._by_tag.get(ref, [])
 
 
 def _check_name(found: Archive, images: Sequence[Entry], name: Reference) -> None:
@@ -173,23 +210,23 @@ def _based(entry: Entry, base_name: Reference | None) -> Entry:
 
 
 def _meant(
-    found: Archive, entries: Sequence[Entry], refs: Sequence[str], name: Reference | None, notes: list[str]
+    found: Archive, entries: _Entries, refs: Sequence[str], name: Reference | None, notes: list[str]
 ) -> list[Entry]:
     """Returns the entries that references mean; without references, all of them.
 
     Of what no reference names by itself, entries are passed by that cannot be given, unless none is left.
     """
-    fitting = {ref: _fitting(entries, ref) for ref in refs}
-    if absent := [ref for ref, fit in fitting.items() if not fit]:
-        raise _not_there(entries, absent, len(refs))
+    fitting = entries.fitting(refs)
     named = {entry: ref for ref, fit in fitting.items() if not is_glob(ref) for entry in fit}
-    loose = [entry for ref, fit in fitting.items() if is_glob(ref) for entry in fit] if refs else entries
+    loose = [entry for ref, fit in fitting.items() if is_glob(ref) for entry in fit] if refs else entries.all
     why = {entry: _why_not(found, entry, name) for entry in (*named, *loose)}
     given = [entry for entry in why if entry in named or not why[entry]]
     if bad := [entry for entry in given or why if why[entry]]:
-        digests = dict.fromkeys(entry.target.digest for entry in bad if not found.odd(entry))
-        raise BadArchive(why[bad[0]], detail="\n".join([*digests][:10]), hint=_naming(bad[0]))
-    notes += [f"{reason}: {entry.target.digest}; {_naming(entry)}" for entry, reason in why.items() if reason]
+        digests = dict.fromkeys(entry.target.digest for entry in bad)
+        raise BadArchive(why[bad[0]], detail="\n".join([*digests][:10]), hint=_what_to_do(found, bad[0]))
+    notes += [
+        f"{reason}: {entry.target.digest}; {_what_to_do(found, entry)}" for entry, reason in why.items() if reason
+    ]
     return given
 
 
@@ -204,33 +241,11 @@ def _why_not(found: Archive, entry: Entry, name: Reference | None) -> str:
     return f"it calls its image {shown_name(entry.tag)!r} alone" if entry.tag else "it does not name its image"
 
 
-def _naming(entry: Entry) -> str:
+def _what_to_do(found: Archive, entry: Entry) -> str:
+    if found.odd(entry):
+        return "save the image again, with a current tool"
     based = "give the repository with --base-name REPO, or " if entry.tag and not entry.fault else ""
     return f"{based}give it a name with --ref {entry.target.digest} --as REF"
-
-
-def _fitting(entries: Sequence[Entry], ref: str) -> list[Entry]:
-    """The entries that fit a reference: a name in any form, a tag that stands alone, a glob on these, or a digest.
-
-    An image that is asked for by repository and digest gets that very name.
-    """
-    if is_digest(ref):
-        return [entry for entry in entries if entry.target.digest == ref]
-    if is_glob(ref):
-        return [entry for entry in entries if fnmatchcase(entry.name or entry.tag, ref)]
-    if name := pinned(ref):
-        return [replace(entry, name=str(name)) for entry in entries if entry.target.digest == name.digest][:1]
-    full = str(Reference.parse(ref).or_latest)
-    return [entry for entry in entries if entry.name == full] or [entry for entry in entries if entry.tag == ref]
-
-
-def _not_there(entries: Sequence[Entry], absent: Sequence[str], asked: int) -> BadArchive:
-    names = ", ".join(dict.fromkeys(shown_name(e.name or e.tag or e.target.digest) for e in entries))
-    return BadArchive(
-        f"it has no image {absent[0] if asked == 1 else f'for {len(absent)} of {asked} references'}",
-        detail="\n".join([*(absent if asked > 1 else ()), f"it has {names}"]),
-        hint="choose one of these with --ref",
-    )
 
 
 def _check_platforms(found: Archive, images: Sequence[Entry], wanted: Wanted) -> None:
