@@ -18,7 +18,7 @@ from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
 from ctr_ferry.transfer.copy_result import CopiedImage
 from ctr_ferry.transfer.destination import Destination
 from ctr_ferry.transfer.plan import pending
-from ctr_ferry.transfer.source_inventory import SourceInventory, find_images, parts, source_of
+from ctr_ferry.transfer.source_inventory import SourceInventory, chosen, find_images, parts, source_of
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
@@ -124,8 +124,11 @@ def _sources(fleet: Fleet, request: DeliverRequest) -> tuple[Inspection, Mapping
     images = find_images(fleet, request.source_request)
 
     having = [source for source in images.sources if source.found]
+    listed = [each.image for each in images.image_copies]
+    first = chosen(having, listed, request.source_request)
+    fleet.disconnect(source.name for source in having if source not in first)  # these may be the whole inventory
     content = Content.merged(source.content for source in having)
-    wanted = parts(content, [each.image for each in images.image_copies], request.source_request.options)
+    wanted = parts(content, listed, request.source_request.options)
 
     def lacks(source: SourceInventory) -> int:
         return sum(not source.has(part) for part in wanted)

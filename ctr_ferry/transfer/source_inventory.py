@@ -132,7 +132,7 @@ def images_from(fleet: Fleet, request: SourceRequest) -> tuple[CopyRequest, Sour
     found = find_images(fleet, request)
     if found.missing:
         raise _of_all(list(found.missing.values()), len(request.selectors))
-    used = _used(found.sources, [image_copy.image for image_copy in found.image_copies], request)
+    used = chosen(found.sources, [image_copy.image for image_copy in found.image_copies], request)
     fleet.disconnect(source.name for source in found.sources if source not in used)
     seen = frozenset[str]().union(*(source.content.visible for source in used))
     content = replace(Content.merged(source.content for source in found.sources), visible=seen)
@@ -309,7 +309,9 @@ def _platforms(content: Content, image: Image, options: CopyOptions) -> Iterable
     return [platform for platform in listed if platform.os != _UNKNOWN.os] or [_UNKNOWN]
 
 
-def _used(sources: Sequence[SourceInventory], images: Sequence[Image], request: SourceRequest) -> list[SourceInventory]:
+def chosen(
+    sources: Sequence[SourceInventory], images: Sequence[Image], request: SourceRequest
+) -> list[SourceInventory]:
     """Returns the sources to read from.
 
     If any host may be the source, these are few hosts that have all images, each platform whole on one of them. They

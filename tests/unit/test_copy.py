@@ -178,8 +178,8 @@ class TestWhoHasIt:
     def test_any_takes_the_one_that_has_it_whole_and_else_all(self) -> None:
         half = source_inventory("half", self.selector, image(), content=Two.content(1, 2, 4))
         whole = source_inventory("whole", self.selector, image(), content=Two.content(1, 2, 4, 6))
-        assert [s.name for s in sources._used([half, whole], [image()], self.request)] == ["whole"]
-        assert [s.name for s in sources._used([half, half], [image()], self.request)] == ["half", "half"]
+        assert [s.name for s in sources.chosen([half, whole], [image()], self.request)] == ["whole"]
+        assert [s.name for s in sources.chosen([half, half], [image()], self.request)] == ["half", "half"]
 
     @pytest.mark.parametrize(
         ("hosts", "words", "expected"),
@@ -201,7 +201,7 @@ class TestWhoHasIt:
         having = [
             source_inventory(name, self.selector, image(), content=Two.content(*has)) for name, has in hosts.items()
         ]
-        assert [source.name for source in sources._used(having, [image()], request)] == expected
+        assert [source.name for source in sources.chosen(having, [image()], request)] == expected
 
     def test_a_source_that_is_unreachable_is_no_unreachable_destination(self) -> None:
         error = sources._of_source("a", Unreachable("no connection", detail="refused", hint="look"))
