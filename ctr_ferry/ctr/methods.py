@@ -5,8 +5,9 @@ What each of them does on each version of ctr was measured on 1.0.3 to 2.3.4.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar, NamedTuple
@@ -120,7 +121,8 @@ class ByIndex(Naming):
 
     def give(self, place: Place, number: int) -> Step:
         # The labels come first, since import drops what it does not keep.
-        return Step(" &&\n".join([*self.keep_rest(place), self.by_index(place, number)]))
+        text = " &&\n".join([*self.keep_rest(place, number), self.by_index(place, number)])
+        return Step(text, self.let_rest_go(place, number))
 
     def by_index(self, place: Place, number: int, *, unpack: bool = True) -> str:
         """The import alone, as sh text; ``unpack`` is False if the image is unpacked already."""
@@ -138,13 +140,22 @@ class ByIndex(Naming):
             flags.append("--no-unpack")
         return tuple(flags)
 
-    def keep_rest(self, place: Place) -> list[str]:
+    def keep_rest(self, place: Place, number: int) -> list[str]:
         """Labels that keep a partial index's other platforms, as sh text."""
+        return [f"{each} >/dev/null" for each in self._label_rest(place, number, lambda key, digest: f"{key}={digest}")]
+
+    def let_rest_go(self, place: Place, number: int) -> str:
+        """Takes these labels off if the name was not verified; as sh text, empty without labels."""
+        off = "; ".join(self._label_rest(place, number, lambda key, _: f"{key}="))
+        return f'[ -n "$kept_{number}" ] || {{ {off}; }} >/dev/null 2>&1' if off else ""
+
+    def _label_rest(self, place: Place, number: int, label: Callable[[str, str], str]) -> list[str]:
+        """Labels of this naming alone: another run that names the same index has its own."""
         if not place.ctr.capabilities.import_all_platforms:
             return []
+        key = f"{GC_REF}.rest.{hashlib.sha256(f'{place.owner} {number}'.encode()).hexdigest()[:8]}"
         return [
-            place.ctr.label(place.namespace, parent, *(f"{GC_REF}.rest.{n}={each}" for n, each in enumerate(digests)))
-            + " >/dev/null"
+            place.ctr.label(place.namespace, parent, *(label(f"{key}.{n}", each) for n, each in enumerate(digests)))
             for parent, digests in self.rest.items()
             if digests
         ]
@@ -158,7 +169,8 @@ class ByBlobs(ByIndex):
 
     def give(self, place: Place, number: int) -> Step:
         # The labels come last: until then, a protection keeps the content.
-        return Step(" &&\n".join([self.by_index(place, number), *self.keep_rest(place)]))
+        text = " &&\n".join([self.by_index(place, number), *self.keep_rest(place, number)])
+        return Step(text, self.let_rest_go(place, number))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,8 +197,8 @@ class ByArchive(ByIndex):
 
     def give(self, place: Place, number: int) -> Step:
         text, cleanup = self.stream(place, number)
-        keep = [] if place.crosses else self.keep_rest(place)
-        return Step(" &&\n".join([*keep, text]), cleanup)
+        keep = [] if place.crosses else self.keep_rest(place, number)
+        return Step(" &&\n".join([*keep, text]), _both(cleanup, self.let_rest_go(place, number) if keep else ""))
 
     def stream(self, place: Place, number: int) -> Step:
         """The stream, and the clean-up that removes the source's own name if the namespace did not have it before."""
@@ -247,8 +259,13 @@ class ByLink(ByArchive):
 
     def give(self, place: Place, number: int) -> Step:
         stream, cleanup = self.stream(place, number)
-        linked = " &&\n".join([self.by_index(place, number), *self.keep_rest(place)])
-        return Step(f"if [ $linked = 0 ]; then {linked}; else\n{stream}; fi", cleanup)
+        linked = " &&\n".join([self.by_index(place, number), *self.keep_rest(place, number)])
+        text = f"if [ $linked = 0 ]; then {linked}; else\n{stream}; fi"
+        return Step(text, _both(cleanup, self.let_rest_go(place, number)))
+
+
+def _both(*cleanups: str) -> str:
+    return "\n".join(filter(None, cleanups))
 
 
 def by_tag(place: Place, namespace: str, source: str, name: Reference, number: int) -> str:

@@ -36,7 +36,7 @@ class Given:
         pinned: whether the name must be pinned.
         blobs: digests that must be in ``$there``.
         shared: the command ``images check``, if others may give the same name in the same way. A script that is cut
-            off then leaves the name if the command says that the image is whole.
+            off, or whose naming step fails, then leaves the name if the command says that the image is whole.
     """
 
     number: int
@@ -175,7 +175,7 @@ def _mark(each: Given) -> str:
     whole = ""
     if each.shared:
         state = is_in("checked", _check(each))
-        whole = f' && ! {{ [ -z "$named_{each.number}" ] && checked=$({each.shared} 2>/dev/null) && {state}; }}'
+        whole = f' && ! {{ [ "$named_{each.number}" != 0 ] && checked=$({each.shared} 2>/dev/null) && {state}; }}'
     third = rf"s|^{_bre(each.name)} .* \(sha256:[0-9a-f]*\) .*|\1|p"
     digest = each.digest or f"""$(printf '%s\\n' "$rows" | {shell.join(["sed", "-n", third])})"""
     name = shell.join([each.name])

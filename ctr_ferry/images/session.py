@@ -227,9 +227,14 @@ class Session:
                 item.add_note(labels_gone(moved, now.get(name)))
 
     def roll_back(self, name: str, digest: str) -> None:
-        """Removes a new name that an attempt gave to an image of this digest, and CRI's records that came with it."""
+        """Removes a new name that an attempt gave to an image of this digest, and CRI's records that came with it.
+
+        A name that somebody else has moved to another digest meanwhile stays.
+        """
         ctr, namespace = self.facts.ctr, self.there.namespace
-        answers = self.host.ask(Script({"rm-name": ctr.remove(namespace, name), "after": ctr.images(namespace)}))
+        same = ctr.line(namespace, "images", "ls", "-q", f'name=="{name}",target.digest=="{digest}"')
+        remove = f'[ -z "$({same})" ] || {ctr.remove(namespace, name)}'
+        answers = self.host.ask(Script({"rm-name": remove, "after": ctr.images(namespace)}))
         after = Listing.parse(namespace, required(answers["after"], "after").text)
         if records := records_left([digest], self.there, after):
             self.host.ask(Script({f"rm-{n}": ctr.remove(namespace, record) for n, record in enumerate(records)}))

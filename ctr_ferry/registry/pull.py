@@ -176,7 +176,7 @@ class ImagePull:
         content, verdict = self._content(now, answers), self._judge(now, answers)
         proved = bool(numbers(answers["kept"]))
         error = verdict.error or (plan.shortcoming(now, content, answers["check"]) if now else None)
-        if error and now and proved and not plan.existing:
+        if error and now and proved and verdict.ours and not plan.existing:
             self.session.roll_back(plan.name, now.digest)
         if error or not now or (verdict.ours and not proved):
             error = error or unproved(plan.name, existed=plan.existing is not None)

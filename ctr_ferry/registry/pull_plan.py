@@ -75,11 +75,12 @@ class PullPlan:
     def stage(self) -> Reference | None:
         """A name of this run alone, with the wanted digest. Neither a moving tag nor another pull can change it.
 
-        The script pulls the stage first, and gives the wanted name once the stage is whole. None where that is not
+        The script pulls the stage first, and gives the wanted name once the stage is whole: what kubelet gives
+        meanwhile is then not taken for the script's own. None where that is not
         possible: then the script pulls the wanted name itself.
         """
         can_follow = self.place.ctr.capabilities.tag or self.replaced
-        if not (self.wanted and self.reference.tag and can_follow):
+        if not (self.wanted and can_follow):
             return None
         return replace(self.reference, tag=self.place.owner, digest=self.wanted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -31,15 +32,25 @@ REST = {DIGEST: (OTHER, "sha256:" + "ef" * 32), OTHER: ("sha256:" + "01" * 32,),
 def test_labels_keep_what_import_would_drop_of_a_linked_partial_index(fake: Fake) -> None:
     asked = replace(LINKED, target=INDEX, links=(INDEX, LAYER), rest=REST)
     assert fake.apply(fake.place("1.6.20", from_namespace="default"), asked)["name-0"].ok
-    kept = [call[2:] for call in fake.calls_of("label") if ".rest." in call[3]]
-    key = "containerd.io/gc.ref.content.rest"
+    kept = [call[2:] for call in fake.calls_of("label") if ".rest." in call[3] and call[3][-1] != "="]
+    key = kept[0][1].rpartition(".0=")[0]
+    assert re.fullmatch(r"containerd\.io/gc\.ref\.content\.rest\.[0-9a-f]{8}", key)
     assert kept == [
         [DIGEST, f"{key}.0={OTHER}", f"{key}.1=sha256:{'ef' * 32}"],
         [OTHER, f"{key}.0=sha256:{'01' * 32}"],
     ]
     verbs = [call[3] for call in fake.calls]
     assert verbs.index("import") < len(verbs) - 1 - verbs[::-1].index("label")
-    assert not [key for _, key in labels(fake.calls, put=False) if ".rest." in key], "these stay"
+
+
+def test_labels_that_keep_the_rest_go_where_the_name_is_not_verified(fake: Fake) -> None:
+    asked = replace(LINKED, target=INDEX, links=(INDEX, LAYER), rest=REST)
+    place = fake.place("1.6.20", from_namespace="default")
+    for kept in ("kept_0=1", ""):
+        fake.run(f"{kept}\n{asked.let_rest_go(place, 0)}")
+        off = {key.rpartition(".")[2] for _, key in labels(fake.calls, put=False) if ".rest." in key}
+        assert off == (set() if kept else {"0", "1"})
+    assert asked.let_rest_go(place, 0) in naming.script(place, [asked]).cleanup
 
 
 @pytest.mark.parametrize("fail", ["import", "ingest"])

@@ -154,6 +154,18 @@ class TestPull:
         (tmp_path / "cut").unlink()
         assert cut(script, tmp_path, CUT="pull", CUT_AT="before", OTHER=f"{REF} {B} -") == [f"{REF} {B}"]
 
+    def test_by_digest_leaves_the_name_that_kubelet_gave_meanwhile(self, answering: Answering, tmp_path: Path) -> None:
+        name = f"r.example:5000/app@{A}"
+        for version, unpacked in (("1.6.20", "false"), ("2.1.9", "false"), ("1.2.6", "true")):
+            answering(A)
+            host = Host([], version=version, answers=here(image(name, A)))
+            script = self.script(host, tmp_path, ref=f"{REF}@{A}")
+            env = {"UNPACKED": unpacked, "OTHER": f"{name} {A} own=1", "CUT": "pull", "CUT_AT": "before"}
+            for how in ({}, {"UNCUT": "1"}):
+                (tmp_path / "names").write_text("")
+                (tmp_path / "cut").unlink(missing_ok=True)
+                assert cut(script, tmp_path, **env, **how) == [f"{name} {A}"], (version, how)
+
     def test_that_moves_a_name_never_loses_it(self, answering: Answering, tmp_path: Path) -> None:
         answering(A)
         script = self.script(Host([image(REF, B)], answers=here(image(REF, A))), tmp_path, force=True)
