@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ferry import Fab, Stage, counting, eventually, has_cri, leftovers, processes, write_inventory
+from archives import NAME, REF, Image, as_json, described, digest, layout, listing, path, tarred
+from ferry import Fab, Stage, counting, eventually, has_cri, leftovers, processes, release, write_inventory
 from saving import (
     Images,
     images_fixture,  # noqa: F401
@@ -16,6 +17,7 @@ from saving import (
     statuses,
 )
 
+from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage
 
@@ -127,6 +129,49 @@ class TestLoad:
             there = node.real_ctr("content", "ls", "-q", namespace=other).stdout.decode().split()
             assert set(images.both.blobs) <= set(there), node
 
+    def test_takes_archives_as_the_field_has_them(self, fab: Fab, stage: Stage, tmp_path: Path) -> None:
+        """In one run: an index of indexes beside what is no image, and a folder whose image has a tag alone."""
+        amd = Image(layers=(tarred({"etc/of": stage.token.encode()}),))
+        arm = Image(amd.layers, platform={"os": "linux", "architecture": "arm64"})
+        sbom = as_json({"of": stage.token})
+        names = {"nested": stage.name("nested"), "tagged": stage.name("tagged", "v1")}
+        inner = [listing(described(image.manifest, OCI_MANIFEST)) for image in (amd, arm)]
+        unknown = described(sbom, "application/vnd.oci.artifact.manifest.v1+json")
+        outer, entry = listing(*(described(raw, OCI_INDEX) for raw, _ in inner), unknown, name=names["nested"])
+        blobs = {path(raw): raw for raw in (outer, sbom, *(raw for raw, _ in inner))} | amd.blobs | arm.blobs
+        file = tmp_path / "nested.tar"
+        file.write_bytes(tarred(layout(blobs, entry, {**unknown, "annotations": {NAME: "r.example/sbom:1"}})))
+        folder = tmp_path / "folder"
+        for name, data in layout(blobs, amd.entry(**{REF: "v1"}), arm.entry(**{REF: "v2"})).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+
+        run = fab(
+            *("-H", ",".join(stage.nodes), "load", "--json", "--archive", str(file)),
+            *("load", "--archive", str(folder), "--base-name", names["tagged"].removesuffix(":v1"), "--ref", "v1"),
+        )
+        assert statuses(run) == [dict.fromkeys(stage.nodes, "changed")] * 2, run.out
+        assert f"{file}: passed by:" in run.err
+        for node in stage.nodes.values():
+            digests = {name: record.digest for name, record in stage.records(node).items()}
+            assert digests == {names["nested"]: digest(outer), names["tagged"]: digest(amd.manifest)}
+            there = node.real_ctr("content", "ls", "-q").stdout.decode().split()
+            assert {digest(blob) for blob in blobs.values()} <= set(there), node
+            assert leftovers(node) == [], node
+
+    def test_makes_the_same_image_of_layers_with_zstd_as_ctr_does(self, fab: Fab, stage: Stage, tmp_path: Path) -> None:
+        image = Image((tarred({"etc/of": stage.token.encode()}),), packed=True, pack=zstd.compress)
+        name, file = stage.name("zstd"), tmp_path / "docker.tar"
+        file.write_bytes(tarred(image.saved(name)))
+        able = {node.name: node for node in stage.nodes.values() if release(node) >= (1, 5)}
+        assert fab("-H", ",".join(able), "load", "--json", "--archive", str(file)).statuses == dict.fromkeys(
+            able, "changed"
+        )
+        other = stage.namespace("ctr")
+        for node in able.values():
+            node.real_ctr("images", "import", "-", stdin=file.read_bytes(), namespace=other)
+            assert stage.records(node)[name].digest == stage.records(node, other)[name].digest, node
+
     def test_touches_no_host_if_the_archive_is_none(
         self, fab: Fab, fleet: Fleet, images: Images, tmp_path: Path
     ) -> None:
@@ -159,8 +204,8 @@ class TestLoad:
 
 def ingest(stage: Stage, node: Node, image: BuiltImage, digests: set[str]) -> None:
     """Give a node some blobs, which a label of this test keeps there until it ends."""
-    for number, digest in enumerate(digests):
-        blob = image.blobs[digest]
+    for number, each in enumerate(digests):
+        blob = image.blobs[each]
         data = blob if isinstance(blob, bytes) else blob.read_bytes()
-        node.real_ctr("content", "ingest", "--expected-digest", digest, f"{stage.token}-{number}", stdin=data)
-        node.real_ctr("content", "label", digest, f"containerd.io/gc.root={stage.token}")
+        node.real_ctr("content", "ingest", "--expected-digest", each, f"{stage.token}-{number}", stdin=data)
+        node.real_ctr("content", "label", each, f"containerd.io/gc.root={stage.token}")
