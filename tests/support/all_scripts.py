@@ -191,6 +191,7 @@ class Scripts:
         for route, method in zip(self.routes(), ("push", "stage", "platform", "stage"), strict=True):
             job = SimpleNamespace(
                 transfer=SimpleNamespace(reference=self.name()),
+                request=SimpleNamespace(foreign_layers=method == "push"),
                 pushed=PushContent(CHILD, ARM),
                 _method=method,
                 image=SimpleNamespace(name=str(self.name(1))),
