@@ -127,6 +127,11 @@ def pull(
     return route.prepare + _command(ctr, namespace, route, "pull", *ctr.unpacking, *flags, name)
 
 
+def fetch(ctr: Ctr, namespace: str, route: Route, name: str) -> str:
+    """``content fetch``, as sh text: pulls and names without unpacking, as an artifact needs it."""
+    return route.prepare + _command(ctr, namespace, route, "fetch", name)
+
+
 def _metered(line: str) -> str:
     """Runs a ctr that prints little progress. Once a second, the step prints how many bytes ctr has read.
 
@@ -141,7 +146,7 @@ wait $ctr_pid; ctr_exit=$?; kill $meter 2>/dev/null; (exit $ctr_exit); }}"""
 
 def _command(ctr: Ctr, namespace: str, route: Route, verb: str, *words: str) -> str:
     registry = route.registry
-    flags = ["--local"] if ctr.capabilities.local else []
+    flags = ["--local"] if ctr.capabilities.local and verb != "fetch" else []
     if registry.scheme == "http":
         flags.append("--plain-http")
     elif registry.skip_verify:
@@ -150,7 +155,7 @@ def _command(ctr: Ctr, namespace: str, route: Route, verb: str, *words: str) -> 
         flags += ["--user", route.username]
     elif route.hosts_dir:
         flags += ["--hosts-dir", route.hosts_dir]
-    line = ctr.line(namespace, "images", verb, *flags, *words)
+    line = ctr.line(namespace, "content" if verb == "fetch" else "images", verb, *flags, *words)
     if route.proxy:
         line = f"{shell.join(['env', f'HTTP_PROXY={route.proxy}', f'HTTPS_PROXY={route.proxy}'])} {line}"
     if route.terminal:

@@ -99,7 +99,8 @@ class ImagePull:
         plan, image = self.plan, self.plan.existing
         if not image or plan.replaced or plan.shortcoming(image, content, check):
             return None
-        already = "the host has it already, with the registry's digest, whole and unpacked"
+        unpacked = "" if self._is_artifact(content) else " and unpacked"
+        already = f"the host has it already, with the registry's digest, whole{unpacked}"
         return replace(self.unchanged, bytes=plan.size(image, content), notices=(already,))
 
     def pull(self) -> PullResult:
@@ -176,16 +177,13 @@ class ImagePull:
         content, verdict = self._content(now, answers), self._judge(now, answers)
         proved = bool(numbers(answers["kept"]))
         error = verdict.error or (plan.shortcoming(now, content, answers["check"]) if now else None)
+        if (error or not proved) and self._is_artifact(content) and not plan.artifact:
+            self.plan = replace(plan, artifact=True)
+            return self._pull((*notices, "an artifact, not an image: it is not unpacked"))
         if error and now and proved and verdict.ours and not plan.existing:
             self.session.roll_back(plan.name, now.digest)
         if error or not now or (verdict.ours and not proved):
             error = error or unproved(plan.name, existed=plan.existing is not None)
-            if self._is_artifact(content):
-                error = MethodUnsupported(
-                    f"{plan.name} is an artifact, not an image, and ctr {self.facts.client} unpacks all that it pulls; "
-                    "nothing was pulled",
-                    hint=f"save it elsewhere as an archive, and load that: fab -H {self.host.name} load --archive FILE",
-                )
             raise self._with_digest(error, now, answers)
         notices += tuple(filter(None, [labels_gone(plan.existing, now), "" if verdict.ours else BY_OTHERS]))
         return replace(
@@ -221,7 +219,7 @@ class ImagePull:
         return content
 
     def _is_artifact(self, content: Content) -> bool:
-        """Whether what was pulled is an artifact, which every pull of ctr fails to unpack."""
+        """Whether what was pulled is an artifact, which `images pull` fails to unpack."""
         manifest = content.manifest(self.plan.wanted) if self.plan.wanted else None
         return manifest is not None and manifest.is_artifact
 
@@ -299,8 +297,12 @@ class PullSet(TransferSet[ImagePull]):
         check = {"check": checks.command(self.session.facts.ctr, self.session.here.namespace, *names)}
         if any(pull.plan.beyond_host_platform for _, pull in named):
             content, answers = self.session.read([str(pull.plan.wanted) for _, pull in named], deep=True, more=check)
-        else:  # `images check` tells it, and manifests need not be read
+        else:  # `images check` tells it, and only what is not unpacked must be read: it may be an artifact
             content, answers = Content(), inspect.ask(self.session.host, check)
+            states = checks.parse_checks(answers["check"].text)
+            odd = [p for _, p in named if not states.get(p.plan.name, checks.UNKNOWN).unpacked]
+            if odd:
+                content, _ = self.session.read([str(pull.plan.wanted) for pull in odd], deep=False)
         for item, pull in named:
             if found := pull.whole(content, answers["check"]):
                 item.end(found)

@@ -35,6 +35,7 @@ class PullPlan:
         wanted: the digest that the name must point at; None where neither the user nor the registry gave one.
         existing: what the host has under the name before the pull; None where the host does not have the name.
         platform: the platform that the user asked for; None is the host's own.
+        artifact: whether it is known to be an artifact, which is not unpacked.
         move: how the name is moved; None where no name is moved, or until that is settled.
     """
 
@@ -46,6 +47,7 @@ class PullPlan:
     all_platforms: bool
     host_platform: Platform
     move: Move | None = None
+    artifact: bool = False
 
     @property
     def name(self) -> str:
@@ -122,9 +124,11 @@ class PullPlan:
 
     def _pull(self, route: Route) -> str:
         ctr, namespace, stage = self.place.ctr, self.place.namespace, self.stage
-        pull = push_pull.pull(
-            ctr, namespace, route, str(stage or self.name), platform=self.platform, all_platforms=self.all_platforms
-        )
+        name, every = str(stage or self.name), self.all_platforms
+        if self.artifact:
+            pull = push_pull.fetch(ctr, namespace, route, name)
+        else:
+            pull = push_pull.pull(ctr, namespace, route, name, platform=self.platform, all_platforms=every)
         existing = ctr.existing(namespace, self.name)
         was = f"was=$({ctr.images(namespace, self.name)})\n" if self.replaced else ""
         begin = "staged_0=1" if stage else f'[ -n "$({existing})" ] || began_0=1'
@@ -133,7 +137,7 @@ class PullPlan:
 
     @property
     def _given(self) -> Given:
-        stage, whole = self.stage, not self.beyond_host_platform
+        stage, whole = self.stage, not (self.beyond_host_platform or self.artifact)
         # Without a stage, kubelet may pull the same image by the same name at the same time.
         shared = checks.command(self.place.ctr, self.place.namespace, self.name) if whole and not stage else ""
         return Given(
@@ -203,9 +207,10 @@ class PullPlan:
             )
         try:
             blobs = self._needed(image, content)
+            artifact = content.is_artifact(Descriptor(image.media_type, image.digest, 0))
         except FerryError as error:  # the host has the manifest, and it cannot be read
             return error
-        if self.beyond_host_platform:
+        if self.beyond_host_platform or artifact:
             missing = [blob.digest for blob in blobs if blob.digest not in content.visible]
             return content_missing(self.name, "\n".join(missing)) if missing else None
         state = checks.parse_checks(check.text).get(self.name, checks.UNKNOWN)

@@ -13,9 +13,10 @@ from ctr_ferry.ctr.progress import Progress
 from ctr_ferry.ctr.push_pull import Route
 from ctr_ferry.errors import ContentCorrupt, ContentMissing, FerryError, HostError
 from ctr_ferry.images.content import checked, described
-from ctr_ferry.oci.descriptor import Descriptor, Manifest, Platform
+from ctr_ferry.oci.descriptor import DOCUMENTS, Descriptor, Manifest, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.oci.registry import RegistryState, RegistryStateError
+from ctr_ferry.oci.tree import DEEPEST
 from ctr_ferry.registry import refusals
 from ctr_ferry.registry.access import RegistryAccesses
 from ctr_ferry.registry.listener import TransferListener
@@ -138,8 +139,12 @@ class RegistryTransfer:
         try:
             with self.access.connection():
                 top = self._manifest(self._there)
-                children = [child for child in top.children if platform in (None, child.platform)][:_MOST_PLATFORMS]
-                manifests = (top, *(self._manifest(child.digest) for child in children))
+                manifests, level = [top], [top]
+                for _ in range(DEEPEST):
+                    children = [child for each in level for child in each.children if child.media_type in DOCUMENTS]
+                    wanted = [c.digest for c in children if not c.platform or platform in (None, c.platform)]
+                    level = [self._manifest(digest) for digest in wanted[:_MOST_PLATFORMS]]
+                    manifests += level
                 blobs = {blob.digest: blob for each in manifests for blob in each.blobs}
                 return list(blobs.values()) if all(0 <= blob.size < _LARGEST for blob in blobs.values()) else None
         except (RegistryStateError, *_UNREADABLE):

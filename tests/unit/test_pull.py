@@ -222,6 +222,23 @@ class TestPull:
         with pytest.raises(errors.VerifyFailed, match="was given, but"):
             pulled(Host([], answers=here(image(REF, A), kept=Answer(0, b"", ""))))
 
+    def test_of_an_artifact_is_done_once_more_without_unpacking(self, answering: Answering) -> None:
+        config = {"mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": CONFIG, "size": 2}
+        chart = json.dumps({"config": config}).encode()
+        answering(A)
+        failed = Answer(1, b"", "ctr: mismatched image rootfs and manifest layers\n")
+        host = Host([], answers=here(pull=failed, top=Answer(0, chart, "")))
+        with pytest.raises(errors.CommandFailed):
+            pulled(host)
+        first, second = (script.steps["pull"] for script in host.scripts if "pull" in script.steps)
+        assert " images pull " in first and " content fetch --plain-http " in second
+        there = image(REF, A)
+        visible = Answer(0, f"{A}\n{CONFIG}\n".encode(), "")
+        whole = here(there, visible=visible, check="complete (1/1)")
+        unpacked = Answer(0, whole["check"].stdout.replace(b"true", b"false"), "")
+        host = Host([there], blobs={A: chart}, answers=whole | {"check": unpacked})
+        assert pulled(host).status is Status.UNCHANGED
+
     def test_a_name_that_points_elsewhere_stays_without_force(self, answering: Answering) -> None:
         answering(A)
         host = Host([image(REF, B)])
