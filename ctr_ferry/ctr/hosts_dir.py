@@ -14,7 +14,7 @@ from ctr_ferry.oci.registry import Registry
 from ctr_ferry.shell import Answer
 
 DEFAULT = "/etc/containerd/certs.d"
-_OWN = {f"{word}": f"/var/lib/rancher/{word}/agent/etc/containerd/certs.d" for word in ("k3s", "rke2")}
+_OWN = {word: f"/var/lib/rancher/{word}/agent/etc/containerd/certs.d" for word in ("k3s", "rke2")}
 _FILE = "hosts.toml"
 _ALL = ("pull", "resolve", "push")
 _MOST = 64 << 10  # bytes of a hosts.toml that are read

@@ -15,7 +15,19 @@ from unittest import mock
 
 from records import DATA
 
-from ctr_ferry.ctr import checks, gc_protection, health, ingest, leftovers, naming, probe, push_pull, sandbox, usage
+from ctr_ferry.ctr import (
+    checks,
+    gc_protection,
+    health,
+    hosts_dir,
+    ingest,
+    leftovers,
+    naming,
+    probe,
+    push_pull,
+    sandbox,
+    usage,
+)
 from ctr_ferry.ctr import remove as ctr_remove
 from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.ingest import ImageBlobs, Store
@@ -142,6 +154,8 @@ class Scripts:
             ),
             *(naming.check(self.place(), *names), ingest.read(ctr, word, word, LAYER), push_pull.SYSTEM_BUNDLE),
             *usage.questions(ctr, word).values(),
+            *("ctr=k3s\n" + hosts_dir.question(given) for given in (None, f"/{word}/x")),
+            hosts_dir.read(f"/{word}/x"),
             *(sandbox.question(replace(ctr, address=at), f"/{word}/x") for at in (ctr.address, *SOCKETS)),
         ]
         yield Script({f"step-{n}": step for n, step in enumerate(steps)})
@@ -182,7 +196,7 @@ class Scripts:
         registry, pem = Registry("r.example"), self.word.encode()
         yield Route(replace(registry, scheme="http"))
         yield Route(replace(registry, skip_verify=True), proxy=f"http://{self.word}")
-        yield Route(registry, authorities=pem, owner=OWNER)
+        yield Route(registry, authorities=pem, owner=OWNER, hosts_dir=f"/{self.word}")
         proxy = f"http://{self.word}"
         yield Route(registry, self.word, pem, exclusive=True, proxy=proxy, owner=OWNER, terminal=DEVICE)
 
@@ -198,6 +212,7 @@ class Scripts:
                 place=self.place(),
                 facts=SimpleNamespace(ctr=self.ctr, platform=AMD),
                 here=SimpleNamespace(namespace=self.word),
+                request=SimpleNamespace(foreign_layers=method == "push"),
             )
             yield PushJob._script(job, route)
             yield PushJob._script(job, route, Mounts(self.place(), self.name(), ((digest(1), "team/a,team/b"),)))
