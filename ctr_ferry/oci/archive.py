@@ -266,7 +266,7 @@ def _named(text: str, target: Descriptor) -> list[Entry]:
     try:
         reference = Reference.parse(text)
     except BadReference as error:
-        return [Entry("", target, fault=f"it names an image {text[:200]!r}, which is no reference: {error.message}")]
+        return [Entry("", target, fault=error.message)]
     if reference.digest and reference.digest != target.digest:
         return [Entry("", target, fault=f"it gives the name {text} to another digest")]
     tagged = [replace(reference, digest=None)] if reference.tag and reference.digest else []

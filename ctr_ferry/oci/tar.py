@@ -178,7 +178,9 @@ def _header(stream: Stream) -> tarfile.TarInfo | None:
         return tarfile.TarInfo.frombuf(block, "utf-8", "replace")
     except tarfile.HeaderError as error:
         if first and (kind := compression(block)):
-            raise BadArchive(f"it is compressed with {kind}, which is not read", hint=_UNPACK) from error
+            raise BadArchive(
+                f"it is compressed with {kind}, which is not read", hint=f"decompress it first: {_UNPACK[kind]}"
+            ) from error
         if first:
             raise BadArchive(
                 "it is no tar, neither plain nor compressed with gzip or zstd", detail=str(error), hint=_WRITERS
@@ -267,5 +269,5 @@ def _round_up(length: int) -> int:
 
 
 _WRITERS = "name an archive that fab save, docker save or ctr images export wrote"
-_UNPACK = "decompress it first; gzip and zstd are read as they are"
+_UNPACK = {"xz": "xz -dk FILE", "lz4": "lz4 -d FILE", "bzip2": "bzip2 -dk FILE", "zip": "unzip FILE"}
 _AGAIN = "copy or save it again"

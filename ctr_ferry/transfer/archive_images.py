@@ -245,7 +245,8 @@ def _what_to_do(found: Archive, entry: Entry) -> str:
     if found.odd(entry):
         return "save the image again, with a current tool"
     based = "give the repository with --base-name REPO, or " if entry.tag and not entry.fault else ""
-    return f"{based}give it a name with --ref {entry.target.digest} --as REF"
+    alone = len({each.target.digest for each in found.entries}) == 1
+    return f"{based}give it a name with {'' if alone else f'--ref {entry.target.digest} '}--as REF"
 
 
 def _check_platforms(found: Archive, images: Sequence[Entry], wanted: Wanted) -> None:

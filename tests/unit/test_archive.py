@@ -417,7 +417,7 @@ class TestBadArchives:
     def test_give_no_name_that_is_no_reference(self, annotations: dict[str, str]) -> None:
         (entry,) = read(named(**annotations)).entries
         assert not entry.name
-        assert "no reference" in entry.fault
+        assert "no image reference" in entry.fault
 
     def test_give_no_name_of_another_digest(self) -> None:
         (entry,) = read(named(**{NAME: f"r.example/app@{digest(b'x')}"})).entries

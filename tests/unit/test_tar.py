@@ -107,8 +107,9 @@ class TestTars:
         ],
     )
     def test_compressed_by_another_program_are_refused_by_its_name(self, head: bytes, name: str) -> None:
-        with pytest.raises(BadArchive, match=f"compressed with {name}"):
+        with pytest.raises(BadArchive, match=f"compressed with {name}") as caught:
             self.names(head.ljust(600, b"x"))
+        assert caught.value.hint.endswith(" FILE")
 
     def test_of_several_frames_of_zstd_are_read(self) -> None:
         data = tarred({"a": b"a" * 3000, "b": b"b"})
