@@ -34,6 +34,31 @@ def test_a_copy_is_named_by_repository_and_digest(fab: Fab, stage: Stage, make: 
     assert list(stage.records(source)) == [src]
 
 
+def test_such_a_name_is_given_and_kept_and_carried_as_any_other(
+    fab: Fab, stage: Stage, make: Make, node3: Node, tmp_path: Path
+) -> None:
+    image, src = make(), stage.name()
+    repository, digest = src.rpartition(":")[0], image.target.digest
+    pinned, moved = f"{repository}@{digest}", f"new.example/{repository.partition('/')[2]}@{digest}"
+    stage.seed(image, src, nodes=[node3])
+    assert fab.retag([SOURCE], "--src", src, "--dst", f"{repository}@sha256:{'0' * 64}").error["kind"] == "drift"
+    assert fab.retag([SOURCE], "--src", src, "--dst", f"{src}@{digest}").exit == 0
+    node3.real_ctr("images", "rm", src)
+    assert fab.retag([SOURCE], "--to-registry", "new.example", "--match", f"172*{stage.token}*").exit == 0
+    assert fab("-H", SOURCE, "save", "--ref", f"172*{stage.token}*", "--out", str(tmp_path / "a.tar")).exit == 0
+    targets = [name for name in stage.nodes if name != SOURCE]
+    for words in (
+        ("load", "--archive", str(tmp_path / "a.tar")),
+        ("copy", "--from", SOURCE, "--ref", f"new.example/{stage.token}/*"),
+    ):
+        run = fab("-H", ",".join(targets), *words, "--json")
+        assert run.statuses == dict.fromkeys(targets, "changed"), run.out
+    for name, node in stage.nodes.items():
+        records = stage.records(node)
+        assert {name: record.digest for name, record in records.items()} == dict.fromkeys((pinned, moved), digest), name
+        assert all(record.managed for record in records.values()) or not has_cri(node)
+
+
 def test_no_name_by_digest_is_given_to_one_platforms_manifest(fab: Fab, stage: Stage, make: Make, node3: Node) -> None:
     image, src = make(platforms=(NATIVE, OTHER)), stage.name()
     stage.seed(image, src, blobs=image.of(NATIVE), nodes=[node3])

@@ -87,6 +87,20 @@ class TestTheSource:
         assert run.exit == 1
         assert all(stage.name(tag="1.1.3") in o["error"]["hint"] for o in run.outcomes.values())
 
+    def test_that_is_no_reference_is_named_and_removed_and_passed_by(
+        self, fab: Fab, stage: Stage, image: BuiltImage
+    ) -> None:
+        odd, new = stage.name("MyApp"), stage.name("my-app")
+        stage.seed(image, odd)
+        assert fab.retag(stage.nodes, "--src", odd, "--dst", new).statuses == dict.fromkeys(stage.nodes, "changed")
+        source, *_ = hosts = list(stage.nodes)
+        run = fab("-H", hosts[-1], "copy", "--from", source, "--ref", f"*{stage.token}*", "--json")
+        assert (run.exit, [i["dst"] for i in run.images(hosts[-1])]) == (0, [new])
+        assert odd in str(run.outcomes[hosts[-1]]["result"]["notices"])
+        run = fab("-H", ",".join(hosts), "remove", "--ref", odd, "--yes", "--json")
+        assert run.statuses == dict.fromkeys(hosts, "changed")
+        assert {name for records in stage.on_each(stage.records).values() for name in records} == {new}
+
     def test_whose_content_is_not_all_there_can_still_be_named(self, fab: Fab, stage: Stage, image: BuiltImage) -> None:
         # The name is as good as the old one: nothing is lost, and the index stays what it was.
         namespace, src, dst = stage.namespace(), stage.name(), stage.name(registry="new.example")
@@ -313,9 +327,9 @@ class TestManyAtOnce:
             assert records.keys() == before[node.name].keys() | new, node
             assert records[stage.name("c", registry="new.example:5000")].digest == other.target.digest, node
 
-    def test_a_glob_that_fits_nothing_changes_nothing(self, fab: Fab, stage: Stage) -> None:
+    def test_a_glob_that_fits_nothing_changes_nothing_and_is_an_error(self, fab: Fab, stage: Stage) -> None:
         run = fab.retag(stage.nodes, "--to-registry", "new.example", "--match", f"*{stage.token}*")
-        assert (run.exit, run.statuses) == (0, dict.fromkeys(stage.nodes, "unchanged"))
+        assert (run.exit, run.statuses) == (1, dict.fromkeys(stage.nodes, "unchanged"))
 
     def test_two_images_that_would_get_one_name_are_refused(
         self, fab: Fab, stage: Stage, image: BuiltImage, other: BuiltImage
