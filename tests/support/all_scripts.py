@@ -212,7 +212,6 @@ class Scripts:
                 place=self.place(),
                 facts=SimpleNamespace(ctr=self.ctr, platform=AMD),
                 here=SimpleNamespace(namespace=self.word),
-                request=SimpleNamespace(foreign_layers=method == "push"),
             )
             yield PushJob._script(job, route)
             yield PushJob._script(job, route, Mounts(self.place(), self.name(), ((digest(1), "team/a,team/b"),)))
