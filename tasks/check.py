@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from ctr_ferry.images import inspect
 from ctr_ferry.images.check_result import CheckResult, fault, majority, verdict
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import Session
-from ctr_ferry.oci.descriptor import Descriptor
+from ctr_ferry.oci.descriptor import OCI_INDEX, Descriptor
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Result, Status, Table, error_lines
@@ -92,7 +93,9 @@ class Seen:
         """Notes the indexes that a host gave."""
         for top in content.blobs:
             if (index := content.manifest(top)) and index.children:
-                self.indexes[top] = tuple(child.digest for child in index.children)
+                with suppress(FerryError):  # it contradicts itself, and no host has a part of it
+                    documents = content.tree(Descriptor(OCI_INDEX, top, 0)).documents
+                    self.indexes[top] = tuple(document.digest for document in documents[1:])
 
 
 def parse(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
+from ctr_ferry import shell
 from ctr_ferry.ctr.checks import Check
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.ctr.probe import Facts
@@ -174,7 +175,7 @@ def refuse_artifact(image: str, facts: Facts) -> None:
     if not (able.no_unpack or able.fails_on_foreign):  # up to 1.1 it names what it then fails to unpack
         raise MethodUnsupported(
             f"{shown_name(image)} is an artifact, not an image, and ctr {facts.client} must unpack what it names",
-            hint="bring it to a host with ctr 1.3 or later",
+            hint=f"pull it there from a registry instead: {shell.join(['fab', '-H', 'HOST', 'pull', '--ref', image])}",
         )
 
 

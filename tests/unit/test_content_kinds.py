@@ -22,6 +22,7 @@ from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, SCHEMA_1, Descript
 from ctr_ferry.registry import push_content
 from ctr_ferry.shell import Answer
 from ctr_ferry.transfer import archive_writer
+from tasks.check import Seen
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 OUTER = as_json({"manifests": [listed(OCI_INDEX, INDEX)]})
@@ -75,6 +76,11 @@ class TestAnIndexOfIndexes:
         with pytest.raises(ContentMissing) as raised:
             archive_writer.plan([image(OUTER)], content(*self.WHOLE, absent=(BLOBS[3],)), AMD, every=True)
         assert raised.value.detail == digest(BLOBS[3])
+
+    def test_has_each_of_its_manifests_as_a_part_that_an_old_ctr_may_name(self) -> None:
+        seen = Seen()
+        seen.read(content(*self.WHOLE))
+        assert seen.indexes[digest(OUTER)] == tuple(map(digest, (INDEX, AMD64, ARM64)))
 
     def test_is_kept_at_every_level_where_a_platform_is_absent(self) -> None:
         rest = content(OUTER, INDEX, AMD64, ARM64, absent=(BLOBS[0],)).rest(self.TARGET, AMD)
