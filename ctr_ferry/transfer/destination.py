@@ -114,8 +114,6 @@ class Destination:
         choice = content.choose(image, options.platform, facts.platform, partial_index=partial_index)
         item.result.digest, item.result.note = choice.target.digest, choice.note
         refuse_wrong_digest(image_copy.dst, item.result, facts)
-        if content.is_artifact(choice.target):
-            refuse_artifact(image.name, facts)
         platform = options.platform or facts.platform
         blobs = blobs_to_copy(content, image, choice.target, platform, every=options.every)
         if options.own:
@@ -141,6 +139,8 @@ class Destination:
         elif plan.existing and self._is_whole(plan, plan.existing):
             is_part = result.digest != image.digest
             plan.unchanged(f"same (platform manifest of index {image.digest})" if is_part else "it is there already")
+        if plan.pending and self.content.is_artifact(plan.target):
+            refuse_artifact(image.name, self.session.facts)
         if plan.pending and not self._options.unpack and not self.session.facts.ctr.capabilities.no_unpack:
             plan.add_note(f"ctr {self.session.facts.client} always unpacks")
 

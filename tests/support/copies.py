@@ -25,8 +25,9 @@ def blob(number: int, kind: str = "layer", platform: Platform | None = None) -> 
     return Descriptor(kind, digest(number), number * 10, platform)
 
 
-def manifest(*blobs: Descriptor) -> bytes:
+def manifest(*blobs: Descriptor, config: str = "application/vnd.oci.image.config.v1+json") -> bytes:
     listed = [{"mediaType": b.media_type, "digest": b.digest, "size": b.size} for b in blobs]
+    listed[0]["mediaType"] = config
     return json.dumps({"config": listed[0], "layers": listed[1:]}).encode()
 
 

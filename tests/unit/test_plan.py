@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from copies import AMD, ARM, CTR, NEEDED, PLACE, Two, digest, image
+from copies import AMD, ARM, CTR, NEEDED, PLACE, Two, blob, digest, image, manifest
 
 from ctr_ferry.ctr import checks
 from ctr_ferry.ctr.checks import Check
@@ -16,9 +16,11 @@ from ctr_ferry.ctr.commands import CRI_MANAGED
 from ctr_ferry.ctr.free_space import Room, Space
 from ctr_ferry.ctr.ingest import Store
 from ctr_ferry.ctr.listing import Image, Listing
+from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.errors import ContentMissing, DiskFull, MethodUnsupported, ReferenceExists
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import Session
+from ctr_ferry.oci.descriptor import OCI_MANIFEST
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy, blobs_to_copy
@@ -96,6 +98,20 @@ class TestDecision:
         known = replace(image(), labels=frozenset({CRI_MANAGED}))
         assert not self.plan(destination(known, here=[1, 2, 4, 6]), own=True).pending
         assert self.plan(destination(known, here=[1, 2, 4, 6])).pending
+
+    def test_an_artifact_stays_where_it_is_and_comes_to_no_ctr_that_must_unpack_it(self) -> None:
+        chart = replace(image(media_type=OCI_MANIFEST), platforms="-", labels=frozenset({CRI_MANAGED}))
+        document = manifest(blob(4), blob(6), config="application/vnd.cncf.helm.config.v1+json")
+        old = Capabilities.of_version(cast(Version, Version.parse("1.2.6")))
+        for able, there in ((CTR.capabilities, True), (CTR.capabilities, False), (old, True), (old, False)):
+            unpacked = Check(complete=True, unpacked=False, status="complete")
+            found = destination(*[chart][:there], here=[1, 4, 6], check=unpacked)
+            found.session.facts.ctr = replace(CTR, capabilities=able)
+            request = CopyRequest((ImageCopy(chart, Reference.parse(NAME)),), Content())
+            content = Content(frozenset(map(digest, (1, 4, 6))), {digest(1): document})
+            one = self.plan(replace(found, copy_request=request, content=content))
+            assert one.pending is (able is not old and not there)
+            assert isinstance(one.error, MethodUnsupported) is (able is old and not there)
 
     @pytest.mark.parametrize(
         ("here", "check"),
