@@ -45,8 +45,10 @@ def before(name: str | None, targets: Sequence[Target]) -> None:
     wanted = {registry for target in targets for registry in _chosen(target, name)}
     if not wanted:
         what = f"no registry {name}" if name else "no registry"
+        close = next(filter(None, (target.variables_of(Registries).instead_of(name or "") for target in targets)), "")
         raise UsageError(
-            f"the inventory has {what} for these hosts; no host was touched", hint="describe it in ctr_registries"
+            f"the inventory has {what} for these hosts; no host was touched",
+            hint=f"did you mean {close}?" if close else "describe it in ctr_registries",
         )
     credentials.check(wanted)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from ctr_ferry import shell
 from ctr_ferry.ctr.checks import Check
@@ -12,9 +12,13 @@ from ctr_ferry.ctr.listing import Image
 from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.errors import Drift, FerryError, MethodUnsupported, SomeFailed
 from ctr_ferry.oci.reference import Reference
+from ctr_ferry.oci.registry import Registries
 from ctr_ferry.report.outcome import Result, Status, error_lines
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import shown_name
+
+if TYPE_CHECKING:
+    from ctr_ferry.ssh.host import Host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +181,12 @@ def refuse_artifact(image: str, facts: Facts) -> None:
             f"{shown_name(image)} is an artifact, not an image, and ctr {facts.client} must unpack what it names",
             hint=f"pull it there from a registry instead: {shell.join(['fab', '-H', 'HOST', 'pull', '--ref', image])}",
         )
+
+
+def doubt(name: Reference, source: str, host: Host) -> str:
+    """Asks whether a new name has a typo in its registry, by those that the inventory describes; empty for none."""
+    meant = host.target.variables_of(Registries).instead_of(name.domain) if str(name) != source else ""
+    return f"{name.domain} is not in ctr_registries: did you mean {meant}?" if meant else ""
 
 
 def settle(result: Result, total: int, errors: Sequence[FerryError], what: str, hint: str) -> None:

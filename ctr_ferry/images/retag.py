@@ -12,7 +12,7 @@ from ctr_ferry.ctr.methods import ByArchive, ByIndex, ByLink, ByTag, Method, Nam
 from ctr_ferry.ctr.verdict import exists
 from ctr_ferry.errors import FerryError, MethodUnsupported, ReferenceExists
 from ctr_ferry.images.content import Content
-from ctr_ferry.images.item import ImageResult, Item, NamedImages, refuse_artifact, refuse_wrong_digest, settle
+from ctr_ferry.images.item import ImageResult, Item, NamedImages, doubt, refuse_artifact, refuse_wrong_digest, settle
 from ctr_ferry.images.mappings import Pair, moved_to
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
@@ -204,6 +204,7 @@ class RetagJob(Session):
             else:
                 plan.result.method = self._method(plan)
                 plan.result.previous_digest = plan.existing.digest if plan.existing and plan.moves else ""
+                plan.add_note(doubt(plan.dst, plan.source.name, self.host))
                 plan.add_note(self._cost(plan))
         except FerryError as error:
             plan.fail(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from ctr_ferry.secrets import Secret
 from ctr_ferry.text import printable
 
 _DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # its API has another host name
+_DIGITS = re.compile(r"\d+")
 _MOST_DETAIL = 600  # characters of an error's detail
 
 
@@ -87,6 +89,13 @@ class Registries:
     def named(self, domain: str) -> Registry:
         """The registry of references that begin with ``domain``. An undescribed one has the defaults."""
         return next((registry for registry in self.known if registry.name == domain), Registry(domain))
+
+    def instead_of(self, domain: str) -> str:
+        """The described registry that was probably meant by the name of an undescribed one; empty for none."""
+        names = [registry.name for registry in self.known]
+        close = "" if domain in names else next(iter(difflib.get_close_matches(domain, names, n=1, cutoff=0.8)), "")
+        # registry1 and registry2 are more probably two registries
+        return close if _DIGITS.sub("", close) != _DIGITS.sub("", domain) else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from ctr_ferry.errors import ContentCorrupt, ContentMissing, FerryError, HostErr
 from ctr_ferry.images.content import checked, described
 from ctr_ferry.oci.descriptor import DOCUMENTS, Descriptor, Manifest, Platform
 from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.oci.registry import RegistryState, RegistryStateError
+from ctr_ferry.oci.registry import Registries, RegistryState, RegistryStateError
 from ctr_ferry.oci.tree import DEEPEST
 from ctr_ferry.registry import refusals
 from ctr_ferry.registry.access import RegistryAccesses
@@ -33,6 +33,7 @@ _UNKNOWN = {
     RegistryState.DENIED: "the registry does not let this login ask for it",
     RegistryState.CLOSED: RegistryState.CLOSED.words,
 }
+_NOBODY_THERE = (RegistryState.UNRESOLVED, RegistryState.REFUSED, RegistryState.NO_ANSWER, RegistryState.NO_REGISTRY)
 _LARGEST = 1 << 50  # bytes of a blob
 _MOST_PLATFORMS = 100  # manifests of one index that are read to add up its size
 _UNREADABLE = (ContentMissing, ContentCorrupt, ValueError, TypeError, AttributeError, RecursionError)  # of a manifest
@@ -230,4 +231,8 @@ class RegistryTransfer:
     def error(self, state: RegistryState, detail: str = "") -> HostError:
         """The error for a state of the registry."""
         detail = "\n".join(filter(None, (detail, self.access.way)))
-        return refusals.error(state, str(self.reference), detail, login=bool(self.access.login))
+        error = refusals.error(state, str(self.reference), detail, login=bool(self.access.login))
+        meant = self.host.target.variables_of(Registries).instead_of(self.reference.domain)
+        if meant and state in _NOBODY_THERE:
+            error.hint = f"did you mean {meant}, which ctr_registries has? If not, {error.hint}"
+        return error

@@ -21,7 +21,7 @@ from ctr_ferry.ctr.version import DaemonCapabilities
 from ctr_ferry.errors import DiskFull, FerryError, MethodUnsupported, VerifyFailed
 from ctr_ferry.images import inspect
 from ctr_ferry.images.content import Content
-from ctr_ferry.images.item import Item, refuse_artifact, refuse_wrong_digest
+from ctr_ferry.images.item import Item, doubt, refuse_artifact, refuse_wrong_digest
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import DOCUMENTS
 from ctr_ferry.report.outcome import Status
@@ -113,6 +113,7 @@ class Destination:
         image, partial_index = image_copy.image, facts.ctr.capabilities.partial_index
         choice = content.choose(image, options.platform, facts.platform, partial_index=partial_index)
         item.result.digest, item.result.note = choice.target.digest, choice.note
+        item.add_note(doubt(image_copy.dst, image.name, self.session.host))
         refuse_wrong_digest(image_copy.dst, item.result, facts)
         platform = options.platform or facts.platform
         blobs = blobs_to_copy(content, image, choice.target, platform, every=options.every)

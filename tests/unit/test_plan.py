@@ -23,6 +23,7 @@ from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import OCI_MANIFEST
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.report.outcome import Status
+from ctr_ferry.ssh.target import Target
 from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy, blobs_to_copy
 from ctr_ferry.transfer.copy_result import CopiedImage
 from ctr_ferry.transfer.destination import Destination
@@ -64,9 +65,11 @@ def destination(
 ) -> Destination:
     """A host of amd64 that has some blobs of an image whose source has it whole."""
     facts = SimpleNamespace(ctr=CTR, platform=AMD, client="1.6.20", server=server)
+    host = SimpleNamespace(target=Target("n", "n"))
+    session = SimpleNamespace(host=host, facts=facts, there=Listing("k8s.io", listed), place=PLACE)
     return Destination(
         copy_request=CopyRequest((ImageCopy(image(), Reference.parse(NAME)),), Content()),
-        session=cast(Session, SimpleNamespace(facts=facts, there=Listing("k8s.io", listed), place=PLACE)),
+        session=cast(Session, session),
         store=Store(here=frozenset(map(digest, here))),
         content=Two.content(*range(1, 8)),
         checks={NAME: check},

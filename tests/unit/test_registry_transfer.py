@@ -14,7 +14,7 @@ from scripted_registry import OK, REF, Answering, Host, answering_fixture, pushe
 from ctr_ferry import errors
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.reference import Reference
-from ctr_ferry.oci.registry import Login, Registry
+from ctr_ferry.oci.registry import Login, Registry, RegistryState
 from ctr_ferry.registry import http, listener, push_pull
 from ctr_ferry.registry.access import RegistryAccesses
 from ctr_ferry.report.outcome import Status
@@ -106,6 +106,17 @@ class TestRegistryTransfer:
 
         result = pushed(Host([image(REF, A)], answers={"push": push}))
         assert (result.status, result.verified, result.previous_digest) == (Status.CHANGED, "digest", "")
+
+    @pytest.mark.parametrize(("state", "asks"), [(RegistryState.UNRESOLVED, True), (RegistryState.EXPIRED, False)])
+    def test_nobody_answers_by_a_name_that_is_nearly_one_of_the_inventory(
+        self, answering: Answering, state: RegistryState, *, asks: bool
+    ) -> None:
+        answering(state)
+        host = Host([image(REF, A)])
+        host.know(Registry("r.exmaple:5000"))
+        with pytest.raises(errors.RegistryError) as raised:
+            pushed(host)
+        assert ("did you mean r.exmaple:5000" in raised.value.hint) is asks
 
     @pytest.mark.parametrize("ca_file", [True, False])
     def test_with_a_password_ctr_trusts_only_our_certificates(

@@ -31,8 +31,10 @@ from retagging import (
 from ctr_ferry import errors
 from ctr_ferry.ctr.methods import Method
 from ctr_ferry.oci.descriptor import OCI_INDEX
+from ctr_ferry.oci.registry import Registries, Registry
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer
+from ctr_ferry.ssh.target import Limits, Target
 from tasks.retag import parse
 from tasks.retag import retag as command
 
@@ -258,6 +260,15 @@ def test_a_name_with_a_digest_is_given_to_that_image_alone(digest: str, kind: ty
     with pytest.raises(kind) if kind else nullcontext():
         assert [i.dst for i in retag(host, dst=f"new.example/app:7@{digest}").images] == [dst]
     assert bool(host.changes) is (kind is None)
+
+
+@pytest.mark.parametrize(("dst", "asks"), [("regsitry.example/app:1", True), ("registry2.example/app:1", False)])
+def test_a_registry_that_is_nearly_one_of_the_inventory_is_asked_about(dst: str, asks: bool) -> None:
+    known = Registries((Registry("registry.example"), Registry("registry1.example")))
+    target = Target("n", "n", limits=Limits(probe=1), variables={Registries: known})
+    host = FakeHost([image(OLD)], target=target, answers={"verify": table(image(dst))})
+    (done,) = retag(host, dst=dst).images
+    assert ("did you mean registry.example?" in done.note) is asks
 
 
 def test_of_many_images_the_good_ones_are_done_and_each_bad_one_says_why(tmp_path: Path) -> None:
