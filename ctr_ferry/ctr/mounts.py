@@ -2,7 +2,7 @@
 
 containerd writes on each blob that it pulls from which repositories the blob came. A push to the same registry names
 one of these. Where the registry then denies access (401, or 403), ctr gives up, though an upload would be accepted
-(containerd 12163, 14086). Without the label, ctr uploads.
+(containerd 12163, 14086). Without the label, ctr uploads (docs/decisions/0040).
 """
 
 from __future__ import annotations
