@@ -45,6 +45,7 @@ _STATUSES = (
     (r"401", r"insufficient_scope|denied: requested access", RegistryState.DENIED),
     (r"401", "", RegistryState.UNAUTHORIZED),
     (r"403", "", RegistryState.DENIED),
+    (r"404", _COMMIT, RegistryState.NOT_TAKEN),  # an upload that the registry, or another replica of it, does not know
     (r"404", "", RegistryState.NOT_FOUND),
     (r"405", "", RegistryState.NO_PUSH),
     (r"413", "", RegistryState.TOO_LARGE),

@@ -148,6 +148,8 @@ _LAYER, _MANIFEST = (f'failed commit on ref "{kind}-sha256:0": ' for kind in ("l
         ),
         (f"{_PUT}/quota-tool/manifests/1: 412 Precondition Failed", RegistryState.RULE),
         ("unexpected status: 400 Bad Request", RegistryState.REJECTED),
+        (f"{_LAYER}unexpected status: 404 Not Found", RegistryState.NOT_TAKEN),
+        ("unexpected status: 404 Not Found", RegistryState.NOT_FOUND),
         (
             'failed to resolve reference "r:5000/a:1": pulling from host r:5000 failed with status code '
             "[manifests 1]: 429 Too Many Requests",
