@@ -93,7 +93,7 @@ class Registries:
     def instead_of(self, domain: str) -> str:
         """The described registry that was probably meant by the name of an undescribed one; empty for none."""
         names = [registry.name for registry in self.known]
-        close = "" if domain in names else next(iter(difflib.get_close_matches(domain, names, n=1, cutoff=0.8)), "")
+        close = "" if domain in names else next(iter(difflib.get_close_matches(domain, names, n=1, cutoff=0.9)), "")
         # registry1 and registry2 are more probably two registries
         return close if _DIGITS.sub("", close) != _DIGITS.sub("", domain) else ""
 
