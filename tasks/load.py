@@ -52,7 +52,7 @@ def parse(
         UsageError, BadReference: an option is wrong.
         BadArchive: the archive is broken, or lacks what the options name.
     """
-    from ctr_ferry.transfer.archive_images import Wanted, archive_images
+    from ctr_ferry.transfer.archive_images import REMEDY, Wanted, archive_images
     from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest
 
     if not archive:
@@ -63,7 +63,7 @@ def parse(
         raise UsageError("--as and --base-name exclude each other", hint="leave one of them out")
     images = archive_images(local_path(archive), Wanted(((refs, name),), base, wanted, every=all_platforms))
     how = CopyOptions(namespace=where, platform=wanted, every=all_platforms, unpack=not no_unpack, force=force, pin=pin)
-    return Request(images, CopyRequest(images.image_copies, images.content, how))
+    return Request(images, CopyRequest(images.image_copies, images.content, how, remedy=REMEDY))
 
 
 def _base(text: str | None) -> Reference | None:

@@ -20,6 +20,7 @@ _MOST_JUDGED = 1 << 14  # characters of a line that are judged; names and paths 
 _SOCKET = re.compile(r"dial unix|unix://|\.sock\b")
 # The daemon ended during the command. "Unavailable" alone may also mean a blob that somebody else writes.
 _GONE = re.compile(r"transport is closing|error reading from server|code = Unavailable desc = connection")
+_NO_MANIFEST = re.compile(r"manifest sha256:\w{64}: not found")  # 1.0.3, of an image for another platform alone
 _CHECK_CONTAINERD = "run `systemctl status containerd` on that host"
 
 
@@ -52,8 +53,9 @@ def failure(answer: Answer, name: str) -> FerryError:
     detail, words = tail(answer.stderr), tail(answer.stderr, width=_MOST_JUDGED)
     if trouble := daemon_trouble(answer.stderr):
         return trouble
-    if "no match for platform" in words:
-        return PlatformMissing(f"{name} has nothing for that platform", detail=detail, hint="choose another --platform")
+    if "no match for platform" in words or _NO_MANIFEST.search(words):
+        hint = "bring an image for this host's platform, or choose another --platform"
+        return PlatformMissing(f"{name} has nothing for that platform", detail=detail, hint=hint)
     if "content digest" in words and "not found" in words:
         return ContentMissing(
             f"ctr did not find all of the content that {name} needs",

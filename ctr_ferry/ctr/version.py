@@ -121,6 +121,8 @@ class Capabilities(Abilities):
     partial_index: bool = _able((_FIRST, (1, 1)), ((1, 3), _LATEST), shown=f"{_TAG}|--oci-name")
     # Import has ``--platform``.
     import_platform: bool = _since(1, 5, _PLATFORM)
+    # Instead of the host's own platform, 386 will do on amd64, and arm on arm64.
+    substitutes: bool = _since(1, 5, _PLATFORM)
     # ``content ingest`` of an empty file links a blob of another namespace.
     link: bool = _since(1, 1, _ALWAYS)
     # Push and pull run without a terminal. Those of 1.0 panic without one.
@@ -137,6 +139,8 @@ class Capabilities(Abilities):
     wants_host_tables: bool = _able(((1, 5), (1, 7)))
     # Pull has ``--platform`` and ``--all-platforms``.
     pull_platform: bool = _since(1, 1, r"(?s)\A(?!.*--oci-name)")
+    # Pull brings the configs of all platforms, so that CRI labels an image of which it brought another platform alone.
+    pulls_configs: bool = _since(2, 0)
     # ``--skip-verify`` of push and pull has an effect.
     skip_verify: bool = _since(1, 3, _TAG)
     # Push prints the progress of each layer; others print only that of manifest and config.
@@ -157,6 +161,8 @@ class DaemonCapabilities(Abilities):
     cri_labels: bool = _since(1, 2, _ALWAYS)
     # CRI heeds the label that pins an image.
     pins: bool = _since(1, 7)
+    # It unpacks layers with zstd.
+    zstd: bool = _since(1, 5, _ALWAYS)
     # A ctr from 2.0 on works with it without ``--local``.
     transfer_service: bool = _since(1, 7, _ALWAYS)
 

@@ -19,7 +19,7 @@ from ctr_ferry.images.mappings import Pair
 from ctr_ferry.images.retag import RetagJob, RetagRequest, RetagResult
 from ctr_ferry.report.outcome import Answer, Result, Status, as_dry_run
 from ctr_ferry.run.scheduler import Terminated, interrupted
-from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
+from ctr_ferry.transfer.copy_request import ImageCopy
 from ctr_ferry.transfer.copy_result import CopyResult
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class Delivery:
         if not entries:
             return
         copies = self._found.copies
-        request = CopyRequest(tuple(entries), copies.content, replace(copies.options, own=own))
+        request = replace(copies, image_copies=tuple(entries), options=replace(copies.options, own=own), notices=())
         with self._telling(host.name):
             try:
                 result: CopyResult = HostCopy(host, request, fan_out).run()

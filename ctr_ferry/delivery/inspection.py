@@ -14,6 +14,7 @@ from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.text import names
+from ctr_ferry.transfer.archive_images import REMEDY
 from ctr_ferry.transfer.copy_request import CopyRequest, ImageCopy
 from ctr_ferry.transfer.copy_result import CopiedImage
 from ctr_ferry.transfer.destination import Destination
@@ -38,7 +39,7 @@ class TargetHost:
         """Plans an image anew with all of its platforms: this host is to push it."""
         planned = self.destination.copy_request
         options = replace(planned.options, own=False)
-        request = CopyRequest((planned.image_copies[number],), planned.content, options)
+        request = replace(planned, image_copies=(planned.image_copies[number],), options=options)
         (self.items[number],) = replace(self.destination, copy_request=request).plan_images()
 
 
@@ -119,7 +120,7 @@ def inspect(fleet: Fleet, request: DeliverRequest) -> Inspection:
 def _sources(fleet: Fleet, request: DeliverRequest) -> tuple[Inspection, Mapping[str, FerryError]]:
     """What the sources have, and why some did not answer."""
     if request.archive:
-        copies = CopyRequest(request.archive.image_copies, request.archive.content, request.options)
+        copies = CopyRequest(request.archive.image_copies, request.archive.content, request.options, remedy=REMEDY)
         return Inspection(request, copies, request.archive.source), {}
     images = find_images(fleet, request.source_request)
 

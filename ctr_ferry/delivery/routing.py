@@ -11,6 +11,7 @@ from ctr_ferry.delivery.request import Via
 from ctr_ferry.delivery.routes import Decision, Holder, Question, Route, Target, decide
 from ctr_ferry.delivery.views import Views
 from ctr_ferry.errors import ContentMissing, FerryError, PlatformMissing, ReferenceExists
+from ctr_ferry.images import fitness
 from ctr_ferry.images.item import Item
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import INDEXES
@@ -65,7 +66,14 @@ class Draft:
         request, whole = self._found.request, item.result.digest == self.image_copy.image.digest
         if request.via is Via.SSH or request.platform or not whole:
             return False
-        return not _is_lost(item) and self._without_bytes(host, item) is None
+        return not self._is_lost(host, item) and self._without_bytes(host, item) is None
+
+    def _is_lost(self, host: str, item: Item[CopiedImage]) -> bool:
+        """Whether a host cannot have the image, whoever gives it."""
+        if not isinstance(item.error, _OF_CONTENT):
+            return item.error is not None
+        whole, facts = not self._found.request.platform, self._found.sessions[host].facts
+        return whole and bool(fitness.other_platform(self.image_copy.image, facts))
 
     def _candidates(self) -> Iterator[str]:
         targets = {host: target.destination for host, target in self._found.targets.items()}
@@ -106,7 +114,7 @@ class Draft:
                 error=item.error,
             )
             for host, item in self.items.items()
-            if not _is_lost(item)
+            if not self._is_lost(host, item)
         )
         seen = [(host, views.of(host, name)) for host in self.candidates]
         giver = self._found.giver(self.image_copy)
@@ -138,8 +146,3 @@ class Draft:
                     hint="add --force to let the name point at the image on every host",
                 )
         return None
-
-
-def _is_lost(item: Item[CopiedImage]) -> bool:
-    """Whether a host cannot have the image, whoever gives it."""
-    return item.error is not None and not isinstance(item.error, _OF_CONTENT)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ctr_ferry.ctr.failures import content_missing
 from ctr_ferry.errors import Drift, FerryError, NotUnpacked, PlatformMissing
 from ctr_ferry.images.item import ImageState
+from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.text import shown_name
 
@@ -101,8 +102,12 @@ def fault(result: CheckResult, expected: str, holders: str) -> FerryError | None
 
 
 def _foreign(result: CheckResult) -> bool:
-    """Whether the image is for other machines. Variants are ignored: ctr knows which variant runs which."""
-    if (result.complete and result.unpacked) or result.platforms == "-" or result.artifact:
+    """Whether the image is for other machines. Variants are ignored: ctr knows which variant runs which.
+
+    ctr unpacks a single manifest of any platform, so that the image may be complete and unpacked.
+    """
+    if result.platforms == "-" or result.artifact:
         return False
-    machine = result.platform.split("/")[:2]
-    return all(each.split("/")[:2] != machine for each in result.platforms.split(","))
+    host, usable = Platform.parse(result.platform), result.complete and result.unpacked
+    listed = [Platform.parse(each) for each in result.platforms.split(",") if each.count("/") in (1, 2)]
+    return not any(host.takes(each) if usable else host.architecture == each.architecture for each in listed)

@@ -11,6 +11,7 @@ from ctr_ferry.ctr.listing import Image, parse_digests
 from ctr_ferry.ctr.methods import ByArchive, ByIndex, ByLink, ByTag, Method, Naming
 from ctr_ferry.ctr.verdict import exists
 from ctr_ferry.errors import FerryError, MethodUnsupported, ReferenceExists
+from ctr_ferry.images import fitness
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.item import ImageResult, Item, NamedImages, doubt, refuse_artifact, refuse_wrong_digest, settle
 from ctr_ferry.images.mappings import Pair, moved_to
@@ -195,6 +196,8 @@ class RetagJob(Session):
         try:
             if self._needs_content(plan):
                 self._choose_target(plan)
+            if self.place.cri_managed and not self.request.platform:
+                fitness.refuse_other_platforms(plan.source, self.facts, self.place.namespace)
             refuse_wrong_digest(plan.dst, plan.result, self.facts)
             if plan.existing and not plan.moves and self._is_whole_there(plan):
                 of_index = f"same (platform manifest of index {plan.source.digest})"

@@ -93,6 +93,18 @@ class Platform:
         same = self.architecture == other.architecture
         return self.os == other.os and (same or (self.architecture, other.architecture) in instead)
 
+    def runs(self, other: Platform, *, substitutes: bool) -> bool:
+        """Whether containerd on this platform takes the other one's manifest of an index (`platforms.Only`).
+
+        Args:
+            substitutes: whether it also takes 386 on amd64, and arm on arm64.
+        """
+        if self.os != other.os or self.architecture != other.architecture:
+            return substitutes and self.takes(other)
+        if self.architecture == "arm":
+            return (other.variant or "v7") <= (self.variant or "v7")
+        return self.variant == other.variant
+
     def _plain(self) -> Platform:
         if (self.architecture, self.variant) in _DEFAULT_VARIANTS:
             return Platform(self.os, self.architecture)
@@ -133,6 +145,11 @@ class Descriptor:
     def is_index(self) -> bool:
         """Whether the blob is an index, by its media type."""
         return self.media_type in INDEXES
+
+    @property
+    def is_zstd(self) -> bool:
+        """Whether the blob is a layer that is compressed with zstd, by its media type."""
+        return self.media_type.endswith(("+zstd", ".zstd"))
 
     @property
     def is_foreign(self) -> bool:

@@ -11,7 +11,7 @@ from ctr_ferry.ctr.failures import required
 from ctr_ferry.ctr.listing import Image, Listing, parse_digests
 from ctr_ferry.ctr.verdict import Verdict, is_taken, judge, labels_gone, numbers, unproved
 from ctr_ferry.errors import Drift, FerryError, MethodUnsupported, ReferenceExists
-from ctr_ferry.images import inspect
+from ctr_ferry.images import fitness, inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.session import BY_OTHERS, Session
 from ctr_ferry.oci.descriptor import Descriptor, Platform
@@ -109,6 +109,7 @@ class ImagePull:
             self._refuse_to_replace(self.plan.replaced)
         plan = self.plan
         platform = None if plan.all_platforms else plan.platform or plan.host_platform
+        self._refuse_unfit(platform)
         size, notices, blobs = self._space.check(self.transfer, platform)
         if not self.host.dry_run:
             result = self._pull(notices)
@@ -131,6 +132,20 @@ class ImagePull:
                 f"ctr {self.facts.client} pulls only the host's own platform; nothing was pulled",
                 hint="leave --platform and --all-platforms out",
             )
+
+    def _refuse_unfit(self, platform: Platform | None) -> None:
+        """Refuses what this host cannot use, before a byte moves: by one manifest more that is read in the registry."""
+        asked, facts, name = self.request.platform, self.facts, self.plan.name
+        listed = self.transfer.platforms()
+        why = fitness.not_for(name, listed, facts)
+        if why and not (asked or self.plan.all_platforms):
+            raise fitness.nothing_for(f"{why}; nothing was pulled")
+        unlike = asked and not fitness.runs_here([asked], facts) and not facts.ctr.capabilities.pulls_configs
+        if listed and (why or unlike) and self.place.cri_managed:
+            what = why or f"{name} for {asked} alone is nothing for CRI, since this host is {facts.platform}"
+            raise fitness.nothing_for(f"{what}; nothing was pulled")
+        if fitness.unpacks_no_zstd(facts):
+            fitness.refuse_zstd(name, self.transfer.contents(platform) or (), facts)
 
     def _refuse_moved_tag(self) -> None:
         wanted, found = self.request.digest, self.remote.digest
@@ -185,7 +200,8 @@ class ImagePull:
         if error or not now or (verdict.ours and not proved):
             error = error or unproved(plan.name, existed=plan.existing is not None)
             raise self._with_digest(error, now, answers)
-        notices += tuple(filter(None, [labels_gone(plan.existing, now), "" if verdict.ours else BY_OTHERS]))
+        other = "" if self.plan.beyond_host_platform else fitness.other_platform(now, self.facts)
+        notices += tuple(filter(None, [other, labels_gone(plan.existing, now), "" if verdict.ours else BY_OTHERS]))
         return replace(
             self.unchanged,
             digest=now.digest,

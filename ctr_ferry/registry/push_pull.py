@@ -151,6 +151,15 @@ class RegistryTransfer:
         except (RegistryStateError, *_UNREADABLE):
             return None
 
+    def platforms(self) -> tuple[Platform, ...]:
+        """The platforms that the image's index lists; none where it is no index, or does not tell all of them."""
+        try:
+            with self.access.connection():
+                told = [child.platform for child in self._manifest(self._there).children]
+        except (RegistryStateError, *_UNREADABLE):
+            return ()
+        return tuple(each for each in told if each) if all(told) else ()
+
     def _manifest(self, reference: str) -> Manifest:
         raw = self.access.client.read(self.reference.path, reference)
         if is_digest(reference):

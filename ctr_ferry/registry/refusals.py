@@ -62,7 +62,9 @@ _STATUSES = (
 _STATUS = re.compile(r"(?:status|response|code)[^\"\n]{0,1000}: ([45]\d\d)\b|\b([45]\d\d) [A-Z][a-z]+")
 _UPLOAD = re.compile(r'(?:failed to do request: P(?:ut|atch) "?|from P(?:UT|ATCH) request to )http://([^/:\s]{1,300})')
 _PANIC = re.compile(r"^panic: send on closed channel$", re.MULTILINE)  # 1.6.20, after a failed upload
-_LOCAL = re.compile(r'image "[^"]{0,1000}": not found|content digest sha256:\w{1,200}: not found|no match for platform')
+_LOCAL = re.compile(
+    r'image "[^"]{0,1000}": not found|(?:content digest|manifest) sha256:\w{1,200}: not found|no match for platform'
+)
 _INCOMPLETE = "missing in your target registry"  # ctr 1.0 pushes an index without its other platforms
 _MOST = 1 << 14  # characters of an error that are searched, from its end; the cause comes last
 _SLOWLY = (0.5, 1.0, 2.0)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ctr_ferry.transfer.source_inventory import ImageSelector
 
 _MOST_NOTES = 10
+REMEDY = "the archive has a part of that image: save it again, with --all-platforms, on a host that has all of it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from ctr_ferry.errors import ContentMissing
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
+from ctr_ferry.text import shown_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,17 @@ class CopyOptions:
 
 @dataclass(frozen=True, slots=True)
 class CopyRequest:
-    """The images to copy, and how; ``content`` has the manifests, and what the source has; users see ``notices``."""
+    """The images to copy, and how; ``content`` has the manifests, and what the source has; users see ``notices``.
+
+    Attributes:
+        remedy: what a user can do where the source lacks a part of an image.
+    """
 
     image_copies: tuple[ImageCopy, ...]
     content: Content
     options: CopyOptions = CopyOptions()
     notices: tuple[str, ...] = ()
+    remedy: str = "take them from all hosts that have any of it, with --from any"
 
 
 def blobs_to_have(content: Content, target: Descriptor, platform: Platform, *, every: bool) -> Iterable[Descriptor]:
@@ -72,9 +78,10 @@ def blobs_to_copy(
     """
     needed = blobs_to_have(content, target, platform, every=every)
     if absent := [blob.digest for blob in needed if blob.digest not in content.visible]:
-        raise ContentMissing(
-            f"the source lacks blobs of {image.name}",
-            detail="\n".join(absent),
-            hint="take them from all hosts that have any of it, with --from any",
-        )
+        raise lacking(image, absent)
     return content.blobs_to_copy(target)
+
+
+def lacking(image: Image, absent: Iterable[str]) -> ContentMissing:
+    """Returns the error for an image of which the source lacks blobs that this host must have."""
+    return ContentMissing(f"the source lacks blobs of {shown_name(image.name)}", detail="\n".join(absent))

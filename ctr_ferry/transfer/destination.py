@@ -18,16 +18,16 @@ from ctr_ferry.ctr.methods import ByBlobs, Method
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.ctr.verdict import exists
 from ctr_ferry.ctr.version import DaemonCapabilities
-from ctr_ferry.errors import DiskFull, FerryError, MethodUnsupported, VerifyFailed
-from ctr_ferry.images import inspect
+from ctr_ferry.errors import ContentMissing, DiskFull, FerryError, MethodUnsupported, VerifyFailed
+from ctr_ferry.images import fitness, inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.item import Item, doubt, refuse_artifact, refuse_wrong_digest
 from ctr_ferry.images.session import Session
-from ctr_ferry.oci.descriptor import DOCUMENTS
+from ctr_ferry.oci.descriptor import DOCUMENTS, INDEXES, Descriptor
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer
 from ctr_ferry.ssh.host import Host
-from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy, blobs_to_copy
+from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy, blobs_to_copy, lacking
 from ctr_ferry.transfer.copy_result import CopiedImage
 from ctr_ferry.transfer.plan import Plan, pending
 
@@ -102,6 +102,8 @@ class Destination:
             item = plan = self._decide(item, image_copy)
             self._compare_with_existing(plan)
         except FerryError as error:
+            if isinstance(error, ContentMissing):
+                error.hint = error.hint or self.copy_request.remedy
             item.fail(error)
         return item
 
@@ -111,6 +113,8 @@ class Destination:
         if options.pin:
             self._refuse_pin_without_cri()
         image, partial_index = image_copy.image, facts.ctr.capabilities.partial_index
+        if not options.platform:
+            self._refuse_unfit(image)
         choice = content.choose(image, options.platform, facts.platform, partial_index=partial_index)
         item.result.digest, item.result.note = choice.target.digest, choice.note
         item.add_note(doubt(image_copy.dst, image.name, self.session.host))
@@ -122,6 +126,8 @@ class Destination:
             if not partial_index:
                 kept |= {document.digest for document in content.tree(choice.target).documents}
             blobs = [blob for blob in blobs if blob.digest in kept]
+        if options.unpack:
+            fitness.refuse_zstd(image.name, content.needed(choice.target, platform), facts)
         documents = {blob.digest: content.blobs[blob.digest] for blob in blobs if blob.digest in content.blobs}
         return Plan(
             result=item.result,
@@ -130,6 +136,17 @@ class Destination:
             target=choice.target,
             needed=ImageBlobs(tuple(blobs), documents),
         )
+
+    def _refuse_unfit(self, image: Image) -> None:
+        """Raises for an index that has nothing for this host's platform, or of which nobody has that part."""
+        facts, manifests = (
+            self.session.facts,
+            self.content.tree(Descriptor(image.media_type, image.digest, 0)).manifests,
+        )
+        fitness.refuse_other_platforms(image, facts, self.session.place.namespace)
+        usable = [each.digest for each in manifests if each.platform and fitness.runs_here([each.platform], facts)]
+        if usable and image.media_type in INDEXES and self.content.visible.isdisjoint(usable):
+            raise lacking(image, usable)
 
     def _compare_with_existing(self, plan: Plan) -> None:
         result, image = plan.result, plan.image_copy.image
@@ -142,6 +159,8 @@ class Destination:
             plan.unchanged(f"same (platform manifest of index {image.digest})" if is_part else "it is there already")
         if plan.pending and self.content.is_artifact(plan.target):
             refuse_artifact(image.name, self.session.facts)
+        if plan.pending and not self._options.platform:
+            plan.add_note(fitness.other_platform(image, self.session.facts))
         if plan.pending and not self._options.unpack and not self.session.facts.ctr.capabilities.no_unpack:
             plan.add_note(f"ctr {self.session.facts.client} always unpacks")
 

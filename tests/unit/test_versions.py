@@ -76,7 +76,15 @@ def test_the_help_of_a_ctr_without_a_version_tells_the_same(version: str) -> Non
         "1.6.20": {"leaves_foreign": False},
     }
     silent = dict.fromkeys(
-        ("tells_layers", "plain_localhost", "trusts_localhost", "transfer_client", "wants_host_tables"), False
+        (
+            "tells_layers",
+            "plain_localhost",
+            "trusts_localhost",
+            "transfer_client",
+            "wants_host_tables",
+            "pulls_configs",
+        ),
+        False,
     )
     expected = EXPECTED[version] | {"link": True} | silent | as_the_older.get(version, {})
     assert dataclasses.asdict(Capabilities.of_help(help_of(version))) == expected
