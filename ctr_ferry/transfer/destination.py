@@ -126,7 +126,7 @@ class Destination:
             if not partial_index:
                 kept |= {document.digest for document in content.tree(choice.target).documents}
             blobs = [blob for blob in blobs if blob.digest in kept]
-        if options.unpack:
+        if options.unpack and not content.is_artifact(choice.target):
             fitness.refuse_zstd(image.name, content.needed(choice.target, platform), facts)
         documents = {blob.digest: content.blobs[blob.digest] for blob in blobs if blob.digest in content.blobs}
         return Plan(
@@ -139,11 +139,9 @@ class Destination:
 
     def _refuse_unfit(self, image: Image) -> None:
         """Raises for an index that has nothing for this host's platform, or of which nobody has that part."""
-        facts, manifests = (
-            self.session.facts,
-            self.content.tree(Descriptor(image.media_type, image.digest, 0)).manifests,
-        )
+        facts = self.session.facts
         fitness.refuse_other_platforms(image, facts, self.session.place.namespace)
+        manifests = self.content.tree(Descriptor(image.media_type, image.digest, 0)).manifests
         usable = [each.digest for each in manifests if each.platform and fitness.runs_here([each.platform], facts)]
         if usable and image.media_type in INDEXES and self.content.visible.isdisjoint(usable):
             raise lacking(image, usable)
