@@ -124,9 +124,8 @@ class Client:
         """The error that an answer means, with the registry's own words."""
         wait = reply.headers.get("retry-after", "")
         asked = f" (Retry-After: {wait[:40]})" if wait else ""
-        said = ": ".join(filter(None, (f"{reply.status} {reply.reason[:80]}", said_by(reply))))
         seconds = int(wait) if re.fullmatch(r"[0-9]{1,9}", wait) else 0
-        return RegistryStateError(self._state_of(reply), f"{said}{asked}", seconds)
+        return RegistryStateError(self._state_of(reply), f"{_told(reply)}{asked}", seconds)
 
     def _state_of(self, reply: Reply) -> RegistryState:
         if reply.status == 401:
@@ -251,7 +250,7 @@ class Client:
         except RegistryStateError as error:
             raise RegistryStateError(error.state, f"{error.detail or error.state.words} {named}") from error
         if reply.status in (400, 401, 403):
-            raise RegistryStateError(RegistryState.UNAUTHORIZED, f"{reply.status} {reply.reason[:80]} {named}")
+            raise RegistryStateError(RegistryState.UNAUTHORIZED, f"{_told(reply)} {named}")
         if reply.status == 429:
             raise self._error(reply)
         answer = _object(reply.body)
@@ -321,6 +320,10 @@ def _codes(reply: Reply) -> list[tuple[str, str]]:
 def said_by(reply: Reply) -> str:
     """The registry's own words about what is wrong; empty where it is no registry, or does not say."""
     return "; ".join(": ".join(filter(None, each))[:_LONGEST_WORDS] for each in _codes(reply))
+
+
+def _told(reply: Reply) -> str:
+    return ": ".join(filter(None, (f"{reply.status} {reply.reason[:80]}", said_by(reply))))
 
 
 def is_page(reply: Reply) -> bool:
