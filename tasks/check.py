@@ -16,7 +16,7 @@ from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import FerryError, SomeFailed, UsageError
 from ctr_ferry.images import inspect
 from ctr_ferry.images.check_result import CheckResult, fault, majority, verdict
-from ctr_ferry.images.content import Content
+from ctr_ferry.images.content import Content, refuse_unknown
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import OCI_INDEX, Descriptor
 from ctr_ferry.oci.reference import Reference, is_digest
@@ -280,6 +280,7 @@ def _state(session: Session, image: Image, state: Check | FerryError, content: C
     facts = session.facts
     try:
         target = Descriptor(image.media_type, image.digest, 0)
+        refuse_unknown(image)
         content.refuse_bad([target])
         artifact = content.is_artifact(target)
         needed = [] if state.complete and not artifact else content.needed(target, facts.platform)

@@ -39,6 +39,16 @@ class Choice:
     note: str = ""
 
 
+def refuse_unknown(image: Image) -> None:
+    """Raises MethodUnsupported if the target of an image is of a type that is neither a manifest's nor an index's."""
+    if image.media_type not in DOCUMENTS:
+        what = "Docker's schema 1" if image.media_type in SCHEMA_1 else f"the type {image.media_type}"
+        raise MethodUnsupported(
+            f"{shown_name(image.name)} is of {what}, which is no image to containerd",
+            hint="push the image again with a current tool, and pull it",
+        )
+
+
 def checked(digest: str, answer: Answer, holder: str) -> bytes:
     """Returns the bytes of a manifest or index that ``holder`` gave, if they have its digest and can be parsed.
 
@@ -237,12 +247,7 @@ class Content:
             PlatformMissing: the platform is not there.
         """
         name = shown_name(image.name)
-        if image.media_type not in DOCUMENTS:
-            what = "Docker's schema 1" if image.media_type in SCHEMA_1 else f"the type {image.media_type}"
-            raise MethodUnsupported(
-                f"{name} is of {what}, which is no image to containerd",
-                hint="push the image again with a current tool, and pull it",
-            )
+        refuse_unknown(image)
         self.refuse_bad([Descriptor(image.media_type, image.digest, 0)])
         top, raw = self.manifest(image.digest), self.blobs.get(image.digest)
         if raw is None or top is None:
