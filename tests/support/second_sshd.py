@@ -15,9 +15,13 @@ from lab.fleet import Node
 @contextmanager
 def second_sshd(node: Node, port: int, **settings: object) -> Iterator[Callable[[], str]]:
     """Another sshd on a node, with some settings of its own; yields what it has said so far."""
-    first = "\n".join(f"{name} {value}" for name, value in {"Port": port, **settings}.items())  # the first one counts
+    own = {"Port": port, **settings}
+    lines, others = (
+        "".join(f"{name} {own[name]}\n" for name in own),
+        f"grep -vE '^({'|'.join(own)}) ' /etc/ssh/sshd_config",
+    )
     file = f"/tmp/sshd-{port}"
-    node.exec(["sh", "-c", f"{{ cat; grep -v ^Port /etc/ssh/sshd_config; }} >{file}"], stdin=f"{first}\n".encode())
+    node.exec(["sh", "-c", f"{{ cat; {others}; }} >{file}"], stdin=lines.encode())
 
     def log() -> str:
         return node.exec(["cat", f"{file}.log"]).stdout.decode()
