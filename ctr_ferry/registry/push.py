@@ -118,7 +118,7 @@ class ImagePush:
                 f"{shown_name(self.image.name)} is a digest and no name in a registry; nothing was pushed",
                 hint="give the name in the registry with --as",
             )
-        return target if target.tag else target.with_tag((own and own.tag) or "latest")
+        return target.or_tagged((own and own.tag) or "latest")
 
     def run(self) -> PushResult:
         """Pushes the image where the registry does not have it, and verifies that; raises FerryError if it cannot."""

@@ -77,12 +77,14 @@ def test_a_delivery_gives_that_name_on_each_way(scene: DeliveryScene, make: Make
     (tmp_path / "set").write_text(f"{dst}\n")
     targets = other_nodes(scene, SOURCE)
     seeing, blind = targets[::2], targets[1::2]
-    with scene.leading(dict.fromkeys([SOURCE, *seeing], "alive") | dict.fromkeys(blind, "dead")):
+    with scene.leading(dict.fromkeys([SOURCE, *seeing], "alive") | dict.fromkeys(blind, "dead")) as registry:
         run = scene.deliver(targets, "--set", str(tmp_path / "set"), "--from", SOURCE)
     assert run.exit == 0, run.out
     assert run.statuses == dict.fromkeys(targets, "changed"), run.out
     assert routes(run) == dict.fromkeys(seeing, "registry") | dict.fromkeys(blind, "ssh")
     scene.is_as_told(run, dst, image.target.digest)
+    repository = dst.partition("/")[2].partition("@")[0]
+    assert registry.server.blobs(repository) and not registry.server.tags(repository)  # a digest moves no tag
 
 
 def test_a_delivery_gives_several_such_names_where_the_host_has_the_images(
