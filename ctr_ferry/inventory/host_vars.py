@@ -17,7 +17,8 @@ import msgspec
 from ctr_ferry.ctr.commands import KUBELETS, LONGEST_NAMESPACE, NAMESPACE
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory, BadReference
-from ctr_ferry.inventory.ansible import Opaque, Variables, Vars
+from ctr_ferry.inventory.ansible import Variables
+from ctr_ferry.inventory.contents import Opaque, Vars
 from ctr_ferry.oci import registry
 from ctr_ferry.oci.reference import parse_domain
 from ctr_ferry.secrets import Secret

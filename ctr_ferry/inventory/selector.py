@@ -14,7 +14,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from ctr_ferry.errors import BadInventory, NoHosts, UnknownHost, UsageError
-from ctr_ferry.inventory.ansible import Inventory, expand
+from ctr_ferry.inventory.ansible import Inventory
+from ctr_ferry.inventory.contents import expand
 from ctr_ferry.inventory.host_vars import target
 from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.ssh.target import Limits, Target, Trust, parse_address

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from ctr_ferry.errors import BadInventory
-from ctr_ferry.inventory.ansible import Inventory, Opaque, expand
+from ctr_ferry.inventory.ansible import Inventory
+from ctr_ferry.inventory.contents import Opaque, expand
 from lab import login
 from lab.layout import MODELS
 from lab.standing import settings
