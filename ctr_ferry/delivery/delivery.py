@@ -18,7 +18,8 @@ from ctr_ferry.images.item import ImageResult
 from ctr_ferry.images.mappings import Pair
 from ctr_ferry.images.retag import RetagJob, RetagRequest, RetagResult
 from ctr_ferry.report.outcome import Answer, Result, Status, as_dry_run
-from ctr_ferry.run.scheduler import Terminated, interrupted
+from ctr_ferry.run.interrupts import Terminated
+from ctr_ferry.run.scheduler import interrupted
 from ctr_ferry.transfer.copy_request import ImageCopy
 from ctr_ferry.transfer.copy_result import CopyResult
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
@@ -63,7 +63,8 @@ class LiveDisplay(Observer):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        with suppress(OSError):  # the terminal may be closed
+            self._live.stop()
 
     def on_start(self, host: str) -> None:
         """Adds the host's line."""

@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import takewhile
-from types import FrameType
 from typing import Any
 
 import fabric
 from invoke.exceptions import Exit
 
-from ctr_ferry.errors import FerryError, InternalError, NotStarted, UsageError
+from ctr_ferry.errors import FerryError, InternalError, UsageError
 from ctr_ferry.inventory.selector import HostSelector, inventory_file
 from ctr_ferry.report import observer, render
 from ctr_ferry.report.agreement import Disagreement, HostNote, disagreements, host_notes
 from ctr_ferry.report.outcome import Answer, Outcome, Status, Table, as_dry_run, exit_code, unforeseen
 from ctr_ferry.report.record import Record, Runs, new_run_id, prune
 from ctr_ferry.run.command import Command, CommonOptions, ControlMachine, Kind
-from ctr_ferry.run.scheduler import Fleet, Terminated
+from ctr_ferry.run.interrupts import Interrupts, Terminated
+from ctr_ferry.run.scheduler import Fleet
 from ctr_ferry.run.settings import PROJECT, FleetConfig, limits
 from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.host import Host
@@ -77,7 +76,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
     def _exit_status(self, calls: Sequence[Any]) -> int:
         as_json = any(call.kwargs.get("json") for call in calls)
         try:
-            with _sigterm_raises():
+            with Interrupts():
                 return self._run(calls, as_json=as_json)
         except (KeyboardInterrupt, Terminated) as cut:
             render.note("interrupted before any host was touched")
@@ -281,7 +280,7 @@ def _outcomes(
     command: Command, fleet: Fleet, answers: dict[str, Answer], *, cut: bool
 ) -> tuple[list[Outcome], Table | None]:
     """One outcome per host, in the order of the hosts, and the table of all answers unless the run was cut."""
-    ends = {name: _outcome(name, fleet, answers).checked() for name in fleet.hosts}
+    ends = {name: _outcome(name, fleet, answers, cut=cut).checked() for name in fleet.hosts}
     answers = {name: ends[name].error or answer for name, answer in answers.items()}
     table, faults = (None, {}) if cut else _tabulated(command, answers)
     ends |= {name: Outcome.of(name, ends[name].seconds, fault) for name, fault in faults.items()}
@@ -307,21 +306,10 @@ def _tabulated(command: Command, answers: dict[str, Answer]) -> tuple[Table | No
             return None, dict.fromkeys(answers, unforeseen(all_of_them))
 
 
-def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer]) -> Outcome:
-    answer = answers.get(name) or _skipped(fleet.hosts[name])
+def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer], *, cut: bool = False) -> Outcome:
+    answer = answers.get(name) or fleet.unanswered(name, cut=cut)
     answer = as_dry_run(answer) if fleet.dry_run else answer  # a fleet command may have replaced answers
     return Outcome.of(name, fleet.seconds[name], answer)
-
-
-def _skipped(host: Host) -> NotStarted:
-    if host.failed:
-        what, hint = (
-            "an earlier command of this line failed on this host",
-            "repair what failed, then run the line again",
-        )
-    else:
-        what, hint = "the command was refused before work on this host began", "follow the command's own error"
-    return NotStarted(what, hint=hint)
 
 
 def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int) -> int:
@@ -334,15 +322,3 @@ def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int) -> in
     if any(line.common.json for line in lines):
         render.document(done, code)
     return code or int(render.unwritten())
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def handler(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

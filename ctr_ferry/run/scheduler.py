@@ -14,6 +14,7 @@ from ctr_ferry.errors import CommandFailed, FerryError, Interrupted, NotStarted
 from ctr_ferry.report.observer import Observer
 from ctr_ferry.report.outcome import Answer, Outcome, Result, as_dry_run, unforeseen
 from ctr_ferry.run.command import CommonOptions
+from ctr_ferry.run.interrupts import Terminated
 from ctr_ferry.run.threads import as_completed, start
 from ctr_ferry.ssh.answer_memory import MEMORY
 from ctr_ferry.ssh.host import Host
@@ -23,10 +24,6 @@ _GRACE = 1.0  # seconds that threads get after an interrupt to return what their
 _LAG = 20.0  # seconds without an end after which the last hosts of a batch keep no further batch waiting
 
 _T = TypeVar("_T")
-
-
-class Terminated(BaseException):
-    """SIGTERM, as an exception in the main thread. Like KeyboardInterrupt, it passes ``except Exception``."""
 
 
 class Together(Protocol):
@@ -83,6 +80,7 @@ class Fleet:
         self._workers, self._last, self._further = workers, last, further
         self._others: dict[str, Host] = {}
         self._asked = {name: host.asked for name, host in hosts.items()}  # how many remote commands each had run before
+        self._failed_before = {name for name, host in hosts.items() if host.failed}
         self.answers: dict[str, Answer] = {}
         self.seconds = dict.fromkeys(hosts, 0.0)
         MEMORY.divide(len(hosts))
@@ -189,7 +187,7 @@ class Fleet:
         except (KeyboardInterrupt, Terminated):
             self._abandon()
             failed = {name: answer for name, answer in self.answers.items() if isinstance(answer, FerryError)}
-            self.answers |= {name: self._cut(host) for name, host in self.hosts.items()} | failed
+            self.answers |= {name: self.unanswered(name, cut=True) for name in self.hosts} | failed
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -255,13 +253,18 @@ class Fleet:
                 self.answers[name] = work.done[name]
             elif work.looks and name in futures.values() and not isinstance(answer, FerryError):
                 self.answers[name] = interrupted()  # nothing was done on this host yet
-        for name, host in self.hosts.items():
-            self.answers.setdefault(name, work.done.get(name, self._cut(host)))
+        for name in self.hosts:
+            self.answers.setdefault(name, work.done.get(name, self.unanswered(name, cut=True)))
 
-    def _cut(self, host: Host) -> FerryError:
-        """The answer of a host that an interrupt kept from its own."""
-        asked = host.asked > self._asked[host.name] and not host.failed
-        return interrupted() if asked else _not_started()
+    def unanswered(self, name: str, *, cut: bool) -> FerryError:
+        """Why a host has no answer of its own; ``cut`` tells whether the run was interrupted."""
+        if name in self._failed_before:
+            what = "an earlier command of this line failed on this host"
+            return NotStarted(what, hint="repair what failed, then run the line again")
+        if not cut:
+            what = "the command was refused before work on this host began"
+            return NotStarted(what, hint="follow the command's own error")
+        return interrupted() if self.hosts[name].asked > self._asked[name] else _not_started()
 
     def _run_host(self, host: Host, work: _Work) -> Answer:
         try:

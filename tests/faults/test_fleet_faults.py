@@ -88,11 +88,12 @@ def working(runs: Runs, fleet: Fleet) -> Iterator[Working]:
     working.process.communicate()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_an_interrupted_run_ends_at_once_and_reports_which_hosts_were_done(
     working: Working, number: int, status: int
 ) -> None:
-    working.process.send_signal(number)
+    for _ in range(2):  # the second one changes nothing
+        working.process.send_signal(number)
     working.process.wait(timeout=20)
     assert working.ended()[0] == status
     assert working.runs.record()["exit"] == status

@@ -127,9 +127,9 @@ class Fab:
     def start(self, *words: str, inventory: Path | str | None = None, **env: str) -> subprocess.Popen[str]:
         """Start `fab WORDS…` and return at once."""
         env = {"CTR_FERRY_INVENTORY": str(inventory or self.inventory), **env}
-        # A background job's children inherit that SIGINT is ignored. On a terminal, SIGINT has its default.
+        # A background job's children inherit that SIGINT is ignored, and nohup's SIGHUP. On a terminal, none is.
         return subprocess.Popen(
-            ["env", "--default-signal=INT", *self.argv(*words)],
+            ["env", "--default-signal=INT,HUP", *self.argv(*words)],
             cwd=CLONE,
             env=self.environment(**env),
             stdin=subprocess.DEVNULL,

@@ -15,7 +15,8 @@ from ctr_ferry import errors
 from ctr_ferry.report.outcome import Answer, Status
 from ctr_ferry.run import scheduler
 from ctr_ferry.run.executor import _outcome as outcome_of
-from ctr_ferry.run.scheduler import Terminated
+from ctr_ferry.run.interrupts import Terminated
+from ctr_ferry.run.scheduler import Fleet
 from ctr_ferry.ssh import answer_memory
 
 PATIENCE = 60  # seconds, after which a test that hangs says so
@@ -289,13 +290,19 @@ def test_a_dry_run_turns_changed_into_would_change_in_answers_that_a_fleet_comma
 
 
 def test_a_host_without_an_answer_is_skipped_for_the_reason_that_holds() -> None:
-    scripted_fleet = ScriptedFleet(1)
+    def reasons(fleet: Fleet, *, cut: bool = False) -> list[str]:
+        told = [outcome_of(name, fleet, {}, cut=cut).error for name in fleet.hosts]
+        return [f"{error.kind}: {error.message}" for error in told if error]
+
+    scripted_fleet = ScriptedFleet(2)
     fleet = scripted_fleet.begin()
-    for reason in ("the command was refused", "an earlier command of this line failed"):
-        outcome = outcome_of("a", fleet, {})
-        assert outcome.status is Status.SKIPPED and outcome.error
-        assert outcome.error.message.startswith(reason)
-        fleet.fail(errors.SourceLost("the source is gone"))
+    fleet.fail(errors.SourceLost("the source is gone"))
+    scripted_fleet.machines["b"].asked += 1
+    assert reasons(fleet) == ["not-started: the command was refused before work on this host began"] * 2
+    assert [each.split(":")[0] for each in reasons(fleet, cut=True)] == ["not-started", "interrupted"]
+    later = scripted_fleet.begin()
+    assert reasons(later) == ["not-started: an earlier command of this line failed on this host"] * 2
+    assert reasons(later, cut=True) == reasons(later)
 
 
 def test_an_outcome_is_recorded_as_soon_as_its_host_has_ended() -> None:
