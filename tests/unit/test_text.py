@@ -173,7 +173,7 @@ class Machine:
     asked, failed, abandoned, dry_run = 0, False, False, False
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name, self.notes = name, dict[str, None]()
 
     def begin(self, **_: object) -> None: ...
 
