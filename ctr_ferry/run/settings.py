@@ -69,7 +69,8 @@ def limits(config: Any) -> Limits:
     try:
         connect = int(config.connect_kwargs.get("timeout") or timeouts.connect or default.connect)
         command = int(timeouts.command or default.command)
-        return Limits(connect=connect, command=command, registry=int(timeouts.get("registry") or default.registry))
+        idle, registry = (int(timeouts.get(name) or getattr(default, name)) for name in ("idle", "registry"))
+        return Limits(connect=connect, command=command, idle=idle, registry=registry)
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"timeouts in fabric.yaml must be whole seconds: {error}",
