@@ -52,7 +52,7 @@ class ArchiveImages:
     """Images of an archive, each with the name that it gets.
 
     Attributes:
-        notes: what of the archive is passed by, and why.
+        notes: what of the archive is passed by, and why; and a tag that was not given.
     """
 
     file: Path
@@ -102,7 +102,7 @@ def archive_images(file: Path, wanted: Wanted) -> ArchiveImages:
                 f"--archive {file} cannot be read: {error.strerror or error}", hint="check the path and its permissions"
             ) from error
     targets = tuple({entry.target.digest: entry.target for entry in chosen}.values())
-    return ArchiveImages(file, found, copies, targets, tuple(f"{file}: passed by: {note}" for note in notes))
+    return ArchiveImages(file, found, copies, targets, tuple(f"{file}: {note}" for note in notes))
 
 
 def by_selectors(selectors: Sequence[ImageSelector], platform: Platform | None) -> Wanted:
@@ -133,26 +133,42 @@ def _compare_checksum(file: Path, opened: IO[bytes]) -> None:
 def _choose(
     found: Archive, wanted: Wanted, opened: IO[bytes]
 ) -> tuple[list[Entry], tuple[ImageCopy, ...], tuple[str, ...]]:
-    """Returns the images that are wanted, each with the name that it gets, and notes on those that are passed by."""
+    """Returns the images that are wanted, each with the name that it gets, and notes on what nobody may expect."""
     entries = _Entries(_based(entry, wanted.base_name) for entry in found.entries)
     platforms = cache(lambda target: ",".join(_platforms(found, target)) or "-")  # an image may have many names
     chosen: list[Entry] = []
     copies: dict[tuple[str, str], ImageCopy] = {}
     notes: list[str] = []
+    named: list[str] = []
     for refs, name in wanted.groups:
         images = _meant(found, entries, refs, name, notes)
         found.check(images, opened)
         if name:
             _check_name(found, images, name)
+        tagged = _tagged(name, images, named) if name else None
         for entry in images[:1] if name else images:
-            given = name.or_latest if name else Reference.parse(entry.name)
+            given = tagged or Reference.parse(entry.name)
             copies.setdefault(
                 (str(given), entry.target.digest), ImageCopy(_listed(entry, platforms(entry.target)), given)
             )
         chosen += images
     _check_platforms(found, chosen, wanted)
     more = [f"{len(notes) - _MOST_NOTES} more"] if len(notes) > _MOST_NOTES else []
-    return chosen, tuple(copies.values()), (*notes[:_MOST_NOTES], *more)
+    passed_by = [f"passed by: {note}" for note in (*notes[:_MOST_NOTES], *more)]
+    return chosen, tuple(copies.values()), (*named, *passed_by)
+
+
+def _tagged(name: Reference, images: Sequence[Entry], notes: list[str]) -> Reference:
+    """Gives a name without a tag the image's own one or, if it has none or several, ``latest`` with a note."""
+    if name.tag or name.digest:
+        return name
+    names = [(Reference.of_name(each.name), each.tag) for each in images]
+    own = {tag for reference, alone in names if (tag := reference.tag if reference else alone)}
+    if len(own) == 1:
+        return name.with_tag(own.pop())
+    why = f"its image has several: {', '.join(sorted(own))}" if own else "neither has its image"
+    notes.append(f"--as {name.text} has no tag, and {why}; the name is {name.or_latest}")
+    return name.or_latest
 
 
 class _Entries:

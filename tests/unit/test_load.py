@@ -87,12 +87,28 @@ def test_what_is_not_there_is_refused_with_what_is(file: Path) -> None:
 
 def test_one_image_can_get_another_name(file: Path, nameless: Path) -> None:
     assert names(parse(archive=str(nameless), as_="new:1")) == ["docker.io/library/new:1"]
-    assert names(parse(archive=str(file), ref=["*app*"], as_="r.example/new")) == ["r.example/new:latest"]
     pinned = f"r.example/new@{digest(IMAGE.manifest)}"
     assert names(parse(archive=str(file), ref=[FULL], as_=pinned)) == [pinned]
     (image_copy,) = parse(archive=str(file), ref=[FULL], as_="new:1").copy_request.image_copies
     assert (image_copy.image.name, image_copy.image.platforms) == (FULL, "linux/amd64")
     assert "one image, and there are 2" in refused(file, as_="new:1").message
+
+
+@pytest.mark.parametrize(
+    ("refs", "tag", "note"),
+    [
+        ([FULL], "1", ""),
+        (["r.example/arm:1"], "1", ""),
+        (["*app*"], "latest", "has several: 1, 2"),
+        (None, "latest", "neither has its image"),
+    ],
+)
+def test_a_new_name_without_a_tag_takes_the_images_own_else_latest_with_a_note(
+    file: Path, nameless: Path, refs: list[str] | None, tag: str, note: str
+) -> None:
+    request = parse(archive=str(file if refs else nameless), ref=refs, as_="r.example/new")
+    assert names(request) == [f"r.example/new:{tag}"]
+    assert len(request.notes) == bool(note) and all(note in each and "new:latest" in each for each in request.notes)
 
 
 class TestWhatIsOdd:
@@ -156,6 +172,7 @@ class TestTags:
     def test_choose_an_image(self, tagged: str) -> None:
         (found,) = parse(archive=tagged, ref=["v2"], as_="x/y:1").copy_request.image_copies
         assert (found.image.digest, str(found.dst)) == (digest(ARM.manifest), "docker.io/x/y:1")
+        assert names(parse(archive=tagged, ref=["v2"], as_="x/y")) == ["docker.io/x/y:v2"]
         assert "--base-name" in refused(Path(tagged), ref=["v2"]).hint
 
     def test_are_in_the_repository_that_is_given(self, tagged: str) -> None:
