@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
 _MOST = 128 << 10  # bytes
+_HOW_FAR = "check on the host how far the command came before you run it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def parse(command: str | None = None) -> str:
     return command
 
 
-@per_host(parse, help={"command": "The POSIX sh text to run; quote it."}, positional=["command"])
+@per_host(parse, help={"command": "The POSIX sh text to run; quote it."}, positional=["command"], if_cut=_HOW_FAR)
 def run(host: Host, command: str) -> RunResult:
     """Run any shell command on every host, with the inventory's names, limits and record."""
     if host.dry_run:
@@ -53,9 +54,9 @@ def run(host: Host, command: str) -> RunResult:
 def _run(host: Host, *words: str, failure: str = "") -> RunResult:
     """Runs a separate shell, so that the text, valid or not, cannot change the script around it."""
     try:
-        answer = host.ask(Script({"run": shell.join(["/bin/sh", *words])}), listener=Clip())["run"]
+        answer = host.ask(Script({"run": shell.join(["/bin/sh", *words])}), listener=Clip(), clip=Clip())["run"]
     except (ConnectionLost, RemoteTimeout) as error:
-        error.hint = "check on the host how far the command came before you run it again"
+        error.hint = _HOW_FAR
         raise
     result = RunResult(answer.exit, answer.text, answer.stderr)
     if not answer.ok:

@@ -15,7 +15,7 @@ import paramiko
 from ctr_ferry.errors import AnswerTooLarge
 
 _CHUNK = 1 << 17  # bytes of one read
-_AT_ONCE = 48  # reads before the next look at the clock; a window has fewer
+_AT_ONCE = 48  # reads of a stream before the next look at the clock; a window has fewer
 _MOST_STDERR = 4 << 20  # bytes
 _LINGER = 5.0  # seconds of silence that end the wait for more output of a command that has exited
 
@@ -55,7 +55,7 @@ class Transcript:
 
 
 class Listener(Protocol):
-    """Gets a remote command's stdout while the command runs. An exception that it raises ends the command."""
+    """Gets one output stream of a remote command while the command runs. An exception that it raises ends it."""
 
     def hear(self, data: bytes) -> bytes:
         """Takes the bytes that came, or none about once a second; returns those that become part of the answer."""
@@ -73,6 +73,7 @@ class Exchange:
         limit: seconds until the command must have ended.
         idle: seconds without a byte after which the host counts as gone.
         listener: gets stdout as it comes.
+        clip: gets stderr as it comes. Without it, very long stderr is refused.
         reserve: called with the length of stdout so far; raises an error if that is too much.
         stdout, stderr: the output so far.
         exit: the exit status; None unless the command exited.
@@ -82,6 +83,7 @@ class Exchange:
     limit: float
     idle: float
     listener: Listener | None = None
+    clip: Listener | None = None
     reserve: Callable[[int], None] = lambda _: None
     stdout: bytearray = field(default_factory=bytearray, init=False)
     stderr: bytearray = field(default_factory=bytearray, init=False)
@@ -141,6 +143,8 @@ class Exchange:
         self._drain()
         if self.listener:
             self.stdout += self.listener.end()
+        if self.clip:
+            self.stderr += self.clip.end()
         if (status := self.channel.exit_status) >= 0:
             self.exit = status
             return End.EXITED
@@ -186,8 +190,11 @@ class Exchange:
 
     def drain_stderr(self) -> None:
         """Reads the stderr that has come. Unread, it would use up the window that stdout needs, too."""
-        while self.channel.recv_stderr_ready():
-            self.stderr += self.channel.recv_stderr(_CHUNK)
+        for _ in range(_AT_ONCE):
+            if not self.channel.recv_stderr_ready():
+                break
+            data = self.channel.recv_stderr(_CHUNK)
+            self.stderr += self.clip.hear(data) if self.clip else data
             self._heard = time.monotonic()
             if len(self.stderr) > _MOST_STDERR:
                 what = f"the host printed more than {_MOST_STDERR >> 20} MiB of errors"

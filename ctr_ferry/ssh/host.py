@@ -138,6 +138,7 @@ class Host:
         limit: int | None = None,
         rights_check: str | None = None,
         listener: Listener | None = None,
+        clip: Listener | None = None,
         secret: bool = False,
     ) -> dict[str, Answer]:
         """Runs a script in one remote command, and returns the answers by the names of the steps.
@@ -147,6 +148,7 @@ class Host:
             rights_check: a sh test. If it fails, the script runs through a sudo that asks for no password, where that
                 works. `become_root` overrides it.
             listener: gets stdout while the command runs.
+            clip: gets stderr while the command runs.
             secret: whether the output is kept out of the run's record.
 
         Raises:
@@ -154,7 +156,7 @@ class Host:
             CommandFailed: a signal ended the script.
         """
         limit = limit or self.target.limits.command
-        stream = self._stream(Stream, script, limit, rights_check, listener=listener, secret=secret)
+        stream = self._stream(Stream, script, limit, rights_check, listener=listener, clip=clip, secret=secret)
         with self.lost_connection():
             return stream.end()
 
@@ -261,6 +263,7 @@ class Host:
         *,
         stdin_is_data: bool = False,
         listener: Listener | None = None,
+        clip: Listener | None = None,
         secret: bool = False,
     ) -> _S:
         boundary, idle = guard.new_boundary(), self.target.limits.idle
@@ -268,7 +271,7 @@ class Host:
         with self._session() as channel, contextlib.ExitStack() as unless_started:
             unless_started.callback(channel.close)
             self.asked += 1
-            exchange = Exchange(channel, limit, idle, listener, reserve=partial(MEMORY.reserve, self.name))
+            exchange = Exchange(channel, limit, idle, listener, clip, reserve=partial(MEMORY.reserve, self.name))
             self._launch(exchange, text, rights_check)
             channel.settimeout(idle)
             unless_started.pop_all()

@@ -60,6 +60,16 @@ def test_an_account_that_runs_nothing_is_reported_with_its_own_words(fab: Fab, f
     assert "account" in run.error["hint"]
 
 
+def test_endless_output_on_either_stream_is_clipped_and_changes_no_verdict(fab: Fab, node3: Node) -> None:
+    assert node3.name
+    run = fab("-H", "node3", "run", "--json", "for n in 1 2; do head -c 9000000 /dev/zero | tr '\\0' $n >&$n; done")
+    result = run.outcomes["node3"]["result"]
+    assert (run.exit, run.statuses) == (0, {"node3": "ok"})
+    for stream, text in (("stdout", "1"), ("stderr", "2")):
+        assert set(result[stream].partition("\n… ")[0]) == {text} and "bytes are left out here" in result[stream]
+        assert len(result[stream]) < 400_000 and result[stream].endswith(text)
+
+
 def test_a_vaulted_password_may_come_from_the_environment(fab: Fab, fleet: Fleet, node3: Node, tmp_path: Path) -> None:
     variables = {"ansible_become": True, "ansible_become_password": "{{ vault_sudo }}"}
     hosts = {n: {"ansible_host": node3.address, "ansible_user": "ops2", **variables} for n in ("a", "b")}
