@@ -62,6 +62,7 @@ def tabulate(answers: Mapping[str, Answer]) -> Table:
 
 @fleet_wide(
     parse,
+    if_cut="run the same apply again: it sends a host only what is not there yet",
     before=before,
     own_hosts=hosts,
     tabulate=tabulate,

@@ -74,6 +74,7 @@ def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> 
 
 @fleet_wide(
     parse,
+    if_cut="run the same copy again: it sends a host only what is not there yet",
     iterable=["from_", "ref", "set_"],
     help={
         "from_": "A host that has the image; may be repeated: a blob comes from the first that has it; any finds one.",

@@ -109,6 +109,7 @@ def tabulate(answers: Mapping[str, Answer]) -> Table:
 
 @fleet_wide(
     parse,
+    if_cut="run the same deliver again: it sends a host only what is not there yet",
     iterable=["ref", "set_", "from_"],
     tabulate=tabulate,
     read_only=lambda request: request.plan is not None,

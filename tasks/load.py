@@ -77,6 +77,7 @@ def _base(text: str | None) -> Reference | None:
 
 @fleet_wide(
     parse,
+    if_cut="run the same load again: it sends a host only what is not there yet",
     iterable=["ref", "set_"],
     help={
         "archive": "A file, plain or with gzip or zstd, or a folder: an OCI layout, or what docker save wrote.",

@@ -161,7 +161,7 @@ def remove(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
 
 
 def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request) -> None:
-    """Asks the operator once for all hosts; raises UsageError with the list unless the operator agrees.
+    """Asks the operator once for all hosts; raises an error unless the operator agrees.
 
     One name on one host, typed at a terminal, needs no question.
     """
@@ -170,18 +170,16 @@ def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request)
         return
     for host in fleet:
         if not host.failed:
-            fleet.answers[host.name] = NotStarted("nothing was removed", hint="say yes, or add --yes")
+            fleet.answers[host.name] = NotStarted("nothing was removed")
     shown = "\n".join(f"{shown_name(name)} on {names(on, every=True)}" for name, on in hosts.items())
     what = "1 name" if len(hosts) == 1 else f"{len(hosts)} names"
     if fleet.at_terminal and fleet.confirm(f"{shown}\nRemove {what} from {names(going, every=True)}?"):
         return
     for host in fleet:
         host.mark_failed()  # later commands of this command line may depend on it
-    raise UsageError(
-        f"{what} would be removed, and nothing was",
-        detail="" if fleet.at_terminal else shown,
-        hint="answer y, or add --yes" if fleet.at_terminal else "check the list, then add --yes",
-    )
+    if fleet.at_terminal:
+        raise NotStarted("Nothing was removed.")
+    raise UsageError(f"{what} would be removed, and nothing was", detail=shown, hint="check the list, then add --yes")
 
 
 def plan(host: Host, request: Request) -> Plan:

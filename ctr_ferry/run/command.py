@@ -96,6 +96,7 @@ class Command(fabric.Task):  # type: ignore[misc]
         iterable: options that may be given more than once.
         positional: options that are given without their name.
         read_only: whether the command changes no host, or a function that tells it from the request.
+        if_cut: what to do where the command was interrupted at work on a host; empty if nothing special.
 
     Attributes:
         tabulate: makes one table of the answers of a fleet command; None means one row per host.
@@ -116,9 +117,10 @@ class Command(fabric.Task):  # type: ignore[misc]
         before: Callable[..., None] | None = None,
         own_hosts: Callable[..., Iterable[str]] | None = None,
         read_only: bool | Callable[[Any], bool] = False,
+        if_cut: str = "",
     ) -> None:
         self.kind, self.parse, self.tabulate, self.before = kind, parse, tabulate, before
-        self._read_only, self.own_hosts = read_only, own_hosts
+        self._read_only, self.own_hosts, self.if_cut = read_only, own_hosts, if_cut
         self._common = _OUTPUT if kind is Kind.CONTROL_MACHINE else _OUTPUT | _RUN
         super().__init__(
             body,

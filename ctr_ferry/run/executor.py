@@ -21,7 +21,7 @@ from typing import Any
 import fabric
 from invoke.exceptions import Exit
 
-from ctr_ferry.errors import FerryError, InternalError, UsageError
+from ctr_ferry.errors import FerryError, InternalError, Interrupted, UsageError
 from ctr_ferry.inventory.selector import HostSelector, inventory_file
 from ctr_ferry.report import observer, render
 from ctr_ferry.report.agreement import Disagreement, HostNote, disagreements, host_notes
@@ -280,7 +280,7 @@ def _outcomes(
     command: Command, fleet: Fleet, answers: dict[str, Answer], *, cut: bool
 ) -> tuple[list[Outcome], Table | None]:
     """One outcome per host, in the order of the hosts, and the table of all answers unless the run was cut."""
-    ends = {name: _outcome(name, fleet, answers, cut=cut).checked() for name in fleet.hosts}
+    ends = {name: _outcome(command, name, fleet, answers, cut=cut).checked() for name in fleet.hosts}
     answers = {name: ends[name].error or answer for name, answer in answers.items()}
     table, faults = (None, {}) if cut else _tabulated(command, answers)
     ends |= {name: Outcome.of(name, ends[name].seconds, fault) for name, fault in faults.items()}
@@ -306,9 +306,11 @@ def _tabulated(command: Command, answers: dict[str, Answer]) -> tuple[Table | No
             return None, dict.fromkeys(answers, unforeseen(all_of_them))
 
 
-def _outcome(name: str, fleet: Fleet, answers: dict[str, Answer], *, cut: bool = False) -> Outcome:
+def _outcome(command: Command, name: str, fleet: Fleet, answers: dict[str, Answer], *, cut: bool) -> Outcome:
     answer = answers.get(name) or fleet.unanswered(name, cut=cut)
     answer = as_dry_run(answer) if fleet.dry_run else answer  # a fleet command may have replaced answers
+    if isinstance(answer, Interrupted):
+        answer.hint = command.if_cut or answer.hint
     return Outcome.of(name, fleet.seconds[name], answer)
 
 

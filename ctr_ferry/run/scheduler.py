@@ -357,6 +357,6 @@ def interrupted(done: Result | None = None) -> Interrupted:
     """The error of a host that was at work when the run was interrupted; ``done`` is what it had done by then."""
     return Interrupted(
         "the run was interrupted while this host was at work",
-        hint="run the same command again: it inspects the host first (`run` does not: check how far its command came)",
+        hint="run the same command again: it inspects the host first",
         result=done,
     )

@@ -86,8 +86,9 @@ class TestAsking:
         if answer:
             command(scripted_fleet, match="*")
         else:
-            with pytest.raises(errors.UsageError):
+            with pytest.raises(errors.NotStarted, match=r"^Nothing was removed\.$") as told:
                 command(scripted_fleet, match="*")
+            assert told.value.exit_code == 1 and not told.value.hint
         (question,) = scripted_fleet.asked
         assert "Remove 2 names from a, b?" in question and f"{TWO} on a, b" in question
         assert {len(host.images) for host in scripted_fleet} == {0 if answer else 2}

@@ -18,6 +18,9 @@ from ctr_ferry.run.executor import _outcome as outcome_of
 from ctr_ferry.run.interrupts import Terminated
 from ctr_ferry.run.scheduler import Fleet
 from ctr_ferry.ssh import answer_memory
+from tasks.copy import copy
+from tasks.remove import remove
+from tasks.run import run
 
 PATIENCE = 60  # seconds, after which a test that hangs says so
 
@@ -286,12 +289,12 @@ def test_a_dry_run_turns_changed_into_would_change_in_answers_that_a_fleet_comma
     scripted_fleet = ScriptedFleet(1)
     made: dict[str, Answer] = {"a": Did(1, Status.CHANGED)}
     for dry_run, status in ((True, Status.WOULD_CHANGE), (False, Status.CHANGED)):
-        assert outcome_of("a", scripted_fleet.begin(dry_run=dry_run), made).status is status
+        assert outcome_of(remove, "a", scripted_fleet.begin(dry_run=dry_run), made, cut=False).status is status
 
 
 def test_a_host_without_an_answer_is_skipped_for_the_reason_that_holds() -> None:
     def reasons(fleet: Fleet, *, cut: bool = False) -> list[str]:
-        told = [outcome_of(name, fleet, {}, cut=cut).error for name in fleet.hosts]
+        told = [outcome_of(remove, name, fleet, {}, cut=cut).error for name in fleet.hosts]
         return [f"{error.kind}: {error.message}" for error in told if error]
 
     scripted_fleet = ScriptedFleet(2)
@@ -303,6 +306,16 @@ def test_a_host_without_an_answer_is_skipped_for_the_reason_that_holds() -> None
     later = scripted_fleet.begin()
     assert reasons(later) == ["not-started: an earlier command of this line failed on this host"] * 2
     assert reasons(later, cut=True) == reasons(later)
+
+
+def test_an_interrupted_host_is_told_what_to_do_after_that_command() -> None:
+    scripted_fleet = ScriptedFleet(1)
+    fleet = scripted_fleet.begin()
+    scripted_fleet.machines["a"].asked += 1
+    told = {c.name: outcome_of(c, "a", fleet, {}, cut=True).error for c in (copy, run, remove)}
+    hints = {name: error.hint for name, error in told.items() if error}
+    assert "the same copy again" in hints["copy"] and "how far the command came" in hints["run"]
+    assert hints["remove"] == "run the same command again: it inspects the host first"
 
 
 def test_an_outcome_is_recorded_as_soon_as_its_host_has_ended() -> None:
