@@ -1,22 +1,24 @@
-"""Reads an Ansible YAML inventory such as ``hosts.yaml``; errors name the file and the line."""
+"""An Ansible inventory such as ``hosts.yaml``: its files, merged in Ansible's order."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from ctr_ferry.errors import BadInventory
-from ctr_ferry.inventory.contents import Group, Vars, expand
-from ctr_ferry.inventory.yaml_file import compose, pairs, read_vars, where
+from ctr_ferry.inventory import ini_file, yaml_file
+from ctr_ferry.inventory.contents import Contents, Vars, read_text
+from ctr_ferry.inventory.yaml_file import compose, read_vars
 
-_GROUP_KEYS = {"hosts", "children", "vars"}
+_IMPLICIT = ("all", "ungrouped")
 _VAULT = b"$ANSIBLE_VAULT;"
-_SUFFIXES = ("", ".yml", ".yaml", ".json")
+_YAML_SUFFIXES = (".yml", ".yaml", ".json")
+_SUFFIXES = ("", *_YAML_SUFFIXES)
+_LIKE_YAML = re.compile(r"---|[{]|[^\s:=]+:(\s|$)")
 
 
 class Inventory:
@@ -33,18 +35,14 @@ class Inventory:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.groups: dict[str, Group] = {"all": Group("all")}
-        self.hosts: dict[str, Vars] = {}
         if file.is_file() and _is_vault(file):
             raise BadInventory(
                 f"the inventory {file} is encrypted",
                 hint="name a plain file with CTR_FERRY_INVENTORY; it may have encrypted values",
             )
-        top = compose(file)
-        if top is None:
-            raise BadInventory(f"{file} is empty", hint="it needs at least one host, such as all: {hosts: {node1: {}}}")
-        for name, node in pairs(top, "the inventory", file):
-            self._read_group(name, node)
+        contents = _read(file)
+        self.groups, self.hosts = contents.groups, contents.hosts
+        self._fill_ungrouped()
         self._adopt_orphans()
         inside = self._hosts_by_group()
         used = [name for name in self.groups if inside[name]]
@@ -82,42 +80,21 @@ class Inventory:
         return found
 
     def _files(self, folder: str, name: str) -> Variables:
-        """The variables that a group or host has in files beside the inventory."""
+        """The variables that a group or host has beside the inventory: in the first of its paths that exists."""
         found = Variables()
-        for suffix in _SUFFIXES:
-            path = self.file.parent / folder / f"{name}{suffix}"
-            files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES) if path.is_dir() else [path]
-            for file in filter(Path.is_file, files):
+        paths = (self.file.parent / folder / f"{name}{suffix}" for suffix in _SUFFIXES)
+        if path := next((path for path in paths if path.exists()), None):
+            for file in _below(path) if path.is_dir() else [path]:
                 if _is_vault(file):
                     found.encrypted.append(str(file.relative_to(self.file.parent)))
                 elif node := compose(file):
                     found.vars |= read_vars(node, str(file), file)
         return found
 
-    def _read_group(self, name: str, node: yaml.Node) -> None:
-        group = self.groups.setdefault(name, Group(name))
-        for key, value in pairs(node, f"group {name!r}", self.file):
-            if key == "hosts":
-                self._read_hosts(group, value)
-            elif key == "children":
-                for child, body in pairs(value, f"the children of {name!r}", self.file):
-                    group.children.append(child)
-                    self._read_group(child, body)
-            elif key == "vars":
-                group.vars |= read_vars(value, f"the vars of {name!r}", self.file)
-            else:
-                near = difflib.get_close_matches(key, _GROUP_KEYS, n=1)
-                raise BadInventory(
-                    f"{where(self.file, value)}: group {name!r} has an unknown key {key!r}",
-                    hint=f"did you mean {near[0]!r}?" if near else "a group has hosts, children and vars",
-                )
-
-    def _read_hosts(self, group: Group, node: yaml.Node) -> None:
-        for pattern, body in pairs(node, f"the hosts of {group.name!r}", self.file):
-            own = read_vars(body, f"host {pattern!r}", self.file)
-            for host in expand(pattern):
-                group.hosts.add(host)
-                self.hosts.setdefault(host, {}).update(own)
+    def _fill_ungrouped(self) -> None:
+        """Makes hosts that are in no group members of ``ungrouped``, and no others."""
+        grouped = set[str]().union(*(group.hosts for name, group in self.groups.items() if name not in _IMPLICIT))
+        self.groups["ungrouped"].hosts = self.hosts.keys() - grouped
 
     def _adopt_orphans(self) -> None:
         """Makes top-level groups without a parent children of ``all``, as Ansible does."""
@@ -172,6 +149,34 @@ class Variables:
 
     vars: Vars = field(default_factory=dict)
     encrypted: list[str] = field(default_factory=list)
+
+
+def _read(file: Path) -> Contents:
+    """What an inventory file has, whatever its format."""
+    if file.suffix == ".toml":
+        raise yaml_file.only_ansible(file, "TOML")
+    text = read_text(file)
+    if text.startswith("#!") and os.access(file, os.X_OK):
+        raise yaml_file.only_ansible(file, "a program")
+    lines = map(str.strip, text.splitlines())
+    first = next((line for line in lines if line and line[0] not in ";#"), "")
+    in_yaml = file.suffix in _YAML_SUFFIXES or not first or _LIKE_YAML.match(first)
+    return yaml_file.read(file) if in_yaml and not ini_file.SECTION.fullmatch(first) else ini_file.read(file)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files of a folder that Ansible reads, in its order: hidden files, backups and folders with a dot are not."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise BadInventory(f"{folder} cannot be read: {error}", hint="check its permissions") from error
+    for path in paths:
+        if path.name.startswith(".") or path.name.endswith("~"):
+            continue
+        if path.is_dir() and not path.suffix:
+            yield from _below(path)
+        elif path.is_file() and path.suffix in _SUFFIXES:
+            yield path
 
 
 def _is_vault(file: Path) -> bool:

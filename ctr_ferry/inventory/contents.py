@@ -1,4 +1,4 @@
-"""What an inventory's files have, before anything is merged: variables, groups, names of hosts and their ranges."""
+"""What an inventory's files have, before anything is merged: variables, groups, hosts and their names."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ import re
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ctr_ferry.errors import BadInventory
 
 _RANGE = re.compile(r"\[(\w+):(\w+)(?::(\d+))?\]")
+_HOST_PORT = re.compile(r"(?:\[(?P<inside>[^\[\]]+)\]|(?P<plain>(?:[\w.-]|\[[^\]]*\])+)):(?P<port>[0-9]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """A value that only Ansible can read: ``!vault``, ``!unsafe`` or a ``{{ template }}``."""
+    """A value that only Ansible can read: ``!vault``."""
 
     text: str
+
+
+class Plain(str):
+    """Text that is no template, whatever it has in it: ``!unsafe``."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,69 @@ class Group:
     hosts: set[str] = field(default_factory=set)
     children: list[str] = field(default_factory=list)
     vars: Vars = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Contents:
+    """What an inventory file has.
+
+    Attributes:
+        groups: the groups by name; ``all`` and ``ungrouped`` always exist.
+        hosts: the variables that each host has in the file itself, in the file's order.
+    """
+
+    groups: dict[str, Group] = field(default_factory=lambda: {name: Group(name) for name in ("all", "ungrouped")})
+    hosts: dict[str, Vars] = field(default_factory=dict)
+
+    def group(self, name: str) -> Group:
+        """The group of a name, made if it is new."""
+        return self.groups.setdefault(name, Group(name))
+
+    def add_hosts(self, group: Group, pattern: str, own: Vars, where: str) -> None:
+        """Adds the hosts of a pattern such as ``node[01:20]:2222`` to a group. A port counts where a host is new.
+
+        Raises:
+            BadInventory: a range is wrong.
+        """
+        name, port = _host_and_port(pattern)
+        try:
+            hosts = list(expand(name))
+        except BadInventory as error:
+            raise BadInventory(f"{where}: {error.message}", hint=error.hint) from error
+        for host in hosts:
+            group.hosts.add(host)
+            if host not in self.hosts:
+                self.hosts[host] = {"ansible_port": Var(port, where)} if port else {}
+            self.hosts[host].update(own)
+
+
+def read_text(file: Path) -> str:
+    """The text of a file of the inventory.
+
+    Raises:
+        BadInventory: the file is not there, or is no text.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BadInventory(
+            f"there is no inventory at {file}",
+            hint="write one, or name another with CTR_FERRY_INVENTORY or fleet.inventory in fabric.yaml",
+        ) from error
+    except IsADirectoryError as error:
+        raise BadInventory(
+            f"the inventory {file} is a folder", hint=f"name the file in it: CTR_FERRY_INVENTORY={file / 'hosts.yaml'}"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInventory(
+            f"the inventory {file} cannot be read: {error}", hint="check its permissions and encoding"
+        ) from error
+
+
+def _host_and_port(pattern: str) -> tuple[str, int | None]:
+    """Splits ``host:22`` and ``[2001:db8::1]:22``; the port is None if there is none."""
+    match = _HOST_PORT.fullmatch(pattern)
+    return (match["inside"] or match["plain"], int(match["port"])) if match else (pattern, None)
 
 
 def expand(pattern: str) -> Iterator[str]:

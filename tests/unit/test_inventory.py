@@ -11,7 +11,7 @@ import yaml
 
 from ctr_ferry.errors import BadInventory
 from ctr_ferry.inventory.ansible import Inventory
-from ctr_ferry.inventory.contents import Opaque, expand
+from ctr_ferry.inventory.contents import Opaque, Plain, expand
 from lab import login
 from lab.layout import MODELS
 from lab.standing import settings
@@ -204,7 +204,7 @@ def test_a_range_names_hosts_with_the_same_variables(folder: Folder) -> None:
     assert folder.values("node07") == {"ansible_user": "ops"}
 
 
-def test_vaults_and_templates_are_opaque(folder: Folder) -> None:
+def test_a_vault_is_opaque_and_what_is_marked_as_unsafe_is_plain(folder: Folder) -> None:
     text = """\
     all:
       hosts:
@@ -212,14 +212,12 @@ def test_vaults_and_templates_are_opaque(folder: Folder) -> None:
           a: !vault |
             $ANSIBLE_VAULT;1.1;AES256
             3132
-          b: "{{ lookup('env', 'X') }}"
-          c: !unsafe "{{ plain }}"
-          d: plain
-          e: [1, {f: 2}]
+          b: !unsafe "{{ plain }}"
+          c: [1, {f: 2}]
     """
     values = folder.values("n", text)
-    assert [type(values[name]) for name in "abc"] == [Opaque] * 3
-    assert values["d"] == "plain" and values["e"] == [1, {"f": 2}]
+    assert [type(values[name]) for name in "ab"] == [Opaque, Plain]
+    assert values["b"] == "{{ plain }}" and values["c"] == [1, {"f": 2}]
 
 
 ENCRYPTED = "$ANSIBLE_VAULT;1.1;AES256\n3132\n"
@@ -263,6 +261,17 @@ def test_an_encrypted_inventory_is_refused(folder: Folder) -> None:
         ("all:\n  host:\n    node1:\n", 3, "unknown key 'host'"),
         ("all:\n  hosts:\n    n:\n      v: !nosuch 1\n", 4, "!nosuch"),
         ("g:\n  hosts: {n: }\n  vars:\n    ansible_group_priority: high\n", 4, "ansible_group_priority"),
+        ("all:\n  hosts:\n    node[3:1]:\n", 3, "'node[3:1]' has a wrong range"),
+        ("[web]\nnode[3:1]\n", 2, "'node[3:1]' has a wrong range"),
+        ("[web]\nn 'open\n", 2, "No closing quotation"),
+        ("[web]\nn x\n", 2, "'x' is no variable"),
+        ("[web]\nn:\n", 2, "'n:' is no name of a host"),
+        ("[web]\n[web:vars]\nx\n", 3, "'x' is no variable"),
+        ("[web]\n[db:vars]\nx=1\n", 2, "there is no group 'db'"),
+        ("[web:children]\ndb\n", 2, "there is no group 'db'"),
+        ("[web:children]\nd b\n", 2, "'d b' is no name of a group"),
+        ("[web]\n[web:host]\n", 2, "[web:host] is no section"),
+        ("[web]\n[a b]\n", 2, "[a b] is no section"),
     ],
 )
 def test_an_error_names_its_file_and_line(folder: Folder, text: str, line: int, words: str) -> None:
@@ -271,6 +280,47 @@ def test_an_error_names_its_file_and_line(folder: Folder, text: str, line: int, 
     where, _, what = bad.value.message.partition(": ")
     assert where == f"{folder.path}/hosts.yaml:{line}", bad.value.message
     assert words in what
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("hosts", "[web]\nn\n"),
+        ("hosts.ini", "n\n"),
+        ("hosts.yaml", "; as Ansible reads it\n[web]\nn\n"),
+        ("hosts", "# YAML\n---\nall: {hosts: {n: }}\n"),
+        ("hosts", "all:\n  hosts: {n: }\n"),
+        ("hosts", '{"all": {"hosts": {"n": {}}}}'),
+        ("hosts.json", '{"all": {"hosts": {"n": {}}}}'),
+    ],
+)
+def test_the_format_of_an_inventory_is_seen(folder: Folder, name: str, text: str) -> None:
+    folder.write(name, text)
+    assert list(Inventory(folder.path / name).hosts) == ["n"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mode", "words"),
+    [
+        ("hosts.toml", "[web]\n", 0o600, "TOML"),
+        ("hosts", "#!/bin/sh\n", 0o700, "a program"),
+        ("aws_ec2.yml", "plugin: amazon.aws.aws_ec2\nregions: [x]\n", 0o600, "plugin amazon.aws.aws_ec2"),
+    ],
+)
+def test_an_inventory_that_only_ansible_can_read_says_which_file_to_make_of_it(
+    folder: Folder, name: str, text: str, mode: int, words: str
+) -> None:
+    folder.write(name, text)
+    (folder.path / name).chmod(mode)
+    with pytest.raises(BadInventory, match=words) as bad:
+        Inventory(folder.path / name)
+    assert f"ansible-inventory -i {folder.path / name} --list --yaml --output hosts.yaml" in bad.value.hint
+
+
+def test_a_folder_is_no_inventory(tmp_path: Path) -> None:
+    with pytest.raises(BadInventory, match="is a folder") as bad:
+        Inventory(tmp_path)
+    assert f"CTR_FERRY_INVENTORY={tmp_path}/hosts.yaml" in bad.value.hint
 
 
 def test_the_hint_for_a_misspelt_key_has_the_right_one(folder: Folder) -> None:
