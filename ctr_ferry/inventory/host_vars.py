@@ -8,7 +8,6 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,12 +17,13 @@ from ctr_ferry.ctr.commands import KUBELETS, LONGEST_NAMESPACE, NAMESPACE
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory, BadReference
 from ctr_ferry.inventory.ansible import Variables
-from ctr_ferry.inventory.contents import Opaque, Vars
+from ctr_ferry.inventory.contents import Vars
+from ctr_ferry.inventory.templates import Templates
 from ctr_ferry.oci import registry
 from ctr_ferry.oci.reference import parse_domain
 from ctr_ferry.secrets import Secret
 from ctr_ferry.ssh.local_path import local_path
-from ctr_ferry.ssh.target import Limits, Target, Trust
+from ctr_ferry.ssh.target import Limits, Target, Trust, is_address
 
 _Path = Annotated[str, msgspec.Meta(pattern=r"^/[\w./@+-]+\Z")]
 _Words = Annotated[str, msgspec.Meta(pattern=r"^[\w./@+ -]+\Z")]
@@ -47,7 +47,7 @@ class HostVars(msgspec.Struct):
 
     Attributes:
         given: the variables that the inventory has for the host.
-        opaque: those of them that only Ansible can read; here they have their defaults.
+        opaque: those of them that only Ansible can read, with the error; here they have their defaults.
     """
 
     ansible_connection: str = "ssh"
@@ -72,20 +72,13 @@ class HostVars(msgspec.Struct):
     ctr_proxy: _HTTP | None = None
     ctr_hosts_dir: _Path | None = None
     given: frozenset[str] = frozenset()
-    opaque: frozenset[str] = frozenset()
+    opaque: Mapping[str, BadInventory] = {}
 
-    def plain(self, host: str, variable: str) -> Any:
-        """The value of a variable of a host; raises BadInventory if only Ansible can read it."""
+    def plain(self, variable: str) -> Any:
+        """The value of a variable; raises BadInventory if only Ansible can read it."""
         if variable in self.opaque:
-            raise _opaque(variable, host)
+            raise self.opaque[variable]
         return getattr(self, variable)
-
-
-def _opaque(variable: str, host: str) -> BadInventory:
-    return BadInventory(
-        f"{variable} of host {host!r} is a template or a vault, which only Ansible can read",
-        hint="give its value in plain words in the inventory",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +95,12 @@ class _Place:
         return BadInventory(
             f"{self.where}: {path} of host {self.host!r} is wrong: {what}",
             hint=f"change the value {value!r}" if shown else "",
+        )
+
+    def unread(self, name: str, reason: str) -> BadInventory:
+        """The error for a value that only Ansible can read."""
+        return BadInventory(
+            f"{self.where}: {name} of host {self.host!r} needs {reason}", hint=f"write {name} in plain words there"
         )
 
     def convert(self, path: str, value: Any, kind: Any) -> Any:
@@ -147,8 +146,14 @@ _ALIASES = {
 }
 
 
-def _validate(host: str, variables: Vars) -> HostVars:
+def _validate(host: str, variables: Vars, folder: Path) -> HostVars:
     """Checks one host's merged variables. An error has file and line and, for a misspelt ``ctr_…``, the right name."""
+    magic = {
+        "inventory_hostname": host,
+        "inventory_hostname_short": host.partition(".")[0],
+        "inventory_dir": str(folder),
+    }
+    templates = Templates(variables, magic)
     kinds = {field.name: field.type for field in msgspec.structs.fields(HostVars) if "_" in field.name}
     ours = [name for name in kinds if name.startswith("ctr_")]
     for name, var in variables.items():
@@ -157,18 +162,21 @@ def _validate(host: str, variables: Vars) -> HostVars:
     aliased = {_ALIASES[name]: var for name, var in reversed(variables.items()) if name in _ALIASES}  # the first counts
     every = aliased | {name: var for name, var in variables.items() if name not in _ALIASES}
     known = {name: var for name, var in every.items() if name in kinds}
-    values = {}
+    values, opaque = dict[str, Any](), dict[str, BadInventory]()
     for name, var in known.items():
         place = _Place(var.where, host)
-        if not isinstance(var.value, Opaque):
-            values[name] = place.convert(name, var.value, kinds[name])
-        elif name in ours:
-            raise _opaque(name, host)
+        try:
+            value = templates.value(var.value)
+        except BadInventory as error:
+            opaque[name] = place.unread(name, error.message)
+            if name in ours:
+                raise opaque[name] from error
+            continue
+        values[name] = place.convert(name, value, kinds[name])
         if name == "ctr_registries":
             values[name] = _registries(place, values[name])
-        elif name == "ctr_proxy" and values[name]:
-            _check_port(place, name, values[name].removeprefix("http://"))
-    opaque = frozenset(known) - values.keys()
+        elif name in _CHECKS and values[name] not in (None, ""):
+            _CHECKS[name](place, name, values[name])
     return HostVars(**values, given=frozenset(known), opaque=opaque)
 
 
@@ -200,9 +208,29 @@ def _domain(place: _Place, path: str, name: str) -> str:
 
 
 def _check_port(place: _Place, path: str, address: str) -> None:
-    _, colon, port = address.rstrip("/").rpartition(":")
+    _, colon, port = address.removeprefix("http://").rstrip("/").rpartition(":")
     if colon and not port.endswith("]") and not 0 < int(port) < 1 << 16:
         raise place.wrong(path, "it has no port from 1 to 65535", address)
+
+
+def _check_ssh_port(place: _Place, path: str, port: int) -> None:
+    if not 0 < port < 1 << 16:
+        raise place.wrong(path, "it is no port from 1 to 65535", port)
+
+
+def _check_address(place: _Place, path: str, address: str) -> None:
+    if not is_address(address):
+        raise BadInventory(
+            f"{place.where}: {path} of host {place.host!r} is wrong: it must be a name or an address alone",
+            hint="give the user as ansible_user, and the port as ansible_port",
+        )
+
+
+_CHECKS: dict[str, Callable[[_Place, str, Any], None]] = {
+    "ansible_host": _check_address,
+    "ansible_port": _check_ssh_port,
+    "ctr_proxy": _check_port,
+}
 
 
 def target(name: str, variables: Variables, folder: Path, trust: Trust, limits: Limits) -> tuple[Target, list[str]]:
@@ -217,14 +245,18 @@ def target(name: str, variables: Variables, folder: Path, trust: Trust, limits: 
     variable is wrong, or the connection needs a value that only Ansible can read. Such a password gives a note instead,
     since it may come from elsewhere.
     """
-    host = _validate(name, variables.vars)
-    if host.ansible_connection not in _SSH_CONNECTIONS:
+    host = _validate(name, variables.vars, folder)
+    if not (host.ansible_host or is_address(name)):
+        raise BadInventory(
+            f"the name of host {name!r} is no address", hint=f"give {name!r} its address as ansible_host"
+        )
+    if host.ansible_connection.removeprefix("ansible.builtin.") not in _SSH_CONNECTIONS:
         connection = variables.vars["ansible_connection"]
         raise BadInventory(
             f"{connection.where}: host {name!r} has ansible_connection {connection.value!r}",
             hint="remove it: ctr-ferry connects over ssh alone, also to this machine",
         )
-    plain = partial(host.plain, name)
+    plain = host.plain
     notes = _unread_passwords(host) + _unread_files(host, name, variables.encrypted)
     options = _ssh_options(name, plain, notes)
     if plain("ansible_become"):

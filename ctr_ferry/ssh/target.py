@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
@@ -93,6 +96,15 @@ class Target:
                 hop, host, port, user, self.key_file, gateway=gateway, trust=self.trust, limits=self.limits
             )
         return replace(self, gateway=gateway)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is a host's name or address alone, without user, port and brackets."""
+    if ":" not in text:
+        return bool(text) and not re.search(r"[\s@/\[\]]", text)
+    with contextlib.suppress(ValueError):
+        return ip_address(text).version == 6
+    return False
 
 
 def parse_address(text: str) -> tuple[str | None, str, int | None]:

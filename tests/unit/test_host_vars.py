@@ -10,7 +10,8 @@ import pytest
 
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory
-from ctr_ferry.inventory.ansible import Inventory
+from ctr_ferry.inventory.ansible import Inventory, Variables
+from ctr_ferry.inventory.contents import Var
 from ctr_ferry.inventory.host_vars import target
 from ctr_ferry.oci.registry import Registries
 from ctr_ferry.secrets import Secret
@@ -69,6 +70,24 @@ def test_ansibles_older_spellings_mean_the_same_and_lose_to_the_new_ones(tmp_pat
     )
     assert (made.address, made.user, made.port) == ("10.0.0.1", "new", 22)
     assert isinstance(made.become_password, Secret) and made.become_password.reveal() == "new"
+
+
+@pytest.mark.parametrize("name", ["ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh", "smart"])
+def test_every_name_of_ssh_is_ssh(tmp_path: Path, name: str) -> None:
+    assert read(tmp_path, f"ansible_connection: {name}")[0].address == "n"
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "node.example", "2001:db8::1", "fe80::1%eth0", "node_1"])
+def test_an_address_or_name_is_an_address(tmp_path: Path, address: str) -> None:
+    assert read(tmp_path, f"ansible_host: {address}")[0].address == address
+
+
+@pytest.mark.parametrize("name", ["root@10.0.0.3", "10.0.0.3:ssh", "a b"])
+def test_a_hosts_name_that_is_no_address_needs_one(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInventory, match="is no address") as bad:
+        target(name, Variables(), tmp_path, Trust(), Limits())
+    assert "ansible_host" in bad.value.hint
+    assert target(name, Variables({"ansible_host": Var("x", "f:1")}), tmp_path, Trust(), Limits())[0].address == "x"
 
 
 def test_our_own_variables_are_used(tmp_path: Path) -> None:
@@ -211,6 +230,14 @@ def test_ssh_options_that_cannot_be_parsed_are_refused(tmp_path: Path, text: str
         ("ctr_registries: {r.example/team: {}}", "it has a path", ""),
         ("ctr_registries: {'r.example:99999': {}}", "no port", ""),
         ("ctr_proxy: 'http://p.example:99999'", "no port", ""),
+        ("ctr_registries: {r.x: {schema: http}}", "unknown key of ctr_registries.r.x 'schema'", "'scheme'"),
+        ("ansible_host: root@10.0.0.3", "ansible_host of host 'n' is wrong: it must be a name or an", "ansible_user"),
+        ("ansible_host: 10.0.0.3:2222", "ansible_host of host 'n' is wrong", "ansible_port"),
+        ("ansible_host: 10.0.0.3:ssh", "ansible_host of host 'n' is wrong", "ansible_port"),
+        ("ansible_host: '[2001:db8::1]'", "ansible_host of host 'n' is wrong", "ansible_port"),
+        ("ansible_ssh_host: a b", "ansible_host of host 'n' is wrong", ""),
+        ("ansible_port: 70000", "ansible_port of host 'n' is wrong: it is no port from 1 to 65535", "70000"),
+        ("ansible_port: '0'", "ansible_port of host 'n' is wrong: it is no port", ""),
         ("ansible_connection: local", "ansible_connection 'local'", "ssh"),
         ("ansible_connection: docker", "ansible_connection 'docker'", "ssh"),
     ],
@@ -239,11 +266,70 @@ def test_a_password_in_a_wrong_place_is_not_shown(tmp_path: Path, variables: str
     assert "hunter2" not in bad.value.message + bad.value.hint + bad.value.detail
 
 
-@pytest.mark.parametrize("name", ["ansible_host", "ansible_user", "ansible_port", "ansible_ssh_common_args"])
-@pytest.mark.parametrize("value", ["'{{ x }}'", "!vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  31"])
-def test_a_needed_value_that_only_ansible_can_read_is_refused(tmp_path: Path, name: str, value: str) -> None:
-    with pytest.raises(BadInventory, match=f"{name} of host 'n' is a template or a vault"):
+@pytest.mark.parametrize(
+    "name", ["ansible_host", "ansible_user", "ansible_port", "ansible_ssh_common_args", "ctr_root"]
+)
+@pytest.mark.parametrize(
+    ("value", "needs"),
+    [
+        ("'{{ x }}'", "the variable 'x'"),
+        ("!vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  31", "a value of a vault"),
+        ("\"/{{ lookup('env', 'X') }}\"", "\"{{ lookup('env', 'X') }}\", which only Ansible can work out"),
+        ("'{% if x %}a{% endif %}'", "'{% if x %}a{% endif %}', which only Ansible"),
+        ("'{{ secret }}'\nsecret: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  31", "a value of a vault"),
+        ("'{{ a }}'\na: '{{ b }}'\nb: 'x{{ a }}'", "the variable 'a', which no file gives in plain words"),
+        ("'{{ a }}'\na: '{{ b | upper }}'", "'{{ b | upper }}', which only Ansible can work out"),
+    ],
+)
+def test_a_needed_value_that_only_ansible_can_read_is_refused_and_named(
+    tmp_path: Path, name: str, value: str, needs: str
+) -> None:
+    with pytest.raises(BadInventory) as bad:
         read(tmp_path, f"{name}: {value}\n")
+    assert bad.value.message.startswith(f"{tmp_path}/hosts.yaml:4: {name} of host 'n' needs {needs}")
+    assert name in bad.value.hint
+
+
+def test_templates_that_are_plain_references_are_worked_out(tmp_path: Path) -> None:
+    made, notes = read(
+        tmp_path,
+        """\
+        net: 10.0.0
+        bastion: ops@{{ net }}.9
+        port: 2222
+        registry: { ca_file: "{{ inventory_dir }}/ca.pem", username: "{{ who }}" }
+        who: pusher
+        ansible_host: "{{net}}.{{ port }}"
+        ansible_port: "{{ port }}"
+        ansible_user: "{{- inventory_hostname_short -}}"
+        ansible_ssh_common_args: -J {{ bastion }}
+        ansible_become_password: !unsafe "{{ as it is"
+        ctr_registries: { r.example: "{{ registry }}" }
+        """,
+    )
+    assert (made.address, made.port, made.user) == ("10.0.0.2222", 2222, "n")
+    assert hops(made) == [("10.0.0.9", None, "ops")]
+    assert made.become_password and made.become_password.reveal() == "{{ as it is"
+    (registry,) = made.variables_of(Registries).known
+    assert (registry.ca_file, registry.username) == (f"{tmp_path}/ca.pem", "pusher")
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("chain", "words"),
+    [
+        ([f"a{n}: '{{{{ a{n + 1} }}}}'" for n in range(2000)], "too many other variables"),
+        ([f"a{n}: '{{{{ a{n + 1} }}}}{{{{ a{n + 1} }}}}'" for n in range(50)] + ["a50: xx"], "longer than"),
+        ([f"a{n}: '{{{{ a{n + 1} }}}}{{{{ a{n + 1} }}}}'" for n in range(50)] + ["a50: ''"], ""),
+    ],
+)
+def test_variables_that_refer_to_many_others_take_bounded_work(tmp_path: Path, chain: list[str], words: str) -> None:
+    variables = "\n".join(["ansible_user: '{{ a0 }}'", *chain])
+    if not words:
+        assert read(tmp_path, variables)[0].user == ""
+        return
+    with pytest.raises(BadInventory, match=words):
+        read(tmp_path, variables)
 
 
 @pytest.mark.parametrize("value", ["'{{ vault_sudo }}'", "!vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  31"])

@@ -260,7 +260,7 @@ def test_wrong_variables_of_one_host_do_not_affect_the_others(file: Path) -> Non
 def test_wrong_variables_of_an_excluded_host_do_not_affect_the_others(file: Path) -> None:
     file.write_text(HOSTS.replace("web2: ", "web2: {ansible_host: '{{ address }}'}"))
     assert names(file, "web,!web2") == ["web1", "web-old"]
-    with pytest.raises(BadInventory, match="'web2' is a template"):
+    with pytest.raises(BadInventory, match="'web2' needs the variable 'address'"):
         names(file, "web")
 
 
@@ -270,7 +270,7 @@ def test_hosts_shows_the_inventory_although_one_host_is_wrong(file: Path) -> Non
     assert [each["host"] for each in view.data["hosts"]] == ["web1", "web2", "web-old"]
     assert ["error" in each for each in view.data["hosts"]] == [False, True, False]
     assert view.data["hosts"][1]["error"]["kind"] == "bad-inventory"
-    assert view.table and "ansible_host of host 'web2' is a template" in view.table.notes[-1]
+    assert view.table and "ansible_host of host 'web2' needs the variable 'address'" in view.table.notes[-1]
 
 
 def test_equal_notes_of_many_hosts_are_one_note(file: Path) -> None:
