@@ -11,7 +11,7 @@ from ctr_ferry.report.outcome import Status, Table, View
 from ctr_ferry.run.command import ControlMachine, on_control_machine
 
 if TYPE_CHECKING:
-    from ctr_ferry.report.record import Run
+    from ctr_ferry.report.past_runs import Run
 
 
 def parse(*, last: str | None = None) -> int:

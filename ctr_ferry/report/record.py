@@ -10,22 +10,18 @@ import json
 import os
 import re
 import secrets
-import shutil
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from ctr_ferry.errors import UsageError
-from ctr_ferry.report.outcome import Outcome, Status
+from ctr_ferry.report.outcome import Outcome
 from ctr_ferry.ssh.exchange import Transcript
-from ctr_ferry.text import names, shown
+from ctr_ferry.text import shown
 
-_RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
 _SLOW = 0.01  # seconds; after a longer write of run.json, the next write waits
 _PAUSE = 9  # times as long as that write took
 _MOST_OF_STEPS = 64 << 10  # characters of one command that a log keeps
@@ -56,7 +52,7 @@ class Record:
     ) -> None:
         self.folder, self._warn, self._clock = folder, warn, clock
         self._head = {"id": folder.name, "started": _now(), "ended": None, "exit": None, "pid": os.getpid(), **head}
-        self._head["pid_started"] = _process_start(os.getpid())
+        self._head["pid_started"] = process_start(os.getpid())
         self._commands: list[tuple[str, dict[str, str]]] = []  # each command's head, and its outcomes by host, as JSON
         self._broken = False
         self._lock, self._breaking_lock = threading.Lock(), threading.Lock()
@@ -155,7 +151,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _process_start(pid: int) -> str | None:
+def process_start(pid: int) -> str | None:
     """When a process started, in the kernel's ticks; None if it has ended. The kernel reuses process numbers."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -181,166 +177,3 @@ def log_name(host: str) -> str:
     """A file name for a host's log, different for each host; names such as ``user@[::1]:22`` stay as they are."""
     safe = re.sub(r"[^\w.@:+\[\]-]", "_", host)
     return safe if safe == host else f"{safe}-{zlib.crc32(host.encode()):08x}"
-
-
-def prune(root: Path, keep: int) -> None:
-    """Removes the oldest runs until ``keep`` remain; runs that are still going stay."""
-    runs = sorted(path for path in root.glob("*") if _RUN.fullmatch(path.name)) if root.is_dir() else []
-    for path in runs[: max(0, len(runs) - keep)]:
-        run = Run.read(path / "run.json")
-        if run is None or run.state != "running":
-            shutil.rmtree(path, ignore_errors=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run, read from its record.
-
-    Attributes:
-        data: the content of run.json.
-        folder: the run's folder.
-    """
-
-    data: Mapping[str, Any]
-    folder: Path
-
-    @classmethod
-    def read(cls, file: Path) -> Run | None:
-        """Reads a run.json; None if it cannot be read."""
-        try:
-            return cls(json.loads(file.read_text(encoding="utf-8")), file.parent)
-        except (OSError, ValueError, RecursionError):
-            return None
-
-    @property
-    def state(self) -> str:
-        """``ended``, ``running``, or ``killed`` if the process is gone and wrote no end."""
-        if self.data["ended"]:
-            return "ended"
-        started = _process_start(self.data["pid"])
-        return "running" if started and started == self.data.get("pid_started", started) else "killed"
-
-    def log(self, host: str) -> Path:
-        """The path of a host's log; the file exists if the host was sent a command."""
-        return self.folder / f"{log_name(host)}.log"
-
-    @property
-    def id(self) -> str:
-        """The run's id."""
-        return str(self.data["id"])
-
-    def outcomes(self) -> list[Mapping[str, Any]]:
-        """Every outcome of every command, in order."""
-        return [outcome for command in self.data["commands"] for outcome in command["outcomes"]]
-
-    @property
-    def asked(self) -> list[Mapping[str, Any]]:
-        """The line's commands on hosts, also those that never began; a read-only one has a true ``looks``."""
-        began = self.data["commands"]  # records of earlier versions have nothing else
-        return list(self.data.get("asked", began))
-
-    def could_change(self, *, dry: bool) -> bool:
-        """Whether any command could have changed a host or, with ``dry``, was the dry run of such a command."""
-        return any(each["dry_run"] == dry and not each.get("looks") for each in self.asked)
-
-    @property
-    def unfinished(self) -> list[str]:
-        """The hosts that lack the outcome of some command, because the run was killed or never came to that command."""
-        if self.state == "running":
-            return []
-        done = [{o["host"] for o in command["outcomes"]} for command in self.data["commands"]]
-        finished = set.intersection(*done) if done and len(done) == len(self.asked) else set()
-        return [host for host in self.data["hosts"] if host not in finished]
-
-    def hosts(self, status: str) -> list[str]:
-        """The hosts that any command left with this status; `unfinished` hosts count as failed."""
-        found = {o["host"] for o in self.outcomes() if o["status"] == status}
-        if status == Status.FAILED:
-            found.update(self.unfinished)
-        return [host for host in self.data["hosts"] if host in found]
-
-
-@dataclass(frozen=True, slots=True)
-class Runs:
-    """The records of all runs in one folder."""
-
-    root: Path
-
-    def all(self) -> list[Run]:
-        """All records that can be read, in the order in which the runs started."""
-        found = [run for file in self.root.glob("*/run.json") if (run := Run.read(file))]
-        return sorted(found, key=lambda run: (run.data["started"], run.id))
-
-    def find(self, wanted: str) -> Run:
-        """Finds a run by its id, by a beginning or end of its id that no other run has, or by ``last``.
-
-        Raises:
-            UsageError: no run or more than one fits.
-        """
-        found = self.all()
-        if wanted == "last":
-            fits = found[-1:]
-        else:
-            fits = [run for run in found if run.id.startswith(wanted) or run.id.endswith(wanted)]
-            fits = [run for run in fits if run.id == wanted] or fits
-        if len(fits) != 1:
-            many = f"{len(fits)} runs of {self.root} fit {wanted!r}" if fits else f"no run of {self.root} is {wanted!r}"
-            raise UsageError(many, hint="list all runs: fab runs")
-        return fits[0]
-
-    def past(self, pattern: str) -> Past:
-        """The hosts that a pattern means: ``@failed``, of the last run that could change hosts, or ``@RUN:failed``.
-
-        Args:
-            pattern: an ``@``, perhaps a run (as `find` takes it) and a colon, and a status.
-
-        Raises:
-            UsageError: the pattern is wrong, no run fits, or the last run is still going.
-        """
-        wanted, _, word = pattern.removeprefix("@").rpartition(":")
-        if word not in list(Status):
-            raise UsageError(
-                f"-H {pattern} is no pattern of an earlier run",
-                hint=f"use one of @{', @'.join(Status)}, or @RUN:STATUS",
-            )
-        status = Status(word)
-        run = self.find(wanted) if wanted else self._last(status)
-        if not wanted and run.state == "running":
-            raise UsageError(
-                f"-H {pattern}: the last run, {run.id}, is still going",
-                hint=f"wait for it, or name a run: @{run.id}:{status}",
-            )
-        hosts = run.hosts(status)
-        return Past(hosts, _note(run, status, hosts))
-
-    def _last(self, status: Status) -> Run:
-        """The last run that can have left hosts with this status; ``would-change`` comes from dry runs alone."""
-        dry = status is Status.WOULD_CHANGE
-        runs = [run for run in self.all() if run.could_change(dry=dry)]
-        runs = [run for run in runs if run.data["pid"] != os.getpid() or run.state != "running"]  # not this run
-        if not runs:
-            what = "was a dry run" if dry else "could change something (dry runs and read-only commands do not count)"
-            raise UsageError(
-                f"-H @{status}: no run of {self.root} {what}", hint=f"name a run of `fab runs`: @RUN:{status}"
-            )
-        return runs[-1]
-
-
-class Past(NamedTuple):
-    """The hosts that a pattern such as ``@failed`` means, and one sentence about them and their run."""
-
-    hosts: list[str]
-    note: str
-
-
-def _note(run: Run, status: Status, hosts: list[str]) -> str:
-    """Says which run left these hosts, and how many other hosts did not succeed."""
-    cut = [host for host in run.unfinished if host in hosts] if status is Status.FAILED else []
-    also = [s for s in (Status.FAILED, Status.UNREACHABLE, Status.SKIPPED) if s is not status]
-    others = [f"{len(found)} {s}" for s in also if (found := run.hosts(s))]
-    note = f"run {run.id} left {names(hosts, every=True) or 'no host'} {status}"
-    if cut:
-        note += f" ({names(cut, every=True)} without an outcome)"
-    if others:
-        note += f"; it also left {', '.join(others)}"
-    return note

@@ -18,7 +18,7 @@ from ctr_ferry.errors import UsageError
 
 if TYPE_CHECKING:
     from ctr_ferry.inventory.selector import HostSelector
-    from ctr_ferry.report.record import Runs
+    from ctr_ferry.report.past_runs import Runs
 
 _OUTPUT = {"json": "Print one JSON document on stdout."}
 _RUN = {

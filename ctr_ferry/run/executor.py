@@ -26,7 +26,8 @@ from ctr_ferry.inventory.selector import HostSelector, inventory_file
 from ctr_ferry.report import observer, render
 from ctr_ferry.report.agreement import Disagreement, HostNote, disagreements, host_notes
 from ctr_ferry.report.outcome import Answer, Outcome, Status, Table, as_dry_run, exit_code, unforeseen
-from ctr_ferry.report.record import Record, Runs, new_run_id, prune
+from ctr_ferry.report.past_runs import Runs, prune
+from ctr_ferry.report.record import Record, new_run_id
 from ctr_ferry.run.command import Command, CommonOptions, ControlMachine, Kind
 from ctr_ferry.run.interrupts import Interrupts, Terminated
 from ctr_ferry.run.scheduler import Fleet

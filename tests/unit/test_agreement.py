@@ -16,7 +16,8 @@ from ctr_ferry.registry.results import PullResult, PushResult
 from ctr_ferry.report import render
 from ctr_ferry.report.agreement import disagreements
 from ctr_ferry.report.outcome import Outcome, Status
-from ctr_ferry.report.record import Record, Runs
+from ctr_ferry.report.past_runs import Runs
+from ctr_ferry.report.record import Record
 from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
 from tasks.show import show as show_command
 

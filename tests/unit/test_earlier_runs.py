@@ -12,7 +12,8 @@ from run_records import ID, Book
 
 from ctr_ferry import errors
 from ctr_ferry.report.outcome import Outcome, Status
-from ctr_ferry.report.record import Past, Run, Runs, _process_start
+from ctr_ferry.report.past_runs import Past, Run, Runs
+from ctr_ferry.report.record import process_start
 from tasks.runs import runs as runs_command
 from tasks.show import show as show_command
 
@@ -136,7 +137,7 @@ def test_hosts_without_an_outcome_of_a_killed_run_count_as_failed(book: Book) ->
 def test_a_run_that_is_still_going_is_chosen_only_by_its_id(book: Book) -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
         record = book.record()
-        record._head |= {"pid": other.pid, "pid_started": _process_start(other.pid)}
+        record._head |= {"pid": other.pid, "pid_started": process_start(other.pid)}
         record.command("retag", {}, dry_run=False)
         record.outcome(Outcome("a", Status.FAILED, 1.0))
         with pytest.raises(errors.UsageError, match="still going") as refused:

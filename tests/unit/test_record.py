@@ -19,7 +19,8 @@ from run_records import ID, Book, Did
 from ctr_ferry import errors
 from ctr_ferry.report import record as record_module
 from ctr_ferry.report.outcome import Outcome, Status
-from ctr_ferry.report.record import Run, Runs, _process_start, log_name, new_run_id, prune
+from ctr_ferry.report.past_runs import Run, Runs, prune
+from ctr_ferry.report.record import log_name, new_run_id, process_start
 from ctr_ferry.secrets import Secret
 from ctr_ferry.ssh.exchange import Transcript
 
@@ -217,7 +218,7 @@ def test_a_run_is_running_then_ended(book: Book) -> None:
 
 def test_a_run_whose_process_is_gone_was_killed(book: Book) -> None:
     with subprocess.Popen(["true"]) as gone:
-        started = _process_start(gone.pid)
+        started = process_start(gone.pid)
         os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
         data = {**book.record()._head, "pid": gone.pid, "pid_started": started}
         assert Run(data, book.root).state == "killed"  # although its parent has not waited for it yet

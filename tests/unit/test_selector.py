@@ -9,7 +9,7 @@ import pytest
 
 from ctr_ferry.errors import BadInventory, FerryError, NoHosts, UnknownHost, UsageError
 from ctr_ferry.inventory.selector import HostSelector, inventory_file
-from ctr_ferry.report.record import Runs
+from ctr_ferry.report.past_runs import Runs
 from ctr_ferry.run.command import ControlMachine
 from ctr_ferry.ssh.target import Limits, Target, Trust
 from tasks.hosts import hosts
