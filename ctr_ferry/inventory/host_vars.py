@@ -130,6 +130,8 @@ class _Place:
 _SSH_CONNECTIONS = ("ssh", "paramiko", "paramiko_ssh", "smart")
 _SSH_ARGS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")  # in the order of Ansible's argv
 
+_WAYS = ("proxyjump", "proxycommand")  # of both, the first one that is given counts (ssh_config(5))
+
 _SSH_PARSER = argparse.ArgumentParser(add_help=False, exit_on_error=False)
 _SSH_PARSER.add_argument("-J", dest="jump", default="")
 _SSH_PARSER.add_argument("-o", dest="options", action="append", default=[])
@@ -340,9 +342,13 @@ def _refuse_other_users(host: str, method: str, user: str) -> None:
 
 
 def _behind(made: Target, options: Mapping[str, str]) -> Target:
-    if (command := options["proxycommand"]).lower() not in ("", "none"):
+    """The host behind the gateway that its options name. ``none`` is none, also where ssh_config has one."""
+    command, hops = options["proxycommand"], options["proxyjump"]
+    if "none" in (command.lower(), hops.lower()):
+        return replace(made, gateway="")
+    if command:
         return replace(made, gateway=command)
-    return made.behind(options["proxyjump"]) if options["proxyjump"].lower() not in ("", "none") else made
+    return made.behind(hops) if hops else made
 
 
 def _trust(options: Mapping[str, str], trust: Trust, folder: Path, host: str) -> Trust:
@@ -378,6 +384,8 @@ def _ssh_options(host: str, plain: Callable[[str], Any], notes: list[str]) -> di
                 notes.append(f"ssh option {option!r} is not honoured")
             elif key == "stricthostkeychecking" and value not in ("accept-new", "yes", "ask"):
                 notes.append(f"StrictHostKeyChecking={value} is not obeyed: host keys are always checked")
+            elif key in _WAYS and any(found[way] for way in _WAYS):
+                continue
             else:
                 found[key] = found[key] or value
         notes += [f"ssh option {word!r} is not honoured" for word in unknown]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ctr_ferry.inventory.selector import HostSelector
     from ctr_ferry.report.past_runs import Runs
 
+# Fabric would parse ssh_config before any code of ours runs. ssh/openssh.py reads it when a connection needs it.
+fabric.Config._load_ssh_files = lambda _self: None
 _OUTPUT = {"json": "Print one JSON document on stdout."}
 _RUN = {
     "dry_run": "Inspect every host, show what would be done, change nothing.",

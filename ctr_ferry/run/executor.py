@@ -34,6 +34,7 @@ from ctr_ferry.run.scheduler import Fleet
 from ctr_ferry.run.settings import PROJECT, FleetConfig, limits
 from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.host import Host
+from ctr_ferry.ssh.openssh import ssh_config
 from ctr_ferry.ssh.target import Target
 
 _CUT: dict[type[BaseException], int] = {KeyboardInterrupt: 130, Terminated: 143}  # exit statuses
@@ -95,14 +96,16 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         lines = [_read(call, dry=bool(self.config.run.dry), as_json=as_json) for call in calls]
         config = FleetConfig.of(self.config)
         runs = Runs(config.runs_folder)
-        aliases = {name for name in self.config.base_ssh_config.get_hostnames() if not set("*?!") & set(name)}
         file = inventory_file(config.inventory, PROJECT)
-        selector = HostSelector(file, config.trust, limits(self.config), aliases.__contains__, runs.past)
+        selector = HostSelector(file, config.trust, limits(self.config), self._is_alias, runs.past)
         patterns = tuple(word for word in (self.core[0].args.hosts.value or "").split(",") if word.strip())
         control_machine = ControlMachine(selector, patterns, runs)
         if all(line.command.kind is Kind.CONTROL_MACHINE for line in lines):
             return _report([_on_control_machine(line, control_machine, alone=True) for line in lines], lines, 0)
         return self._on_hosts(lines, config, control_machine)
+
+    def _is_alias(self, name: str) -> bool:
+        return name in ssh_config(self.config).aliases
 
     def _select(self, selector: HostSelector, patterns: Sequence[str]) -> list[Target]:
         """The targets of the patterns; prints what is new among the selector's notes."""
@@ -132,6 +135,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             hint = f"name hosts, groups or globs: fab -H HOST[,HOST…] {first} …"
             raise UsageError(f"{first} needs hosts", hint=hint)
         open_files.raise_limit()
+        ssh_config(self.config).check()
         targets = self._select(control_machine.selector, patterns)
         for line in lines:
             for note in getattr(line.request, "notes", ()):

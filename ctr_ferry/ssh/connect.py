@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import getpass
 import os
 import re
 import select
@@ -21,21 +22,31 @@ from ctr_ferry.errors import (
 )
 from ctr_ferry.shell import join
 from ctr_ferry.ssh import open_files
+from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.ssh.login import UnansweredError
+from ctr_ferry.ssh.openssh import HostConfig
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.text import tail
 
 
-def connect_kwargs(target: Target, config: Any, *, as_gateway: bool) -> dict[str, Any]:
+def connect_kwargs(target: Target, config: Any, configured: HostConfig, *, as_gateway: bool) -> dict[str, Any]:
     """The keyword arguments of paramiko's connect for this host: a copy, since Fabric changes them.
 
     Args:
+        configured: what ssh_config says about the host.
         as_gateway: whether the host is only a gateway. Then the password that Fabric asked for is not given to it.
     """
     kwargs: dict[str, Any] = copy.deepcopy(dict(config.connect_kwargs))
     kwargs.pop("timeout", None)
-    if target.key_file:
-        kwargs["key_filename"] = [str(target.key_file)]
+    given = kwargs.get("key_filename", [])
+    files = [given] if isinstance(given, str) else list(given)
+    files += [str(target.key_file)] if target.key_file else []
+    if named := configured.files("identityfile"):
+        kwargs["look_for_keys"] = False
+        login = target.user or configured.get("user") or config.user
+        named = [os.path.expandvars(expand(word, configured.hostname, 0, login)) for word in named]
+        files += [str(file) for file in map(local_path, named) if file.exists()]
+    kwargs["key_filename"] = list(dict.fromkeys(files))
     if as_gateway:
         kwargs.pop("password", None)
     if target.password:
@@ -45,9 +56,10 @@ def connect_kwargs(target: Target, config: Any, *, as_gateway: bool) -> dict[str
 
 
 def expand(word: str, host: str, port: int, user: str) -> str:
-    """Fills in the tokens of one word of a ProxyCommand: ``%h``, ``%p``, ``%r`` and ``%%`` (ssh_config(5), TOKENS)."""
-    values = {"h": host, "p": str(port), "r": user, "%": "%"}
-    return re.sub(r"%([hpr%])", lambda token: values[token[1]], word)
+    """Fills in the tokens of one word of ssh_config (ssh_config(5), TOKENS): the more common ones."""
+    values = {"h": host, "p": str(port), "r": user, "%": "%", "d": str(local_path("~"))}
+    values |= {"u": getpass.getuser()} if "%u" in word else {}
+    return re.sub(r"%([hprdu%])", lambda token: values[token[1]], word)
 
 
 class Proxy(paramiko.ProxyCommand):

@@ -11,6 +11,7 @@ import random
 import shlex
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -22,8 +23,9 @@ from ctr_ferry.errors import Interrupted, LoginRefused, Unreachable
 from ctr_ferry.shell import join
 from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.connect import Proxy, connect_error, connect_kwargs, expand
-from ctr_ferry.ssh.keys import KnownKeys, known_keys
+from ctr_ferry.ssh.keys import KnownKeys, configured_trust, known_keys
 from ctr_ferry.ssh.login import UnansweredError
+from ctr_ferry.ssh.openssh import HostConfig, ssh_config
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.transport import Transport
 from ctr_ferry.text import tail
@@ -43,27 +45,38 @@ class Connection(fabric.Connection):  # type: ignore[misc]
     Args:
         target: where the host is, how to log in, and its limits.
         config: Fabric's configuration.
-        as_gateway: whether the host is only a gateway. A gateway gets no password that Fabric asked for.
+        abandoned: set when the run is interrupted. The gateways have the same.
+        before: the connections that this one is a gateway of. A gateway gets no password that Fabric asked for.
 
     Attributes:
-        abandoned: set when the run was interrupted.
+        configured: what ssh_config says about the host.
+
+    Raises:
+        UsageError: ssh_config cannot be parsed.
+        Unreachable: ssh_config makes a gateway its own gateway.
     """
 
     name: str
     target: Target
     abandoned: threading.Event
+    configured: HostConfig
+    _before: Sequence[Connection]
     _opening: threading.Lock
 
-    def __init__(self, target: Target, config: Any, *, as_gateway: bool = False) -> None:
-        self._set(name=target.name, target=target, abandoned=threading.Event(), _opening=threading.Lock())
+    def __init__(
+        self, target: Target, config: Any, abandoned: threading.Event, *, before: Sequence[Connection] = ()
+    ) -> None:
+        configured = ssh_config(config).of(target.address, target.user, target.port)
+        self._set(name=target.name, target=target, abandoned=abandoned, configured=configured)
+        self._set(_before=before, _opening=threading.Lock())
+        port = configured.get("port")
         super().__init__(
-            target.address,
-            user=target.user,
-            port=target.port,
+            configured.hostname,
+            user=target.user or configured.get("user"),
+            port=target.port or (int(port) if port else None),
             config=config,
-            gateway=_gateway(target.gateway, config),
             connect_timeout=target.limits.connect,
-            connect_kwargs=connect_kwargs(target, config, as_gateway=as_gateway),
+            connect_kwargs=connect_kwargs(target, config, configured, as_gateway=bool(before)),
         )
 
     @property
@@ -72,10 +85,24 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         return f"{self.user}@{self.host}:{self.port}"
 
     def get_gateway(self) -> Connection | str | None:
-        """Fabric's hook: the gateway that ssh_config names. Fabric's own gateways would accept any host key."""
-        hops = self.ssh_config.get("proxyjump", "none")
-        jump = self.ssh_config.get("proxycommand") if hops == "none" else self.target.behind(hops).gateway
-        return _gateway(jump, self.config)
+        """Fabric's hook: the gateway of the target, else of ssh_config. Fabric's own would accept any host key."""
+        gateway, hops = self.target.gateway, self.configured.get("proxyjump")
+        if gateway is None:
+            gateway = self.target.behind(hops).gateway if hops else self.configured.get("proxycommand")
+        if not isinstance(gateway, Target):
+            return gateway
+        line = (*self._before, self)
+        if any(_login(each.target) == _login(gateway) for each in line):
+            raise Unreachable(
+                f"{gateway.name} is its own gateway, on the way to {line[0].name}",
+                hint=f"in ~/.ssh/config, before the line with ProxyJump {hops}: Host {gateway.address}, and below it "
+                "ProxyJump none",
+            )
+        return Connection(gateway, self.config, self.abandoned, before=line)
+
+    def resolve_connect_kwargs(self, connect_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Fabric's hook: the arguments for paramiko, as they are. Fabric would name each key file twice."""
+        return connect_kwargs
 
     def open_gateway(self) -> Any:
         """Fabric's hook: the channel or the ProxyCommand that paramiko connects through.
@@ -120,9 +147,11 @@ class Connection(fabric.Connection):  # type: ignore[misc]
 
     def _open(self) -> None:
         name = self.host if self.port == paramiko.config.SSH_PORT else f"[{self.host}]:{self.port}"
-        types = {key.get_name() for key in known_keys(name, self.target.trust.known_hosts)}
+        name = self.configured.get("hostkeyalias") or name
+        trust = configured_trust(self.target.trust, self.configured)
+        types = {key.get_name() for key in known_keys(name, trust.known_hosts)}
         self.connect_kwargs["transport_factory"] = partial(Transport, known_types=types)
-        self.client.set_missing_host_key_policy(KnownKeys(self.target.trust, self.where))
+        self.client.set_missing_host_key_policy(KnownKeys(trust, self.where, name))
         if isinstance(self.gateway, Connection):
             self._connect_gateway(self.gateway)
         self._connect_with_patience()
@@ -197,5 +226,5 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             raise Interrupted("the run was interrupted before this host was touched", hint="run the command again")
 
 
-def _gateway(gateway: Target | str | None, config: Any) -> Connection | str | None:
-    return Connection(gateway, config, as_gateway=True) if isinstance(gateway, Target) else gateway
+def _login(target: Target) -> tuple[str, str | None, int | None]:
+    return target.address, target.user, target.port

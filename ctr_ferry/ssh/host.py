@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -34,11 +35,8 @@ class Host:
     """One host, as commands see it. It connects when it is first asked.
 
     Attributes:
-        connection: the SSH connection.
         name: the host's name in the inventory or on the command line.
         target: where the host is, and its limits.
-        user: the user who logs in.
-        where: the login as ``user@host:port``.
         run_id: identifies this run. Whatever the run creates on a host has it in its name.
         dry_run: whether nothing may be changed.
         moved: called whenever bytes have moved.
@@ -46,21 +44,43 @@ class Host:
         failed: whether a command of this run failed here. Then later commands skip this host.
         notes: what the user should know about this host, whatever the command; in order, without repetition.
         log: gets each remote command that has ended.
-        as_root: whether every script runs through sudo.
         is_source: whether blobs are read here. Then uploads leave sessions to the downloads.
     """
 
     def __init__(self, target: Target, config: Any, *, run_id: str = "", log: Log = lambda *_: None) -> None:
-        self.connection = Connection(target, config)
+        self._config, self._connecting, self._abandoned = config, threading.Lock(), threading.Event()
+        self._connection: Connection | None = None
         self.name, self.target, self.run_id = target.name, target, run_id
-        self.user: str = self.connection.user
-        self.where = self.connection.where
         self.dry_run = self.failed = self.is_source = False
         self.moved: Moved = lambda *_: None
         self.asked = 0
         self.notes: dict[str, None] = {}
         self.log = log
-        self.as_root = (target.become or self._sudo_password is not None) and self.user != "root"
+        self._becomes_root = target.become or self._sudo_password is not None
+
+    @property
+    def connection(self) -> Connection:
+        """The SSH connection. It is made by the thread that works on the host, since ssh_config is asked for it."""
+        with self._connecting:
+            if not self._connection:
+                self._connection = Connection(self.target, self._config, self._abandoned)
+                self.notes |= dict.fromkeys(self._connection.configured.notes)
+            return self._connection
+
+    @property
+    def user(self) -> str:
+        """The user who logs in."""
+        return str(self.connection.user)
+
+    @property
+    def where(self) -> str:
+        """The login as ``user@host:port``."""
+        return self.connection.where
+
+    @property
+    def as_root(self) -> bool:
+        """Whether every script runs through sudo."""
+        return self._becomes_root and self.user != "root"
 
     @property
     def transport(self) -> Transport:
@@ -71,14 +91,15 @@ class Host:
     @property
     def is_lost(self) -> bool:
         """Whether the connection broke. Channels of paramiko know it a moment earlier than its transport."""
-        if self.connection.transport:
-            self.connection.transport.join(_LAST_MOMENT)
-        return not self.connection.is_connected
+        made = self._connection
+        if made and made.transport:
+            made.transport.join(_LAST_MOMENT)
+        return not (made and made.is_connected)
 
     @property
     def abandoned(self) -> bool:
         """Whether the run was interrupted."""
-        return self.connection.abandoned.is_set()
+        return self._abandoned.is_set()
 
     @property
     def has_sudo_password(self) -> bool:
@@ -88,7 +109,7 @@ class Host:
     @property
     def _sudo_password(self) -> str | None:
         secret = self.target.become_password
-        return secret.reveal() if secret else self.connection.config.sudo.password
+        return secret.reveal() if secret else self._config.sudo.password
 
     def begin(self, *, dry_run: bool, moved: Moved) -> None:
         """Prepares for the next command of the command line."""
@@ -106,11 +127,14 @@ class Host:
     def close_quietly(self) -> None:
         """Closes the connection, and ignores errors of a broken one."""
         with contextlib.suppress(Exception):
-            self.connection.close()
+            if self._connection:
+                self._connection.close()
 
     def abandon(self) -> None:
         """Closes the connection at once, and lets nothing more start. The guard ends what runs on the host."""
-        self.connection.abandon()
+        self._abandoned.set()
+        if self._connection:
+            self._connection.abandon()
 
     def pause(self, seconds: float) -> None:
         """Waits so many seconds; raises Interrupted if the run was interrupted meanwhile."""
@@ -129,7 +153,7 @@ class Host:
 
     def become_root(self) -> None:
         """Runs every later script through sudo, unless the login user is root."""
-        self.as_root = self.user != "root"
+        self._becomes_root = True
 
     def ask(
         self,

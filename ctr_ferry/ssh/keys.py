@@ -16,8 +16,10 @@ from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
 from ctr_ferry.errors import HostKeyChanged, HostKeyUnknown
 from ctr_ferry.shell import join
+from ctr_ferry.ssh.openssh import HostConfig
 from ctr_ferry.ssh.target import Trust
 
+_OF_ALL_USERS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")  # ssh_config(5)
 _READ, _APPEND = threading.Lock(), threading.Lock()
 
 
@@ -112,6 +114,21 @@ def _is(host: str, name: str) -> bool:
     return fnmatchcase(host, name.replace("[", "[[]"))
 
 
+def configured_trust(trust: Trust, configured: HostConfig) -> Trust:
+    """The trust in a host's keys by what ssh_config says about known_hosts files.
+
+    Its UserKnownHostsFile stands for ``~/.ssh/known_hosts``, and for no other file that a run names. The files of all
+    users (GlobalKnownHostsFile) are read besides.
+    """
+    files = trust.known_hosts
+    if files == (Path("~/.ssh/known_hosts").expanduser(),) and configured.get("userknownhostsfile"):
+        files = tuple(map(Path, configured.files("userknownhostsfile")))
+    of_all = configured.files("globalknownhostsfile") if configured.get("globalknownhostsfile") else _OF_ALL_USERS
+    can_add = bool(files) and (files[0].is_file() or not files[0].exists())
+    files += tuple(file for file in map(Path, of_all) if file.is_file() and file not in files)
+    return Trust(files, accept_new=trust.accept_new and can_add)
+
+
 class KnownKeys(paramiko.MissingHostKeyPolicy):
     """Accepts every key that known_hosts has for a host, and no other.
 
@@ -119,10 +136,11 @@ class KnownKeys(paramiko.MissingHostKeyPolicy):
 
     Args:
         where: the login as ``user@host:port``, for messages.
+        name: the host's name in known_hosts.
     """
 
-    def __init__(self, trust: Trust, where: str) -> None:
-        self._files, self._accept_new, self._where = trust.known_hosts, trust.accept_new, where
+    def __init__(self, trust: Trust, where: str, name: str) -> None:
+        self._files, self._accept_new, self._where, self._name = trust.known_hosts, trust.accept_new, where, name
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
         """paramiko's hook, called with the key that the host has sent. The key of an unknown host may be added.
@@ -131,6 +149,7 @@ class KnownKeys(paramiko.MissingHostKeyPolicy):
             HostKeyChanged: known_hosts has revoked the key, or has other keys for the host.
             HostKeyUnknown: known_hosts has no key for the host.
         """
+        hostname = self._name
         files, sent = " ".join(map(str, self._files)), f"it sent {key.get_name()} {key.fingerprint}"
         if key in revoked_keys(hostname, self._files):
             raise HostKeyChanged(

@@ -58,7 +58,7 @@ class Target:
         name: the host's name in the inventory or on the command line.
         become: whether everything runs through sudo. Otherwise sudo is used only if the login user's rights are not
             enough.
-        gateway: a jump host, or a ProxyCommand.
+        gateway: a jump host, or a ProxyCommand; empty for none, whatever ssh_config says.
         variables: further values of the inventory by their type, for other rooms; `variables_of` reads them.
     """
 
@@ -84,14 +84,15 @@ class Target:
         """The same host behind gateways. They get no password of it. Their keys are checked against the same files.
 
         Args:
-            hops: the value of ``-J`` or ProxyJump: ``user@host:port``, the first hop first, separated by commas.
+            hops: the value of ``-J`` or ProxyJump: ``user@host:port`` or ``ssh://user@host:port``, the first hop first,
+                separated by commas.
 
         Raises:
             UsageError: a port is not a port number.
         """
         gateway: Target | None = None
         for hop in hops.split(","):
-            user, host, port = parse_address(hop.strip())
+            user, host, port = parse_address(hop.strip().removeprefix("ssh://").rstrip("/"))
             gateway = Target(
                 hop, host, port, user, self.key_file, gateway=gateway, trust=self.trust, limits=self.limits
             )

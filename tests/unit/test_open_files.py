@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,7 @@ def test_the_soft_limit_is_raised_and_never_lowered() -> None:
 def test_a_connection_that_finds_too_many_files_open_says_so(tmp_path: Path, gateway: str | None) -> None:
     trust, limits = Trust((tmp_path / "known",)), Limits(connect=1, retries=0)
     target = Target("a", "127.0.0.1", 9, "ops", gateway=gateway, trust=trust, limits=limits)
-    connection = Connection(target, CONFIG)
+    connection = Connection(target, CONFIG, threading.Event())
     with os.fdopen(os.open(os.devnull, os.O_RDONLY)) as lowest, limited(lowest.fileno() + 1):
         with pytest.raises(Unreachable, match="too many files are open here for a connection to ops@127") as raised:
             connection._connect_once()
