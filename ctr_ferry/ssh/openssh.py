@@ -123,7 +123,7 @@ class SSHConfig:
             said = run.stderr
             for copy, original in originals.items():
                 said = said.replace(copy, original)
-            raise UsageError("ssh refuses its configuration", detail=tail(said), hint="see it with ssh -G HOST")
+            raise UsageError("ssh refuses its configuration", detail=tail(said), hint="correct that line, until this shows no error: ssh -G localhost")
         return _parsed(run.stdout)
 
     @contextmanager
