@@ -20,6 +20,7 @@ import paramiko
 from paramiko.ssh_exception import ConfigParseError
 
 from ctr_ferry.errors import UsageError
+from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.text import tail
 
 _SYSTEM = Path("/etc/ssh/ssh_config")
@@ -58,6 +59,15 @@ class HostConfig:
     def get(self, option: str) -> str | None:
         """The value of an option; None where ssh_config does not set it."""
         return next(iter(self.values.get(option, ())), None)
+
+    @property
+    def agent_socket(self) -> str | None:
+        """Where the SSH agent listens, by IdentityAgent or else the environment; None where no agent is to be asked."""
+        named = self.get("identityagent") or "SSH_AUTH_SOCK"
+        if named == "none":
+            return None
+        variable = "SSH_AUTH_SOCK" if named == "SSH_AUTH_SOCK" else named.removeprefix("$") * named.startswith("$")
+        return os.environ.get(variable) if variable else str(local_path(named))
 
     def files(self, option: str) -> list[str]:
         """The files that an option names, where a line may name several."""
@@ -123,7 +133,11 @@ class SSHConfig:
             said = run.stderr
             for copy, original in originals.items():
                 said = said.replace(copy, original)
-            raise UsageError("ssh refuses its configuration", detail=tail(said), hint="correct that line, until this shows no error: ssh -G localhost")
+            raise UsageError(
+                "ssh refuses its configuration",
+                detail=tail(said),
+                hint="correct it; this shows the same: ssh -G localhost",
+            )
         return _parsed(run.stdout)
 
     @contextmanager
