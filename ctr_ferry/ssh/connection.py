@@ -23,7 +23,7 @@ from ctr_ferry.errors import Interrupted, LoginRefused, Unreachable
 from ctr_ferry.shell import join
 from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.connect import Proxy, connect_error, connect_kwargs, expand
-from ctr_ferry.ssh.keys import KnownKeys, configured_trust, known_keys
+from ctr_ferry.ssh.keys import KnownKeys, authorities, configured_trust, known_keys
 from ctr_ferry.ssh.login import UnansweredError
 from ctr_ferry.ssh.openssh import HostConfig, ssh_config
 from ctr_ferry.ssh.target import Target
@@ -150,7 +150,8 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         name = self.configured.get("hostkeyalias") or name
         trust = configured_trust(self.target.trust, self.configured)
         types = {key.get_name() for key in known_keys(name, trust.known_hosts)}
-        self.connect_kwargs["transport_factory"] = partial(Transport, known_types=types)
+        certified = bool(authorities(name, trust.known_hosts))
+        self.connect_kwargs["transport_factory"] = partial(Transport, known_types=types, certified=certified)
         self.client.set_missing_host_key_policy(KnownKeys(trust, self.where, name))
         if isinstance(self.gateway, Connection):
             self._connect_gateway(self.gateway)

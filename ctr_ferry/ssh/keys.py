@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -16,6 +17,7 @@ from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
 from ctr_ferry.errors import HostKeyChanged, HostKeyUnknown
 from ctr_ferry.shell import join
+from ctr_ferry.ssh.certificates import certificate_fault
 from ctr_ferry.ssh.openssh import HostConfig
 from ctr_ferry.ssh.target import Trust
 
@@ -38,9 +40,14 @@ def revoked_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
     return list(_keys(host, files, "@revoked"))
 
 
-def has_authority(host: str, files: Sequence[Path]) -> bool:
-    """Whether a ``@cert-authority`` line fits a host. It is of no use: paramiko reads no host certificates."""
-    return any(_lines(host, file, "@cert-authority") for file in files)
+def authorities(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
+    """The keys that may sign a certificate of a host: those of ``@cert-authority`` lines for it, on any port."""
+    names = dict.fromkeys((host, _without_port(host)))
+    return [key for name in names for key in _keys(name, files, "@cert-authority")]
+
+
+def _without_port(host: str) -> str:
+    return host.removeprefix("[").partition("]:")[0]
 
 
 def _keys(host: str, files: Sequence[Path], marker: str) -> Iterator[paramiko.PKey]:
@@ -129,6 +136,13 @@ def configured_trust(trust: Trust, configured: HostConfig) -> Trust:
     return Trust(files, accept_new=trust.accept_new and can_add)
 
 
+def _certificate_fault(key: paramiko.PKey, name: str, signers: Sequence[paramiko.PKey]) -> str:
+    """Why a host is not known by its certificate; empty if it is."""
+    if not key.public_blob:
+        return "it has no certificate"
+    return certificate_fault(key.public_blob.key_blob, name, signers, time.time())
+
+
 class KnownKeys(paramiko.MissingHostKeyPolicy):
     """Accepts every key that known_hosts has for a host, and no other.
 
@@ -157,11 +171,15 @@ class KnownKeys(paramiko.MissingHostKeyPolicy):
                 detail=sent,
                 hint="give the host a new key: whoever has the revoked key can pretend to be this host",
             )
+        if signers := authorities(hostname, self._files):
+            revoked = revoked_keys(hostname, self._files)
+            fault = _certificate_fault(key, _without_port(hostname), [each for each in signers if each not in revoked])
+            if not fault:
+                return
+            sent += f"; {fault}"
         known = known_keys(hostname, self._files)
         if not known and not self._accept_new:
             hint = "check that fingerprint and add the key there, or set fleet.host_keys: accept-new"
-            if has_authority(hostname, self._files):
-                hint += "; a @cert-authority line is not enough, since host certificates are not read"
             raise HostKeyUnknown(f"{files} has no key for {self._where}", detail=sent, hint=hint)
         if key not in (known or _add(self._files[0], hostname, key)):
             remove = join(("ssh-keygen", "-f", str(self._files[0]), "-R", hostname))

@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
 import paramiko
@@ -166,6 +166,7 @@ class Transport(paramiko.Transport):
 
     Args:
         known_types: types of the host keys that known_hosts has.
+        certified: whether known_hosts has an authority for the host. Then the host is asked for a certificate.
 
     Attributes:
         fault: what the host did wrong, so that the connection was closed; else empty.
@@ -189,7 +190,10 @@ class Transport(paramiko.Transport):
     _preferred_keys = _safe("keys")
     _preferred_pubkeys = _safe("pubkeys")
 
-    def __init__(self, sock: Any, *args: Any, known_types: Collection[str] = (), **kwargs: Any) -> None:
+    def __init__(
+        self, sock: Any, *args: Any, known_types: Collection[str] = (), certified: bool = False, **kwargs: Any
+    ) -> None:
+        self._certified = certified
         self._postponed: deque[paramiko.Message] = deque()
         self._theirs: dict[str, Any] = {}
         self._watched = Watched(sock, self._give_up)
@@ -198,6 +202,12 @@ class Transport(paramiko.Transport):
         self._preferred_keys = tuple(sorted(self._preferred_keys, key=lambda name: name not in {*known_types, *rsa}))
         self.packetizer.__class__ = Packets
         self._set_tcp_option("TCP_NODELAY")
+
+    @property
+    def preferred_keys(self) -> Sequence[str]:
+        """paramiko's hook: the types of host keys, the first one first. Certificates have types of their own."""
+        names: Sequence[str] = super().preferred_keys
+        return sorted(names, key=lambda name: ("-cert-" in name) != self._certified)
 
     def _parse_ext_info(self, msg: paramiko.Message) -> None:
         demand_few(msg.get_int())

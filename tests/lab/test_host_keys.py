@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ferry import Fab, Run, write_inventory
+from second_sshd import second_sshd
 
 from lab.crowd import Crowd
 from lab.fleet import Fleet, Node
@@ -252,3 +253,32 @@ def test_the_modes_of_fabric_yaml_hold_without_an_inventory(
     assert not (tmp_path / "known").exists()
     assert fab(*words, **known, FABRIC_FLEET_HOST_KEYS="accept-new").exit == 0
     assert fab(*words, **known).exit == 0
+
+
+def test_a_host_with_a_certificate_is_known_by_its_authority_alone(
+    fab: Fab, fleet: Fleet, node3: Node, tmp_path: Path
+) -> None:
+    keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", ""]
+    for name in ("ours", "theirs"):
+        subprocess.run([*keygen, "-f", tmp_path / name], check=True)
+        known = f"@cert-authority * {(tmp_path / name).with_suffix('.pub').read_text()}"
+        (tmp_path / f"{name}.known").write_text(known)
+    key = tmp_path / "host.pub"
+    key.write_text((fleet.state / f"ssh/host_keys/{node3.name}.pub").read_text())
+    sign = ["ssh-keygen", "-qs", f"{tmp_path}/ours", "-I", "host", "-h", "-n", node3.address, f"{key}"]
+    subprocess.run(sign, check=True)
+    node3.exec(["sh", "-c", "cat > /tmp/host-cert.pub"], stdin=(tmp_path / "host-cert.pub").read_bytes())
+    hosts = {
+        name: {
+            "ansible_host": node3.address,
+            "ansible_port": 2299,
+            "ansible_ssh_common_args": f"-o UserKnownHostsFile={tmp_path}/{name}.known",
+        }
+        for name in ("ours", "theirs")
+    }
+    inventory = write_inventory(tmp_path / "hosts.yaml", fleet, hosts)
+    with second_sshd(node3, 2299, HostCertificate="/tmp/host-cert.pub"):
+        run = fab("-H", "all", "run", "--json", "hostname", inventory=inventory)
+    node3.exec(["rm", "/tmp/host-cert.pub"])
+    assert run.statuses == {"ours": "ok", "theirs": "host-key-unknown"}, run.out
+    assert "no @cert-authority of known_hosts has signed its certificate" in run.error["said"]

@@ -12,7 +12,7 @@ from sshd import Sshd, serving
 
 from ctr_ferry.errors import FerryError, HostKeyChanged, HostKeyUnknown
 from ctr_ferry.ssh.host import Host
-from ctr_ferry.ssh.keys import has_authority, known_keys
+from ctr_ferry.ssh.keys import authorities, known_keys
 from ctr_ferry.ssh.target import Limits, Target, Trust
 
 P256, OTHER = paramiko.ECDSAKey.generate(), paramiko.ECDSAKey.generate()
@@ -95,11 +95,11 @@ def test_a_revoked_key_is_refused_as_revoked(client: Client, accept_new: bool, a
 
 
 @pytest.mark.parametrize("fits", [True, False])
-def test_an_authority_alone_is_named_as_not_supported(client: Client, fits: bool) -> None:
+def test_a_host_without_a_certificate_is_not_known_by_its_authority(client: Client, fits: bool) -> None:
     names = (lambda t: t.name) if fits else (lambda _: "elsewhere")
-    error = client.refused(P256, known=lambda t: f"@cert-authority {names(t)} {OTHER.get_name()} x\n")
+    error = client.refused(P256, known=lambda t: t.line(OTHER, "@cert-authority ").replace(t.name, names(t)))
     assert isinstance(error, HostKeyUnknown)
-    assert ("@cert-authority" in error.hint) is fits
+    assert ("it has no certificate" in error.detail) is fits
 
 
 def test_hashed_lines_and_ports_are_found(tmp_path: Path) -> None:
@@ -107,5 +107,5 @@ def test_hashed_lines_and_ports_are_found(tmp_path: Path) -> None:
     hashed = paramiko.HostKeys.hash_host("[10.0.0.1]:2222")
     file.write_text(f"{hashed} {key}\n|1|broken {key}\n@cert-authority {hashed} {key}\n")
     assert known_keys("[10.0.0.1]:2222", [file]) == [P256]
-    assert known_keys("10.0.0.1", [file]) == [] and not has_authority("10.0.0.1", [file])
-    assert has_authority("[10.0.0.1]:2222", [file])
+    assert known_keys("10.0.0.1", [file]) == [] and authorities("10.0.0.1", [file]) == []
+    assert authorities("[10.0.0.1]:2222", [file]) == [P256]
