@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +15,21 @@ from ctr_ferry.run.command import ControlMachine, on_control_machine
 if TYPE_CHECKING:
     from ctr_ferry.report.past_runs import Run
 
+_PLUGINS = re.compile(r"^(\[plugins\]\n)((?:(?!\[\S+\]$|--- stderr$).*\n)+)", re.MULTILINE)  # in a log
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Which run to show (None means the last), which of its hosts (None means all), and whether to show the log."""
+    """Which run to show (None means the last), which of its hosts (None means all), and whether to show the log.
+
+    Attributes:
+        all: whether the log is shown with the lists of containerd's plugins, which every command asks for.
+    """
 
     run: str | None = None
     host: str | None = None
     log: bool = False
+    all: bool = False
 
 
 @on_control_machine(
@@ -29,44 +38,69 @@ class Request:
         "run": "The run's id, or a beginning or end of the id that no other run has (default: the last run).",
         "host": "Only this host.",
         "log": "Show every remote command with its output.",
+        "all": "With --log: also what each host printed about containerd's plugins.",
     },
 )
 def show(control_machine: ControlMachine, request: Request) -> View:
     """Show one past run: its outcomes on every host; with --log every remote command, with --json all of run.json."""
     run = control_machine.runs.find(request.run or "last")
-    if request.host and request.host not in run.data["hosts"]:
+    hosts = [*run.data["hosts"], *run.others]
+    if request.host and request.host not in hosts:
         raise UsageError(
-            f"run {run.id} had no host {request.host!r}", hint=f"name one of its hosts: {', '.join(run.data['hosts'])}"
+            f"run {run.id} had no host {request.host!r}", hint=f"name one of its hosts: {', '.join(hosts)}"
         )
-    return View(run.data, text=_logs(run, request.host) if request.log else "\n".join(_text(run, request.host)))
+    data = run.whole(request.host)
+    if request.log:
+        return View(data, text=_logs(run, [request.host] if request.host else hosts, every=request.all))
+    return View(data, text="\n".join(_text(run, data, request.host)))
 
 
-def _logs(run: Run, host: str | None) -> str:
+def _logs(run: Run, hosts: Sequence[str], *, every: bool) -> str:
     parts = []
-    for name in [host] if host else run.data["hosts"]:
+    for name in hosts:
         try:
             text = run.log(name).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             text = "# no remote command ran on this host\n"
-        parts.append(f"==> {name} <==\n{text}")
+        parts.append(f"==> {name} <==\n{text if every else _PLUGINS.sub(_left_out, text)}")
     return "\n".join(parts)
 
 
-def _text(run: Run, host: str | None) -> list[str]:
-    data = run.data
+def _left_out(plugins: re.Match[str]) -> str:
+    return f"{plugins[1]}… {plugins[2].count(chr(10))} lines: show --log --all has them\n"
+
+
+def _line(run: Run, command: Mapping[str, Any]) -> str:
+    """The command as a line that can be pasted; a pattern such as ``@failed`` means other hosts by now."""
+    patterns = run.data.get("patterns", ())
+    lasting = patterns and not any(pattern.startswith(("@", "!@")) for pattern in patterns)
+    words = ["fab", "-H", ",".join(patterns if lasting else run.data["hosts"]), command["command"]]
+    for name, given in {**command["arguments"], "dry_run": command["dry_run"]}.items():
+        option = f"--{name.replace('_', '-')}"
+        for value in given if isinstance(given, list) else [given]:
+            if value is True:
+                words.append(option)
+            elif value not in (None, False):
+                words += [f"{option}={value}"] if value.startswith("-") else [option, value]
+    return shlex.join(words)
+
+
+def _text(run: Run, data: Mapping[str, Any], host: str | None) -> list[str]:
     end = {"ended": f"ended {data['ended']}, exit {data['exit']}", "running": "still running"}
     lines = [f"{run.id}  started {data['started']}, {end.get(run.state, 'killed: its process is gone')}"]
     for command in data["commands"]:
-        given = {k: v for k, v in command["arguments"].items() if v not in (None, False, [])}
-        options = [(k, each) for k, v in given.items() for each in (v if isinstance(v, list) else [v])]
-        words = " ".join(f"--{k.replace('_', '-')} {value}" for k, value in options if k != "dry_run")
-        lines += ["", f"{command['command']} {words}{' (a dry run: nothing was done)' if command['dry_run'] else ''}"]
+        lines += ["", _line(run, command), *(["  a dry run: nothing was done"] if command["dry_run"] else [])]
         seen = {outcome["host"] for outcome in command["outcomes"]}
         for outcome in command["outcomes"]:
             if host in (None, outcome["host"]):
                 lines += _outcome(outcome)
         if host is None:
             lines += [f"  {name}  interrupted, or never begun" for name in data["hosts"] if name not in seen]
+        others = [other for other in command.get("others", ()) if host in (None, other["host"])]
+        lines += [f"  also asked: {', '.join(other['host'] for other in others)}"] if others else []
+        for other in others:
+            if error := other.get("error"):
+                lines += [f"    {other['host']}  {line}" for line in error_lines(error)]
         for warning in command.get("warnings", ()):
             lines.append(f"  warning: {warning['message']}")
             lines += [f"    {digest} on {', '.join(hosts)}" for digest, hosts in warning["digests"].items()]

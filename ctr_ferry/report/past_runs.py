@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +21,25 @@ from ctr_ferry.text import names
 _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
 
 
-def prune(root: Path, keep: int) -> None:
-    """Removes the oldest runs until ``keep`` remain; runs that are still going stay."""
-    runs = sorted(path for path in root.glob("*") if _RUN.fullmatch(path.name)) if root.is_dir() else []
-    for path in runs[: max(0, len(runs) - keep)]:
+def prune(root: Path, keep: int, days: int, now: datetime | None = None) -> None:
+    """Removes old records.
+
+    A run that is still going stays, and so does the last one that could change hosts: ``-H @failed`` means it.
+
+    Args:
+        keep: how many of the newest records stay, whatever they are.
+        days: for how long older ones stay if their run changed something.
+        now: the time; None is now.
+    """
+    folders = sorted(path for path in root.glob("*") if _RUN.fullmatch(path.name)) if root.is_dir() else []
+    old = folders[: max(0, len(folders) - keep)]
+    since = f"{(now or datetime.now(UTC)) - timedelta(days):%Y%m%dT%H%M%SZ}"
+    newest_first = (Run.read(path / "run.json") for path in reversed(folders)) if old else ()
+    last = next((run.folder for run in newest_first if run and run.could_change(dry=False)), None)
+    for path in old:
         run = Run.read(path / "run.json")
-        if run is None or run.state != "running":
+        stays = run and (run.state == "running" or path == last or (path.name >= since and run.changed))
+        if not stays:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -33,7 +48,7 @@ class Run:
     """A run, read from its record.
 
     Attributes:
-        data: the content of run.json.
+        data: the content of run.json; `whole` also has each host's results.
         folder: the run's folder.
     """
 
@@ -58,15 +73,43 @@ class Run:
 
     def log(self, host: str) -> Path:
         """The path of a host's log; the file exists if the host was sent a command."""
-        return self.folder / f"{log_name(host)}.log"
+        return self._file(host, "log")
+
+    def _file(self, host: str, kind: str) -> Path:
+        return self.folder / f"{log_name(host)}.{kind}"
+
+    @property
+    def others(self) -> list[str]:
+        """Further hosts that were asked, such as the source of a copy."""
+        asked = (other["host"] for command in self.data["commands"] for other in command.get("others", ()))
+        return [host for host in dict.fromkeys(asked) if host not in self.data["hosts"]]
 
     @property
     def id(self) -> str:
         """The run's id."""
         return str(self.data["id"])
 
+    def whole(self, host: str | None = None) -> dict[str, Any]:
+        """The content of run.json, and in each outcome of a host, or of all, its result and the lines of it."""
+        hosts = self.data["hosts"] if host is None else [host]
+        results = {name: self._results(name) for name in hosts}
+        commands = []
+        for number, command in enumerate(self.data["commands"]):
+            outcomes = [{**each, **results.get(each["host"], {}).get(number, {})} for each in command["outcomes"]]
+            commands.append({**command, "outcomes": outcomes})
+        return {**self.data, "commands": commands}
+
+    def _results(self, host: str) -> dict[int, dict[str, Any]]:
+        """A host's results by the number of the command; empty if its file is not there, or cut off."""
+        found: dict[int, dict[str, Any]] = {}
+        with contextlib.suppress(OSError, ValueError, RecursionError), self._file(host, "jsonl").open("rb") as lines:
+            for line in lines:
+                result = json.loads(line)
+                found[result.pop("command")] = result
+        return found
+
     def outcomes(self) -> list[Mapping[str, Any]]:
-        """Every outcome of every command, in order."""
+        """Every outcome of every command, in order, without its result."""
         return [outcome for command in self.data["commands"] for outcome in command["outcomes"]]
 
     @property
@@ -78,6 +121,13 @@ class Run:
     def could_change(self, *, dry: bool) -> bool:
         """Whether any command could have changed a host or, with ``dry``, was the dry run of such a command."""
         return any(each["dry_run"] == dry and not each.get("looks") for each in self.asked)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the run changed something, as far as is known; a failed host may be changed, too."""
+        quiet = {Status.UNCHANGED, Status.WOULD_CHANGE, Status.SKIPPED}
+        loud = any(outcome["status"] not in quiet for outcome in self.outcomes())
+        return self.could_change(dry=False) and bool(loud or self.unfinished)
 
     @property
     def unfinished(self) -> list[str]:

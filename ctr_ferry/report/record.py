@@ -1,7 +1,8 @@
 """The record of a run: ``runs/<UTC time>-<first command>-<4 hex>/``, written as the run goes.
 
-``run.json`` is replaced whole as outcomes come, so that a killed run leaves all outcomes so far. ``<host>.log`` has
-each remote command with its output. Secrets travel over stdin and are in neither file.
+``run.json`` has every host's status and error. It is replaced whole as outcomes come, so that a killed run leaves all
+outcomes so far. ``<host>.jsonl`` has a host's results, a line for each command; of two lines for one command, the last
+one holds. ``<host>.log`` has each remote command with its output. Secrets travel over stdin and are in no file.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ctr_ferry.errors import FerryError
 from ctr_ferry.report.outcome import Outcome
 from ctr_ferry.ssh.exchange import Transcript
 from ctr_ferry.text import shown
@@ -31,6 +34,18 @@ _MOST_OF_A_STREAM = 512 << 10  # bytes of one command's stdout or stderr that a 
 def new_run_id(command: str) -> str:
     """A unique id such as ``20261124T031500Z-retag-1f2e``, which sorts by time and names the first command."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{command}-{secrets.token_hex(2)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """A command of the line: what is known of it as a whole, and by host its outcome without the result, as JSON."""
+
+    head: dict[str, Any]
+    outcomes: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)  # by host, the hash of the last line in the host's own file
+
+    def __str__(self) -> str:
+        return f'{json.dumps(self.head, default=str)[:-1]}, "outcomes": [{",".join(self.outcomes.values())}]}}'
 
 
 class Record:
@@ -53,25 +68,24 @@ class Record:
         self.folder, self._warn, self._clock = folder, warn, clock
         self._head = {"id": folder.name, "started": _now(), "ended": None, "exit": None, "pid": os.getpid(), **head}
         self._head["pid_started"] = process_start(os.getpid())
-        self._commands: list[tuple[str, dict[str, str]]] = []  # each command's head, and its outcomes by host, as JSON
+        self._commands: list[_Command] = []
         self._broken = False
-        self._lock, self._breaking_lock = threading.Lock(), threading.Lock()
+        self._lock, self._breaking_lock, self._keeping_lock = threading.Lock(), threading.Lock(), threading.Lock()
         self._next_save, self._save_is_due = 0.0, False
         self._write(lambda: self.folder.mkdir(parents=True, mode=0o700))
         self._save()
 
     def command(self, name: str, arguments: Mapping[str, Any], *, dry_run: bool) -> None:
         """Notes that a command of the line begins."""
-        head = json.dumps({"command": name, "arguments": arguments, "dry_run": dry_run}, default=str)
         with self._lock:
-            self._commands.append((head, {}))
+            self._commands.append(_Command({"command": name, "arguments": arguments, "dry_run": dry_run}))
             self._save()
 
     def outcome(self, outcome: Outcome) -> None:
         """Notes a host's outcome of the current command; writes it now or, if writing is slow, a little later."""
-        text = _recorded(outcome)
+        text = self._keep(outcome)
         with self._lock:
-            self._commands[-1][1][outcome.host] = text
+            self._commands[-1].outcomes[outcome.host] = text
             if (wait := self._next_save - self._clock()) <= 0:
                 self._save()
             elif not self._save_is_due:
@@ -85,14 +99,40 @@ class Record:
             if self._save_is_due:
                 self._save()
 
-    def outcomes(self, outcomes: Iterable[Outcome], warnings: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Notes the final outcomes of the current command, in the order of the hosts, and its warnings."""
-        texts = {each.host: _recorded(each) for each in outcomes}
-        warned = json.dumps({"warnings": warnings})[1:-1]
+    def outcomes(
+        self,
+        outcomes: Iterable[Outcome],
+        warnings: Sequence[Mapping[str, Any]] = (),
+        others: Mapping[str, FerryError | None] | None = None,
+    ) -> None:
+        """Notes the final outcomes of the current command, in the order of the hosts, and its warnings.
+
+        Args:
+            others: further hosts that were asked, such as the source of a copy, and the error that each ended with.
+        """
+        texts = {each.host: self._keep(each) for each in outcomes}
+        asked = [
+            {"host": host, **({"error": error.to_json()} if error else {})} for host, error in (others or {}).items()
+        ]
         with self._lock:
-            head = self._commands[-1][0]
-            self._commands[-1] = (f"{head[:-1]}, {warned}}}", texts)
+            command = self._commands[-1]
+            command.head.update(warnings=warnings, others=asked)
+            command.outcomes.clear()
+            command.outcomes.update(texts)
             self._save()
+
+    def _keep(self, outcome: Outcome) -> str:
+        """Adds the outcome's result, and the lines that a person read, to the host's file; returns the rest as JSON."""
+        document = outcome.to_json()
+        rest = {"result": document.pop("result")} if "result" in document else {}
+        text = json.dumps({"command": len(self._commands) - 1, **rest, "lines": outcome.lines()}, default=str)
+        file = self.folder / f"{log_name(outcome.host)}.jsonl"
+        with self._keeping_lock:
+            kept = self._commands[-1].kept
+            if kept.get(outcome.host) != hash(text):
+                kept[outcome.host] = hash(text)
+                self._write(lambda: _append(file, f"{text}\n"))
+        return json.dumps(document, default=str)
 
     def end(self, code: int) -> None:
         """Notes the exit status: the run is over."""
@@ -107,20 +147,11 @@ class Record:
             f"{_without_middle(exchange.text.rstrip())}\n"
             f"--- stdout\n{_log_text(exchange.stdout)}--- stderr\n{_log_text(exchange.stderr)}\n"
         )
-        file = self.folder / f"{log_name(host)}.log"
-
-        def append() -> None:
-            with file.open("a", encoding="utf-8", errors="backslashreplace") as log:
-                log.write(text)
-
-        self._write(append)
+        self._write(lambda: _append(self.folder / f"{log_name(host)}.log", text))
 
     def _save(self) -> None:
         began, self._save_is_due = self._clock(), False
-        commands = ",".join(
-            f'{head[:-1]}, "outcomes": [{",".join(outcomes.values())}]}}' for head, outcomes in self._commands
-        )
-        text = f'{json.dumps(self._head, default=str)[:-1]}, "commands": [{commands}]}}\n'
+        text = f'{json.dumps(self._head, default=str)[:-1]}, "commands": [{",".join(map(str, self._commands))}]}}\n'
 
         def replace() -> None:
             part = self.folder / "run.json.part"
@@ -142,9 +173,9 @@ class Record:
                 self._warn(f"the record of this run cannot be written to {self.folder}: {error.strerror}")
 
 
-def _recorded(outcome: Outcome) -> str:
-    """An outcome as JSON, with the lines that a person read."""
-    return json.dumps({**outcome.to_json(), "lines": outcome.lines()}, default=str)
+def _append(file: Path, text: str) -> None:
+    with file.open("a", encoding="utf-8", errors="backslashreplace") as opened:
+        opened.write(text)
 
 
 def _now() -> str:
@@ -174,6 +205,6 @@ def _log_text(stream: bytes) -> str:
 
 
 def log_name(host: str) -> str:
-    """A file name for a host's log, different for each host; names such as ``user@[::1]:22`` stay as they are."""
+    """A name for a host's files, different for each host; names such as ``user@[::1]:22`` stay as they are."""
     safe = re.sub(r"[^\w.@:+\[\]-]", "_", host)
-    return safe if safe == host else f"{safe}-{zlib.crc32(host.encode()):08x}"
+    return safe if safe == host else f"{safe}-{zlib.crc32(host.encode(errors='surrogatepass')):08x}"

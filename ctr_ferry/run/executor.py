@@ -143,7 +143,8 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             if line.command.before:
                 line.command.before(line.request, targets)
         run_id = new_run_id(first)
-        record = Record(control_machine.runs.root / run_id, _head(lines, [t.name for t in targets]), render.note)
+        head = _head(lines, patterns, [target.name for target in targets])
+        record = Record(control_machine.runs.root / run_id, head, render.note)
         base = self.config.clone()  # a clone reads ssh_config into its source, so hosts clone this copy
 
         def new_host(target: Target) -> Host:
@@ -161,7 +162,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             for host in hosts.values():
                 host.close_quietly()
             record.end(code)
-            prune(control_machine.runs.root, config.keep_runs)
+            prune(control_machine.runs.root, config.keep_runs, config.keep_days)
         return code
 
 
@@ -180,7 +181,7 @@ def _read(call: Any, *, dry: bool, as_json: bool) -> Line:
     return Line(command=call.task, arguments=arguments, common=common, request=request)
 
 
-def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:
+def _head(lines: Sequence[Line], patterns: Sequence[str], hosts: Sequence[str]) -> dict[str, Any]:
     asked = [
         {"command": each.command.name, "dry_run": each.common.dry_run, "looks": each.command.read_only(each.request)}
         for each in lines
@@ -190,6 +191,7 @@ def _head(lines: Sequence[Line], hosts: Sequence[str]) -> dict[str, Any]:
     return {
         "commands_asked": [line.command.name for line in lines],
         "asked": asked,
+        "patterns": patterns,
         "hosts": hosts,
         "versions": {"python": platform.python_version(), **versions},
     }
@@ -251,7 +253,7 @@ def _on_fleet(
     outcomes, table = _outcomes(command, fleet, answers, cut=bool(code))
     warnings: list[Disagreement | HostNote] = [*disagreements(outcomes)]
     warnings += host_notes({name: host.notes for name, host in fleet.hosts.items()})
-    record.outcomes(outcomes, [warning.to_json() for warning in warnings])
+    record.outcomes(outcomes, [warning.to_json() for warning in warnings], fleet.others)
     ended = render.Done(
         command.name,
         line.arguments,

@@ -62,6 +62,7 @@ class Fleet:
     Attributes:
         answers: by host; complete also after an interrupt.
         seconds: how long the command worked on each host.
+        others: further hosts that were asked, and the last error of each.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Fleet:
         self._failed_before = {name for name, host in hosts.items() if host.failed}
         self.answers: dict[str, Answer] = {}
         self.seconds = dict.fromkeys(hosts, 0.0)
+        self.others: dict[str, FerryError | None] = {}
         MEMORY.divide(len(hosts))
         for host in hosts.values():
             host.begin(dry_run=options.dry_run, moved=partial(observer.on_progress, host.name))
@@ -165,7 +167,7 @@ class Fleet:
                 self._others[name] = self.hosts[name]
             elif name not in self._others:
                 host.begin(dry_run=self.dry_run, moved=lambda *_: None)
-                self._others[name] = host
+                self._others[name], self.others[name] = host, None
         MEMORY.divide(len(self.hosts.keys() | self._others.keys()))
         return self.beside(found, work)
 
@@ -184,6 +186,8 @@ class Fleet:
         try:
             futures = {start(pool, partial(_try, work, host), _no_thread): host.name for host in hosts}
             answers = {futures[future]: future.result() for future in as_completed(futures)}
+            failed = {name: answer for name, answer in answers.items() if isinstance(answer, FerryError)}
+            self.others |= {name: error for name, error in failed.items() if name in self.others}
         except (KeyboardInterrupt, Terminated):
             self._abandon()
             failed = {name: answer for name, answer in self.answers.items() if isinstance(answer, FerryError)}

@@ -24,6 +24,7 @@ class FleetConfig(msgspec.Struct):
     workers: Annotated[int, msgspec.Meta(ge=1, le=512)] = 32
     runs: str = "runs"
     keep_runs: Annotated[int, msgspec.Meta(ge=1)] = 100
+    keep_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 90
 
     @classmethod
     def of(cls, config: Any) -> FleetConfig:

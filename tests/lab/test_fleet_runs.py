@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ferry import Fab, Run
 from forkserver import ForkServer
+from run_records import whole
 
 from lab.crowd import Crowd
 from lab.fleet import Fleet
@@ -25,11 +26,11 @@ class Runs(Fab):
         self.crowd, self.runs = crowd, folder / "runs"
 
     def records(self) -> list[dict[str, Any]]:
-        """Return every run.json, oldest first."""
-        return [json.loads(file.read_text()) for file in sorted(self.runs.glob("*/run.json"))]
+        """Return every record, oldest first."""
+        return [whole(folder) for folder in sorted(self.runs.iterdir())]
 
     def record(self) -> dict[str, Any]:
-        """Return the only run.json."""
+        """Return the only record."""
         (record,) = self.records()
         return record
 

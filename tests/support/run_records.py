@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ctr_ferry.report.outcome import Outcome, Status
+from ctr_ferry.report.past_runs import Run
 from ctr_ferry.report.record import Record
 
 ID = "20261124T031500Z-retag-1f2e"
@@ -21,6 +21,13 @@ class Did:
 
     def lines(self) -> list[str]:
         return []
+
+
+def whole(folder: Path) -> dict[str, Any]:
+    """Read the record in a run's folder."""
+    run = Run.read(folder / "run.json")
+    assert run
+    return run.whole()
 
 
 class Book:
@@ -36,8 +43,8 @@ class Book:
         return Record(self.root / run_id, head, self.warnings.append, self.clock)
 
     def read(self, run_id: str = ID) -> dict[str, Any]:
-        read: dict[str, Any] = json.loads((self.root / run_id / "run.json").read_text())
-        return read
+        """Read a whole record."""
+        return whole(self.root / run_id)
 
     def run(self, run_id: str, *, dry_run: bool = False, looks: bool = False, **statuses: str) -> None:
         """Write a whole run."""

@@ -99,4 +99,4 @@ def test_the_warning_is_in_the_table_in_json_and_in_the_record(
     control_machine = SimpleNamespace(runs=Runs(tmp_path))
     text = show_command.body(cast(Any, control_machine), show_command.parse()).text
     assert f"  warning: {warnings[0].message}\n    {A} on a\n    {B} on b" in text
-    assert "(a dry run: nothing was done)" in text
+    assert "a dry run: nothing was done" in text

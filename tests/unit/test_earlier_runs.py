@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from invoke.parser import Parser, ParserContext
 from run_records import ID, Book
 
+import fabfile
 from ctr_ferry import errors
 from ctr_ferry.report.outcome import Outcome, Status
 from ctr_ferry.report.past_runs import Past, Run, Runs
 from ctr_ferry.report.record import process_start
+from ctr_ferry.ssh.exchange import Transcript
 from tasks.runs import runs as runs_command
 from tasks.show import show as show_command
 
@@ -32,13 +36,58 @@ def three(book: Book) -> Runs:
     return Runs(book.root)
 
 
-def test_show_tells_each_value_of_an_option_that_was_repeated(book: Book) -> None:
+def shown(book: Book, **options: Any) -> str:
+    return str(show_command.body(SimpleNamespace(runs=Runs(book.root)), show_command.parse(**options)).text)
+
+
+LINES = [
+    ("copy", {"from": ["a"], "ref": ["r.example/a:1", "r.example/b:1"], "set": [], "force": True, "as": None}),
+    ("run", {"command": "echo \"$HOME\" 'a b'; -x", "json": True, "serial": "5", "limit_failures": "10%"}),
+    ("run", {"command": "-n", "dry_run": True}),
+    ("remove", {"match": "*/dead:?", "yes": True}),
+]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "hosts"), [(["web*", "!b"], "web*,!b"), (["@failed"], "a,b"), (["b", "!@changed"], "a,b"), ([], "a,b")]
+)
+def test_show_tells_lines_that_can_be_pasted(book: Book, patterns: list[str], hosts: str) -> None:
     record = book.record()
-    arguments = {"from": ["a"], "ref": ["r.example/a:1", "r.example/b:1"], "set": [], "force": True}
-    record.command("copy", arguments, dry_run=False)
+    record._head["patterns"] = patterns
+    for command, arguments in LINES:
+        record.command(command, arguments, dry_run="dry_run" in arguments)
     record.end(0)
-    shown = show_command.body(SimpleNamespace(runs=Runs(book.root)), show_command.parse()).text
-    assert "\ncopy --from a --ref r.example/a:1 --ref r.example/b:1 --force True\n" in f"{shown}\n"
+    lines = [shlex.split(line) for line in shown(book).splitlines() if line.startswith("fab ")]
+    assert [line[:3] for line in lines] == [["fab", "-H", hosts]] * len(LINES)
+    for (command, arguments), words in zip(LINES, lines, strict=True):
+        context = ParserContext(command, args=getattr(fabfile, command).get_arguments())
+        (parsed,) = Parser(contexts=[context]).parse_argv(words[3:])
+        given = {name.rstrip("_"): value for name, value in parsed.as_kwargs.items() if value}
+        assert given == {name: value for name, value in arguments.items() if value}
+
+
+LOG = """[version]
+Client:
+[plugins]
+Type:          io.containerd.content.v1
+Exports:
+      root     /x
+[images-0]
+REF
+--- stderr
+"""
+
+
+def test_the_log_leaves_out_the_lists_of_plugins(book: Book) -> None:
+    record = book.record()
+    for _ in range(2):
+        stdout = LOG.removesuffix("--- stderr\n").encode()
+        record.exchange("a", Transcript("plugins: ctr plugins ls", 0, 0.1, stdout, b""))
+    record.exchange("b", Transcript("plugins: ctr plugins ls", 0, 0.1, b"[plugins]\nType: x\n", b"[plugins]\nerror\n"))
+    short = shown(book, log=True)
+    assert short.count("[plugins]\n… 3 lines: show --log --all has them\n[images-0]\nREF\n--- stderr\n") == 2
+    assert "[plugins]\n… 1 lines: show --log --all has them\n--- stderr" in short and "Type:" not in short
+    assert shown(book, log=True, all=True).count(LOG) == 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from ctr_ferry.report.past_runs import Run, Runs, prune
 from ctr_ferry.report.record import log_name, new_run_id, process_start
 from ctr_ferry.secrets import Secret
 from ctr_ferry.ssh.exchange import Transcript
+from tasks.show import show as show_command
 
 
 @pytest.fixture
@@ -142,16 +144,62 @@ def test_no_two_hosts_share_a_log() -> None:
     assert [log_name(host) for host in ("a_b", "ops@[::1]:22")] == ["a_b", "ops@[::1]:22"]
 
 
-def test_run_json_has_the_lines_that_a_person_read(book: Book) -> None:
-    class WithLines(Did):
-        def lines(self) -> list[str]:
-            return ["one -> two"]
+@dataclass(frozen=True)
+class WithLines(Did):
+    def lines(self) -> list[str]:
+        return [f"{self.what} -> two"]
 
+
+def test_each_host_has_its_results_in_a_file_of_its_own(book: Book) -> None:
     record = book.record()
-    record.command("retag", {}, dry_run=False)
-    record.outcome(Outcome("a", Status.CHANGED, 1.0, WithLines()))
+    for command in ("retag", "find"):
+        record.command(command, {}, dry_run=False)
+        for host in "ab":
+            record.outcome(Outcome(host, Status.CHANGED, 1.0, WithLines(f"early {host}")))
+        early = (book.root / ID / "b.jsonl").stat().st_size
+        record.outcomes(
+            [
+                Outcome(host, Status.CHANGED, 2.0, WithLines(f"{'late' if host == 'a' else 'early'} {host}"))
+                for host in "ab"
+            ]
+        )
+        assert (book.root / ID / "b.jsonl").stat().st_size == early  # nothing new
     record.end(0)
-    assert book.read()["commands"][0]["outcomes"][0]["lines"] == ["one -> two"]
+    short = (book.root / ID / "run.json").read_text()
+    assert "late" not in short and '"seconds": 2.0' in short
+    for command in book.read()["commands"]:
+        told = {o["host"]: (o["result"]["what"], o["lines"], o["seconds"]) for o in command["outcomes"]}
+        assert told == {"a": ("late a", ["late a -> two"], 2.0), "b": ("early b", ["early b -> two"], 2.0)}
+    (run,) = Runs(book.root).all()
+    assert ["result" in o for o in run.whole("a")["commands"][0]["outcomes"]] == [True, False]
+
+
+def test_a_hosts_results_are_read_up_to_where_the_run_was_killed(book: Book) -> None:
+    record = book.record()
+    for command in ("retag", "find"):
+        record.command(command, {}, dry_run=False)
+        record.outcome(Outcome("a", Status.CHANGED, 1.0, Did(command)))
+    file = book.root / ID / "a.jsonl"
+    file.write_text(file.read_text()[:-20])
+    assert ["result" in command["outcomes"][0] for command in book.read()["commands"]] == [True, False]
+
+
+def test_a_further_host_that_was_asked_is_in_the_record_with_its_error(book: Book) -> None:
+    record = book.record()
+    record.command("copy", {"from": ["src", "dead"]}, dry_run=False)
+    record.exchange("src", detail())
+    error = errors.ConnectTimeout("dead does not answer", hint="look")
+    record.outcomes([Outcome("a", Status.CHANGED, 1.0)], others={"src": None, "dead": error})
+    record.end(0)
+    (run,) = Runs(book.root).all()
+    assert run.others == ["src", "dead"]
+    assert book.read()["commands"][0]["others"][1] == {"host": "dead", "error": error.to_json()}
+    told = [
+        show_command.body(SimpleNamespace(runs=Runs(book.root)), show_command.parse(**o)).text
+        for o in ({}, {"host": "dead"}, {"log": True})
+    ]
+    assert "also asked: src, dead\n    dead  connect-timeout: dead does not answer" in told[0]
+    assert "also asked: dead\n" in told[1] and "==> src <==\n# 20" in told[2]
 
 
 def test_the_run_that_began_last_is_the_last_one_whatever_its_id(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,20 +209,42 @@ def test_the_run_that_began_last_is_the_last_one_whatever_its_id(book: Book, mon
     assert Runs(book.root).find("last").id == "20261124T031500Z-a-1f2e"
 
 
+def left(book: Book, keep: int, days: int) -> list[str]:
+    """The ends of the ids that pruning leaves on 2026-11-30."""
+    prune(book.root, keep, days, datetime(2026, 11, 30, tzinfo=UTC))
+    return sorted(path.name[-4:] for path in book.root.iterdir())
+
+
 def test_a_run_that_is_still_going_is_not_pruned(book: Book) -> None:
     book.record("20261124T031500Z-run-0000")
-    book.run("20261124T031501Z-run-1111", a="ok")
-    prune(book.root, 1)
-    prune(book.root, 0)
-    assert [path.name for path in book.root.iterdir()] == ["20261124T031500Z-run-0000"]
+    book.run("20261124T031501Z-find-1111", looks=True, a="ok")
+    assert left(book, 1, 0) == ["0000", "1111"]
+    assert left(book, 0, 0) == ["0000"]
+
+
+def test_pruning_keeps_the_newest_records_and_older_ones_of_runs_that_changed_something(book: Book) -> None:
+    book.run("20260801T000000Z-retag-0001", a="changed")
+    book.run("20261102T000000Z-retag-0002", a="unchanged", b="changed")
+    book.run("20261103T000000Z-retag-0003", a="unchanged", b="failed")
+    book.run("20261104T000000Z-retag-0004", a="would-change", dry_run=True)
+    book.run("20261105T000000Z-images-0005", a="ok", looks=True)
+    book.run("20261106T000000Z-retag-0006", a="unchanged")
+    book.run("20261107T000000Z-retag-0007", a="unchanged")  # the last one that could change something
+    book.run("20261108T000000Z-images-0008", a="ok", looks=True)
+    (book.root / "notes").mkdir()
+    assert left(book, 100, 0)[:-1] == [f"000{n}" for n in range(1, 9)]
+    assert left(book, 1, 90) == ["0002", "0003", "0007", "0008", "otes"]
+    assert left(book, 1, 27) == ["0003", "0007", "0008", "otes"]
+    prune(book.root / "nosuch", 2, 2)
 
 
 def test_a_secret_never_reaches_a_record(book: Book) -> None:
     record = book.record()
     record.command("pull", {"password": Secret("hunter2")}, dry_run=False)
     record.outcome(Outcome.of("a", 1.0, Did(Secret("hunter2"))))
-    assert "hunter2" not in (book.root / ID / "run.json").read_text()
-    assert "***" in (book.root / ID / "run.json").read_text()
+    for file in ("run.json", "a.jsonl"):
+        text = (book.root / ID / file).read_text()
+        assert "hunter2" not in text and "***" in text
 
 
 def test_a_record_that_cannot_be_written_gives_one_warning(book: Book) -> None:
@@ -226,19 +296,6 @@ def test_a_run_whose_process_is_gone_was_killed(book: Book) -> None:
     assert Run(data, book.root).state == "killed"
     again = {**data, "pid": os.getpid(), "pid_started": "1"}  # the number is another process's now
     assert Run(again, book.root).state == "killed"
-
-
-def test_pruning_removes_the_oldest_runs_and_nothing_else(book: Book) -> None:
-    for day in range(1, 6):
-        book.run(f"2026110{day}T000000Z-retag-000{day}", a="ok")
-    (book.root / "notes").mkdir()
-    prune(book.root, 2)
-    assert sorted(path.name for path in book.root.iterdir()) == [
-        "20261104T000000Z-retag-0004",
-        "20261105T000000Z-retag-0005",
-        "notes",
-    ]
-    prune(book.root / "nosuch", 2)
 
 
 def test_records_that_cannot_be_read_hide_no_others(book: Book) -> None:

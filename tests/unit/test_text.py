@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from run_records import whole
 
 from ctr_ferry import errors
 from ctr_ferry.ctr.listing import Listing
@@ -190,7 +191,7 @@ def run(command: Any, tmp_path: Path, *, as_json: bool) -> tuple[render.Done, di
     done, code = executor._on_fleet(line, hosts, partial(Fleet, workers=3, further=lambda _: ()), kept, last=True)
     executor._report([done], [line], code)
     kept.end(1)
-    return done, json.loads((kept.folder / "run.json").read_text())
+    return done, whole(kept.folder)
 
 
 def statuses(outcomes: list[dict[str, Any]]) -> dict[str, str]:
@@ -254,9 +255,7 @@ def test_halves_of_pairs_are_written_down(tmp_path: Path) -> None:
     kept.command("x", {"match": "\udcff"}, dry_run=False)
     kept.outcome(Outcome("\udc80", Status.OK, 1.0, Faulty("\ud800")))
     kept.end(0)
-    assert (
-        json.loads((kept.folder / "run.json").read_text())["commands"][0]["outcomes"][0]["result"]["data"] == "\ud800"
-    )
+    assert whole(kept.folder)["commands"][0]["outcomes"][0]["result"]["data"] == "\ud800"
 
 
 def test_the_log_of_a_host_can_be_shown() -> None:
