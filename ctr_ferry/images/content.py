@@ -108,12 +108,14 @@ class Content:
         blobs: checked manifests and indexes, by digest.
         bad: why a visible manifest or index cannot be read, by digest.
         platforms: what configs tell, by digest of the config, for manifests whose index tells no platform.
+        zstd: blobs that are known to be compressed with zstd, whatever their media type says.
     """
 
     visible: frozenset[str] = frozenset()
     blobs: dict[str, bytes] = field(default_factory=dict)
     bad: dict[str, FerryError] = field(default_factory=dict)
     platforms: dict[str, Platform | None] = field(default_factory=dict)
+    zstd: frozenset[str] = frozenset()
     _parsed: dict[str, Manifest] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -122,6 +124,7 @@ class Content:
         found = cls()
         for each in contents:
             found.visible |= each.visible
+            found.zstd |= each.zstd
             found.blobs = each.blobs | found.blobs
             found.bad = each.bad | found.bad
             found.platforms |= each.platforms
@@ -238,7 +241,7 @@ class Content:
         Args:
             asked: the platform whose manifest gets the name; None for the whole image.
             host: the host's platform.
-            partial_index: whether this ctr can name an index with absent platforms.
+            partial_index: whether this ctr can name an index with absent platforms, or with types that nobody knows.
 
         Raises:
             ContentMissing: the target itself is absent.
@@ -260,7 +263,9 @@ class Content:
                 raise PlatformMissing(f"{name} is for {image.platforms}, not for {asked}", hint="leave --platform out")
             return Choice(whole)
         tree = self.tree(whole)
-        if not asked and (partial_index or all(each.digest in self.visible for each in tree.documents)):
+        unknown = any(each.media_type not in DOCUMENTS and not each.platform for each in tree.manifests)
+        every = all(each.digest in self.visible for each in tree.documents)
+        if not asked and (partial_index or (every and not unknown)):
             return Choice(whole)
         wanted = asked or host
         child = tree.manifest_for(wanted)
@@ -271,7 +276,8 @@ class Content:
                 hint="choose one that is there with --platform",
             )
         note = f"the manifest of {wanted} in index {image.digest}"
-        return Choice(child, note if asked else f"{note}: this ctr cannot name an index with absent platforms")
+        why = "types that nobody knows" if every else "absent platforms"
+        return Choice(child, note if asked else f"{note}: this ctr cannot name an index with {why}")
 
     def told(self, tree: Tree) -> str:
         """The platforms of visible manifests, for people."""

@@ -60,12 +60,16 @@ def unpacks_no_zstd(facts: Facts) -> bool:
     return not DaemonCapabilities.of(facts.server).zstd
 
 
-def refuse_zstd(name: str, blobs: Iterable[Descriptor], facts: Facts) -> None:
-    """Raises MethodUnsupported for layers that this host's containerd cannot unpack."""
-    packed = [blob for blob in blobs if blob.is_zstd]
+def refuse_zstd(name: str, blobs: Iterable[Descriptor], facts: Facts, known: Collection[str] = ()) -> None:
+    """Raises MethodUnsupported for layers that this host's containerd cannot unpack.
+
+    Args:
+        known: digests of blobs with zstd whose media type may tell nothing of it.
+    """
+    packed = [blob for blob in blobs if blob.is_zstd or blob.digest in known]
     if packed and unpacks_no_zstd(facts):
         raise MethodUnsupported(
             f"containerd {facts.server} cannot unpack {shown_name(name)}: it has layers with zstd; nothing was moved",
-            detail=f"{packed[0].digest} is {packed[0].media_type}; containerd unpacks zstd from 1.5 on",
+            detail=f"{packed[0].digest} is one of them; containerd unpacks zstd from 1.5 on",
             hint="build the image with gzip for this host, such as skopeo copy --dest-compress-format gzip",
         )

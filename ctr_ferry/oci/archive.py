@@ -15,14 +15,13 @@ from typing import IO, Any, TypeVar
 
 from ctr_ferry.errors import BadArchive, BadReference
 from ctr_ferry.oci import docker_archive, tar
-from ctr_ferry.oci.archive_files import CUT, MOST_JSON, File, Files, json_list, json_object
+from ctr_ferry.oci.archive_files import CUT, MOST_DOCUMENTS, MOST_JSON, File, Files, json_list, json_object
 from ctr_ferry.oci.descriptor import DOCKER_MANIFEST, DOCUMENTS, SCHEMA_1, Descriptor, Manifest, Platform
 from ctr_ferry.oci.docker_archive import DockerImage
 from ctr_ferry.oci.layout import NAME, REF_NAME
 from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.oci.tree import DEEPEST, Tree
 
-MOST_DOCUMENTS = 64 << 20  # bytes of all indexes, manifests and configs that images have
 _MOST_LISTED = 500_000  # what the images of an archive list, all together; many may list the same
 _NO_NAME = "<none>:<none>"  # what docker writes for an image without a name
 _T = TypeVar("_T")
@@ -132,7 +131,10 @@ class Archive:
             BadArchive: says what is wrong.
         """
         named: dict[str, str] = {}
-        for entry in dict.fromkeys(entries):
+        entries = dict.fromkeys(entries)
+        docker = {digest: self._docker[digest] for entry in entries if (digest := entry.target.digest) in self._docker}
+        docker_archive.unpack(docker.values(), file, self._plain)
+        for entry in entries:
             if entry.name and named.setdefault(entry.name, entry.target.digest) != entry.target.digest:
                 raise BadArchive(
                     f"it has two images under the name {entry.name}",
@@ -143,7 +145,7 @@ class Archive:
                 raise BadArchive(why, detail=entry.target.digest)
             self._check_image(entry.target)
             if entry.target.digest in self._docker:
-                docker_archive.check(self._docker[entry.target.digest], file, self._plain)
+                docker_archive.check(self._docker[entry.target.digest], self._plain)
 
     def _check_image(self, target: Descriptor) -> None:
         self._check_size(target)
@@ -234,10 +236,9 @@ def _documents(files: Files, blobs: Mapping[str, File], targets: Iterable[Descri
     found: dict[str, bytes] = {}
     wanted = {target.digest for target in targets if target.media_type in DOCUMENTS}
     for _ in range(DEEPEST + 2):  # a manifest below the deepest index, and its config
-        level = files.documents(blobs[digest] for digest in wanted - found.keys() if digest in blobs)
+        new, had = wanted - found.keys(), sum(map(len, found.values()))
+        level = files.documents((blobs[digest] for digest in new if digest in blobs), had)
         found |= level
-        if sum(map(len, found.values())) > MOST_DOCUMENTS:
-            raise BadArchive(f"its manifests and configs have more than {MOST_DOCUMENTS >> 20} MiB")
         wanted = {digest for raw in level.values() for digest in _below(raw)}
     return found
 

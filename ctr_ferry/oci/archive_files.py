@@ -14,6 +14,7 @@ from ctr_ferry.errors import BadArchive
 from ctr_ferry.oci import tar
 
 MOST_JSON = 4 << 20  # bytes of one document; registries take no larger manifest (distribution-spec)
+MOST_DOCUMENTS = 64 << 20  # bytes of all indexes, manifests and configs that images have
 MOST_KEPT = 32 << 20  # bytes of what may be documents, kept so that they are not read once more
 CUT = "the archive was cut off or put together wrongly: save it again"
 _MOST_LINKS = 16
@@ -104,16 +105,30 @@ class Files:
             return found
         raise BadArchive(f"manifest.json names {name[:200]!r}, which is not in the archive", hint=CUT)
 
-    def document(self, name: str) -> bytes:
-        """Returns the bytes of a JSON document; raises BadArchive if there is no such file, or if it is no JSON."""
+    def json_named(self, name: str) -> File:
+        """Returns a file that manifest.json names; raises BadArchive if there is no such file, or if it is no JSON."""
         file = self.named(name)
         if not file.may_be_json:
-            raise BadArchive(f"{name} is no JSON, or larger than {MOST_JSON >> 20} MiB")
+            raise BadArchive(f"{name[:200]} is no JSON, or larger than {MOST_JSON >> 20} MiB")
+        return file
+
+    def document(self, name: str) -> bytes:
+        """Returns the bytes of a JSON document; raises as `json_named`."""
+        file = self.json_named(name)
         return self.documents([file])[file.digest]
 
-    def documents(self, files: Iterable[File]) -> dict[str, bytes]:
-        """Returns by digest the bytes of those files that may be JSON; reads once more what was not kept, in one go."""
+    def documents(self, files: Iterable[File], had: int = 0) -> dict[str, bytes]:
+        """Returns by digest the bytes of those files that may be JSON; reads once more what was not kept, in one go.
+
+        Args:
+            had: bytes of the documents that the caller has already.
+
+        Raises:
+            BadArchive: they would have more than `MOST_DOCUMENTS` bytes in all. A small archive may decompress to them.
+        """
         wanted = {file.digest: file for file in files if file.may_be_json}
+        if had + sum(file.size for file in wanted.values()) > MOST_DOCUMENTS:
+            raise BadArchive(f"its manifests and configs have more than {MOST_DOCUMENTS >> 20} MiB")
         found = {digest: self._kept[digest] for digest in wanted if digest in self._kept}
         again = [file for digest, file in wanted.items() if digest not in found]
         stream = tar.Stream(self._file)
@@ -131,10 +146,10 @@ class Files:
 
 
 class Part:
-    """One file of the archive, read from its start."""
+    """One file of the archive, read from its start; the stream must not be behind it."""
 
-    def __init__(self, file: IO[bytes], part: File) -> None:
-        self._stream = tar.Stream(file)
+    def __init__(self, stream: tar.Stream, part: File) -> None:
+        self._stream = stream
         self._stream.skip_to(part.offset)
         self._end = part.offset + part.size
 

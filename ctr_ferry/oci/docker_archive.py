@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, cast
 
@@ -39,15 +39,15 @@ class DockerImage:
 def images(files: Files) -> Iterator[DockerImage]:
     """Yields every image that manifest.json lists; `check` compares digests. Raises BadArchive if a file is absent."""
     listed = json_list(json_value(files.document("manifest.json"), "manifest.json"), "manifest.json")
-    diff_ids: dict[str, tuple[str, ...] | None] = {}  # images may share a config
+    if not all(isinstance(each, dict) for each in listed):
+        raise BadArchive("manifest.json lists something that is no image")
+    named = {name: files.json_named(name) for name in (str(each.get("Config", "")) for each in listed)}
+    documents = files.documents(named.values())
+    diff_ids = {digest: _diff_ids(raw) for digest, raw in documents.items()}  # images may share a config
     for each in listed:
-        if not isinstance(each, dict):
-            raise BadArchive("manifest.json lists something that is no image")
         name = str(each.get("Config", ""))
-        config = files.named(name)
+        config = named[name]
         layers = [files.named(str(layer)) for layer in json_list(each.get("Layers"), "the layers in manifest.json")]
-        if config.digest not in diff_ids:
-            diff_ids[config.digest] = _diff_ids(files.document(name))
         yield DockerImage(
             name=name,
             tags=tuple(str(tag) for tag in json_list(each.get("RepoTags") or [], "the tags in manifest.json")),
@@ -64,15 +64,30 @@ def _diff_ids(config: bytes) -> tuple[str, ...] | None:
     return tuple(map(str, found)) if isinstance(found, list) else None
 
 
-def check(image: DockerImage, file: IO[bytes], plain: dict[str, str]) -> None:
+def unpack(images: Iterable[DockerImage], file: IO[bytes], plain: dict[str, str]) -> None:
+    """Finds the digests of uncompressed layers; reads the compressed ones once more, all of them in one go.
+
+    Args:
+        file: the archive.
+        plain: the digests that are known already, by the layer's digest; gets those that are found.
+
+    Raises:
+        BadArchive: a layer cannot be read.
+    """
+    layers = {layer.digest: layer for image in images for layer in image.layers if layer.digest not in plain}
+    stream = tar.Stream(file)
+    for layer in sorted(layers.values(), key=lambda layer: layer.offset):
+        plain[layer.digest] = _plain_digest(stream, layer) if layer.packed in tar.READ else layer.digest
+
+
+def check(image: DockerImage, plain: Mapping[str, str]) -> None:
     """Checks that a config has the digest of its name, and lists the digests of the uncompressed layers.
 
     Args:
-        file: the archive, from which compressed layers are read once more.
-        plain: the digests of uncompressed layers that are known already, by digest; gets those that are found.
+        plain: what `unpack` found.
 
     Raises:
-        BadArchive: a digest is another one, or a layer cannot be read.
+        BadArchive: a digest is another one, or a layer is compressed otherwise.
     """
     claimed = f"sha256:{posixpath.basename(image.name).removesuffix('.json')}"
     if is_digest(claimed) and claimed != image.config.digest:
@@ -84,8 +99,6 @@ def check(image: DockerImage, file: IO[bytes], plain: dict[str, str]) -> None:
             f"an image has {len(image.layers)} layers, and its config {len(image.diff_ids)}", detail=image.name
         )
     for diff_id, layer in zip(image.diff_ids, image.layers, strict=True):
-        if layer.digest not in plain:
-            plain[layer.digest] = _plain_digest(file, layer) if layer.packed in tar.READ else layer.digest
         found = plain[layer.digest]
         if diff_id != found and layer.packed not in ("", *tar.READ):
             raise BadArchive(
@@ -120,7 +133,7 @@ def _docker_manifest(config: File, layers: Iterable[File]) -> bytes:
     return json.dumps(manifest, separators=(",", ":")).encode()
 
 
-def _plain_digest(file: IO[bytes], layer: File) -> str:
+def _plain_digest(stream: tar.Stream, layer: File) -> str:
     with tar.unpacking("a layer"):
-        data = tar.unpacked(cast("IO[bytes]", Part(file, layer)), layer.packed)
+        data = tar.unpacked(cast("IO[bytes]", Part(stream, layer)), layer.packed)
         return f"sha256:{hashlib.file_digest(data, 'sha256').hexdigest()}"  # type: ignore[arg-type]

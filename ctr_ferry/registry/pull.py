@@ -199,6 +199,13 @@ class ImagePull:
             self.session.roll_back(plan.name, now.digest)
         if error or not now or (verdict.ours and not proved):
             error = error or unproved(plan.name, existed=plan.existing is not None)
+            if plan.artifact and plan.replaced and not self.facts.ctr.capabilities.no_unpack:
+                error = MethodUnsupported(
+                    f"{plan.name} is an artifact, not an image, and ctr {self.facts.client} cannot move a name to one",
+                    detail=error.detail,
+                    hint=f"remove the name first: fab -H {self.host.name} remove --ref {plan.name} "
+                    f"--namespace {self.place.namespace}",
+                )
             raise self._with_digest(error, now, answers)
         other = "" if self.plan.beyond_host_platform else fitness.other_platform(now, self.facts)
         notices += tuple(filter(None, [other, labels_gone(plan.existing, now), "" if verdict.ours else BY_OTHERS]))

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+_STOPPED = 5  # seconds without a look at the socket; then this process was stopped (Ctrl-Z), and not the host silent
+
 
 class Watched:
     """A socket, or what paramiko takes for one, with limits for the time in which nothing moves.
@@ -31,7 +33,7 @@ class Watched:
     ) -> None:
         self.socket, self._give_up, self._clock = socket, give_up, clock
         self._stuck_since: float | None = None
-        self._heard = clock()
+        self._heard = self._looked = clock()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.socket, name)
@@ -53,9 +55,12 @@ class Watched:
         try:
             data: bytes = self.socket.recv(size)
         except (TimeoutError, BlockingIOError):
+            if (now := self._clock()) > self._looked + _STOPPED:
+                self._heard = now
+            self._looked = now
             self._refuse("sent no byte, not even an answer to a keepalive,", self._heard)
             raise
-        self._heard = self._clock()
+        self._heard = self._looked = self._clock()
         return data
 
     def watch(self, patience: float) -> None:

@@ -64,7 +64,8 @@ class ArchiveImages:
     @property
     def content(self) -> Content:
         """What the archive has. Configs, and layers that are JSON, are blobs like others, not documents."""
-        found = Content(self.archive.digests)
+        zstd = frozenset(digest for digest, file in self.archive.files.items() if file.packed == "zstd")
+        found = Content(self.archive.digests, zstd=zstd)  # docker archives and their manifests do not tell it
         for tree in map(self.archive.tree, self.targets):
             documents = {each.digest: self.archive.documents.get(each.digest) for each in tree.documents}
             found.blobs |= {digest: raw for digest, raw in documents.items() if raw}

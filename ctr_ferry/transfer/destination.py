@@ -127,7 +127,7 @@ class Destination:
                 kept |= {document.digest for document in content.tree(choice.target).documents}
             blobs = [blob for blob in blobs if blob.digest in kept]
         if options.unpack and not content.is_artifact(choice.target):
-            fitness.refuse_zstd(image.name, content.needed(choice.target, platform), facts)
+            fitness.refuse_zstd(image.name, content.needed(choice.target, platform), facts, content.zstd)
         documents = {blob.digest: content.blobs[blob.digest] for blob in blobs if blob.digest in content.blobs}
         return Plan(
             result=item.result,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,21 +47,6 @@ def size(image: BuiltImage, digests: set[str]) -> int:
 def blobs(node: Node, namespace: str = "k8s.io") -> set[str]:
     """Return the digests that a namespace of a node sees."""
     return set(node.real_ctr("content", "ls", "-q", namespace=namespace).stdout.decode().split())
-
-
-@contextmanager
-def isolated(node: Node) -> Iterator[None]:
-    """Let the namespaces of a node share no content during the block."""
-    file = "/etc/containerd/config.toml"
-    policy = '[plugins."io.containerd.metadata.v1.bolt"]\ncontent_sharing_policy = "isolated"\n'
-    before = node.exec(["cat", file]).stdout
-    node.exec(["sh", "-c", f"cat >>{file}"], stdin=policy.encode())
-    try:
-        node.restart_containerd()
-        yield
-    finally:
-        node.exec(["sh", "-c", f"cat >{file}"], stdin=before)
-        node.restart_containerd()
 
 
 def test_every_node_gives_images_of_every_kind_to_all_others(fab: Fab, stage: Stage, make: Make, node: Node) -> None:
@@ -175,24 +159,6 @@ class TestOnlyWhatIsMissing:
             assert run.outcomes[node.name]["result"]["bytes_sent"] == 0
             assert stage.hello(node, stage.name(), there) == "hello"
             assert leftovers(node, [here, there]) == []
-
-    def test_a_namespace_that_shares_nothing_is_sent_what_another_one_has(
-        self, fab: Fab, stage: Stage, make: Make, node3: Node, node5: Node
-    ) -> None:
-        """Up to ctr 1.6 blobs come by ingest, from 1.7 on by import."""
-        image, there, targets = make(), stage.namespace(), [node3, node5]
-        stage.seed(image, stage.name())
-        with ExitStack() as stack:
-            for node in targets:
-                stack.enter_context(isolated(node))
-            run = copy(fab, names_of(targets), "--from", "node1", "--to-namespace", there, "--ref", stage.name())
-            assert run.statuses == {"node3": "changed", "node5": "changed"}, run.out
-            for node in targets:
-                told = run.image(node.name)
-                assert (told["method"], told["blobs_sent"], told["blobs_saved"]) == ("blobs", len(image.blobs), 0)
-                assert set(image.blobs) <= blobs(node, there)
-                assert stage.hello(node, stage.name(), there) == "hello"
-                assert leftovers(node, ["k8s.io", there]) == []
 
 
 class TestNames:

@@ -153,20 +153,24 @@ class TestLoad:
         assert statuses(run) == [dict.fromkeys(stage.nodes, "changed")] * 2, run.out
         assert f"{file}: passed by:" in run.err
         for node in stage.nodes.values():
+            old = release(node) == (1, 2)  # it cannot name an index that lists types which nobody knows
             digests = {name: record.digest for name, record in stage.records(node).items()}
-            assert digests == {names["nested"]: digest(outer), names["tagged"]: digest(amd.manifest)}
+            nested = amd.manifest if old else outer
+            assert digests == {names["nested"]: digest(nested), names["tagged"]: digest(amd.manifest)}
             there = node.real_ctr("content", "ls", "-q").stdout.decode().split()
-            assert {digest(blob) for blob in blobs.values()} <= set(there), node
+            assert {digest(blob) for blob in (amd.blobs if old else blobs).values()} <= set(there), node
             assert leftovers(node) == [], node
 
     def test_makes_the_same_image_of_layers_with_zstd_as_ctr_does(self, fab: Fab, stage: Stage, tmp_path: Path) -> None:
         image = Image((tarred({"etc/of": stage.token.encode()}),), packed=True, pack=zstd.compress)
         name, file = stage.name("zstd"), tmp_path / "docker.tar"
         file.write_bytes(tarred(image.saved(name)))
+        run = fab("-H", ",".join(stage.nodes), "load", "--json", "--archive", str(file))
         able = {node.name: node for node in stage.nodes.values() if release(node) >= (1, 5)}
-        assert fab("-H", ",".join(able), "load", "--json", "--archive", str(file)).statuses == dict.fromkeys(
-            able, "changed"
-        )
+        assert run.statuses == {node: "changed" if node in able else "method-unsupported" for node in stage.nodes}
+        for node in stage.nodes.values():
+            there = node.real_ctr("content", "ls", "-q").stdout.decode().split()
+            assert (digest(image.stored[0]) in there) == (node.name in able), node
         other = stage.namespace("ctr")
         for node in able.values():
             node.real_ctr("images", "import", "-", stdin=file.read_bytes(), namespace=other)

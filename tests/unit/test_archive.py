@@ -464,8 +464,3 @@ def test_reading_takes_little_memory_whatever_a_blob_has(packed: Callable[[bytes
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 16 << 20
-
-
-def test_more_documents_than_any_image_has_are_refused_before_memory_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MOST_DOCUMENTS", len(IMAGE.manifest) + len(IMAGE.config) - 1)
-    assert "manifests and configs" in refused(named(**{NAME: FULL})).message

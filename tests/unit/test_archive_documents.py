@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from archives import (
 )
 
 from ctr_ferry.errors import BadArchive
-from ctr_ferry.oci import archive, archive_files
+from ctr_ferry.oci import archive, archive_files, tar
 from ctr_ferry.oci.descriptor import OCI_INDEX
 
 if sys.version_info >= (3, 14):
@@ -68,6 +69,48 @@ class TestDocuments:
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert most < archive_files.MOST_KEPT + (12 << 20)
+
+    @pytest.mark.parametrize("form", ["layout", "saved"])
+    def test_that_no_image_has_so_many_of_are_refused_before_they_are_read(
+        self, form: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(archive_files, "MOST_DOCUMENTS", 1 << 20)
+        images = [Image(platform={"os": "linux", "architecture": "amd64", "x": chr(97 + n) * 10**6}) for n in range(16)]
+        if form == "layout":
+            blobs = {name: blob for image in images for name, blob in image.blobs.items()}
+            files = layout(blobs, *(image.entry(**{NAME: FULL}) for image in images))
+        else:
+            saved = [image.saved(f"r.example/x:{n}") for n, image in enumerate(images)]
+            listed = [each for files in saved for each in json.loads(files["manifest.json"])]
+            files = {name: data for files in saved for name, data in files.items()} | {"manifest.json": as_json(listed)}
+        monkeypatch.setattr(archive_files, "MOST_KEPT", 0)
+        file = opened(gzip.compress(tarred(files), 1))
+        tracemalloc.start()
+        with pytest.raises(BadArchive, match="manifests and configs have more than 1 MiB"):
+            read_whole(file)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 8 << 20
+
+    def test_and_layers_of_many_images_take_a_few_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A compressed archive cannot be entered in its middle: one pass for each config or layer had no end."""
+        monkeypatch.setattr(archive_files, "MOST_KEPT", 0)
+        images = [
+            Image(layers=(tarred({"a": bytes([n])}), tarred({"b": bytes([n])})), platform={"x": str(n)}, packed=True)
+            for n in range(20)
+        ]
+        files, listed = dict[str, bytes](), []
+        for n, image in enumerate(images):
+            named = {f"{n}/{name}": data for name, data in image.saved().items() if name != "manifest.json"}
+            files |= named
+            config, *layers = named
+            listed.append({"Config": config, "RepoTags": [f"r.example/x:{n}"], "Layers": layers})
+        file = opened(gzip.compress(tarred(files | {"manifest.json": as_json(listed)})))
+        passes: list[int] = []
+        begin = tar.Stream.__init__
+        monkeypatch.setattr(tar.Stream, "__init__", lambda self, f: (passes.append(1), begin(self, f))[1])
+        assert len(read_whole(file).entries) == 20
+        assert len(passes) < 8
 
     def test_that_change_while_they_are_read_are_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(archive_files, "MOST_KEPT", 0)

@@ -45,6 +45,19 @@ def content(*documents: bytes, more: Any = ALL, absent: tuple[bytes, ...] = ()) 
     return Content(frozenset(there - {digest(raw) for raw in absent}), {digest(raw): raw for raw in documents})
 
 
+@pytest.mark.parametrize(("version", "whole"), [("1.2.6", False), ("1.4.13", True), ("2.1.9", True)])
+def test_an_index_with_a_type_that_nobody_knows_is_named_in_part_by_ctr_1_2(version: str, whole: bool) -> None:
+    """Its import says: unexpected media type … not found (seen on 1.2.6)."""
+    raw = as_json(
+        {"manifests": [*json.loads(INDEX)["manifests"], listed("application/vnd.oci.artifact.manifest", ODD)]}
+    )
+    found = content(raw, AMD64, ARM64, more={*ALL, digest(ODD)})
+    able = facts(version).ctr.capabilities.partial_index
+    choice = found.choose(image(raw), None, AMD, partial_index=able)
+    assert choice.target.digest == digest(raw if whole else AMD64)
+    assert ("types that nobody knows" in choice.note) == (not whole)
+
+
 class TestAnIndexOfIndexes:
     TARGET = Descriptor(OCI_INDEX, digest(OUTER), len(OUTER))
     WHOLE = (OUTER, INDEX, AMD64, ARM64)

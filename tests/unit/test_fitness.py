@@ -83,3 +83,10 @@ def test_layers_with_zstd_are_refused_where_containerd_cannot_unpack_them(
         return
     with pytest.raises(errors.MethodUnsupported, match="layers with zstd; nothing was moved"):
         fitness.refuse_zstd("r.example/app:1", blobs, facts(server=server))
+
+
+def test_layers_with_zstd_are_refused_though_their_type_says_gzip_where_that_is_known() -> None:
+    blobs = [Descriptor(ZSTD.replace("zstd", "gzip"), D, 4)]
+    fitness.refuse_zstd("r.example/app:1", blobs, facts(server="1.5.18"), {D})
+    with pytest.raises(errors.MethodUnsupported, match="layers with zstd"):
+        fitness.refuse_zstd("r.example/app:1", blobs, facts(server="1.4.13"), {D})

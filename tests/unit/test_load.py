@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import sys
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,11 @@ from ctr_ferry.transfer import archive_file
 from ctr_ferry.transfer.fan_out import Source
 from ctr_ferry.transfer.sources import ArchiveSource
 from tasks.load import Request, parse
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 IMAGE = Image()
 ARM = Image(layers=(tarred({"etc/arm": b"arm"}),), platform={"os": "linux", "architecture": "arm64"})
@@ -187,6 +193,13 @@ class TestTags:
 
     def test_are_named_in_one_way(self, tagged: str) -> None:
         assert "exclude each other" in refused(Path(tagged), base_name="r.example/x", as_="y:1").message
+
+
+def test_layers_with_zstd_are_known_though_their_type_does_not_tell_it(tmp_path: Path) -> None:
+    image = Image(packed=True, pack=zstd.compress)
+    file = tmp_path / "docker.tar"
+    file.write_bytes(tarred(image.saved(FULL)))
+    assert parse(archive=str(file)).copy_request.content.zstd == {digest(layer) for layer in image.stored}
 
 
 def test_two_entries_of_one_digest_are_one_image(tmp_path: Path) -> None:

@@ -63,10 +63,19 @@ def test_a_host_that_sends_nothing_is_given_up_once_it_is_watched(pair: Pair) ->
     pair.clock.now = 1055.0
     pair.theirs.send(b"x")
     assert pair.watched.recv(1) == b"x"
-    pair.clock.now = 1115.0
-    with pytest.raises(TimeoutError):
-        pair.watched.recv(1)
+    for second in range(1056, 1116):
+        pair.clock.now = float(second)
+        with pytest.raises(TimeoutError):
+            pair.watched.recv(1)
     pair.clock.now = 1115.1
     with pytest.raises(ConnectionAbortedError):
         pair.watched.recv(1)
     assert len(pair.said) == 1 and pair.said[0].startswith("sent no byte")
+
+
+def test_time_in_which_this_process_was_stopped_does_not_count(pair: Pair) -> None:
+    pair.watched.watch(60)
+    pair.clock.now = 600.0
+    with pytest.raises(TimeoutError):
+        pair.watched.recv(1)
+    assert pair.said == []
