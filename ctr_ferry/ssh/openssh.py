@@ -37,8 +37,8 @@ gssapiauthentication gssapidelegatecredentials gssapikexalgorithms gssapikeyexch
 """.split()  # noqa: SIM905  (a list would take a line for each)
 # Ssh options that decide where a login goes, whether it succeeds or what is trusted, and that are not honoured.
 _NOT_HONOURED = """
-AddressFamily BindAddress BindInterface KnownHostsCommand PKCS11Provider PreferredAuthentications PubkeyAuthentication
-RevokedHostKeys StrictHostKeyChecking VerifyHostKeyDNS
+AddressFamily BindAddress BindInterface KnownHostsCommand PKCS11Provider PreferredAuthentications ProxyUseFdpass
+PubkeyAuthentication RevokedHostKeys StrictHostKeyChecking VerifyHostKeyDNS
 """
 _NAMES = {name.lower(): name for name in _NOT_HONOURED.split()}
 
