@@ -145,10 +145,9 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         run_id = new_run_id(first)
         head = _head(lines, patterns, [target.name for target in targets])
         record = Record(control_machine.runs.root / run_id, head, render.note)
-        base = self.config.clone()  # a clone reads ssh_config into its source, so hosts clone this copy
 
         def new_host(target: Target) -> Host:
-            return Host(target, base.clone(), run_id=run_id, log=record.exchange)
+            return Host(target, self.config.clone(), run_id=run_id, log=record.exchange)
 
         def further_hosts(pattern: str) -> Iterator[Host]:
             return map(new_host, self._select(control_machine.selector, [pattern]))

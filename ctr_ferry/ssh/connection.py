@@ -25,7 +25,7 @@ from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.connect import Proxy, connect_error, connect_kwargs, expand
 from ctr_ferry.ssh.keys import KnownKeys, authorities, configured_trust, known_keys
 from ctr_ferry.ssh.login import UnansweredError
-from ctr_ferry.ssh.openssh import HostConfig, ssh_config
+from ctr_ferry.ssh.openssh import HostConfig, own_gateway, ssh_config
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.transport import Transport
 from ctr_ferry.text import tail
@@ -52,8 +52,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         configured: what ssh_config says about the host.
 
     Raises:
-        UsageError: ssh_config cannot be parsed.
-        Unreachable: ssh_config makes a gateway its own gateway.
+        Unreachable: ssh refuses what ssh_config says about the host, or makes a gateway its own gateway.
     """
 
     name: str
@@ -93,11 +92,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             return gateway
         line = (*self._before, self)
         if any(_login(each.target) == _login(gateway) for each in line):
-            raise Unreachable(
-                f"{gateway.name} is its own gateway, on the way to {line[0].name}",
-                hint=f"in ~/.ssh/config, before the line with ProxyJump {hops}: Host {gateway.address}, and below it "
-                "ProxyJump none",
-            )
+            raise own_gateway(gateway.address)
         return Connection(gateway, self.config, self.abandoned, before=line)
 
     def resolve_connect_kwargs(self, connect_kwargs: dict[str, Any]) -> dict[str, Any]:

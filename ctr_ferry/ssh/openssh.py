@@ -19,7 +19,8 @@ from typing import Any
 import paramiko
 from paramiko.ssh_exception import ConfigParseError
 
-from ctr_ferry.errors import UsageError
+from ctr_ferry.errors import Unreachable, UsageError
+from ctr_ferry.shell import join
 from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.text import tail
 
@@ -36,8 +37,8 @@ gssapiauthentication gssapidelegatecredentials gssapikexalgorithms gssapikeyexch
 """.split()  # noqa: SIM905  (a list would take a line for each)
 # Ssh options that decide where a login goes, whether it succeeds or what is trusted, and that are not honoured.
 _NOT_HONOURED = """
-AddressFamily BindAddress BindInterface KnownHostsCommand PKCS11Provider PreferredAuthentications PubkeyAuthentication
-RevokedHostKeys StrictHostKeyChecking VerifyHostKeyDNS
+AddressFamily BindAddress BindInterface KnownHostsCommand PKCS11Provider PreferredAuthentications ProxyUseFdpass
+PubkeyAuthentication RevokedHostKeys StrictHostKeyChecking VerifyHostKeyDNS
 """
 _NAMES = {name.lower(): name for name in _NOT_HONOURED.split()}
 
@@ -84,7 +85,7 @@ class SSHConfig:
     def __init__(self, file: str | None, home: Path) -> None:
         self._file, self._home = (Path(file).absolute() if file else None), home
         if self._file and not self._file.exists():
-            raise UsageError(f"the ssh_config {file} does not exist", hint="correct it: fab -S FILE")
+            raise UsageError(f"the ssh_config {file} does not exist", hint="correct the path of -S, or leave it out")
         self._files = [self._file] if self._file else [home / ".ssh/config", _SYSTEM]
 
     @cached_property
@@ -102,7 +103,8 @@ class SSHConfig:
         """What the files say about a host, with the user and the port that are given elsewhere.
 
         Raises:
-            UsageError: a file cannot be parsed.
+            Unreachable: ssh refuses the files, or what they say about this host.
+            UsageError: paramiko cannot parse a file.
         """
         if all(key in _NO_MATTER for key, _ in self._lines):
             return HostConfig(name)
@@ -111,12 +113,14 @@ class SSHConfig:
             return self._by_paramiko(name)
         values = {key: value for key, value in found.items() if value != self._defaults.get(key)}
         hostname = values.pop("hostname", [name])[0]
-        notes = tuple(f"ssh_config's {_NAMES[key]} is not honoured" for key in values if key in _NAMES)
-        return HostConfig(hostname, values, notes)
+        return HostConfig(hostname, values, _not_honoured(values))
 
     def check(self) -> None:
         """Raises UsageError if a file cannot be parsed: ssh parses also what is about other hosts."""
-        self.of("localhost")
+        try:
+            self.of("localhost")
+        except Unreachable as error:
+            raise UsageError("ssh refuses its configuration", detail=error.detail, hint=error.hint) from error
 
     @cached_property
     def _defaults(self) -> dict[str, list[str]]:
@@ -133,10 +137,12 @@ class SSHConfig:
             said = run.stderr
             for copy, original in originals.items():
                 said = said.replace(copy, original)
-            raise UsageError(
-                "ssh refuses its configuration",
+            if "jumphost loop" in said:
+                raise own_gateway(words[-1])
+            raise Unreachable(
+                f"ssh refuses what its configuration has for {words[-1]}",
                 detail=tail(said),
-                hint="correct it; this shows the same: ssh -G localhost",
+                hint=f"correct it; this shows the same: {join(('ssh', '-G', words[-1]))}",
             )
         return _parsed(run.stdout)
 
@@ -210,7 +216,7 @@ class SSHConfig:
             for key, value in found.items()
             if value not in (None, "none") and key not in ways[1:]
         }
-        return HostConfig(values.pop("hostname", [name])[0], values, tuple(notes))
+        return HostConfig(values.pop("hostname", [name])[0], values, (*notes, *_not_honoured(values)))
 
 
 def _for_paramiko(key: str, rest: str) -> tuple[str, str]:
@@ -220,9 +226,22 @@ def _for_paramiko(key: str, rest: str) -> tuple[str, str]:
     if key == "include" or (key == "match" and not understood):
         line = "Host !*" if key == "match" else "#"
         return line, f"ssh_config's {key.title()} {rest.strip()} is not honoured: there is no ssh that could read it"
-    if key in _NAMES:
-        return "", f"ssh_config's {_NAMES[key]} is not honoured"
     return "", ""
+
+
+def _not_honoured(values: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """One note for all options that are set and are not honoured."""
+    names = [name for key, name in _NAMES.items() if key in values]
+    are = "are" if len(names) > 1 else "is"
+    return (f"of ssh_config, {', '.join(names)} {are} not honoured",) if names else ()
+
+
+def own_gateway(name: str) -> Unreachable:
+    """The error for a host that ssh_config lets be reached through itself."""
+    return Unreachable(
+        f"{name} is its own gateway in ssh_config",
+        hint=f"write into ~/.ssh/config, before this ProxyJump: Host {name}; and below it: ProxyJump none",
+    )
 
 
 def _ssh(words: Sequence[str]) -> subprocess.CompletedProcess[str] | None:

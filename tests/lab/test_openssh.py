@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ferry import Fab
 
-from ctr_ferry.errors import UsageError
+from ctr_ferry.errors import Unreachable, UsageError
 from ctr_ferry.ssh.openssh import SSHConfig
 from lab.fleet import Fleet, Node
 from lab.layout import PORT
@@ -84,7 +84,16 @@ def test_a_wrong_line_is_named_with_the_file_that_has_it(home: Path) -> None:
 
 def test_what_is_not_honoured_is_named(home: Path) -> None:
     written(home, "PubkeyAuthentication no\nHost web2\n  BindAddress 192.0.2.1\n")
-    assert SSHConfig(None, home).of("web1").notes == ("ssh_config's PubkeyAuthentication is not honoured",)
+    config = SSHConfig(None, home)
+    assert config.of("web1").notes == ("of ssh_config, PubkeyAuthentication is not honoured",)
+    assert config.of("web2").notes == ("of ssh_config, BindAddress, PubkeyAuthentication are not honoured",)
+
+
+def test_a_host_that_is_its_own_gateway_is_named(home: Path) -> None:
+    written(home, "ProxyJump bastion\n")
+    with pytest.raises(Unreachable, match="bastion is its own gateway in ssh_config") as refused:
+        SSHConfig(None, home).of("bastion")
+    assert refused.value.hint.endswith("Host bastion; and below it: ProxyJump none")
 
 
 class TestTheFleet:

@@ -50,14 +50,20 @@ def test_paramiko_reads_what_it_knows_and_no_more(
 @pytest.mark.parametrize(
     ("text", "note"),
     [
-        ("Port 33\nInclude ~/.ssh/more\n", "Include ~/.ssh/more is not honoured: there is no ssh that could read it"),
-        ("Port 33\nMatch tagged x\n", "Match tagged x is not honoured: there is no ssh that could read it"),
-        ("Port 33\nRevokedHostKeys x\n", "RevokedHostKeys is not honoured"),
+        (
+            "Port 33\nInclude ~/.ssh/more\n",
+            "ssh_config's Include ~/.ssh/more is not honoured: there is no ssh that could read it",
+        ),
+        (
+            "Port 33\nMatch tagged x\n",
+            "ssh_config's Match tagged x is not honoured: there is no ssh that could read it",
+        ),
+        ("RevokedHostKeys x\n", "of ssh_config, RevokedHostKeys is not honoured"),
     ],
 )
 def test_what_paramiko_does_not_honour_is_named(without_ssh: Path, text: str, note: str) -> None:
     (without_ssh / ".ssh/more").touch()
-    assert read(without_ssh, text).of("web1").notes == (f"ssh_config's {note}",)
+    assert read(without_ssh, text).of("web1").notes == (note,)
 
 
 def test_a_line_that_cannot_be_parsed_is_named(without_ssh: Path) -> None:
