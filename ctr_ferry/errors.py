@@ -63,18 +63,17 @@ library printed) and `hint` (what to do next, in one sentence)::
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class FerryError(Exception):
     """The root of the tree. ``result`` is the command's own result, if some work was done before the error."""
 
     kind: ClassVar[str] = "error"  # a stable name: scripts read it from --json
-    may_pass = False  # whether another attempt to connect may succeed
     exit_code: ClassVar[int] = 1
 
-    def __init_subclass__(cls, *, kind: str = "error", may_pass: bool = False) -> None:
-        cls.kind, cls.may_pass = kind, may_pass
+    def __init_subclass__(cls, *, kind: str = "error") -> None:
+        cls.kind = kind
 
     def __init__(self, message: str, *, detail: str = "", hint: str = "", result: Any = None) -> None:
         super().__init__(message)
@@ -111,7 +110,7 @@ class NoHosts(UsageError, kind="no-hosts"):
     """A pattern such as ``@failed`` fits no host."""
 
 
-class Unreachable(FerryError, kind="host-unreachable", may_pass=True):
+class Unreachable(FerryError, kind="host-unreachable"):
     """There is no SSH session: the connection was refused, or there is no route."""
 
     exit_code = 4
@@ -121,7 +120,7 @@ class HostUnresolved(Unreachable, kind="host-unresolved"):
     """The host's name does not resolve."""
 
 
-class ConnectTimeout(Unreachable, kind="connect-timeout", may_pass=True):
+class ConnectTimeout(Unreachable, kind="connect-timeout"):
     """The host did not accept the connection or finish its greeting in time."""
 
 
@@ -175,6 +174,22 @@ class DaemonUnreachable(HostError, kind="daemon-unreachable"):
 
 class PermissionDenied(HostError, kind="permission-denied"):
     """The login user may not use containerd's socket, and sudo does not help."""
+
+    @classmethod
+    def by_sudo(cls, message: str, said: str) -> Self:
+        """The error for the words of sudo. The words say what to do."""
+        if "not found" in said:
+            hint = "there is no sudo: log in as root, with ansible_user: root in the inventory"
+        elif "must have a tty" in said:
+            hint = "let sudo work without a terminal, with `Defaults !requiretty` in /etc/sudoers there"
+        elif "may not run" in said or "not allowed" in said or "not in the sudoers" in said:
+            hint = "allow that user to become root in /etc/sudoers there, or log in as root"
+        else:
+            hint = (
+                "set ansible_become: true and give sudo's password with fab --prompt-for-sudo-password or "
+                "FABRIC_SUDO_PASSWORD, or log in as root"
+            )
+        return cls(message, detail=said, hint=hint)
 
 
 class GarbledAnswer(HostError, kind="garbled-answer"):

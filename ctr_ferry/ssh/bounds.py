@@ -32,7 +32,14 @@ class Packets(Packetizer):
 
 
 class Authentication(AuthHandler):
-    """paramiko's login, with a limit for the number of questions."""
+    """paramiko's login, with a limit for the number of questions. A key that cannot sign ends no connection."""
+
+    def _parse_service_accept(self, m: paramiko.Message) -> None:
+        try:
+            super()._parse_service_accept(m)  # type: ignore[misc]
+        except paramiko.SSHException as error:
+            self.transport.saved_exception = paramiko.AuthenticationException(str(error))
+            self.abort()
 
     def _parse_userauth_info_request(self, m: paramiko.Message) -> None:
         for _ in ("title", "instructions", "language"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import getpass
 import os
 import re
 import select
 import socket
+import subprocess
+import time
 from typing import Any
 
 import paramiko
@@ -23,14 +26,23 @@ from ctr_ferry.errors import (
 from ctr_ferry.shell import join
 from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.local_path import local_path
-from ctr_ferry.ssh.login import UnansweredError
+from ctr_ferry.ssh.login import UnansweredError, too_slow
 from ctr_ferry.ssh.openssh import HostConfig
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.text import tail
 
+_LAST_WORDS = 4 << 10  # bytes of a ProxyCommand's stderr that are kept
+# What paramiko says where the host closed the connection in its greeting (MaxStartups).
+_CUT_OFF = re.compile(r"Error reading SSH protocol banner($|\[Errno)")
+_PLAIN = re.compile(r"[\w.:%@+/-]+", re.ASCII)
+_PIPE = 64 << 10  # bytes that a pipe of Linux holds
+_MOMENT = 0.5  # seconds from the end of a ProxyCommand's output to the command's own end
+# What OpenSSH says as a ProxyCommand where the gateway is busy, or nothing listens behind it.
+_BUSY = re.compile(r"kex_exchange_identification|banner exchange|Connection (refused|reset|closed)", re.IGNORECASE)
+
 
 def connect_kwargs(target: Target, config: Any, configured: HostConfig, *, as_gateway: bool) -> dict[str, Any]:
-    """The keyword arguments of paramiko's connect for this host: a copy, since Fabric changes them.
+    """The keyword arguments of paramiko's connect for this host, and of its `Login`: a copy, since Fabric changes them.
 
     Args:
         configured: what ssh_config says about the host.
@@ -45,7 +57,7 @@ def connect_kwargs(target: Target, config: Any, configured: HostConfig, *, as_ga
         kwargs["look_for_keys"] = False
         login = target.user or configured.get("user") or config.user
         named = [os.path.expandvars(expand(word, configured.hostname, 0, login)) for word in named]
-        files += [str(file) for file in map(local_path, named) if file.exists()]
+        files += map(str, map(local_path, named))
     kwargs["key_filename"] = list(dict.fromkeys(files))
     if as_gateway:
         kwargs.pop("password", None)
@@ -55,23 +67,66 @@ def connect_kwargs(target: Target, config: Any, configured: HostConfig, *, as_ga
     return kwargs | {"banner_timeout": limit, "auth_timeout": limit, "channel_timeout": limit}
 
 
-def expand(word: str, host: str, port: int, user: str) -> str:
-    """Fills in the tokens of one word of ssh_config (ssh_config(5), TOKENS): the more common ones."""
+def dial(host: str, port: int, limit: float) -> socket.socket:
+    """Connects to the first address of a host that answers. Each address gets its share of the time.
+
+    Raises:
+        OSError: none answers; TimeoutError where one was silent, else NoValidConnectionsError.
+    """
+    try:
+        found = list(dict.fromkeys(each[::4] for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+    except UnicodeError as error:  # such as a part of a name with more than 63 letters
+        raise socket.gaierror(socket.EAI_NONAME, str(error)) from error
+    errors: dict[Any, OSError] = {}
+    deadline = time.monotonic() + limit
+    for left, (family, address) in zip(range(len(found), 0, -1), found, strict=True):
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        opened.settimeout(max((deadline - time.monotonic()) / left, 0.01))
+        try:
+            opened.connect(address)
+        except OSError as error:
+            opened.close()
+            errors[address] = error
+        else:
+            return opened
+    raise next((e for e in errors.values() if isinstance(e, TimeoutError)), None) or NoValidConnectionsError(errors)
+
+
+def expand(word: str, host: str, port: int, user: str, *, for_shell: bool = False) -> str:
+    """Fills in the tokens of words of ssh_config (ssh_config(5), TOKENS): the more common ones.
+
+    Raises:
+        ValueError: ``for_shell``, and a value would be more than a word there; OpenSSH refuses it, too.
+    """
     values = {"h": host, "p": str(port), "r": user, "%": "%", "d": str(local_path("~"))}
     values |= {"u": getpass.getuser()} if "%u" in word else {}
-    return re.sub(r"%([hprdu%])", lambda token: values[token[1]], word)
+
+    def value(token: re.Match[str]) -> str:
+        if for_shell and not _PLAIN.fullmatch(text := values[token[1]]):
+            raise ValueError(f"{text!r} has characters that mean something to a shell")
+        return values[token[1]]
+
+    return re.sub("%([hprdu%])", value, word)
 
 
 class Proxy(paramiko.ProxyCommand):
-    """A running ProxyCommand.
+    """A running ProxyCommand. As with OpenSSH, a shell reads its words.
 
     It notices the command's end at once, where paramiko's own class reads until time is up. It also works in a process
-    with more than 1024 open files. A command that takes no more does not stop a write for ever.
+    with more than 1024 open files. A command that takes no more does not stop a write for ever. Its stderr is read, so
+    that it never waits until somebody does.
+
+    Attributes:
+        ended: how the command ended by itself, and the last that it said on stderr; None while it runs.
     """
 
+    ended: tuple[str, str] | None = None
+
     def __init__(self, command_line: str) -> None:
-        super().__init__(command_line)
-        os.set_blocking(self.process.stdin.fileno(), False)  # type: ignore[union-attr]  # paramiko opens it
+        super().__init__(join(("/bin/sh", "-c", f"exec {command_line}")))
+        self._stderr, self._wanted = b"", True
+        for stream in (self.process.stdin, self.process.stderr):
+            os.set_blocking(stream.fileno(), False)  # type: ignore[union-attr]  # paramiko opens them
 
     def send(self, content: bytes) -> int:  # type: ignore[override]  # paramiko's own stub has no result
         """paramiko's hook: gives the command some bytes, returns how many; TimeoutError if it takes none."""
@@ -79,18 +134,83 @@ class Proxy(paramiko.ProxyCommand):
         try:
             return os.write(there, content)
         except BrokenPipeError as error:
+            self._end()
             raise ProxyCommandFailure(join(self.cmd), "it has ended") from error
 
     def recv(self, size: int) -> bytes:
         """paramiko's hook: some bytes of the command's output, none at its end; TimeoutError if nothing comes."""
         self._wait(output := self.process.stdout.fileno(), select.POLLIN)  # type: ignore[union-attr]
-        return os.read(output, size)
+        if not (data := os.read(output, size)):
+            self._end()
+        return data
+
+    def close(self) -> None:
+        """paramiko's hook: ends the command."""
+        self._wanted = False
+        self.process.terminate()
+
+    def discard(self) -> None:
+        """Closes the pipes of a command that nobody reads from any more."""
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            stream.close()  # type: ignore[union-attr]
+
+    def _end(self) -> None:
+        how = "it closed its output"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(_MOMENT)
+            how = f"exit {code}" if code >= 0 else f"signal {-code}"
+        self._hear()
+        if self._wanted:
+            self.ended = how, tail(self._stderr.decode(errors="replace"))
 
     def _wait(self, file: int, event: int) -> None:
         poll = select.poll()  # select() accepts no file number above 1023
         poll.register(file, event)
-        if not poll.poll(None if self.timeout is None else self.timeout * 1000):
-            raise TimeoutError
+        poll.register(stderr := self.process.stderr.fileno(), select.POLLIN)  # type: ignore[union-attr]
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        while True:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0) * 1000
+            ready = dict(poll.poll(left))
+            if stderr in ready and not self._hear():
+                poll.unregister(stderr)
+            if file in ready:
+                return
+            if not ready:
+                raise TimeoutError
+
+    def _hear(self) -> bool:
+        """Reads what has come on stderr, and keeps the last of it; returns whether more may come."""
+        try:
+            data = os.read(self.process.stderr.fileno(), _PIPE)  # type: ignore[union-attr]
+        except BlockingIOError:
+            return True
+        self._stderr = (self._stderr + data)[-_LAST_WORDS:]
+        return bool(data)
+
+
+def demand_running(name: str, proxy: object) -> None:
+    """Raises Unreachable for a ProxyCommand that has ended by itself."""
+    if isinstance(proxy, Proxy) and proxy.ended:
+        how, said = proxy.ended
+        failure = ProxyCommandFailure(join(proxy.cmd), how)
+        what = f"the ProxyCommand of {name} ended ({how})"
+        raise Unreachable(what, detail=said, hint=failure.command) from failure
+
+
+def may_pass(error: Unreachable) -> bool:
+    """Whether another attempt to connect may succeed. What is not known to pass is final."""
+    match error.__cause__:
+        case socket.gaierror():
+            return False
+        case OSError() as cause:  # refused, no route, reset
+            return not cause.filename and not open_files.is_limit(cause)
+        case EOFError() | paramiko.ChannelException():  # behind a gateway, nothing listens
+            return True
+        case ProxyCommandFailure():
+            return bool(_BUSY.search(error.detail))
+        case paramiko.SSHException() as cause:
+            return bool(_CUT_OFF.match(str(cause)))
+    return False
 
 
 def connect_error(
@@ -128,21 +248,18 @@ def connect_error(
             hint = open_files.advice()
         case TimeoutError():
             kind, what, detail = ConnectTimeout, f"{where} did not answer within {limit} s", ""
-            hint = "check that the host is up and the address is right"
-        case OSError() if error.filename:
-            what, detail = f"the key {error.filename} for {where} cannot be read", _reason(error)
-            hint = "give another ansible_ssh_private_key_file, or none to use the agent and ~/.ssh"
+            hint = "check that the host is up and the address is right; for a slow network, raise the limit: -t 30"
         case socket.gaierror():
             kind, what, detail = HostUnresolved, f"the name of {where} does not resolve", _reason(error)
             hint = "check ansible_host, or the name given"
         case OSError() | EOFError():
             kind, what, detail = Unreachable, f"no connection to {where}", _reason(error)
             hint = "check that the host is up and sshd listens there"
+        case _ if late:
+            return too_slow(f"the greeting of {where}", limit)
         case _:  # other errors of paramiko, and UnicodeError where it reads a host's text as UTF-8
-            detail, hint = tail(str(error)), "try ssh -v to that host"
-            # After a key file was refused, paramiko reads it as a key of another type, and complains about that.
-            if not (transport and transport.is_active() and transport.initial_kex_done):
-                kind = ConnectTimeout if late or "banner" in str(error) else Unreachable
+            kind, detail = Unreachable, tail(getattr(transport, "farewell", "") or str(error))
+            hint = f"try ssh -v {where}"
     return kind(what, detail=detail, hint=hint)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import shlex
 import threading
 import time
 from collections.abc import Sequence
@@ -17,14 +16,14 @@ from typing import Any
 
 import fabric
 import paramiko
-from paramiko.ssh_exception import NoValidConnectionsError
+from paramiko.ssh_exception import NoValidConnectionsError, ProxyCommandFailure
 
 from ctr_ferry.errors import Interrupted, LoginRefused, Unreachable
-from ctr_ferry.shell import join
 from ctr_ferry.ssh import open_files
-from ctr_ferry.ssh.connect import Proxy, connect_error, connect_kwargs, expand
+from ctr_ferry.ssh.connect import Proxy, connect_error, connect_kwargs, demand_running, dial, expand, may_pass
 from ctr_ferry.ssh.keys import KnownKeys, authorities, configured_trust, known_keys
-from ctr_ferry.ssh.login import UnansweredError
+from ctr_ferry.ssh.login import Login
+from ctr_ferry.ssh.login_keys import USUAL_FILES, Keys
 from ctr_ferry.ssh.openssh import HostConfig, own_gateway, ssh_config
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.transport import Transport
@@ -35,8 +34,9 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 _PATIENCE = 1.5  # times the idle limit: a command that waits for a host gives up first, and knows more about it
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 1.5  # seconds before a connection is tried again; each pause is longer
-# Nothing listens there, not even behind the gateway; or the ProxyCommand does not exist.
-_REFUSALS = (NoValidConnectionsError, paramiko.ChannelException, FileNotFoundError, PermissionError, ValueError)
+_LAST_MOMENT = 1.0  # seconds for paramiko's thread to end
+# Nothing listens there, not even behind the gateway.
+_REFUSALS = (NoValidConnectionsError, paramiko.ChannelException, ProxyCommandFailure)
 
 
 class Connection(fabric.Connection):  # type: ignore[misc]
@@ -61,13 +61,14 @@ class Connection(fabric.Connection):  # type: ignore[misc]
     configured: HostConfig
     _before: Sequence[Connection]
     _opening: threading.Lock
+    _way: Proxy | None
 
     def __init__(
         self, target: Target, config: Any, abandoned: threading.Event, *, before: Sequence[Connection] = ()
     ) -> None:
         configured = ssh_config(config).of(target.address, target.user, target.port)
         self._set(name=target.name, target=target, abandoned=abandoned, configured=configured)
-        self._set(_before=before, _opening=threading.Lock())
+        self._set(_before=before, _opening=threading.Lock(), _way=None)
         port = configured.get("port")
         super().__init__(
             configured.hostname,
@@ -77,6 +78,10 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             connect_timeout=target.limits.connect,
             connect_kwargs=connect_kwargs(target, config, configured, as_gateway=bool(before)),
         )
+
+    def derive_shorthand(self, host_string: str) -> dict[str, str | None]:
+        """Fabric's hook. An address was taken apart before, and Fabric would do so once more."""
+        return {"host": host_string, "user": None, "port": None}
 
     @property
     def where(self) -> str:
@@ -119,14 +124,15 @@ class Connection(fabric.Connection):  # type: ignore[misc]
     def _proxy(self, command: str) -> Proxy:
         """The running ProxyCommand, with the host's own port: Fabric would fill in 22."""
         try:
-            words = [expand(word, self.host, self.port, self.user) for word in shlex.split(command)]
-            return Proxy(join(words))
+            proxy = Proxy(expand(command, self.host, self.port, self.user, for_shell=True))
         except (OSError, ValueError) as error:
             if open_files.is_limit(error):
                 raise
             raise Unreachable(
                 f"the ProxyCommand of {self.name} cannot be run", detail=tail(str(error)), hint=f"check {command!r}"
             ) from error
+        self._set(_way=proxy)
+        return proxy
 
     def open(self) -> None:
         """Connects and checks the host's key, unless the connection is open.
@@ -164,7 +170,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             raise type(error)(f"gateway of {self.name}: {error.message}", detail=error.detail, hint=hint) from error
 
     def _connect_with_patience(self) -> None:
-        """Connects, and tries again after errors that may pass, within the time for one connection.
+        """Connects, and tries again after errors that are known to pass, within the time for one connection.
 
         Where nothing listens, it tries a few times. Where sshd accepts the connection and closes it during the greeting
         (MaxStartups), the host is alive, and it tries for as long as there is time.
@@ -176,29 +182,55 @@ class Connection(fabric.Connection):  # type: ignore[misc]
                 self._connect_once()
                 return
             except Unreachable as error:
-                self.client.close()  # or paramiko's thread would go on listening to that host
+                self._give_up_attempt()
                 # The random factor spreads hosts that were refused at the same moment.
                 pause = min(pause * random.uniform(1.0, 2.0), _LONGEST_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311
                 if isinstance(error.__cause__, _REFUSALS):
                     refusals_left -= 1
-                if refusals_left < 0 or not error.may_pass or time.monotonic() + pause >= deadline:
+                if refusals_left < 0 or not may_pass(error) or time.monotonic() + pause >= deadline:
                     raise
             self.pause(pause)
 
+    def _give_up_attempt(self) -> None:
+        """Ends paramiko's thread, which would go on listening to that host, and closes what it listened to."""
+        transport = self.client.get_transport()
+        self.client.close()
+        if self._way and transport:
+            transport.join(_LAST_MOMENT)
+            if not transport.is_alive():
+                self._way.discard()
+
     def _connect_once(self) -> None:
         began, limit = time.monotonic(), self.target.limits.connect
+        self.connect_kwargs["auth_strategy"] = self._login()
         try:
+            if not self.gateway:
+                self.connect_kwargs["sock"] = dial(self.host, self.port, limit)
             super().open()
-            # paramiko takes a part of a login for the whole login.
-            if self.transport.is_active() and not self.transport.is_authenticated():
-                raise UnansweredError("one more key")
         except (paramiko.SSHException, OSError, EOFError, UnicodeError) as error:
+            demand_running(self.name, self._way)
             late = time.monotonic() - began >= limit
             raise connect_error(error, self.where, limit, self.client.get_transport(), late=late) from error
+
+    def _login(self) -> Login:
+        """A new login, as the command line, the inventory and ssh_config say."""
+        given, limit = self.connect_kwargs, self.target.limits.connect
+        password = given.get("password")
+        keys = Keys(
+            given.get("key_filename", ()),
+            USUAL_FILES if given.get("look_for_keys", True) else (),
+            self.configured.agent_socket if given.get("allow_agent", True) else None,
+            agent_as_named=self.configured.get("identitiesonly") == "yes",
+            passphrase=given.get("passphrase") or password,
+            limit=limit,
+        )
+        return Login(self.where, self.user, keys, password, limit)
 
     @property
     def fault(self) -> str:
         """What this host or its gateway, named first, did wrong before the connection was closed; else empty."""
+        if self._way and self._way.ended:
+            return f"the ProxyCommand of {self.name} ended ({self._way.ended[0]})"
         if fault := getattr(self.transport, "fault", ""):
             return f"{self.name} {fault}"
         return self.gateway.fault if isinstance(self.gateway, Connection) else ""

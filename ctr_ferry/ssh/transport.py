@@ -170,6 +170,7 @@ class Transport(paramiko.Transport):
 
     Attributes:
         fault: what the host did wrong, so that the connection was closed; else empty.
+        farewell: what the host said when it closed the connection.
         open_failure: why the host did not open the last channel that failed. paramiko gives it to its log only.
     """
 
@@ -178,7 +179,7 @@ class Transport(paramiko.Transport):
         common.MSG_CHANNEL_DATA: _within_window(vars(paramiko.Channel)["_feed"]),
         common.MSG_CHANNEL_EXTENDED_DATA: _within_window(vars(paramiko.Channel)["_feed_extended"]),
     }
-    fault = open_failure = ""
+    fault = farewell = open_failure = ""
     # AES-GCM is the fastest, since it needs no separate MAC (docs/performance.md). paramiko lists it last.
     _preferred_ciphers = (
         "aes128-gcm@openssh.com",
@@ -236,6 +237,17 @@ class Transport(paramiko.Transport):
                         raise IncompatiblePeer(what, ", ".join(theirs), ", ".join(offered)) from error
             raise
 
+    def _parse_disconnect(self, m: paramiko.Message) -> None:
+        m.get_int()
+        self.farewell = m.get_binary().decode(errors="replace")
+
+    def auth_publickey(self, username: str, key: paramiko.PKey, event: threading.Event | None = None) -> list[str]:
+        """Logs in by a key; returns the methods that the host asks for further."""
+        answered = event or threading.Event()
+        login = self._begin_login()
+        login.auth_publickey(username, key, answered)
+        return list(login.wait_for_response(answered))
+
     def auth_password(
         self,
         username: str,
@@ -259,12 +271,16 @@ class Transport(paramiko.Transport):
 
     def auth_interactive(self, username: str, handler: Any, submethods: str = "") -> list[str]:
         """Logs in by questions and answers; returns the methods that the host asks for further."""
+        answered = threading.Event()
+        login = self._begin_login()
+        login.auth_interactive(username, handler, answered, submethods)
+        return list(login.wait_for_response(answered))
+
+    def _begin_login(self) -> Authentication:
         if not self.is_active() or not self.initial_kex_done:
             raise paramiko.SSHException("No existing session")
-        answered = threading.Event()
-        self.auth_handler = Authentication(self)
-        self.auth_handler.auth_interactive(username, handler, answered, submethods)
-        return list(self.auth_handler.wait_for_response(answered))
+        self.auth_handler = login = Authentication(self)
+        return login
 
     def auth_interactive_dumb(self, username: str, handler: Any = None, submethods: str = "") -> list[str]:
         """paramiko's way to log in if a key was not enough and there is no password. Here no question is answered."""

@@ -24,6 +24,10 @@ class Sshd(paramiko.ServerInterface):
         rounds: the questions of keyboard-interactive, round by round.
         security: the names of algorithms, by the attribute of paramiko's transport that they replace.
         keys: the host keys.
+        silent: whether no login by a key is answered while the server runs.
+        authorized: the only key that may log in; None if any may.
+        offered: the keys that clients offered.
+        connections: how many connections were accepted.
         passwords, answers: the passwords and the answers that clients sent.
         port: the server's port, while it runs.
     """
@@ -32,14 +36,24 @@ class Sshd(paramiko.ServerInterface):
     rounds: list[Prompts] = field(default_factory=list)
     security: dict[str, tuple[str, ...]] = field(default_factory=dict)
     keys: list[paramiko.PKey] = field(default_factory=lambda: [paramiko.ECDSAKey.generate()])
+    silent: bool = False
+    authorized: paramiko.PKey | None = None
+    offered: list[paramiko.PKey] = field(default_factory=list)
+    connections: int = 0
     passwords: list[str] = field(default_factory=list)
     answers: list[list[str]] = field(default_factory=list)
     port: int = 0
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def get_allowed_auths(self, username: str) -> str:  # noqa: ARG002
         return self.methods
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:  # noqa: ARG002
+        self.offered.append(key)
+        if self.silent:
+            self.stopped.wait(PATIENCE)
+        if self.authorized and key != self.authorized:
+            return paramiko.AUTH_FAILED
         if self.methods == "publickey":
             return paramiko.AUTH_SUCCESSFUL
         partly = self.rounds or self.methods.startswith("publickey")
@@ -75,6 +89,7 @@ def serving(server: Sshd) -> Iterator[Sshd]:
                 connection, _ = listener.accept()
             except OSError:
                 return
+            server.connections += 1
             transport = paramiko.Transport(connection)
             transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = PATIENCE
             for name, value in server.security.items():
@@ -89,6 +104,7 @@ def serving(server: Sshd) -> Iterator[Sshd]:
     try:
         yield server
     finally:
+        server.stopped.set()
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(PATIENCE)

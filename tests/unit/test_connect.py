@@ -1,12 +1,24 @@
-"""A ProxyCommand gets its tokens filled in, and its end is noticed at once."""
+"""A connection is tried again where that may help; a ProxyCommand's end is noticed at once, with its last words."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import errno
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
+import fabric
+import paramiko
 import pytest
+from paramiko.ssh_exception import NoValidConnectionsError
+from sshd import PATIENCE, Sshd, serving
 
-from ctr_ferry.ssh.connect import Proxy, expand
+from ctr_ferry.errors import Unreachable
+from ctr_ferry.ssh.connect import Proxy, dial, expand, may_pass
+from ctr_ferry.ssh.connection import Connection
+from ctr_ferry.ssh.target import Limits, Target, Trust
 
 
 @pytest.mark.parametrize(
@@ -51,3 +63,129 @@ def test_a_proxy_command_that_takes_no_more_stops_no_write_for_ever() -> None:
                 proxy.send(bytes(1 << 16))
         proxy.close()
         proxy.process.wait()
+
+
+def test_a_proxy_command_is_read_by_a_shell_and_its_errors_never_stop_it() -> None:
+    noisy = 'i=0; while [ $i -lt 3000 ]; do echo "debug1: a line of a verbose client" >&2; i=$((i+1)); done; exec cat'
+    proxy = Proxy(f"sh -c '{noisy}'")
+    with ExitStack() as stack:
+        for stream in (proxy.process.stdin, proxy.process.stdout, proxy.process.stderr):
+            stack.enter_context(stream)  # type: ignore[arg-type]
+        proxy.settimeout(PATIENCE)
+        proxy.send(b"on\n")
+        assert proxy.recv(100) == b"on\n" and proxy.ended is None
+        proxy.process.stdin.close()  # type: ignore[union-attr]
+        assert proxy.recv(100) == b""
+        how, said = proxy.ended or ("", "")
+        assert how == "exit 0" and said.endswith("debug1: a line of a verbose client")
+
+
+@pytest.mark.parametrize("value", ["a b", "$(touch pwned)", "a;b", "`x`", "'"])
+def test_a_value_that_means_something_to_a_shell_gets_into_no_proxy_command(value: str) -> None:
+    with pytest.raises(ValueError, match="mean something to a shell"):
+        expand("nc %h %p", value, 22, "ops", for_shell=True)
+    assert expand("nc there %p", value, 22, value, for_shell=True) == "nc there 22"
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Callable[..., Connection]:
+    """A connection to a port of loopback, through a ProxyCommand if wanted; its host keys are accepted."""
+
+    def new(port: int, gateway: str | None = None, *, host: str = "127.0.0.1", limit: int = PATIENCE) -> Connection:
+        trust = Trust((tmp_path / "known",), accept_new=True)
+        paramiko.ECDSAKey.generate().write_private_key_file(str(tmp_path / "key"))
+        key, limits = tmp_path / "key", Limits(connect=limit, retries=2)
+        target = Target("there", host, port, "ops", key, gateway=gateway, trust=trust, limits=limits)
+        return Connection(target, fabric.Config(overrides={"load_ssh_configs": False}), threading.Event())
+
+    return new
+
+
+@pytest.mark.parametrize(
+    ("said", "starts"),
+    [("You must log in first", 1), ("kex_exchange_identification: Connection closed by remote host", 3)],
+)
+def test_a_proxy_command_that_ends_is_started_again_only_where_that_may_help(
+    connection: Callable[..., Connection], tmp_path: Path, said: str, starts: int
+) -> None:
+    command = f"sh -c 'echo x >>{tmp_path}/starts; echo {said} >&2; exit 3'"
+    with pytest.raises(Unreachable, match=r"the ProxyCommand of there ended \(exit 3\)") as ended:
+        connection(22, command).open()
+    assert (ended.value.kind, ended.value.detail) == ("host-unreachable", said)
+    assert said in ended.value.hint
+    assert (tmp_path / "starts").read_text() == "x\n" * starts
+
+
+@pytest.mark.parametrize(
+    ("cause", "passes"),
+    [
+        (NoValidConnectionsError({("10.0.0.1", 22): ConnectionRefusedError()}), True),
+        (ConnectionResetError(104, "Connection reset by peer"), True),
+        (EOFError(), True),
+        (paramiko.ChannelException(2, "Connect failed"), True),
+        (paramiko.SSHException("Error reading SSH protocol banner"), True),
+        (paramiko.SSHException("Error reading SSH protocol banner[Errno 104] Connection reset by peer"), True),
+        (paramiko.SSHException("Error reading SSH protocol banner, which has no end"), False),
+        (paramiko.SSHException("No existing session"), False),
+        (paramiko.SSHException("something of a later paramiko"), False),
+        (paramiko.ssh_exception.IncompatiblePeer("ciphers"), False),
+        (paramiko.AuthenticationException("Authentication failed."), False),
+        (FileNotFoundError(2, "No such file", "/nosuch"), False),
+        (OSError(errno.EMFILE, "Too many open files"), False),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), False),
+        (socket.gaierror(-2, "Name or service not known"), False),
+        (None, False),
+    ],
+)
+def test_what_is_not_known_to_pass_is_final(cause: Exception | None, passes: bool) -> None:
+    error = Unreachable("no connection")
+    error.__cause__ = cause
+    assert may_pass(error) is passes
+
+
+@contextmanager
+def silent() -> Iterator[tuple[str, int]]:
+    """An address where a connection is neither accepted nor refused: its queue is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    """Let every name have these addresses."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+
+def test_a_host_is_reached_at_its_second_address_where_the_first_is_silent_or_closed(
+    connection: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with silent() as first, serving(Sshd()) as server, socket.create_server(("127.0.0.1", 0)) as closed:
+        third = closed.getsockname()
+        closed.close()
+        resolve(monkeypatch, first, third, ("127.0.0.1", server.port))
+        there = connection(22, host="two.example", limit=3)
+        there.open()
+        there.close()
+    assert server.connections == 1
+
+
+def test_a_host_whose_addresses_are_all_silent_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with silent() as one, silent() as two:
+        resolve(monkeypatch, one, two)
+        with pytest.raises(TimeoutError):
+            dial("two.example", 22, 0.2)
+
+
+def test_a_name_that_is_no_name_does_not_resolve() -> None:
+    with pytest.raises(socket.gaierror):
+        dial("a" * 70 + ".example", 22, 1)
+
+
+def test_an_address_is_taken_apart_once(connection: Callable[..., Connection]) -> None:
+    there = connection(2222, host="ops@odd:22")
+    assert (there.host, there.user, there.port) == ("ops@odd:22", "ops", 2222)
