@@ -79,6 +79,11 @@ class Inventory:
             found.encrypted += each.encrypted
         return found
 
+    def of_all(self) -> Variables:
+        """The variables of the group ``all``: for hosts that are not in the inventory, too."""
+        files = self._group_files.get("all") or self._files("group_vars", "all")
+        return Variables(self.groups["all"].vars | files.vars, list(files.encrypted))
+
     def _files(self, folder: str, name: str) -> Variables:
         """The variables that a group or host has beside the inventory: in the first of its paths that exists."""
         found = Variables()

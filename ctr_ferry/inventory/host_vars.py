@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +17,7 @@ from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory, BadReference
 from ctr_ferry.inventory.ansible import Variables
 from ctr_ferry.inventory.contents import Vars
+from ctr_ferry.inventory.place import Place
 from ctr_ferry.inventory.templates import Templates
 from ctr_ferry.oci import registry
 from ctr_ferry.oci.reference import parse_domain
@@ -29,7 +29,6 @@ _Path = Annotated[str, msgspec.Meta(pattern=r"^/[\w./@+-]+\Z")]
 _Words = Annotated[str, msgspec.Meta(pattern=r"^[\w./@+ -]+\Z")]
 _Namespace = Annotated[str, msgspec.Meta(pattern=rf"^{NAMESPACE}\Z", max_length=LONGEST_NAMESPACE)]
 _HTTP = Annotated[str, msgspec.Meta(pattern=r"^http://(?:[\w.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}/?\Z")]  # without a password
-_YES_NO = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
 
 
 class Registry(msgspec.Struct):
@@ -81,52 +80,6 @@ class HostVars(msgspec.Struct):
         return getattr(self, variable)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where values stand, for messages: the file and line of a variable, and its host."""
-
-    where: str
-    host: str
-
-    def wrong(self, path: str, what: str, value: Any) -> BadInventory:
-        """The error for a wrong value. The value is shown unless it may be, or have in it, a password."""
-        has_login = "pass" in path or "@" in str(value)  # as in http://user:password@proxy
-        shown = isinstance(value, (str, int, float)) and not has_login
-        return BadInventory(
-            f"{self.where}: {path} of host {self.host!r} is wrong: {what}",
-            hint=f"change the value {value!r}" if shown else "",
-        )
-
-    def unread(self, name: str, reason: str) -> BadInventory:
-        """The error for a value that only Ansible can read."""
-        return BadInventory(
-            f"{self.where}: {name} of host {self.host!r} needs {reason}", hint=f"write {name} in plain words there"
-        )
-
-    def convert(self, path: str, value: Any, kind: Any) -> Any:
-        """Returns a value of a type. YAML reads a name such as 12345 as a number, and people quote numbers and yes."""
-        words = str(value).lower()
-        if kind is bool and isinstance(value, str) and words in _YES_NO:
-            return _YES_NO[words]
-        if isinstance(value, str) and words.isdecimal() and kind == int | None:
-            return int(value)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and kind not in (bool, int | None):
-            value = str(value)
-        try:
-            return msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
-            raise self.wrong(path, str(error), value) from None
-
-    def refuse_unknown(self, path: str, name: Any, known: Sequence[str]) -> None:
-        """Refuses a name that is none of ours, and says which one was probably meant."""
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            raise BadInventory(
-                f"{self.where}: unknown {path} {name!r}",
-                hint=f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}",
-            )
-
-
 _SSH_CONNECTIONS = ("ssh", "paramiko", "paramiko_ssh", "smart")
 _SSH_ARGS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")  # in the order of Ansible's argv
 
@@ -148,7 +101,7 @@ _ALIASES = {
 }
 
 
-def _validate(host: str, variables: Vars, folder: Path) -> HostVars:
+def _validate(host: str, variables: Vars, defaults: Vars, folder: Path) -> HostVars:
     """Checks one host's merged variables. An error has file and line and, for a misspelt ``ctr_…``, the right name."""
     magic = {
         "inventory_hostname": host,
@@ -160,13 +113,14 @@ def _validate(host: str, variables: Vars, folder: Path) -> HostVars:
     ours = [name for name in kinds if name.startswith("ctr_")]
     for name, var in variables.items():
         if name.startswith("ctr_"):
-            _Place(var.where, host).refuse_unknown("variable", name, ours)
+            Place(var.where, host).refuse_unknown("variable", name, ours)
     aliased = {_ALIASES[name]: var for name, var in reversed(variables.items()) if name in _ALIASES}  # the first counts
     every = aliased | {name: var for name, var in variables.items() if name not in _ALIASES}
-    known = {name: var for name, var in every.items() if name in kinds}
+    given = frozenset(kinds).intersection(every)
+    known = {name: var for name, var in (defaults | every).items() if name in kinds}
     values, opaque = dict[str, Any](), dict[str, BadInventory]()
     for name, var in known.items():
-        place = _Place(var.where, host)
+        place = Place(var.where, host)
         try:
             value = templates.value(var.value)
         except BadInventory as error:
@@ -179,10 +133,10 @@ def _validate(host: str, variables: Vars, folder: Path) -> HostVars:
             values[name] = _registries(place, values[name])
         elif name in _CHECKS and values[name] not in (None, ""):
             _CHECKS[name](place, name, values[name])
-    return HostVars(**values, given=frozenset(known), opaque=opaque)
+    return HostVars(**values, given=given, opaque=opaque)
 
 
-def _registries(place: _Place, given: Mapping[str, Any]) -> dict[str, Registry]:
+def _registries(place: Place, given: Mapping[str, Any]) -> dict[str, Registry]:
     """Checks ``ctr_registries``; its names become those that full references have."""
     if {"docker.io", "index.docker.io"} <= given.keys():
         what = "docker.io and index.docker.io are one registry; leave one of them out"
@@ -199,7 +153,7 @@ def _registries(place: _Place, given: Mapping[str, Any]) -> dict[str, Registry]:
     return found
 
 
-def _domain(place: _Place, path: str, name: str) -> str:
+def _domain(place: Place, path: str, name: str) -> str:
     """A registry's name as full references have it: ``index.docker.io`` is ``docker.io``."""
     try:
         domain = parse_domain(name)
@@ -209,18 +163,18 @@ def _domain(place: _Place, path: str, name: str) -> str:
     return {"index.docker.io": "docker.io"}.get(domain, domain)
 
 
-def _check_port(place: _Place, path: str, address: str) -> None:
+def _check_port(place: Place, path: str, address: str) -> None:
     _, colon, port = address.removeprefix("http://").rstrip("/").rpartition(":")
     if colon and not port.endswith("]") and not 0 < int(port) < 1 << 16:
         raise place.wrong(path, "it has no port from 1 to 65535", address)
 
 
-def _check_ssh_port(place: _Place, path: str, port: int) -> None:
+def _check_ssh_port(place: Place, path: str, port: int) -> None:
     if not 0 < port < 1 << 16:
         raise place.wrong(path, "it is no port from 1 to 65535", port)
 
 
-def _check_address(place: _Place, path: str, address: str) -> None:
+def _check_address(place: Place, path: str, address: str) -> None:
     if not is_address(address):
         raise BadInventory(
             f"{place.where}: {path} of host {place.host!r} is wrong: it must be a name or an address alone",
@@ -228,30 +182,37 @@ def _check_address(place: _Place, path: str, address: str) -> None:
         )
 
 
-_CHECKS: dict[str, Callable[[_Place, str, Any], None]] = {
+_CHECKS: dict[str, Callable[[Place, str, Any], None]] = {
     "ansible_host": _check_address,
     "ansible_port": _check_ssh_port,
     "ctr_proxy": _check_port,
 }
 
 
-def target(name: str, variables: Variables, folder: Path, trust: Trust, limits: Limits) -> tuple[Target, list[str]]:
+def other_connection(variables: Variables) -> str:
+    """What Ansible reaches a host with, if it is not ssh, such as ``local``; empty for ssh."""
+    given = str(variables.vars["ansible_connection"].value) if "ansible_connection" in variables.vars else "ssh"
+    return "" if "{" in given or given.removeprefix("ansible.builtin.") in _SSH_CONNECTIONS else given
+
+
+def target(
+    name: str, variables: Variables, folder: Path, trust: Trust, limits: Limits, *, defaults: Vars | None = None
+) -> tuple[Target, list[str]]:
     """Makes a host's target from its merged variables.
 
     Args:
         variables: the host's merged variables, and the files with more of them that only Ansible can read.
         folder: the inventory's folder, which relative paths start from.
         trust: the trust in host keys, unless the variables have ssh options about it.
+        defaults: the variables that count where the inventory gives none.
 
     Returns notes as well, about what is not honoured; a note reads the same for every host. Raises BadInventory if a
     variable is wrong, or the connection needs a value that only Ansible can read. Such a password gives a note instead,
     since it may come from elsewhere.
     """
-    host = _validate(name, variables.vars, folder)
+    host = _validate(name, variables.vars, defaults or {}, folder)
     if not (host.ansible_host or is_address(name)):
-        raise BadInventory(
-            f"the name of host {name!r} is no address", hint=f"give {name!r} its address as ansible_host"
-        )
+        raise BadInventory(f"the name of host {name!r} is no address", hint="give it its address as ansible_host")
     if host.ansible_connection.removeprefix("ansible.builtin.") not in _SSH_CONNECTIONS:
         connection = variables.vars["ansible_connection"]
         raise BadInventory(

@@ -14,9 +14,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from ctr_ferry.errors import BadInventory, NoHosts, UnknownHost, UsageError
-from ctr_ferry.inventory.ansible import Inventory
-from ctr_ferry.inventory.contents import expand
-from ctr_ferry.inventory.host_vars import target
+from ctr_ferry.inventory import ansible_cfg
+from ctr_ferry.inventory.ansible import Inventory, Variables
+from ctr_ferry.inventory.contents import Vars, expand
+from ctr_ferry.inventory.host_vars import other_connection, target
 from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.ssh.target import Limits, Target, Trust, parse_address
 from ctr_ferry.text import names
@@ -46,11 +47,28 @@ class HostSelector:
     ) -> None:
         self.file, self._trust, self._limits, self._alias, self._past = file, trust, limits, alias, past
         self._notes: dict[str, dict[str, None]] = {}  # each note, with the hosts that it is about
+        self._merged: dict[str, Variables] = {}
+        self._named: set[str] = set()  # the hosts that are named, not meant by a group or a glob
 
-    @cached_property
+    @property
     def inventory(self) -> Inventory:
         """The inventory, read once. A missing or wrong one raises BadInventory."""
-        return Inventory(self.file)
+        if isinstance(self._read, BadInventory):
+            raise self._read
+        return self._read
+
+    @cached_property
+    def _read(self) -> Inventory | BadInventory:
+        try:
+            return Inventory(self.file)
+        except BadInventory as error:
+            return error
+
+    @cached_property
+    def _defaults(self) -> Vars:
+        found, notes = ansible_cfg.defaults(self.file.parent)
+        self._notes |= {note: {} for note in notes}
+        return found
 
     @property
     def notes(self) -> list[str]:
@@ -59,17 +77,38 @@ class HostSelector:
 
     def groups_of(self, name: str) -> list[str]:
         """The groups of a host, without ``all``; none for an address."""
-        return self.inventory.groups_of(name)[1:] if self.file.exists() else []
+        with contextlib.suppress(BadInventory):  # its other users tell it
+            return self.inventory.groups_of(name)[1:]
+        return []
 
     def select(self, patterns: Iterable[str]) -> list[Target]:
         """The targets of all patterns, each host once, in the order given.
+
+        A host of a group that Ansible does not reach over ssh, such as localhost, is left out with a note.
 
         Raises:
             UnknownHost: a pattern fits no host; the hint has the nearest names.
             BadInventory: the inventory is missing or wrong.
             UsageError: no host is left.
         """
-        return [self.target(name) for name in self.names(patterns)]
+        asked = tuple(patterns)
+        found = [self.target(name) for name in self.names(asked) if not self.leaves_out(name)]
+        if not found:
+            raise UsageError(
+                f"-H {','.join(asked)} leaves no host",
+                detail="\n".join(self.notes),
+                hint="list the hosts and how each is reached: fab hosts",
+            )
+        return found
+
+    def leaves_out(self, name: str) -> bool:
+        """Whether a host is not worked with unless it is named, since Ansible does not reach it over ssh."""
+        if name in self._named or self._inventory_names(name) != [name]:
+            return False
+        if connection := other_connection(self._variables(name)):
+            note = f"ansible_connection is {connection}, and ctr-ferry connects over ssh alone: left out"
+            self._notes.setdefault(note, {})[name] = None
+        return bool(connection)
 
     def names(self, patterns: Iterable[str]) -> list[str]:
         """The names of the hosts that the patterns mean, as `target` takes them. The hosts' variables are not checked.
@@ -143,6 +182,7 @@ class HostSelector:
 
     def _match(self, word: str) -> list[str]:
         if found := self._inventory_names(word):
+            self._named |= {word}.intersection(found)
             if found == [word] and word in self.inventory.groups:
                 self._notes.setdefault(f"{word} is a host and a group of {self.file}: the host was chosen", {})
             return found
@@ -163,7 +203,29 @@ class HostSelector:
         if self._inventory_names(host) == [host]:
             known = self._of_inventory(host)
             return replace(known, name=name, user=user or known.user, port=port or known.port)
-        return Target(name=name, address=host, port=port, user=user, trust=self._trust, limits=self._limits)
+        return replace(self._outside(host), name=name, port=port, user=user)
+
+    def _outside(self, host: str) -> Target:
+        """The target of a host that is not in the inventory: it has our own variables of the group ``all``."""
+        plain = Target(name=host, address=host, trust=self._trust, limits=self._limits)
+        if not self.file.exists():
+            return plain
+        try:
+            of_all = self.inventory.of_all()
+            ours = Variables({n: var for n, var in of_all.vars.items() if not n.startswith("ansible_")})
+            found, _ = target(host, ours, self.file.resolve().parent, self._trust, self._limits)
+        except BadInventory as error:
+            self._notes.setdefault(f"{error.message} (not needed for {host})", {})
+            return plain
+        for file in of_all.encrypted:
+            self._notes.setdefault(f"{file} is encrypted: ctr-ferry cannot read the variables in it", {})[host] = None
+        return found
+
+    def _variables(self, name: str) -> Variables:
+        """The variables of a host of the inventory, merged once."""
+        if name not in self._merged:
+            self._merged[name] = self.inventory.variables(name)
+        return self._merged[name]
 
     def _inventory_names(self, word: str) -> list[str]:
         """The inventory's hosts that a word means; none if the inventory is absent, or is broken and not needed."""
@@ -189,8 +251,8 @@ class HostSelector:
         return []
 
     def _of_inventory(self, name: str) -> Target:
-        variables = self.inventory.variables(name)
-        found, notes = target(name, variables, self.file.resolve().parent, self._trust, self._limits)
+        folder = self.file.resolve().parent
+        found, notes = target(name, self._variables(name), folder, self._trust, self._limits, defaults=self._defaults)
         for note in notes:
             self._notes.setdefault(note, {})[name] = None
         return found

@@ -69,11 +69,16 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a command on the control machine returns: data for scripts, and a table or text for people."""
+    """What a command on the control machine returns: data for scripts, and a table or text for people.
+
+    Attributes:
+        failure: what is wrong with what is shown; it gives the exit status.
+    """
 
     data: Any
     table: Table | None = None
     text: str = ""
+    failure: FerryError | None = None
 
 
 @dataclass(frozen=True, slots=True)

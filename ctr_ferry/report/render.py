@@ -68,11 +68,12 @@ class Done:
     def to_json(self) -> dict[str, Any]:
         """The command as ``--json`` has it."""
         document: dict[str, Any] = {"command": self.command, "arguments": self.arguments}
+        failure = {"error": self.failure.to_json()} if self.failure else {}
         if self.view:
-            return document | {"result": self.view.data}
+            return document | {"result": self.view.data} | failure
         document |= {"dry_run": self.dry_run, "outcomes": [outcome.to_json() for outcome in self.outcomes]}
         document["warnings"] = [warning.to_json() for warning in self.warnings]
-        return document | ({"error": self.failure.to_json()} if self.failure else {})
+        return document | failure
 
 
 def table(done: Done) -> None:

@@ -200,7 +200,8 @@ def _on_control_machine(line: Line, control_machine: ControlMachine, *, alone: b
     """Runs and shows one command. Unless it is alone, an error is shown and ends nothing."""
     ended = partial(render.Done, line.command.name, line.arguments, [])
     try:
-        done = ended(view=line.command.body(control_machine, line.request))
+        view = line.command.body(control_machine, line.request)
+        done = ended(view=view, failure=view.failure)
     except FerryError as error:
         if alone:
             raise

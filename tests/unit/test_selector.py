@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory, FerryError, NoHosts, UnknownHost, UsageError
 from ctr_ferry.inventory.selector import HostSelector, inventory_file
+from ctr_ferry.oci.registry import Registries
 from ctr_ferry.report.past_runs import Runs
 from ctr_ferry.run.command import ControlMachine
 from ctr_ferry.ssh.target import Limits, Target, Trust
@@ -17,6 +19,7 @@ from tasks.hosts import hosts
 HOSTS = """
 all:
   vars: {ansible_user: ops, ansible_port: 2222}
+  hosts: {free: }
   children:
     web: {hosts: {web1: {ansible_host: 10.0.0.1}, web2: , web-old: }}
     db: {hosts: {db1: , web1: }}
@@ -46,15 +49,16 @@ def names(file: Path, patterns: str) -> list[str]:
         ("web1", ["web1"]),
         ("web", ["web1", "web2", "web-old"]),
         ("db", ["web1", "db1"]),
-        ("all", ["web1", "web2", "web-old", "db1", "odd"]),
+        ("all", ["free", "web1", "web2", "web-old", "db1", "odd"]),
         ("web*", ["web1", "web2", "web-old"]),
         ("web?", ["web1", "web2"]),
         ("d*", ["web1", "db1"]),
         ("db1,web1", ["db1", "web1"]),
+        ("ungrouped", ["free"]),
         ("web,db,web1", ["web1", "web2", "web-old", "db1"]),
         ("web,!web1", ["web2", "web-old"]),
         ("!web1,web", ["web2", "web-old"]),
-        ("all,!db", ["web2", "web-old", "odd"]),
+        ("all,!db", ["free", "web2", "web-old", "odd"]),
         ("web,!web-*", ["web1", "web2"]),
         (" web1 , ,db1 ", ["web1", "db1"]),
         ("10.9.9.9,web1,!10.9.9.9", ["web1"]),
@@ -251,10 +255,118 @@ def test_a_name_needs_the_inventory(tmp_path: Path, patterns: str) -> None:
 
 
 def test_wrong_variables_of_one_host_do_not_affect_the_others(file: Path) -> None:
-    file.write_text(HOSTS.replace("web2: ", "web2: {ansible_connection: local}"))
+    file.write_text(HOSTS.replace("web2: ", "web2: {ansible_port: many}"))
     assert names(file, "web1") == ["web1"]
-    with pytest.raises(BadInventory, match="'local'"):
+    with pytest.raises(BadInventory, match="ansible_port"):
         names(file, "web")
+
+
+LOCAL = """
+all:
+  hosts: {localhost: {ansible_connection: local}, node1: {ansible_connection: ansible.builtin.ssh}}
+  children: {here: {hosts: {localhost: }}, windows: {vars: {ansible_connection: winrm}, hosts: {w1: , w2: }}}
+"""
+
+
+def test_hosts_that_are_not_reached_over_ssh_are_left_out_unless_they_are_named(file: Path) -> None:
+    file.write_text(LOCAL)
+    one = selector(file)
+    assert [target.name for target in one.select(["all"])] == ["node1"]
+    assert one.notes == [
+        "localhost: ansible_connection is local, and ctr-ferry connects over ssh alone: left out",
+        "w1, w2: ansible_connection is winrm, and ctr-ferry connects over ssh alone: left out",
+    ]
+    for patterns in ("localhost", "node1,localhost", "w[1:2]"):
+        with pytest.raises(BadInventory, match="has ansible_connection"):
+            names(file, patterns)
+    with pytest.raises(UsageError, match="-H here,w\\* leaves no host") as refused:
+        names(file, "here,w*")
+    assert "localhost: ansible_connection is local" in refused.value.detail
+    view = hosts.body(ControlMachine(selector(file), (), Runs(file.parent)), None)
+    assert [each.get("left_out", False) for each in view.data["hosts"]] == [True, False, True, True]
+    assert view.failure is None
+
+
+def test_a_host_outside_the_inventory_has_our_own_variables_of_all(file: Path) -> None:
+    (file.parent / "group_vars").mkdir()
+    (file.parent / "group_vars/all.yml").write_text("ctr_proxy: http://proxy:3128\nca: our.pem\n")
+    file.write_text(
+        "all: {vars: {ansible_user: ops, ansible_port: 2222, ctr_namespace: moby, "
+        "ctr_registries: {r.example: {ca_file: '{{ ca }}'}}}, hosts: {n: {ctr_root: /x}}}"
+    )
+    for made in selector(file).select(["10.0.0.7", "root@node7.example:22", "bastion", "2001:db8::1"]):
+        registries, settings = made.variables_of(Registries), made.variables_of(Settings)
+        assert [(each.name, each.ca_file) for each in registries.known] == [("r.example", str(file.parent / "our.pem"))]
+        assert (registries.proxy, settings.namespace, settings.root) == ("http://proxy:3128", "moby", None)
+        assert (made.user, made.port) == (("root", 22) if "root@" in made.name else (None, None))
+
+
+@pytest.mark.parametrize("text", ["all: [", "all: {vars: {ctr_namespace: a b}, hosts: {n: }}"])
+def test_a_wrong_inventory_does_not_keep_a_host_outside_of_it_from_being_reached(file: Path, text: str) -> None:
+    file.write_text(text)
+    one = selector(file)
+    assert [(made.address, made.variables_of(Settings).namespace) for made in one.select(["10.0.0.7"])] == [
+        ("10.0.0.7", "k8s.io")
+    ]
+    assert len(one.notes) == 1 and one.notes[0].endswith("(not needed for 10.0.0.7)")
+    view = hosts.body(ControlMachine(selector(file), ("10.0.0.7",), Runs(file.parent)), None)
+    assert view.data["hosts"][0]["address"] == "10.0.0.7"
+
+
+def test_an_encrypted_file_of_all_is_noted_for_a_host_outside_the_inventory(file: Path) -> None:
+    (file.parent / "group_vars").mkdir()
+    (file.parent / "group_vars/all.yml").write_text(VAULT)
+    one = selector(file)
+    one.select(["10.0.0.7"])
+    assert one.notes == ["10.0.0.7: group_vars/all.yml is encrypted: ctr-ferry cannot read the variables in it"]
+
+
+CONFIG = """
+[defaults]
+remote_user = core
+remote_port = 2022
+private_key_file = "keys/id"  ; of the fleet
+forks = 20
+[privilege_escalation]
+become = True
+[ssh_connection]
+ssh_args = -o ControlMaster=auto {jump}
+"""
+
+
+def test_ansible_cfg_beside_the_inventory_says_what_the_inventory_does_not(file: Path) -> None:
+    file.write_text("all: {hosts: {a: , b: {ansible_ssh_user: ops, ansible_port: 22, ansible_become: false}}}")
+    config = file.parent / "ansible.cfg"
+    config.write_text(CONFIG.format(jump=""))
+    one = selector(file)
+    a, b = one.select(["all"])
+    assert (a.user, a.port, a.key_file, a.become) == ("core", 2022, file.parent / "keys/id", True)
+    assert (b.user, b.port, b.key_file, b.become) == ("ops", 22, file.parent / "keys/id", False)
+    assert one.notes == []
+    config.write_text(CONFIG.format(jump="-J bastion"))
+    one = selector(file)
+    one.select(["all", "10.0.0.7"])
+    assert one.notes == [f"ssh_args of {config} is not honoured: give its jump host in ansible_ssh_args"]
+
+
+def test_what_ansible_cfg_says_is_checked_as_the_inventory_is(file: Path) -> None:
+    config = file.parent / "ansible.cfg"
+    config.write_text("[defaults]\nremote_port = many\n")
+    with pytest.raises(BadInventory, match=r"ansible\.cfg \[defaults\]: ansible_port of host 'n' is wrong"):
+        file.write_text("all: {hosts: {n: }}")
+        names(file, "n")
+    config.write_text("[defaults]\nno setting\n")
+    with pytest.raises(BadInventory, match=r"ansible\.cfg:2: no INI file"):
+        names(file, "n")
+
+
+def test_a_user_of_ansible_cfg_does_not_stand_for_one_of_an_encrypted_file(file: Path) -> None:
+    (file.parent / "host_vars").mkdir()
+    (file.parent / "host_vars/web2").write_text(VAULT)
+    (file.parent / "ansible.cfg").write_text("[defaults]\nremote_user = core\n")
+    file.write_text("all: {hosts: {web2: {ansible_ssh_args: ''}}}")
+    with pytest.raises(BadInventory, match="may name another user"):
+        names(file, "web2")
 
 
 def test_wrong_variables_of_an_excluded_host_do_not_affect_the_others(file: Path) -> None:
@@ -270,7 +382,31 @@ def test_hosts_shows_the_inventory_although_one_host_is_wrong(file: Path) -> Non
     assert [each["host"] for each in view.data["hosts"]] == ["web1", "web2", "web-old"]
     assert ["error" in each for each in view.data["hosts"]] == [False, True, False]
     assert view.data["hosts"][1]["error"]["kind"] == "bad-inventory"
-    assert view.table and "ansible_host of host 'web2' needs the variable 'address'" in view.table.notes[-1]
+    assert view.failure and "web2: " in view.failure.message and "'address'" in view.failure.message
+
+
+def test_hosts_says_each_fault_once(file: Path) -> None:
+    wrong = "{ansible_user: [a], ctr_registries: {r.example: {}}}"
+    file.write_text(f"all: {{children: {{a: {{hosts: {{'n[1:9]': }}, vars: {wrong}}}, b: {{hosts: {{o: , n1: }}}}}}}}")
+    view = hosts.body(ControlMachine(selector(file), (), Runs(file.parent)), None)
+    assert view.failure and view.failure.exit_code == 2
+    assert (
+        view.failure.message
+        == f"9 hosts: {file}:1: ansible_user of the host is wrong: Expected `str | null`, got `array`"
+    )
+    file.write_text(file.read_text().replace("o: ,", "o: {ansible_port: 0},").replace("{n1: }", "{}"))
+    view = hosts.body(ControlMachine(selector(file), (), Runs(file.parent)), None)
+    assert view.failure and view.failure.message == f"{file} has 2 faults"
+    assert view.failure.detail.count(str(file)) == 2
+
+
+def test_hosts_shows_the_registries(file: Path) -> None:
+    file.write_text(
+        "all: {vars: {ctr_registries: {r.example: {}, 'q.example:5000': {}}}, hosts: {n: , o: {ctr_registries: {}}}}"
+    )
+    view = hosts.body(ControlMachine(selector(file), (), Runs(file.parent)), None)
+    assert [each["registries"] for each in view.data["hosts"]] == [["r.example", "q.example:5000"], []]
+    assert view.table and [row[-1] for row in view.table.rows] == ["r.example, q.example:5000", ""]
 
 
 def test_equal_notes_of_many_hosts_are_one_note(file: Path) -> None:
@@ -346,4 +482,4 @@ class TestEncryptedFile:
     def test_its_host_is_listed_with_the_error(self, vaulted: Path) -> None:
         vaulted.write_text("all: {hosts: {web1: , web2: }}")
         view = hosts.body(ControlMachine(selector(vaulted), (), Runs(vaulted.parent)), None)
-        assert [list(host)[-1] for host in view.data["hosts"]] == ["ctr", "error"]
+        assert [list(host)[-1] for host in view.data["hosts"]] == ["registries", "error"]
