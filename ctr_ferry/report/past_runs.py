@@ -204,12 +204,22 @@ class Runs:
         dry = status is Status.WOULD_CHANGE
         runs = [run for run in self.all() if run.could_change(dry=dry)]
         runs = [run for run in runs if run.data["pid"] != os.getpid() or run.state != "running"]  # not this run
+        self._refuse_unreadable(status, runs[-1].id if runs else "")
         if not runs:
             what = "was a dry run" if dry else "could change something (dry runs and read-only commands do not count)"
             raise UsageError(
                 f"-H @{status}: no run of {self.root} {what}", hint=f"name a run of `fab runs`: @RUN:{status}"
             )
         return runs[-1]
+
+    def _refuse_unreadable(self, status: Status, since: str) -> None:
+        """Refuses a status of the last run where a later run left a record without content, as on a full disk."""
+        later = (path for path in self.root.glob("*") if _RUN.fullmatch(path.name) and path.name > since)
+        if unreadable := [path.name for path in later if not Run.read(path / "run.json")]:
+            raise UsageError(
+                f"-H @{status}: the record of a later run, {max(unreadable)}, cannot be read",
+                hint=f"pass over it: -H @{since}:{status}" if since else "list all runs: fab runs",
+            )
 
 
 class Past(NamedTuple):

@@ -183,6 +183,16 @@ def test_hosts_without_an_outcome_of_a_killed_run_count_as_failed(book: Book) ->
     assert Runs(book.root).past("@changed").hosts == ["a"]
 
 
+def test_a_record_without_a_readable_run_json_is_not_passed_over(three: Runs) -> None:
+    for early in ("20261030T000000Z-retag-0000", "notes"):
+        (three.root / early).mkdir()
+    assert three.past("@unreachable").hosts == ["b"]
+    (three.root / "20261104T000000Z-copy-dddd").mkdir()  # the disk was full
+    with pytest.raises(errors.UsageError, match="run, 20261104T000000Z-copy-dddd, cannot be read") as refused:
+        three.past("@unreachable")
+    assert three.past(refused.value.hint.split("-H ")[1]).hosts == ["b"]
+
+
 def test_a_run_that_is_still_going_is_chosen_only_by_its_id(book: Book) -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
         record = book.record()
