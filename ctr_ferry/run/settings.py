@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -64,16 +65,22 @@ def limits(config: Any) -> Limits:
     """Time limits in seconds, from Fabric's ``-t`` and from ``timeouts`` in fabric.yaml; else our defaults.
 
     Raises:
-        UsageError: a limit is no number.
+        UsageError: a limit is no number of seconds, or there is no such limit.
     """
-    timeouts, default = config.timeouts, Limits()
-    try:
-        connect = int(config.connect_kwargs.get("timeout") or timeouts.connect or default.connect)
-        command = int(timeouts.command or default.command)
-        idle, registry = (int(timeouts.get(name) or getattr(default, name)) for name in ("idle", "registry"))
-        return Limits(connect=connect, command=command, idle=idle, registry=registry)
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"timeouts in fabric.yaml must be whole seconds: {error}",
-            hint="write each as a number, such as command: 3600",
-        ) from error
+    names = [field.name for field in fields(Limits) if field.name != "retries"]
+    given = {**config.timeouts, "connect": config.connect_kwargs.get("timeout") or config.timeouts.connect}
+    values = {}
+    for name, value in given.items():
+        if name not in names:
+            raise UsageError(
+                f"there is no timeouts.{name}, which fabric.yaml sets", hint=f"use one of {', '.join(names)}"
+            )
+        if value is not None:
+            try:
+                values[name] = msgspec.convert(value, Annotated[int, msgspec.Meta(ge=1)], strict=False)
+            except msgspec.ValidationError:
+                raise UsageError(
+                    f"timeouts.{name} in fabric.yaml must be whole seconds, from 1, and is {value!r}",
+                    hint=f"write it as a number, such as {name}: {getattr(Limits(), name)}",
+                ) from None
+    return Limits(**values)

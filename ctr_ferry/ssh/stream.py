@@ -125,7 +125,7 @@ class Stream:
                 raise RemoteTimeout(
                     f"the remote command took longer than {self._limit} s and was ended",
                     detail=self._last_lines(),
-                    hint="if the host is only slow, raise timeouts.command in fabric.yaml",
+                    hint=f"if the host is only slow, raise timeouts.{self._limit_name} in fabric.yaml",
                 )
             case End.SILENT | End.LOST:
                 what = f"{name} {'went silent' if end is End.SILENT else 'closed the connection'}"
@@ -140,6 +140,10 @@ class Stream:
             detail=self._last_lines(),
             hint="read that host's log: it may lack memory",
         )
+
+    @property
+    def _limit_name(self) -> str:
+        return "probe" if self._limit == self._host.target.limits.probe else "command"
 
     def _last_lines(self) -> str:
         return shell.last_lines(self._boundary, self._exchange.stderr)

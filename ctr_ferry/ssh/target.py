@@ -23,7 +23,7 @@ class Limits:
     Attributes:
         connect: for each of TCP, greeting and login.
         retries: how often a refused connection is tried again, within ``connect`` seconds.
-        probe: for a remote command that changes nothing.
+        probe: for a remote command that only asks what every command must know.
         command: for a remote command that moves or unpacks content.
         idle: without a byte, heartbeats included, after which a host counts as gone.
         registry: without progress, after which a registry counts as gone.

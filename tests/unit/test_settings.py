@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+
+import msgspec
 import pytest
 from fabric import Config
 
 from ctr_ferry.errors import UsageError
-from ctr_ferry.run.settings import limits
+from ctr_ferry.run.settings import PROJECT, FleetConfig, limits
 from ctr_ferry.ssh.target import Limits
 
 
@@ -15,12 +19,29 @@ def configured(**sections: dict[str, object]) -> Config:
 
 
 def test_every_limit_of_time_can_be_set() -> None:
-    given = {"connect": 7, "command": 60, "idle": 300, "registry": "9"}
-    assert limits(configured(timeouts=dict(given))) == Limits(connect=7, command=60, idle=300, registry=9)
-    assert limits(configured()) == Limits()
+    given = {"connect": 7, "probe": 8, "command": 60, "idle": 300, "registry": "9"}
+    expected = Limits(connect=7, probe=8, command=60, idle=300, registry=9)
+    assert limits(configured(timeouts=dict(given))) == expected
+    assert limits(configured()) == limits(configured(timeouts={"idle": None})) == Limits()
+    assert limits(configured(timeouts={"connect": 7}, connect_kwargs={"timeout": 20})).connect == 20
 
 
-@pytest.mark.parametrize("name", ["command", "idle", "registry"])
-def test_a_limit_that_is_no_number_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="abc"):
-        limits(configured(timeouts={name: "abc"}))
+@pytest.mark.parametrize("name", ["connect", "command", "probe", "idle", "registry"])
+@pytest.mark.parametrize("value", ["abc", -5, 0, 1.5, True, [60]])
+def test_a_limit_that_is_no_number_of_seconds_is_refused(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=rf"timeouts\.{name} .*{re.escape(repr(value))}") as refused:
+        limits(configured(timeouts={name: value}))
+    assert refused.value.hint.endswith(f"{name}: {getattr(Limits(), name)}")
+
+
+def test_a_limit_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"no timeouts\.idel") as refused:
+        limits(configured(timeouts={"idel": 60}))
+    assert "idle" in refused.value.hint
+
+
+def test_what_fabric_yaml_of_the_project_sets_are_the_defaults() -> None:
+    document = msgspec.yaml.decode((PROJECT / "fabric.yaml").read_bytes())
+    assert limits(configured(timeouts=document["timeouts"])) == Limits()
+    assert {field.name for field in fields(Limits)} == {*document["timeouts"], "retries"}
+    assert FleetConfig.of({"fleet": document["fleet"]}) == FleetConfig(inventory="hosts.yaml")
