@@ -70,7 +70,7 @@ begin() {
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     trap 'exit 130' INT
-    trap 'exit 143' TERM
+    trap 'exit 143' TERM HUP
 }
 
 # ask FILE WORDS…: runs `fab WORDS… --json`. FILE has its document then, and $code its exit status.
