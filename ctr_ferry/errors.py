@@ -65,6 +65,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+# What a hint says to run on the host of the error; `report/hints.py` puts the host in the place of HOST.
+READ_LOG = (
+    "read containerd's log: fab -H HOST run "
+    "'journalctl -n 50 -u containerd -u k3s -u k3s-agent -u rke2-server -u rke2-agent'"
+)
+LACKS_MEMORY = "it may lack memory; read its log: fab -H HOST run 'dmesg | tail -n 50'"
+CHECK_ONE = "see what is wrong there: fab -H HOST doctor"
+
 
 class FerryError(Exception):
     """The root of the tree. ``result`` is the command's own result, if some work was done before the error."""

@@ -125,7 +125,7 @@ def _broken_off(name: str, boundary: str, stdout: bytes, stderr: bytes) -> Garbl
         return GarbledAnswer(
             f"the host's answer breaks off at step {name!r}",
             detail=last_lines(boundary, stderr),
-            hint="run the command again; if that does not help, check the login shell's start-up files on that host",
+            hint="where this stays, check the login shell's start-up files on that host; first run the command again",
         )
     return GarbledAnswer(
         "the login shell did not run the script that was sent to it",

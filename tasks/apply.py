@@ -31,10 +31,15 @@ def parse(*, plan: str | None = None) -> Request:
     from ctr_ferry.delivery import plan_file
 
     if not plan:
-        raise UsageError("apply needs --plan FILE", hint="fab -H all deliver --ref r.example/app:1 --plan FILE")
+        raise UsageError(
+            "apply needs --plan FILE", hint="make one: fab -H all deliver --ref r.example/app:1 --plan app.plan"
+        )
     found = plan_file.read(plan)
     if not found.hosts:
-        raise UsageError(f"{plan} has no host: none could be planned for", hint="make a new plan, and read its errors")
+        raise UsageError(
+            f"{plan} has no host: none could be planned for",
+            hint="make a new plan, and read its errors: fab deliver --help",
+        )
     return Request(plan, found, found.request_for(plan))
 
 

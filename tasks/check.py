@@ -113,10 +113,13 @@ def parse(
         if not is_digest(each):
             Reference.parse(each)
     if digest and not is_digest(digest):
-        raise UsageError(f"--digest {digest!r} is no digest", hint="give sha256: and 64 hex digits")
+        raise UsageError(
+            f"--digest {digest!r} is no digest",
+            hint="give sha256: and 64 hex digits; hosts tell theirs: fab -H all find --match '*'",
+        )
     several = bool(set_) or len(refs) > 1
     if digest and several:
-        raise UsageError("--digest is for one --ref", hint="leave it out, or check that image alone")
+        raise UsageError("--digest is for one --ref", hint="check that image alone, or leave --digest out")
     given = options.naming(ref, set_) + (["--namespace", namespace] if namespace else [])
     where = options.namespace(namespace)
     return Request(refs=refs, several=several, given=tuple(given), digest=digest, namespace=where)

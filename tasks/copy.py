@@ -37,7 +37,7 @@ def parse(
     from ctr_ferry.transfer.source_inventory import SourceRequest
 
     if not from_:
-        raise UsageError("copy needs --from HOST", hint="name the host that has the image, or use --from any")
+        raise UsageError("copy needs --from HOST", hint="name the host that has the image, or take any with --from any")
     source = options.namespace(namespace)
     return SourceRequest(
         sources=tuple(from_),
@@ -60,15 +60,17 @@ def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> 
     if bool(refs) == bool(map_file):
         raise UsageError(
             "copy needs images with --ref REF or --set FILE, or else with --map FILE",
-            hint="--ref may be repeated, and takes globs",
+            hint="fab -H all copy --from any --ref r.example/app:1",
         )
     if map_file:
         if as_:
-            raise UsageError("--map and --as exclude each other", hint="the map's second column is the name")
+            raise UsageError(
+                "--map and --as exclude each other", hint="the map's second column is the name: leave --as out"
+            )
         return tuple(ImageSelector(pair.src, pair.dst) for pair in read_map(Path(map_file), apart=True))
     selectors = tuple(ImageSelector(ref, options.new_name(as_)) for ref in refs)
     if as_ and (len(selectors) > 1 or is_glob(selectors[0].ref)):
-        raise UsageError("--as is for one image", hint="give each image its name with --map FILE")
+        raise UsageError("--as is for one image", hint="give each image its name in a file of two columns with --map")
     return selectors
 
 

@@ -49,12 +49,15 @@ def parse(
     from ctr_ferry.transfer.source_inventory import ANY
 
     if archive and from_:
-        raise UsageError("--archive and --from exclude each other", hint="the archive is the source")
+        raise UsageError("--archive and --from exclude each other", hint="the archive is the source: leave --from out")
     selectors, words = _selectors(src, dst, map, (ref or [], set_ or []), may_be_all=bool(archive))
     if digest and not is_digest(digest):
-        raise UsageError(f"--digest {digest!r} is no digest", hint="give sha256: and 64 hex digits")
+        raise UsageError(
+            f"--digest {digest!r} is no digest",
+            hint="give sha256: and 64 hex digits; hosts tell theirs: fab -H all find --match '*'",
+        )
     if digest and len(selectors) != 1:
-        raise UsageError("--digest is for one image", hint="leave --digest out, or name one image")
+        raise UsageError("--digest is for one image", hint="name one image, or leave --digest out")
     if plan:
         options.file_to_write(plan, "--plan", HEAD)
     wanted = options.platform(platform)
@@ -95,7 +98,7 @@ def _selectors(
         words = [(option, word) for option, given in zip(("--ref", "--set"), named, strict=True) for word in given]
         return tuple(map(ImageSelector, refs)), tuple(word for pair in words for word in pair)
     if dst and is_glob(src):
-        raise UsageError("--dst is for one image", hint="give each image its name with --map FILE")
+        raise UsageError("--dst is for one image", hint="give each image its name in a file of two columns with --map")
     (given,) = options.references([src], ())
     return (ImageSelector(given, options.new_name(dst)),), ("--src", src, *(("--dst", dst) if dst else ()))
 

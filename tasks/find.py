@@ -13,7 +13,7 @@ from ctr_ferry.ctr.probe import MOST_NAMESPACES, Facts
 from ctr_ferry.errors import FerryError, GarbledAnswer, NothingFound, UsageError
 from ctr_ferry.images import inspect
 from ctr_ferry.images.mappings import Pair
-from ctr_ferry.report.answers import grouped, results
+from ctr_ferry.report.answers import grouped, look_wider, results
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -155,7 +155,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
         raise NothingFound(
             f"no image fits {what} on any host that answered",
             detail="\n".join(_not_read(answers)),
-            hint="ask further hosts with -H, or search for a part of the name with --match",
+            hint=look_wider(request.match or request.refs[0]),
             result=answers,
         )
     there = {image.ref for _, result in results(answers, FoundImages) for image in result.images if image.places}
@@ -163,7 +163,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
         raise NothingFound(
             f"{len(nowhere)} of {len(request.refs)} images are on no host that answered",
             detail="\n".join([*nowhere, *_not_read(answers)]),
-            hint="ask further hosts with -H, or find similar names with --match '*/NAME:*'",
+            hint=look_wider(nowhere[0]),
             result=answers,
         )
     return answers

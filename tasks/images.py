@@ -44,10 +44,10 @@ def parse(
 ) -> Request:
     """Makes a request of the options; raises UsageError or BadReference, which names the wrong option."""
     if namespace and all_namespaces:
-        raise UsageError("--namespace and --all-namespaces exclude each other", hint="leave one of them out")
+        raise UsageError("--namespace and --all-namespaces exclude each other", hint="leave --namespace out")
     refs = options.references(ref, set_)
     if match and refs:
-        raise UsageError("--match excludes --ref and --set", hint="give the glob with --ref")
+        raise UsageError("--match excludes --ref and --set", hint="give the glob with --ref, and leave --match out")
     return Request(refs=refs, match=match or "*", namespace=options.namespace(namespace), all_namespaces=all_namespaces)
 
 

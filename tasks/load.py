@@ -60,7 +60,7 @@ def parse(
     name, base, wanted = options.new_name(as_), _base(base_name), options.platform(platform, every=all_platforms)
     where, refs = options.namespace(namespace), options.references(ref, set_)
     if name and base:
-        raise UsageError("--as and --base-name exclude each other", hint="leave one of them out")
+        raise UsageError("--as and --base-name exclude each other", hint="leave --base-name out")
     images = archive_images(local_path(archive), Wanted(((refs, name),), base, wanted, every=all_platforms))
     how = CopyOptions(namespace=where, platform=wanted, every=all_platforms, unpack=not no_unpack, force=force, pin=pin)
     return Request(images, CopyRequest(images.image_copies, images.content, how, remedy=REMEDY))
@@ -70,7 +70,7 @@ def _base(text: str | None) -> Reference | None:
     base = Reference.parse(text) if text is not None else None
     if base and (base.tag or base.digest):
         raise UsageError(
-            f"--base-name {text} is no repository", hint=f"leave out the tag: --base-name {base.repository}"
+            f"--base-name {text} is no repository", hint=f"leave out the tag, such as --base-name {base.repository}"
         )
     return base
 

@@ -36,12 +36,18 @@ def parse(
         raise UsageError("pull needs --ref REF or --set FILE", hint="fab -H all pull --ref registry.example/app:1")
     several = bool(set_) or len(refs) > 1
     if digest and several:
-        raise UsageError("--digest is for one image", hint="give each image its digest in its name: app@sha256:…")
+        raise UsageError(
+            "--digest is for one image",
+            hint="give each image its digest in its name instead (app@sha256:…), and leave --digest out",
+        )
     if digest and not is_digest(digest):
-        raise UsageError(f"--digest {digest!r} is no digest", hint="a digest is sha256: and 64 hex digits")
+        raise UsageError(
+            f"--digest {digest!r} is no digest",
+            hint="give sha256: and 64 hex digits; hosts tell theirs: fab -H all find --match '*'",
+        )
     references = tuple(dict.fromkeys(map(_named, refs)))
     if digest and references[0].digest:
-        raise UsageError(f"--ref {refs[0]} has a digest and --digest another", hint="leave one of them out")
+        raise UsageError(f"--ref {refs[0]} has a digest and --digest another", hint="leave --digest out")
     request = PullRequest(
         reference=references[0],
         digest=digest,

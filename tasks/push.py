@@ -49,7 +49,9 @@ def parse(
         raise UsageError("push needs --ref REF or --set FILE", hint="fab -H node1 push --ref registry.example/app:1")
     several = bool(set_) or len(refs) > 1
     if as_ and several:
-        raise UsageError("--as is for one image", hint="name the images for the registry first: retag --map FILE")
+        raise UsageError(
+            "--as is for one image", hint="name the images for the registry first: fab -H all retag --map names.txt"
+        )
     for each in refs:
         source = None if is_digest(each) else Reference.parse(each)
         if not as_ and (source is None or source.digest):
@@ -59,7 +61,9 @@ def parse(
             )
     target = Reference.parse(as_) if as_ else None
     if target and target.digest:
-        raise UsageError(f"--as {as_} has a digest", hint="give a name with a tag and no digest")
+        raise UsageError(
+            f"--as {as_} has a digest", hint="give a name with a tag and no digest, such as --as r.example/app:1"
+        )
     request = PushRequest(
         ref=refs[0],
         target=target,
@@ -149,7 +153,7 @@ def _refuse_conflicts(jobs: Mapping[str, PushJob | PushSet]) -> dict[str, Drift]
             error = Drift(
                 f"{reference} would get {len(digests)} digests from these hosts; nothing was pushed",
                 detail=detail,
-                hint="push from the hosts of one digest, or from each host under a name of its own with --as",
+                hint=f"choose the hosts of one digest: fab -H all find --ref {reference}",
             )
             if item:
                 item.fail(error)

@@ -48,7 +48,9 @@ def before(name: str | None, targets: Sequence[Target]) -> None:
         close = next(filter(None, (target.variables_of(Registries).instead_of(name or "") for target in targets)), "")
         raise UsageError(
             f"the inventory has {what} for these hosts; no host was touched",
-            hint=f"did you mean {close}?" if close else "describe it in ctr_registries",
+            hint=f"did you mean {close}? such as --name {close}"
+            if close
+            else "describe it in ctr_registries in the inventory",
         )
     credentials.check(wanted)
 

@@ -262,7 +262,7 @@ def apply(host: Host, made: Plan) -> RemoveResult:
         len(made.names),
         made.errors,
         "names were not removed",
-        "follow the hint of each, then run the command again; names without an error are gone",
+        "names without an error are gone; follow the hint of each, then run the command again",
     )
     return result
 
@@ -273,12 +273,12 @@ def _still_there(name: str, answer: Answer, namespace: str) -> FerryError:
         return InUse(
             f"a container began to use an image that was to be removed from namespace {namespace}; nothing was removed",
             detail=tail(answer.stderr),
-            hint="run the command again: it inspects the containers first",
+            hint="the containers are inspected first: run the command again",
         )
     if not answer.ok:
         return failure(answer, shown_name(name))
     return VerifyFailed(
         f"ctr reports success, but {shown_name(name)} is still there",
         detail=tail(answer.stderr),
-        hint="somebody else may have given that name again; check with images, then run the command again",
+        hint="somebody else may have given that name again: run the command again",
     )

@@ -45,11 +45,17 @@ def parse(
         )
     if to_registry or match:
         if not (to_registry and match):
-            raise UsageError("--to-registry and --match go together", hint="such as --match 'dead.example:5000/*'")
+            raise UsageError(
+                "--to-registry and --match go together",
+                hint="give both: fab -H all retag --to-registry r.example --match 'dead.example:5000/*'",
+            )
         to_registry = parse_domain(to_registry)
     pairs = _pairs(src, dst, map, crosses=bool(to_namespace))
     if not to_namespace and (same := next((pair for pair in pairs if pair.same), None)):
-        raise UsageError(f"source and destination are the same name, {same.src}", hint="give another destination")
+        raise UsageError(
+            f"source and destination are the same name, {same.src}",
+            hint="give another destination, or leave this image out: fab retag --help",
+        )
     return RetagRequest(
         pairs=pairs,
         to_registry=to_registry,
@@ -68,7 +74,10 @@ def _pairs(src: str | None, dst: str | None, map_file: str | None, *, crosses: b
     if not (src or dst):
         return ()
     if not (src and dst):
-        raise UsageError(f"--{'dst' if src else 'src'} is missing", hint="retag needs both --src and --dst")
+        raise UsageError(
+            f"--{'dst' if src else 'src'} is missing",
+            hint="fab -H node1 retag --src old.example/app:1 --dst new.example/app:1",
+        )
     return (Pair.parse(src, dst),)
 
 
@@ -76,7 +85,7 @@ def _method(text: str | None, *, crosses: bool) -> Method:
     method = Method(options.choice(text, "--method", [Method.AUTO, Method.TAG, Method.INDEX, Method.ARCHIVE]))
     if crosses and method in (Method.TAG, Method.INDEX):
         raise UsageError(
-            f"--method {method} gives names within one namespace only", hint="leave --method out with --to-namespace"
+            f"--method {method} gives names within one namespace only", hint="with --to-namespace, leave --method out"
         )
     return method
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ctr_ferry.ssh.host import Host
 
 _MOST = 128 << 10  # bytes
-_HOW_FAR = "check on the host how far the command came before you run it again"
+_HOW_FAR = "check how far the command came before you run it again: fab show --log"
 
 
 @dataclass(frozen=True, slots=True)

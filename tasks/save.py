@@ -125,13 +125,14 @@ def _absent(session: Session, absent: Sequence[str], asked: int) -> ImageNotFoun
     """The error for images that are not there, of so many that were asked for."""
     namespace = session.here.namespace
     if len(absent) > 1:
+        words = shell.join([word for ref in absent for word in ("--ref", ref)])
         return ImageNotFound(
             f"{len(absent)} of {asked} images are not in namespace {namespace}",
             detail="\n".join(absent),
-            hint=f"bring them there first, or take them out: fab -H {session.host.name} images --ref REF",
+            hint=f"bring them there first: fab -H HOST copy --from any {words}",
         )
     if is_glob(absent[0]):
-        hint = "a glob fits whole names, such as '*/app:*'"
+        hint = "a glob fits whole names: fab -H HOST images"
         odd = session.passed_by(absent)
         return ImageNotFound(f"no image of namespace {namespace} fits {absent[0]}", detail=odd, hint=hint)
     return session.not_found(absent)[0]
@@ -163,7 +164,9 @@ def _save(host: Host, request: Request) -> SaveResult:
         if archive_writer.has_all(file, planned):
             sha256 = "" if host.dry_run else archive_writer.sha256_of(file)
             return replace(result, status=Status.UNCHANGED, sha256=sha256)
-        raise CannotWrite(f"{file} exists, and has something else", hint="choose another --out, or add --force")
+        raise CannotWrite(
+            f"{file} exists, and has something else", hint="choose another --out, or replace it with --force"
+        )
     if host.dry_run:
         return result
     source = Sources([(HostSource(session), content.visible)])
@@ -193,7 +196,7 @@ def save(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     if not request.folder and len(fleet.hosts) > 1:
         raise UsageError(
             f"--out {request.out} is one file, and there are {len(fleet.hosts)} hosts",
-            hint=f"give one host, or a folder: --out {request.out}/",
+            hint=f"give one host, or a folder, such as --out {request.out}/",
             result=dict.fromkeys(fleet.hosts, NotStarted("nothing was started")),
         )
     return dict(fleet.each(lambda host: _save(host, request)))

@@ -47,7 +47,7 @@ def show(control_machine: ControlMachine, request: Request) -> View:
     hosts = [*run.data["hosts"], *run.others]
     if request.host and request.host not in hosts:
         raise UsageError(
-            f"run {run.id} had no host {request.host!r}", hint=f"name one of its hosts: {', '.join(hosts)}"
+            f"run {run.id} had no host {request.host!r}", hint=f"it had {', '.join(hosts)}: fab show --run {run.id}"
         )
     data = run.whole(request.host)
     if request.log:

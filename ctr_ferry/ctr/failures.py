@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+from ctr_ferry import shell
 from ctr_ferry.errors import (
+    CHECK_ONE,
+    READ_LOG,
     CommandFailed,
     ContentMissing,
     DaemonUnreachable,
@@ -21,7 +24,6 @@ _SOCKET = re.compile(r"dial unix|unix://|\.sock\b")
 # The daemon ended during the command. "Unavailable" alone may also mean a blob that somebody else writes.
 _GONE = re.compile(r"transport is closing|error reading from server|code = Unavailable desc = connection")
 _NO_MANIFEST = re.compile(r"manifest sha256:\w{64}: not found")  # 1.0.3, of an image for another platform alone
-_CHECK_CONTAINERD = "run `systemctl status containerd` on that host"
 
 
 def daemon_trouble(stderr: str) -> FerryError | None:
@@ -32,10 +34,10 @@ def daemon_trouble(stderr: str) -> FerryError | None:
         return PermissionDenied(
             "the user may not use containerd's socket",
             detail=detail,
-            hint="log in as root, or set ansible_become: true",
+            hint="log in as root, or set ansible_become: true for this host in the inventory",
         )
     if (socket and ("dial" in stderr or "cannot access socket" in stderr)) or _GONE.search(stderr):
-        return DaemonUnreachable("containerd does not answer", detail=detail, hint=_CHECK_CONTAINERD)
+        return DaemonUnreachable("containerd does not answer", detail=detail, hint=READ_LOG)
     return None
 
 
@@ -44,8 +46,13 @@ def content_missing(name: str, detail: str) -> ContentMissing:
     return ContentMissing(
         f"{name} is named on this host, but not all of its content is there",
         detail=detail,
-        hint="copy the image from a host that has all of it, or pull it again",
+        hint=bring(name),
     )
+
+
+def bring(name: str) -> str:
+    """Returns a hint that brings the whole image from any host that has all of it."""
+    return f"bring all of it from a host that has it: fab -H HOST copy --from any --ref {shell.join([name])}"
 
 
 def failure(answer: Answer, name: str) -> FerryError:
@@ -54,13 +61,13 @@ def failure(answer: Answer, name: str) -> FerryError:
     if trouble := daemon_trouble(answer.stderr):
         return trouble
     if "no match for platform" in words or _NO_MANIFEST.search(words):
-        hint = "bring an image for this host's platform, or choose another --platform"
+        hint = f"see which hosts have it for this platform: fab -H all images --ref {shell.join([name])}"
         return PlatformMissing(f"{name} has nothing for that platform", detail=detail, hint=hint)
     if "content digest" in words and "not found" in words:
         return ContentMissing(
             f"ctr did not find all of the content that {name} needs",
             detail=detail,
-            hint="copy the image from a host that has all of it, or pull it again",
+            hint=bring(name),
         )
     if "no space left on device" in words:
         hint = "make room on the disk of containerd's root directory"
@@ -68,7 +75,7 @@ def failure(answer: Answer, name: str) -> FerryError:
     return CommandFailed(
         f"ctr failed with exit status {answer.exit} on {name}",
         detail=detail or tail(answer.text),
-        hint="run that host's ctr by hand to see more",
+        hint=CHECK_ONE,
     )
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from sys import intern
 
-from ctr_ferry import shell
 from ctr_ferry.ctr.commands import CRI_MANAGED
 from ctr_ferry.errors import GarbledAnswer
 from ctr_ferry.oci.descriptor import Platform
@@ -153,8 +152,7 @@ class Listing:
             raise GarbledAnswer(
                 f"the images of namespace {shown_name(namespace)} cannot be read: {error.message}",
                 detail=error.detail,
-                hint="a name or label there may have a line break: find it with "
-                f"`{shell.join(['ctr', '-n', namespace, 'images', 'ls'])} | cat -A` and remove that name by hand",
+                hint="a name or label there may have a line break: fab -H HOST doctor",
             ) from error
 
     def get(self, name: str) -> Image | None:

@@ -12,7 +12,7 @@ from ctr_ferry.ctr.failures import daemon_trouble, required
 from ctr_ferry.ctr.listing import Listing
 from ctr_ferry.ctr.programs import COMMANDS, KUBELETS_OWN, KUBERNETES, SOCKETS
 from ctr_ferry.ctr.version import Capabilities, DaemonCapabilities, Version
-from ctr_ferry.errors import AnswerTooLarge, CtrNotFound, DaemonUnreachable, GarbledAnswer, PermissionDenied
+from ctr_ferry.errors import READ_LOG, AnswerTooLarge, CtrNotFound, DaemonUnreachable, GarbledAnswer, PermissionDenied
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.text import printable, shown_name, tail
@@ -219,7 +219,7 @@ def _namespaces(answer: Answer) -> tuple[str, ...]:
     if len(found) > MOST_NAMESPACES:
         raise AnswerTooLarge(
             f"containerd there has {len(found)} namespaces; ctr-ferry reads at most {MOST_NAMESPACES}",
-            hint="list them by hand: ctr namespaces ls",
+            hint="remove what nobody needs there; ctr lists them: fab -H HOST run 'ctr namespaces ls'",
         )
     return found
 
@@ -256,7 +256,7 @@ def _ctr(settings: Settings, answer: Answer) -> tuple[str, str]:
     if command not in ([settings.command.strip()] if settings.command else COMMANDS):
         raise GarbledAnswer(
             f"the host named a ctr that it was not asked for: {printable(command)[:200]!r}",
-            hint="set ctr_command for this host in the inventory",
+            hint="set ctr_command for this host in the inventory, to a path",
         )
     return command, version
 
@@ -273,14 +273,14 @@ def _require_daemon(
         raise PermissionDenied(
             f"{shown_name(user) or 'the login user'} may not use {address}, "
             "and sudo asks for a password or is not allowed",
-            hint="set ansible_become: true and give sudo's password with fab --prompt-for-sudo-password or "
-            "FABRIC_SUDO_PASSWORD, or log in as root",
+            hint="log in as root, or set ansible_become: true for this host in the inventory, and give sudo's password "
+            "in FABRIC_SUDO_PASSWORD or with --prompt-for-sudo-password",
         )
     if not answers["namespaces"].ok:
         raise daemon_trouble(answers["namespaces"].stderr) or DaemonUnreachable(
             f"containerd at {address} does not answer",
             detail=tail(answers["namespaces"].stderr),
-            hint="run `systemctl status containerd` on that host",
+            hint=READ_LOG,
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.listing import Listing
-from ctr_ferry.errors import AnswerTooLarge
+from ctr_ferry.errors import CHECK_ONE, AnswerTooLarge
 from ctr_ferry.oci.reference import is_digest
 
 _CONTENT, _SNAPSHOT = "containerd.io/gc.ref.content", "containerd.io/gc.ref.snapshot."
@@ -115,5 +115,5 @@ def _refuse_more(steps: int) -> None:
     if steps > _MOST_STEPS:
         raise AnswerTooLarge(
             "the labels of content, snapshots and containers there refer to one another without end",
-            hint="inspect them by hand: ctr containers ls, ctr snapshots ls, ctr content ls",
+            hint=CHECK_ONE,
         )

@@ -9,7 +9,7 @@ from ctr_ferry.ctr.commands import CRI_MANAGED
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.listing import Image, Listing
 from ctr_ferry.ctr.methods import TAKEN
-from ctr_ferry.errors import FerryError, ReferenceExists, VerifyFailed
+from ctr_ferry.errors import READ_LOG, FerryError, ReferenceExists, VerifyFailed
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import tail
 
@@ -76,7 +76,7 @@ def _moved(name: str, there: str, wanted: str) -> VerifyFailed:
 
 
 def _unproved(message: str, detail: str = "") -> VerifyFailed:
-    hint = "read containerd's log on that host, then run the command again"
+    hint = READ_LOG
     return VerifyFailed(message, detail=detail, hint=hint)
 
 

@@ -13,6 +13,7 @@ from ctr_ferry.delivery.routes import Choice, Route
 from ctr_ferry.errors import ContentMissing, FerryError
 from ctr_ferry.images.item import ImageResult, Item
 from ctr_ferry.registry.results import RegistryTransferResult
+from ctr_ferry.report.hints import PASTEABLE, at_hosts
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.transfer.copy_request import ImageCopy
 from ctr_ferry.transfer.copy_result import CopiedImage
@@ -140,8 +141,8 @@ _LEFT_OUT = re.compile(r"leave (--[a-z]+) out")
 
 def mended(hint: str, request: DeliverRequest, host: str, images: tuple[str, ...] = ()) -> str:
     """A hint with the command line that follows it: with the option that it names, or without the one to leave out."""
-    if hint.startswith("fab "):  # it is such a command line by itself
-        return hint
+    if PASTEABLE.search(hint):  # it has such a command line itself
+        return at_hosts(hint, [host])
     if left_out := _LEFT_OUT.search(hint):
         return f"{hint}: {request.command(host, images, without=left_out[1])}"
     if given := _GIVEN.search(hint):

@@ -334,12 +334,18 @@ def read(file: str) -> DeliveryPlan:
         version = msgspec.json.decode(text, type=_Versioned).version
         plan = msgspec.json.decode(text, type=DeliveryPlan) if version == _VERSION else None
     except OSError as error:
-        raise UsageError(f"--plan {file} cannot be read: {error.strerror or error}", hint="check the path") from error
+        raise UsageError(
+            f"--plan {file} cannot be read: {error.strerror or error}",
+            hint=f"see what is there: ls -l {shell.join([file])}",
+        ) from error
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise UsageError(f"{file} is no plan of deliver: {error}", hint="fab -H HOST deliver … --plan FILE") from error
+        raise UsageError(
+            f"{file} is no plan of deliver: {error}",
+            hint=f"make one: fab -H all deliver --ref r.example/app:1 --plan {shell.join([file])}",
+        ) from error
     if plan is None:
         raise UsageError(
             f"{file} is a plan of version {version}, and this ctr-ferry carries out version {_VERSION}",
-            hint="make a new plan: fab -H HOST deliver … --plan FILE",
+            hint="make a new plan with this ctr-ferry: fab deliver --help",
         )
     return plan

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ctr_ferry import shell
 from ctr_ferry.ctr.failures import content_missing
 from ctr_ferry.errors import Drift, FerryError, NotUnpacked, PlatformMissing
 from ctr_ferry.images.item import ImageState
 from ctr_ferry.oci.descriptor import Platform
+from ctr_ferry.oci.reference import Reference, is_digest
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.text import shown_name
 
@@ -83,20 +85,21 @@ def fault(result: CheckResult, expected: str, holders: str) -> FerryError | None
         return Drift(
             f"{what} has another digest than expected",
             detail=f"here     {result.digest}\nexpected {expected}" + (f" (as on {holders})" if holders else ""),
-            hint="copy or pull the expected image to this host, or choose another digest with --digest",
+            hint=f"bring the expected image: {_replace(result.name, expected)}",
         )
     if _foreign(result):
         return PlatformMissing(
             f"{what} has no content for this host's platform {result.platform}",
             detail=f"it is for {result.platforms}",
-            hint="pull or import an image for this platform",
+            hint=f"see which hosts have it for this platform: fab -H all images --ref {shell.join([result.name])}",
         )
     if not result.complete:
         missing = "\n".join(("missing", *result.missing)) if result.missing else result.check
         return content_missing(shown_name(result.name), missing)
     if not result.unpacked and not result.artifact:
         return NotUnpacked(
-            f"{what} is complete, but not unpacked", hint="pull or import the image again: that unpacks it"
+            f"{what} is complete, but not unpacked",
+            hint=f"pull it again, which unpacks it: fab -H HOST pull --ref {shell.join([result.name])}",
         )
     return None
 
@@ -111,3 +114,9 @@ def _foreign(result: CheckResult) -> bool:
     host, usable = Platform.parse(result.platform), result.complete and result.unpacked
     listed = [Platform.parse(each) for each in result.platforms.split(",") if each.count("/") in (1, 2)]
     return not any(host.takes(each) if usable else host.architecture == each.architecture for each in listed)
+
+
+def _replace(name: str, digest: str) -> str:
+    """A command line that gives a name to the image of another digest, from any host that has it."""
+    ref = name if is_digest(name) else f"{Reference.parse(name).repository}@{digest}"
+    return f"fab -H HOST copy --from any {shell.join(['--ref', ref, '--as', name])} --force"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ctr_ferry import shell
 from ctr_ferry.ctr.commands import MOST_DOCUMENT
 from ctr_ferry.ctr.failures import content_missing, daemon_trouble
 from ctr_ferry.ctr.listing import Image
@@ -45,7 +46,7 @@ def refuse_unknown(image: Image) -> None:
         what = "Docker's schema 1" if image.media_type in SCHEMA_1 else f"the type {image.media_type}"
         raise MethodUnsupported(
             f"{shown_name(image.name)} is of {what}, which is no image to containerd",
-            hint="push the image again with a current tool, and pull it",
+            hint=f"push the image again with a current tool; then: fab -H HOST pull --ref {shell.join([image.name])}",
         )
 
 
@@ -62,7 +63,7 @@ def checked(digest: str, answer: Answer, holder: str) -> bytes:
         raise daemon_trouble(answer.stderr) or ContentMissing(
             f"{holder} did not give {what}",
             detail=tail(answer.stderr) or "it gave no content and no reason",
-            hint="run the command again; if that does not help, copy or pull the image there again",
+            hint="where this stays, copy or pull the image there again; first run the command again",
         )
     if found != digest:
         size = f"more than {MOST_DOCUMENT}" if len(raw) > MOST_DOCUMENT else len(raw)
@@ -95,7 +96,9 @@ def described(digest: str, answer: Answer, holder: str) -> Descriptor:
 
 def _corrupt(message: str, detail: str) -> ContentCorrupt:
     return ContentCorrupt(
-        message, detail=detail, hint="copy or pull the image there again, or use it from another host"
+        message,
+        detail=detail,
+        hint="remove the image there, then bring it from another host: fab -H HOST remove --help",
     )
 
 

@@ -71,5 +71,5 @@ def refuse_zstd(name: str, blobs: Iterable[Descriptor], facts: Facts, known: Col
         raise MethodUnsupported(
             f"containerd {facts.server} cannot unpack {shown_name(name)}: it has layers with zstd; nothing was moved",
             detail=f"{packed[0].digest} is one of them; containerd unpacks zstd from 1.5 on",
-            hint="build the image with gzip for this host, such as skopeo copy --dest-compress-format gzip",
+            hint="have the image built with gzip for this host (skopeo copy --dest-compress-format gzip)",
         )

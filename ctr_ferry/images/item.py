@@ -179,7 +179,7 @@ def refuse_artifact(image: str, facts: Facts) -> None:
     if not (able.no_unpack or able.fails_on_foreign):  # up to 1.1 it names what it then fails to unpack
         raise MethodUnsupported(
             f"{shown_name(image)} is an artifact, not an image, and ctr {facts.client} must unpack what it names",
-            hint=f"pull it there from a registry instead: {shell.join(['fab', '-H', 'HOST', 'pull', '--ref', image])}",
+            hint=f"pull it there from a registry instead: fab -H HOST pull --ref {shell.join([image])}",
         )
 
 

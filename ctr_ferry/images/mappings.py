@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctr_ferry import shell
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import UsageError
 from ctr_ferry.oci.reference import Reference, is_digest
@@ -52,7 +53,9 @@ def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
     try:
         lines = local_path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the map {file} cannot be read: {error}", hint="check the path after --map") from error
+        raise UsageError(
+            f"the map {file} cannot be read: {error}", hint=f"see what is there: ls -l {shell.join([str(file)])}"
+        ) from error
     pairs: dict[str, Pair] = {}
     wrong = []
     for number, line in enumerate(lines, 1):
@@ -77,7 +80,10 @@ def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
             hint="correct these lines, then run the command again",
         )
     if not pairs:
-        raise UsageError(f"the map {file} names no image", hint="write one source and one destination per line")
+        raise UsageError(
+            f"the map {file} names no image",
+            hint="write one source and one destination on each line, then run the command again",
+        )
     return tuple(pairs.values())
 
 

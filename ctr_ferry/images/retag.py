@@ -308,6 +308,6 @@ class RetagJob(Session):
             len(items),
             [item.error for item in items if item.error],
             "images did not get their new name",
-            "follow the hint of each, then run the command again; the other names stay",
+            "the other names stay; follow the hint of each, then run the command again",
         )
         return result

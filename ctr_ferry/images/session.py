@@ -124,16 +124,20 @@ class Session:
         if having:
             first = shell.join([having[0]])
             return (
-                f"it is in namespace {' and '.join(map(shown_name, having))}: add --namespace {first}; "
-                f"retag --namespace {first} --to-namespace {shell.join([here.namespace])} brings it here"
+                f"it is in namespace {' and '.join(map(shown_name, having))}: give that, or name it here: "
+                f"fab -H HOST retag {shell.join(['--src', wanted, '--dst', wanted])} "
+                f"--namespace {first} --to-namespace {shell.join([here.namespace])}"
             )
         close = [(name, listing.namespace) for listing in compared for name in listing.close_to(wanted)]
         if close:
             shown = (f"{shown_name(name)} in {shown_name(namespace)}" for name, namespace in close[:3])
-            return f"close names: {', '.join(shown)}"
+            return f"close names: {', '.join(shown)}; see them: fab -H HOST find --match {shell.join([close[0][0]])}"
         if len(sockets) > 1:
-            return f"this host has several containerds ({', '.join(sockets)}); name another with ctr_address"
-        return f"list what is there: {shell.join(['ctr', '-n', here.namespace, 'images', 'ls'])}"
+            return (
+                f"this host has several containerds ({', '.join(sockets)}), and the inventory may name another with "
+                f"ctr_address; look into all: fab -H HOST find --match {shell.join([wanted])}"
+            )
+        return f"list what is there: fab -H HOST images --namespace {shell.join([here.namespace])}"
 
     def read(
         self, tops: Iterable[str], *, deep: bool, more: Mapping[str, str] | None = None, files: bool = False

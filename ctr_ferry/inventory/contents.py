@@ -12,9 +12,7 @@ from typing import Any
 from ctr_ferry.errors import BadInventory
 
 _RANGE = re.compile(r"\[(\w+):(\w+)(?::(\d+))?\]")
-_HOST_PORT = re.compile(
-    r"(?:\[(?P<inside>[^\[\]]+)\]|(?P<plain>(?![.-])(?:[\w.-]|\[[^\]]*\])+(?<![-_]))):(?P<port>[0-9]+)"
-)
+_HOST_PORT = re.compile(r"(?:\[(?P<inside>[^\[\]]+)\]|(?P<plain>(?:[\w.-]|\[[^\]]*\])+)):(?P<port>[0-9]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,7 @@ class Place:
     def unread(self, name: str, reason: str) -> BadInventory:
         """The error for a value that only Ansible can read."""
         return BadInventory(
-            f"{self.where}: {name} of host {self.host!r} needs {reason}",
-            hint=f"write the value of {name} in plain words at {self.where}",
+            f"{self.where}: {name} of host {self.host!r} needs {reason}", hint=f"write {name} in plain words there"
         )
 
     def convert(self, path: str, value: Any, kind: Any) -> Any:

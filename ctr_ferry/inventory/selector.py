@@ -150,7 +150,7 @@ class HostSelector:
         if not all(isinstance(_address(bracket), IPv6Address) for bracket in range_like):
             raise UsageError(
                 f"-H {word} has a wrong range",
-                hint="write a range like node[1:3], node[01:20] or db[a:f]; name single hosts like node1,node3",
+                hint="write a range like node[1:3], node[01:20] or db[a:f], or names; see them: fab hosts",
             )
         return found
 
@@ -168,7 +168,8 @@ class HostSelector:
         if self._is_elsewhere(word):
             raise UnknownHost(
                 f"-H !{word} excludes no host",
-                hint=f"use the names of the chosen hosts ({names(chosen)}), or leave out !{word}",
+                hint=f"use the names of the chosen hosts ({names(chosen)}), or leave out !{word}, "
+                f"such as -H {','.join(chosen)}",
             )
         if isinstance(error := self._unknown(word), UnknownHost):
             raise error
@@ -260,14 +261,18 @@ class HostSelector:
     def _unknown(self, word: str) -> UsageError:
         inventory = self.inventory  # raises if the inventory is wrong, since this name needs it
         if word in inventory.groups:
-            return UsageError(f"group {word!r} has no host", hint=f"add hosts to the group in {self.file}")
+            return UsageError(
+                f"group {word!r} has no host", hint=f"add hosts to the group in {self.file}, then run the command again"
+            )
         known = [*inventory.hosts, *inventory.groups]
         if any(c in word for c in "*?["):
             return UnknownHost(f"{word!r} fits no host and no group of {self.file}", hint="list both: fab hosts")
         near = difflib.get_close_matches(word, known, n=3)
         return UnknownHost(
             f"{word!r} is no host or group of {self.file}, no address and no Host of ssh_config",
-            hint=f"did you mean {' or '.join(near)}?" if near else f"to use it as a plain host name: -H user@{word}",
+            hint=f"did you mean {' or '.join(near)}? such as -H {near[0]} for {word}"
+            if near
+            else f"use it as a plain host name, such as -H {word}:22 for {word}",
         )
 
 
@@ -291,6 +296,7 @@ def inventory_file(configured: str | None, folder: Path) -> Path:
     file = local_path(named) if named else folder / local_path(configured or "hosts.yaml")
     if named and not file.exists():
         raise BadInventory(
-            f"CTR_FERRY_INVENTORY names {file}, which does not exist", hint="unset CTR_FERRY_INVENTORY, or correct it"
+            f"CTR_FERRY_INVENTORY names {file}, which does not exist",
+            hint="correct it, or take hosts.yaml: unset CTR_FERRY_INVENTORY",
         )
     return file

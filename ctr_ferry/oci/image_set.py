@@ -48,7 +48,8 @@ def parse(text: str, file: str) -> tuple[str, ...]:
         )
     if not references:
         raise UsageError(
-            f"the set {file} names no image", hint="write one reference on each line, or give YAML with image: REF"
+            f"the set {file} names no image",
+            hint="write one reference on each line, or give YAML with image: keys; then run the command again",
         )
     return tuple(references.values())
 
@@ -100,7 +101,7 @@ def _of_yaml(text: str, file: str) -> Iterator[tuple[int, str]]:
         raise UsageError(
             f"the set {file} is not YAML",
             detail=f"{file}{line}: {getattr(error, 'problem', None) or error}",
-            hint="render templates first (helm template), or write one reference on each line",
+            hint="render templates first (helm template), then run the command again",
         ) from error
 
 

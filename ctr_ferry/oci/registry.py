@@ -138,7 +138,7 @@ class RegistryState(Enum):
     EXPIRED = "its certificate has expired", "have its certificate renewed"
     NOT_YET = "its certificate is not valid yet", "check the clock of this machine, then the registry's certificate"
     WRONG_NAME = "its certificate is for another name", "use a name that its certificate has"
-    TLS_FAILED = "TLS fails", "inspect it with openssl s_client"
+    TLS_FAILED = "TLS fails", "have whoever runs it check its TLS (openssl s_client shows what it offers)"
     CA_FILE = "its ca_file cannot be read", "correct ca_file in ctr_registries"
     CLOSED = (
         "ctr alone can ask it: its hosts.toml has a header, a client certificate or a CA",
@@ -187,14 +187,14 @@ class RegistryState(Enum):
     QUOTA = "its quota is used up", "have whoever runs it raise the quota, or remove images there"
     RATE_LIMITED = (
         "it gets too many requests",
-        "run the command again after the time that it names, or later; a login may have a higher limit",
+        "a login may have a higher limit; after the time that it names, run the command again",
     )
-    FAILED = "it fails", "read the registry's log; run the command again later"
+    FAILED = "it fails", "read the registry's log; later, run the command again"
     RACE = (
         "this ctr came into its own way during the upload",
-        "run the command again: blobs that have arrived are not sent again",
+        "blobs that have arrived are not sent again: run the command again",
     )
-    BROKEN_OFF = "it broke off in the middle", "run the command again: blobs that have arrived are not sent again"
+    BROKEN_OFF = "it broke off in the middle", "blobs that have arrived are not sent again: run the command again"
 
 
 class RegistryStateError(Exception):

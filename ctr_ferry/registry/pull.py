@@ -154,7 +154,7 @@ class ImagePull:
             raise Drift(
                 f"{self.plan.name} points at another digest in the registry than it should; nothing was pulled",
                 detail=f"registry {found}\nwanted   {wanted}",
-                hint=f"find out who moved the tag, or pull by digest: fab -H @failed pull --ref {by_digest}",
+                hint=f"find out who moved the tag, or pull by digest: fab -H HOST pull --ref {by_digest}",
             )
 
     def _refuse_to_replace(self, existing: Image) -> None:

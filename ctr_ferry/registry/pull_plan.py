@@ -11,7 +11,7 @@ from ctr_ferry.ctr.methods import ByIndex
 from ctr_ferry.ctr.place import Place
 from ctr_ferry.ctr.push_pull import Route
 from ctr_ferry.ctr.roll_back import Given
-from ctr_ferry.errors import FerryError, NotUnpacked, PlatformMissing
+from ctr_ferry.errors import READ_LOG, FerryError, NotUnpacked, PlatformMissing
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
@@ -219,7 +219,7 @@ class PullPlan:
         if not state.unpacked:
             return NotUnpacked(
                 f"{self.name} in namespace {self.place.namespace} is whole, but not unpacked",
-                hint="read containerd's log on that host, then run the command again",
+                hint=READ_LOG,
             )
         return None
 

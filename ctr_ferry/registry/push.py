@@ -195,7 +195,7 @@ class ImagePush:
             raise VerifyFailed(
                 f"ctr reports success, but the registry lacks foreign layers of {self.transfer.reference}",
                 detail=lacks,
-                hint="read the registry's log: it may refuse such layers; then run the same command again",
+                hint="the registry may refuse such layers (its log tells): run the same command again",
             )
         return replace(
             self.result(Status.CHANGED, self._method, notices=notices),
@@ -269,7 +269,7 @@ class ImagePush:
             raise VerifyFailed(
                 f"ctr reports success, but {self.transfer.reference} has another digest in the registry",
                 detail=f"registry {remote.digest or 'nothing'}\nwanted   {wanted}",
-                hint="somebody else may push to that name; run the same command again to see what it has now",
+                hint="somebody else may push to that name: run the same command again",
             )
 
     def result(self, status: Status, method: str = "", *, notices: tuple[str, ...] = ()) -> PushResult:

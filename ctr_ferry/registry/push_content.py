@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ctr_ferry import shell
 from ctr_ferry.ctr.failures import content_missing
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.ctr.probe import Facts
@@ -59,7 +60,7 @@ def choose(facts: Facts, image: Image, content: Content, asked: Platform | None,
         absent = ", ".join(str(child.platform or child.digest) for child in lack)
         raise PlatformMissing(
             f"{shown_name(image.name)} cannot be pushed whole: this host lacks content of {absent}; nothing was pushed",
-            hint="pull the image on this host with --all-platforms, or leave --all-platforms out",
+            hint=f"pull all of it first: fab -H HOST pull --ref {shell.join([image.name])} --all-platforms",
         )
     if all_platforms:
         raise MethodUnsupported(

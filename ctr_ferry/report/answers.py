@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -23,12 +24,19 @@ def results(answers: Mapping[str, Answer], kind: type[V]) -> Iterator[tuple[str,
 
 def nothing_fits(glob: str, answers: Mapping[str, Answer]) -> NothingFound:
     """The error of a command that changes what ``--match`` fits, where that is no image of any host that answered."""
-    last = glob.strip("*?").rpartition("/")[2].partition(":")[0]
     return NothingFound(
         f"no image fits {glob!r} on any host that answered",
-        hint=f"a glob fits whole names: {shell.join(['fab', '-H', 'all', 'find', '--match', last or '*'])} shows them",
+        hint=f"a glob fits whole names; {look_wider(glob)}",
         result=dict(answers),
     )
+
+
+def look_wider(text: str) -> str:
+    """A hint that looks for what is like a name or glob: on all hosts, by the last part of the name alone."""
+    last = re.split("[:@*?[]", text.strip("*?").rpartition("/")[2])[0]
+    if last in ("", text):
+        return "see all names: fab -H all images --all-namespaces"
+    return f"see what is like it: fab -H all find --match {shell.join([last])}"
 
 
 def grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ctr_ferry.errors import FerryError, InternalError, NotStarted, Unreachable
+from ctr_ferry.report import hints
 
 _MOST_OF_A_FAULT = 400  # characters; Python's message may quote all of the text that it could not read
 
@@ -107,6 +108,10 @@ class Outcome:
         """The lines of the result, if there is one."""
         return [] if self.result is None else list(self.result.lines())
 
+    def lines_there(self) -> list[str]:
+        """The lines, with the host in their hints."""
+        return [hints.at_hosts(line, [self.host]) for line in self.lines()]
+
     def checked(self) -> Outcome:
         """This outcome, if it can be shown and recorded; else a failed one, so that other hosts keep theirs."""
         try:
@@ -123,7 +128,7 @@ class Outcome:
             document["result"] = dataclasses.asdict(self.result)
         if self.error:
             document["error"] = self.error.to_json()
-        return document
+        return hints.for_host(document, self.host)
 
 
 _T = TypeVar("_T")
@@ -151,7 +156,7 @@ def unforeseen(error: Exception) -> InternalError:
     return InternalError(
         f"{type(error).__name__}: {str(error)[:_MOST_OF_A_FAULT]}",
         detail=f"at {Path(place.filename).name}:{place.lineno} in {place.name}",
-        hint="this is a fault of ctr-ferry: report it with the command line and this message",
+        hint="this is a fault of ctr-ferry: report it with this message and the log: fab show --log",
     )
 
 

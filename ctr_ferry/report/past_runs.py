@@ -187,14 +187,14 @@ class Runs:
         if word not in list(Status):
             raise UsageError(
                 f"-H {pattern} is no pattern of an earlier run",
-                hint=f"use one of @{', @'.join(Status)}, or @RUN:STATUS",
+                hint=f"use one of @{', @'.join(Status)}, or one with a run of: fab runs",
             )
         status = Status(word)
         run = self.find(wanted) if wanted else self._last(status)
         if not wanted and run.state == "running":
             raise UsageError(
                 f"-H {pattern}: the last run, {run.id}, is still going",
-                hint=f"wait for it, or name a run: @{run.id}:{status}",
+                hint=f"wait for it, or name a run, such as -H @{run.id}:{status}",
             )
         hosts = run.hosts(status)
         return Past(hosts, _note(run, status, hosts))
@@ -208,7 +208,8 @@ class Runs:
         if not runs:
             what = "was a dry run" if dry else "could change something (dry runs and read-only commands do not count)"
             raise UsageError(
-                f"-H @{status}: no run of {self.root} {what}", hint=f"name a run of `fab runs`: @RUN:{status}"
+                f"-H @{status}: no run of {self.root} {what}",
+                hint=f"name a run as @RUN:{status}, where RUN is one of: fab runs",
             )
         return runs[-1]
 

@@ -125,7 +125,7 @@ class Record:
         """Adds the outcome's result, and the lines that a person read, to the host's file; returns the rest as JSON."""
         document = outcome.to_json()
         rest = {"result": document.pop("result")} if "result" in document else {}
-        text = json.dumps({"command": len(self._commands) - 1, **rest, "lines": outcome.lines()}, default=str)
+        text = json.dumps({"command": len(self._commands) - 1, **rest, "lines": outcome.lines_there()}, default=str)
         file = self.folder / f"{log_name(outcome.host)}.jsonl"
         with self._keeping_lock:
             kept = self._commands[-1].kept

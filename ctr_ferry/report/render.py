@@ -15,6 +15,7 @@ from typing import Any, Literal, TextIO
 
 from ctr_ferry.errors import FerryError
 from ctr_ferry.report.agreement import Disagreement, HostNote
+from ctr_ferry.report.hints import at_hosts
 from ctr_ferry.report.outcome import Outcome, Status, Table, View, error_lines
 from ctr_ferry.text import names, shown
 
@@ -86,7 +87,7 @@ def table(done: Done) -> None:
         _print_csv(done.table)
         for outcome in done.outcomes:
             for line in error_lines(outcome.error.to_json()) if outcome.error else ():
-                note(f"{outcome.host}: {line}")
+                note(f"{outcome.host}: {at_hosts(line, [outcome.host])}")
     elif done.table:
         _print_table(done.table)
         troubled = [o for o in done.outcomes if o.error]
@@ -115,7 +116,8 @@ def _print_outcomes(done: Done, outcomes: list[Outcome], *, results: bool = True
     for (status, *lines), group in alike.items():
         seconds = f"{max(o.seconds for o in group):.1f} s"
         hosts = names((o.host for o in group), every=group[0].error is not None)
-        rows.append((hosts, Styled(status, _COLOURS[group[0].status]), seconds, "\n".join(lines)))
+        text = at_hosts("\n".join(lines), (o.host for o in group), status)
+        rows.append((hosts, Styled(status, _COLOURS[group[0].status]), seconds, text))
     _print_rows(("HOST", "STATUS", "TIME", done.command.upper()), rows)
 
 

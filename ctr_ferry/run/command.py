@@ -82,7 +82,7 @@ def _limit(text: str | None) -> int | float | None:
     if not number.isdecimal() or (text.endswith("%") and int(number) > 100) or not int(number):
         raise UsageError(
             f"--limit-failures {text!r} is neither a number from 1 nor a percentage from 1% to 100%",
-            hint="give a number or a percentage, such as --limit-failures 3 or --limit-failures 10%",
+            hint="give a number, such as --limit-failures 3, or a percentage",
         )
     return int(number) / 100 if text.endswith("%") else int(number)
 

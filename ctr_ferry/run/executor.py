@@ -21,10 +21,19 @@ from typing import Any
 import fabric
 from invoke.exceptions import Exit
 
-from ctr_ferry.errors import FerryError, InternalError, Interrupted, UsageError
+from ctr_ferry.errors import (
+    BadArchive,
+    BadInventory,
+    FerryError,
+    InternalError,
+    Interrupted,
+    NothingFound,
+    UsageError,
+)
 from ctr_ferry.inventory.selector import HostSelector, inventory_file
-from ctr_ferry.report import observer, render
+from ctr_ferry.report import hints, observer, render
 from ctr_ferry.report.agreement import Disagreement, HostNote, disagreements, host_notes
+from ctr_ferry.report.hints import Asked
 from ctr_ferry.report.outcome import Answer, Outcome, Status, Table, as_dry_run, exit_code, unforeseen
 from ctr_ferry.report.past_runs import Runs, prune
 from ctr_ferry.report.record import Record, new_run_id
@@ -42,12 +51,13 @@ _CUT: dict[type[BaseException], int] = {KeyboardInterrupt: 130, Terminated: 143}
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One command of the command line, with its options parsed."""
+    """One command of the command line, with its options parsed; ``asked`` is what hints repeat of it."""
 
     command: Command
     arguments: dict[str, Any]
     common: CommonOptions
     request: Any
+    asked: Asked
 
 
 class FleetExecutor(fabric.Executor):  # type: ignore[misc]
@@ -87,13 +97,15 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             raise
         except Exception as error:  # noqa: BLE001  (shown, with where it happened)
             failure = error if isinstance(error, FerryError) else unforeseen(error)
+            failure.hint = self._asked(calls).finish(failure.hint, repeat=not _is_line_wrong(failure))
             render.failure(failure, as_json=as_json)
             return failure.exit_code
 
     def _run(self, calls: Sequence[Any], *, as_json: bool) -> int:
         _refuse_hosts_given_twice(sys.argv[1:])
         self._load_environment()
-        lines = [_read(call, dry=bool(self.config.run.dry), as_json=as_json) for call in calls]
+        dry = bool(self.config.run.dry)
+        lines = [_read(call, self._asked([call]), dry=dry, as_json=as_json) for call in calls]
         config = FleetConfig.of(self.config)
         runs = Runs(config.runs_folder)
         file = inventory_file(config.inventory, PROJECT)
@@ -106,6 +118,13 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
 
     def _is_alias(self, name: str) -> bool:
         return name in ssh_config(self.config).aliases
+
+    def _asked(self, calls: Sequence[Any]) -> Asked:
+        """What was typed, for hints."""
+        args = self.core[0].args
+        given = {max(arg.names, key=len): arg.value for arg in args.values() if arg.value not in (None, arg.default)}
+        fabrics = hints.options(given, without=["--hosts"])
+        return Asked([(call.task.name, call.kwargs) for call in calls], args.hosts.value or "", tuple(fabrics))
 
     def _select(self, selector: HostSelector, patterns: Sequence[str]) -> list[Target]:
         """The targets of the patterns; prints what is new among the selector's notes."""
@@ -123,7 +142,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             wrong = [n for n, v in os.environ.items() if n.startswith("FABRIC_") and repr(v) in str(error)]
             raise UsageError(
                 f"{' or '.join(wrong) or 'a FABRIC_… variable'} has a wrong type: {error}",
-                hint="correct it, or unset it",
+                hint=f"unset {' '.join(wrong)}" if wrong else "unset it: env | grep ^FABRIC_",
             ) from error
 
     def _on_hosts(self, lines: Sequence[Line], config: FleetConfig, control_machine: ControlMachine) -> int:
@@ -132,8 +151,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         named = (line.command.own_hosts(line.request) for line in lines if line.command.own_hosts)
         patterns = control_machine.patterns or tuple(dict.fromkeys(host for hosts in named for host in hosts))
         if not patterns:
-            hint = f"name hosts, groups or globs: fab -H HOST[,HOST…] {first} …"
-            raise UsageError(f"{first} needs hosts", hint=hint)
+            raise UsageError(f"{first} needs hosts", hint="name hosts, groups or globs, such as -H all")
         open_files.raise_limit()
         ssh_config(self.config).check()
         targets = self._select(control_machine.selector, patterns)
@@ -165,6 +183,11 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         return code
 
 
+def _is_line_wrong(error: FerryError) -> bool:
+    """Whether the command line itself must be changed, rather than a file or a host."""
+    return isinstance(error, UsageError | NothingFound) and not isinstance(error, BadInventory | BadArchive)
+
+
 def _refuse_hosts_given_twice(words: Sequence[str]) -> None:
     """Refuses a second ``-H``: Invoke takes one before and one after a command's name, and obeys only the last."""
     given = [word for word in takewhile(lambda word: word != "--", words) if word.startswith(("-H", "--hosts"))]
@@ -172,12 +195,12 @@ def _refuse_hosts_given_twice(words: Sequence[str]) -> None:
         raise UsageError("-H is given twice", hint="name all hosts in one -H: -H HOST,HOST")
 
 
-def _read(call: Any, *, dry: bool, as_json: bool) -> Line:
+def _read(call: Any, asked: Asked, *, dry: bool, as_json: bool) -> Line:
     """Parses one command's options. ``--json`` on one command counts for all: stdout is one document or none."""
     common, request = call.task.read(call.kwargs)
     arguments = {name.rstrip("_"): value for name, value in call.kwargs.items()}  # --as is `as_` in Python
     common = replace(common, dry_run=common.dry_run or dry, json=as_json)
-    return Line(command=call.task, arguments=arguments, common=common, request=request)
+    return Line(command=call.task, arguments=arguments, common=common, request=request, asked=asked)
 
 
 def _head(lines: Sequence[Line], patterns: Sequence[str], hosts: Sequence[str]) -> dict[str, Any]:
@@ -250,7 +273,9 @@ def _on_fleet(
         closing(new_fleet(hosts, line.common, display, record.outcome, last=last)) as fleet,
     ):
         answers, failure, code = _answers(line, fleet)
-    outcomes, table = _outcomes(command, fleet, answers, cut=bool(code))
+    outcomes, table = _outcomes(line, fleet, answers, cut=bool(code))
+    if failure:
+        failure.hint = line.asked.finish(failure.hint, repeat=not _is_line_wrong(failure))
     warnings: list[Disagreement | HostNote] = [*disagreements(outcomes)]
     warnings += host_notes({name: host.notes for name, host in fleet.hosts.items()})
     record.outcomes(outcomes, [warning.to_json() for warning in warnings], fleet.others)
@@ -283,15 +308,13 @@ def _answers(line: Line, fleet: Fleet) -> tuple[dict[str, Answer], FerryError | 
         return fleet.answers, unforeseen(error), 0
 
 
-def _outcomes(
-    command: Command, fleet: Fleet, answers: dict[str, Answer], *, cut: bool
-) -> tuple[list[Outcome], Table | None]:
+def _outcomes(line: Line, fleet: Fleet, answers: dict[str, Answer], *, cut: bool) -> tuple[list[Outcome], Table | None]:
     """One outcome per host, in the order of the hosts, and the table of all answers unless the run was cut."""
-    ends = {name: _outcome(command, name, fleet, answers, cut=cut).checked() for name in fleet.hosts}
+    ends = {name: _outcome(line.command, name, fleet, answers, cut=cut).checked() for name in fleet.hosts}
     answers = {name: ends[name].error or answer for name, answer in answers.items()}
-    table, faults = (None, {}) if cut else _tabulated(command, answers)
+    table, faults = (None, {}) if cut else _tabulated(line.command, answers)
     ends |= {name: Outcome.of(name, ends[name].seconds, fault) for name, fault in faults.items()}
-    return list(ends.values()), table
+    return [hints.finish(outcome, line.asked) for outcome in ends.values()], table
 
 
 def _tabulated(command: Command, answers: dict[str, Answer]) -> tuple[Table | None, dict[str, InternalError]]:

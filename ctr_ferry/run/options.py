@@ -55,7 +55,9 @@ def read_set(file: str, option: str = "--set") -> tuple[str, ...]:
         text = _stdin() if file == "-" else local_path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UsageError(f"{option} {file} cannot be read: {why}", hint="check the path and its permissions") from error
+        raise UsageError(
+            f"{option} {file} cannot be read: {why}", hint=f"see what is there: ls -l {shell.join([str(file)])}"
+        ) from error
     return image_set.parse(text, "stdin" if file == "-" else file)
 
 
@@ -78,7 +80,10 @@ def file_to_write(text: str, option: str, head: str) -> Path:
     except OSError:
         begin = None
     if begin is None or begin not in (b"", head.encode()):
-        raise UsageError(f"{option} {text} is there, and has something else", hint="choose another file")
+        raise UsageError(
+            f"{option} {text} is there, and has something else",
+            hint=f"choose another file, or look at this one: ls -l {shell.join([text])}",
+        )
     return file
 
 
@@ -114,7 +119,7 @@ def platform(text: str | None, *, every: bool = False) -> Platform | None:
     Raises UsageError for other text, and if ``--all-platforms`` was given as well (``every``).
     """
     if text and every:
-        raise UsageError("--platform and --all-platforms exclude each other", hint="leave one of them out")
+        raise UsageError("--platform and --all-platforms exclude each other", hint="leave --platform out")
     try:
         return Platform.parse(text) if text is not None else None
     except ValueError as error:
@@ -124,5 +129,8 @@ def platform(text: str | None, *, every: bool = False) -> Platform | None:
 def choice(text: str | None, option: str, choices: Sequence[str]) -> str:
     """Returns the choice, by default the first one; raises UsageError for a text that is none of the choices."""
     if text is not None and text not in choices:
-        raise UsageError(f"{option} {text!r} is none of {', '.join(choices)}", hint=f"such as {option} {choices[0]}")
+        raise UsageError(
+            f"{option} {text!r} is none of {', '.join(choices)}",
+            hint=f"give one of these, such as {option} {choices[0]}",
+        )
     return text or choices[0]

@@ -349,7 +349,7 @@ def _answer(host: Host, work: Callable[[Host], Result]) -> Answer:
 def _no_thread() -> CommandFailed:
     return CommandFailed(
         "this machine starts no more threads, so nothing was done on this host",
-        hint="raise the limit of processes (ulimit -u), or lower fleet.workers in fabric.yaml; then run it again",
+        hint="raise ulimit -u, or lower fleet.workers in fabric.yaml; then run the command again",
     )
 
 
@@ -361,6 +361,6 @@ def interrupted(done: Result | None = None) -> Interrupted:
     """The error of a host that was at work when the run was interrupted; ``done`` is what it had done by then."""
     return Interrupted(
         "the run was interrupted while this host was at work",
-        hint="run the same command again: it inspects the host first",
+        hint="the host is inspected first: run the same command again",
         result=done,
     )

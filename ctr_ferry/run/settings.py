@@ -47,7 +47,10 @@ class FleetConfig(msgspec.Struct):
                     raise msgspec.ValidationError(f"there is no such setting; there are {', '.join(kinds)}")
                 values[name] = msgspec.convert(value, kinds[name], strict=False)
             except msgspec.ValidationError as error:
-                raise UsageError(f"{at} is wrong: {error}", hint=f"change the value {value!r}") from None
+                raise UsageError(
+                    f"{at} is wrong: {error}",
+                    hint=f"change the value {value!r} in fabric.yaml, then run the command again",
+                ) from None
         return cls(**values)
 
     @property
@@ -73,7 +76,8 @@ def limits(config: Any) -> Limits:
     for name, value in given.items():
         if name not in names:
             raise UsageError(
-                f"there is no timeouts.{name}, which fabric.yaml sets", hint=f"use one of {', '.join(names)}"
+                f"there is no timeouts.{name}, which fabric.yaml sets",
+                hint=f"use one of {', '.join(names)} there, then run the command again",
             )
         if value is not None:
             try:
@@ -81,6 +85,6 @@ def limits(config: Any) -> Limits:
             except msgspec.ValidationError:
                 raise UsageError(
                     f"timeouts.{name} in fabric.yaml must be whole seconds, from 1, and is {value!r}",
-                    hint=f"write it as a number, such as {name}: {getattr(Limits(), name)}",
+                    hint=f"write {name}: {getattr(Limits(), name)} there, then run the command again",
                 ) from None
     return Limits(**values)

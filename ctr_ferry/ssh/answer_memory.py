@@ -36,7 +36,7 @@ class AnswerMemory:
         if size > MOST_OF_ONE:
             raise AnswerTooLarge(
                 f"{host} printed more than {MOST_OF_ONE >> 20} MiB in answer to one question; the rest was not read",
-                hint="list its images by hand with ssh: a namespace there may have very many names",
+                hint="a namespace there may have very many names: fab -H HOST doctor",
             )
         with self._lock:
             before = self._reserved.get(host, 0)
@@ -46,7 +46,7 @@ class AnswerMemory:
                 raise AnswerTooLarge(
                     f"{host} printed more than {size >> 20} MiB, and the answers of all hosts together may have "
                     f"{self._most >> 20} MiB",
-                    hint="run the command on fewer hosts at once, with -H: this host printed more than its share",
+                    hint="this host printed more than its share: run it on fewer hosts at once, such as --serial 1",
                 )
             self._reserved[host] = size
 

@@ -72,7 +72,7 @@ def _lines(host: str, file: Path, marker: str) -> list[str]:
         raise HostKeyUnknown(
             f"{file} cannot be read",
             detail=error.strerror or "",
-            hint="host keys are checked against that file: make it readable",
+            hint=f"host keys are checked against that file; make it readable: chmod u+r {join([str(file)])}",
         ) from error
     return lines.plain.get(host, []) + [line for names, line in lines.others if _fits(host, names)]
 
@@ -179,7 +179,9 @@ class KnownKeys(paramiko.MissingHostKeyPolicy):
             sent += f"; {fault}"
         known = known_keys(hostname, self._files)
         if not known and not self._accept_new:
-            hint = "check that fingerprint and add the key there, or set fleet.host_keys: accept-new"
+            line = f"{hostname} {key.get_name()} {key.get_base64()}"
+            add = f"{join(['echo', line])} >> {join([str(self._files[0])])}"
+            hint = f"compare that fingerprint with the host's own, then add the key: {add}"
             raise HostKeyUnknown(f"{files} has no key for {self._where}", detail=sent, hint=hint)
         if key not in (known or _add(self._files[0], hostname, key)):
             remove = join(("ssh-keygen", "-f", str(self._files[0]), "-R", hostname))

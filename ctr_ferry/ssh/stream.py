@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, NoReturn
 import paramiko
 
 from ctr_ferry import shell
-from ctr_ferry.errors import CommandFailed, ConnectionLost, ContentCorrupt, GarbledAnswer, RemoteTimeout
+from ctr_ferry.errors import (
+    LACKS_MEMORY,
+    READ_LOG,
+    CommandFailed,
+    ConnectionLost,
+    ContentCorrupt,
+    GarbledAnswer,
+    RemoteTimeout,
+)
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh import guard
 from ctr_ferry.ssh.exchange import End, Exchange, Transcript
@@ -66,7 +74,7 @@ class Stream:
             raise error
         raise RemoteTimeout(
             "no data has moved for too long, though the host is there; the command was ended",
-            hint="read containerd's log on that host and check its disk: one of them may hang",
+            hint=READ_LOG,
         ) from error
 
     def _refuse_overtime(self) -> None:
@@ -117,7 +125,7 @@ class Stream:
                 raise RemoteTimeout(
                     "all steps ended, but their clean-up hung and was ended; it may have left something behind",
                     detail=self._last_lines(),
-                    hint=f"read containerd's log there, then run: fab -H {name} doctor --clean",
+                    hint="remove it: fab -H HOST doctor --clean",
                 )
             case End.KILLED:
                 raise self._killed()
@@ -131,14 +139,14 @@ class Stream:
                 what = f"{name} {'went silent' if end is End.SILENT else 'closed the connection'}"
                 raise ConnectionLost(
                     f"{self._host.connection.fault or what} while a command ran there",
-                    hint="run the command again: it first checks what is done already",
+                    hint="what is done already is not done twice: run the command again",
                 )
 
     def _killed(self) -> CommandFailed:
         return CommandFailed(
             "a signal ended the remote command",
             detail=self._last_lines(),
-            hint="read that host's log: it may lack memory",
+            hint=LACKS_MEMORY,
         )
 
     @property
@@ -178,7 +186,7 @@ class BackgroundScript(Stream):
                 self.cut()
                 raise RemoteTimeout(
                     f"the host did not prepare to keep the blobs within {within:.0f} s; the script was ended",
-                    hint="read containerd's log on that host: containerd may hang",
+                    hint=READ_LOG,
                 )
             exchange.wait(1.0)
         return done.read(self._boundary, bytes(exchange.stdout), bytes(exchange.stderr))
@@ -222,7 +230,7 @@ class Download(Stream):
                 if left - len(data) < -_MOST_END:
                     raise ContentCorrupt(
                         f"the host sends more than the {size} bytes that it announced; the command was ended",
-                        hint="the image there is damaged: run check on that host, or name another source",
+                        hint="the image there is damaged: name another source with --from",
                     )
                 yield data[: max(left, 0)]
                 left -= len(data)

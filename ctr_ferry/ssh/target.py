@@ -119,5 +119,8 @@ def parse_address(text: str) -> tuple[str | None, str, int | None]:
     if not colon or (":" in host and not host.endswith("]")) or rest.endswith("]"):
         return user if at else None, rest.strip("[]"), None
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UsageError(f"{text!r} has no port number after its last ':'", hint="write it as host:22")
+        raise UsageError(
+            f"{text!r} has no port number after its last ':'",
+            hint=f"write it with a port, such as -H {text.rpartition(':')[0]}:22",
+        )
     return user if at else None, host.strip("[]"), int(port)

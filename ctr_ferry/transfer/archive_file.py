@@ -105,7 +105,10 @@ def _files(folder: Path) -> Iterator[tuple[Path, str]]:
         for file in (Path(where, name) for name in sorted(names)):
             name = file.relative_to(folder).as_posix()
             if file.is_symlink() and not file.resolve().is_relative_to(real):
-                raise BadArchive(f"{name!r} leads out of the folder", hint="do not trust the source of this folder")
+                raise BadArchive(
+                    f"{name!r} leads out of the folder",
+                    hint="do not trust the source of this folder: no tool that saves images makes such a link",
+                )
             if not file.is_file():
                 continue
             count += 1

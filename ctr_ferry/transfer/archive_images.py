@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from ctr_ferry import shell
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import BadArchive, BadReference, UsageError
 from ctr_ferry.images.content import Content
@@ -100,7 +101,8 @@ def archive_images(file: Path, wanted: Wanted) -> ArchiveImages:
                 found, (chosen, copies, notes) = archive.read(opened, lambda found: _choose(found, wanted, opened))
         except OSError as error:
             raise UsageError(
-                f"--archive {file} cannot be read: {error.strerror or error}", hint="check the path and its permissions"
+                f"--archive {file} cannot be read: {error.strerror or error}",
+                hint=f"see what is there: ls -l {shell.join([str(file)])}",
             ) from error
     targets = tuple({entry.target.digest: entry.target for entry in chosen}.values())
     return ArchiveImages(file, found, copies, targets, tuple(f"{file}: {note}" for note in notes))
@@ -117,7 +119,10 @@ def _telling(file: Path) -> Iterator[None]:
     try:
         yield
     except BadArchive as error:
-        hint = error.hint or "save the images again: fab -H HOST save --ref REF --out FILE"
+        hint = (
+            error.hint
+            or f"save the images again: fab -H all save --ref r.example/app:1 --out {shell.join([str(file)])}"
+        )
         raise BadArchive(f"{file}: {error.message}", detail=error.detail, hint=hint) from error
 
 
@@ -214,7 +219,9 @@ def _check_name(found: Archive, images: Sequence[Entry], name: Reference) -> Non
         raise UsageError(f"{name} is for one image, and there are {len(targets)}", hint="choose one of them with --ref")
     (target,) = targets.values()
     if name.digest not in (None, *(each.digest for each in found.tree(target).documents)):
-        raise UsageError(f"{name} has another digest than the image", hint=f"the image has {target.digest}")
+        raise UsageError(
+            f"{name} has another digest than the image", hint=f"the image has another, such as --digest {target.digest}"
+        )
 
 
 def _based(entry: Entry, base_name: Reference | None) -> Entry:
@@ -278,13 +285,13 @@ def _check_platforms(found: Archive, images: Sequence[Entry], wanted: Wanted) ->
             raise BadArchive(
                 f"{entry.name or 'its image'} is not for {wanted.platform}",
                 detail=", ".join(_platforms(found, entry.target)),
-                hint="leave --platform out, or choose another one",
+                hint="leave --platform out",
             )
         if absent := [digest for each in manifests for digest in found.absent(each, tree)]:
             raise BadArchive(
                 f"{entry.name or 'its image'}: blobs of {wanted.platform or 'some platforms'} are not in the archive",
                 detail="\n".join(absent[:10]),
-                hint="the archive was saved without them: leave the option out, or save it again with --all-platforms",
+                hint="the archive was saved without them; leave --platform and --all-platforms out",
             )
 
 

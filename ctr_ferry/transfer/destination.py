@@ -18,7 +18,7 @@ from ctr_ferry.ctr.methods import ByBlobs, Method
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.ctr.verdict import exists
 from ctr_ferry.ctr.version import DaemonCapabilities
-from ctr_ferry.errors import ContentMissing, DiskFull, FerryError, MethodUnsupported, VerifyFailed
+from ctr_ferry.errors import READ_LOG, ContentMissing, DiskFull, FerryError, MethodUnsupported, VerifyFailed
 from ctr_ferry.images import fitness, inspect
 from ctr_ferry.images.content import Content
 from ctr_ferry.images.item import Item, doubt, refuse_artifact, refuse_wrong_digest
@@ -278,7 +278,7 @@ class Destination:
             return VerifyFailed(
                 f"{dst} is named, but blobs of it have vanished meanwhile",
                 detail="\n".join(absent),
-                hint="run the same command again; something removes images on that host all the time",
+                hint="something removes images on that host all the time: run the same command again",
             )
         listed = checks.parse_checks(answers["check"].text) if "check" in answers else {}
         check = listed.get(dst, checks.UNKNOWN)
@@ -286,7 +286,7 @@ class Destination:
             return VerifyFailed(
                 f"{dst} is named, but containerd says that the image is not whole or not unpacked",
                 detail=f"{check.status}, {'unpacked' if check.unpacked else 'not unpacked'}",
-                hint="read containerd's log on that host",
+                hint=READ_LOG,
             )
         pinned = answers.get(f"pin-{number}")
         return failure(pinned, dst) if pinned and not pinned.ok else None

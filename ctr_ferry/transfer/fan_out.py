@@ -80,7 +80,7 @@ def checked(
         raise ContentCorrupt(
             f"blob {blob.digest} from {holder(blob)} does not match its digest",
             detail=f"{found}, {size} bytes; {blob.size} were expected",
-            hint="the blob is damaged there: copy or pull the image there again, or name another source",
+            hint="the blob is damaged there: name another source with --from",
         )
 
 

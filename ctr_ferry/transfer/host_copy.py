@@ -151,7 +151,7 @@ class HostCopy:
             len(items),
             [item.error for item in items if item.error],
             "images were not copied",
-            "follow the hint of each, then run the command again; the others stay",
+            "the others stay; follow the hint of each, then run the command again",
         )
         return result
 

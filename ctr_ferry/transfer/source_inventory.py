@@ -16,6 +16,7 @@ from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import INDEXES, Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob, pinned
 from ctr_ferry.report.answers import grouped
+from ctr_ferry.report.hints import at_hosts
 from ctr_ferry.text import shown_name
 from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy, blobs_to_have
 
@@ -155,7 +156,7 @@ def _inspect(host: Host, request: SourceRequest) -> SourceInventory:
 def _of_source(name: str, error: FerryError) -> FerryError:
     """Returns the error of a source for the outcome of a destination."""
     kind = SourceLost if isinstance(error, Unreachable) else type(error)
-    return kind(f"the source {name}: {error.message}", detail=error.detail, hint=error.hint)
+    return kind(f"the source {name}: {error.message}", detail=error.detail, hint=at_hosts(error.hint, [name]))
 
 
 def _resolve(selector: ImageSelector, sources: Sequence[SourceInventory], request: SourceRequest) -> tuple[Image, ...]:
@@ -263,7 +264,8 @@ def _image_copies(images: Mapping[ImageSelector, Iterable[Image]]) -> Iterator[I
             before = taken.get(str(image_copy.dst))
             if before not in (None, image.digest):
                 raise UsageError(
-                    f"two images would get the name {image_copy.dst}", hint="give each image its name with --map FILE"
+                    f"two images would get the name {image_copy.dst}",
+                    hint="give each image its name with --map, a file of two columns",
                 )
             if not before:
                 yield image_copy

@@ -10,6 +10,7 @@ from pathlib import Path
 from ctr_ferry.ctr import ingest
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.errors import (
+    LACKS_MEMORY,
     CommandFailed,
     ContentCorrupt,
     ContentMissing,
@@ -24,6 +25,7 @@ from ctr_ferry.images.session import Session
 from ctr_ferry.oci import archive
 from ctr_ferry.oci.archive import Archive
 from ctr_ferry.oci.descriptor import Descriptor
+from ctr_ferry.report.hints import at_hosts
 from ctr_ferry.ssh.stream import Download
 from ctr_ferry.transfer import archive_file
 
@@ -94,7 +96,7 @@ class HostSource:
                 self.lost = SourceLost(
                     f"the connection to the source {self.name} was lost",
                     detail=": ".join(filter(None, (error.message, error.detail))),
-                    hint="run the same command again: blobs that arrived whole stay, and only the rest is sent",
+                    hint="blobs that arrived whole stay, and only the rest is sent: run the same command again",
                 )
                 raise self.lost from error
 
@@ -111,12 +113,12 @@ class HostSource:
                 raise CommandFailed(
                     f"a signal on {self.name} ended the command that was reading blob {blob.digest}",
                     detail=error.detail,
-                    hint="read that host's log: it may lack memory",
+                    hint=at_hosts(LACKS_MEMORY, [self.name]),
                 )
             raise ContentMissing(
                 f"{self.name} cannot read blob {blob.digest}",
                 detail=error.detail,
-                hint="the image was removed or damaged there meanwhile: run check on that host, or name another source",
+                hint="the image was removed or damaged there meanwhile: take it from any host with --from any",
             )
 
 
@@ -202,7 +204,7 @@ def _rest(chunks: Iterator[bytes], given: int) -> Iterator[bytes]:
 def _none_gave(blob: Descriptor, troubles: Mapping[str, FerryError]) -> FerryError:
     """The error for a blob that none of the hosts gave; each had its chance, so another attempt is of no use."""
     if not troubles:
-        return ContentMissing(f"no source has blob {blob.digest}", hint="name further hosts with --from")
+        return ContentMissing(f"no source has blob {blob.digest}", hint="take it from any host with --from any")
     error = list(troubles.values())[-1]
     if len(troubles) == 1 and isinstance(error, (ContentMissing, SourceLost)):
         return error

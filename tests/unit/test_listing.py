@@ -97,7 +97,7 @@ def test_a_line_break_in_a_name_or_label_is_garbled_with_its_namespace(name: str
     for row in (f"{name} {OCI} {digest('a')} 3.0 MiB - -\n", f"x {OCI} {digest('a')} 3.0 MiB - {name},b=c\n"):
         with pytest.raises(GarbledAnswer, match="namespace ns") as garbled:
             Listing.parse("ns", HEAD + row)
-        assert "ctr -n ns images ls" in garbled.value.hint and garbled.value.detail
+        assert "fab -H HOST doctor" in garbled.value.hint and garbled.value.detail
 
 
 PLAIN = ("r.example/a:1", OCI, digest("a"), "3.0 MiB", "linux/amd64", "-")
