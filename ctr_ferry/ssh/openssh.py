@@ -21,11 +21,13 @@ from paramiko.ssh_exception import ConfigParseError
 
 from ctr_ferry.errors import Unreachable, UsageError
 from ctr_ferry.shell import join
+from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.text import tail
 
 _SYSTEM = Path("/etc/ssh/ssh_config")
 _DEEPEST = 16  # files that include one another (READCONF_MAX_DEPTH of OpenSSH)
+_LONGEST = 60  # seconds for ssh, which may run commands of Match exec and ask for canonical names
 _LINE = re.compile(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*)")
 # What changes nothing here. Files with these alone need no question: distributions ship such a file.
 _NO_MATTER = """
@@ -129,8 +131,13 @@ class SSHConfig:
 
     def _ask(self, words: Sequence[str]) -> dict[str, list[str]] | None:
         """The answer of ``ssh -G``; None where there is no ssh, or it does not run here."""
-        with self._given() as (option, originals):
-            run = _ssh([*option, *words])
+        command = join(("ssh", "-G", words[-1]))
+        try:
+            with self._given() as (option, originals):
+                run = _ssh([*option, *words])
+        except (OSError, subprocess.TimeoutExpired) as error:
+            hint = open_files.advice() if open_files.is_limit(error) else f"see how long it takes: {command}"
+            raise Unreachable(f"ssh does not say how {words[-1]} is reached", detail=str(error), hint=hint) from error
         if run is None:
             return None
         if run.returncode:
@@ -142,7 +149,7 @@ class SSHConfig:
             raise Unreachable(
                 f"ssh refuses what its configuration has for {words[-1]}",
                 detail=tail(said),
-                hint=f"correct it; this shows the same: {join(('ssh', '-G', words[-1]))}",
+                hint=f"correct it; this shows the same: {command}",
             )
         return _parsed(run.stdout)
 
@@ -256,6 +263,7 @@ def _ssh(words: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
         text=True,
         errors="replace",
         check=False,
+        timeout=_LONGEST,
     )
 
 
@@ -280,7 +288,9 @@ def _text(file: Path) -> str:
     """A file's text, each byte as one letter; empty if it cannot be read, of which ssh tells."""
     try:
         return file.read_bytes().decode("latin-1")
-    except OSError:
+    except OSError as error:
+        if open_files.is_limit(error):
+            raise
         return ""
 
 

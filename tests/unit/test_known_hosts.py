@@ -12,7 +12,8 @@ from sshd import Sshd, serving
 
 from ctr_ferry.errors import FerryError, HostKeyChanged, HostKeyUnknown
 from ctr_ferry.ssh.host import Host
-from ctr_ferry.ssh.keys import authorities, known_keys
+from ctr_ferry.ssh.keys import authorities, configured_trust, known_keys
+from ctr_ferry.ssh.openssh import HostConfig
 from ctr_ferry.ssh.target import Limits, Target, Trust
 
 P256, OTHER = paramiko.ECDSAKey.generate(), paramiko.ECDSAKey.generate()
@@ -109,3 +110,26 @@ def test_hashed_lines_and_ports_are_found(tmp_path: Path) -> None:
     assert known_keys("[10.0.0.1]:2222", [file]) == [P256]
     assert known_keys("10.0.0.1", [file]) == [] and authorities("10.0.0.1", [file]) == []
     assert authorities("[10.0.0.1]:2222", [file]) == [P256]
+
+
+@pytest.mark.parametrize(
+    ("users", "ours", "of_user"),
+    [
+        (None, "~/.ssh/known_hosts", ["~/.ssh/known_hosts"]),
+        ("{home}/a {home}/b", "~/.ssh/known_hosts", ["{home}/a", "{home}/b"]),
+        ("{home}/a", "{home}/ours", ["{home}/ours"]),
+        ("none", "~/.ssh/known_hosts", []),
+        ("/dev/null", "~/.ssh/known_hosts", ["/dev/null"]),
+    ],
+)
+def test_the_files_of_ssh_config_stand_for_the_usual_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users: str | None, ours: str, of_user: list[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "all").touch()
+    values = {"globalknownhostsfile": [f"{tmp_path}/all {tmp_path}/missing"]}
+    values |= {"userknownhostsfile": [users.format(home=tmp_path)]} if users else {}
+    trust = Trust((Path(ours.format(home=tmp_path)).expanduser(),), accept_new=True)
+    found = configured_trust(trust, HostConfig("web1", values))
+    expected = [Path(file.format(home=tmp_path)).expanduser() for file in of_user]
+    assert found == Trust((*expected, tmp_path / "all"), accept_new=of_user not in ([], ["/dev/null"]))
