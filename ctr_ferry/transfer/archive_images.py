@@ -173,7 +173,7 @@ def _tagged(name: Reference, images: Sequence[Entry], notes: list[str]) -> Refer
     if len(own) == 1:
         return name.with_tag(own.pop())
     why = f"its image has several: {', '.join(sorted(own))}" if own else "neither has its image"
-    notes.append(f"--as {name.text} has no tag, and {why}; the name is {name.or_latest}")
+    notes.append(f"{name.text} has no tag, and {why}; the name is {name.or_latest}")
     return name.or_latest
 
 
