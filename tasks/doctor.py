@@ -16,6 +16,7 @@ from ctr_ferry.errors import FerryError, PermissionDenied, Unhealthy, Unreachabl
 from ctr_ferry.images import inspect
 from ctr_ferry.oci.registry import Registries
 from ctr_ferry.report.answers import grouped, results
+from ctr_ferry.report.hints import at_hosts
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run.command import per_host
 from ctr_ferry.text import names
@@ -68,8 +69,8 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     return Table(
         ("HOST", "FINDING", "STATUS", "SEEN", "WHAT TO DO"),
         tuple(
-            (names(rows[f], every=f.health is Health.FAIL), f.what, str(f.health), f.text, f.todo)
-            for f in sorted(rows, key=lambda f: order.index(f.what))
+            (names(on, every=f.health is Health.FAIL), f.what, str(f.health), f.text, at_hosts(f.todo, on))
+            for f, on in sorted(rows.items(), key=lambda row: order.index(row[0].what))
         ),
         (note,) if note else (),
     )

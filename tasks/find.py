@@ -14,6 +14,7 @@ from ctr_ferry.errors import FerryError, GarbledAnswer, NothingFound, UsageError
 from ctr_ferry.images import inspect
 from ctr_ferry.images.mappings import Pair
 from ctr_ferry.report.answers import grouped, look_wider, results
+from ctr_ferry.report.hints import at_hosts
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -100,9 +101,12 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row for each place, with all hosts that have it; below the rows, what to do if kubelet does not see it."""
     hosts = grouped((place, host) for host, found in _results(answers) for place in dict.fromkeys(found.places))
     listed = sorted(hosts, key=lambda p: (p.name, p.namespace, p.socket, p.digest, p.note))
-    hints = [_hint(place) for place in listed if place.note == _UNREAD and _can_be_given(place.name)]
-    if any(place.note == _ELSEWHERE for place in listed):
-        hints.append("try: on the host, `ctr images export` at that socket, then `ctr images import` at kubelet's")
+    hints = [_hint(place, hosts[place]) for place in listed if place.note == _UNREAD and _can_be_given(place.name)]
+    hints += [
+        f"try: to work with that containerd, set ctr_address: {place.socket} for the host in the inventory"
+        for place in listed
+        if place.note == _ELSEWHERE
+    ]
     return Table(
         ("REFERENCE", "DIGEST", "NAMESPACE", "SOCKET", "HOSTS", "NOTE"),
         tuple(
@@ -130,9 +134,10 @@ def _can_be_given(name: str) -> bool:
     return True
 
 
-def _hint(place: Place) -> str:
+def _hint(place: Place, hosts: Sequence[str]) -> str:
     name = shell.join([place.name])
-    return f"try: fab -H … retag --src {name} --dst {name} -n {place.namespace} --to-namespace {KUBELETS}"
+    line = f"fab -H HOST retag --src {name} --dst {name} -n {place.namespace} --to-namespace {KUBELETS}"
+    return f"try: {at_hosts(line, hosts)}"
 
 
 @fleet_wide(

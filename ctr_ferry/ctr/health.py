@@ -102,7 +102,7 @@ def findings(visit: Visit) -> list[Finding]:
             Finding("retag", Health.OK, "by tag" if ctr.capabilities.tag else by_index),
             _socket(facts),
             _namespaces(facts, visit.namespaces),
-            _listings(visit.namespaces),
+            _listings(facts, visit.namespaces),
             _cri(facts),
             Finding("platform", Health.OK, str(facts.platform)),
         ]
@@ -141,7 +141,7 @@ def _versions(client: str, server: str) -> Finding:
     if its is None or mine.release == its.release:
         return Finding("version", Health.OK, text)
     if Capabilities.of_version(mine).transfer_client and not DaemonCapabilities.of_version(its).transfer_service:
-        todo = "install the ctr that belongs to this containerd, or set ctr_command to it"
+        todo = "install the ctr that belongs to this containerd, or set ctr_command to it in the inventory"
         return Finding("version", Health.WARN, f"{text}: this ctr can push and pull there only with --local", todo)
     differ = "the versions differ, which works; the client decides what ctr can do"
     return Finding("version", Health.OK, f"{text}: {differ}")
@@ -150,10 +150,10 @@ def _versions(client: str, server: str) -> Finding:
 def _socket(facts: Facts) -> Finding:
     address, more = facts.ctr.address, f"; another containerd at {', '.join(facts.others)}" if facts.others else ""
     if facts.kubelets not in ("", address):
-        todo = f"set ctr_address: {facts.kubelets} for this host, if its images are meant for kubelet"
+        todo = f"set ctr_address: {facts.kubelets} for this host in the inventory, if its images are meant for kubelet"
         return Finding("socket", Health.WARN, f"{address}, and kubelet uses another containerd{more}", todo)
     if facts.chosen:
-        todo = f"set ctr_address: {address} for this host, or the other one if that is meant"
+        todo = f"set ctr_address: {address} for this host in the inventory, or the other one if that is meant"
         return Finding("socket", Health.WARN, facts.chosen, todo)
     return Finding("socket", Health.OK, f"{address}{more}")
 
@@ -164,19 +164,19 @@ def _namespaces(facts: Facts, namespaces: Sequence[InNamespace]) -> Finding:
     listed = ", ".join(shown) or "none"
     fullest = max((name for name in counts if name != KUBELETS), key=lambda name: counts[name], default="")
     if facts.cri and not counts.get(KUBELETS) and counts.get(fullest):
-        todo = f"bring them over with {shell.join(['retag', '--namespace', fullest, '--to-namespace', KUBELETS])}"
+        todo = f"name there with retag what kubelet needs of: fab -H HOST images --namespace {shell.join([fullest])}"
         return Finding("namespaces", Health.WARN, f"{listed}: kubelet reads only {KUBELETS}", todo)
     several = facts.cri and len(counts) > 1
     return Finding("namespaces", Health.OK, f"{listed}; kubelet reads only {KUBELETS}" if several else listed)
 
 
-def _listings(namespaces: Sequence[InNamespace]) -> Finding:
+def _listings(facts: Facts, namespaces: Sequence[InNamespace]) -> Finding:
     odd = [each for each in namespaces if each.odd]
     if not odd:
         return Finding("listings", Health.OK, "every row can be read")
     text = "; ".join(f"in {shown_name(each.namespace)} {each.odd[0][:200]!r} is no row" for each in odd)
-    listing = shell.join(["ctr", "-n", odd[0].namespace, "images", "ls"])
-    todo = f"find the name or label with the line break (`{listing} | cat -A`) and remove it"
+    listing = f"{'sudo ' * facts.sudo}{facts.ctr.line(odd[0].namespace, 'images', 'ls')} | cat -A"
+    todo = f"find the name or label with the line break, and remove it: fab -H HOST run {shell.join([listing])}"
     return Finding("listings", Health.FAIL, text, todo)
 
 
@@ -193,15 +193,15 @@ def _content(visit: Visit) -> Finding:
     found = free_space.parse(answer.text)
     if not found:
         unknown = f"{root}free space unknown: {tail(answer.stderr, lines=1)}"
-        return Finding("content store", Health.WARN, unknown, "run df on containerd's root directory there")
+        return Finding("content store", Health.WARN, unknown, "see whether df works there: fab -H HOST run df")
     size, free = (number / (1 << 30) for number in (found.blobs.size, found.blobs.available))
     percent = 100 * free / size
     text = f"{root}{free:.1f} GiB of {size:.1f} GiB free ({percent:.0f} %) on {found.blobs.mount}"
     if percent < _EMPTY:
-        todo = "make room: the next image may not fit, and kubelet evicts pods"
+        todo = "make room, since kubelet evicts pods: fab -H HOST images --all-namespaces"
         return Finding("content store", Health.FAIL, text, todo)
     if percent < _LOW:
-        todo = "make room: from 85 % use on kubelet removes unused images, and new ones first"
+        todo = "make room, since kubelet removes images from 85 % on: fab -H HOST images --all-namespaces"
         return Finding("content store", Health.WARN, text, todo)
     return Finding("content store", Health.OK, text)
 
@@ -210,13 +210,20 @@ def _clock(visit: Visit) -> Finding:
     """The host read its clock while the remote command ran; a time within that span is no skew."""
     there = leftovers.digits(visit.answers["clock"].text.strip())
     if not there:
-        return Finding("clock", Health.WARN, "the host did not tell the time", "run date +%s there")
+        return Finding(
+            "clock",
+            Health.WARN,
+            "the host did not tell the time",
+            "see whether date works there: fab -H HOST run 'date +%s'",
+        )
     ahead, behind = there - visit.ended, visit.began - (there + 1)
     skew = max(0, round(max(ahead, behind)))
     text = f"{skew} s {'ahead of' if ahead > behind else 'behind'} this machine" if skew else "as here"
     if skew < _SKEW:
         return Finding("clock", Health.OK, text)
-    return Finding("clock", Health.WARN, text, "set it (timedatectl, chrony): certificates and tokens depend on it")
+    return Finding(
+        "clock", Health.WARN, text, "set it, since certificates and tokens depend on it: fab -H HOST run timedatectl"
+    )
 
 
 def leftovers_found(visit: Visit) -> Finding:

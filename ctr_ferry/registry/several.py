@@ -144,7 +144,7 @@ class TransferSet(Generic[_J]):
     def settled(self, what: str) -> TransferSetResult:
         """The result; raises SomeFailed, with the result, if so many images had ``what`` happen."""
         errors = [item.error for item in self.items if item.error]
-        again = "follow the hint of each, then run the command again; what was done for the other images stays"
+        again = "what was done for the other images stays; follow the hint of each, then run the command again"
         settle(self.result(), len(self.items), errors, what, again)
         return self.result()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from ctr_ferry import shell
@@ -149,8 +150,9 @@ def _failed_images(result: Any) -> list[Any]:
 
 def _of_one(arguments: Arguments, image: Any) -> Arguments:
     """The options of a command for one of its images."""
-    src = next((str(there) for name in ("src", "ref", "name") if (there := getattr(image, name, None))), "")
-    dst = str(getattr(image, "dst", src) or src)
+    sources = (getattr(image, name, None) for name in ("src", "source", "ref", "name", "reference"))
+    src = next((str(each) for each in sources if each), "")
+    dst = str(getattr(image, "dst", None) or getattr(image, "reference", None) or src)
     others = {name: value for name, value in arguments.items() if name.rstrip("_") not in _IMAGES}
     if "dst" in arguments:
         return {"src": src, "dst": dst, **others}
@@ -174,7 +176,8 @@ def for_host(outcome: dict[str, Any], host: str) -> dict[str, Any]:
     """An outcome as JSON, with the host in the place of ``HOST`` in all its hints."""
     lists = [value for value in (outcome.get("result") or {}).values() if isinstance(value, list | tuple)]
     holders = [outcome, *(each for value in lists for each in value if isinstance(each, dict))]
-    for error in (holder.get("error") for holder in holders):
-        if isinstance(error, dict):
-            error["hint"] = at_hosts(error["hint"], [host])
+    errors = [error for holder in holders if isinstance(error := holder.get("error"), dict)]
+    for each, key in product((*holders, *errors), ("hint", "todo")):
+        if isinstance(each.get(key), str):
+            each[key] = at_hosts(each[key], [host])
     return outcome

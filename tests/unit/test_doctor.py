@@ -46,7 +46,7 @@ class TestFindings:
         assert finding(visit(), "listings").health is Health.OK
         found = finding(visit(leftovers="namespace a\nimages 1\nnamespace k8s.io\nodd two,x=y\nodd \n"), "listings")
         assert (found.health, found.text) == (Health.FAIL, "in k8s.io 'two,x=y' is no row")
-        assert "ctr -n k8s.io images ls" in found.todo
+        assert "--namespace k8s.io images ls | cat -A" in found.todo
 
     @pytest.mark.parametrize(
         ("client", "server", "expected"),
@@ -93,7 +93,7 @@ class TestFindings:
         there = "namespace k8s.io\nnamespace moby\nimages 4\nnamespace x\nimages 1\n"
         found = finding(visit(leftovers=there), "namespaces")
         assert found.health is Health.WARN
-        assert "--namespace moby --to-namespace k8s.io" in found.todo
+        assert "fab -H HOST images --namespace moby" in found.todo
         assert finding(visit(facts(cri=False), leftovers=there), "namespaces").health is Health.OK
 
     @pytest.mark.parametrize(

@@ -119,14 +119,14 @@ def test_find_notes_namespaces_that_kubelet_does_not_read() -> None:
         ("default", "a", "kubelet does not read this namespace"),
         ("k8s.io", "b", ""),
     ]
-    assert table.notes == (f"try: fab -H … retag --src {APP} --dst {APP} -n default --to-namespace k8s.io",)
+    assert table.notes == (f"try: fab -H a retag --src {APP} --dst {APP} -n default --to-namespace k8s.io",)
 
 
 def test_find_notes_a_containerd_that_kubelet_does_not_use() -> None:
     docker = {"/run/docker/containerd/containerd.sock": {"moby": [image()]}}
     lost = find(FakeFleet(a=FakeHost({"k8s.io": []}, cri=True, others=docker)))
     assert [p.note for p in lost["a"].places] == ["kubelet reads another containerd"]
-    assert "images export" in find_command.tabulate(lost).notes[0]
+    assert "set ctr_address: " in find_command.tabulate(lost).notes[0]
     k3s = {"/run/k3s/containerd/containerd.sock": {"k8s.io": [], "default": [image()]}}
     answers = find(FakeFleet(a=FakeHost({"default": [image()]}, others=k3s)))
     notes = [p.note for p in answers["a"].places]
