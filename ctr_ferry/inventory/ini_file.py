@@ -49,7 +49,7 @@ def read(file: Path) -> Contents:
             mentioned.setdefault(child[1], where)
         else:
             raise BadInventory(f"{where}: {line!r} is no name of a group", hint="write one group on each line")
-    for name in mentioned.keys() - declared:
+    for name in (each for each in mentioned if each not in declared):
         raise BadInventory(f"{mentioned[name]}: there is no group {name!r}", hint=f"add a section [{name}]")
     return found
 

@@ -29,6 +29,8 @@ from ctr_ferry.ctr.version import Capabilities, Version
 from ctr_ferry.errors import FerryError
 from ctr_ferry.images import mappings
 from ctr_ferry.inventory.ansible import Inventory
+from ctr_ferry.inventory.ansible_cfg import defaults
+from ctr_ferry.inventory.templates import Templates
 from ctr_ferry.oci import tar
 from ctr_ferry.oci.descriptor import Manifest
 from ctr_ferry.oci.reference import Reference, parse_domain
@@ -66,6 +68,8 @@ UNITS = {
     "objects": b'{"manifests":',
     "objects of YAML": b"{a: ",
     "brackets": b"(",
+    "templates": b"{{ a",
+    "references": b"{{a}}",
     "digits": b"9",
     "dots": b"1.",
     "dashes": b"a-",
@@ -233,8 +237,13 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "docker's config": docker_config,
     "a checksum": lambda data: in_a_file(data, sum_of, "x.sha256"),
     "a map": lambda data: in_a_file(data, mappings.read_map),
-    "an inventory": lambda data: in_a_file(data[: SIZE // 32], Inventory),  # PyYAML is slow, but linear
-    "a variable": lambda data: in_a_file(b"all:\n  vars:\n    a: " + data[: SIZE // 32], Inventory),
+    "an inventory": lambda data: in_a_file(data[: SIZE // 32], Inventory, "x.yaml"),  # PyYAML is slow, but linear
+    "a variable": lambda data: in_a_file(b"all:\n  vars:\n    a: " + data[: SIZE // 32], Inventory, "x.yaml"),
+    "an inventory in INI": lambda data: in_a_file(data[: SIZE // 32], Inventory, "x.ini"),  # so is shlex
+    "hosts in INI": lambda data: in_a_file(b"[a]\nn x=" + data[: SIZE // 32], Inventory, "x.ini"),
+    "a variable in INI": lambda data: in_a_file(b"[all:vars]\nx=" + data[: SIZE // 32], Inventory, "x.ini"),
+    "ansible.cfg": lambda data: in_a_file(b"[defaults]\n" + data, lambda file: defaults(file.parent), "ansible.cfg"),
+    "a template": lambda data: Templates({}, {"a": ""}).value(text_of(data)),
 }
 
 
