@@ -12,7 +12,9 @@ from typing import Any
 from ctr_ferry.errors import BadInventory
 
 _RANGE = re.compile(r"\[(\w+):(\w+)(?::(\d+))?\]")
-_HOST_PORT = re.compile(r"(?:\[(?P<inside>[^\[\]]+)\]|(?P<plain>(?:[\w.-]|\[[^\]]*\])+)):(?P<port>[0-9]+)", re.ASCII)
+_HOST_PORT = re.compile(
+    r"(?:\[(?P<inside>[^\[\]]+)\]|(?P<plain>(?![.-])(?:[\w.-]|\[[^\]]*\])+(?<![-_]))):(?P<port>[0-9]+)"
+)
 
 
 @dataclass(frozen=True, slots=True)

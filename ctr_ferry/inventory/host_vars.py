@@ -14,7 +14,7 @@ import msgspec
 
 from ctr_ferry.ctr.commands import KUBELETS, LONGEST_NAMESPACE, NAMESPACE
 from ctr_ferry.ctr.probe import Settings
-from ctr_ferry.errors import BadInventory, BadReference
+from ctr_ferry.errors import BadInventory, BadReference, UsageError
 from ctr_ferry.inventory.ansible import Variables
 from ctr_ferry.inventory.contents import Vars
 from ctr_ferry.inventory.place import Place
@@ -47,6 +47,7 @@ class HostVars(msgspec.Struct):
     Attributes:
         given: the variables that the inventory has for the host.
         opaque: those of them that only Ansible can read, with the error; here they have their defaults.
+        where: the file and line of each variable that is known.
     """
 
     ansible_connection: str = "ssh"
@@ -72,6 +73,7 @@ class HostVars(msgspec.Struct):
     ctr_hosts_dir: _Path | None = None
     given: frozenset[str] = frozenset()
     opaque: Mapping[str, BadInventory] = {}
+    where: Mapping[str, str] = {}
 
     def plain(self, variable: str) -> Any:
         """The value of a variable; raises BadInventory if only Ansible can read it."""
@@ -133,7 +135,7 @@ def _validate(host: str, variables: Vars, defaults: Vars, folder: Path) -> HostV
             values[name] = _registries(place, values[name])
         elif name in _CHECKS and values[name] not in (None, ""):
             _CHECKS[name](place, name, values[name])
-    return HostVars(**values, given=given, opaque=opaque)
+    return HostVars(**values, given=given, opaque=opaque, where={name: var.where for name, var in known.items()})
 
 
 def _registries(place: Place, given: Mapping[str, Any]) -> dict[str, Registry]:
@@ -221,9 +223,9 @@ def target(
         )
     plain = host.plain
     notes = _unread_passwords(host) + _unread_files(host, name, variables.encrypted)
-    options = _ssh_options(name, plain, notes)
+    options = _ssh_options(host, name, notes)
     if plain("ansible_become"):
-        _refuse_other_users(name, str(plain("ansible_become_method")), str(plain("ansible_become_user")))
+        _refuse_other_users(host, name)
     trust = _trust(options, trust, folder, name)
     key = plain("ansible_ssh_private_key_file")
     made = Target(
@@ -239,7 +241,7 @@ def target(
         limits=limits,
         variables=_for_other_rooms(host, folder),
     )
-    return _behind(made, options), notes
+    return _behind(made, host, options), notes
 
 
 def _for_other_rooms(host: HostVars, folder: Path) -> dict[type, object]:
@@ -288,28 +290,35 @@ def _unread_files(host: HostVars, name: str, files: Sequence[str]) -> list[str]:
     return [f"{are}: ctr-ferry cannot read the variables in it (user, jump host, become)"]
 
 
-def _refuse_other_users(host: str, method: str, user: str) -> None:
+def _refuse_other_users(host: HostVars, name: str) -> None:
     """Refuses a become method or user other than sudo and root: that work must not be done as root."""
-    if method.rpartition(".")[2] != "sudo":
-        raise BadInventory(
-            f"host {host!r} has ansible_become_method {method!r}",
-            hint="set it to sudo for this host: ctr-ferry becomes root through sudo alone",
-        )
-    if user != "root":
-        raise BadInventory(
-            f"host {host!r} has ansible_become_user {user!r}",
-            hint="set it to root for this host: containerd obeys root alone",
-        )
+    wanted = {
+        "ansible_become_method": ("sudo", "ctr-ferry becomes root through sudo alone"),
+        "ansible_become_user": ("root", "containerd obeys root alone"),
+    }
+    for variable, (value, reason) in wanted.items():
+        given = str(host.plain(variable))
+        if given.removeprefix("ansible.builtin.") != value:
+            raise BadInventory(
+                f"{host.where[variable]}: host {name!r} has {variable} {given!r}",
+                hint=f"write {variable}: {value} for this host, since {reason}",
+            )
 
 
-def _behind(made: Target, options: Mapping[str, str]) -> Target:
+def _behind(made: Target, host: HostVars, options: Mapping[str, str]) -> Target:
     """The host behind the gateway that its options name. ``none`` is none, also where ssh_config has one."""
     command, hops = options["proxycommand"], options["proxyjump"]
     if "none" in (command.lower(), hops.lower()):
         return replace(made, gateway="")
     if command:
         return replace(made, gateway=command)
-    return made.behind(hops) if hops else made
+    try:
+        return made.behind(hops) if hops else made
+    except UsageError as error:
+        variable = next(each for each in _SSH_ARGS if hops in getattr(host, each))
+        raise BadInventory(
+            f"{host.where[variable]}: {variable} of host {made.name!r} is wrong: {error.message}", hint=error.hint
+        ) from error
 
 
 def _trust(options: Mapping[str, str], trust: Trust, folder: Path, host: str) -> Trust:
@@ -324,23 +333,24 @@ def _trust(options: Mapping[str, str], trust: Trust, folder: Path, host: str) ->
     return made
 
 
-def _ssh_options(host: str, plain: Callable[[str], Any], notes: list[str]) -> dict[str, str]:
+def _ssh_options(host: HostVars, name: str, notes: list[str]) -> dict[str, str]:
     """The honoured ssh options of a host, empty if not given. As in OpenSSH, the first value of an option counts.
 
-    ``plain`` gives the value of a variable; ``notes`` gets a note about each option that is not honoured.
+    ``notes`` gets a note about each option that is not honoured.
     """
     found = dict.fromkeys(("proxyjump", "proxycommand", "userknownhostsfile", "stricthostkeychecking"), "")
     for variable in _SSH_ARGS:
         try:
-            known, unknown = _SSH_PARSER.parse_known_args(shlex.split(str(plain(variable))))
+            known, unknown = _SSH_PARSER.parse_known_args(shlex.split(str(host.plain(variable))))
         except (argparse.ArgumentError, ValueError) as error:
             raise BadInventory(
-                f"{variable} of host {host!r} cannot be parsed: {error}", hint="check its quotes and options"
+                f"{host.where[variable]}: {variable} of host {name!r} cannot be parsed: {error}",
+                hint="check its quotes and options",
             ) from error
         found["proxyjump"] = found["proxyjump"] or known.jump
         for option in known.options:
-            name, *rest = re.split(r"\s*=\s*|\s+", option.strip(), maxsplit=1)
-            key, value = name.lower(), "".join(rest)
+            word, *rest = re.split(r"\s*=\s*|\s+", option.strip(), maxsplit=1)
+            key, value = word.lower(), "".join(rest)
             if key not in found:
                 notes.append(f"ssh option {option!r} is not honoured")
             elif key == "stricthostkeychecking" and value not in ("accept-new", "yes", "ask"):

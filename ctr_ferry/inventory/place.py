@@ -33,7 +33,8 @@ class Place:
     def unread(self, name: str, reason: str) -> BadInventory:
         """The error for a value that only Ansible can read."""
         return BadInventory(
-            f"{self.where}: {name} of host {self.host!r} needs {reason}", hint=f"write {name} in plain words there"
+            f"{self.where}: {name} of host {self.host!r} needs {reason}",
+            hint=f"write the value of {name} in plain words at {self.where}",
         )
 
     def convert(self, path: str, value: Any, kind: Any) -> Any:

@@ -100,7 +100,7 @@ def compose(file: Path) -> yaml.Node | None:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise BadInventory(f"{file}{line}: not YAML: {problem}") from error
+        raise BadInventory(f"{file}{line}: not YAML: {problem}", hint="correct it, then try: fab hosts") from error
     except RecursionError as error:
         raise BadInventory(f"{file} is nested too deeply") from error
 

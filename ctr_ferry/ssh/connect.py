@@ -11,6 +11,7 @@ import select
 import socket
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import paramiko
@@ -53,11 +54,10 @@ def connect_kwargs(target: Target, config: Any, configured: HostConfig, *, as_ga
     given = kwargs.get("key_filename", [])
     files = [given] if isinstance(given, str) else list(given)
     files += [str(target.key_file)] if target.key_file else []
-    if named := configured.files("identityfile"):
+    login = target.user or configured.get("user") or config.user
+    files += map(str, named_files("identityfile", configured, login))
+    if configured.get("identityfile"):  # which may be none
         kwargs["look_for_keys"] = False
-        login = target.user or configured.get("user") or config.user
-        named = [os.path.expandvars(expand(word, configured.hostname, 0, login)) for word in named]
-        files += map(str, map(local_path, named))
     kwargs["key_filename"] = list(dict.fromkeys(files))
     if as_gateway:
         kwargs.pop("password", None)
@@ -65,6 +65,13 @@ def connect_kwargs(target: Target, config: Any, configured: HostConfig, *, as_ga
         kwargs["password"] = target.password.reveal()
     limit = target.limits.connect
     return kwargs | {"banner_timeout": limit, "auth_timeout": limit, "channel_timeout": limit}
+
+
+def named_files(option: str, configured: HostConfig, user: str) -> list[Path]:
+    """The files that an option of ssh_config names for a login user."""
+    values = [value for value in configured.values.get(option, ()) if value.lower() != "none"]
+    words = (expand(value, configured.hostname, 0, user) for value in values)
+    return [local_path(os.path.expandvars(word)) for word in words]
 
 
 def dial(host: str, port: int, limit: float) -> socket.socket:

@@ -20,7 +20,16 @@ from paramiko.ssh_exception import NoValidConnectionsError, ProxyCommandFailure
 
 from ctr_ferry.errors import Interrupted, LoginRefused, Unreachable
 from ctr_ferry.ssh import open_files
-from ctr_ferry.ssh.connect import Proxy, connect_error, connect_kwargs, demand_running, dial, expand, may_pass
+from ctr_ferry.ssh.connect import (
+    Proxy,
+    connect_error,
+    connect_kwargs,
+    demand_running,
+    dial,
+    expand,
+    may_pass,
+    named_files,
+)
 from ctr_ferry.ssh.keys import KnownKeys, authorities, configured_trust, known_keys
 from ctr_ferry.ssh.login import Login
 from ctr_ferry.ssh.login_keys import USUAL_FILES, Keys
@@ -220,6 +229,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             given.get("key_filename", ()),
             USUAL_FILES if given.get("look_for_keys", True) else (),
             self.configured.agent_socket if given.get("allow_agent", True) else None,
+            certificates=named_files("certificatefile", self.configured, self.user),
             agent_as_named=self.configured.get("identitiesonly") == "yes",
             passphrase=given.get("passphrase") or password,
             limit=limit,

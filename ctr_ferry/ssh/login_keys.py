@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
 from paramiko.agent import AgentKey, AgentSSH
+from paramiko.pkey import PublicBlob
 
 from ctr_ferry.ssh.local_path import local_path
 
@@ -78,6 +80,7 @@ class Keys:
         files: files that someone has named. A file that is missing is passed over, as OpenSSH does.
         usual: files that are tried last.
         agent_socket: where the agent listens. It is asked when its first key is needed.
+        certificates: files with certificates that do not stand beside their keys (CertificateFile).
         agent_as_named: whether the agent's keys count only where a file has the same key (IdentitiesOnly).
         passphrase: opens encrypted files.
         limit: seconds that the agent has for each answer.
@@ -91,6 +94,7 @@ class Keys:
     files: Sequence[str]
     usual: Sequence[str]
     agent_socket: str | None = None
+    certificates: Sequence[Path] = ()
     agent_as_named: bool = False
     passphrase: str | None = None
     limit: float = 10
@@ -128,6 +132,7 @@ class Keys:
     def __iter__(self) -> Iterator[paramiko.PKey]:
         seen: set[bytes] = set()
         for key, file in self._all():
+            self._certify(key)
             name = key.public_blob.key_blob if key.public_blob else key.asbytes()
             if name in seen:
                 continue
@@ -137,6 +142,15 @@ class Keys:
             else:
                 self.of_agent += 1
             yield key
+
+    def _certify(self, key: paramiko.PKey) -> None:
+        """Puts a certificate to a key that it is for, if there is one."""
+        inner: Any = getattr(key, "inner_key", key)  # of an agent's key
+        for file in self.certificates:
+            with contextlib.suppress(OSError, UnicodeError, ValueError, paramiko.SSHException):
+                certificate = PublicBlob.from_file(str(file))
+                if type(inner)(data=certificate.key_blob) == inner:
+                    key.public_blob = certificate
 
     def _all(self) -> Iterator[tuple[paramiko.PKey, Path | None]]:
         """The keys, and the files that they are from."""

@@ -73,7 +73,7 @@ class HostConfig:
         return os.environ.get(variable) if variable else str(local_path(named))
 
     def files(self, option: str) -> list[str]:
-        """The files that an option names, where a line may name several."""
+        """The files that an option names, of which a line may name several: those for host keys."""
         return [word for value in self.values.get(option, ()) for word in value.split() if word.lower() != "none"]
 
 

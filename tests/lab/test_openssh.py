@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pwd
+import subprocess
 from os import getuid
 from pathlib import Path
 
 import pytest
 from ferry import Fab
+from second_sshd import second_sshd
 
 from ctr_ferry.errors import Unreachable, UsageError
 from ctr_ferry.ssh.openssh import SSHConfig
@@ -126,6 +128,24 @@ class TestTheFleet:
         assert run.statuses == {**dict.fromkeys(hosts, "ok"), "bastion": "host-unreachable"}, run.out
         assert {run.outcomes[host]["result"]["stdout"].strip() for host in hosts} == {node3.name}
         assert run.error["message"].startswith("bastion is its own gateway") and run.exit == 4
+
+    def test_takes_a_certificate_that_does_not_stand_beside_its_key(
+        self, fab: Fab, ssh: Path, node3: Node, tmp_path: Path
+    ) -> None:
+        for name in ("authority", "key"):
+            subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", f"{tmp_path}/{name}"], check=True)
+        sign = ["ssh-keygen", "-qs", f"{tmp_path}/authority", "-I", "key", "-n", "root", f"{tmp_path}/key.pub"]
+        subprocess.run(sign, check=True)
+        (tmp_path / "key-cert.pub").rename(ssh / "elsewhere")
+        node3.exec(["sh", "-c", "cat >/tmp/authority.pub"], stdin=(tmp_path / "authority.pub").read_bytes())
+        (ssh / "config").write_text(
+            f"Host with without\n  HostName {node3.address}\n  Port 2298\n  User root\n  IdentityFile {tmp_path}/key\n"
+            f"  HostKeyAlias [{node3.address}]:{PORT}\nHost with\n  CertificateFile ~/.ssh/elsewhere\n"
+        )
+        with second_sshd(node3, 2298, TrustedUserCAKeys="/tmp/authority.pub"):
+            run = fab("-H", "with,without", "run", "--json", "hostname", HOME=str(ssh.parent))
+        node3.exec(["rm", "/tmp/authority.pub"])
+        assert run.statuses == {"with": "ok", "without": "login-refused"}, run.out
 
     def test_is_not_touched_where_a_line_is_wrong(self, fab: Fab, ssh: Path, tmp_path: Path) -> None:
         file = tmp_path / "wrong"

@@ -238,6 +238,13 @@ def test_ssh_options_that_cannot_be_parsed_are_refused(tmp_path: Path, text: str
         ("ansible_ssh_host: a b", "ansible_host of host 'n' is wrong", ""),
         ("ansible_port: 70000", "ansible_port of host 'n' is wrong: it is no port from 1 to 65535", "70000"),
         ("ansible_port: '0'", "ansible_port of host 'n' is wrong: it is no port", ""),
+        (
+            "ansible_ssh_common_args: -J ops@jump:99999",
+            "ansible_ssh_common_args of host 'n' is wrong: 'ops@jump:",
+            ":22",
+        ),
+        ("ansible_ssh_common_args: -o 'open", "ansible_ssh_common_args of host 'n' cannot be parsed", "quotes"),
+        ("ansible_become_user: db\nansible_become: yes", "ansible_become_user 'db'", "ansible_become_user: root"),
         ("ansible_connection: local", "ansible_connection 'local'", "ssh"),
         ("ansible_connection: docker", "ansible_connection 'docker'", "ssh"),
     ],

@@ -147,6 +147,22 @@ class TestManyKeysOfTheAgent:
             assert server.offered == [right]
             (control.home / "agent").unlink()
 
+    @pytest.mark.parametrize("named", ["{home}/agent", "~/agent", "$OTHER_AGENT", "none"])
+    def test_are_those_of_the_agent_that_ssh_config_names(
+        self, control: Control, agent: Callable[..., Agent], monkeypatch: pytest.MonkeyPatch, named: str
+    ) -> None:
+        (key,) = some_keys(1)
+        with answering(agent(key)) as asked, serving(Sshd()) as server:
+            monkeypatch.setenv("OTHER_AGENT", str(control.home / "agent"))
+            if named != "none":
+                monkeypatch.setenv("SSH_AUTH_SOCK", str(control.home / "elsewhere"))
+                control.log_in(server, config=f"IdentityAgent {named.format(home=control.home)}\n")
+                assert server.offered == [key]
+                return
+            with pytest.raises(LoginRefused):
+                control.log_in(server, config="IdentityAgent none\n")
+            assert asked.asked == []
+
     def test_open_the_way_of_an_encrypted_file(self, control: Control, agent: Callable[..., Agent]) -> None:
         file = written(control.home / "id", ED, "OpenSSH", lock=True)
         held = load(file, "pass phrase")
