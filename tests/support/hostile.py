@@ -36,7 +36,7 @@ from ctr_ferry.oci.descriptor import Manifest
 from ctr_ferry.oci.reference import Reference, parse_domain
 from ctr_ferry.oci.registry import Challenge, Registry
 from ctr_ferry.registry import credentials, curl, refusals
-from ctr_ferry.report import record
+from ctr_ferry.report import past_runs, record
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.text import shown, shown_name, tail
 from ctr_ferry.transfer import checksum
@@ -232,7 +232,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "an index.json": lambda data: in_a_tar("index.json", data),
     "a manifest.json": lambda data: in_a_tar("manifest.json", data),
     "the record": record._log_text,
-    "a run's record": lambda data: in_a_file(data, record.Run.read),
+    "a run's record": lambda data: in_a_file(data, past_runs.Run.read),
     "what is shown": lambda data: (shown(text_of(data)), shown_name(text_of(data))),
     "docker's config": docker_config,
     "a checksum": lambda data: in_a_file(data, sum_of, "x.sha256"),
