@@ -55,8 +55,9 @@ def parse(
     for each in refs:
         source = None if is_digest(each) else Reference.parse(each)
         if not as_ and (source is None or source.digest):
+            what = "has a digest, and a push gives a tag" if source else "is a digest, which may have several names"
             raise UsageError(
-                f"--ref {each} is a digest, which may have several names on a host",
+                f"--ref {each} {what}",
                 hint=f"{'push it alone, and ' if several else ''}give the name in the registry with --as",
             )
     target = Reference.parse(as_) if as_ else None

@@ -24,6 +24,7 @@ _SOCKET = re.compile(r"dial unix|unix://|\.sock\b")
 # The daemon ended during the command. "Unavailable" alone may also mean a blob that somebody else writes.
 _GONE = re.compile(r"transport is closing|error reading from server|code = Unavailable desc = connection")
 _NO_MANIFEST = re.compile(r"manifest sha256:\w{64}: not found")  # 1.0.3, of an image for another platform alone
+UNPACKING = "failed to extract layer"  # of content that has arrived whole
 
 
 def daemon_trouble(stderr: str) -> FerryError | None:
@@ -72,6 +73,9 @@ def failure(answer: Answer, name: str) -> FerryError:
     if "no space left on device" in words:
         hint = "make room on the disk of containerd's root directory"
         return DiskFull("the host's disk is full", detail=detail, hint=hint)
+    if UNPACKING in words:
+        hint = "if it has zstd and containerd is older than 1.5, build it with gzip; else bring it from another place"
+        return CommandFailed(f"containerd could not unpack a layer of {name}", detail=detail, hint=hint)
     return CommandFailed(
         f"ctr failed with exit status {answer.exit} on {name}",
         detail=detail or tail(answer.text),

@@ -35,13 +35,16 @@ def other_platform(image: Image, facts: Facts) -> str:
     return not_for(image.name, image.listed, facts)
 
 
-def nothing_for(message: str) -> PlatformMissing:
-    """Returns the error for an image of which a host can use nothing."""
-    return PlatformMissing(
-        message,
-        hint="bring an image for this platform; to have it there all the same, choose one of its platforms with "
-        "--platform, and with pull another namespace than k8s.io with -n as well",
-    )
+def nothing_for(message: str, platforms: Iterable[Platform], *, elsewhere: bool = False) -> PlatformMissing:
+    """Returns the error for an image of which a host can use nothing.
+
+    Args:
+        platforms: those that the image has; the hint names the first.
+        elsewhere: whether only another namespace may have it.
+    """
+    one = next((f"--platform {each}" for each in platforms if each.os != _UNKNOWN), "")
+    add = f"; to have it there all the same, add {'-n NAMESPACE ' if elsewhere else ''}{one}" if one else ""
+    return PlatformMissing(message, hint=f"bring an image for this platform{add}")
 
 
 def refuse_other_platforms(image: Image, facts: Facts, namespace: str) -> None:
@@ -52,7 +55,7 @@ def refuse_other_platforms(image: Image, facts: Facts, namespace: str) -> None:
     """
     able = namespace != KUBELETS and facts.ctr.capabilities.import_all_platforms
     if image.media_type in INDEXES and not able and (why := other_platform(image, facts)):
-        raise nothing_for(f"{why}; nothing was moved")
+        raise nothing_for(f"{why}; nothing was moved", image.listed)
 
 
 def unpacks_no_zstd(facts: Facts) -> bool:

@@ -134,6 +134,7 @@ class Archive:
         entries = dict.fromkeys(entries)
         docker = {digest: self._docker[digest] for entry in entries if (digest := entry.target.digest) in self._docker}
         docker_archive.unpack(docker.values(), file, self._plain)
+        whole: set[Descriptor] = set()  # an image may have very many names
         for entry in entries:
             if entry.name and named.setdefault(entry.name, entry.target.digest) != entry.target.digest:
                 raise BadArchive(
@@ -143,9 +144,12 @@ class Archive:
                 )
             if why := self.odd(entry):
                 raise BadArchive(why, detail=entry.target.digest)
+            if entry.target in whole:
+                continue
+            whole.add(entry.target)
             self._check_image(entry.target)
-            if entry.target.digest in self._docker:
-                docker_archive.check(self._docker[entry.target.digest], self._plain)
+            if entry.target.digest in docker:
+                docker_archive.check(docker[entry.target.digest], self._plain)
 
     def _check_image(self, target: Descriptor) -> None:
         self._check_size(target)

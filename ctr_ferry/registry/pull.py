@@ -139,11 +139,11 @@ class ImagePull:
         listed = self.transfer.platforms()
         why = fitness.not_for(name, listed, facts)
         if why and not (asked or self.plan.all_platforms):
-            raise fitness.nothing_for(f"{why}; nothing was pulled")
+            raise fitness.nothing_for(f"{why}; nothing was pulled", listed, elsewhere=self.place.cri_managed)
         unlike = asked and not fitness.runs_here([asked], facts) and not facts.ctr.capabilities.pulls_configs
         if listed and (why or unlike) and self.place.cri_managed:
             what = why or f"{name} for {asked} alone is nothing for CRI, since this host is {facts.platform}"
-            raise fitness.nothing_for(f"{what}; nothing was pulled")
+            raise fitness.nothing_for(f"{what}; nothing was pulled", [asked] if asked else listed, elsewhere=True)
         if fitness.unpacks_no_zstd(facts):
             fitness.refuse_zstd(name, self.transfer.contents(platform) or (), facts)
 

@@ -33,6 +33,7 @@ _UNKNOWN = {
     RegistryState.DENIED: "the registry does not let this login ask for it",
     RegistryState.CLOSED: RegistryState.CLOSED.words,
 }
+_NO_LOGIN = "the registry does not tell it without a login"
 _NOBODY_THERE = (RegistryState.UNRESOLVED, RegistryState.REFUSED, RegistryState.NO_ANSWER, RegistryState.NO_REGISTRY)
 _LARGEST = 1 << 50  # bytes of a blob
 _MOST_PLATFORMS = 100  # manifests of one index that are read to add up its size
@@ -47,11 +48,13 @@ class RemoteImage:
         digest: what the reference points at; None where there is no such image, or the registry could not be asked.
         unknown: why the registry could not be asked; empty where it answered.
         present: bytes of the image to push that the repository has already; None where that was not asked.
+        remedy: what lets the registry be asked.
     """
 
     digest: str | None
     unknown: str = ""
     present: int | None = None
+    remedy: str = "let this host ask the registry"
 
     @property
     def verified(self) -> str:
@@ -101,6 +104,8 @@ class RegistryTransfer:
                     return RemoteImage(digest, present=self._present(blobs or {}))
             except RegistryStateError as error:
                 if unknown := _UNKNOWN.get(error.state):
+                    if error.state is RegistryState.DENIED and not self.access.login:
+                        return RemoteImage(None, _NO_LOGIN, remedy="set username and password_env in ctr_registries")
                     return RemoteImage(None, unknown)
                 pause = pauses.after(error.state, error.wait)
                 if pause is None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from ctr_ferry import errors
-from ctr_ferry.ctr.failures import daemon_trouble
+from ctr_ferry.ctr.failures import UNPACKING, daemon_trouble
 from ctr_ferry.oci.registry import Registry, RegistryState
 from ctr_ferry.text import tail
 
@@ -65,7 +65,6 @@ _PANIC = re.compile(r"^panic: send on closed channel$", re.MULTILINE)  # 1.6.20,
 _LOCAL = re.compile(
     r'image "[^"]{0,1000}": not found|(?:content digest|manifest) sha256:\w{1,200}: not found|no match for platform'
 )
-_INCOMPLETE = "missing in your target registry"  # ctr 1.0 pushes an index without its other platforms
 _MOST = 1 << 14  # characters of an error that are searched, from its end; the cause comes last
 _SLOWLY = (0.5, 1.0, 2.0)
 # The faults that may pass: seconds before each further try. An image may have several layers that come twice.
@@ -112,7 +111,7 @@ def meaning(stderr: str, registry: Registry, *, answers: bool = False) -> Regist
         return RegistryState.RACE
     _, found, last = stderr.rpartition("ctr: ")  # 1.5 to 1.7 log the failures of other hosts before ctr's own error
     detail = last.strip()[-_MOST:] if found else tail(stderr)
-    if _LOCAL.search(detail) or _INCOMPLETE in detail or daemon_trouble(detail):
+    if UNPACKING in detail or _LOCAL.search(detail) or daemon_trouble(detail):
         return None
     upload = _UPLOAD.search(detail)
     if upload and registry.scheme == "https" and upload[1] == urlsplit(registry.url).hostname:

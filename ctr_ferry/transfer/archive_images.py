@@ -246,11 +246,14 @@ def _meant(
     loose = [entry for ref, fit in fitting.items() if is_glob(ref) for entry in fit] if refs else entries.all
     why = {entry: _why_not(found, entry, name) for entry in (*named, *loose)}
     given = [entry for entry in why if entry in named or not why[entry]]
+    alone = len({entry.target.digest for entry in found.entries}) == 1
     if bad := [entry for entry in given or why if why[entry]]:
         digests = dict.fromkeys(entry.target.digest for entry in bad)
-        raise BadArchive(why[bad[0]], detail="\n".join([*digests][:10]), hint=_what_to_do(found, bad[0]))
+        raise BadArchive(why[bad[0]], detail="\n".join([*digests][:10]), hint=_what_to_do(found, bad[0], alone=alone))
     notes += [
-        f"{reason}: {entry.target.digest}; {_what_to_do(found, entry)}" for entry, reason in why.items() if reason
+        f"{reason}: {entry.target.digest}; {_what_to_do(found, entry, alone=alone)}"
+        for entry, reason in why.items()
+        if reason
     ]
     return given
 
@@ -266,11 +269,10 @@ def _why_not(found: Archive, entry: Entry, name: Reference | None) -> str:
     return f"it calls its image {shown_name(entry.tag)!r} alone" if entry.tag else "it does not name its image"
 
 
-def _what_to_do(found: Archive, entry: Entry) -> str:
+def _what_to_do(found: Archive, entry: Entry, *, alone: bool) -> str:
     if found.odd(entry):
         return "save the image again, with a current tool"
     based = "give the repository with --base-name REPO, or " if entry.tag and not entry.fault else ""
-    alone = len({each.target.digest for each in found.entries}) == 1
     return f"{based}give it a name with {'' if alone else f'--ref {entry.target.digest} '}--as REF"
 
 

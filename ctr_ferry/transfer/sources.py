@@ -155,7 +155,8 @@ class Sources:
 
     def distrust(self, blob: Descriptor) -> bool:
         """Asks the host that gave a blob no more for it, unless it is the last; returns whether others have it."""
-        holders, (gave, *_) = self._holders(blob.digest), self._gave[blob.digest]
+        holders = self._holders(blob.digest)
+        gave = next(iter(self._gave[blob.digest]), "")  # nobody, if another reader has asked for the blob in vain since
         if others := [holder for holder in holders if holder.name != gave]:
             self._damaged.add((gave, blob.digest))
         return bool(others)

@@ -131,6 +131,17 @@ class TestDocuments:
         with pytest.raises(BadArchive, match="list more than 100"):
             read_whole(opened(tarred(layout(files, *entries))))
 
+    def test_that_have_many_names_are_checked_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        raw, entry = index_of(IMAGE, ARM)
+        entries = [{**entry, "annotations": {NAME: f"r.example/app:{n}"}} for n in range(50)]
+        asked: list[object] = []
+        absent = archive.Archive.absent
+        monkeypatch.setattr(
+            archive.Archive, "absent", lambda self, each, tree: (asked.append(each), absent(self, each, tree))[1]
+        )
+        found = read_whole(opened(tarred(layout({**IMAGE.blobs, **ARM.blobs, path(raw): raw}, *entries))))
+        assert (len(found.entries), len(asked)) == (50, 2)
+
 
 class TestTwoForms:
     """An index.json and a manifest.json in one archive: the one counts that has what is wanted."""

@@ -113,6 +113,12 @@ def test_an_answer_that_is_required_raises_what_its_failure_meant() -> None:
         required(Answer(1, b"", "ctr: content digest sha256:ab: not found"), "a")
 
 
+def test_a_layer_that_cannot_be_unpacked_is_no_matter_of_the_registry() -> None:
+    words = "ctr: failed to extract layer sha256:aa: mount callback failed on /m: unexpected EOF: unknown"
+    error = failure(Answer(1, b"", words), "app:1")
+    assert error.message == "containerd could not unpack a layer of app:1" and "zstd" in error.hint
+
+
 def test_a_reason_at_the_end_of_a_very_long_line_is_judged_and_shown() -> None:
     stderr = f"ctr: apply layer error for {'x' * 500}: write /var/lib/containerd: no space left on device: unknown"
     error = failure(Answer(1, b"", stderr), "a")

@@ -43,8 +43,10 @@ def test_an_index_with_nothing_for_the_host_is_refused_before_a_byte_moves(
     if runs_from and release >= runs_from:
         fitness.refuse_other_platforms(image(platforms), found, "k8s.io")
         return
-    with pytest.raises(errors.PlatformMissing, match=f"this host is {host}; nothing was moved"):
+    with pytest.raises(errors.PlatformMissing, match=f"this host is {host}; nothing was moved") as caught:
         fitness.refuse_other_platforms(image(platforms), found, "k8s.io")
+    first = Platform.parse(platforms.partition(",")[0])
+    assert caught.value.hint.endswith(f"add --platform {first}" if first.os != "unknown" else "for this platform")
 
 
 def test_another_namespace_may_have_it_where_ctr_can_import_it() -> None:

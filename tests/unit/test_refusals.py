@@ -12,6 +12,9 @@ from ctr_ferry.registry import refusals
 from ctr_ferry.registry.refusals import meaning
 
 FAILED = [record for record in TRANSFERS if record.exit == 1]
+REFERENCES = (
+    "manifest list/index references to blobs and/or manifests are missing in your target registry: "  # ctr's guess
+)
 HTTP, HTTPS = Registry("r.example:5000", scheme="http"), Registry("r.example:5000")
 # By what the recorded cases are called.
 EXPECTED = {
@@ -37,6 +40,8 @@ EXPECTED = {
 def expected(record: Record) -> list[RegistryState | None]:
     if "localhost name" in record.case or "TLS + auth" in record.case:
         return []  # their meaning differs by version, rightly
+    if REFERENCES in record.stdout + record.stderr:
+        return [RegistryState.NOT_TAKEN]
     if record.case.startswith("push wrong") and "ctr: " not in record.stdout:
         return []  # its last words are not in the record
     return [state for words, state in EXPECTED.items() if words in record.case]
@@ -99,7 +104,9 @@ def test_no_recorded_version_is_left_out() -> None:
         ("rpc error: code = Unavailable desc = error reading from server: EOF", None),
         ('connection error: desc = "transport: Error while dialing: dial unix /run/c.sock: connection refused"', None),
         ("no match for platform in manifest sha256:aa: not found", None),
-        ('manifest list/index references are missing in your target registry: failed commit on ref "i": 400', None),
+        (f'{REFERENCES}failed commit on ref "index-i": unexpected status: 400 Bad Request', RegistryState.NOT_TAKEN),
+        ("failed to extract layer sha256:aa: mount callback failed on /m: unexpected EOF: unknown", None),  # of zstd
+        (f'{REFERENCES}failed commit on ref "i": 400 Bad Request\nunknown: tag is immutable', RegistryState.IMMUTABLE),
     ],
 )
 def test_words_that_no_record_has_are_understood(text: str, state: RegistryState | None) -> None:

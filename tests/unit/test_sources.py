@@ -125,6 +125,15 @@ def test_a_host_that_gave_a_damaged_blob_is_asked_no_more_unless_it_is_the_last(
     assert not both.distrust(blob(6))
 
 
+def test_a_blob_that_another_reader_asks_for_in_vain_meanwhile_is_read_once_more() -> None:
+    only = sources(Giver("a", b"", b"bad", errors=[None, SourceLost("gone")]))
+    assert read(only) == b"bad"
+    with pytest.raises(SourceLost):
+        read(only)
+    assert only.distrust(blob(6)) and read(only) == b"bad"
+    assert not only.distrust(blob(6))
+
+
 class Machine:
     """The part of a host that a source uses; its first download finds the connection lost."""
 
