@@ -190,12 +190,12 @@ class PermissionDenied(HostError, kind="permission-denied"):
             hint = "there is no sudo: log in as root, with ansible_user: root in the inventory"
         elif "must have a tty" in said:
             hint = "let sudo work without a terminal, with `Defaults !requiretty` in /etc/sudoers there"
-        elif "may not run" in said or "not allowed" in said or "not in the sudoers" in said:
-            hint = "allow that user to become root in /etc/sudoers there, or log in as root"
+        elif said and "password" not in said:
+            hint = "let that user become root, in /etc/sudoers there, or log in as root"
         else:
             hint = (
-                "set ansible_become: true and give sudo's password with fab --prompt-for-sudo-password or "
-                "FABRIC_SUDO_PASSWORD, or log in as root"
+                "log in as root, or set ansible_become: true for this host in the inventory, and give sudo's password "
+                "in FABRIC_SUDO_PASSWORD or with --prompt-for-sudo-password"
             )
         return cls(message, detail=said, hint=hint)
 

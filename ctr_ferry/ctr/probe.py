@@ -99,7 +99,7 @@ def script(settings: Settings, namespaces: Sequence[str]) -> Script:
     If containerd does not answer the first question, the probe asks no other.
     """
     steps = {
-        "host": 'id -un; uname -m; echo "sudo=${SUDO_USER-}"',
+        "host": 'id -un; uname -m; echo "sudo=${SUDO_USER-}"; printf "%s\\n" "${sudo_said-}"',
         "ctr": '[ -z "$ctr" ] || version=$($ctr --version 2>/dev/null); echo "$ctr"; echo "$version"',
         "help": "case $version in *-beta*|*-alpha*|*-rc*) ;; *[0-9].[0-9]*) ! : ;; esac && "
         'for c in "" tag import; do $ctr images $c --help; done 2>&1',
@@ -270,11 +270,10 @@ def _require_daemon(
             hint="start containerd on that host, or set ctr_address in the inventory",
         )
     if f"open {address}" not in sockets:
-        raise PermissionDenied(
+        raise PermissionDenied.by_sudo(
             f"{shown_name(user) or 'the login user'} may not use {address}, "
             "and sudo asks for a password or is not allowed",
-            hint="log in as root, or set ansible_become: true for this host in the inventory, and give sudo's password "
-            "in FABRIC_SUDO_PASSWORD or with --prompt-for-sudo-password",
+            tail("\n".join(_lines(answers["host"])[3:])),
         )
     if not answers["namespaces"].ok:
         raise daemon_trouble(answers["namespaces"].stderr) or DaemonUnreachable(

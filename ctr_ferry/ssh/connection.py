@@ -7,6 +7,7 @@ what to do about them.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
@@ -48,6 +49,14 @@ _LAST_MOMENT = 1.0  # seconds for paramiko's thread to end
 _REFUSALS = (NoValidConnectionsError, paramiko.ChannelException, ProxyCommandFailure)
 
 
+class _Read(paramiko.SSHConfig):
+    """In place of Fabric's own reading of ssh_config, which would look up what an alias leads to as another alias."""
+
+    def lookup(self, hostname: str) -> paramiko.SSHConfigDict:  # noqa: ARG002
+        """Fabric's hook: nothing."""
+        return paramiko.SSHConfigDict()
+
+
 class Connection(fabric.Connection):  # type: ignore[misc]
     """A connection to one host. A gateway is a connection of the same kind.
 
@@ -78,10 +87,16 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         configured = ssh_config(config).of(target.address, target.user, target.port)
         self._set(name=target.name, target=target, abandoned=abandoned, configured=configured)
         self._set(_before=before, _opening=threading.Lock(), _way=None)
-        port = configured.get("port")
+        port, user = configured.get("port"), target.user or configured.get("user") or config.user
+        if not user:
+            raise Unreachable(
+                f"there is no login user for {target.name}: the user with the number {os.getuid()} has no name here",
+                hint=f"name one: -H USER@{target.name}, or ansible_user in the inventory",
+            )
+        config._set(base_ssh_config=_Read())
         super().__init__(
             configured.hostname,
-            user=target.user or configured.get("user"),
+            user=user,
             port=target.port or (int(port) if port else None),
             config=config,
             connect_timeout=target.limits.connect,

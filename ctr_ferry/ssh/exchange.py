@@ -115,9 +115,11 @@ class Exchange:
         sent = False
         while ready.encode() not in self.stderr:
             asked = self.stderr.count(prompt.encode())
-            if asked > 1 or (sent and self.ended()):
+            if ended := self.ended():
+                self.drain_stderr()
+            if asked > 1 or (ended and (sent or self.channel.exit_status >= 0)):
                 return Sudo.REFUSED
-            if self.ended() or self.late():
+            if ended or self.late():
                 return Sudo.LOST
             if asked and not sent:
                 self.send(password.encode() + b"\n")

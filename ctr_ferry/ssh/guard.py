@@ -108,10 +108,12 @@ def as_login_user(boot: str) -> str:
 def as_root_if_needed(boot: str, rights_check: str) -> str:
     """The command line that runs the bootstrap as the login user if a sh test without single quotes succeeds.
 
-    Else it becomes root through a sudo that asks for no password. Without such a sudo, it runs as the login user.
+    Else it becomes root through a sudo that asks for no password. Without such a sudo, it runs as the login user, and
+    the variable ``sudo_said`` has the words of sudo. What decides gets no stdin: a sudo that logs its input would read
+    the whole script.
     """
-    choose = f'[ "$(id -u)" = 0 ] || {rights_check} || ! sudo -n true 2>/dev/null || exec sudo -n -- /bin/sh -c "$0"'
-    return f"exec /bin/sh -c '{choose}; eval \"$0\"' '{boot}'"
+    decide = f'[ "$(id -u)" = 0 ] || {rights_check} || ! sudo_said=$(sudo -n true 2>&1)'
+    return f"exec /bin/sh -c '{{ {decide}; }} </dev/null || exec sudo -n -- /bin/sh -c \"$0\"; eval \"$0\"' '{boot}'"
 
 
 def through_sudo(boot: str) -> str:

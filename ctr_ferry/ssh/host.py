@@ -17,6 +17,7 @@ from ctr_ferry.ssh import guard, open_files
 from ctr_ferry.ssh.answer_memory import MEMORY
 from ctr_ferry.ssh.connection import Connection
 from ctr_ferry.ssh.exchange import Exchange, Listener, Sudo, Transcript
+from ctr_ferry.ssh.login import too_slow
 from ctr_ferry.ssh.stream import PACKET, READ, WINDOW, BackgroundScript, Download, Stream, Upload
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.ssh.terminal import Terminal, open_terminal
@@ -27,6 +28,7 @@ Log = Callable[[str, Transcript], None]  # gets the host's name and a remote com
 Moved = Callable[[int, int | None], None]  # gets the bytes moved so far, and the bytes in all where that is known
 _S = TypeVar("_S", bound=Stream)
 _FIRST_PAUSE = 0.03  # seconds before a session that sshd refused is tried again; each pause is longer
+_NO_SESSION_IN_TIME = "Timeout opening channel."  # paramiko's words
 _LAST_MOMENT = 0.1  # seconds for paramiko's thread to end after a connection broke
 _SPARE_LINES = b"\n" * 8  # a start-up file of the login shell may read these in place of the start marker
 
@@ -247,7 +249,13 @@ class Host:
         return most
 
     def _new_session(self) -> paramiko.Channel:
-        return self.transport.open_session(WINDOW, PACKET, self.target.limits.connect)
+        limit = self.target.limits.connect
+        try:
+            return self.transport.open_session(WINDOW, PACKET, limit)
+        except paramiko.SSHException as error:
+            if str(error) == _NO_SESSION_IN_TIME:
+                raise too_slow(f"the start of a session on {self.name}", limit) from error
+            raise
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[paramiko.Channel]:
@@ -324,9 +332,5 @@ class Host:
                     raise ConnectionLost(f"{self.name} went silent", hint="run the command again")
 
     def sudo_refused(self, stderr: bytearray) -> PermissionDenied:
-        """The error for what sudo printed."""
-        return PermissionDenied(
-            f"sudo does not accept {self.user}",
-            detail=tail(stderr.decode("utf-8", "replace")),
-            hint="give the right password with fab --prompt-for-sudo-password or FABRIC_SUDO_PASSWORD",
-        )
+        """The error for what sudo, or the shell in place of a missing sudo, printed."""
+        return PermissionDenied.by_sudo(f"{self.user} cannot become root", tail(stderr.decode("utf-8", "replace")))

@@ -18,6 +18,7 @@ from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 from ctr_ferry.errors import HostKeyChanged, HostKeyUnknown
 from ctr_ferry.shell import join
 from ctr_ferry.ssh.certificates import certificate_fault
+from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.ssh.openssh import HostConfig
 from ctr_ferry.ssh.target import Trust
 
@@ -128,7 +129,7 @@ def configured_trust(trust: Trust, configured: HostConfig) -> Trust:
     users (GlobalKnownHostsFile) are read besides.
     """
     files = trust.known_hosts
-    if files == (Path("~/.ssh/known_hosts").expanduser(),) and configured.get("userknownhostsfile"):
+    if files == (local_path("~/.ssh/known_hosts"),) and configured.get("userknownhostsfile"):
         files = tuple(map(Path, configured.files("userknownhostsfile")))
     of_all = configured.files("globalknownhostsfile") if configured.get("globalknownhostsfile") else _OF_ALL_USERS
     can_add = bool(files) and (files[0].is_file() or not files[0].exists())

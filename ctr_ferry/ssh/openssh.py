@@ -315,4 +315,4 @@ def _of_run(file: str | None, home: str) -> SSHConfig:
 def ssh_config(config: Any) -> SSHConfig:
     """The ssh_config files of a run, by Fabric's configuration (``-S``, ``ssh_config_path``, ``load_ssh_configs``)."""
     file = vars(config)["_runtime_ssh_path"] or config.ssh_config_path
-    return _of_run(file if file or config.load_ssh_configs else os.devnull, str(Path("~").expanduser()))
+    return _of_run(file if file or config.load_ssh_configs else os.devnull, str(local_path("~")))

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from ctr_ferry.errors import UsageError
 from ctr_ferry.secrets import Secret
+from ctr_ferry.ssh.local_path import local_path
 
 _T = TypeVar("_T")
 
@@ -46,7 +47,7 @@ class Trust:
         accept_new: whether the key of an unknown host is accepted and added, rather than refused.
     """
 
-    known_hosts: tuple[Path, ...] = (Path("~/.ssh/known_hosts").expanduser(),)
+    known_hosts: tuple[Path, ...] = (local_path("~/.ssh/known_hosts"),)
     accept_new: bool = False
 
 

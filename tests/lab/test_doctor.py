@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,23 @@ class TestAHealthyHost:
         assert (run.exit, seen(run, "node3-ops2")["sudo"]["text"]) == (0, "used by ops2, with a password")
 
 
+@pytest.fixture
+def change_sudo(node3: Node) -> Iterator[Callable[[str], object]]:
+    """Runs sh text on node3. Its sudo and its sudoers file are put back after the test."""
+    node3.exec(["cp", "-p", "/etc/sudoers", "/etc/sudoers.before"])
+    yield lambda text: node3.exec(["sh", "-c", text])
+    back = "mv /etc/sudoers.before /etc/sudoers; ! [ -e /usr/bin/sudo.away ] || mv /usr/bin/sudo.away /usr/bin/sudo"
+    node3.exec(["sh", "-c", back])
+
+
+def test_a_sudo_that_logs_its_input_leaves_the_script_alone(fab: Fab, change_sudo: Callable[[str], object]) -> None:
+    change_sudo("echo 'Defaults log_input' >>/etc/sudoers")
+    run = fab("-H", "node3-ops", "images", "--json")
+    assert run.statuses == {"node3-ops": "ok"}
+    run = fab("-H", "node3-ops,node3-ops2", "images", "--json", FABRIC_SUDO_PASSWORD="ops2-secret")
+    assert run.statuses == {"node3-ops": "ok", "node3-ops2": "ok"}
+
+
 class TestWhatIsBroken:
     def test_no_ctr_is_a_finding_among_others(self, fab: Fab, hosts: Hosts) -> None:
         run = doctor(fab, "n", inventory=hosts(ctr_command="/nowhere/ctr"))
@@ -114,6 +132,24 @@ class TestWhatIsBroken:
         run = doctor(fab, "node3-ops2,node3")
         assert (run.exit, run.statuses) == (1, {"node3-ops2": "unhealthy", "node3": "ok"})
         assert health(run, "node3-ops2") == {"sudo": "fail"}
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ("echo 'Defaults requiretty' >>/etc/sudoers", ("must have a tty", "!requiretty")),
+            ("mv /usr/bin/sudo /usr/bin/sudo.away", ("not found", "ansible_user: root")),
+        ],
+        ids=["wants a terminal", "is not there"],
+    )
+    def test_a_sudo_that_cannot_help_is_shown_with_its_own_words(
+        self, fab: Fab, change_sudo: Callable[[str], object], change: str, words: tuple[str, str]
+    ) -> None:
+        change_sudo(change)
+        for password in ({}, {"FABRIC_SUDO_PASSWORD": "ops2-secret"}):
+            run = fab("-H", "node3-ops,node3-ops2", "images", "--json", **password)
+            assert run.statuses == dict.fromkeys(("node3-ops", "node3-ops2"), "permission-denied")
+            for error in (outcome["error"] for outcome in run.outcomes.values()):
+                assert words[0] in error["said"] and words[1] in error["hint"]
 
     def test_a_host_that_is_not_there_is_unreachable(self, fab: Fab, hosts: Hosts) -> None:
         run = doctor(fab, "n", inventory=hosts(ansible_port=1))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import getpass
+import pwd
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -189,3 +193,30 @@ def test_a_name_that_is_no_name_does_not_resolve() -> None:
 def test_an_address_is_taken_apart_once(connection: Callable[..., Connection]) -> None:
     there = connection(2222, host="ops@odd:22")
     assert (there.host, there.user, there.port) == ("ops@odd:22", "ops", 2222)
+
+
+def test_what_an_alias_leads_to_is_no_other_alias(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("Host a\n  HostName b.example\nHost b.example\n  HostName c.example\n  User odd\n")
+    config = fabric.Config(runtime_ssh_path=str(tmp_path / "config"))
+    there = Connection(Target("a", "a", user="ops"), config, threading.Event())
+    assert (there.host, there.user) == ("b.example", "ops")
+
+
+def test_a_user_without_a_name_is_told_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = fabric.Config(overrides={"load_ssh_configs": False, "user": None})
+    monkeypatch.setattr(getpass, "getuser", lambda: pwd.getpwuid(2**31 - 2).pw_name)
+    with pytest.raises(Unreachable, match="no login user for there") as nobody:
+        Connection(Target("there", "127.0.0.1"), config, threading.Event())
+    assert "-H USER@there" in nobody.value.hint
+    assert Connection(Target("there", "127.0.0.1", user="ops"), config, threading.Event()).user == "ops"
+
+
+def test_no_home_is_needed(tmp_path: Path) -> None:
+    text = (
+        "import pwd\n"
+        "def getpwuid(number): raise KeyError(number)\n"
+        "pwd.getpwuid = getpwuid\n"
+        "import ctr_ferry.run.executor\n"
+    )
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", text], env=environment, cwd=tmp_path, check=True)

@@ -315,23 +315,23 @@ def test_a_script_that_arrives_cut_runs_no_half_command(host: Login) -> None:
 
 SUDO = """echo "$*" >> "$OUT.sudo"
 case "$1 $2" in
-  "-n true") [ -e "$OUT.allowed" ]; exit;;
+  "-n true") cat >/dev/null; [ -e "$OUT.allowed" ] || { echo 'sudo: a password is required' >&2; exit 1; }; exit;;
   "-n --") [ -e "$OUT.allowed" ] || { echo 'sudo: a password is required' >&2; exit 1; }; shift 2;;
   "-S -p") printf '%s' "$3" >&2; IFS= read -r password
     [ "$password" = "it's \\"secret\\"" ] || { echo 'sudo: 1 incorrect password attempt' >&2; exit 1; }; shift 4;;
 esac
 SUDO_USER=ops; export SUDO_USER; exec "$@"
 """
-WHO = Script({"one": 'echo "root=${SUDO_USER-no}"'})
+WHO = Script({"one": 'echo "root=${SUDO_USER-no}"; echo "${sudo_said-}"'})
 
 
 @pytest.mark.parametrize(
     ("uid", "rights", "allowed", "root"),
     [
-        (0, False, True, "no"),
-        (1000, True, True, "no"),
-        (1000, False, True, "ops"),
-        (1000, False, False, "no"),
+        (0, False, True, "no\n"),
+        (1000, True, True, "no\n"),
+        (1000, False, True, "ops\n"),
+        (1000, False, False, "no\nsudo: a password is required"),
     ],
     ids=["root itself", "rights are enough", "sudo needed", "sudo refused"],
 )
@@ -345,7 +345,7 @@ def test_sudo_is_used_only_where_the_login_users_rights_are_not_enough(
     check = f"[ -w {login.home} ]" if rights else "[ -w /nosuch ] || [ -w /nosuch/either ]"
     text = guard.render(WHO, BOUNDARY, 60)
     login.start(guard.as_root_if_needed(guard.bootstrap(MARKER, len(text)), check), f"{MARKER}\n".encode() + text)
-    assert login.end(WHO)["one"].text == f"root={root}\n"
+    assert login.end(WHO)["one"].text == f"root={root}\n"  # although that sudo reads its stdin, as with log_input
     assert (login.home / "out.sudo").exists() is (uid != 0 and not rights)
 
 
@@ -354,7 +354,7 @@ def test_sudo_without_a_password_runs_the_script_as_root(login: Login) -> None:
     (login.home / "out.allowed").touch()
     text = guard.render(WHO, BOUNDARY, 60)
     login.start(guard.through_sudo(guard.bootstrap(MARKER, len(text))), f"{MARKER}\n".encode() + text)
-    assert login.end(WHO)["one"].text == "root=ops\n"
+    assert login.end(WHO)["one"].text == "root=ops\n\n"
 
 
 def test_sudos_password_goes_to_its_prompt_and_nowhere_else(login: Login) -> None:
@@ -370,7 +370,7 @@ def test_sudos_password_goes_to_its_prompt_and_nowhere_else(login: Login) -> Non
         assert came, stderr
         stderr += came
     got = login.end(WHO, stderr)
-    assert got["one"].text == "root=ops\n"
+    assert got["one"].text == "root=ops\n\n"
     assert "secret" not in (login.home / "out.sudo").read_text()
 
 
@@ -379,7 +379,7 @@ def test_a_sudo_that_asks_for_nothing_runs_the_script_although_a_password_was_se
     text = guard.render(WHO, BOUNDARY, 60)
     line = guard.through_sudo_with_password(guard.bootstrap(MARKER, len(text)), "prompt", "ready")
     login.start(line, b'it\'s "secret"\n' + f"{MARKER}\n".encode() + text)
-    assert login.end(WHO)["one"].text == "root=ops\n"
+    assert login.end(WHO)["one"].text == "root=ops\n\n"
 
 
 def test_the_command_line_carries_nothing_that_a_login_shell_could_misread() -> None:

@@ -264,13 +264,25 @@ def test_a_socket_that_is_not_there_is_a_daemon_that_is_down(machine: Machine) -
         machine.facts()
 
 
-def test_a_closed_socket_is_permission_denied(machine: Machine) -> None:
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("", "ansible_become"),
+        ("sudo: a password is required", "--prompt-for-sudo-password"),
+        ("/bin/sh: 1: sudo: not found", "ansible_user: root"),
+        ("sudo: sorry, you must have a tty to run sudo", "!requiretty"),
+        ("Sorry, user ops may not run sudo on node3.", "/etc/sudoers"),
+        ('sudo: The "no new privileges" flag is set, which prevents sudo from running as root.', "log in as root"),
+    ],
+)
+def test_a_closed_socket_is_permission_denied_with_sudos_own_words(machine: Machine, said: str, advice: str) -> None:
     machine.install_version("1.6.20")
     answers = machine.ask(machine.settings)
+    answers["host"] = Answer(0, f"ops\nx86_64\nsudo=\n{said}\n".encode(), "")
     answers["sockets"] = Answer(0, f"closed {machine.socket}\nuse {machine.socket}\n".encode(), "")
     with pytest.raises(errors.PermissionDenied, match="may not use") as denied:
         probe.read(machine.settings, (), answers)
-    assert "ansible_become" in denied.value.hint
+    assert advice in denied.value.hint and denied.value.detail == said
 
 
 @pytest.mark.parametrize("version", VERSIONS)
