@@ -95,7 +95,7 @@ def judge(room: Room | None, coming: int, unpacked: int) -> DiskFull | str:
         return DiskFull(
             f"the blobs do not fit: {coming} bytes are needed, and {blobs.free} are free on {blobs.mount}; "
             "nothing was sent",
-            hint=f"make room there on {blobs.mount}, then run the command again",
+            hint=f"make room there: fab -H HOST run {shell.join([shell.join(['df', '-h', blobs.mount])])}",
         )
     beside = unpacked if blobs.mount == snapshots.mount else 0  # what is unpacked on the blobs' own file system
     if coming + beside > blobs.available:

@@ -141,7 +141,7 @@ _LEFT_OUT = re.compile(r"leave (--[a-z]+) out")
 
 def mended(hint: str, request: DeliverRequest, host: str, images: tuple[str, ...] = ()) -> str:
     """A hint with the command line that follows it: with the option that it names, or without the one to leave out."""
-    if PASTEABLE.search(hint):  # it has such a command line itself
+    if PASTEABLE.search(hint) and " first: " not in hint:  # it has such a command line itself
         return at_hosts(hint, [host])
     if left_out := _LEFT_OUT.search(hint):
         return f"{hint}: {request.command(host, images, without=left_out[1])}"

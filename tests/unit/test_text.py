@@ -20,6 +20,7 @@ from ctr_ferry import errors
 from ctr_ferry.ctr.listing import Listing
 from ctr_ferry.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Manifest, Platform
 from ctr_ferry.report import record, render
+from ctr_ferry.report.hints import Asked
 from ctr_ferry.report.outcome import Outcome, Result, Status, Table, View
 from ctr_ferry.report.record import Record
 from ctr_ferry.run import executor
@@ -187,7 +188,7 @@ class Machine:
 def run(command: Any, tmp_path: Path, *, as_json: bool) -> tuple[render.Done, dict[str, Any]]:
     hosts = cast(Any, {name: Machine(name) for name in "abc"})
     kept = Record(tmp_path / "20261124T031500Z-x-1f2e", {"hosts": list(hosts)}, pytest.fail)
-    line = executor.Line(command, {}, CommonOptions(json=as_json), None)
+    line = executor.Line(command, {}, CommonOptions(json=as_json), None, Asked([("command", {})]))
     done, code = executor._on_fleet(line, hosts, partial(Fleet, workers=3, further=lambda _: ()), kept, last=True)
     executor._report([done], [line], code)
     kept.end(1)
