@@ -130,9 +130,9 @@ def configured_trust(trust: Trust, configured: HostConfig) -> Trust:
     """
     files = trust.known_hosts
     if files == (local_path("~/.ssh/known_hosts"),) and configured.get("userknownhostsfile"):
-        files = tuple(map(Path, configured.files("userknownhostsfile")))
+        files = tuple(map(Path, configured.files("userknownhostsfile") or [os.devnull]))
     of_all = configured.files("globalknownhostsfile") if configured.get("globalknownhostsfile") else _OF_ALL_USERS
-    can_add = bool(files) and (files[0].is_file() or not files[0].exists())
+    can_add = files[0].is_file() or not files[0].exists()
     files += tuple(file for file in map(Path, of_all) if file.is_file() and file not in files)
     return Trust(files, accept_new=trust.accept_new and can_add)
 
@@ -183,6 +183,8 @@ class KnownKeys(paramiko.MissingHostKeyPolicy):
             line = f"{hostname} {key.get_name()} {key.get_base64()}"
             add = f"{join(['echo', line])} >> {join([str(self._files[0])])}"
             hint = f"compare that fingerprint with the host's own, then add the key: {add}"
+            if self._files[0] == Path(os.devnull):
+                hint = "write into ~/.ssh/config, for this host: UserKnownHostsFile ~/.ssh/known_hosts"
             raise HostKeyUnknown(f"{files} has no key for {self._where}", detail=sent, hint=hint)
         if key not in (known or _add(self._files[0], hostname, key)):
             remove = join(("ssh-keygen", "-f", str(self._files[0]), "-R", hostname))

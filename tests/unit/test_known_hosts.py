@@ -118,7 +118,7 @@ def test_hashed_lines_and_ports_are_found(tmp_path: Path) -> None:
         (None, "~/.ssh/known_hosts", ["~/.ssh/known_hosts"]),
         ("{home}/a {home}/b", "~/.ssh/known_hosts", ["{home}/a", "{home}/b"]),
         ("{home}/a", "{home}/ours", ["{home}/ours"]),
-        ("none", "~/.ssh/known_hosts", []),
+        ("none", "~/.ssh/known_hosts", ["/dev/null"]),
         ("/dev/null", "~/.ssh/known_hosts", ["/dev/null"]),
     ],
 )
@@ -132,4 +132,10 @@ def test_the_files_of_ssh_config_stand_for_the_usual_one_alone(
     trust = Trust((Path(ours.format(home=tmp_path)).expanduser(),), accept_new=True)
     found = configured_trust(trust, HostConfig("web1", values))
     expected = [Path(file.format(home=tmp_path)).expanduser() for file in of_user]
-    assert found == Trust((*expected, tmp_path / "all"), accept_new=of_user not in ([], ["/dev/null"]))
+    assert found == Trust((*expected, tmp_path / "all"), accept_new=of_user != ["/dev/null"])
+
+
+def test_an_unknown_host_whose_key_has_no_file_is_refused_with_a_hint(client: Client) -> None:
+    client.file = Path("/dev/null")
+    error = client.refused(P256, known=lambda _: "", accept_new=False)
+    assert isinstance(error, HostKeyUnknown) and error.hint.endswith("UserKnownHostsFile ~/.ssh/known_hosts")
