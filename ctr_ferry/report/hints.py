@@ -28,11 +28,12 @@ _HOSTS = re.compile(r"such as -H (\S+)(?: for (\S+))?")
 _LEFT_OUT = re.compile(r"leave ((?:--[a-z-]+(?:, | and | or )?)+) ?out")
 _ADDED = re.compile(
     r"(?:(?:with|such as) )?"
-    r"--(?:force|yes|foreign-layers|all-platforms|all-namespaces|prompt-for-sudo-password)\b(?! out)"
+    r"--(?:force|yes|foreign-layers|all-platforms|all-namespaces|prompt-for-[a-z-]+)\b(?! out)"
     r"|--via ssh|(?:with|such as) --[a-z-]+ [^ ,;]+"
 )
 _ON_IMAGES = re.compile(r"\bfab -H .* (?:check|copy|deliver|images|pull|push|remove|save) (?:.* )?--ref ")
-_FABRICS = ("--prompt-for-sudo-password",)
+_LIMIT = re.compile(r"-t \d+")
+_FABRICS = ("--prompt-for-sudo-password", "--prompt-for-login-password", "--prompt-for-passphrase")
 _IMAGES = ("ref", "set", "match", "map", "src", "dst", "as", "to_registry")  # options that say which images
 
 Arguments = Mapping[str, Any]
@@ -97,6 +98,9 @@ class Asked:
         if hosts := _HOSTS.search(hint):
             chosen = self.hosts.replace(hosts[2], hosts[1]) if hosts[2] else hosts[1]
             return replace(self, hosts=chosen).line()
+        if limit := _LIMIT.search(hint):
+            kept = re.sub(r"--connect-timeout\0[^\0]*\0?", "", "\0".join(self.fabrics)).split("\0")
+            return replace(self, fabrics=(*filter(None, kept), *limit[0].split())).line()
         if left_out := _LEFT_OUT.search(hint):
             return self.line(without=re.findall("--[a-z-]+", left_out[1]))
         added = _ADDED.search(hint)

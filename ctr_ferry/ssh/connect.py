@@ -255,7 +255,7 @@ def connect_error(
             hint = open_files.advice()
         case TimeoutError():
             kind, what, detail = ConnectTimeout, f"{where} did not answer within {limit} s", ""
-            hint = "check that the host is up and the address is right; for a slow network, raise the limit: -t 30"
+            hint = f"check that the host is up and its address; if the network is slow, raise the limit: -t {3 * limit}"
         case socket.gaierror():
             kind, what, detail = HostUnresolved, f"the name of {where} does not resolve", _reason(error)
             hint = "check ansible_host, or the name given"

@@ -53,6 +53,12 @@ def parsed(line: str) -> list[tuple[str | None, dict[str, Any]]]:
             "choose one, such as with --platform linux/amd64",
             f"choose one, such as with --platform linux/amd64: fab -H HOST pull --ref {APP} --platform linux/amd64",
         ),
+        ("raise it: -t 30", f"raise it: -t 30: fab -H HOST -t 30 pull --ref {APP} --platform linux/arm64"),
+        (
+            "give it with --prompt-for-passphrase",
+            "give it with --prompt-for-passphrase: "
+            f"fab -H HOST pull --ref {APP} --platform linux/arm64 --prompt-for-passphrase",
+        ),
         ("see fab -H HOST doctor", "see fab -H HOST doctor"),
         ("", f"fab -H HOST pull --ref {APP} --platform linux/arm64"),
     ],
