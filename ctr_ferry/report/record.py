@@ -27,6 +27,7 @@ from ctr_ferry.text import shown
 
 _SLOW = 0.01  # seconds; after a longer write of run.json, the next write waits
 _PAUSE = 9  # times as long as that write took
+_MOST_SAID = 4 << 10  # characters of an error's words in run.json; the host's file has all of them
 _MOST_OF_STEPS = 64 << 10  # characters of one command that a log keeps
 _MOST_OF_A_STREAM = 512 << 10  # bytes of one command's stdout or stderr that a log keeps
 
@@ -122,9 +123,15 @@ class Record:
             self._save()
 
     def _keep(self, outcome: Outcome) -> str:
-        """Adds the outcome's result, and the lines that a person read, to the host's file; returns the rest as JSON."""
+        """Adds the outcome's result, and the lines that a person read, to the host's file; returns the rest as JSON.
+
+        A long error is in both, in the rest by its end alone.
+        """
         document = outcome.to_json()
         rest = {"result": document.pop("result")} if "result" in document else {}
+        error = document.get("error")
+        if error and len(error["said"]) > _MOST_SAID:  # such as all that a command of the user printed
+            rest["error"], document["error"] = error, {**error, "said": error["said"][-_MOST_SAID:]}
         text = json.dumps({"command": len(self._commands) - 1, **rest, "lines": outcome.lines_there()}, default=str)
         file = self.folder / f"{log_name(outcome.host)}.jsonl"
         with self._keeping_lock:

@@ -174,6 +174,17 @@ def test_each_host_has_its_results_in_a_file_of_its_own(book: Book) -> None:
     assert ["result" in o for o in run.whole("a")["commands"][0]["outcomes"]] == [True, False]
 
 
+def test_run_json_has_the_end_of_a_long_error_and_the_hosts_file_all_of_it(book: Book) -> None:
+    record = book.record()
+    record.command("run", {}, dry_run=False)
+    said = "x" * (1 << 18) + "the end"
+    record.outcome(Outcome.of("a", 1.0, errors.CommandFailed("no", detail=said, result=Did())))
+    record.end(1)
+    short = (book.root / ID / "run.json").read_text()
+    assert len(short) < 1 << 13 and "xthe end" in short
+    assert book.read()["commands"][0]["outcomes"][0]["error"]["said"] == said
+
+
 def test_a_hosts_results_are_read_up_to_where_the_run_was_killed(book: Book) -> None:
     record = book.record()
     for command in ("retag", "find"):
