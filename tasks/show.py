@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctr_ferry.errors import UsageError
+from ctr_ferry.report.hints import Asked
 from ctr_ferry.report.outcome import View, error_lines
 from ctr_ferry.run.command import ControlMachine, on_control_machine
 
@@ -74,15 +74,8 @@ def _line(run: Run, command: Mapping[str, Any]) -> str:
     """The command as a line that can be pasted; a pattern such as ``@failed`` means other hosts by now."""
     patterns = run.data.get("patterns", ())
     lasting = patterns and not any(pattern.startswith(("@", "!@")) for pattern in patterns)
-    words = ["fab", "-H", ",".join(patterns if lasting else run.data["hosts"]), command["command"]]
-    for name, given in {**command["arguments"], "dry_run": command["dry_run"]}.items():
-        option = f"--{name.replace('_', '-')}"
-        for value in given if isinstance(given, list) else [given]:
-            if value is True:
-                words.append(option)
-            elif value not in (None, False):
-                words += [f"{option}={value}"] if value.startswith("-") else [option, value]
-    return shlex.join(words)
+    arguments = {**command["arguments"], "dry_run": command["dry_run"]}
+    return Asked([(command["command"], arguments)], ",".join(patterns if lasting else run.data["hosts"])).line()
 
 
 def _text(run: Run, data: Mapping[str, Any], host: str | None) -> list[str]:

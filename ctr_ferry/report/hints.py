@@ -123,8 +123,12 @@ def options(arguments: Arguments, without: Sequence[str] = ()) -> list[str]:
         for name, value in arguments.items()
         if value not in (None, False, []) and (option := _option(name)) not in without
         for each in (value if isinstance(value, list) else [value])
-        for word in ([option] if each is True else [option, str(each)])
+        for word in ([option] if each is True else _with_value(option, str(each)))
     ]
+
+
+def _with_value(option: str, value: str) -> list[str]:
+    return [f"{option}={value}"] if value.startswith("-") else [option, value]
 
 
 def _option(name: str) -> str:
