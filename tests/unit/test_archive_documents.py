@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 import tracemalloc
 from collections.abc import Callable
 from typing import ClassVar
@@ -24,25 +23,11 @@ from archives import (
     read_whole,
     tarred,
 )
+from reading_archives import ARM, FULL, IMAGE, packed_fixture  # noqa: F401
 
 from ctr_ferry.errors import BadArchive
 from ctr_ferry.oci import archive, archive_files, tar
 from ctr_ferry.oci.descriptor import OCI_INDEX
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-IMAGE = Image()
-ARM = Image(layers=(tarred({"etc/arm": b"arm"}),), platform={"os": "linux", "architecture": "arm64"})
-FULL = "r.example/app:1"
-
-
-@pytest.fixture(params=[bytes, gzip.compress, zstd.compress], ids=["plain", "gzip", "zstd"])
-def packed(request: pytest.FixtureRequest) -> Callable[[bytes], bytes]:
-    found: Callable[[bytes], bytes] = request.param
-    return found
 
 
 class TestDocuments:
