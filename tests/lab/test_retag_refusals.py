@@ -32,11 +32,10 @@ class TestBeforeAnyHostIsTouched:
     @pytest.mark.parametrize(
         ("words", "kind", "says"),
         [
-            (("--src", "Not A Reference", "--dst", "a:1"), "bad-reference", "Not A Reference"),
+            (("--src", "a:1", "--dst", "Not A Reference"), "bad-reference", "Not A Reference"),
             (("--src", "a:1", "--dst", "https://new.example/a:1"), "bad-reference", "https://"),
             (("--src", "a:1", "--dst", "new.example/UPPER:1"), "bad-reference", "UPPER"),
-            (("--src", "a:1", "--dst", "b@sha256:" + "0" * 64), "bad-arguments", "digest"),
-            (("--src", "a@sha256:12", "--dst", "b:1"), "bad-reference", "sha256:12"),
+            (("--src", "a:1", "--dst", "b@sha256:12"), "bad-reference", "sha256:12"),
             (("--src", "", "--dst", ""), "bad-arguments", "--src"),
             (("--src", "a:1"), "bad-arguments", "--dst is missing"),
             (("--dst", "a:1"), "bad-arguments", "--src is missing"),
@@ -91,7 +90,7 @@ class TestBeforeAnyHostIsTouched:
         assert says in run.error["message"] + run.error["hint"]
 
     def test_an_error_is_printed_on_stderr_without_colours(self, fab: Fab) -> None:
-        run = fab("-H", "node3", "retag", "--src", "BAD", "--dst", "b")
+        run = fab("-H", "node3", "retag", "--src", "a", "--dst", "BAD")
         assert (run.exit, run.out) == (2, "")
         assert run.err.startswith("bad-reference: ")
         assert "\x1b" not in run.err
@@ -300,7 +299,7 @@ class TestTheDocument:
     ) -> None:
         src, one = stage.name(), stage.name("one")
         stage.seed(image, src, nodes=[node3])
-        run = fab("-H", "node3", "retag", "--json", "--src", src, "--dst", one, "retag", "--src", "BAD", "--dst", "x")
+        run = fab("-H", "node3", "retag", "--json", "--src", src, "--dst", one, "retag", "--src", "x", "--dst", "BAD")
         assert (run.exit, run.error["kind"]) == (2, "bad-reference")
         assert one not in stage.records(node3)
 

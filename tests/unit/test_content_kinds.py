@@ -181,7 +181,7 @@ def test_an_unknown_manifest_beside_a_good_one_is_saved_like_a_layer() -> None:
     assert len(json.loads(made.documents["manifest.json"])) == 1
 
 
-@pytest.mark.parametrize("kind", [*SCHEMA_1, "application/x-unknown"])
+@pytest.mark.parametrize("kind", [*sorted(SCHEMA_1), "application/x-unknown"])
 def test_what_is_no_image_to_containerd_is_told_as_what_it_is(kind: str) -> None:
     with pytest.raises(MethodUnsupported, match=r"schema 1|x-unknown"):
         content(AMD64).choose(image(AMD64, kind), None, AMD, partial_index=True)

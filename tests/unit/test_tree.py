@@ -102,7 +102,7 @@ def test_a_manifest_is_its_own_tree() -> None:
     assert [each.digest for each in found.whole(found.target)] == [digest(raw) for raw in (ONE, CONFIG, LAYER)]
 
 
-@pytest.mark.parametrize("kind", [*SCHEMA_1, "application/x-unknown", ""])
+@pytest.mark.parametrize("kind", [*sorted(SCHEMA_1), "application/x-unknown", ""])
 def test_a_blob_of_another_type_has_nothing_below_it(kind: str) -> None:
     target = Descriptor(kind, digest(ONE), len(ONE))
     found = Tree.of(target, lambda _: pytest.fail("it is no document"))
