@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ferry import eventually, key_without_forwarding, leftovers, names_of
-from registry_scene import RegistryScene, in_repository
+from ferry import eventually, leftovers, names_of
+from registry_scene import RegistryScene, in_repository, key_without_forwarding
 from running import MIB, Running, some
 
 from lab.fleet import Node

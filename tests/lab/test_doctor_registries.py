@@ -17,7 +17,8 @@ from doctoring import (
     hosts_fixture,  # noqa: F401
     seen,
 )
-from ferry import Fab, key_without_forwarding
+from ferry import Fab
+from registry_scene import key_without_forwarding
 
 from lab.certificates import Authority
 from lab.fleet import Node

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ferry import Fab, eventually, key_without_forwarding, leftovers, processes
+from ferry import Fab, eventually, leftovers, processes
 from pushing import (
     images_fixture,  # noqa: F401
     plain_fixture,  # noqa: F401
 )
-from registry_scene import RegistryScene, in_repository
+from registry_scene import RegistryScene, in_repository, key_without_forwarding
 
 from ctr_ferry.ctr import push_pull
 from ctr_ferry.ctr.commands import Ctr

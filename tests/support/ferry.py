@@ -353,19 +353,6 @@ def account(node: Node, shell: str = "/bin/bash", files: Mapping[str, str] | Non
         node.exec(["sh", "-c", f"sed -i '/^{name}:/d' /etc/passwd; rm -rf {home}"])
 
 
-@contextmanager
-def key_without_forwarding(node: Node, key: Path) -> Iterator[Path]:
-    """Make a private key that logs in as root of a node, and for which sshd forwards nothing; yield its file."""
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    line = f"no-port-forwarding {key.with_suffix('.pub').read_text()}"
-    before = node.exec(["cat", "/etc/ssh/authorized_keys"]).stdout
-    node.exec(["sh", "-c", "cat >>/etc/ssh/authorized_keys"], stdin=line.encode())
-    try:
-        yield key
-    finally:
-        node.exec(["sh", "-c", "cat >/etc/ssh/authorized_keys"], stdin=before)
-
-
 def write_inventory(path: Path, fleet: Fleet, hosts: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write an inventory with the fleet's key and known hosts, and with the given hosts."""
     options = f"-o UserKnownHostsFile='{fleet.state}/ssh/known_hosts'"

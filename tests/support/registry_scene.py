@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ferry import Fab, Run, Stage, write_inventory
 
-from lab.fleet import Fleet
+from lab.fleet import Fleet, Node
 from lab.registries import Registries, Registry
 
 
@@ -62,3 +64,16 @@ class RegistryScene:
 def in_repository(registry: Registry, reference: str) -> str:
     """Return the `repository:tag` of a reference."""
     return reference.removeprefix(f"{registry.name}/")
+
+
+@contextmanager
+def key_without_forwarding(node: Node, key: Path) -> Iterator[Path]:
+    """Make a private key that logs in as root of a node, and for which sshd forwards nothing; yield its file."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    line = f"no-port-forwarding {key.with_suffix('.pub').read_text()}"
+    before = node.exec(["cat", "/etc/ssh/authorized_keys"]).stdout
+    node.exec(["sh", "-c", "cat >>/etc/ssh/authorized_keys"], stdin=line.encode())
+    try:
+        yield key
+    finally:
+        node.exec(["sh", "-c", "cat >/etc/ssh/authorized_keys"], stdin=before)
