@@ -201,7 +201,7 @@ def demand_running(name: str, proxy: object) -> None:
         how, said = proxy.ended
         failure = ProxyCommandFailure(join(proxy.cmd), how)
         what = f"the ProxyCommand of {name} ended ({how})"
-        raise Unreachable(what, detail=said, hint=failure.command) from failure
+        raise Unreachable(what, detail=said, hint=f"mend this command: {failure.command}") from failure
 
 
 def may_pass(error: Unreachable) -> bool:

@@ -182,7 +182,7 @@ def load(file: Path, passphrase: str | None) -> paramiko.PKey:
     except paramiko.PasswordRequiredException:
         raise UnusableKeyError(
             f"the key {private} is encrypted",
-            f"give its passphrase with --prompt-for-passphrase, or to the agent: ssh-add {private}",
+            f"put it into the agent (ssh-add {private}), or give its passphrase with --prompt-for-passphrase",
         ) from None
     except OSError as error:
         raise UnusableKeyError(
