@@ -43,7 +43,7 @@ def certificate_fault(certificate: bytes, name: str, authorities: Sequence[param
         return "its certificate is not one of a host, or has options that are not known here"
     if not after <= now < before:
         return "its certificate is not valid now"
-    if principals and not any(fnmatchcase(name, pattern) for pattern in principals):
+    if principals and not any(fnmatchcase(name, each.replace("[", "[[]")) for each in principals):
         return f"its certificate is for {', '.join(principals)}"
     return ""
 

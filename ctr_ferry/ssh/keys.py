@@ -42,9 +42,14 @@ def revoked_keys(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
 
 
 def authorities(host: str, files: Sequence[Path]) -> list[paramiko.PKey]:
-    """The keys that may sign a certificate of a host: those of ``@cert-authority`` lines for it, on any port."""
+    """The keys that may sign a certificate of a host: those of ``@cert-authority`` lines for it, on any port.
+
+    A key that is revoked for the host, on any port, may not.
+    """
     names = dict.fromkeys((host, _without_port(host)))
-    return [key for name in names for key in _keys(name, files, "@cert-authority")]
+    revoked = [key for name in names for key in revoked_keys(name, files)]
+    found = [key for name in names for key in _keys(name, files, "@cert-authority")]
+    return [key for key in found if key not in revoked]
 
 
 def _without_port(host: str) -> str:
@@ -94,16 +99,17 @@ def _read(file: Path, mtime: int, size: int) -> dict[str, _Lines]:  # noqa: ARG0
     """
     found: dict[str, _Lines] = {}
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        marker, _, rest = line.strip().partition(" ") if line.startswith("@") else ("", "", line)
+        words = " ".join(line.split())
+        marker, _, rest = words.partition(" ") if words.startswith("@") else ("", "", words)
         first, *key = rest.split(None, 1) or ["#"]
         if first.startswith("#") or not key:
             continue
         names, lines = first.split(","), found.setdefault(marker, _Lines())
         if any(name.startswith("|") or set("*?!") & set(name) for name in names):
-            lines.others.append((names, f"- {key[0].strip()}"))
+            lines.others.append((names, f"- {key[0]}"))
         else:
             for name in names:
-                lines.plain.setdefault(name, []).append(f"- {key[0].strip()}")
+                lines.plain.setdefault(name, []).append(f"- {key[0]}")
     return found
 
 
@@ -173,8 +179,7 @@ class KnownKeys(paramiko.MissingHostKeyPolicy):
                 hint="give the host a new key: whoever has the revoked key can pretend to be this host",
             )
         if signers := authorities(hostname, self._files):
-            revoked = revoked_keys(hostname, self._files)
-            fault = _certificate_fault(key, _without_port(hostname), [each for each in signers if each not in revoked])
+            fault = _certificate_fault(key, _without_port(hostname), signers)
             if not fault:
                 return
             sent += f"; {fault}"

@@ -66,6 +66,7 @@ def test_a_certificate_of_each_type_is_taken(host: str, signer: str) -> None:
         ({"principals": [b"x", b"*.example"]}, ""),
         ({"principals": [b"x", b"node4.example"]}, "is for x, node4.example"),
         ({"principals": [b"node3.example.com"]}, "is for "),
+        ({"principals": [b"node[1-9].example"]}, "is for "),
         ({"type": SSHCertificateType.USER}, "is not one of a host"),
         ({"critical": b"force-command"}, "has options"),
         ({"after": NOW + 1}, "is not valid now"),

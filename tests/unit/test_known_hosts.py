@@ -139,3 +139,19 @@ def test_an_unknown_host_whose_key_has_no_file_is_refused_with_a_hint(client: Cl
     client.file = Path("/dev/null")
     error = client.refused(P256, known=lambda _: "", accept_new=False)
     assert isinstance(error, HostKeyUnknown) and error.hint.endswith("UserKnownHostsFile ~/.ssh/known_hosts")
+
+
+@pytest.mark.parametrize("line", ["@revoked {} {}", "  @revoked {} {}", "\t@revoked  {}  {}", "@revoked {}\t{} # old"])
+def test_a_revoked_line_counts_however_it_is_spaced(tmp_path: Path, line: str) -> None:
+    file, key = tmp_path / "known", f"{P256.get_name()} {P256.get_base64()}"
+    file.write_text(f"node1 {key}\n" + line.format("node1", key.replace(" ", "  ")))
+    assert known_keys("node1", [file]) == []
+
+
+@pytest.mark.parametrize("revoked", ["node1", "[node1]:2222", "*"])
+def test_an_authority_that_is_revoked_for_a_host_signs_for_none_of_its_ports(tmp_path: Path, revoked: str) -> None:
+    file, key = tmp_path / "known", f"{P256.get_name()} {P256.get_base64()}"
+    file.write_text(f"@cert-authority node1 {key}\n")
+    assert authorities("[node1]:2222", [file]) == [P256]
+    file.write_text(f"@cert-authority node1 {key}\n@revoked {revoked} {key}\n")
+    assert authorities("[node1]:2222", [file]) == []
