@@ -88,7 +88,11 @@ class Inventory:
         """The variables that a group or host has beside the inventory: in the first of its paths that exists."""
         found = Variables()
         paths = (self.file.parent / folder / f"{name}{suffix}" for suffix in _SUFFIXES)
-        if path := next((path for path in paths if path.exists()), None):
+        try:
+            path = next((path for path in paths if path.exists()), None)
+        except OSError as error:  # a folder of another user, or a name that is too long
+            raise BadInventory(f"{folder} cannot be read: {error}", hint="check its permissions") from error
+        if path:
             for file in _below(path) if path.is_dir() else [path]:
                 if _is_vault(file):
                     found.encrypted.append(str(file.relative_to(self.file.parent)))
@@ -122,8 +126,11 @@ class Inventory:
                     visit(child, (*path, name))
                 found[name] = group.hosts.union(*(found[child] for child in group.children))
 
-        for name in self.groups:
-            visit(name, ())
+        try:
+            for name in self.groups:
+                visit(name, ())
+        except RecursionError as error:
+            raise BadInventory(f"the groups of {self.file} are nested too deeply") from error
         return found
 
     def _ranks_of(self, groups: list[str], parents_first: Iterable[str]) -> dict[str, tuple[int, int, str]]:

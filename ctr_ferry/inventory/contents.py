@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from ctr_ferry.errors import BadInventory
 
 _RANGE = re.compile(r"\[(\w+):(\w+)(?::(\d+))?\]")
 _HOST_PORT = re.compile(
-    r"(?:\[(?P<inside>[^\[\]]+)\]|(?P<plain>(?![.-])(?:[\w.-]|\[[^\]]*\])+(?<![-_]))):(?P<port>[0-9]+)"
+    r"(?:\[(?P<inside>[^\[\]]+)\]|(?P<plain>(?![.-])(?:[\w.-]|\[[^\]]*\])+(?<![-_]))):(?P<port>[0-9]{1,9})"
 )
+_MOST_HOSTS = 100_000  # of one pattern; a range with a digit too many would take all memory
+_LONGEST_NUMBER = 20  # digits of a range
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class Contents:
         """
         name, port = _host_and_port(pattern)
         try:
-            hosts = list(expand(name))
+            hosts = expand(name)
         except BadInventory as error:
             raise BadInventory(f"{where}: {error.message}", hint=error.hint) from error
         for host in hosts:
@@ -114,30 +117,40 @@ def _host_and_port(pattern: str) -> tuple[str, int | None]:
     return (match["inside"] or match["plain"], int(match["port"])) if match else (pattern, None)
 
 
-def expand(pattern: str) -> Iterator[str]:
+def expand(pattern: str) -> list[str]:
     """Writes out Ansible's ranges: ``node[01:20]``, ``db[a:f]``, ``node[1:9:2]``, also several in one name.
 
     Raises:
-        BadInventory: a range is wrong.
+        BadInventory: a range is wrong, or is of too many hosts.
     """
+    found = list(islice(_expand(pattern), _MOST_HOSTS + 1))
+    if len(found) > _MOST_HOSTS:
+        raise BadInventory(f"{pattern!r} is more than {_MOST_HOSTS} hosts", hint="write a smaller range")
+    return found
+
+
+def _expand(pattern: str) -> Iterator[str]:
     match = _RANGE.search(pattern)
     if not match:
         yield pattern
         return
-    first, last, step = match[1], match[2], int(match[3] or 1)
+    first, last, step = match[1], match[2], match[3] or "1"
     head, rest = pattern[: match.start()], pattern[match.end() :]
     for middle in _sequence(first, last, step, pattern):
-        for tail in expand(rest):
+        for tail in _expand(rest):
             yield f"{head}{middle}{tail}"
 
 
-def _sequence(first: str, last: str, step: int, pattern: str) -> list[str]:
-    letters, found = string.ascii_letters, list[str]()
-    if first.isdecimal() and last.isdecimal() and step:
+def _sequence(first: str, last: str, step: str, pattern: str) -> Iterator[str]:
+    letters, span, found = string.ascii_letters, range(0), iter(list[str]())
+    by = int(step[:_LONGEST_NUMBER])
+    if first.isdecimal() and last.isdecimal() and by and max(map(len, (first, last, step))) <= _LONGEST_NUMBER:
         width = len(first) if first.startswith("0") else 0
-        found = [str(n).zfill(width) for n in range(int(first), int(last) + 1, step)]
-    elif len(first) == len(last) == 1 and first in letters and last in letters and step:
-        found = list(letters[letters.index(first) : letters.index(last) + 1 : step])
-    if not found:
+        span = range(int(first), int(last) + 1, by)
+        found = (str(n).zfill(width) for n in span)
+    elif len(first) == len(last) == 1 and first in letters and last in letters and by:
+        span = range(letters.index(first), letters.index(last) + 1, by)
+        found = (letters[n] for n in span)
+    if not span:
         raise BadInventory(f"{pattern!r} has a wrong range", hint="write a range like node[01:20] or db[a:f]")
     return found

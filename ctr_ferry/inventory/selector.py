@@ -143,7 +143,7 @@ class HostSelector:
             self._notes.setdefault(f"{name}: {note}", {})
             return hosts
         try:
-            found = list(expand(name))
+            found = expand(name)
         except BadInventory as error:
             raise UsageError(f"-H {word}: {error.message}", hint=error.hint) from error
         range_like = (bracket for each in found for bracket in _RANGE_LIKE.findall(each))

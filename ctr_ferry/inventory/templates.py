@@ -12,6 +12,7 @@ from ctr_ferry.inventory.contents import Opaque, Plain, Vars
 _REFERENCE = re.compile(r"\{\{-?\s*([A-Za-z_]\w*)\s*-?\}\}", re.ASCII)
 _MARK = re.compile(r"\{[{%#].*", re.DOTALL)
 _MOST = 4096  # characters of a value
+_MOST_PARTS = 100_000  # of a host's values, each alias of YAML written out
 
 
 class Templates:
@@ -25,6 +26,7 @@ class Templates:
     def __init__(self, variables: Vars, magic: Mapping[str, Any]) -> None:
         self._given = {name: var.value for name, var in variables.items()} | dict(magic)
         self._known: dict[str, Any] = {}
+        self._parts = 0
 
     def value(self, given: Any) -> Any:
         """A value with the values of the variables that it refers to.
@@ -38,6 +40,9 @@ class Templates:
             raise BadInventory("too many other variables") from error
 
     def _value(self, given: Any) -> Any:
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise BadInventory(f"more than {_MOST_PARTS} values")
         if isinstance(given, Opaque):
             raise BadInventory("a value of a vault, which only Ansible can read")
         if isinstance(given, Plain):

@@ -28,6 +28,12 @@ class _Loader(*_BASES):  # type: ignore[misc]
         _BASES[-1].__init__(self, text)
         Composer.__init__(self)
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """PyYAML's hook: merges. Of equal names the last one stays, so that merges of merges do not multiply."""
+        super().flatten_mapping(node)
+        last = {key.value if isinstance(key, yaml.ScalarNode) else key: (key, value) for key, value in node.value}
+        node.value = list(last.values())
+
 
 for _tag in ("!vault", "!vault-encrypted"):
     _Loader.add_constructor(_tag, lambda _, node: Opaque(str(node.value)))
@@ -43,11 +49,14 @@ def read(file: Path) -> Contents:
     top = compose(file)
     if top is None:
         raise BadInventory(f"{file} is empty", hint="it needs at least one host, such as all: {hosts: {node1: {}}}")
-    found = Contents()
+    found, seen = Contents(), set[tuple[str, int]]()
     for name, node in pairs(top, "the inventory", file):
         if name == "plugin" and isinstance(node, yaml.ScalarNode):
             raise only_ansible(file, f"the settings of Ansible's plugin {node.value}")
-        _read_group(found, found.group(name), node, file)
+        try:
+            _read_group(found, found.group(name), node, file, seen)
+        except RecursionError as error:
+            raise BadInventory(f"{file} is nested too deeply") from error
     return found
 
 
@@ -60,7 +69,10 @@ def only_ansible(file: Path, what: str) -> BadInventory:
     )
 
 
-def _read_group(found: Contents, group: Group, node: yaml.Node, file: Path) -> None:
+def _read_group(found: Contents, group: Group, node: yaml.Node, file: Path, seen: set[tuple[str, int]]) -> None:
+    if (group.name, id(node)) in seen:  # an alias, of which there may be many, also within itself
+        return
+    seen.add((group.name, id(node)))
     for key, value in pairs(node, f"group {group.name!r}", file):
         if key == "hosts":
             what = f"the hosts of {group.name!r}"
@@ -69,7 +81,7 @@ def _read_group(found: Contents, group: Group, node: yaml.Node, file: Path) -> N
         elif key == "children":
             for child, body in _names(value, f"the children of {group.name!r}", file):
                 group.children.append(child)
-                _read_group(found, found.group(child), body, file)
+                _read_group(found, found.group(child), body, file, seen)
         elif key == "vars":
             group.vars |= read_vars(value, f"the vars of {group.name!r}", file)
         else:
