@@ -57,11 +57,14 @@ class Run:
 
     @classmethod
     def read(cls, file: Path) -> Run | None:
-        """Reads a run.json; None if it cannot be read."""
+        """Reads a run.json; None if it cannot be read, or is no record."""
         try:
-            return cls(json.loads(file.read_text(encoding="utf-8")), file.parent)
+            data = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return None
+        kinds = {"id": str, "started": str, "ended": str | None, "pid": int, "hosts": list, "commands": list}
+        is_record = isinstance(data, dict) and all(isinstance(data.get(key), kind) for key, kind in kinds.items())
+        return cls(data, file.parent) if is_record else None
 
     @property
     def state(self) -> str:

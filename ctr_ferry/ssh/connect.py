@@ -27,7 +27,7 @@ from ctr_ferry.errors import (
 from ctr_ferry.shell import join
 from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.local_path import local_path
-from ctr_ferry.ssh.login import UnansweredError, too_slow
+from ctr_ferry.ssh.login import UnansweredError, ssh_there, too_slow
 from ctr_ferry.ssh.openssh import HostConfig
 from ctr_ferry.ssh.target import Target
 from ctr_ferry.text import tail
@@ -245,7 +245,7 @@ def connect_error(
             detail, hint = tail(f"it offers {theirs}"), f"let its sshd_config allow one of {ours}"
         case paramiko.AuthenticationException():
             what, detail = f"{where} refuses the login", tail(str(error))
-            hint = "check user and key: ssh -v to that host"
+            hint = f"check user and key: {ssh_there(where)}"
         case OSError() if open_files.is_limit(error):
             kind, what, detail = (
                 Unreachable,
@@ -266,7 +266,7 @@ def connect_error(
             return too_slow(f"the greeting of {where}", limit)
         case _:  # other errors of paramiko, and UnicodeError where it reads a host's text as UTF-8
             kind, detail = Unreachable, tail(getattr(transport, "farewell", "") or str(error))
-            hint = f"try ssh -v {where}"
+            hint = f"see how ssh itself fares: {ssh_there(where)}"
     return kind(what, detail=detail, hint=hint)
 
 

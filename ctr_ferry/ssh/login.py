@@ -15,6 +15,7 @@ from typing import Any
 import paramiko
 
 from ctr_ferry.errors import ConnectTimeout, LoginRefused
+from ctr_ferry.shell import join
 from ctr_ferry.ssh.login_keys import Keys
 from ctr_ferry.text import tail
 
@@ -128,7 +129,7 @@ class Login:
             first, *others = self.keys.unusable
             what, hint, said = f"no login at {self.where}: {first}", first.hint, "\n".join(map(str, others))
         else:
-            what, hint = f"{self.where} refuses the login", f"check user and key: ssh -v {self.where}"
+            what, hint = f"{self.where} refuses the login", f"check user and key: {ssh_there(self.where)}"
             if methods & _BY_PASSWORD:
                 hint = "give a password with --prompt-for-login-password"
         return LoginRefused(what, detail=tail(f"{said}\n{self._tried()}"), hint=hint)
@@ -156,6 +157,12 @@ def _ended(error: Exception) -> bool:
     return isinstance(error, paramiko.AuthenticationException | OSError | EOFError) and not isinstance(
         error, UnansweredError
     )
+
+
+def ssh_there(where: str) -> str:
+    """The command line that shows how ssh itself logs in at ``user@host:port``."""
+    login, _, port = where.rpartition(":")
+    return join(("ssh", "-v", "-p", port, "--", login) if login.startswith("-") else ("ssh", "-v", "-p", port, login))
 
 
 def too_slow(what: str, limit: int) -> ConnectTimeout:

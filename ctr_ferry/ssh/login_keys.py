@@ -17,6 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from paramiko.agent import AgentKey, AgentSSH
 from paramiko.pkey import PublicBlob
 
+from ctr_ferry.shell import join
 from ctr_ferry.ssh.local_path import local_path
 
 _TYPES = (paramiko.RSAKey, paramiko.ECDSAKey, paramiko.Ed25519Key)
@@ -182,7 +183,8 @@ def load(file: Path, passphrase: str | None) -> paramiko.PKey:
     except paramiko.PasswordRequiredException:
         raise UnusableKeyError(
             f"the key {private} is encrypted",
-            f"put it into the agent (ssh-add {private}), or give its passphrase with --prompt-for-passphrase",
+            f"put it into the agent ({join(('ssh-add', str(private)))}), "
+            "or give its passphrase with --prompt-for-passphrase",
         ) from None
     except OSError as error:
         raise UnusableKeyError(
@@ -193,11 +195,11 @@ def load(file: Path, passphrase: str | None) -> paramiko.PKey:
         if passphrase and _is_encrypted(private):
             raise UnusableKeyError(
                 f"the key {private} is encrypted, and the passphrase given does not open it",
-                f"try it with ssh-keygen -y -f {private}",
+                f"try it with {join(('ssh-keygen', '-y', '-f', str(private)))}",
             )
         raise UnusableKeyError(
             f"the key {private} is in a form that cannot be read",
-            f"rewrite it in OpenSSH's form: ssh-keygen -p -f {private}",
+            f"rewrite it in OpenSSH's form: {join(('ssh-keygen', '-p', '-f', str(private)))}",
         )
     certificate = private.with_name(private.name + _CERTIFICATE)
     if certificate.is_file():

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -131,7 +131,7 @@ class SSHConfig:
 
     def _ask(self, words: Sequence[str]) -> dict[str, list[str]] | None:
         """The answer of ``ssh -G``; None where there is no ssh, or it does not run here."""
-        command = join(("ssh", "-G", words[-1]))
+        command = join(("ssh", "-G", *(["--"] * words[-1].startswith("-")), words[-1]))
         try:
             with self._given() as (option, originals):
                 run = _ssh([*option, *words])
@@ -171,6 +171,8 @@ class SSHConfig:
             yield ["-F", str(top)], copies
 
     def _copy(self, file: Path, base: Path, folder: Path, copies: dict[str, str]) -> Path:
+        if base != _SYSTEM.parent and not self._file:
+            _demand_own(file)
         copy = folder / f"{len(copies)}-"
         copies[str(copy)] = str(file)
         lines = []
@@ -282,6 +284,17 @@ def _parsed(output: str) -> dict[str, list[str]]:
         key, _, value = line.partition(" ")
         found.setdefault(key, []).append(value)
     return found
+
+
+def _demand_own(file: Path) -> None:
+    """Raises Unreachable for a user's file that others can write, as ssh refuses it: it can run commands."""
+    with suppress(FileNotFoundError):
+        state = file.stat()
+        if state.st_uid not in (0, os.getuid()) or state.st_mode & 0o022:
+            raise Unreachable(
+                f"{file} is refused as ssh would refuse it: another user can write it",
+                hint=f"make it your own: {join(('chmod', 'go-w', str(file)))}",
+            )
 
 
 def _text(file: Path) -> str:

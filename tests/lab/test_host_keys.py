@@ -64,6 +64,7 @@ class Trusting:
             options += {"-J": f" -J {hop}", "ProxyJump": f" -o ProxyJump={hop}"}.get(way, "")
             if way == "ssh_config":
                 (home / ".ssh/config").write_text(f"Host {node.address}\n  ProxyJump {hop}\n")
+                (home / ".ssh/config").chmod(0o600)
         host = {"ansible_host": node.address, "ansible_ssh_common_args": options}
         inventory = write_inventory(self.folder / "hosts.yaml", self.fleet, {"there": host})
         return self.fab(

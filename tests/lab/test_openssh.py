@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 import subprocess
-from os import getuid
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from ctr_ferry.ssh.openssh import SSHConfig
 from lab.fleet import Fleet, Node
 from lab.layout import PORT
 
-HOME = Path(pwd.getpwuid(getuid()).pw_dir)
+HOME = Path(pwd.getpwuid(os.getuid()).pw_dir)
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def home(tmp_path: Path) -> Path:
 def written(home: Path, text: str | bytes) -> Path:
     file = home / ".ssh/config"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    file.chmod(0o600)
     return file
 
 
@@ -60,6 +61,17 @@ def test_an_option_is_what_ssh_reads(
     monkeypatch.setenv("TMPDIR", "/tmp")
     written(home, text)
     assert SSHConfig(None, home).of("web1").get(option) == (value and value.format(home=home))
+
+
+@pytest.mark.parametrize("name", ["config", "more/fleet"])
+@pytest.mark.parametrize(("mode", "owner"), [(0o660, 0), (0o602, 0), (0o600, 12345)])
+def test_a_file_that_others_can_write_is_refused_as_ssh_does(home: Path, name: str, mode: int, owner: int) -> None:
+    written(home, f'Include more/*\nMatch exec "touch {home}/ran"\n  User ops\n')
+    (file := home / ".ssh" / name).chmod(mode)
+    os.chown(file, owner, -1)
+    with pytest.raises(Unreachable, match="another user can write it"):
+        SSHConfig(None, home).of("web1")
+    assert not (home / "ran").exists()
 
 
 def test_an_alias_keeps_its_address_where_names_are_canonical(home: Path) -> None:

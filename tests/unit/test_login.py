@@ -20,6 +20,7 @@ from ctr_ferry.secrets import Secret
 from ctr_ferry.ssh import connection
 from ctr_ferry.ssh.bounds import Authentication
 from ctr_ferry.ssh.host import Host
+from ctr_ferry.ssh.login import ssh_there
 from ctr_ferry.ssh.target import Limits, Target, Trust
 from ctr_ferry.ssh.transport import Transport
 
@@ -258,3 +259,16 @@ class TestAHostThatSendsTooMuch:
             asking.auth_method = "keyboard-interactive"
             with pytest.raises(paramiko.SSHException, match="4294967295 things"):
                 asking._parse_userauth_info_request(paramiko.Message(questions.asbytes()))
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("ops@node1:2222", "ssh -v -p 2222 ops@node1"),
+        ("ops@::1:22", "ssh -v -p 22 ops@::1"),
+        ("$(reboot)@node1:22", "ssh -v -p 22 '$(reboot)@node1'"),
+        ("-oProxyCommand=x@node1:22", "ssh -v -p 22 -- -oProxyCommand=x@node1"),
+    ],
+)
+def test_the_line_that_shows_how_ssh_fares_can_be_pasted(where: str, line: str) -> None:
+    assert ssh_there(where) == line

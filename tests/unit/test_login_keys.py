@@ -37,17 +37,17 @@ def written(file: Path, key: Key, kind: str, lock: bool = False) -> Path:
 class TestAKeyFile:
     @pytest.mark.parametrize("lock", [False, True])
     def test_in_a_form_that_cannot_be_read_is_named_with_what_to_do(self, tmp_path: Path, lock: bool) -> None:
-        file = written(tmp_path / "id", RSA, "PKCS8", lock)
+        file = written(tmp_path / "my id", RSA, "PKCS8", lock)
         with pytest.raises(UnusableKeyError, match=f"the key {file} is in a form that cannot be read$") as unusable:
             load(file, None)
-        assert f"ssh-keygen -p -f {file}" in unusable.value.hint
+        assert f"ssh-keygen -p -f '{file}'" in unusable.value.hint
 
     @pytest.mark.parametrize(("key", "kind"), FORMS)
     def test_that_is_encrypted_is_named_with_what_to_do(self, tmp_path: Path, key: Key, kind: str) -> None:
-        file = written(tmp_path / "id", key, kind, lock=True)
+        file = written(tmp_path / "my id", key, kind, lock=True)
         with pytest.raises(UnusableKeyError, match=f"the key {file} is encrypted$") as unusable:
             load(file, None)
-        assert f"ssh-add {file}" in unusable.value.hint and "--prompt-for-passphrase" in unusable.value.hint
+        assert f"ssh-add '{file}'" in unusable.value.hint and "--prompt-for-passphrase" in unusable.value.hint
 
     @pytest.mark.parametrize(
         "content", [b"", b"no key\n", bytes(range(256)), b"-----BEGIN OPENSSH PRIVATE KEY-----\nx"]

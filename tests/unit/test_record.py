@@ -311,7 +311,7 @@ def test_a_run_whose_process_is_gone_was_killed(book: Book) -> None:
 
 def test_records_that_cannot_be_read_hide_no_others(book: Book) -> None:
     book.run(ID, a="ok")
-    for name, text in (("20261101T000000Z-x-0001", "{"), ("20261102T000000Z-x-0002", "")):
-        (book.root / name).mkdir()
-        (book.root / name / "run.json").write_text(text)
+    for number, text in enumerate(("{", "", "[]", "{}", "1", '{"id": "x", "ended": null}')):
+        (folder := book.root / f"2026110{number}T000000Z-x-0001").mkdir()
+        (folder / "run.json").write_text(text)
     assert [run.id for run in Runs(book.root).all()] == [ID]
