@@ -57,5 +57,5 @@ class Place:
             near = difflib.get_close_matches(str(name), known, n=1)
             raise BadInventory(
                 f"{self.where}: unknown {path} {name!r}",
-                hint=f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}",
+                hint=f"write {near[0]!r}, if you meant that" if near else f"use one of {', '.join(known)}",
             )

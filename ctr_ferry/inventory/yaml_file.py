@@ -88,7 +88,7 @@ def _read_group(found: Contents, group: Group, node: yaml.Node, file: Path, seen
             near = difflib.get_close_matches(key, _GROUP_KEYS, n=1)
             raise BadInventory(
                 f"{where(file, value)}: group {group.name!r} has an unknown key {key!r}",
-                hint=f"did you mean {near[0]!r}?" if near else "a group has hosts, children and vars",
+                hint=f"write {near[0]!r}, if you meant that" if near else "use one of hosts, children, vars",
             )
 
 

@@ -99,7 +99,7 @@ class Asked:
             chosen = self.hosts.replace(hosts[2], hosts[1]) if hosts[2] else hosts[1]
             return replace(self, hosts=chosen).line()
         if limit := _LIMIT.search(hint):
-            kept = re.sub(r"--connect-timeout\0[^\0]*\0?", "", "\0".join(self.fabrics)).split("\0")
+            kept = re.sub(r"--connect-timeout[\0=][^\0]*\0?", "", "\0".join(self.fabrics)).split("\0")
             return replace(self, fabrics=(*filter(None, kept), *limit[0].split())).line()
         if left_out := _LEFT_OUT.search(hint):
             return self.line(without=re.findall("--[a-z-]+", left_out[1]))

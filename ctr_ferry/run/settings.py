@@ -71,7 +71,8 @@ def limits(config: Any) -> Limits:
         UsageError: a limit is no number of seconds, or there is no such limit.
     """
     names = [field.name for field in fields(Limits) if field.name != "retries"]
-    given = {**config.timeouts, "connect": config.connect_kwargs.get("timeout") or config.timeouts.connect}
+    option = config.connect_kwargs.get("timeout")
+    given = {**config.timeouts, "connect": option or config.timeouts.connect}
     values = {}
     for name, value in given.items():
         if name not in names:
@@ -83,6 +84,11 @@ def limits(config: Any) -> Limits:
             try:
                 values[name] = msgspec.convert(value, Annotated[int, msgspec.Meta(ge=1)], strict=False)
             except msgspec.ValidationError:
+                if option and name == "connect":
+                    raise UsageError(
+                        f"the limit of -t must be whole seconds, from 1, and is {value!r}",
+                        hint=f"give another one: -t {Limits().connect}",
+                    ) from None
                 raise UsageError(
                     f"timeouts.{name} in fabric.yaml must be whole seconds, from 1, and is {value!r}",
                     hint=f"write {name}: {getattr(Limits(), name)} there, then run the command again",

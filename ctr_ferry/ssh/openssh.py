@@ -122,7 +122,8 @@ class SSHConfig:
         try:
             self.of("localhost")
         except Unreachable as error:
-            raise UsageError("ssh refuses its configuration", detail=error.detail, hint=error.hint) from error
+            hint = f"{error.hint}; then run the command again"
+            raise UsageError("ssh refuses its configuration", detail=error.detail, hint=hint) from error
 
     @cached_property
     def _defaults(self) -> dict[str, list[str]]:
@@ -215,8 +216,10 @@ class SSHConfig:
                 lines.append(instead or line)
                 try:
                     paramiko.SSHConfig().parse(lines[-1:])
+                    _check_port(key, rest)
                 except (ConfigParseError, ValueError) as error:
-                    raise UsageError(f"{file}: line {number}: {error}", hint="correct that line") from error
+                    hint = "correct that line, then run the command again"
+                    raise UsageError(f"{file}: line {number}: {error}", hint=hint) from error
             config.parse(lines)
         found: dict[str, Any] = dict(config.lookup(name))
         ways = [key for key in found if key in ("proxyjump", "proxycommand")]  # the first one counts
@@ -236,6 +239,13 @@ def _for_paramiko(key: str, rest: str) -> tuple[str, str]:
         line = "Host !*" if key == "match" else "#"
         return line, f"ssh_config's {key.title()} {rest.strip()} is not honoured: there is no ssh that could read it"
     return "", ""
+
+
+def _check_port(key: str, rest: str) -> None:
+    """Raises ValueError for a port that is none; paramiko takes any word."""
+    port = "".join(_words(rest)[:1])
+    if key == "port" and not (port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f"Bad port {port!r}")
 
 
 def _not_honoured(values: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

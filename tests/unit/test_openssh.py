@@ -66,10 +66,14 @@ def test_what_paramiko_does_not_honour_is_named(without_ssh: Path, text: str, no
     assert read(without_ssh, text).of("web1").notes == (note,)
 
 
-def test_a_line_that_cannot_be_parsed_is_named(without_ssh: Path) -> None:
-    with pytest.raises(UsageError, match=r"config: line 2: Unparsable line") as refused:
-        read(without_ssh, "Port 33\nUser\n").check()
-    assert refused.value.exit_code == 2
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [("User", "Unparsable line"), ("Port abc", "Bad port 'abc'"), ("Port=0", "Bad port '0'"), ("Port 65536", "Bad")],
+)
+def test_a_line_that_cannot_be_parsed_is_named(without_ssh: Path, line: str, fault: str) -> None:
+    with pytest.raises(UsageError, match=rf"config: line 2: {fault}") as refused:
+        read(without_ssh, f"Port 33\n{line}\n").check()
+    assert refused.value.exit_code == 2 and refused.value.hint.endswith("then run the command again")
 
 
 def test_a_file_of_S_that_does_not_exist_is_named(without_ssh: Path) -> None:

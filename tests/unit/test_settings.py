@@ -34,6 +34,12 @@ def test_a_limit_that_is_no_number_of_seconds_is_refused(name: str, value: objec
     assert f"{name}: {getattr(Limits(), name)} " in refused.value.hint
 
 
+def test_a_wrong_limit_of_the_command_line_is_not_blamed_on_fabric_yaml() -> None:
+    with pytest.raises(UsageError, match=r"of -t must be .* -1$") as refused:
+        limits(configured(connect_kwargs={"timeout": -1}))
+    assert refused.value.hint == f"give another one: -t {Limits().connect}"
+
+
 def test_a_limit_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UsageError, match=r"no timeouts\.idel") as refused:
         limits(configured(timeouts={"idel": 60}))
