@@ -270,9 +270,9 @@ class HostSelector:
         near = difflib.get_close_matches(word, known, n=3)
         return UnknownHost(
             f"{word!r} is no host or group of {self.file}, no address and no Host of ssh_config",
-            hint=f"did you mean {' or '.join(near)}? such as -H {near[0]} for {word}"
+            hint=f"did you mean {' or '.join(near)}? with {near[0]} in place of {word}"
             if near
-            else f"use it as a plain host name, such as -H {word}:22 for {word}",
+            else f"use it as a plain host name, with {word}:22 in place of {word}",
         )
 
 

@@ -24,7 +24,8 @@ _HERE = f"fab -H {HOST} "
 _MOST_NAMED = 8  # hosts of a command line; more are @failed or the like
 PASTEABLE = re.compile(r"\bfab (?:-H|hosts\b|runs\b|show\b|apply\b|[a-z]+ --help\b)")
 _SHELL = re.compile(r"(?:^|: )(?:bzip2|chmod|docker|echo|env|ls -l|lz4|mkdir|read -rs|rm|ssh-keygen|unset|unzip|xz) ")
-_HOSTS = re.compile(r"such as -H (\S+)(?: for (\S+))?")
+_HOSTS = re.compile(r"such as -H (\S+)")
+_INSTEAD = re.compile(r"with (\S+) in place of (\S+)$")
 _LEFT_OUT = re.compile(r"leave ((?:--[a-z-]+(?:, | and | or )?)+) ?out")
 _ADDED = re.compile(
     r"(?:(?:with|such as) )?"
@@ -96,8 +97,9 @@ class Asked:
     def _changed(self, hint: str) -> str:
         """The command line as a hint says to change it; empty where the hint changes nothing of it."""
         if hosts := _HOSTS.search(hint):
-            chosen = self.hosts.replace(hosts[2], hosts[1]) if hosts[2] else hosts[1]
-            return replace(self, hosts=chosen).line()
+            return replace(self, hosts=hosts[1]).line()
+        if instead := _INSTEAD.search(hint):
+            return self._with_host(*instead.groups()).line()
         if limit := _LIMIT.search(hint):
             kept = re.sub(r"--connect-timeout[\0=][^\0]*\0?", "", "\0".join(self.fabrics)).split("\0")
             return replace(self, fabrics=(*filter(None, kept), *limit[0].split())).line()
@@ -106,6 +108,14 @@ class Asked:
         added = _ADDED.search(hint)
         words = added[0][added[0].index("--") :].split() if added else []
         return self.line(*words) if words and self.takes(words[0]) else ""
+
+    def _with_host(self, host: str, word: str) -> Asked:
+        """The command line with a host in place of a word of ``-H``, or else of ``--from``."""
+        if word in self.hosts:
+            return replace(self, hosts=self.hosts.replace(word, host))
+        sources = [[host if each == word else each for each in given.get("from_") or ()] for _, given in self.commands]
+        commands = [(name, {**given, "from_": sources[at]}) for at, (name, given) in enumerate(self.commands)]
+        return replace(self, commands=commands)
 
     def _filled(self, hint: str) -> str:
         """A hint with a command line of its own, on the hosts and in the namespace of this one."""

@@ -93,8 +93,19 @@ def test_a_command_line_that_is_wrong_is_not_repeated() -> None:
 
 def test_a_misspelt_host_is_replaced_among_all() -> None:
     asked = Asked([("pull", {"ref": [APP]})], "nod1,node2")
-    hint = "did you mean node1? such as -H node1 for nod1"
+    hint = "did you mean node1? with node1 in place of nod1"
     assert asked.finish(hint, repeat=False) == f"{hint}: fab -H node1,node2 pull --ref {APP}"
+
+
+def test_a_misspelt_source_is_replaced_among_all() -> None:
+    asked = Asked([("copy", {"from_": ["nod1", "node3"], "ref": [APP]})], "node2")
+    hint = "did you mean node1? with node1 in place of nod1"
+    assert asked.finish(hint, repeat=False) == f"{hint}: fab -H node2 copy --from node1 --from node3 --ref {APP}"
+
+
+def test_a_wrong_limit_gives_way_to_the_right_one() -> None:
+    asked = Asked([("pull", {"ref": [APP]})], "node2", ("--connect-timeout=-1", "-d"))
+    assert asked.finish("give another one: -t 10").endswith(f"10: fab -H node2 -d -t 10 pull --ref {APP}")
 
 
 def test_an_image_whose_registry_is_out_of_reach_can_come_over_ssh() -> None:

@@ -189,7 +189,7 @@ def test_a_host_may_be_given_with_user_and_port(
     [
         ("web3", UnknownHost, "'web3' is no host or group", "web1"),
         ("wbe", UnknownHost, "'wbe'", "web"),
-        ("zzz", UnknownHost, "'zzz'", "-H zzz:22"),
+        ("zzz", UnknownHost, "'zzz'", "with zzz:22"),
         ("nothing*", UnknownHost, "fits no host and no group", ""),
         ("empty", UsageError, "group 'empty' has no host", "hosts.yaml"),
         ("web,!web", UsageError, "leaves no host", "at least one"),
