@@ -64,6 +64,9 @@ class FleetConfig(msgspec.Struct):
         return PROJECT / local_path(self.runs)
 
 
+_LEAST = {"idle": 30}  # seconds: two signs of life of a host at work
+
+
 def limits(config: Any) -> Limits:
     """Time limits in seconds, from Fabric's ``-t`` and from ``timeouts`` in fabric.yaml; else our defaults.
 
@@ -81,8 +84,9 @@ def limits(config: Any) -> Limits:
                 hint=f"use one of {', '.join(names)} there, then run the command again",
             )
         if value is not None:
+            least = _LEAST.get(name, 1)
             try:
-                values[name] = msgspec.convert(value, Annotated[int, msgspec.Meta(ge=1)], strict=False)
+                values[name] = msgspec.convert(value, Annotated[int, msgspec.Meta(ge=least)], strict=False)
             except msgspec.ValidationError:
                 if option and name == "connect":
                     raise UsageError(
@@ -90,7 +94,7 @@ def limits(config: Any) -> Limits:
                         hint=f"give another one: -t {Limits().connect}",
                     ) from None
                 raise UsageError(
-                    f"timeouts.{name} in fabric.yaml must be whole seconds, from 1, and is {value!r}",
+                    f"timeouts.{name} in fabric.yaml must be whole seconds, from {least}, and is {value!r}",
                     hint=f"write {name}: {getattr(Limits(), name)} there, then run the command again",
                 ) from None
     return Limits(**values)

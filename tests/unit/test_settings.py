@@ -40,6 +40,12 @@ def test_a_wrong_limit_of_the_command_line_is_not_blamed_on_fabric_yaml() -> Non
     assert refused.value.hint == f"give another one: -t {Limits().connect}"
 
 
+def test_a_host_at_work_may_miss_one_sign_of_life() -> None:
+    assert limits(configured(timeouts={"idle": 30})).idle == 30
+    with pytest.raises(UsageError, match=r"timeouts\.idle .* from 30, and is 29"):
+        limits(configured(timeouts={"idle": 29}))
+
+
 def test_a_limit_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UsageError, match=r"no timeouts\.idel") as refused:
         limits(configured(timeouts={"idel": 60}))
