@@ -274,7 +274,7 @@ class TestAsks:
         assert (exit, "[y/N]" in detail) == (0, False)
         assert stage.name() not in stage.records(node3)
 
-    @pytest.mark.parametrize(("answer", "exit"), [("n", 2), ("", 2), ("y", 0)])
+    @pytest.mark.parametrize(("answer", "exit"), [("n", 1), ("", 1), ("y", 0)])
     def test_once_for_several_names_at_a_terminal(
         self, fab: Fab, stage: Stage, image: BuiltImage, answer: str, exit: int
     ) -> None:
