@@ -13,9 +13,11 @@ from rich.filesize import decimal
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from ctr_ferry.report.observer import Observer
 from ctr_ferry.report.outcome import Outcome
+from ctr_ferry.text import shown
 
 _REFRESHES = 4  # per second
 
@@ -105,9 +107,8 @@ class LiveDisplay(Observer):
         room = max(1, self._console.size.height - 2)
         now = time.monotonic()
         for host, since in list(busy.items())[:room]:
-            rows.add_row(
-                host, self._command, f"{now - since:.0f} s", *(moved[host].cells(now) if host in moved else ())
-            )
+            cells = moved[host].cells(now) if host in moved else ()
+            rows.add_row(Text(shown(host)), self._command, f"{now - since:.0f} s", *cells)  # a name is no markup
         rows.add_row(
             f"{done} of {self._total} done", f"{len(busy)} at work", "", *_Bytes.all(moved.values()).cells(now)
         )

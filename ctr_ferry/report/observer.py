@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from ctr_ferry.report.outcome import Outcome
 from ctr_ferry.report.render import put
+from ctr_ferry.text import shown
 
 
 class Observer:
@@ -40,7 +41,7 @@ class LineDisplay(Observer):
 
     def on_end(self, outcome: Outcome) -> None:
         """Prints the host's line in one write, so that lines of several threads never mix."""
-        put(sys.stderr, f"{outcome.host}: {outcome.status} ({outcome.seconds:.1f} s)")
+        put(sys.stderr, f"{shown(outcome.host)}: {outcome.status} ({outcome.seconds:.1f} s)")
 
 
 def display(command: str, hosts: int) -> Observer:
