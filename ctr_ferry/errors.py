@@ -63,6 +63,7 @@ library printed) and `hint` (what to do next, in one sentence)::
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar, Self
 
 # What a hint says to run on the host of the error; `report/hints.py` puts the host in the place of HOST.
@@ -190,7 +191,7 @@ class PermissionDenied(HostError, kind="permission-denied"):
             hint = "there is no sudo: log in as root, with ansible_user: root in the inventory"
         elif "must have a tty" in said:
             hint = "let sudo work without a terminal, with `Defaults !requiretty` in /etc/sudoers there"
-        elif said and "password" not in said:
+        elif said and not re.search("password|try again", said):
             hint = "let that user become root, in /etc/sudoers there, or log in as root"
         else:
             hint = (

@@ -46,7 +46,7 @@ needed -H "$nodes"
 begin
 nodes=$(hosts_of "$nodes")
 if [ -z "$like" ]; then
-    like=$(read_json "$work/hosts" '.commands[-1].result.hosts[0].groups[-1] // ""')
+    like=$(read_json "$work/hosts" '(.commands[-1].result.hosts[0].groups - ["ungrouped"])[-1] // ""')
     [ -n "$like" ] || misuse "the inventory has no group for $nodes: --like is missing"
 fi
 # The hosts of the group without the new nodes themselves.

@@ -333,4 +333,6 @@ class Host:
 
     def sudo_refused(self, stderr: bytearray) -> PermissionDenied:
         """The error for what sudo, or the shell in place of a missing sudo, printed."""
-        return PermissionDenied.by_sudo(f"{self.user} cannot become root", tail(stderr.decode("utf-8", "replace")))
+        return PermissionDenied.by_sudo(
+            f"{self.user} cannot become root with sudo", tail(stderr.decode("utf-8", "replace"))
+        )
