@@ -207,6 +207,8 @@ def demand_running(name: str, proxy: object) -> None:
 def may_pass(error: Unreachable) -> bool:
     """Whether another attempt to connect may succeed. What is not known to pass is final."""
     match error.__cause__:
+        case _ if isinstance(error, LoginRefused):  # also where the host closed the connection over it
+            return False
         case socket.gaierror():
             return False
         case OSError() as cause:  # refused, no route, reset

@@ -19,7 +19,7 @@ import pytest
 from paramiko.ssh_exception import NoValidConnectionsError
 from sshd import PATIENCE, Sshd, serving
 
-from ctr_ferry.errors import Unreachable
+from ctr_ferry.errors import LoginRefused, Unreachable
 from ctr_ferry.ssh.connect import Proxy, dial, expand, may_pass
 from ctr_ferry.ssh.connection import Connection
 from ctr_ferry.ssh.target import Limits, Target, Trust
@@ -220,3 +220,10 @@ def test_no_home_is_needed(tmp_path: Path) -> None:
     )
     environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", text], env=environment, cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("cause", [EOFError(), ConnectionResetError(), BrokenPipeError()])
+def test_a_connection_that_ended_during_a_login_is_not_tried_again(cause: Exception) -> None:
+    refused, cut = LoginRefused("too many keys", hint="x"), Unreachable("no connection", hint="x")
+    refused.__cause__ = cut.__cause__ = cause
+    assert (may_pass(refused), may_pass(cut)) == (False, True)
