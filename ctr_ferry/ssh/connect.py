@@ -207,10 +207,8 @@ def demand_running(name: str, proxy: object) -> None:
 def may_pass(error: Unreachable) -> bool:
     """Whether another attempt to connect may succeed. What is not known to pass is final."""
     match error.__cause__:
-        case _ if isinstance(error, LoginRefused):  # also where the host closed the connection over it
-            return False
-        case socket.gaierror():
-            return False
+        case cause if isinstance(error, LoginRefused) or isinstance(cause, socket.gaierror):
+            return False  # also where the host closed the connection over a login
         case OSError() as cause:  # refused, no route, reset
             return not cause.filename and not open_files.is_limit(cause)
         case EOFError() | paramiko.ChannelException():  # behind a gateway, nothing listens
