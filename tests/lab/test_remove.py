@@ -60,7 +60,7 @@ def start(stage: Stage) -> Iterator[Start]:
 def end(node: Node, identity: str) -> None:
     """End a container, and take it away."""
     node.ctr("tasks", "kill", "-s", "SIGKILL", identity, check=False)
-    eventually(lambda: node.ctr("tasks", "rm", identity, check=False).returncode == 0)
+    assert eventually(lambda: node.ctr("tasks", "delete", identity, check=False).returncode == 0)
     node.ctr("containers", "rm", identity, check=False)
 
 
