@@ -40,6 +40,16 @@ def names(hosts: Iterable[str], *, every: bool = False) -> str:
     return ", ".join(listed) if every or len(listed) <= _FEW else f"{len(listed)} hosts"
 
 
+def size(number: int) -> str:
+    """Bytes as text, in the units that ctr prints: ``734 B``, ``3.3 MiB``, ``10.0 GiB``."""
+    value, unit = float(number), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if round(value, 1) < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{number} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
 def shown_name(name: str) -> str:
     r"""A name as one word of ASCII, in which no two names look alike: all else is escaped, the backslash is doubled.
 
