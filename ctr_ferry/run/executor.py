@@ -21,6 +21,7 @@ from typing import Any
 import fabric
 from invoke.exceptions import Exit
 
+from ctr_ferry import __version__
 from ctr_ferry.errors import (
     BadArchive,
     BadInventory,
@@ -209,7 +210,7 @@ def _head(lines: Sequence[Line], patterns: Sequence[str], hosts: Sequence[str]) 
         for each in lines
         if each.command.kind is not Kind.CONTROL_MACHINE
     ]
-    versions = {name: version(name) for name in ("fabric", "invoke", "paramiko")}
+    versions = {name: version(name) for name in ("fabric", "invoke", "paramiko")} | {"ctr-ferry": __version__}
     return {
         "commands_asked": [line.command.name for line in lines],
         "asked": asked,
