@@ -7,9 +7,11 @@ hint gets the user's own command line: without the options that the hint says to
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctr_ferry import shell
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 _AWAY = {each.kind for each in (RegistryUnresolved, RegistryUnreachable, RegistryTimeout)}
 HOST = "HOST"  # stands for the hosts until they are known
 _HERE = f"fab -H {HOST} "
+_ANY_HERE = re.compile(rf"\b(fab|ctr-ferry) -H {HOST} ")
 _MOST_NAMED = 8  # hosts of a command line; more are @failed or the like
 PASTEABLE = re.compile(r"\bfab (?:-H|hosts\b|runs\b|show\b|apply\b|[a-z]+ --help\b)")
+_PROGRAM = re.compile(r"\bfab (?=-|(?:apply|hosts|run|runs|save|show)\b|[a-z]+ --help\b)")
 _SHELL = re.compile(r"(?:^|: )(?:bzip2|chmod|docker|echo|env|ls -l|lz4|mkdir|read -rs|rm|ssh-keygen|unset|unzip|xz) ")
 _HOSTS = re.compile(r"such as -H (\S+)")
 _INSTEAD = re.compile(r"with (\S+) in place of (\S+)$")
@@ -183,11 +187,29 @@ def at_hosts(text: str, hosts: Iterable[str], status: str = "") -> str:
     Args:
         status: what stands for very many hosts, such as ``failed``: a pattern of the last run.
     """
-    if _HERE not in text:
-        return text
+    if f" -H {HOST} " not in text:
+        return as_started(text)
     named = list(hosts)
-    pattern = f"@{status}" if status and len(named) > _MOST_NAMED else ",".join(named)
-    return text.replace(_HERE, f"fab -H {shell.join([pattern])} ")
+    pattern = shell.join([f"@{status}" if status and len(named) > _MOST_NAMED else ",".join(named)])
+    return as_started(_ANY_HERE.sub(lambda found: f"{found[1]} -H {pattern} ", text))
+
+
+def as_started(text: str) -> str:
+    """A text with the name of the program as it was started: ``fab`` or ``ctr-ferry``."""
+    program = Path(sys.argv[0]).name
+    return _PROGRAM.sub(f"{program} ", text) if program == "ctr-ferry" else text
+
+
+def document_as_started(value: Any) -> Any:
+    """A JSON document, in whose hints the program has the name that it was started by."""
+    if isinstance(value, list | tuple):
+        return [document_as_started(each) for each in value]
+    if isinstance(value, dict):
+        return {
+            key: as_started(each) if key in ("hint", "todo") and isinstance(each, str) else document_as_started(each)
+            for key, each in value.items()
+        }
+    return value
 
 
 def for_host(outcome: dict[str, Any], host: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ctr_ferry.errors import FerryError, InternalError, NotStarted, Unreachable
 from ctr_ferry.report import hints
+from ctr_ferry.report.hints import as_started
 
 _MOST_OF_A_FAULT = 400  # characters; Python's message may quote all of the text that it could not read
 
@@ -165,7 +166,7 @@ def error_lines(error: Mapping[str, str]) -> list[str]:
     lines = [f"{error['kind']}: {error['message']}"]
     lines += [f"  said: {line}" for line in error["said"].splitlines()]
     if error["hint"]:
-        lines.append(f"  try: {error['hint']}")
+        lines.append(f"  try: {as_started(error['hint'])}")
     return lines
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, TextIO
 
 from ctr_ferry.errors import FerryError
 from ctr_ferry.report.agreement import Disagreement, HostNote
-from ctr_ferry.report.hints import at_hosts
+from ctr_ferry.report.hints import at_hosts, document_as_started
 from ctr_ferry.report.outcome import Outcome, Status, Table, View, error_lines
 from ctr_ferry.text import names, shown
 
@@ -203,7 +203,7 @@ def note(text: str) -> None:
 
 def _print_json(document: dict[str, Any]) -> None:
     """Prints JSON in ASCII: scripts get names exactly as they are, and a terminal gets no control characters."""
-    put(sys.stdout, json.dumps(document, indent=2, default=str).replace("\x7f", "\\u007f"))
+    put(sys.stdout, json.dumps(document_as_started(document), indent=2, default=str).replace("\x7f", "\\u007f"))
 
 
 def _print_text(text: str) -> None:

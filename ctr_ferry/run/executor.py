@@ -40,6 +40,8 @@ from ctr_ferry.report.past_runs import Runs, prune
 from ctr_ferry.report.record import Record, new_run_id
 from ctr_ferry.run.command import Command, CommonOptions, ControlMachine, Kind
 from ctr_ferry.run.interrupts import Interrupts, Terminated
+from ctr_ferry.run.own_tasks import CheckedCall, connection_arguments
+from ctr_ferry.run.program import refuse_command
 from ctr_ferry.run.scheduler import Fleet
 from ctr_ferry.run.settings import PROJECT, FleetConfig, limits
 from ctr_ferry.ssh import open_files
@@ -74,7 +76,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         calls = self.normalize(tasks)
         ours = [isinstance(call.task, Command) for call in calls]
         if not any(ours):
-            return super().execute(*tasks)
+            return self._own_tasks(tasks)
         if not all(ours):
             raise Exit(
                 "commands of ctr-ferry and tasks of your own cannot share one line: run fab once for each", code=2
@@ -85,6 +87,24 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         if code:
             raise Exit(code=code)
         return {}
+
+    def _own_tasks(self, tasks: Sequence[Any]) -> Any:
+        """Runs tasks that the user added, as Fabric does, but for the connections: see `own_tasks`."""
+        try:
+            refuse_command(self.core)
+            self._load_environment()
+            return super().execute(*tasks)
+        except FerryError as error:
+            render.failure(error, as_json=False)
+            raise Exit(code=error.exit_code) from None
+
+    def normalize_hosts(self, hosts: Any) -> list[dict[str, Any]]:
+        """Fabric's hook: the hosts of a user's own task."""
+        return connection_arguments(self._selector(FleetConfig.of(self.config)), hosts)
+
+    def parameterize(self, call: Any, connection_init_kwargs: dict[str, Any]) -> Any:
+        """Fabric's hook: a user's own task with one host."""
+        return call.clone(into=CheckedCall, with_={"init_kwargs": connection_init_kwargs})
 
     def _exit_status(self, calls: Sequence[Any]) -> int:
         as_json = any(call.kwargs.get("json") for call in calls)
@@ -104,18 +124,21 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
 
     def _run(self, calls: Sequence[Any], *, as_json: bool) -> int:
         _refuse_hosts_given_twice(sys.argv[1:])
+        refuse_command(self.core)
         self._load_environment()
         dry = bool(self.config.run.dry)
         lines = [_read(call, self._asked([call]), dry=dry, as_json=as_json) for call in calls]
         config = FleetConfig.of(self.config)
-        runs = Runs(config.runs_folder)
-        file = inventory_file(config.inventory, PROJECT)
-        selector = HostSelector(file, config.trust, limits(self.config), self._is_alias, runs.past)
+        selector = self._selector(config)
         patterns = tuple(word for word in (self.core[0].args.hosts.value or "").split(",") if word.strip())
-        control_machine = ControlMachine(selector, patterns, runs)
+        control_machine = ControlMachine(selector, patterns, Runs(config.runs_folder))
         if all(line.command.kind is Kind.CONTROL_MACHINE for line in lines):
             return _report([_on_control_machine(line, control_machine, alone=True) for line in lines], lines, 0)
         return self._on_hosts(lines, config, control_machine)
+
+    def _selector(self, config: FleetConfig) -> HostSelector:
+        file = inventory_file(config.inventory, PROJECT)
+        return HostSelector(file, config.trust, limits(self.config), self._is_alias, Runs(config.runs_folder).past)
 
     def _is_alias(self, name: str) -> bool:
         return name in ssh_config(self.config).aliases

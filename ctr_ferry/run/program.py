@@ -1,0 +1,214 @@
+"""The program ``ctr-ferry``: stock ``fab`` with this project, from any folder.
+
+A small subclass of Fabric's program. It also tells in one sentence, with exit status 2, what stock ``fab`` shows as a
+traceback before it has loaded this project, and refuses a command behind ``--``, which Fabric would run on hosts whose
+keys it does not check.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fabric import Config, Executor
+from fabric.main import Fab
+from invoke.config import merge_dicts
+from invoke.parser.argument import Argument
+
+from ctr_ferry import __version__, shell
+from ctr_ferry.errors import FerryError, UsageError
+from ctr_ferry.ssh.local_path import local_path
+
+NAME = "ctr-ferry"
+_PROJECT = Path(__file__).resolve().parents[2]
+_LEAST = {"list-depth": 0}  # of the options that take a number, those that may be 0
+_LISTINGS = ("flat", "nested", "json")
+_SETTINGS = (".yaml", ".yml", ".json", ".py")
+_PATHS = ("inventory", "known_hosts", "runs")  # settings of `fleet` that start from the folder of their file
+
+
+class Program(Fab):  # type: ignore[misc]
+    """Fabric's program with this project.
+
+    Args:
+        name: the name that it was started by. As ``ctr-ferry`` it finds this project from any folder, takes
+            ``./hosts.yaml`` or the user's own inventory, and keeps its records in the user's folder for state. As
+            ``fab`` it looks for fabfile.py and its settings as stock ``fab`` does.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            version=__version__,
+            name=NAME,
+            binary=name,
+            binary_names=[name],
+            executor_class=Executor,
+            config_class=Config,
+        )
+        self._started = False  # whether the executor has the command line, and tells all errors itself
+
+    def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
+        """Runs the command line.
+
+        Raises:
+            SystemExit: with the exit status.
+        """
+        try:
+            super().run(argv, exit)
+        except FerryError as error:
+            _fail(error)
+        except Exception as error:
+            if self._started:
+                raise
+            _fail(_unreadable(error))
+
+    def core_args(self) -> list[Argument]:
+        """Invoke's hook: a number that is none is refused."""
+        args: list[Argument] = super().core_args()
+        for arg in args:
+            if arg.kind is int:
+                arg.__class__ = _Number
+        return args
+
+    def task_args(self) -> list[Argument]:
+        """Invoke's hook: the folder where fabfile.py is looked for."""
+        args: list[Argument] = super().task_args()
+        for arg in args:
+            if arg.name == "search-root" and self.binary == NAME:
+                arg.default = str(_PROJECT)
+        return args
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        """Invoke's hook: refuses wrong values of Invoke's own options."""
+        super().parse_core(argv)
+        if (listing := self.args["list-format"].value) not in _LISTINGS:
+            raise UsageError(f"-F must be one of {', '.join(_LISTINGS)}, and is {listing!r}", hint="list them: fab -l")
+        file = self.args.config.value
+        if file and (not Path(file).is_file() or Path(file).suffix not in _SETTINGS):
+            raise UsageError(
+                f"-f must name a file of settings that exists ({', '.join(_SETTINGS)}), and is {file!r}",
+                hint="correct it, or leave -f out",
+            )
+
+    def load_collection(self) -> None:
+        """Fabric's hook: loads fabfile.py, and the user's own settings besides those of the project."""
+        refuse_command(self.core)
+        super().load_collection()
+        if self.binary == NAME:
+            for settings in (_own_places(), _own_settings()):
+                merge_dicts(self.config._project, settings)
+            self.config.merge()
+
+    def print_version(self) -> None:
+        """Invoke's hook: the version of ctr-ferry, and those of the libraries that a fault may come from."""
+        print(f"{NAME} {__version__}")
+        for library in ("Fabric", "Invoke", "Paramiko"):
+            print(f"{library} {version(library)}")
+
+    def execute(self) -> None:
+        """Invoke's hook: hands over to the executor."""
+        self._started = True
+        super().execute()
+
+
+class _Number(Argument):
+    """An option of Invoke's or Fabric's own that takes a whole number."""
+
+    def set_value(self, value: Any, cast: bool = True) -> None:
+        """Invoke's hook.
+
+        Raises:
+            UsageError: the text is no number, or too small a one.
+        """
+        least, name = _LEAST.get(str(self.name), 1), min(self.names, key=len)
+        if cast and not (str(value).isascii() and str(value).isdecimal() and int(value) >= least):
+            raise UsageError(f"-{name} must be a whole number from {least} on, and is {value!r}", hint=f"-{name} 30")
+        super().set_value(value, cast)
+
+
+def refuse_command(core: Any) -> None:
+    """Refuses ``fab -H HOST -- COMMAND``: Fabric would run it, and accept any key of the host.
+
+    Args:
+        core: Invoke's result of parsing its own options.
+
+    Raises:
+        UsageError: there is such a command; the hint has the command line with the task that runs it.
+    """
+    if core.remainder and not core[0].args.complete.value:
+        words = ["fab", "-H", core[0].args.hosts.value or "HOST", "run", core.remainder]
+        raise UsageError(
+            "Fabric would run what follows -- without checking any host key, so nothing was run",
+            hint=f"let ctr-ferry run it: {shell.join(words)}",
+        )
+
+
+def _own_places() -> dict[str, Any]:
+    """Where a user has the inventory and the records of runs, as settings."""
+    here = Path("hosts.yaml")
+    inventory = here.absolute() if here.is_file() else _folder("XDG_CONFIG_HOME", "~/.config") / "hosts.yaml"
+    return {"fleet": {"inventory": str(inventory), "runs": str(_folder("XDG_STATE_HOME", "~/.local/state") / "runs")}}
+
+
+def _own_settings() -> dict[str, Any]:
+    """The settings of the user's own fabric.yaml; empty without such a file.
+
+    Raises:
+        UsageError: the file cannot be read, or is no mapping.
+    """
+    file = _folder("XDG_CONFIG_HOME", "~/.config") / "fabric.yaml"
+    if not file.is_file():
+        return {}
+    import yaml
+
+    try:
+        settings = yaml.safe_load(file.read_text()) or {}
+        fleet = settings.get("fleet", {})
+        fleet |= {name: str(file.parent / local_path(fleet[name])) for name in _PATHS if name in fleet}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+    except (AttributeError, TypeError):
+        problem = "it must have sections such as fleet, each with its settings"
+    else:
+        return dict(settings)
+    raise UsageError(
+        f"{file} cannot be read: {problem}", hint=f"correct it, or move it away: {shell.join(['rm', str(file)])}"
+    )
+
+
+def _folder(variable: str, usual: str) -> Path:
+    """Our folder in one of the user's base directories. As the standard says, a relative path does not count."""
+    given = os.environ.get(variable, "")
+    return (Path(given) if given.startswith("/") else local_path(usual)) / NAME
+
+
+def _unreadable(error: Exception) -> FerryError:
+    """The error that stands for whatever Invoke and Fabric raise before any command has started."""
+    problem = " ".join(str(error).split()) or type(error).__name__
+    if "No username" in problem:  # Python 3.13 and later
+        return UsageError(
+            f"the user with the number {os.getuid()} has no name on this machine",
+            hint="name the one to log in as: export LOGNAME=root",
+        )
+    return UsageError(f"the settings or the command line cannot be read: {type(error).__name__}: {problem}")
+
+
+def _fail(error: FerryError) -> None:
+    from ctr_ferry.report import render
+
+    render.open_streams()
+    render.failure(error, as_json=False)
+    sys.exit(error.exit_code)
+
+
+def main(name: str, *words: str) -> None:
+    """Runs the command line; hints then name the program as it was started.
+
+    Args:
+        name: ``ctr-ferry`` or ``fab``.
+    """
+    sys.argv[:] = [name, *words]
+    Program(name).run()
