@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_FEW = 3  # hosts that are named; more are counted
+from ctr_ferry.ranges import folded
+
+_FEW = 3  # hosts or ranges that are named; more hosts are counted
 # Unicode calls them letters or marks, and they show nothing: fillers, joiners, variation selectors.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -35,9 +37,10 @@ def _line(line: str) -> str:
 
 
 def names(hosts: Iterable[str], *, every: bool = False) -> str:
-    """Hosts as text: a few by their names, more by their number; all by their names with ``every``."""
+    """Hosts as text, in ranges: a few names or ranges, more as the number of hosts; with ``every`` all of them."""
     listed = list(hosts)
-    return ", ".join(listed) if every or len(listed) <= _FEW else f"{len(listed)} hosts"
+    found = folded(listed)
+    return ", ".join(found) if every or len(found) <= _FEW else f"{len(listed)} hosts"
 
 
 def size(number: int) -> str:

@@ -20,6 +20,7 @@ from ctr_ferry.images.content import Content, refuse_unknown
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import OCI_INDEX, Descriptor
 from ctr_ferry.oci.reference import Reference, is_digest
+from ctr_ferry.ranges import folded
 from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Result, Status, Table, error_lines
 from ctr_ferry.run import options
@@ -198,7 +199,7 @@ def _hint_at_command(failed: Mapping[str, FerryError], request: Request) -> None
     alike = grouped(((error.message, error.detail), host) for host, error in failed.items())
     for hosts in alike.values() if request.several else ():
         for host in hosts:
-            hosts_word = shell.join([",".join(hosts)])
+            hosts_word = shell.join([",".join(folded(hosts))])
             failed[host].hint = f"bring them there: fab -H {hosts_word} deliver {shell.join(request.given)}"
 
 

@@ -16,7 +16,7 @@ _RANGE = re.compile(r"\[(\w+):(\w+)(?::(\d+))?\]")
 _HOST_PORT = re.compile(
     r"(?:\[(?P<inside>[^\[\]]+)\]|(?P<plain>(?![.-])(?:[\w.-]|\[[^\]]*\])+(?<![-_]))):(?P<port>[0-9]{1,9})"
 )
-_MOST_HOSTS = 100_000  # of one pattern; a range with a digit too many would take all memory
+MOST_HOSTS = 100_000  # of one pattern; a range with a digit too many would take all memory
 _LONGEST_NUMBER = 20  # digits of a range
 
 
@@ -123,9 +123,9 @@ def expand(pattern: str) -> list[str]:
     Raises:
         BadInventory: a range is wrong, or is of too many hosts.
     """
-    found = list(islice(_expand(pattern), _MOST_HOSTS + 1))
-    if len(found) > _MOST_HOSTS:
-        raise BadInventory(f"{pattern!r} is more than {_MOST_HOSTS} hosts", hint="write a smaller range")
+    found = list(islice(_expand(pattern), MOST_HOSTS + 1))
+    if len(found) > MOST_HOSTS:
+        raise BadInventory(f"{pattern!r} is more than {MOST_HOSTS} hosts", hint="write a smaller range")
     return found
 
 

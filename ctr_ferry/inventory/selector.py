@@ -11,20 +11,24 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import islice
 from pathlib import Path
 
 from ctr_ferry.errors import BadInventory, NoHosts, UnknownHost, UsageError
 from ctr_ferry.inventory import ansible_cfg
 from ctr_ferry.inventory.ansible import Inventory, Variables
-from ctr_ferry.inventory.contents import Vars, expand
+from ctr_ferry.inventory.contents import MOST_HOSTS, Vars, expand
 from ctr_ferry.inventory.host_vars import other_connection, target
+from ctr_ferry.ranges import folded, written_out
 from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.ssh.target import Limits, Target, Trust, parse_address
 from ctr_ferry.text import names
 
 # People mean these as ranges, but they would be character classes: host names have no colon, and a class has single
-# digits. A comma ends a pattern of -H, so it leaves an open bracket in one pattern and a closing one in the next.
+# digits. Without its other bracket, a bracket is one of two patterns that a comma parts.
 _RANGE_LIKE = re.compile(r"\[[^]]*(?:[:,]|\.\.|[0-9]{2,}-|-[0-9]{2,})[^]]*\]|\[[^]]*$|^[^[]*\]")
+
+_CLASS = re.compile(r"\[[0-9]-[0-9]\]")  # a range that is a class of a glob, too
 
 
 class HostSelector:
@@ -143,15 +147,26 @@ class HostSelector:
             self._notes.setdefault(f"{name}: {note}", {})
             return hosts
         try:
-            found = expand(name)
+            found = [host for each in self._ranges(name) for host in expand(each)]
         except BadInventory as error:
             raise UsageError(f"-H {word}: {error.message}", hint=error.hint) from error
         range_like = (bracket for each in found for bracket in _RANGE_LIKE.findall(each))
         if not all(isinstance(_address(bracket), IPv6Address) for bracket in range_like):
             raise UsageError(
                 f"-H {word} has a wrong range",
-                hint="write a range like node[1:3], node[01:20] or db[a:f], or names; see them: fab hosts",
+                hint="write a range like node[1-3,7], node[01:20] or db[a:f], or names; see them: fab hosts",
             )
+        return found
+
+    def _ranges(self, pattern: str) -> list[str]:
+        """Writes out ranges such as ``node[1-3,7]``; ``node[1-9]`` stays a glob where only some of the nine exist."""
+        found = list(islice(written_out(pattern), MOST_HOSTS + 1))
+        if len(found) > MOST_HOSTS:
+            raise BadInventory(f"{pattern!r} is more than {MOST_HOSTS} hosts", hint="write a smaller range")
+        if _CLASS.search(pattern) and not all(
+            self._inventory_names(each) or self._is_elsewhere(each) for each in found
+        ):
+            return [pattern]
         return found
 
     def _excluded(self, word: str, chosen: Collection[str], *, known: bool) -> list[str]:
@@ -169,7 +184,7 @@ class HostSelector:
             raise UnknownHost(
                 f"-H !{word} excludes no host",
                 hint=f"use the names of the chosen hosts ({names(chosen)}), or leave out !{word}, "
-                f"such as -H {','.join(chosen)}",
+                f"such as -H {','.join(folded(chosen))}",
             )
         if isinstance(error := self._unknown(word), UnknownHost):
             raise error

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctr_ferry import shell
 from ctr_ferry.errors import RegistryTimeout, RegistryUnreachable, RegistryUnresolved
+from ctr_ferry.ranges import folded
 
 if TYPE_CHECKING:
     from ctr_ferry.report.outcome import Outcome
@@ -24,7 +25,7 @@ _AWAY = {each.kind for each in (RegistryUnresolved, RegistryUnreachable, Registr
 HOST = "HOST"  # stands for the hosts until they are known
 _HERE = f"fab -H {HOST} "
 _ANY_HERE = re.compile(rf"\b(fab|ctr-ferry) -H {HOST} ")
-_MOST_NAMED = 8  # hosts of a command line; more are @failed or the like
+_MOST_NAMED = 8  # hosts or ranges of a command line; more are @failed or the like
 PASTEABLE = re.compile(r"\bfab (?:-H|hosts\b|runs\b|show\b|apply\b|[a-z]+ --help\b)")
 _PROGRAM = re.compile(r"\bfab (?=-|(?:apply|hosts|run|runs|save|show)\b|[a-z]+ --help\b)")
 _SHELL = re.compile(r"(?:^|: )(?:bzip2|chmod|docker|echo|env|ls -l|lz4|mkdir|read -rs|rm|ssh-keygen|unset|unzip|xz) ")
@@ -189,7 +190,7 @@ def at_hosts(text: str, hosts: Iterable[str], status: str = "") -> str:
     """
     if f" -H {HOST} " not in text:
         return as_started(text)
-    named = list(hosts)
+    named = folded(hosts)
     pattern = shell.join([f"@{status}" if status and len(named) > _MOST_NAMED else ",".join(named)])
     return as_started(_ANY_HERE.sub(lambda found: f"{found[1]} -H {pattern} ", text))
 

@@ -21,7 +21,7 @@ from typing import Any
 import fabric
 from invoke.exceptions import Exit
 
-from ctr_ferry import __version__
+from ctr_ferry import __version__, ranges
 from ctr_ferry.errors import (
     BadArchive,
     BadInventory,
@@ -130,7 +130,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         lines = [_read(call, self._asked([call]), dry=dry, as_json=as_json) for call in calls]
         config = FleetConfig.of(self.config)
         selector = self._selector(config)
-        patterns = tuple(word for word in (self.core[0].args.hosts.value or "").split(",") if word.strip())
+        patterns = tuple(ranges.split(self.core[0].args.hosts.value or ""))
         control_machine = ControlMachine(selector, patterns, Runs(config.runs_folder))
         if all(line.command.kind is Kind.CONTROL_MACHINE for line in lines):
             return _report([_on_control_machine(line, control_machine, alone=True) for line in lines], lines, 0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ctr_ferry import ranges
 from ctr_ferry.inventory.selector import HostSelector
 from ctr_ferry.ssh.target import Limits, Trust
 
@@ -37,4 +38,4 @@ def selector(file: Path, past: Any = None) -> HostSelector:
 
 def names(file: Path, patterns: str) -> list[str]:
     """Return the names of the hosts that patterns with commas between them mean."""
-    return [found.name for found in selector(file).select(patterns.split(","))]
+    return [found.name for found in selector(file).select(ranges.split(patterns))]

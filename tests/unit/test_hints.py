@@ -73,7 +73,8 @@ def test_a_hint_gets_the_command_line_that_follows_it(hint: str, line: str) -> N
 def test_the_command_line_has_the_hosts_that_share_the_error() -> None:
     text = "try: fab -H HOST doctor"
     assert at_hosts(text, ["node1", "node[2]"], "failed") == "try: fab -H 'node1,node[2]' doctor"
-    assert at_hosts(text, map(str, range(9)), "failed") == "try: fab -H @failed doctor"
+    assert at_hosts(text, [f"node{n}" for n in range(1, 10)], "failed") == "try: fab -H 'node[1-9]' doctor"
+    assert at_hosts(text, "abcdefghi", "failed") == "try: fab -H @failed doctor"
 
 
 def test_json_has_the_host_in_every_hint() -> None:

@@ -28,7 +28,7 @@ FLOORS = [  # a room may import itself and the floors below; rooms on one floor 
     {"ground"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-GROUND = {"errors", "secrets", "shell", "text", "__init__"}
+GROUND = {"errors", "ranges", "secrets", "shell", "text", "__init__"}
 LIBRARIES = {"fabric", "paramiko"}
 FABRICS_OWN_CLASSES = {f"ctr_ferry/run/{name}.py" for name in ("command", "executor", "own_tasks", "program")}
 FILES = sorted([*(ROOT / "tasks").rglob("*.py"), *(ROOT / "ctr_ferry").rglob("*.py")])

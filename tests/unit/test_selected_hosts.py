@@ -155,7 +155,7 @@ def test_hosts_says_each_fault_once(file: Path) -> None:
     assert view.failure and view.failure.exit_code == 2
     assert (
         view.failure.message
-        == f"9 hosts: {file}:1: ansible_user of the host is wrong: Expected `str | null`, got `array`"
+        == f"n[1-9]: {file}:1: ansible_user of the host is wrong: Expected `str | null`, got `array`"
     )
     file.write_text(file.read_text().replace("o: ,", "o: {ansible_port: 0},").replace("{n1: }", "{}"))
     view = hosts.body(ControlMachine(selector(file), (), Runs(file.parent)), None)
@@ -178,8 +178,8 @@ def test_equal_notes_of_many_hosts_are_one_note(file: Path) -> None:
     one = selector(file)
     one.select(["all"])
     assert one.notes == [
-        "300 hosts: ssh option 'ControlMaster=auto' is not honoured",
-        "301 hosts: ssh option '-C' is not honoured",
+        "n[001-300]: ssh option 'ControlMaster=auto' is not honoured",
+        "n[001-300], odd: ssh option '-C' is not honoured",
     ]
 
 
