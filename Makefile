@@ -1,5 +1,5 @@
 # Start with `make demo` and `make test`. Everything that they write is in .venv and lab/.state.
-.PHONY: demo test unit lint lab-up lab-down
+.PHONY: demo test unit lint pages lab-up lab-down
 PYTHON := .venv/bin/python
 # With this variable, every process would compile all modules that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -14,6 +14,10 @@ test: machine-test lint
 
 unit: .venv/ready
 	@$(PYTHON) -m pytest tests/unit --quiet --numprocesses auto --dist worksteal
+
+# Writes into the pages, or into PAGES, what their commands print now.
+pages: machine-test .venv/ready
+	@CTR_FERRY_WRITE_PAGES=1 $(PYTHON) -m pytest tests/lab/test_pages.py --quiet
 
 lint: .venv/ready
 	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet .
