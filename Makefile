@@ -1,16 +1,14 @@
 # Start with `make demo` and `make test`. Everything that they write is in .venv and lab/.state.
-.PHONY: demo test unit lint pages lab-up lab-down
+.PHONY: demo test unit coverage lint pages lab-up lab-down
 PYTHON := .venv/bin/python
 # With this variable, every process would compile all modules that it imports.
 unexport PYTHONDONTWRITEBYTECODE
-# Reports which branches the tests take. No minimum is demanded.
-COVERAGE := --cov=tasks --cov=ctr_ferry --cov-branch --cov-report=term:skip-covered
 
 demo: machine-demo .venv/ready
 	@$(PYTHON) -m lab.demo
 
 test: machine-test lint
-	@$(PYTHON) -m pytest --numprocesses 3 --dist worksteal $(COVERAGE)
+	@$(PYTHON) -m pytest --numprocesses 3 --dist worksteal
 
 unit: .venv/ready
 	@$(PYTHON) -m pytest tests/unit --quiet --numprocesses auto --dist worksteal
@@ -19,9 +17,15 @@ unit: .venv/ready
 pages: machine-test .venv/ready
 	@CTR_FERRY_WRITE_PAGES=1 $(PYTHON) -m pytest tests/lab/test_pages.py --quiet
 
+# Which branches the unit tests take. No minimum is demanded.
+coverage: .venv/ready
+	@$(PYTHON) -m pytest tests/unit --quiet --numprocesses auto --dist worksteal \
+		--cov=tasks --cov=ctr_ferry --cov-branch --cov-report=term:skip-covered
+
 lint: .venv/ready
 	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet .
-	@.venv/bin/mypy --no-error-summary && .venv/bin/mypy --no-error-summary --config-file tests/mypy.ini
+	@.venv/bin/mypy --no-error-summary & .venv/bin/mypy --no-error-summary --config-file tests/mypy.ini \
+		&& wait $$! || { wait; exit 1; }
 
 lab-up lab-down: lab-%: machine-lab-% .venv/ready
 	@$(PYTHON) -m lab $*

@@ -29,8 +29,9 @@ tell "making .venv with $("$python" -V)"
 rm -rf .venv
 "$python" -m venv .venv
 tell "fetching the packages of requirements.lock"
+# Only what is imported is ever compiled, by the first process that imports it.
 install() {
-	PYTHONUNBUFFERED=1 .venv/bin/python -m pip install --progress-bar off --disable-pip-version-check \
+	PYTHONUNBUFFERED=1 .venv/bin/python -m pip install --progress-bar off --disable-pip-version-check --no-compile \
 		--require-hashes -r requirements.lock 2>.venv/errors || { cat .venv/errors >&2; return 1; }
 	echo done.
 }

@@ -20,7 +20,6 @@ from lab.fleet import STATE, Fleet, LabError, Node
 from lab.registries import Registries
 from lab.standing import StandingRegistries
 
-UNIT = Path(__file__).parent / "unit"
 SENTENCE = "why the fleet does not come up"
 
 
@@ -36,13 +35,6 @@ def pytest_testnodedown(node: Any) -> None:
     """Ends the session with the sentence of a worker that has ended."""
     if sentence := getattr(node, "workeroutput", {}).get(SENTENCE):
         pytest.exit(sentence, returncode=2)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Coverage is that of the unit tests; on the fleet, `fab` runs in processes of its own."""
-    for item in items:
-        if UNIT not in item.path.parents:
-            item.add_marker(pytest.mark.no_cover)
 
 
 def pytest_collection_finish() -> None:

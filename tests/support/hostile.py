@@ -41,14 +41,14 @@ from ctr_ferry.shell import Answer, Script
 from ctr_ferry.text import shown, shown_name, tail
 from ctr_ferry.transfer import checksum
 
-SIZE = 1 << 19
+SIZE = 1 << 18
 NOW = datetime.now(UTC)
-CPU = 10  # CPU seconds for one parser and all texts. A linear parser takes less than one, a quadratic one takes hours.
+CPU = 10  # CPU seconds for one parser and all texts. A linear parser takes about one, a quadratic one takes minutes.
 DIGEST = f"sha256:{'a' * 64}"
 BOUNDARY = "ferry-000102030405060708090a0b0c0d0e0f"
 HEADER = "REF TYPE DIGEST SIZE PLATFORMS LABELS\n"
 HTTPS = Registry("r.example")
-# These texts have SIZE bytes. The others have an eighth of it.
+# These texts have SIZE bytes. The others have a quarter of it.
 WHOLE = {"blanks", "line breaks", "quotes", "lists", "digits", "one line", "NULs", "no UTF-8"}
 WHOLE |= {"labels", "statuses", "quotas", "excesses", "refs", "images", "columns"}
 WHOLE |= {"heartbeats", "steps"}
@@ -103,7 +103,7 @@ UNITS = {
     "steps": f"\n{BOUNDARY} begin a\nx\n{BOUNDARY} end 0\n".encode(),
     "records of tar": b"9 a=bcde\n",
 }
-WORST = {name: (unit * SIZE)[: SIZE if name in WHOLE else SIZE // 8] for name, unit in UNITS.items()}
+WORST = {name: (unit * SIZE)[: SIZE if name in WHOLE else SIZE // 4] for name, unit in UNITS.items()}
 
 
 @cache
@@ -135,7 +135,7 @@ def probed(data: bytes) -> None:
 def sectioned(data: bytes) -> None:
     """Read a script in which a step printed this after much other output."""
     begin, end = f"\n{BOUNDARY} begin a\n".encode(), f"\n{BOUNDARY} end 0\n".encode()
-    stream = begin + bytes(8 * SIZE) + data + end
+    stream = begin + bytes(16 * SIZE) + data + end
     script = Script({"a": ""})
     script.is_whole(BOUNDARY, stream, stream)
     shell.with_step_headings(BOUNDARY, stream)
@@ -237,11 +237,11 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "docker's config": docker_config,
     "a checksum": lambda data: in_a_file(data, sum_of, "x.sha256"),
     "a map": lambda data: in_a_file(data, mappings.read_map),
-    "an inventory": lambda data: in_a_file(data[: SIZE // 32], Inventory, "x.yaml"),  # PyYAML is slow, but linear
-    "a variable": lambda data: in_a_file(b"all:\n  vars:\n    a: " + data[: SIZE // 32], Inventory, "x.yaml"),
-    "an inventory in INI": lambda data: in_a_file(data[: SIZE // 32], Inventory, "x.ini"),  # so is shlex
-    "hosts in INI": lambda data: in_a_file(b"[a]\nn x=" + data[: SIZE // 32], Inventory, "x.ini"),
-    "a variable in INI": lambda data: in_a_file(b"[all:vars]\nx=" + data[: SIZE // 32], Inventory, "x.ini"),
+    "an inventory": lambda data: in_a_file(data[: SIZE // 16], Inventory, "x.yaml"),  # PyYAML is slow, but linear
+    "a variable": lambda data: in_a_file(b"all:\n  vars:\n    a: " + data[: SIZE // 16], Inventory, "x.yaml"),
+    "an inventory in INI": lambda data: in_a_file(data[: SIZE // 16], Inventory, "x.ini"),  # so is shlex
+    "hosts in INI": lambda data: in_a_file(b"[a]\nn x=" + data[: SIZE // 16], Inventory, "x.ini"),
+    "a variable in INI": lambda data: in_a_file(b"[all:vars]\nx=" + data[: SIZE // 16], Inventory, "x.ini"),
     "ansible.cfg": lambda data: in_a_file(b"[defaults]\n" + data, lambda file: defaults(file.parent), "ansible.cfg"),
     "a template": lambda data: Templates({}, {"a": ""}).value(text_of(data)),
 }

@@ -52,9 +52,9 @@ def calls(folder: Path, pattern: str) -> int:
 @pytest.mark.parametrize(
     ("shape", "size", "pattern"),
     [
-        (many_groups, 40, "all"),
-        (many_groups, 40, "*"),
-        (many_groups, 40, "node15"),
+        (many_groups, 20, "all"),
+        (many_groups, 20, "*"),
+        (many_groups, 20, "node15"),
         (nested_groups, 6, "all"),
         (nested_groups, 6, "nodea"),
     ],
