@@ -1,5 +1,5 @@
-# Start with `make demo` and `make test`. Everything that they write is in .venv and lab/.state.
-.PHONY: demo test unit coverage lint pages lab-up lab-down
+# Start with `make demo` and `make test`. Everything that they write is in .venv, lab/.state and dist.
+.PHONY: demo test unit coverage lint pages bundle lab-up lab-down
 PYTHON := .venv/bin/python
 # With this variable, every process would compile all modules that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -26,6 +26,10 @@ lint: .venv/ready
 	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet .
 	@.venv/bin/mypy --no-error-summary & .venv/bin/mypy --no-error-summary --config-file tests/mypy.ini \
 		&& wait $$! || { wait; exit 1; }
+
+# PYTHONS="3.11 3.12" and MACHINES=x86_64 make a smaller one.
+bundle: machine-bundle .venv/ready
+	@$(PYTHON) -m bundle
 
 lab-up lab-down: lab-%: machine-lab-% .venv/ready
 	@$(PYTHON) -m lab $*

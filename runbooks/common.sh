@@ -1,12 +1,13 @@
 # shellcheck shell=sh
 # common.sh: what the runbooks share. Each runbook reads this file, so copy it along. It is no runbook itself.
 #
-# CTR_FERRY names the clone of ctr-ferry, if it is not the folder above the runbooks. `fab` is that of the clone's
-# .venv, else the first one in PATH.
+# CTR_FERRY names the folder of ctr-ferry, if it is not the one above the runbooks. `fab` is that of its .venv, which is
+# `ctr-ferry` where a bundle was installed, else the first one in PATH.
 
 runbook=${0##*/}
 CTR_FERRY=${CTR_FERRY:-$(dirname "$0")/..}
-fab=$CTR_FERRY/.venv/bin/fab
+fab=$CTR_FERRY/.venv/bin/ctr-ferry
+[ -x "$fab" ] || fab=$CTR_FERRY/.venv/bin/fab
 [ -x "$fab" ] || fab=fab
 status=0 # the exit status of the runbook, as `worst` collects it
 quiet= # not empty: shows no steps and none of fab's notes, as cron mails whatever is printed
@@ -87,7 +88,7 @@ ask() {
     0 | 1 | 4) if jq -es '.[0].commands' "$answer" >/dev/null 2>&1; then return; fi ;;
     esac
     [ -z "$quiet" ] || cat "$work/notes" >&2
-    stop "$code" "stopped, because this did not run to its end: fab $*"
+    stop "$code" "stopped, because this did not run to its end: ${fab##*/} $*"
 }
 
 # worst STATUS: makes it the status of the runbook, unless that is worse. A failed host (1) is worse than one that was

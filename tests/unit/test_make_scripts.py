@@ -37,5 +37,19 @@ def test_what_is_there_is_not_announced(tmp_path: Path, target: str) -> None:
         (tmp_path / ".venv").mkdir()
         (tmp_path / ".venv/ready").touch()
         (tmp_path / "lab/.state/cache/trees").mkdir(parents=True)
+        (tmp_path / "lab/.state/nodes").mkdir()
     done = check(tmp_path, target)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_still_to_be_written_is_announced(tmp_path: Path) -> None:
+    (tmp_path / "lab/.state/cache/trees").mkdir(parents=True)
+    venv, fleet = check(tmp_path, "lab-up").stderr.splitlines()
+    assert ".venv" in venv
+    assert "fetches nothing" in fleet
+
+
+def test_a_bundle_needs_neither_the_fleet_nor_root(tmp_path: Path) -> None:
+    venv, wheels = check(tmp_path, "bundle").stderr.splitlines()
+    assert ".venv" in venv
+    assert "MB of wheels" in wheels

@@ -1,0 +1,1 @@
+"""Makes the archive that installs ctr-ferry on a machine without a network (`make bundle`)."""
