@@ -78,7 +78,7 @@ push_from() {
             | if .error then [$name, if $word == "reference-exists" then "final" else "failed" end,
                   "failed: \($word) on \(.host)"]
               elif $word == "digest" then [$name, "done", "\(.status) by \(.host): \(.result.digest)"]
-              else [$name, "final", "failed: \($word) by \(.host): \(.result.reason)"] end
+              else [$name, "final", "failed: \($word) by \(.host): \(.result.notes | join("; "))"] end
             | map(safe) | @tsv' >"$work/pushed"
         cat "$work/pushed" >>"$work/told"
         if grep -Eq "${tab}failed: (host|registry)-(unreachable|unresolved|timeout|tls) " "$work/pushed"; then return; fi

@@ -59,8 +59,8 @@ group=$(read_json "$work/hosts" '($nodes | split(",")) as $nodes
 step "1/4 asking for the health of $nodes"
 ask "$work/doctor" -H "$nodes" doctor
 ill=$(read_json "$work/doctor" '[outcomes | .host as $host
-    | (.result.findings? // [])[] | select(.health == "fail" and (.what | startswith("registry ") | not))
-    | "\($host): \(.what): \(.text); try: \(.todo)" | safe] | join("\n")')
+    | (.result.findings? // [])[] | select(.status == "fail" and (.check | startswith("registry ") | not))
+    | "\($host): \(.check): \(.message); try: \(.hint)" | safe] | join("\n")')
 [ -z "$ill" ] || stop 1 "$ill"
 
 step "2/4 asking what runs on $group"

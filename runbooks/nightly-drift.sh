@@ -62,8 +62,8 @@ ask "$work/doctor" -H "$hosts" doctor
 worst "$code"
 read_json "$work/doctor" 'outcomes | .host as $host
     | if .status == "unreachable" then "\($host): unreachable\t\(.error.message | safe)"
-      elif .result then .result.findings[] | select(.health != "ok")
-        | "\($host): doctor \(.health): \(.what | safe)\t\(.text | safe); \(.todo | safe)"
+      elif .result then .result.findings[] | select(.status != "ok")
+        | "\($host): doctor \(.status): \(.check | safe)\t\(.message | safe); \(.hint | safe)"
       else "\($host): \(.error.kind): \(.error.message | safe)\t\(.error.hint | safe)"
       end' >>"$work/found"
 

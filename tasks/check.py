@@ -53,9 +53,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedImage(CheckResult):
-    """One of several images; ``ref`` is how it was asked for, and ``error`` what is wrong with it."""
+    """One of several images; ``asked`` is how it was asked for, and ``error`` what is wrong with it."""
 
-    ref: str
+    asked: str
     status: Status = Status.OK
     error: dict[str, str] | None = None
 
@@ -71,13 +71,13 @@ class ChecksResult:
         """One line for each image; what is wrong is indented below."""
         lines = []
         for image in self.images:
-            lines += image.lines() if image.digest else [f"{shown_name(image.name)} {_ABSENT}"]
+            lines += image.lines() if image.digest else [f"{shown_name(image.reference)} {_ABSENT}"]
             lines += [f"  {line}" for line in error_lines(image.error)] if image.error else []
         return lines
 
 
 _NOTHING = CheckResult(  # of an image that is not there
-    name="", namespace="", digest="", check=_ABSENT, complete=False, unpacked=False, platforms="-", platform=""
+    reference="", namespace="", digest="", check=_ABSENT, complete=False, unpacked=False, platforms=(), platform=""
 )
 Found = dict[str, CheckResult | FerryError]  # what one host has, by reference
 
@@ -145,7 +145,7 @@ def _table_of_several(found: Mapping[str, ChecksResult]) -> Table:
         (
             (
                 image.status is Status.FAILED,
-                *(shown_name(image.name), image.digest or "-", image.verdict or "-", image.check),
+                *(shown_name(image.reference), image.digest or "-", image.verdict or "-", image.check),
                 image.cell,
             ),
             host,
@@ -153,8 +153,8 @@ def _table_of_several(found: Mapping[str, ChecksResult]) -> Table:
         for host, result in found.items()
         for image in result.images
     )
-    every = {image.ref for result in found.values() for image in result.images}
-    wrong = {image.ref for result in found.values() for image in result.images if image.status is Status.FAILED}
+    every = {image.asked for result in found.values() for image in result.images}
+    wrong = {image.asked for result in found.values() for image in result.images if image.status is Status.FAILED}
     well = f"{len(every) - len(wrong)} of {len(every)} images are the same, complete and unpacked"
     return Table(
         ("REFERENCE", "DIGEST", "VERDICT", "COMPLETE", "UNPACKED", "HOSTS"),
@@ -241,10 +241,12 @@ def _result(found: Found, request: Request) -> Result:
 
 def _checked(ref: str, found: CheckResult | FerryError) -> CheckedImage:
     if isinstance(found, CheckResult):
-        return CheckedImage(ref=ref, **asdict(found))
+        return CheckedImage(asked=ref, **asdict(found))
     state = found.result or _NOTHING
-    name = state.name or ref
-    return replace(CheckedImage(ref=ref, **asdict(state)), name=name, status=Status.FAILED, error=found.to_json())
+    name = state.reference or ref
+    return replace(
+        CheckedImage(asked=ref, **asdict(state)), reference=name, status=Status.FAILED, error=found.to_json()
+    )
 
 
 def _inspect(host: Host, request: Request, seen: Seen) -> Result:

@@ -43,16 +43,16 @@ class DoctorResult:
     """
 
     findings: tuple[Finding, ...]
-    cleaned: str = ""
+    cleaned: tuple[str, ...] = ()
     status: Status = Status.OK
     everything: InitVar[bool] = False
 
     def __post_init__(self, everything: bool) -> None:
-        self.shown = [f for f in self.findings if everything or f.health is not Health.OK]
+        self.shown = [f for f in self.findings if everything or f.status is not Health.OK]
 
     def lines(self) -> list[str]:
         """One line per finding, for the record; a person reads the table."""
-        return [f"{f.health} {f.what}: {f.text}" + (f" ({f.todo})" if f.todo else "") for f in self.findings]
+        return [f"{f.status} {f.check}: {f.message}" + (f" ({f.hint})" if f.hint else "") for f in self.findings]
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
@@ -63,14 +63,14 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
         for host, result in found.items()
         for finding in (result.findings if len(answers) == 1 else result.shown)
     )
-    order = list(dict.fromkeys(finding.what for finding in rows))
-    well = [host for host, result in found.items() if all(f.health is Health.OK for f in result.findings)]
+    order = list(dict.fromkeys(finding.check for finding in rows))
+    well = [host for host, result in found.items() if all(f.status is Health.OK for f in result.findings)]
     note = f"nothing is wrong on {names(well)}" if well else ""
     return Table(
         ("HOST", "FINDING", "STATUS", "SEEN", "WHAT TO DO"),
         tuple(
-            (names(on, every=f.health is Health.FAIL), f.what, str(f.health), f.text, at_hosts(f.todo, on))
-            for f, on in sorted(rows.items(), key=lambda row: order.index(row[0].what))
+            (names(on, every=f.status is Health.FAIL), f.check, str(f.status), f.message, at_hosts(f.hint, on))
+            for f, on in sorted(rows.items(), key=lambda row: order.index(row[0].check))
         ),
         (note,) if note else (),
     )
@@ -89,20 +89,20 @@ def doctor(host: Host, request: Request) -> DoctorResult:
     """Inspect a host and its registries, and say what is wrong and what to do about it."""
     from ctr_ferry.registry.status import inspect as inspect_registries
 
-    visit, cleaned = _visit(host), ""
+    visit, cleaned = _visit(host), tuple[str, ...]()
     if isinstance(visit, Finding):
         found = [Finding("reachable", Health.OK, host.where), visit]
     else:
         found = health.findings(visit)
         if request.clean and _cleanable(visit):
             cleaning, cleaned = _clean(host, visit)
-            found = [cleaning if each.what == "leftovers" else each for each in found]
+            found = [cleaning if each.check == "leftovers" else each for each in found]
     registries = host.target.variables_of(Registries).known
     seen = inspect_registries(host, registries)
-    found += [Finding(f"registry {each.registry}", each.health, each.text, each.todo) for each in seen]
+    found += [Finding(f"registry {each.registry}", each.status, each.message, each.hint, each.kind) for each in seen]
     status = Status.CHANGED if cleaned else Status.OK
     result = DoctorResult(tuple(found), cleaned, status, everything=request.all)
-    if ill := [finding.what for finding in found if finding.health is Health.FAIL]:
+    if ill := [finding.check for finding in found if finding.status is Health.FAIL]:
         raise Unhealthy(f"to be repaired: {', '.join(ill)}", hint="follow the column WHAT TO DO", result=result)
     return result
 
@@ -118,7 +118,7 @@ def _visit(host: Host) -> Visit | Finding:
     except FerryError as error:
         denied = isinstance(error, PermissionDenied)
         text = f"{error.message} ({error.detail})" if denied and error.detail else error.message
-        return Finding("sudo" if denied else "answers", Health.FAIL, text, error.hint)
+        return Finding("sudo" if denied else "answers", Health.FAIL, text, error.hint, error.kind)
     return Visit(
         facts=facts,
         answers=answers,
@@ -129,24 +129,24 @@ def _visit(host: Host) -> Visit | Finding:
     )
 
 
-def _clean(host: Host, visit: Visit) -> tuple[Finding, str]:
+def _clean(host: Host, visit: Visit) -> tuple[Finding, tuple[str, ...]]:
     """Inspects the host again, and removes what killed runs left; returns the new finding, and what was removed."""
     if host.dry_run:
-        return Finding("leftovers", Health.OK, f"would remove {visit.left}"), visit.left
+        return Finding("leftovers", Health.OK, f"would remove {visit.left}"), visit.remains
     now = _visit(host)  # the first answer may be old by now
     if isinstance(now, Finding):
-        return Finding("leftovers", Health.FAIL, f"could not be removed: {now.text}", now.todo), ""
+        return Finding("leftovers", Health.FAIL, f"could not be removed: {now.message}", now.hint), ()
     ctr = _cleanable(now)
     if not ctr:
-        return health.leftovers_found(now if now.answers["leftovers"].ok or now.files else visit), ""
+        return health.leftovers_found(now if now.answers["leftovers"].ok or now.files else visit), ()
     settings, owner = host.target.variables_of(Settings), owner_of(host.run_id)
     answers = host.ask(leftovers.clean(ctr, settings, now.namespaces, now.files, owner))
     still = replace(now, answers=answers).left
     if answers["leftovers"].ok and not still:
-        return Finding("leftovers", Health.OK, f"removed {now.left}"), now.left
+        return Finding("leftovers", Health.OK, f"removed {now.left}"), now.remains
     failed = [failure(a, "leftovers").detail for name, a in answers.items() if not a.ok]
     todo = f"remove it by hand: {'; '.join(failed)}"
-    return Finding("leftovers", Health.FAIL, f"could not be removed: {still or now.left}", todo), ""
+    return Finding("leftovers", Health.FAIL, f"could not be removed: {still or now.left}", todo), ()
 
 
 def _cleanable(visit: Visit) -> Ctr | None:

@@ -29,13 +29,13 @@ _ELSEWHERE, _UNREAD = "kubelet reads another containerd", "kubelet does not read
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One name in one namespace of one containerd; ``note`` says why kubelet, if any, does not see it there."""
+    """One name in one namespace of one containerd; ``notes`` say why kubelet, if any, does not see it there."""
 
-    name: str
+    reference: str
     digest: str
     namespace: str
     socket: str
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,16 @@ class FindResult:
     def lines(self) -> list[str]:
         """One line for each place."""
         return [
-            f"{shown_name(p.name)} {p.digest} in {p.namespace} at {p.socket} {p.note}".rstrip() for p in self.places
+            f"{shown_name(p.reference)} {p.digest} in {p.namespace} at {p.socket} {'; '.join(p.notes)}".rstrip()
+            for p in self.places
         ]
 
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
-    """Where one of several images was found; ``ref`` is how it was asked for."""
+    """Where one of several images was found; ``asked`` is how it was asked for."""
 
-    ref: str
+    asked: str
     places: tuple[Place, ...]
 
 
@@ -100,17 +101,27 @@ def parse(*, match: str | None = None, ref: Sequence[str] | None = None, set_: S
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row for each place, with all hosts that have it; below the rows, what to do if kubelet does not see it."""
     hosts = grouped((place, host) for host, found in _results(answers) for place in dict.fromkeys(found.places))
-    listed = sorted(hosts, key=lambda p: (p.name, p.namespace, p.socket, p.digest, p.note))
-    hints = [_hint(place, hosts[place]) for place in listed if place.note == _UNREAD and _can_be_given(place.name)]
+    listed = sorted(hosts, key=lambda p: (p.reference, p.namespace, p.socket, p.digest, p.notes))
+    hints = [
+        _hint(place, hosts[place]) for place in listed if _UNREAD in place.notes and _can_be_given(place.reference)
+    ]
     hints += [
         f"try: to work with that containerd, set ctr_address: {place.socket} for the host in the inventory"
         for place in listed
-        if place.note == _ELSEWHERE
+        if _ELSEWHERE in place.notes
     ]
     return Table(
         ("REFERENCE", "DIGEST", "NAMESPACE", "SOCKET", "HOSTS", "NOTE"),
         tuple(
-            (shown_name(p.name), p.digest, p.namespace, p.socket, names(hosts[p], every=True), p.note) for p in listed
+            (
+                shown_name(p.reference),
+                p.digest,
+                p.namespace,
+                p.socket,
+                names(hosts[p], every=True),
+                "; ".join(p.notes),
+            )
+            for p in listed
         ),
         (*_not_read(answers), *dict.fromkeys(hints)),
     )
@@ -135,7 +146,7 @@ def _can_be_given(name: str) -> bool:
 
 
 def _hint(place: Place, hosts: Sequence[str]) -> str:
-    name = shell.join([place.name])
+    name = shell.join([place.reference])
     line = f"fab -H HOST retag --src {name} --dst {name} -n {place.namespace} --to-namespace {KUBELETS}"
     return f"try: {at_hosts(line, hosts)}"
 
@@ -163,7 +174,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
             hint=look_wider(request.match or request.refs[0]),
             result=answers,
         )
-    there = {image.ref for _, result in results(answers, FoundImages) for image in result.images if image.places}
+    there = {image.asked for _, result in results(answers, FoundImages) for image in result.images if image.places}
     if nowhere := [ref for ref in request.refs if found and ref not in there]:
         raise NothingFound(
             f"{len(nowhere)} of {len(request.refs)} images are on no host that answered",
@@ -225,6 +236,6 @@ def _places(facts: Facts, found: list[tuple[str, Listing]], request: Request) ->
         match = {} if request.refs else {request.match: listing.search(request.match)}
         for text, images in (match or listing.select(request.refs)).items():
             for image in images:
-                note = unseen if kubelets and (image.name, image.digest) not in read else ""
-                places[text].append(Place(image.name, image.digest, listing.namespace, socket, note))
+                notes = (unseen,) if kubelets and (image.name, image.digest) not in read else ()
+                places[text].append(Place(image.name, image.digest, listing.namespace, socket, notes))
     return places

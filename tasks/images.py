@@ -16,7 +16,7 @@ from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
-from ctr_ferry.text import names, shown_name
+from ctr_ferry.text import names, shown_name, size
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
@@ -53,9 +53,9 @@ def parse(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row(ImageState):
-    """One image as the table shows it."""
+    """One image; ``size`` is in bytes, as exactly as ctr prints it, and None where it prints none."""
 
-    size: str
+    size: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +68,18 @@ class ImagesResult:
 
     def lines(self) -> list[str]:
         """One line for each image."""
-        return [f"{row.namespace} {shown_name(row.name)} {row.digest} {row.check}" for row in self.images]
+        return [f"{row.namespace} {shown_name(row.reference)} {row.digest} {row.check}" for row in self.images]
+
+
+def _size(number: int | None) -> str:
+    return "-" if number is None else size(number)
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row for each image, with all hosts that have it."""
     found = dict(results(answers, ImagesResult))
     hosts: dict[tuple[str, ...], list[str]] = grouped(
-        ((row.name, row.namespace, row.digest, row.size, row.platforms, row.check), host)
+        ((row.reference, row.namespace, row.digest, _size(row.size), ", ".join(row.platforms) or "-", row.check), host)
         for host, result in found.items()
         for row in result.images
     )
@@ -130,5 +134,5 @@ def _inspect(host: Host, request: Request) -> ImagesResult:
         there |= {ref for ref, images in meant.items() if images}
         chosen = {image.name: image for images in meant.values() for image in images}
         for image in chosen.values() if request.refs else listing.search(request.match):
-            rows.append(Row.of(image, name, checked.get(image.name, checks.UNKNOWN), size=image.size))
+            rows.append(Row.of(image, name, checked.get(image.name, checks.UNKNOWN), size=image.bytes))
     return ImagesResult(tuple(rows), tuple(ref for ref in request.refs if ref not in there))

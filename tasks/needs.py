@@ -47,7 +47,7 @@ class Request:
 class NeededImage:
     """A name in its full form; ``by`` says what needs the image: a container, the sandbox of pods, a manifest."""
 
-    name: str
+    reference: str
     by: tuple[str, ...]
 
 
@@ -68,7 +68,7 @@ class NeedsResult:
 
     def lines(self) -> list[str]:
         """One line for each image."""
-        return [*(f"{image.name}  ({', '.join(image.by)})" for image in self.images), *self.unknown]
+        return [*(f"{image.reference}  ({', '.join(image.by)})" for image in self.images), *self.unknown]
 
 
 def parse(*, manifests: Sequence[str] | None = None, out: str | None = None, namespace: str | None = None) -> Request:
@@ -127,7 +127,7 @@ def _set(answers: Mapping[str, Result | FerryError]) -> list[str]:
     found = dict(results(answers, NeedsResult))
     lacking = [f"# {host} did not tell: {e.message}" for host, e in answers.items() if isinstance(e, FerryError)]
     unknown = [f"# {host}: {each}" for host, result in found.items() for each in result.unknown]
-    images = sorted({image.name for result in found.values() for image in result.images})
+    images = sorted({image.reference for result in found.values() for image in result.images})
     return [_HEAD, f"# Hosts: {', '.join(found)}", *lacking, *unknown, *images]
 
 

@@ -114,7 +114,7 @@ def push(fleet: Fleet, request: PushRequest | tuple[PushRequest, ...]) -> dict[s
             jobs[host.name] = several = PushSet(host, request, alone=alone)
             return several.result()
         jobs[host.name] = one = PushJob(host, request, alone=alone)
-        return one.result(Status.OK)  # a run that is interrupted now reports no change
+        return one.result(Status.OK, "")  # a run that is interrupted now reports no change
 
     def verify(host: Host) -> Result:
         answer = pushed[host.name]

@@ -32,7 +32,7 @@ class RegistryResult:
 
     def lines(self) -> list[str]:
         """One line per registry, for the record. A person reads the table."""
-        return [f"{r.health} {r.registry}: {r.text}" + (f" ({r.todo})" if r.todo else "") for r in self.registries]
+        return [f"{r.status} {r.registry}: {r.message}" + (f" ({r.hint})" if r.hint else "") for r in self.registries]
 
 
 def parse(*, name: str | None = None) -> str | None:
@@ -62,7 +62,7 @@ def _chosen(target: Target, name: str | None) -> list[Registry]:
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row per registry and state. Hosts that see the same state share a row, with the time of the slowest."""
     rows = grouped(
-        ((each.registry, each.health, each.text, each.auth or "-", each.todo), (host, each.seconds))
+        ((each.registry, each.status, each.message, each.auth or "-", each.hint), (host, each.seconds))
         for host, found in results(answers, RegistryResult)
         for each in found.registries
     )
@@ -88,7 +88,7 @@ def registry(host: Host, name: str | None) -> RegistryResult:
 
     found = inspect(host, _chosen(host.target, name), credentials.login, allow_curl=True)
     result = RegistryResult(tuple(found))
-    if failed := [each.registry for each in found if each.health is Health.FAIL]:
+    if failed := [each.registry for each in found if each.status is Health.FAIL]:
         raise RegistryError(
             f"this host cannot push to or pull from {', '.join(failed)}",
             hint=f"do what the column {_REMEDY} says, then: fab -H @failed registry",

@@ -68,11 +68,11 @@ class Removed:
         error: why the name is still there.
     """
 
-    name: str
+    reference: str
     digest: str = ""
     status: Status = Status.UNCHANGED
     records: tuple[str, ...] = ()
-    note: str = ""
+    notes: tuple[str, ...] = ()
     error: dict[str, str] | None = None
 
 
@@ -81,26 +81,25 @@ class RemoveResult:
     """One host's result: every name that was asked for or that the glob fits."""
 
     namespace: str
-    names: tuple[Removed, ...]
+    images: tuple[Removed, ...]
 
     @property
     def status(self) -> Status:
         """``changed`` if any name was removed."""
-        return Status.of_all(name.status for name in self.names)
+        return Status.of_all(image.status for image in self.images)
 
     def lines(self) -> list[str]:
         """One line per name; what was removed with it is indented below."""
-        if not self.names:
+        if not self.images:
             return [f"no name in namespace {self.namespace} fits"]
-        return [line for name in self.names for line in _name_lines(name, several=len(self.names) > 1)]
+        return [line for image in self.images for line in _name_lines(image, several=len(self.images) > 1)]
 
 
 def _name_lines(removed: Removed, *, several: bool) -> Iterator[str]:
-    yield f"{shown_name(removed.name)} {removed.digest}".rstrip() + (f"  {removed.status}" if several else "")
+    yield f"{shown_name(removed.reference)} {removed.digest}".rstrip() + (f"  {removed.status}" if several else "")
     for record in removed.records:
         yield f"  and CRI's record {shown_name(record)}"
-    if removed.note:
-        yield f"  {removed.note}"
+    yield from (f"  {note}" for note in removed.notes)
     if removed.error and several:
         yield from (f"  {line}" for line in error_lines(removed.error))
 
@@ -165,7 +164,7 @@ def _ask(fleet: Fleet, going: Mapping[str, Sequence[Removed]], request: Request)
 
     One name on one host, typed at a terminal, needs no question.
     """
-    hosts = grouped((each.name, host) for host, removals in going.items() for each in removals)
+    hosts = grouped((each.reference, host) for host, removals in going.items() for each in removals)
     if len(hosts) == len(going) == 1 and not request.match and fleet.at_terminal:
         return
     for host in fleet:
@@ -190,7 +189,7 @@ def plan(host: Host, request: Request) -> Plan:
     users = _users(session) if wanted.last else {}
     gone = frozenset() if request.force else wanted.last - users.keys()
     guarded = tuple(image.name for image in here.images if image.digest in gone)
-    absent = [Removed(name, note=_why_absent(name)) for name in wanted.absent]
+    absent = [Removed(name, notes=(_why_absent(name),)) for name in wanted.absent]
     made = Plan(ctr, here.namespace, absent, guarded)
     _decide(made, wanted, users, force=request.force)
     return made
@@ -221,7 +220,7 @@ def _decide(made: Plan, wanted: Wanted, users_by_digest: Mapping[str, Sequence[s
         removed = Removed(image.name, image.digest, Status.CHANGED)
         made.names.append(removed)
         if image.digest not in last:
-            removed.note = f"the image stays under the name {shown_name(wanted.left(image.digest)[0])}"
+            removed.notes = (f"the image stays under the name {shown_name(wanted.left(image.digest)[0])}",)
             continue
         users = users_by_digest.get(image.digest, [])
         if users and not force:
@@ -231,8 +230,8 @@ def _decide(made: Plan, wanted: Wanted, users_by_digest: Mapping[str, Sequence[s
             records = wanted.records(image.digest)
             removed.records = () if users else records
             if users and records:
-                removed.note = (
-                    f"CRI's record of it stays while a container uses it: {', '.join(map(shown_name, users[:3]))}"
+                removed.notes = (
+                    f"CRI's record of it stays while a container uses it: {', '.join(map(shown_name, users[:3]))}",
                 )
 
 
@@ -250,11 +249,11 @@ def apply(host: Host, made: Plan) -> RemoveResult:
     Raises SomeFailed with the result if some of several names are still there, else the FerryError of name or host.
     """
     if (going := made.going) and not host.dry_run:
-        everything = [each.name for each in going] + [record for each in going for record in each.records]
+        everything = [each.reference for each in going] + [record for each in going for record in each.records]
         answers = host.ask(ctr_remove.script(made.ctr, made.namespace, everything, made.guarded))
         after = Listing.parse(made.namespace, required(answers["after"], "after").text)
         for each in going:
-            if left := [name for name in (each.name, *each.records) if after.get(name)]:
+            if left := [name for name in (each.reference, *each.records) if after.get(name)]:
                 made.fail(each, _still_there(left[0], answers["remove"], made.namespace))
     result = RemoveResult(made.namespace, tuple(made.names))
     settle(

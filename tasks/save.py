@@ -91,19 +91,19 @@ class SaveResult:
     size: int
     sha256: str
     images: tuple[SavedImage, ...]
-    notices: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Returns a line for the archive, and one for each image below."""
         from rich.filesize import decimal
 
         state = "  it has these already" if self.status is Status.UNCHANGED else ""
-        return [f"{self.file}  {decimal(self.size)}{state}", *map(_image_line, self.images), *self.notices]
+        return [f"{self.file}  {decimal(self.size)}{state}", *map(_image_line, self.images), *self.notes]
 
 
 def _image_line(image: SavedImage) -> str:
     platforms = f"  {', '.join(image.platforms)}" if image.platforms else ""
-    return f"  {image.name} {image.digest}{platforms}"
+    return f"  {image.reference} {image.digest}{platforms}"
 
 
 def _images(session: Session, refs: Sequence[str]) -> list[Image]:
@@ -158,7 +158,7 @@ def _save(host: Host, request: Request) -> SaveResult:
         size=planned.size,
         sha256="",
         images=planned.images,
-        notices=tuple(filter(None, [session.passed_by(request.refs)])),
+        notes=tuple(filter(None, [session.passed_by(request.refs)])),
     )
     if file.exists() and not request.force:
         if archive_writer.has_all(file, planned):

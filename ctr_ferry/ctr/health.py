@@ -31,12 +31,20 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked: its short name, the same on every host; what is there; what to do, if not ok."""
+    """One thing that was checked.
 
-    what: str
-    health: Health
-    text: str
-    todo: str = ""
+    Attributes:
+        check: what was checked, in a word or two; the same on every host.
+        message: what is there.
+        hint: what to do; empty if it is ok.
+        kind: of the error that says what is wrong, where there is one.
+    """
+
+    check: str
+    status: Health
+    message: str
+    hint: str = ""
+    kind: str | None = None
 
 
 def questions(settings: Settings) -> dict[str, str]:
@@ -79,9 +87,14 @@ class Visit:
         return leftovers.parse_files(self.answers["files"].text)
 
     @property
+    def remains(self) -> tuple[str, ...]:
+        """All that runs of ours left, in words."""
+        return (*filter(None, (each.left for each in self.namespaces)), *self.files)
+
+    @property
     def left(self) -> str:
-        """All that runs of ours left, in words; empty for nothing."""
-        return "; ".join([*filter(None, (each.left for each in self.namespaces)), *self.files])
+        """All that runs of ours left, in one line; empty for nothing."""
+        return "; ".join(self.remains)
 
     @property
     def others_at_work(self) -> bool:
@@ -109,7 +122,7 @@ def findings(visit: Visit) -> list[Finding]:
     elif not isinstance(error := visit.facts, PermissionDenied):
         what = {CtrNotFound: "ctr", DaemonUnreachable: "socket"}.get(type(error), "answers")
         detail = f" ({tail(error.detail, lines=1)})" if error.detail else ""
-        found.append(Finding(what, Health.FAIL, f"{error.message}{detail}", error.hint))
+        found.append(Finding(what, Health.FAIL, f"{error.message}{detail}", error.hint, error.kind))
     found += [_content(visit), _clock(visit)]
     if visit.answers["leftovers"].ok or visit.files:
         found.append(leftovers_found(visit))
@@ -118,7 +131,7 @@ def findings(visit: Visit) -> list[Finding]:
 
 def _sudo(visit: Visit) -> Finding:
     if isinstance(visit.facts, PermissionDenied):
-        return Finding("sudo", Health.FAIL, visit.facts.message, visit.facts.hint)
+        return Finding("sudo", Health.FAIL, visit.facts.message, visit.facts.hint, visit.facts.kind)
     lines = visit.answers["host"].text.splitlines()
     by = next((line.partition("=")[2] for line in lines if line.startswith("sudo=")), "")
     used = f"used by {shown_name(by)}" + (", with a password" if visit.password else "")

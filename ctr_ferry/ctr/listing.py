@@ -18,6 +18,7 @@ from ctr_ferry.text import shown_name
 _DIGEST_CELL = re.compile(r" (sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128}))(?= |$)")  # as is_digest
 _TWO_WORDS = re.compile(r" *[^ ]+ +[^ ]+")
 _PLATFORM = re.compile(r"[^/]+/[^/]+(?:/[^/]+)?")
+_UNITS = {"B": 1, **{f"{letter}iB": 1 << 10 * (n + 1) for n, letter in enumerate("KMGTPE")}}
 _MOST_COMPARED = 2000  # names that are compared for a similar one
 
 
@@ -37,6 +38,13 @@ class Image:
     size: str
     platforms: str
     labels: frozenset[str]
+
+    @property
+    def bytes(self) -> int | None:
+        """The size in bytes, as exactly as ctr prints it; None where that is no size."""
+        number, _, unit = self.size.partition(" ")
+        known = re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,3})?", number) and unit in _UNITS
+        return round(float(number) * _UNITS[unit]) if known else None
 
     @property
     def cri_managed(self) -> bool:

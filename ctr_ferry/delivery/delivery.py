@@ -246,7 +246,7 @@ class Delivery:
                 result: RetagResult = RetagJob(host, request).run()
             except SomeFailed as some:
                 result = some.result
-        return [(pairs[image.dst][1], image) for image in result.images if image.status is Status.CHANGED]
+        return [(pairs[image.reference][1], image) for image in result.images if image.status is Status.CHANGED]
 
     def _copy(self, host: Host, fan_out: FanOut, entries: Entries, *, own: bool) -> None:
         """Copies images to one host, and notes what came of each."""
@@ -267,9 +267,9 @@ class Delivery:
                 for entry in entries.values():
                     entry.fail(error)
                 return
-        by_name = {image.dst: image for image in result.images}
+        by_name = {image.reference: image for image in result.images}
         for entry in entries.values():
-            entry.copied(by_name[entry.result.dst], result.seconds)
+            entry.copied(by_name[entry.result.reference], result.seconds)
 
     # What is reported
 
@@ -287,7 +287,7 @@ class Delivery:
             bytes=sum(image.bytes for image in images),
             seconds=_seconds(images),
             steps=tuple(self._steps),
-            notices=target.notices,
+            notes=target.notices,
         )
 
     @contextmanager

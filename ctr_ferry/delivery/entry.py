@@ -39,27 +39,27 @@ class Entry:
 
     @classmethod
     def planned(
-        cls, image_copy: ImageCopy, item: Item[CopiedImage], choice: Choice | FerryError | None, source: str
+        cls, image_copy: ImageCopy, item: Item[CopiedImage], choice: Choice | FerryError | None, origin: str
     ) -> Entry:
         """An image by what was found on the host, and by its route; without a route, the item has the error."""
         found, image = item.result, image_copy.image
         result = DeliveredImage(
-            src=found.src,
-            dst=found.dst,
+            source=found.source,
+            reference=found.reference,
             digest=found.digest,
-            src_digest=image.digest,
+            source_digest=image.digest,
             previous_digest=item.existing.digest if item.existing and item.moves else "",
             method=found.method,
             status=Status.CHANGED,
-            note=found.note,
-            bytes=found.bytes_sent,
+            notes=found.notes,
+            bytes=found.bytes,
         )
         entry = cls(result, over_ssh=item.error)
         if not isinstance(choice, Choice):
             result.method, result.bytes = "", 0
-            entry.fail(choice or item.error or FerryError(f"{found.dst} has no route to this host"))
+            entry.fail(choice or item.error or FerryError(f"{found.reference} has no route to this host"))
             return entry
-        entry.take(choice, source)
+        entry.take(choice, origin)
         if choice.route is Route.THERE:
             result.status, result.method = Status.UNCHANGED, ""
         return entry
@@ -80,14 +80,14 @@ class Entry:
         """Whether the image has one of these routes, and has yet to come."""
         return self.route in routes and self.result.status is Status.CHANGED and not self.done
 
-    def take(self, choice: Choice, source: str) -> None:
+    def take(self, choice: Choice, origin: str) -> None:
         """Sets the route."""
         result = self.result
         self.route, result.route, result.why = choice.route, str(choice.route), choice.why
         if choice.route is Route.REGISTRY:
-            result.method, result.source = "pull", result.dst.partition("/")[0]
+            result.method, result.origin = "pull", result.reference.partition("/")[0]
         elif choice.route is Route.SSH:
-            result.source = source
+            result.origin = origin
 
     def fail(self, error: FerryError) -> None:
         """Marks the image as failed. The error may be that of other hosts, too: it is copied."""
@@ -105,22 +105,27 @@ class Entry:
     def copied(self, image: CopiedImage, seconds: float) -> None:
         """Notes what the host has after a copy."""
         result = self.result
-        result.digest, result.status, result.method, result.note = image.digest, image.status, image.method, image.note
+        result.digest, result.status, result.method, result.notes = (
+            image.digest,
+            image.status,
+            image.method,
+            image.notes,
+        )
         result.previous_digest, result.error = image.previous_digest, image.error
-        result.bytes, result.seconds, self.done = image.bytes_sent, seconds, True
+        result.bytes, result.seconds, self.done = image.bytes, seconds, True
 
     def named(self, image: ImageResult) -> None:
         """Notes that the host's own names gave this one, if the copy found nothing left to do."""
         if self.result.status is Status.UNCHANGED:
             self.result.status, self.result.method = Status.CHANGED, image.method
-            self.result.previous_digest, self.result.note = image.previous_digest, image.note
+            self.result.previous_digest, self.result.notes = image.previous_digest, image.notes
 
     def mend(self, request: DeliverRequest, host: str) -> None:
         """Adds to the error's hint the command that mends it."""
         error = self.result.error
         if error is None:
             return
-        src, dst = self.result.src, self.result.dst
+        src, dst = self.result.source, self.result.reference
         hint = error["hint"]
         if error["kind"] == ContentMissing.kind and "--from any" in hint:
             if request.archive:

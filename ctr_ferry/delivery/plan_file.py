@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ctr_ferry.delivery.results import DeliveredImage, Step
     from ctr_ferry.transfer.copy_request import ImageCopy
 
-_VERSION = 1
+_VERSION = 2  # 1 had src, dst, src_digest and source for source, reference, source_digest and origin
 HEAD = '{\n  "version": '  # how every plan begins
 _MOST = 64 << 20  # bytes of a plan that is read
 
@@ -44,8 +44,8 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Wanted(_Part, frozen=True):
     """One image that was asked for, and the name to give if it is not its own."""
 
-    src: str
-    dst: str | None = None
+    source: str
+    reference: str | None = None
 
 
 class Request(_Part, frozen=True, kw_only=True):
@@ -77,13 +77,13 @@ class PlannedImage(_Part, frozen=True, kw_only=True):
         before: what the name points at on the host; None if the host does not have it.
     """
 
-    src: str
-    dst: str
+    source: str
+    reference: str
     digest: str
-    src_digest: str
+    source_digest: str
     route: Route
     why: str
-    source: str
+    origin: str
     before: str | None
     held: tuple[str, ...]
     needed: tuple[Blob, ...]
@@ -104,7 +104,7 @@ class Besides(_Part, frozen=True):
 
     host: str
     namespace: str
-    dst: str
+    reference: str
     digest: str
 
 
@@ -138,8 +138,8 @@ class DeliveryPlan(_Part, frozen=True):
         asked = self.request
         if not (asked.images or asked.archive):
             raise UsageError(f"{file} names no image")
-        options.references([each.src for each in asked.images], ())
-        selectors = tuple(ImageSelector(each.src, options.new_name(each.dst)) for each in asked.images)
+        options.references([each.source for each in asked.images], ())
+        selectors = tuple(ImageSelector(each.source, options.new_name(each.reference)) for each in asked.images)
         platform = options.platform(asked.platform)
         if asked.digest and not is_digest(asked.digest):
             raise UsageError(f"{file}: {asked.digest!r} is no digest")
@@ -159,8 +159,8 @@ class DeliveryPlan(_Part, frozen=True):
 
     def decisions(self, found: Inspection) -> list[Decision]:
         """The planned route of each image to each host; an error where a host is not as it was."""
-        pushes = {push.dst: push for push in self.pushes}
-        planned = {host: {image.dst: image for image in on.images} for host, on in self.hosts.items()}
+        pushes = {push.reference: push for push in self.pushes}
+        planned = {host: {image.reference: image for image in on.images} for host, on in self.hosts.items()}
         decisions = []
         for number, image_copy in enumerate(found.copies.image_copies):
             dst = str(image_copy.dst)
@@ -179,7 +179,7 @@ class DeliveryPlan(_Part, frozen=True):
 
     def has_name(self, image_copy: ImageCopy, host: str, found: Inspection) -> bool:
         """Whether a host is to name an image besides, and is as it was."""
-        names = (name for name in self.names if (name.host, name.dst) == (host, str(image_copy.dst)))
+        names = (name for name in self.names if (name.host, name.reference) == (host, str(image_copy.dst)))
         return any(_holds(name, image_copy, found) for name in names)
 
     def _choice(self, host: str, image: PlannedImage | None, found: Inspection, number: int) -> Choice | FerryError:
@@ -195,11 +195,11 @@ class DeliveryPlan(_Part, frozen=True):
             *_changed("ctr", before.ctr, facts.client),
             *_changed("containerd", before.containerd, facts.server),
             *elsewhere,
-            *_changed("the source's image", image.src_digest, image_copy.image.digest),
-            *(_changed("source", image.source, found.giver(image_copy)) if image.route is Route.SSH else ()),
+            *_changed("the source's image", image.source_digest, image_copy.image.digest),
+            *(_changed("source", image.origin, found.giver(image_copy)) if image.route is Route.SSH else ()),
             *changes_of(image, item, destination.store),
         ]
-        return _outdated(host, image.dst, changes) if changes else Choice(image.route, image.why)
+        return _outdated(host, image.reference, changes) if changes else Choice(image.route, image.why)
 
 
 def _outdated(host: str, dst: str, changes: Sequence[str]) -> PlanOutdated:
@@ -226,10 +226,11 @@ def _without_push(push: Push, choice: Choice | FerryError, found: Inspection) ->
         return choice
     if push.relay and push.host not in found.targets:
         return PlanOutdated(
-            f"{push.host} has to get {push.dst} and to push it first, and -H leaves that host out; nothing was changed",
+            f"{push.host} has to get {push.reference} and to push it first, and -H leaves that host out; "
+            "nothing was changed",
             hint=shell.join(["fab", "-H", push.host, "apply", "--plan", str(found.request.plan)]),
         )
-    return _outdated(push.host, push.dst, ["it was to push the image first"])
+    return _outdated(push.host, push.reference, ["it was to push the image first"])
 
 
 def changes_of(image: PlannedImage, item: Item[CopiedImage], store: Store) -> Iterator[str]:
@@ -312,13 +313,13 @@ def _planned_image(result: DeliveredImage, item: Item[CopiedImage], store: Store
     lacks = tuple(needed(item, store))
     blobs = item.needed.blobs if isinstance(item, Plan) else ()
     return PlannedImage(
-        src=result.src,
-        dst=result.dst,
+        source=result.source,
+        reference=result.reference,
         digest=result.digest,
-        src_digest=result.src_digest,
+        source_digest=result.source_digest,
         route=Route(result.route),
         why=result.why,
-        source=result.source,
+        origin=result.origin,
         before=item.existing.digest if item.existing else None,
         held=tuple(blob.digest for blob in blobs if blob.digest not in {lack.digest for lack in lacks}),
         needed=lacks,

@@ -17,14 +17,14 @@ class DeliveredImage(ImageResult):
 
     Attributes:
         route, why: how it came, or would come, and why by that route.
-        source: who gave it: hosts, an archive, or a registry.
+        origin: who gave it: hosts, an archive, or a registry.
         bytes: what was, or would be, moved.
         seconds: how long that took, together with what came by the same route at the same time.
     """
 
     route: str = ""
     why: str = ""
-    source: str = ""
+    origin: str = ""
     bytes: int = 0
     seconds: float = 0.0
 
@@ -34,17 +34,19 @@ class Step:
     """What was done besides on a host that has the image: it was ``named`` there, or ``pushed`` from there.
 
     Attributes:
-        lacks: as in `PushResult`.
+        action: ``named`` or ``pushed``.
+        bytes: of the image; None where they are not known.
+        notes: as in `PushResult`, of an image that was pushed.
     """
 
     host: str
-    what: str
+    action: str
     reference: str
     digest: str
     bytes: int | None = None
     status: Status = Status.CHANGED
     error: dict[str, str] | None = None
-    lacks: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class DeliverResult(NamedImages):
         ctr, containerd: the versions on this host.
         bytes, seconds: what was, or would be, moved to this host, and how long that took.
         steps: what was done, or would be done, besides on sources; the same for all hosts.
-        notices: what the user should know.
+        notes: what the user should know.
     """
 
     namespace: str
@@ -65,7 +67,7 @@ class DeliverResult(NamedImages):
     bytes: int = 0
     seconds: float = 0.0
     steps: tuple[Step, ...] = ()
-    notices: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Returns a line for each image, with its digest and why it came by that route below."""
@@ -77,7 +79,7 @@ class DeliverResult(NamedImages):
                 where=where, ctr=self.ctr, several=several, moved=f"{image.route}: {image.why}, {image.bytes} bytes"
             )
         ]
-        return [*lines, *self.notices]
+        return [*lines, *self.notes]
 
 
 Found = Sequence[tuple[str, DeliverResult]]
@@ -95,20 +97,22 @@ def tabulate(answers: Mapping[str, Answer]) -> Table:
             (names((host for host, _ in on), every=True), *row[:3], f"{max(s for _, s in on):.1f}", *row[3:])
             for row, on in rows.items()
         ),
-        (*_steps(found), *_sums(found), *_notices(found), *_hints(found)),
+        (*_steps(found), *_sums(found), *_notes(found), *_hints(found)),
     )
 
 
 def _row(image: DeliveredImage) -> tuple[str, ...]:
-    name = image.dst if image.src == image.dst else f"{shown_name(image.src)} -> {image.dst}"
+    name = image.reference
+    if image.source != name:
+        name = f"{shown_name(image.source)} -> {name}"
     why = f"{image.error['kind']}: {image.error['message']}" if image.error else image.why
     return str(image.status), image.route or "-", str(image.bytes), image.digest or "-", name, why
 
 
 def _steps(found: Found) -> Iterator[str]:
     """What was done besides; many steps of one kind on one host share a line. All hosts tell the same steps."""
-    steps = {(step.host, step.what, step.reference): step for _, result in found for step in result.steps}
-    for on in grouped(((s.host, s.what, s.status, _message(s)), s) for s in steps.values()).values():
+    steps = {(step.host, step.action, step.reference): step for _, result in found for step in result.steps}
+    for on in grouped(((s.host, s.action, s.status, _message(s)), s) for s in steps.values()).values():
         if len(on) > _MOST_STEPS:
             yield _step_line(on, f"{len(on)} images")
         else:
@@ -118,11 +122,11 @@ def _steps(found: Found) -> Iterator[str]:
 def _step_line(steps: Sequence[Step], images: str) -> str:
     first, size = steps[0], sum(step.bytes or 0 for step in steps)
     moved = f", {size} bytes" if size else ""
-    return f"{first.host}: {first.what} {images} ({first.status}{moved}){_message(first)}"
+    return f"{first.host}: {first.action} {images} ({first.status}{moved}){_message(first)}"
 
 
 def _message(step: Step) -> str:
-    return f": {step.error['message']}" if step.error else f"; {step.lacks}" if step.lacks else ""
+    return f": {step.error['message']}" if step.error else "".join(f"; {note}" for note in step.notes)
 
 
 def _sums(found: Found) -> list[str]:
@@ -143,6 +147,6 @@ def _hints(found: Found) -> list[str]:
     return [*hints[:_MOST_HINTS], *([f"… and {more} more: --json has them all"] if more > 0 else [])]
 
 
-def _notices(found: Found) -> list[str]:
-    hosts = grouped((notice, host) for host, result in found for notice in result.notices)
-    return [f"{names(on, every=True)}: {notice}" for notice, on in hosts.items()]
+def _notes(found: Found) -> list[str]:
+    hosts = grouped((note, host) for host, result in found for note in result.notes)
+    return [f"{names(on, every=True)}: {note}" for note, on in hosts.items()]

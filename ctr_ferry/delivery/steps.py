@@ -15,7 +15,6 @@ from ctr_ferry.errors import FerryError
 from ctr_ferry.images.mappings import Pair
 from ctr_ferry.images.retag import RetagJob, RetagRequest, RetagResult
 from ctr_ferry.registry.push import PushRequest, PushSet
-from ctr_ferry.registry.results import PushedImage
 from ctr_ferry.report.answers import grouped
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.transfer.copy_request import ImageCopy
@@ -66,7 +65,7 @@ def name(fleet: Fleet, request: DeliverRequest, planned: Iterable[tuple[ImageCop
 def _named(step: Step, answer: RetagResult | FerryError) -> Step:
     result = answer.result if isinstance(answer, FerryError) else answer
     for image in result.images if isinstance(result, RetagResult) else ():
-        if image.dst == step.reference:
+        if image.reference == step.reference:
             return replace(step, status=image.status, error=image.error)
     return replace(step, status=Status.FAILED, error=answer.to_json() if isinstance(answer, FerryError) else None)
 
@@ -90,8 +89,8 @@ def push(
                 done[image_copy] = reason
             else:
                 image = item.image
-                lacks = image.lacks if isinstance(image, PushedImage) else ""
-                done[image_copy] = replace(step, status=image.status, bytes=image.bytes, lacks=lacks)
+                notes = image.notes if image.status is Status.CHANGED else ()
+                done[image_copy] = replace(step, status=image.status, bytes=image.size, notes=notes)
 
     for host, answer in fleet.beside(by_host, work).items():
         if isinstance(answer, FerryError):  # no image of this host was dealt with

@@ -47,7 +47,7 @@ class CheckResult(ImageState):
     def lines(self) -> list[str]:
         """The result in one line."""
         unpacked = "an artifact, not an image" if self.artifact else "unpacked" if self.unpacked else "not unpacked"
-        return [f"{shown_name(self.name)} {self.digest} {self.verdict}, {self.check}, {unpacked}"]
+        return [f"{shown_name(self.reference)} {self.digest} {self.verdict}, {self.check}, {unpacked}"]
 
 
 def majority(found: Sequence[CheckResult], indexes: Mapping[str, tuple[str, ...]]) -> str:
@@ -74,7 +74,7 @@ def verdict(result: CheckResult, expected: str, indexes: Mapping[str, tuple[str,
 
 def fault(result: CheckResult, expected: str, holders: str) -> FerryError | None:
     """What is wrong on a host; ``holders`` names the hosts of the expected digest, or of every digest if none is."""
-    what = f"{shown_name(result.name)} in namespace {result.namespace}"
+    what = f"{shown_name(result.reference)} in namespace {result.namespace}"
     if result.verdict == UNDECIDED:
         return Drift(
             f"{what} has no digest that more than half of the hosts have",
@@ -85,21 +85,21 @@ def fault(result: CheckResult, expected: str, holders: str) -> FerryError | None
         return Drift(
             f"{what} has another digest than expected",
             detail=f"here     {result.digest}\nexpected {expected}" + (f" (as on {holders})" if holders else ""),
-            hint=f"bring the expected image: {_replace(result.name, expected)}",
+            hint=f"bring the expected image: {_replace(result.reference, expected)}",
         )
     if _foreign(result):
         return PlatformMissing(
             f"{what} has no content for this host's platform {result.platform}",
-            detail=f"it is for {result.platforms}",
-            hint=f"see which hosts have it for this platform: fab -H all images --ref {shell.join([result.name])}",
+            detail=f"it is for {', '.join(result.platforms)}",
+            hint=f"see which hosts have it for this platform: fab -H all images --ref {shell.join([result.reference])}",
         )
     if not result.complete:
         missing = "\n".join(("missing", *result.missing)) if result.missing else result.check
-        return content_missing(shown_name(result.name), missing)
+        return content_missing(shown_name(result.reference), missing)
     if not result.unpacked and not result.artifact:
         return NotUnpacked(
             f"{what} is complete, but not unpacked",
-            hint=f"pull it again, which unpacks it: fab -H HOST pull --ref {shell.join([result.name])}",
+            hint=f"pull it again, which unpacks it: fab -H HOST pull --ref {shell.join([result.reference])}",
         )
     return None
 
@@ -109,10 +109,10 @@ def _foreign(result: CheckResult) -> bool:
 
     ctr unpacks a single manifest of any platform, so that the image may be complete and unpacked.
     """
-    if result.platforms == "-" or result.artifact:
+    if not result.platforms or result.artifact:
         return False
     host, usable = Platform.parse(result.platform), result.complete and result.unpacked
-    listed = [Platform.parse(each) for each in result.platforms.split(",") if each.count("/") in (1, 2)]
+    listed = [Platform.parse(each) for each in result.platforms if each.count("/") in (1, 2)]
     return not any(host.takes(each) if usable else host.architecture == each.architecture for each in listed)
 
 

@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 class ImageState:
     """One name on one host. ``check`` has ctr's words, such as ``complete (4/4)``, about the host's platform alone."""
 
-    name: str
+    reference: str
     namespace: str
     digest: str
     check: str
     complete: bool
     unpacked: bool
-    platforms: str
+    platforms: tuple[str, ...]
 
     @classmethod
     def of(cls, image: Image, namespace: str, check: Check, **more: Any) -> Self:
         """The state of a listed image, with the further fields of a subclass."""
         return cls(
-            name=image.name,
+            reference=image.name,
             namespace=namespace,
             digest=image.digest,
             check=check.status,
             complete=check.complete,
             unpacked=check.unpacked,
-            platforms=image.platforms,
+            platforms=tuple(each for each in image.platforms.split(",") if each not in ("", "-")),
             **more,
         )
 
@@ -53,38 +53,39 @@ class ImageResult:
     """The result for one image; its fields are keys of the JSON output.
 
     Attributes:
-        src, dst: the image's name before, or at the source; and the name that it gets.
-        digest: what the new name points at; ``src_digest`` is another one if it is one platform's manifest of an index.
+        source, reference: the image's name before, or at the source; and the name that it gets.
+        digest: what the new name points at.
+        source_digest: the image's; another one than ``digest`` if the name means one platform's manifest of an index.
         previous_digest: what an existing name pointed at before; empty for a new name.
         method: how the name was, or in a dry run would be, given; empty where nothing changes.
-        note: one line for a person.
+        notes: what the user should know.
         error: why the name was not given.
     """
 
-    src: str
-    dst: str
+    source: str
+    reference: str
     digest: str = ""
-    src_digest: str = ""
+    source_digest: str = ""
     previous_digest: str = ""
     method: str = ""
     status: Status = Status.UNCHANGED
-    note: str = ""
+    notes: tuple[str, ...] = ()
     error: dict[str, str] | None = None
 
-    def lines(self, *, source: str = "", where: str = "", ctr: str, several: bool, moved: str = "") -> Iterator[str]:
+    def lines(self, *, origin: str = "", where: str = "", ctr: str, several: bool, moved: str = "") -> Iterator[str]:
         """What a person reads: one line, and below it, indented, the digest and the notes.
 
         Args:
-            source, where, moved: the source, the namespace of the new name, and what moved, in words.
+            origin, where, moved: the source of the bytes, the namespace of the new name, and what moved, in words.
             ctr: its version.
             several: whether the image is one of several, so that its status is shown.
         """
         how = f"  ({self.method}, ctr {ctr})" if self.method else ""
         status = f"  {self.status}" if several else ""
-        yield f"{source}{shown_name(self.src)} -> {self.dst}{where}{how}{status}"
+        yield f"{origin}{shown_name(self.source)} -> {self.reference}{where}{how}{status}"
         replaced = f"replaces {self.previous_digest}" if self.previous_digest else ""
         errors = error_lines(self.error) if self.error else []
-        yield from (f"  {line}" for line in (self.digest, replaced, moved, self.note, *errors) if line)
+        yield from (f"  {line}" for line in (self.digest, replaced, moved, *self.notes, *errors) if line)
 
 
 class NamedImages:
@@ -101,7 +102,7 @@ class NamedImages:
     def given(self) -> list[tuple[str, str, str]]:
         """Returns each name that an image has now, with its digest and the digest at the source."""
         there = (image for image in self.images if image.status not in (Status.FAILED, Status.SKIPPED))
-        return [(image.dst, image.digest, image.src_digest) for image in there]
+        return [(image.reference, image.digest, image.source_digest) for image in there]
 
 
 R = TypeVar("R", bound=ImageResult)
@@ -127,7 +128,7 @@ class Item(Generic[R]):
 
     def unchanged(self, note: str) -> None:
         """Marks the image as done without a change, and says why."""
-        self.result.status, self.result.note = Status.UNCHANGED, note
+        self.result.status, self.result.notes = Status.UNCHANGED, (note,)
         self.result.method = self.result.previous_digest = ""
 
     def fail(self, error: FerryError) -> None:
@@ -140,8 +141,8 @@ class Item(Generic[R]):
         self.fail(error)
 
     def add_note(self, note: str) -> None:
-        """Adds a note for the user."""
-        self.result.note = "; ".join(filter(None, (self.result.note, note)))
+        """Adds a note for the user, unless it is empty."""
+        self.result.notes += (note,) if note else ()
 
     def note_answers(self, number: int, answers: Mapping[str, Answer]) -> None:
         """Takes notes of the answers to the script that gave the name, in a subclass."""
@@ -154,11 +155,11 @@ def refuse_wrong_digest(name: Reference, result: ImageResult, facts: Facts) -> N
         Drift: the image, and the part of it that is to get the name, have another digest.
         MethodUnsupported: the host's ctr cannot give the name, or only to a part of the image.
     """
-    if name.digest and name.digest not in (result.digest, result.src_digest):
+    if name.digest and name.digest not in (result.digest, result.source_digest):
         raise Drift(
-            f"{shown_name(result.src)} has another digest than its new name says",
-            detail=f"image    {result.src_digest}\nnew name {name.digest}",
-            hint=f"give it the name {name.repository}@{result.src_digest}, or one with a tag",
+            f"{shown_name(result.source)} has another digest than its new name says",
+            detail=f"image    {result.source_digest}\nnew name {name.digest}",
+            hint=f"give it the name {name.repository}@{result.source_digest}, or one with a tag",
         )
     if name.digest and facts.ctr.capabilities.oci_name:
         raise MethodUnsupported(

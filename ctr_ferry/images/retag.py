@@ -49,7 +49,7 @@ class RetagResult(NamedImages):
 
     Attributes:
         already: how many names that the glob fits are on that registry already.
-        notices: what the user should know.
+        notes: what the user should know.
     """
 
     namespace: str
@@ -58,17 +58,17 @@ class RetagResult(NamedImages):
     containerd: str
     images: tuple[ImageResult, ...]
     already: int = 0
-    notices: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """One line per image; its digest and notes are indented below."""
         if not self.images:
             already = ["what fits is on that registry already"] if self.already else []
-            return [*self.notices, *already] or [f"no image of namespace {self.namespace} fits"]
+            return [*self.notes, *already] or [f"no image of namespace {self.namespace} fits"]
         where = f" in {self.to_namespace}" if self.to_namespace != self.namespace else ""
         several = len(self.images) > 1
         lines = [line for image in self.images for line in image.lines(where=where, ctr=self.ctr, several=several)]
-        return [*lines, *self.notices]
+        return [*lines, *self.notes]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,7 +95,7 @@ class Plan(Item[ImageResult]):
         link = answers.get(f"link-{number}")
         if link and not link.ok:
             self.result.method = Method.STREAM
-            self.result.note = "linking failed: " + tail(link.stderr, lines=1)
+            self.result.notes = (f"linking failed: {tail(link.stderr, lines=1)}",)
 
 
 def refuse_collisions(plans: Sequence[Plan], *, within_namespace: bool) -> None:
@@ -105,16 +105,16 @@ def refuse_collisions(plans: Sequence[Plan], *, within_namespace: bool) -> None:
     becomes a duplicate of the first. A name in another namespace is no source.
     """
     sources = {plan.source.name for plan in plans} if within_namespace else set()
-    by_name = grouped((plan.result.dst, plan) for plan in plans)
+    by_name = grouped((plan.result.reference, plan) for plan in plans)
     for plan in plans:
-        same_name = by_name[plan.result.dst]
+        same_name = by_name[plan.result.reference]
         if others := [rival.source.name for rival in same_name if rival.source.digest != plan.source.digest]:
             both = f"{shown_name(plan.source.name)} and {shown_name(others[0])}"
             plan.fail(_collision(f"{both} would both become {plan.dst}"))
         elif plan is not same_name[0] and plan.pending:
             plan.duplicate_of = same_name[0]
             plan.unchanged(f"the same image gets that name from {shown_name(same_name[0].source.name)}")
-        elif plan.pending and plan.result.dst in sources:
+        elif plan.pending and plan.result.reference in sources:
             plan.fail(_collision(f"{plan.dst} is the source of another line"))
 
 
@@ -203,7 +203,7 @@ class RetagJob(Session):
                 of_index = f"same (platform manifest of index {plan.source.digest})"
                 plan.unchanged(of_index if plan.is_platform_manifest else ALREADY)
             elif plan.existing and plan.moves and not self.request.force:
-                raise exists(plan.result.dst, self.there.namespace, plan.existing.digest, plan.result.digest)
+                raise exists(plan.result.reference, self.there.namespace, plan.existing.digest, plan.result.digest)
             else:
                 plan.result.method = self._method(plan)
                 plan.result.previous_digest = plan.existing.digest if plan.existing and plan.moves else ""
@@ -217,7 +217,8 @@ class RetagJob(Session):
         partial_index = self.facts.ctr.capabilities.partial_index
         choice = self.content.choose(plan.source, asked, host, partial_index=partial_index)
         plan.target = choice.target
-        plan.result.digest, plan.result.note = choice.target.digest, choice.note
+        plan.result.digest = choice.target.digest
+        plan.add_note(choice.note)
         self.content.below(choice.target)  # raises here what cannot be read, so that only this image fails
         if self.content.is_artifact(choice.target):
             refuse_artifact(plan.source.name, self.facts)
@@ -278,7 +279,7 @@ class RetagJob(Session):
         fields |= {
             "source": source.name,
             "source_digest": source.digest,
-            "source_stays": namesake is not None or source.name == plan.result.dst,
+            "source_stays": namesake is not None or source.name == plan.result.reference,
             "may_stream": namesake is None or namesake.digest == source.digest,
         }
         if plan.result.method == Method.ARCHIVE:
@@ -290,7 +291,7 @@ class RetagJob(Session):
             if plan.duplicate_of and plan.duplicate_of.error:
                 plan.fail(plan.duplicate_of.error)
         if self.missing:
-            errors = self.not_found([item.result.src for item in self.missing])
+            errors = self.not_found([item.result.source for item in self.missing])
             for item, error in zip(self.missing, errors, strict=True):
                 item.fail(error)
         items = [*self.plans, *self.missing]
@@ -301,7 +302,7 @@ class RetagJob(Session):
             containerd=self.facts.server,
             images=tuple(item.result for item in items),
             already=self.already,
-            notices=tuple(filter(None, [self.passed_by([self.request.match or ""])])),
+            notes=tuple(filter(None, [self.passed_by([self.request.match or ""])])),
         )
         settle(
             result,

@@ -78,10 +78,12 @@ class ImagePull:
             digest=self.plan.wanted or "",
             status=Status.UNCHANGED,
             ctr=self.facts.client,
-            way=self.transfer.access.way,
+            notes=self._notes(),
             verified=self.remote.verified,
-            reason=self.remote.unknown,
         )
+
+    def _notes(self, *more: str) -> tuple[str, ...]:
+        return tuple(filter(None, (self.remote.doubt, self.transfer.access.way, *more)))
 
     def refuse(self) -> None:
         """Raises FerryError where the registry has no such image, or another digest than the one that is wanted."""
@@ -101,7 +103,7 @@ class ImagePull:
             return None
         unpacked = "" if self._is_artifact(content) else " and unpacked"
         already = f"the host has it already, with the registry's digest, whole{unpacked}"
-        return replace(self.unchanged, bytes=plan.size(image, content), notices=(already,))
+        return replace(self.unchanged, size=plan.size(image, content), notes=self._notes(already))
 
     def pull(self) -> PullResult:
         """Pulls the image and verifies that, or says what would be done; raises FerryError if it cannot."""
@@ -118,8 +120,8 @@ class ImagePull:
                 self.unchanged,
                 status=Status.CHANGED,
                 method=plan.method,
-                bytes=size,
-                notices=notices,
+                size=size,
+                notes=self._notes(*notices),
                 previous_digest=plan.replaced.digest if plan.replaced else "",
             )
         self._space.take(blobs)
@@ -213,11 +215,10 @@ class ImagePull:
             self.unchanged,
             digest=now.digest,
             status=Status.CHANGED if verdict.ours else Status.UNCHANGED,
-            way=self.transfer.access.way,
             method=plan.method if verdict.ours else "",
             seconds=self.transfer.seconds,
-            bytes=plan.size(now, content),
-            notices=notices,
+            size=plan.size(now, content),
+            notes=self._notes(*notices),
             previous_digest=was.digest if was and was.digest != now.digest else "",
         )
 

@@ -132,7 +132,7 @@ class ImagePush:
         if self.host.dry_run:
             would = f"would move up to {sum(self.pushed.sizes.values())} bytes"
             lacks = "" if self._sends_foreign else self._lacks()
-            return replace(self.result(Status.CHANGED, self._method, notices=(would,)), lacks=lacks)
+            return self.result(Status.CHANGED, self._method, would, lacks)
         return self._push()
 
     def verify_again(self) -> None:
@@ -146,12 +146,10 @@ class ImagePush:
             lacks = self._lacks()
             if lacks and self.request.foreign_layers:
                 return None
-            return replace(
-                self.result(Status.UNCHANGED, notices=("the registry has this digest already",)), lacks=lacks
-            )
+            return self.result(Status.UNCHANGED, "", "the registry has this digest already", lacks)
         if remote.digest == self.image.digest and not self.request.platform:
             self.pushed = PushContent(Descriptor(self.image.media_type, self.image.digest, 0))
-            return self.result(Status.UNCHANGED, notices=("the registry has the whole image already",))
+            return self.result(Status.UNCHANGED, "", "the registry has the whole image already")
         if remote.digest and not self.request.force:
             raise ReferenceExists(
                 f"{self.transfer.reference} exists in the registry with another digest; nothing was pushed",
@@ -193,7 +191,6 @@ class ImagePush:
             self._verify(remote)
         had = f"the registry had {present} of these bytes already" if present else ""
         uploaded = "uploaded, since the registry let no blob be mounted from another repository" if mounts else ""
-        notices = tuple(filter(None, (had, uploaded)))
         lacks = self._lacks()
         if lacks and self._sends_foreign:
             raise VerifyFailed(
@@ -202,12 +199,10 @@ class ImagePush:
                 hint="the registry may refuse such layers (its log tells): run the same command again",
             )
         return replace(
-            self.result(Status.CHANGED, self._method, notices=notices),
-            lacks=lacks,
+            self.result(Status.CHANGED, self._method, remote.doubt, had, uploaded, lacks),
             seconds=self.transfer.seconds,
-            present=present,
+            bytes_there=present,
             verified=remote.verified,
-            reason=remote.unknown,
         )
 
     def _lacks(self) -> str:
@@ -276,8 +271,8 @@ class ImagePush:
                 hint="somebody else may push to that name: run the same command again",
             )
 
-    def result(self, status: Status, method: str = "", *, notices: tuple[str, ...] = ()) -> PushResult:
-        """The result by what is known so far."""
+    def result(self, status: Status, method: str, *notes: str) -> PushResult:
+        """The result by what is known so far; empty notes are left out."""
         pushed = self.pushed
         moved = status is Status.CHANGED and self.remote.digest != pushed.target.digest
         return PushResult(
@@ -289,9 +284,8 @@ class ImagePush:
             status=status,
             ctr=self.facts.client,
             method=method,
-            bytes=sum(pushed.sizes.values()) if pushed.sizes else None,
-            way=self.transfer.access.way,
-            notices=(*pushed.notices, *notices),
+            size=sum(pushed.sizes.values()) if pushed.sizes else None,
+            notes=tuple(filter(None, (*pushed.notices, self.transfer.access.way, *notes))),
             previous_digest=(self.remote.digest or "") if moved else "",
         )
 
@@ -343,7 +337,7 @@ class PushSet(TransferSet[ImagePush]):
                 if not image:
                     raise errors[request.ref]
                 item.job = ImagePush(session, request, image, alone=alone, accesses=self.accesses)
-                item.end(item.job.result(Status.SKIPPED))
+                item.end(item.job.result(Status.SKIPPED, ""))
             except FerryError as error:
                 item.fail(error)
         with self.going_on():

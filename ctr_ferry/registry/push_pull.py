@@ -57,6 +57,11 @@ class RemoteImage:
     remedy: str = "let this host ask the registry"
 
     @property
+    def doubt(self) -> str:
+        """The note for a result that rests on no answer; empty where the registry answered."""
+        return f"unverified: {self.unknown}" if self.unknown else ""
+
+    @property
     def verified(self) -> str:
         """How a result that rests on this answer is verified: by ``digest``, or ``unverified``."""
         return "unverified" if self.unknown else "digest"

@@ -167,6 +167,11 @@ _KINDS: dict[RegistryState, type[errors.RegistryError]] = {
 }
 
 
+def kind(state: RegistryState) -> str:
+    """The kind of the error for a state."""
+    return _KINDS.get(state, errors.RegistryError).kind
+
+
 def error(state: RegistryState, reference: str, detail: str, *, login: bool) -> errors.HostError:
     """The error for a state of a reference's registry. ``login`` tells whether the request had one."""
     what = "it wants a login" if state is RegistryState.UNAUTHORIZED and not login else state.words

@@ -15,11 +15,10 @@ class RegistryTransferResult:
     Attributes:
         reference: the name in the registry.
         digest: what the name points at.
-        way: which servers the host's hosts.toml names for the registry; empty where it names none.
         method: how the image was moved; empty where nothing was to be done.
-        bytes: of all blobs of the image; None where its manifests were not read.
+        size: bytes of all blobs of the image; None where its manifests were not read.
         seconds: how long ctr took.
-        verified: ``digest``, or ``unverified`` where the registry could not be asked; ``reason`` tells why.
+        verified: ``digest``, or ``unverified`` where the registry could not be asked; a note tells why.
         previous_digest: what the name pointed at before it was moved, or would be moved; else empty.
     """
 
@@ -28,13 +27,11 @@ class RegistryTransferResult:
     digest: str
     status: Status
     ctr: str
-    way: str = ""
     method: str = ""
-    bytes: int | None = None
+    size: int | None = None
     seconds: float = 0.0
     verified: str = "digest"
-    reason: str = ""
-    notices: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     previous_digest: str = ""
 
     def given(self) -> list[tuple[str, str, str]]:
@@ -42,10 +39,9 @@ class RegistryTransferResult:
         return [(self.reference, self.digest, "")]
 
     def told(self, title: str) -> list[str]:
-        """The title with the method, then the digest, why it is unverified, and the notices, each on a line."""
+        """The title with the method, then the digest, and the notes, each on a line."""
         how = f"  ({self.method}, ctr {self.ctr})" if self.method else ""
-        unsure = f"unverified: {self.reason}" if self.verified != "digest" else ""
-        below = (self.digest, unsure, self.way, *self.notices)
+        below = (self.digest, *self.notes)
         return [f"{title}{how}", *(f"  {line}" for line in below if line)]
 
 
@@ -54,7 +50,7 @@ class PullResult(RegistryTransferResult):
     """What the host has after the pull. The method is ``pull``, or ``stage`` where a name was moved."""
 
     def lines(self) -> list[str]:
-        """The name, its digest, the digest that was replaced, and the notices."""
+        """The name, its digest, the digest that was replaced, and the notes."""
         lines = self.told(f"{self.reference} in {self.namespace}")
         if self.previous_digest:
             lines.insert(2, f"  replaces {self.previous_digest}")
@@ -71,23 +67,20 @@ class PushResult(RegistryTransferResult):
     Attributes:
         source: the image's name on the host.
         source_digest: the image's digest on the host; another one where one platform of an index was pushed.
-        present: bytes that the repository had before; None where the registry was not asked, as for small images.
-        lacks: which foreign layers the registry lacks, and how to push them; empty where it lacks none.
+        bytes_there: bytes that the repository had before; None where the registry was not asked, as for small images.
     """
 
     source: str
     source_digest: str
-    present: int | None = None
-    lacks: str = ""
+    bytes_there: int | None = None
 
     def given(self) -> list[tuple[str, str, str]]:
         """The name in the registry, its digest, and the image's digest on the host."""
         return [(self.reference, self.digest, self.source_digest)]
 
     def lines(self) -> list[str]:
-        """Both names, the digest, the notices, and the digest that was replaced."""
+        """Both names, the digest, the notes, and the digest that was replaced."""
         lines = self.told(f"{shown_name(self.source)} -> {self.reference}")
-        lines += [f"  {self.lacks}"] if self.lacks else []
         if self.previous_digest:
             lines.append(f"  replaces {self.previous_digest}")
         return lines

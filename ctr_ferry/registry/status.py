@@ -31,7 +31,8 @@ class RegistryStatus:
     """One registry, as one host sees it.
 
     Attributes:
-        health: ``warn`` where the registry could not be asked.
+        kind: of the error that says what is wrong; None where nothing is.
+        status: ``warn`` where the registry could not be asked.
         auth: how the registry wants a login: Basic, Bearer, or empty.
         login: whether the login works; None where the registry wants none, or there is none.
         seconds: until the registry's first answer; None where there was no answer.
@@ -39,12 +40,13 @@ class RegistryStatus:
 
     registry: str
     scheme: str
-    health: Health
-    text: str
+    status: Health
+    kind: str | None
+    message: str
     auth: str
     login: bool | None
     seconds: float | None
-    todo: str
+    hint: str
 
     @classmethod
     def of(
@@ -56,12 +58,13 @@ class RegistryStatus:
         return cls(
             registry=registry.name,
             scheme=registry.scheme,
-            health=_HEALTH.get(state, Health.FAIL),
-            text=f"{text} ({detail})" if detail else text,
+            status=(status := _HEALTH.get(state, Health.FAIL)),
+            kind=None if status is Health.OK else refusals.kind(state),
+            message=f"{text} ({detail})" if detail else text,
             auth=auth,
             login=login,
             seconds=round(seconds, 3) if seconds else None,
-            todo=state.remedy,
+            hint=state.remedy,
         )
 
 

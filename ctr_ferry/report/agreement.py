@@ -27,13 +27,13 @@ class Disagreement:
         digests: the hosts that have each digest, the digest of most hosts first.
     """
 
-    name: str
+    reference: str
     digests: dict[str, list[str]]
 
     @property
     def message(self) -> str:
         """The disagreement in one sentence."""
-        return f"{len(self.digests)} digests under this name: {shown_name(self.name)}"
+        return f"{len(self.digests)} digests under this name: {shown_name(self.reference)}"
 
     def lines(self) -> list[str]:
         """The warning that a person reads."""
@@ -42,7 +42,7 @@ class Disagreement:
 
     def to_json(self) -> dict[str, Any]:
         """The warning as ``--json`` and run.json have it."""
-        return {"kind": "digests-differ", "message": self.message, "name": self.name, "digests": self.digests}
+        return {"kind": "digests-differ", "message": self.message, "reference": self.reference, "digests": self.digests}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,9 +172,9 @@ def _failed_images(result: Any) -> list[Any]:
 
 def _of_one(arguments: Arguments, image: Any) -> Arguments:
     """The options of a command for one of its images."""
-    sources = (getattr(image, name, None) for name in ("src", "source", "ref", "name", "reference"))
+    sources = (getattr(image, name, None) for name in ("source", "asked", "reference"))
     src = next((str(each) for each in sources if each), "")
-    dst = str(getattr(image, "dst", None) or getattr(image, "reference", None) or src)
+    dst = str(getattr(image, "reference", None) or src)
     others = {name: value for name, value in arguments.items() if name.rstrip("_") not in _IMAGES}
     if "dst" in arguments:
         return {"src": src, "dst": dst, **others}
@@ -218,7 +217,7 @@ def for_host(outcome: dict[str, Any], host: str) -> dict[str, Any]:
     lists = [value for value in (outcome.get("result") or {}).values() if isinstance(value, list | tuple)]
     holders = [outcome, *(each for value in lists for each in value if isinstance(each, dict))]
     errors = [error for holder in holders if isinstance(error := holder.get("error"), dict)]
-    for each, key in product((*holders, *errors), ("hint", "todo")):
-        if isinstance(each.get(key), str):
-            each[key] = at_hosts(each[key], [host])
+    for each in (*holders, *errors):
+        if isinstance(each.get("hint"), str):
+            each["hint"] = at_hosts(each["hint"], [host])
     return outcome

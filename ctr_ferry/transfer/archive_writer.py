@@ -27,7 +27,7 @@ from ctr_ferry.transfer import checksum, copy_request, new_file
 class SavedImage:
     """An image of the archive, and the platforms whose content is there; none if the image does not say."""
 
-    name: str
+    reference: str
     digest: str
     platforms: tuple[str, ...]
 
@@ -102,7 +102,7 @@ def has_all(file: Path, plan: Plan) -> bool:
     except (BadArchive, OSError):
         return False
     names = {(entry.name, entry.target.digest) for entry in there.entries}
-    return names == {(i.name, i.digest) for i in plan.images} and there.digests == {b.digest for b in plan.blobs}
+    return names == {(i.reference, i.digest) for i in plan.images} and there.digests == {b.digest for b in plan.blobs}
 
 
 def sha256_of(file: Path) -> str:

@@ -12,19 +12,19 @@ class CopiedImage(ImageResult):
     """What became of one image on one host. Its method is ``blobs``, ``link``, or ``index`` if nothing had to come.
 
     Attributes:
-        blobs_sent, bytes_sent: what was, or would be, sent.
-        blobs_saved, bytes_saved: what the host had already.
+        blobs, bytes: what was, or would be, sent.
+        blobs_there, bytes_there: what the host had already.
     """
 
-    blobs_sent: int = 0
-    bytes_sent: int = 0
-    blobs_saved: int = 0
-    bytes_saved: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    blobs_there: int = 0
+    bytes_there: int = 0
 
     @property
     def moved(self) -> str:
         """What was, or would be, sent; in words."""
-        sent, saved = _count(self.blobs_sent, self.bytes_sent), _count(self.blobs_saved, self.bytes_saved)
+        sent, saved = _count(self.blobs, self.bytes), _count(self.blobs_there, self.bytes_there)
         return f"{sent} over the wire, {saved} here already" if self.method else ""
 
 
@@ -34,30 +34,31 @@ class CopyResult(NamedImages):
 
     Attributes:
         ctr, containerd: the versions on this host.
-        bytes_sent, seconds, rate: the bytes that were sent, how long that took, and bytes per second.
-        notices: what the user should know besides, such as that the host has little room.
+        origin: the host, or the hosts, or the archive that gave the blobs.
+        bytes, seconds, rate: the bytes that were sent, how long that took, and bytes per second.
+        notes: what the user should know besides, such as that the host has little room.
     """
 
-    source: str
+    origin: str
     namespace: str
     ctr: str
     containerd: str
     images: tuple[CopiedImage, ...]
-    bytes_sent: int = 0
+    bytes: int = 0
     seconds: float = 0.0
     rate: int = 0
-    notices: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Returns a line for each image, with its digest and bytes below."""
-        source, where, several = f"{self.source}: ", f" in {self.namespace}", len(self.images) > 1
+        origin, where, several = f"{self.origin}: ", f" in {self.namespace}", len(self.images) > 1
         lines = [
             line
             for image in self.images
-            for line in image.lines(source=source, where=where, ctr=self.ctr, several=several, moved=image.moved)
+            for line in image.lines(origin=origin, where=where, ctr=self.ctr, several=several, moved=image.moved)
         ]
         rate = [f"{_bytes(self.rate)}/s over {self.seconds:.1f} s"] if self.rate else []
-        return [*lines, *self.notices, *rate]
+        return [*lines, *self.notes, *rate]
 
 
 def _count(blobs: int, size: int) -> str:

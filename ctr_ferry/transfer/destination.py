@@ -95,7 +95,7 @@ class Destination:
     def _plan(self, image_copy: ImageCopy) -> Item[CopiedImage]:
         image, dst = image_copy.image, str(image_copy.dst)
         result = CopiedImage(
-            src=image.name, dst=dst, digest=image.digest, src_digest=image.digest, status=Status.CHANGED
+            source=image.name, reference=dst, digest=image.digest, source_digest=image.digest, status=Status.CHANGED
         )
         item: Item[CopiedImage] = Item(result, self.session.there.get(dst))
         try:
@@ -116,7 +116,8 @@ class Destination:
         if not options.platform:
             self._refuse_unfit(image)
         choice = content.choose(image, options.platform, facts.platform, partial_index=partial_index)
-        item.result.digest, item.result.note = choice.target.digest, choice.note
+        item.result.digest = choice.target.digest
+        item.add_note(choice.note)
         item.add_note(doubt(image_copy.dst, image.name, self.session.host))
         refuse_wrong_digest(image_copy.dst, item.result, facts)
         platform = options.platform or facts.platform
@@ -150,7 +151,7 @@ class Destination:
         result, image = plan.result, plan.image_copy.image
         if plan.existing and plan.moves:
             if not self._options.force:
-                raise exists(result.dst, self.session.place.namespace, plan.existing.digest, result.digest)
+                raise exists(result.reference, self.session.place.namespace, plan.existing.digest, result.digest)
             result.previous_digest = plan.existing.digest
         elif plan.existing and self._is_whole(plan, plan.existing):
             is_part = result.digest != image.digest
@@ -178,7 +179,9 @@ class Destination:
         there = all(blob.digest in self.store.here for blob in needed)
         pinned = not self._options.pin or PINNED in existing.labels
         known = existing.cri_managed or not self.session.place.cri_managed
-        return there and pinned and known and self._is_usable(plan, self.checks.get(plan.result.dst, checks.UNKNOWN))
+        return (
+            there and pinned and known and self._is_usable(plan, self.checks.get(plan.result.reference, checks.UNKNOWN))
+        )
 
     def _is_usable(self, plan: Plan, check: Check) -> bool:
         """Tells whether containerd says that an image is complete and unpacked, as far as this host's platform goes."""
@@ -202,8 +205,8 @@ class Destination:
             sent = [blob for blob in plan.needed.blobs if blob.digest not in has]
             saved = [blob for blob in plan.needed.blobs if blob.digest in has]
             counted |= {blob.digest for blob in sent}
-            result.blobs_sent, result.bytes_sent = len(sent), sum(blob.size for blob in sent)
-            result.blobs_saved, result.bytes_saved = len(saved), sum(blob.size for blob in saved)
+            result.blobs, result.bytes = len(sent), sum(blob.size for blob in sent)
+            result.blobs_there, result.bytes_there = len(saved), sum(blob.size for blob in saved)
             linked = any(blob.digest in self.store.elsewhere - self.store.here for blob in saved)
             result.method = Method.BLOBS if sent else Method.LINK if linked else Method.INDEX
 
@@ -223,11 +226,11 @@ class Destination:
         Returns:
             What the user should know: what may not fit, and in a dry run how much room is needed.
         """
-        coming, unpacked = sum(plan.result.bytes_sent for plan in todo), self._growth(todo)
+        coming, unpacked = sum(plan.result.bytes for plan in todo), self._growth(todo)
         verdict = free_space.judge(self.room, coming, unpacked)
         if isinstance(verdict, DiskFull):
             for plan in todo:
-                if plan.result.bytes_sent:
+                if plan.result.bytes:
                     plan.fail(verdict)
             return ()
         needs = free_space.needs(self.room, coming, unpacked) if dry_run and (coming or unpacked) else ""
@@ -273,7 +276,7 @@ class Destination:
     def _explain(self, ready: Sequence[Plan], number: int, answers: Mapping[str, Answer]) -> FerryError | None:
         """Returns what is wrong with a named image besides its name, by what the host says."""
         plan, there = ready[number], parse_digests(answers["there"].text.splitlines())
-        dst = plan.result.dst
+        dst = plan.result.reference
         if absent := [blob.digest for blob in plan.needed.blobs if blob.digest not in there]:
             return VerifyFailed(
                 f"{dst} is named, but blobs of it have vanished meanwhile",

@@ -136,15 +136,15 @@ class HostCopy:
     def _result(self, items: Sequence[Item[CopiedImage]], found: Destination, notices: tuple[str, ...]) -> CopyResult:
         sent, seconds = self._progress.sent, self._seconds
         result = CopyResult(
-            source=self._fan_out.source.name,
+            origin=self._fan_out.source.name,
             namespace=found.session.place.namespace,
             ctr=found.session.facts.client,
             containerd=found.session.facts.server,
             images=tuple(item.result for item in items),
-            bytes_sent=sent,
+            bytes=sent,
             seconds=round(seconds, 3),
             rate=int(sent / seconds) if seconds else 0,
-            notices=(*self._copy_request.notices, *notices),
+            notes=(*self._copy_request.notices, *notices),
         )
         settle(
             result,

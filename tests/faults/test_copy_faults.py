@@ -107,7 +107,7 @@ def test_a_stalled_upload_of_another_run_does_not_delay_a_copy(begin: Begin, sta
     )
     assert run.statuses == dict.fromkeys(names_of(middle.targets), "changed"), run.out
     for target in middle.targets:
-        assert not run.image(target.name)["note"]
+        assert not run.image(target.name)["notes"]
         assert eventually(lambda n=target: lasting(n) <= there[n.name]), processes(target)  # type: ignore[misc]
         assert stage.hello(target, stage.name("other")) == "other"
     middle.go_on()
@@ -252,7 +252,7 @@ def test_a_full_disk_is_reported_and_with_space_the_next_run_goes_on(
         enlarge()
         again = fab(*words)
         assert again.statuses == {"node2": "changed", "node4": "unchanged"}, again.out
-        assert again.image("node2")["bytes_saved"] >= sum(map(image.size, arrived))
+        assert again.image("node2")["bytes_there"] >= sum(map(image.size, arrived))
         assert stage.hello(node2, stage.name()) == "hello"
         node2.real_ctr("images", "rm", "--sync", stage.name())
 
@@ -272,7 +272,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_sent(
         assert not seen(node2) & set(image.blobs)
         assert stage.records(node2) == {}
     dry = fab(*words, "--dry-run").outcomes["node2"]["result"]
-    assert f"{sent} bytes, and about" in dry["notices"][0] and "are free on /" in dry["notices"][0]
+    assert f"{sent} bytes, and about" in dry["notes"][0] and "are free on /" in dry["notes"][0]
 
 
 @contextlib.contextmanager
@@ -297,9 +297,9 @@ def test_doctor_finds_and_removes_what_a_killed_run_left(begin: Begin, fab: Fab)
     middle.ended()
     assert any(middle.image.target.digest in line for line in leftovers(target))
     found = json.loads(fab("-H", "node2", "doctor", "--json").out)["commands"][0]["outcomes"][0]["result"]["findings"]
-    (left,) = [each for each in found if each["what"] == "leftovers"]
-    assert left["health"] == "warn", (left, processes(target))
-    assert roots(target)[0] in left["text"]
+    (left,) = [each for each in found if each["check"] == "leftovers"]
+    assert left["status"] == "warn", (left, processes(target))
+    assert roots(target)[0] in left["message"]
     assert fab("-H", "node2", "doctor", "--clean").exit == 0
     assert leftovers(target) == []
     middle.succeeds_again(target)

@@ -47,7 +47,7 @@ def nothing_was_done(scene: DeliveryScene, dst: str) -> None:
 
 
 def test_a_plan_says_who_names_and_who_pushes(planned: Planned) -> None:
-    besides = {"host": SOURCE, "namespace": "k8s.io", "dst": planned.dst, "digest": planned.image.target.digest}
+    besides = {"host": SOURCE, "namespace": "k8s.io", "reference": planned.dst, "digest": planned.image.target.digest}
     assert planned.plan["names"] == [besides]
     assert planned.plan["pushes"] == [{**besides, "relay": False}]
 
@@ -86,7 +86,7 @@ def test_another_image_at_the_source_is_neither_named_nor_pushed(
 def test_what_a_plan_does_not_name_or_push_is_left_alone(scene: DeliveryScene, planned: Planned, node3: Node) -> None:
     planned.plan |= {"names": [], "pushes": []}
     planned.of("node4")["route"] = planned.of("node5")["route"] = "ssh"
-    planned.of("node4")["source"] = planned.of("node5")["source"] = SOURCE
+    planned.of("node4")["origin"] = planned.of("node5")["origin"] = SOURCE
     planned.write()
     run = scene.apply(planned.file)
     assert routes(run) == dict.fromkeys(TARGETS, "ssh"), run.out
@@ -97,7 +97,7 @@ def test_what_a_plan_does_not_name_or_push_is_left_alone(scene: DeliveryScene, p
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("route", "there"), ("route", "named"), ("digest", f"sha256:{'a' * 64}"), ("src_digest", f"sha256:{'a' * 64}")],
+    [("route", "there"), ("route", "named"), ("digest", f"sha256:{'a' * 64}"), ("source_digest", f"sha256:{'a' * 64}")],
 )
 def test_an_edited_way_or_digest_is_refused(scene: DeliveryScene, planned: Planned, key: str, value: str) -> None:
     for host in TARGETS:

@@ -69,15 +69,15 @@ def test_every_node_gives_images_of_every_kind_to_all_others(fab: Fab, stage: St
     assert run.statuses == dict.fromkeys(names_of(targets), "changed"), run.out
     assert run.exit == 0
     for target in targets:
-        told = {image["src"]: image for image in run.images(target.name)}
+        told = {image["source"]: image for image in run.images(target.name)}
         records = stage.records(target)
         for kind, image in kinds.items():
             name = stage.name(kind)
             assert records[name].digest == told[name]["digest"] == image.target.digest, (target, kind)
             assert records[name].managed == has_cri(target), (target, kind)
             assert there[kind] <= blobs(target), (target, kind)
-            assert (told[name]["blobs_sent"], told[name]["blobs_saved"]) == (len(there[kind]), 0), (target, kind)
-            assert told[name]["bytes_sent"] == size(image, there[kind])
+            assert (told[name]["blobs"], told[name]["blobs_there"]) == (len(there[kind]), 0), (target, kind)
+            assert told[name]["bytes"] == size(image, there[kind])
     for each in [node, *targets]:
         assert leftovers(each) == [], each
         assert eventually(lambda n=each: processes(n).keys() <= running[n.name].keys()), processes(each)  # type: ignore[misc]
@@ -104,7 +104,7 @@ class TestOnlyWhatIsMissing:
             again = copy(fab, targets, "--from", *counts, "--ref", stage.name())
             (asked,) = (count() for count in counts.values())
         assert again.statuses == dict.fromkeys(targets, "unchanged")
-        assert [again.image(name)["bytes_sent"] for name in targets] == [0] * len(targets)
+        assert [again.image(name)["bytes"] for name in targets] == [0] * len(targets)
         assert asked == 2  # what it has, and the manifest
 
     def test_a_layer_that_is_there_is_not_sent_and_each_other_is_read_once(
@@ -123,8 +123,8 @@ class TestOnlyWhatIsMissing:
         assert asked == 2 + 2, "each of config and layer once, for all hosts together"
         for target in targets:
             told = run.image(target.name)
-            assert (told["bytes_sent"], told["blobs_saved"]) == (size(more, missing), 1)
-            assert run.outcomes[target.name]["result"]["bytes_sent"] == size(more, missing - {more.target.digest})
+            assert (told["bytes"], told["blobs_there"]) == (size(more, missing), 1)
+            assert run.outcomes[target.name]["result"]["bytes"] == size(more, missing - {more.target.digest})
         assert stage.on_each(lambda n: stage.hello(n, stage.name("more")), targets) == dict.fromkeys(
             names_of(targets), "hello"
         )
@@ -140,8 +140,8 @@ class TestOnlyWhatIsMissing:
         assert run.statuses == dict.fromkeys(names_of(targets), "would-change")
         for target in targets:
             told = run.image(target.name)
-            assert (told["blobs_sent"], told["bytes_sent"]) == (len(image.blobs), size(image, set(image.blobs)))
-            assert (told["method"], told["dst"]) == ("blobs", stage.name())
+            assert (told["blobs"], told["bytes"]) == (len(image.blobs), size(image, set(image.blobs)))
+            assert (told["method"], told["reference"]) == ("blobs", stage.name())
             assert stage.records(target) == {}
         assert stage.on_each(blobs, targets) == before
 
@@ -156,7 +156,7 @@ class TestOnlyWhatIsMissing:
             run = copy(fab, node.name, *words)
             assert run.statuses == {node.name: "changed"}, run.out
             assert run.image(node.name)["method"] == "link"
-            assert run.outcomes[node.name]["result"]["bytes_sent"] == 0
+            assert run.outcomes[node.name]["result"]["bytes"] == 0
             assert stage.hello(node, stage.name(), there) == "hello"
             assert leftovers(node, [here, there]) == []
 
@@ -227,7 +227,7 @@ class TestSources:
         run = copy(fab, "node4", "--from", "node3", "--from", "node2", "--ref", stage.name())
         assert run.statuses == {"node4": "changed"}, run.out
         assert stage.hello(stage.nodes["node4"], stage.name()) == "hello"
-        assert copy(fab, "node5", "--from", "any", "--ref", stage.name()).image("node5")["src"] == stage.name()
+        assert copy(fab, "node5", "--from", "any", "--ref", stage.name()).image("node5")["source"] == stage.name()
 
     def test_any_source_means_the_host_that_has_the_image_whole(
         self, fab: Fab, stage: Stage, make: Make, node3: Node, node2: Node
@@ -237,7 +237,7 @@ class TestSources:
         node2.real_ctr("content", "rm", image.layers[NATIVE][0])
         run = copy(fab, "node4", "--from", "any", "--ref", stage.name())
         assert run.statuses == {"node4": "changed"}, run.out
-        assert run.outcomes["node4"]["result"]["source"].startswith("node3")
+        assert run.outcomes["node4"]["result"]["origin"].startswith("node3")
 
     def test_each_platform_comes_from_a_source_that_has_it_whole(
         self, fab: Fab, stage: Stage, make: Make, node2: Node, node3: Node
@@ -254,7 +254,7 @@ class TestSources:
             run = copy(fab, [foreign, "node5"], *words)
         assert run.statuses == {foreign: "would-change", "node5": "would-change"}, run.out
         for host, platform in ((foreign, OTHER), ("node5", NATIVE)):
-            assert run.image(host)["blobs_sent"] == len(image.of(platform)), "no more than the host's own platform"
+            assert run.image(host)["blobs"] == len(image.of(platform)), "no more than the host's own platform"
 
     def test_any_source_is_refused_where_hosts_have_different_images(
         self, fab: Fab, stage: Stage, make: Make, node2: Node, node3: Node
@@ -339,7 +339,7 @@ class TestOptions:
         assert run.statuses == {"node1": "changed", "node4": "changed"}
         detail = stage.nodes["node4"].real_ctr("images", "check", f"name=={stage.name()}").stdout.decode()
         assert "complete" in detail and "false" in detail
-        assert "always unpacks" in run.image("node1")["note"]
+        assert "always unpacks" in str(run.image("node1")["notes"])
         again = copy(fab, "node4", "--from", "node3", "--ref", stage.name())
         assert again.statuses == {"node4": "changed"}
         assert stage.hello(stage.nodes["node4"], stage.name()) == "hello"
@@ -352,7 +352,7 @@ class TestOptions:
         assert copy(fab, "node4", *words).statuses == {"node4": "changed"}  # there, and not pinned yet
         run = copy(fab, "node3,node4,node5", *words, "--pin")
         assert run.statuses == {"node3": "method-unsupported", "node4": "changed", "node5": "changed"}
-        assert run.image("node4")["blobs_sent"] == 0
+        assert run.image("node4")["blobs"] == 0
         assert copy(fab, "node4,node5", *words, "--pin").statuses == dict.fromkeys(("node4", "node5"), "unchanged")
         for name in ("node4", "node5"):
             assert "io.cri-containerd.pinned=pinned" in stage.records(stage.nodes[name])[stage.name()].labels

@@ -53,7 +53,7 @@ class TestTheRoute:
         assert routes(run) == dict.fromkeys(targets, "registry") | {targets[0]: "ssh"}
         assert scene.there(registry, dst) == image.target.digest
         assert ("pushed", targets[0]) in {
-            (step["what"], step["host"]) for step in run.outcomes[targets[0]]["result"]["steps"]
+            (step["action"], step["host"]) for step in run.outcomes[targets[0]]["result"]["steps"]
         }
         scene.is_as_told(run, dst, image.target.digest)
 
@@ -115,7 +115,7 @@ class TestTheRoute:
         assert run.statuses == dict.fromkeys(targets, "would-change"), run.out
         assert routes(run) == dict.fromkeys(targets, "ssh") | {targets[0]: "registry"}
         assert all(run.image(host)["bytes"] == sum(map(image.size, image.blobs)) for host in targets)
-        steps = {(step["what"], step["host"], step["status"]) for step in run.outcomes[targets[0]]["result"]["steps"]}
+        steps = {(step["action"], step["host"], step["status"]) for step in run.outcomes[targets[0]]["result"]["steps"]}
         assert steps == {("named", SOURCE, "would-change"), ("pushed", SOURCE, "would-change")}
         assert all(dst not in scene.stage.records(node) for node in scene.nodes.values())
         assert scene.there(registry, dst) is None
@@ -161,7 +161,7 @@ class TestWhatIsThereAlready:
         assert routes(run) == dict.fromkeys(scene.nodes, "named"), run.out
         assert scene.there(scene.registries.http, dst) == image.target.digest
         steps = run.outcomes[SOURCE]["result"]["steps"]
-        assert [(step["what"], step["status"]) for step in steps] == [("pushed", "changed")]
+        assert [(step["action"], step["status"]) for step in steps] == [("pushed", "changed")]
         again = scene.deliver(scene.nodes, "--src", src, "--dst", dst)
         assert again.statuses == dict.fromkeys(scene.nodes, "unchanged"), again.out
         assert again.outcomes[SOURCE]["result"]["steps"] == []
@@ -319,7 +319,7 @@ class TestTheSource:
         scene.stage.seed(image, there, nodes=[node3])
         run = scene.deliver(["node4"], "--ref", there, "--ref", missing)
         assert run.statuses == {"node4": "some-failed"}
-        told = {each["dst"]: each for each in run.images("node4")}
+        told = {each["reference"]: each for each in run.images("node4")}
         assert told[missing]["error"]["kind"] == "image-not-found"
         scene.is_as_told(run, there, image.target.digest)
 

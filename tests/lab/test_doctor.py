@@ -27,11 +27,11 @@ class TestAHealthyHost:
         for node in stage.nodes.values():
             found = seen(run, node.name)
             assert health(run, node.name).keys() <= {"content store", "leftovers"}  # the machine's disk, other tests
-            assert node.version.lstrip("v") in found["version"]["text"]
-            assert node.socket in found["socket"]["text"]
-            assert node.root in found["content store"]["text"]
-            assert (found["CRI"]["text"] == "on") == has_cri(node)
-            assert " ".join(node.model.ctr).split(" --")[0].rpartition("/")[2] in found["ctr"]["text"]
+            assert node.version.lstrip("v") in found["version"]["message"]
+            assert node.socket in found["socket"]["message"]
+            assert node.root in found["content store"]["message"]
+            assert (found["CRI"]["message"] == "on") == has_cri(node)
+            assert " ".join(node.model.ctr).split(" --")[0].rpartition("/")[2] in found["ctr"]["message"]
 
     def test_shows_all_of_one_host_and_of_many_only_what_is_to_be_mended(self, fab: Fab) -> None:
         one, many = fab("-H", "node3", "doctor"), fab("-H", "node2,node3", "doctor")
@@ -48,9 +48,9 @@ class TestAHealthyHost:
         try:
             run = doctor(fab, "node3")
             found = seen(run, "node3")["listings"]
-            assert (run.exit, found["health"]) == (1, "fail")
-            assert f"in {namespace} '{name}" in found["text"] and "note=two' is no row" in found["text"]
-            assert namespace in found["todo"]
+            assert (run.exit, found["status"]) == (1, "fail")
+            assert f"in {namespace} '{name}" in found["message"] and "note=two' is no row" in found["message"]
+            assert namespace in found["hint"]
             run = fab("-H", "node3", "images", "--json", "-n", namespace)
             assert (run.exit, run.error["kind"]) == (1, "garbled-answer")
             assert namespace in run.error["message"] and name in run.error["said"]
@@ -63,7 +63,7 @@ class TestAHealthyHost:
     def test_whose_ctr_is_no_ctr_gets_a_finding(self, fab: Fab, hosts: Hosts) -> None:
         inventory = hosts(ctr_command="true")
         found = seen(doctor(fab, "n", inventory=inventory), "n")["ctr"]
-        assert (found["health"], found["text"]) == ("fail", "'true' is no ctr")
+        assert (found["status"], found["message"]) == ("fail", "'true' is no ctr")
         run = fab("-H", "n", "images", "--json", inventory=inventory)
         assert run.statuses == {"n": "ctr-not-found"}
 
@@ -79,14 +79,14 @@ class TestAHealthyHost:
     ) -> None:
         image, namespace = build(tmp_path_factory.mktemp("images")), stage.namespace()
         stage.seed(image, stage.name("a"), stage.name("b"), namespace=namespace, nodes=[node3])
-        assert f"{namespace} (2 images)" in seen(doctor(fab, "node3"), "node3")["namespaces"]["text"]
+        assert f"{namespace} (2 images)" in seen(doctor(fab, "node3"), "node3")["namespaces"]["message"]
 
     def test_uses_sudo_where_it_must(self, fab: Fab) -> None:
         run = doctor(fab, "node3-ops,ops@node3")
         assert run.exit == 0
-        assert all(seen(run, host)["sudo"]["text"] == "used by ops" for host in ("node3-ops", "ops@node3"))
+        assert all(seen(run, host)["sudo"]["message"] == "used by ops" for host in ("node3-ops", "ops@node3"))
         run = doctor(fab, "node3-ops2", FABRIC_SUDO_PASSWORD="ops2-secret")
-        assert (run.exit, seen(run, "node3-ops2")["sudo"]["text"]) == (0, "used by ops2, with a password")
+        assert (run.exit, seen(run, "node3-ops2")["sudo"]["message"]) == (0, "used by ops2, with a password")
 
 
 @pytest.fixture
@@ -111,9 +111,9 @@ class TestWhatIsBroken:
         run = doctor(fab, "n", inventory=hosts(ctr_command="/nowhere/ctr"))
         assert (run.exit, run.statuses) == (1, {"n": "unhealthy"})
         found = seen(run, "n")
-        assert found["ctr"]["health"] == "fail"
-        assert "ctr_command" in found["ctr"]["todo"]
-        assert {found[what]["health"] for what in ("reachable", "clock", "content store")} <= {"ok", "warn"}
+        assert found["ctr"]["status"] == "fail"
+        assert "ctr_command" in found["ctr"]["hint"]
+        assert {found[what]["status"] for what in ("reachable", "clock", "content store")} <= {"ok", "warn"}
 
     def test_a_missing_socket_is_a_finding(self, fab: Fab, hosts: Hosts) -> None:
         run = doctor(fab, "n", inventory=hosts(ctr_address="/run/nowhere.sock"))
@@ -126,7 +126,7 @@ class TestWhatIsBroken:
         finally:
             node2.start_containerd()
         assert (run.exit, health(run, "node2")["socket"]) == (1, "fail")
-        assert "start containerd" in seen(run, "node2")["socket"]["todo"]
+        assert "start containerd" in seen(run, "node2")["socket"]["hint"]
 
     def test_a_sudo_that_lets_nobody_through_is_a_finding(self, fab: Fab) -> None:
         run = doctor(fab, "node3-ops2,node3")
@@ -164,7 +164,7 @@ class TestWhatIsBroken:
         finally:
             node3.exec(["rm", "/usr/local/sbin/date"])
         assert (run.exit, health(run, "node3")["clock"]) == (0, "warn")
-        assert "behind" in seen(run, "node3")["clock"]["text"]
+        assert "behind" in seen(run, "node3")["clock"]["message"]
 
     @pytest.mark.parametrize(("free", "health_"), [(20, "ok"), (10, "warn"), (3, "fail")])
     def test_a_full_disk_is_a_finding(self, fab: Fab, node3: Node, free: int, health_: str) -> None:

@@ -56,7 +56,7 @@ class TestWhatAKilledRunLeft:
             run = doctor(fab, ",".join(stage.nodes), *words)
             assert run.exit == 0
             for node in stage.nodes.values():
-                text = seen(run, node.name)["leftovers"]["text"]
+                text = seen(run, node.name)["leftovers"]["message"]
                 assert f"{RUN}-0123" in text and "ctr-ferry.invalid" in text and "labels" in text, text
                 assert f":{PULL}@sha256:" in text
                 assert f"/tmp/{RUN}.a1B2c3" in text
@@ -67,7 +67,7 @@ class TestWhatAKilledRunLeft:
         run = doctor(fab, ",".join(stage.nodes), "--clean")
         assert (run.exit, set(run.statuses.values())) == (0, {"changed"})
         for node in stage.nodes.values():
-            assert "removed" in seen(run, node.name)["leftovers"]["text"]
+            assert "removed" in seen(run, node.name)["leftovers"]["message"]
             assert not leftovers(node, [namespace])
             assert set(stage.records(node, namespace)) == {stage.name()}
             assert stage.check(node, stage.name(), namespace) == "complete"
@@ -83,7 +83,7 @@ class TestWhatAKilledRunLeft:
             assert eventually(lambda: b"/proc/" in node.exec(["sh", "-c", busy], check=False).stdout)
             run = doctor(fab, "node3", "--clean")
             assert (run.exit, run.statuses) == (0, {"node3": "ok"})
-            assert "at work" in seen(run, "node3")["leftovers"]["text"]
+            assert "at work" in seen(run, "node3")["leftovers"]["message"]
             assert leftovers(node, [namespace])
         finally:
             running.terminate()

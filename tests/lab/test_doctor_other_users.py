@@ -75,7 +75,7 @@ class TestAnotherUserOfTheHost:
         for words in ((), ("--clean",), ("--clean",)):
             run = doctor(fab, "node3", *words)
             assert (run.exit, run.statuses) == (0, {"node3": "ok"})
-            assert seen(run, "node3")["leftovers"]["text"] == "none"
+            assert seen(run, "node3")["leftovers"]["message"] == "none"
         assert node.exec(["sh", "-c", "ls /tmp/ctr-ferry.x* | grep -c ."]).stdout.strip() != b"0"
         assert node.exec(["test", "-e", "/root/pwned"], check=False).returncode == 1
         assert record in stage.records(node, digests=[stage.records(node)[stage.name()].digest])

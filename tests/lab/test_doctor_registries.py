@@ -94,7 +94,7 @@ def serve() -> Iterator[Serve]:
 def registries(fab: Fab, hosts: Hosts, given: dict[str, dict[str, Any]], **more: Any) -> dict[str, tuple[str, str]]:
     """Return health and text of each registry as node3 sees it."""
     found = seen(doctor(fab, "n", inventory=hosts(ctr_registries=given, **more)), "n")
-    return {name: (found[f"registry {name}"]["health"], found[f"registry {name}"]["text"]) for name in given}
+    return {name: (found[f"registry {name}"]["status"], found[f"registry {name}"]["message"]) for name in given}
 
 
 class TestRegistries:

@@ -54,7 +54,7 @@ def test_every_node_that_can_pulls_from_the_mirror_and_says_who_was_asked(
         result = outcome["result"]
         assert (outcome["status"], result["verified"]) == ("changed", "digest"), run.out
         assert result["digest"] == plain.target.digest
-        assert f"http://{http.name}/v2, then" in result["way"]
+        assert f"http://{http.name}/v2, then" in str(result["notes"])
     again = scene.run(scene.nodes, "pull", "--json", "--ref", name, inventory=inventory)
     assert {"changed", "failed"}.isdisjoint(
         each["status"] for host, each in again.outcomes.items() if release(scene.nodes[host]) >= (1, 4)
@@ -73,7 +73,7 @@ def test_a_login_goes_to_no_mirror_but_to_the_registry_itself(
     before = len(mirror.server.requests())
     run = scene.run(scene.nodes, "pull", "--json", "--ref", name, inventory=scene.inventory(ctr_hosts_dir=FOLDER))
     assert set(run.statuses.values()) == {"changed"}, run.out
-    ways = [o["result"]["way"] for node, o in run.outcomes.items() if release(scene.nodes[node]) >= (1, 4)]
+    ways = [str(o["result"]["notes"]) for node, o in run.outcomes.items() if release(scene.nodes[node]) >= (1, 4)]
     assert ways and all(f"a login goes to {basic.name} alone" in way for way in ways)
     asked = mirror.server.requests()[before:]
     assert asked and all('" 401 ' in line for line in asked)

@@ -40,7 +40,7 @@ def test_a_namespace_that_shares_nothing_is_sent_what_another_one_has(
         assert run.statuses == {"node3": "changed", "node5": "changed"}, run.out
         for node in targets:
             told = run.image(node.name)
-            assert (told["method"], told["blobs_sent"], told["blobs_saved"]) == ("blobs", len(image.blobs), 0)
+            assert (told["method"], told["blobs"], told["blobs_there"]) == ("blobs", len(image.blobs), 0)
             assert set(image.blobs) <= set(
                 node.real_ctr("content", "ls", "-q", namespace=there).stdout.decode().split()
             )

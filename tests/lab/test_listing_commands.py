@@ -46,13 +46,15 @@ class TestImages:
         run = fab("-H", everywhere(stage), "images", "--json", "--match", f"*{stage.token}*")
         assert run.exit == 0
         for name in stage.nodes:
-            rows = {row["name"]: row for row in run.images(name)}
+            rows = {row["reference"]: row for row in run.images(name)}
             assert set(rows) == {app, multi}
             assert (rows[app]["digest"], rows[multi]["digest"]) == (plain.target.digest, both.target.digest)
             assert all(row["complete"] and row["unpacked"] for row in rows.values())
-            assert set(str(rows[multi]["platforms"]).split(",")) == {NATIVE, OTHER}
+            assert set(rows[multi]["platforms"]) == {NATIVE, OTHER}
         everything = fab("-H", everywhere(stage), "images", "--json")
-        assert not any(row["name"].startswith("sha256:") for name in stage.nodes for row in everything.images(name))
+        assert not any(
+            row["reference"].startswith("sha256:") for name in stage.nodes for row in everything.images(name)
+        )
 
     def test_one_row_for_hosts_that_are_alike_and_a_line_each_in_csv(
         self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]
@@ -89,11 +91,11 @@ class TestImages:
         assert shown.isascii() and "\x1b" not in shown
         for text in (r"\x1b[8m-old", r":1\u200b", r"\u202eold", r":1\\u200b", r":1\u2028"):
             assert shown.count(text) == 1
-        names = {row["name"] for row in fab(*words, "--json").images("node3")}
+        names = {row["reference"] for row in fab(*words, "--json").images("node3")}
         assert names == {app, *disguised}
         for name in disguised:
             assert fab("-H", "node3", "remove", "--match", name.replace("[", "[[]"), "--yes").exit == 0
-        assert {row["name"] for row in fab(*words, "--json").images("node3")} == {app}
+        assert {row["reference"] for row in fab(*words, "--json").images("node3")} == {app}
 
     def test_all_namespaces_are_listed(self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]) -> None:
         app, namespace = stage.name(), stage.namespace()
@@ -122,8 +124,8 @@ class TestFind:
         assert run.exit == 0
         for node in stage.nodes.values():
             (place,) = run.outcomes[node.name]["result"]["places"]
-            assert (place["name"], place["namespace"], place["socket"]) == (app, namespace, node.socket)
-            assert bool(place["note"]) == node.cri
+            assert (place["reference"], place["namespace"], place["socket"]) == (app, namespace, node.socket)
+            assert bool(place["notes"]) == node.cri
         detail = fab("-H", everywhere(stage), "find", "--match", app).out
         assert f"-n {namespace} --to-namespace k8s.io" in detail
 

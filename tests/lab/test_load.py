@@ -52,7 +52,7 @@ class TestLoad:
         run = fab(*words)
         assert statuses(run) == [changed] * 3, run.out
         for each in run.document["commands"]:
-            told = {outcome["result"]["images"][0]["blobs_sent"] for outcome in each["outcomes"]}
+            told = {outcome["result"]["images"][0]["blobs"] for outcome in each["outcomes"]}
             assert told == {4}  # manifest, config and two layers
         assert statuses(fab(*words)) == [unchanged] * 3
         for node in stage.nodes.values():
@@ -95,7 +95,7 @@ class TestLoad:
         run = fab("-H", ",".join(stage.nodes), "load", "--json", "--archive", str(file))
         assert run.statuses == dict.fromkeys(stage.nodes, "changed"), run.out
         sent = sum(image.size(digest) for digest in missing)
-        assert {node: run.image(node)["bytes_sent"] for node in stage.nodes} == dict.fromkeys(stage.nodes, sent)
+        assert {node: run.image(node)["bytes"] for node in stage.nodes} == dict.fromkeys(stage.nodes, sent)
         assert stage.on_each(lambda node: stage.hello(node, name)) == dict.fromkeys(stage.nodes, "hello")
 
     def test_gives_another_name_and_respects_the_one_that_is_there(

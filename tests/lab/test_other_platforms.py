@@ -34,7 +34,7 @@ def test_an_index_of_other_platforms_alone(
     assert f"{index} is for {', '.join(OTHERS)}; this host is linux/" in run.error["message"]
     run = fab("-H", everywhere, "load", "--json", "--archive", str(tmp_path / "single:1.tar"))
     assert run.statuses == dict.fromkeys(stage.nodes, "changed"), run.out
-    assert all(f"{single} is for {OTHERS[0]}" in run.image(node)["note"] for node in stage.nodes)
+    assert all(f"{single} is for {OTHERS[0]}" in str(run.image(node)["notes"]) for node in stage.nodes)
     assert all(set(stage.records(node)) == {single} for node in stage.nodes.values())
     run = fab("-H", everywhere, "check", "--json", "--ref", single)
     assert run.statuses == dict.fromkeys(stage.nodes, "platform-missing"), run.out

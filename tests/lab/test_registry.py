@@ -32,14 +32,14 @@ def test_every_node_reports_what_it_sees_of_every_registry(scene: RegistryScene)
     for node in scene.nodes:
         seen = {each["registry"]: each for each in run.outcomes[node]["result"]["registries"]}
         demo = {all_.demo.name: ok if node in DEMO_NODES else fail}
-        assert {name: (each["health"], each["login"]) for name, each in seen.items()} == expected | demo
+        assert {name: (each["status"], each["login"]) for name, each in seen.items()} == expected | demo
         assert {each["auth"] for each in seen.values() if each["login"]} == {"Basic", "Bearer"}
-        assert all(bool(each["todo"]) == (each["health"] == "fail") for each in seen.values())
-        assert all((each["seconds"] or 0) > 0 for each in seen.values() if each["health"] == "ok")
-        assert "has expired" in seen[all_.expired.name]["text"]
-        assert "for another name" in seen[all_.wrong.name]["text"]
-        assert "does not resolve" in seen[all_.nowhere.name]["text"]
-        assert "refuses the connection" in seen[all_.absent.name]["text"]
+        assert all(bool(each["hint"]) == (each["status"] == "fail") for each in seen.values())
+        assert all((each["seconds"] or 0) > 0 for each in seen.values() if each["status"] == "ok")
+        assert "has expired" in seen[all_.expired.name]["message"]
+        assert "for another name" in seen[all_.wrong.name]["message"]
+        assert "does not resolve" in seen[all_.nowhere.name]["message"]
+        assert "refuses the connection" in seen[all_.absent.name]["message"]
     assert all_.secret not in run.out + run.err
 
 
@@ -56,7 +56,7 @@ def test_a_login_that_does_not_work_and_an_unknown_ca_are_found(scene: RegistryS
     for node in scene.nodes:
         seen = {each["registry"]: each for each in run.outcomes[node]["result"]["registries"]}
         assert [seen[name]["login"] for name in given] == [False, False, None]
-        assert "signed by an unknown CA" in seen[registries.tls.name]["text"]
+        assert "signed by an unknown CA" in seen[registries.tls.name]["message"]
     assert "wr0ng-w0rd" not in run.out + run.err
 
 

@@ -87,7 +87,7 @@ def blob_files(node: Node, image: BuiltImage) -> list[str]:
 
 def told(run: Run, host: str) -> dict[str, dict[str, object]]:
     """Return what a host says of each name."""
-    return {each["name"]: each for each in run.outcomes[host]["result"]["names"]}
+    return {each["reference"]: each for each in run.outcomes[host]["result"]["images"]}
 
 
 class TestNamesGo:
@@ -100,7 +100,7 @@ class TestNamesGo:
             assert two in stage.records(node) and one not in stage.records(node)
             assert own_blobs(node, image) == set(image.blobs)
             assert stage.check(node, two) == "complete"
-            assert two in str(told(run, node.name)[one]["note"])
+            assert two in str(told(run, node.name)[one]["notes"])
 
     def test_the_last_one_takes_the_image_with_it_even_where_cri_has_a_record(
         self, fab: Fab, stage: Stage, image: BuiltImage

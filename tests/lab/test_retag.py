@@ -129,13 +129,13 @@ class TestEveryMethodOnEveryNode:
             for node in nodes:
                 records = stage.records(node)
                 assert set(records) == before[node.name] | {names[kind][1] for kind in group}, node
-                told = {image["src"]: image for image in run.images(node.name)}
+                told = {image["source"]: image for image in run.images(node.name)}
                 for kind in group:
                     src, dst = names[kind]
                     digest, image = named_digest(node, kinds[kind]), told[src]
-                    assert (image["dst"], image["method"]) == (dst, method), (node, kind)
-                    assert (image["digest"], image["src_digest"]) == (digest, kinds[kind].image.target.digest)
-                    assert bool(image["note"]) == names_only_the_platform(node, kinds[kind]), (node, kind)
+                    assert (image["reference"], image["method"]) == (dst, method), (node, kind)
+                    assert (image["digest"], image["source_digest"]) == (digest, kinds[kind].image.target.digest)
+                    assert bool(image["notes"]) == names_only_the_platform(node, kinds[kind]), (node, kind)
                     assert records[dst].digest == digest, (node, kind)
                     assert records[dst].managed == has_cri(node), (node, kind)
                 assert blob_stats(node, there) == files[node.name], node
@@ -198,7 +198,9 @@ class TestEveryMethodOnEveryNode:
         run = fab.retag(stage.nodes, *words)
         assert run.statuses == dict.fromkeys(stage.nodes, "unchanged")
         for node in stage.nodes.values():
-            assert ("same (platform manifest" in run.image(node.name)["note"]) == names_only_the_platform(node, kind)
+            assert ("same (platform manifest" in str(run.image(node.name)["notes"])) == names_only_the_platform(
+                node, kind
+            )
 
     def test_one_platform_of_an_index_can_be_named(self, fab: Fab, stage: Stage, kinds: dict[str, Kind]) -> None:
         image = kinds["both platforms"].image

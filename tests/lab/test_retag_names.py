@@ -49,7 +49,7 @@ class TestTheSource:
         wanted = form.format(digest=image.target.digest, repository=src.rpartition(":")[0])
         run = fab.retag(stage.nodes, "--src", wanted, "--dst", dst)
         assert run.statuses == dict.fromkeys(stage.nodes, "changed")
-        assert {n: run.image(n)["src"] for n in stage.nodes} == dict.fromkeys(stage.nodes, src)
+        assert {n: run.image(n)["source"] for n in stage.nodes} == dict.fromkeys(stage.nodes, src)
         assert all(stage.records(n)[dst].digest == image.target.digest for n in stage.nodes.values())
 
     def test_may_be_short_and_so_may_the_destination(self, fab: Fab, stage: Stage, image: BuiltImage) -> None:
@@ -57,7 +57,7 @@ class TestTheSource:
         run = fab.retag(stage.nodes, "--src", f"{stage.token}:1", "--dst", f"{stage.token}/app")
         assert run.statuses == dict.fromkeys(stage.nodes, "changed")
         full = f"docker.io/{stage.token}/app:1"
-        assert {n: run.image(n)["dst"] for n in stage.nodes} == dict.fromkeys(stage.nodes, full)
+        assert {n: run.image(n)["reference"] for n in stage.nodes} == dict.fromkeys(stage.nodes, full)
         assert all(full in stage.records(n) for n in stage.nodes.values())
 
     def test_is_the_exact_name_before_its_full_form(
@@ -95,8 +95,8 @@ class TestTheSource:
         assert fab.retag(stage.nodes, "--src", odd, "--dst", new).statuses == dict.fromkeys(stage.nodes, "changed")
         source, *_ = hosts = list(stage.nodes)
         run = fab("-H", hosts[-1], "copy", "--from", source, "--ref", f"*{stage.token}*", "--json")
-        assert (run.exit, [i["dst"] for i in run.images(hosts[-1])]) == (0, [new])
-        assert odd in str(run.outcomes[hosts[-1]]["result"]["notices"])
+        assert (run.exit, [i["reference"] for i in run.images(hosts[-1])]) == (0, [new])
+        assert odd in str(run.outcomes[hosts[-1]]["result"]["notes"])
         run = fab("-H", ",".join(hosts), "remove", "--ref", odd, "--yes", "--json")
         assert run.statuses == dict.fromkeys(hosts, "changed")
         assert {name for records in stage.on_each(stage.records).values() for name in records} == {new}
@@ -203,7 +203,7 @@ class TestADryRun:
         for node in stage.nodes.values():
             has_tag = method == "auto" and node.name != "node1"
             assert run.image(node.name)["method"] == ("tag" if has_tag else method.replace("auto", "index"))
-            assert "would move" in run.image(node.name)["note"]
+            assert "would move" in str(run.image(node.name)["notes"])
             assert run.image(node.name)["status"] == "would-change"
         assert stage.on_each(stage.records) == before
 
@@ -286,7 +286,7 @@ class TestManyAtOnce:
         run = fab.retag(stage.nodes, "--map", str(file))
         assert (run.exit, run.statuses) == (1, dict.fromkeys(stage.nodes, "some-failed"))
         for node in stage.nodes.values():
-            told = {i["dst"]: i["status"] for i in run.images(node.name)}
+            told = {i["reference"]: i["status"] for i in run.images(node.name)}
             assert told == {new["a"]: "changed", new["b"]: "failed", new["c"]: "failed"}
             records = stage.records(node)
             assert records[new["a"]].digest == image.target.digest
@@ -315,13 +315,13 @@ class TestManyAtOnce:
         new = {stage.name(app, tag, "new.example:5000") for app, tag in (("a", "1"), ("b", "2"), ("c", "1"))}
         dry = fab.retag(stage.nodes, *words, "--dry-run")
         assert dry.exit == 0
-        assert {n: {i["dst"] for i in dry.images(n)} for n in stage.nodes} == dict.fromkeys(stage.nodes, new)
+        assert {n: {i["reference"] for i in dry.images(n)} for n in stage.nodes} == dict.fromkeys(stage.nodes, new)
         assert stage.on_each(stage.records) == before
         with counting(stage.nodes.values()) as counts:
             run = fab.retag(counts, *words)
             assert all(0 < count() <= 3 for count in counts.values())
         assert run.statuses == dict.fromkeys(counts, "changed")
-        assert {host: {i["dst"] for i in run.images(host)} for host in counts} == dict.fromkeys(counts, new)
+        assert {host: {i["reference"] for i in run.images(host)} for host in counts} == dict.fromkeys(counts, new)
         for node in stage.nodes.values():
             records = stage.records(node)
             assert records.keys() == before[node.name].keys() | new, node

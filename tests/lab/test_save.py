@@ -58,7 +58,7 @@ class TestSave:
             subprocess.run(["sha256sum", "--quiet", "-c", f"{node.name}.tar.sha256"], cwd=tmp_path, check=True)
             result = run.outcomes[node.name]["result"]
             assert (result["size"], result["sha256"]) == told_by_sha256sum(tmp_path / f"{node.name}.tar")
-            assert [(i["name"], i["digest"]) for i in result["images"]] == [(name, image.target.digest)]
+            assert [(i["reference"], i["digest"]) for i in result["images"]] == [(name, image.target.digest)]
             assert leftovers(node) == [], node
 
         file = tmp_path / "node1.tar"

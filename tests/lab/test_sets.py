@@ -67,7 +67,7 @@ class TestManyImages:
         file = a_set(tmp_path / "set", first, second, third)
         run = fab("-H", everywhere(stage), "check", "--set", file, "--json")
         assert (run.exit, run.statuses) == (1, {**{n.name: "ok" for n in most}, odd.name: "some-failed"})
-        told = {image["ref"]: image.get("error") and image["error"]["kind"] for image in run.images(odd.name)}
+        told = {image["asked"]: image.get("error") and image["error"]["kind"] for image in run.images(odd.name)}
         assert told == {first: None, second: "drift", third: "image-not-found"}
         assert f"fab -H {odd.name} deliver --set {file}" in run.error["hint"]
         shown = fab("-H", everywhere(stage), "check", "--set", file)
@@ -142,7 +142,7 @@ class TestNeeds:
         assert run.exit == 0 and asked == dict.fromkeys(counts, 2)
         for login, outcome in run.outcomes.items():
             node = stage.nodes[login.partition("@")[2]]
-            by = {image["name"]: image["by"] for image in outcome["result"]["images"]}
+            by = {image["reference"]: image["by"] for image in outcome["result"]["images"]}
             assert by[used] == ["container"] and stage.name("idle") not in by
             plain = node.socket == "/run/containerd/containerd.sock"
             assert any("sandbox" in each for each in by.values()) == (has_cri(node) and plain), (login, by)
@@ -159,7 +159,7 @@ class TestNeeds:
             run = fab("-H", "node4", "needs", "--json")
         finally:
             node4.exec(["rm", "-r", folder])
-        assert {"name": "docker.io/rancher/mirrored-pause:3.6", "by": ["sandbox"]} in run.images("node4")
+        assert {"reference": "docker.io/rancher/mirrored-pause:3.6", "by": ["sandbox"]} in run.images("node4")
 
     def test_an_id_becomes_the_name_that_the_image_has(self, fab: Fab, stage: Stage, built: list[BuiltImage]) -> None:
         name, nodes = stage.name(), [node for node in stage.nodes.values() if has_cri(node)]
@@ -171,5 +171,5 @@ class TestNeeds:
         finally:
             stage.on_each(lambda node: node.real_ctr("containers", "rm", stage.token), nodes)
         for node in nodes:
-            assert {"name": name, "by": ["container"]} in run.images(node.name)
-            assert not any(image["name"].startswith("sha256:") for image in run.images(node.name))
+            assert {"reference": name, "by": ["container"]} in run.images(node.name)
+            assert not any(image["reference"].startswith("sha256:") for image in run.images(node.name))

@@ -62,7 +62,7 @@ def test_the_rule_without_a_password_is_enough(
 ) -> None:
     sudoers(*(f"Defaults {option}" for option in OPTIONS), "Defaults:ops !requiretty", RULES[0])
     assert retag_and_save(fab, "node3-ops", named, tmp_path) == [{"node3-ops": "changed"}] * 2
-    assert seen(doctor(fab, "node3-ops"), "node3-ops")["sudo"]["text"] == "used by ops"
+    assert seen(doctor(fab, "node3-ops"), "node3-ops")["sudo"]["message"] == "used by ops"
 
 
 def test_the_rule_with_a_password_is_enough(
@@ -91,6 +91,6 @@ def test_a_user_of_the_sockets_group_needs_no_sudo(
     node3.exec(["chgrp", "ops", socket])  # as containerd does with [grpc] gid
     try:
         assert retag_and_save(fab, "ops@node3", named, tmp_path) == [{"ops@node3": "changed"}] * 2
-        assert seen(doctor(fab, "ops@node3"), "ops@node3")["sudo"]["text"] == "not used"
+        assert seen(doctor(fab, "ops@node3"), "ops@node3")["sudo"]["message"] == "not used"
     finally:
         node3.exec(["chgrp", "root", socket])

@@ -46,5 +46,5 @@ def test_kubelets_containerd_gets_images_and_the_choice_is_shown(fab: Fab, stage
     places = fab("-H", "node4", "find", "--json", "--match", app).outcomes["node4"]["result"]["places"]
     assert {place["socket"] for place in places} == {node4.socket, SOCKET}
     findings = fab("-H", "node4", "doctor", "--json").outcomes["node4"]["result"]["findings"]
-    (found,) = [each for each in findings if each["what"] == "socket"]
-    assert (found["health"], f"ctr_address: {node4.socket}" in found["todo"]) == ("warn", True)
+    (found,) = [each for each in findings if each["check"] == "socket"]
+    assert (found["status"], f"ctr_address: {node4.socket}" in found["hint"]) == ("warn", True)

@@ -21,12 +21,12 @@ def doctor(fab: Fab, hosts: str, *words: str, inventory: Path | None = None, **e
 
 def seen(run: Run, host: str) -> dict[str, dict[str, str]]:
     """Return a host's findings by what was looked at."""
-    return {finding["what"]: finding for finding in run.outcomes[host]["result"]["findings"]}
+    return {finding["check"]: finding for finding in run.outcomes[host]["result"]["findings"]}
 
 
 def health(run: Run, host: str) -> dict[str, str]:
     """Return what is not ok."""
-    return {what: f["health"] for what, f in seen(run, host).items() if f["health"] != "ok"}
+    return {what: f["status"] for what, f in seen(run, host).items() if f["status"] != "ok"}
 
 
 Hosts = Callable[..., Path]

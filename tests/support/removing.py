@@ -87,4 +87,4 @@ def run(host: Any, **options: Any) -> RemoveResult:
 
 
 def statuses(result: RemoveResult) -> dict[str, Status]:
-    return {name.name: name.status for name in result.names}
+    return {name.reference: name.status for name in result.images}

@@ -174,7 +174,7 @@ def answering_fixture(monkeypatch: pytest.MonkeyPatch) -> Answering:
 
 def pushed(host: Host, *, ref: str = REF, **options: Any) -> PushResult:
     job = PushJob(host, push.parse(ref=[ref], **options), alone=True)  # type: ignore[arg-type]
-    assert job.result(Status.OK).status is Status.OK
+    assert job.result(Status.OK, "").status is Status.OK
     return job.run()
 
 

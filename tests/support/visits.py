@@ -61,5 +61,5 @@ def visit(found: Facts | errors.HostError | None = None, **answers: str) -> Visi
 
 
 def finding(visit: Visit, what: str) -> Finding:
-    (found,) = [each for each in health.findings(visit) if each.what == what]
+    (found,) = [each for each in health.findings(visit) if each.check == what]
     return found

@@ -43,7 +43,7 @@ def test_one_name_for_different_images_gives_a_warning_with_the_hosts_of_each() 
     (one,) = disagreements([retagged("a", A), retagged("b", B, status=Status.UNCHANGED), retagged("c", B)])
     assert one.message == f"2 digests under this name: {REF}"
     (disguised,) = disagreements([retagged("a", A, name="app\u202e"), retagged("b", B, name="app\u202e")])
-    assert disguised.message.endswith(r": app\u202e") and disguised.name == "app\u202e"
+    assert disguised.message.endswith(r": app\u202e") and disguised.reference == "app\u202e"
     assert one.lines() == [f"warning: {one.message}", f"  {B} on b, c", f"  {A} on a"]
     assert digests_by_host(retagged("a", A, status=Status.WOULD_CHANGE), retagged("b", B, status=Status.WOULD_CHANGE))
     assert list(digests_by_host(retagged("a", A), retagged("b", B), retagged("c", C))[0]) == [A, B, C]
@@ -86,7 +86,7 @@ def test_the_warning_is_in_the_table_in_json_and_in_the_record(
     render.table(done)
     assert capsys.readouterr().err.splitlines() == warnings[0].lines()
     expected = [
-        {"kind": "digests-differ", "message": warnings[0].message, "name": REF, "digests": {A: ["a"], B: ["b"]}}
+        {"kind": "digests-differ", "message": warnings[0].message, "reference": REF, "digests": {A: ["a"], B: ["b"]}}
     ]
     render.document([done, render.Done("retag", {}, outcomes[:1])], 0)
     assert [c["warnings"] for c in json.loads(capsys.readouterr().out)["commands"]] == [expected, []]

@@ -232,7 +232,7 @@ def test_a_name_by_digest_means_what_it_says(version: str, has: tuple[int, int],
     assert parsed
     ctr = Ctr(("ctr",), "/x.sock", Capabilities.of_version(parsed))
     facts = cast(Any, SimpleNamespace(client=version, ctr=ctr))
-    result = ImageResult("a:1", "", digest=digest(has[0]), src_digest=digest(has[1]))
+    result = ImageResult("a:1", "", digest=digest(has[0]), source_digest=digest(has[1]))
     refuse_wrong_digest(Reference.parse("r.example/app:1"), result, facts)
     name = Reference.parse(f"r.example/app@{digest(1)}")
     expected = pytest.raises((MethodUnsupported, Drift), match=why) if why else nullcontext()

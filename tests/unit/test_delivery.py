@@ -106,13 +106,13 @@ class TestChanges:
     """What was planned for a host that has blob 4, and lacks 1, 2 and 6 of an image."""
 
     planned = PlannedImage(
-        src=NAME,
-        dst=NAME,
+        source=NAME,
+        reference=NAME,
         digest=digest(1),
-        src_digest=digest(1),
+        source_digest=digest(1),
         route=Route.SSH,
         why="",
-        source="src",
+        origin="src",
         before=None,
         held=(digest(4),),
         needed=tuple(Blob(digest(number), 10) for number in (1, 2, 6)),
@@ -163,7 +163,7 @@ def test_a_plan_survives_its_file(tmp_path: Any) -> None:
     host = plan_file.PlannedHost("1.6.20", "1.6.20", "k8s.io", (TestChanges.planned,))
     besides = ("a", "k8s.io", NAME, digest(1))
     pushed = plan_file.Push(*besides, True)
-    plan = plan_file.DeliveryPlan(1, asked, {"a": host}, (plan_file.Besides(*besides),), (pushed,))
+    plan = plan_file.DeliveryPlan(2, asked, {"a": host}, (plan_file.Besides(*besides),), (pushed,))
     file = tmp_path / "plan.json"
     file.write_bytes(plan.to_json())
     assert plan_file.read(str(file)) == plan
@@ -171,7 +171,7 @@ def test_a_plan_survives_its_file(tmp_path: Any) -> None:
     assert replace(again, plan=None) == request(platform="linux/arm64", force=True)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[" * 100_000, '{"version": 1}', '{"version": "1"}'])
+@pytest.mark.parametrize("text", ["", "{}", "[" * 100_000, '{"version": 2}', '{"version": "1"}'])
 def test_a_file_that_is_no_plan_is_refused(tmp_path: Any, text: str) -> None:
     (tmp_path / "plan").write_text(text)
     with pytest.raises(UsageError, match="is no plan of deliver"):

@@ -21,7 +21,7 @@ from tasks.doctor import DoctorResult, Request, tabulate
 
 class TestFindings:
     def test_a_well_host_has_nothing_but_ok(self) -> None:
-        assert {f.health for f in health.findings(visit())} == {Health.OK}
+        assert {f.status for f in health.findings(visit())} == {Health.OK}
 
     def test_whatever_is_not_ok_says_what_to_do(self) -> None:
         bad = [
@@ -39,14 +39,14 @@ class TestFindings:
             visit(leftovers=f"namespace a\nimages 1\ningest {RUN}-1\n"),
         ]
         for each in bad:
-            found = [f for f in health.findings(each) if f.health is not Health.OK]
-            assert found and all(f.todo for f in found), found
+            found = [f for f in health.findings(each) if f.status is not Health.OK]
+            assert found and all(f.hint for f in found), found
 
     def test_a_listing_that_cannot_be_read(self) -> None:
-        assert finding(visit(), "listings").health is Health.OK
+        assert finding(visit(), "listings").status is Health.OK
         found = finding(visit(leftovers="namespace a\nimages 1\nnamespace k8s.io\nodd two,x=y\nodd \n"), "listings")
-        assert (found.health, found.text) == (Health.FAIL, "in k8s.io 'two,x=y' is no row")
-        assert "--namespace k8s.io images ls | cat -A" in found.todo
+        assert (found.status, found.message) == (Health.FAIL, "in k8s.io 'two,x=y' is no row")
+        assert "--namespace k8s.io images ls | cat -A" in found.hint
 
     @pytest.mark.parametrize(
         ("client", "server", "expected"),
@@ -61,16 +61,16 @@ class TestFindings:
     )
     def test_versions(self, client: str, server: str, expected: Health) -> None:
         found = finding(visit(facts(client, server)), "version")
-        assert found.health is expected
-        assert client in found.text
+        assert found.status is expected
+        assert client in found.message
 
     @pytest.mark.parametrize(
         ("free", "expected"), [(1000, "ok"), (150, "ok"), (149, "warn"), (50, "warn"), (49, "fail"), (-1, "fail")]
     )
     def test_space(self, free: int, expected: str) -> None:
         found = finding(visit(space=DF.format(size=1000, free=free)), "content store")
-        assert found.health == expected
-        assert "/root/content" in found.text and "on /va r" in found.text
+        assert found.status == expected
+        assert "/root/content" in found.message and "on /va r" in found.message
 
     @pytest.mark.parametrize(
         ("there", "text", "expected"),
@@ -87,14 +87,14 @@ class TestFindings:
         self, there: int, text: str, expected: str
     ) -> None:
         found = finding(visit(clock=str(there)), "clock")
-        assert (found.health, text in found.text) == (expected, True), found
+        assert (found.status, text in found.message) == (expected, True), found
 
     def test_images_where_kubelet_does_not_look(self) -> None:
         there = "namespace k8s.io\nnamespace moby\nimages 4\nnamespace x\nimages 1\n"
         found = finding(visit(leftovers=there), "namespaces")
-        assert found.health is Health.WARN
-        assert "fab -H HOST images --namespace moby" in found.todo
-        assert finding(visit(facts(cri=False), leftovers=there), "namespaces").health is Health.OK
+        assert found.status is Health.WARN
+        assert "fab -H HOST images --namespace moby" in found.hint
+        assert finding(visit(facts(cri=False), leftovers=there), "namespaces").status is Health.OK
 
     @pytest.mark.parametrize(
         ("sockets", "told", "expected"),
@@ -107,19 +107,19 @@ class TestFindings:
     )
     def test_other_containerds_are_named(self, sockets: tuple[str, ...], told: bool, expected: str) -> None:
         found = finding(visit(facts(sockets=sockets, told=told)), "socket")
-        assert (found.health, "ctr_address" in found.todo) == (expected, expected == "warn")
-        assert all(socket in found.text + found.todo for socket in sockets)
+        assert (found.status, "ctr_address" in found.hint) == (expected, expected == "warn")
+        assert all(socket in found.message + found.hint for socket in sockets)
 
     def test_retags_method(self) -> None:
-        assert finding(visit(facts("1.6.20")), "retag").text == "by tag"
-        assert "index" in finding(visit(facts("1.2.6")), "retag").text
+        assert finding(visit(facts("1.6.20")), "retag").message == "by tag"
+        assert "index" in finding(visit(facts("1.2.6")), "retag").message
 
     def test_what_a_run_at_work_has_is_not_left_over(self) -> None:
         there = f"namespace k8s.io\ningest {RUN}-1\n"
-        assert finding(visit(leftovers=there), "leftovers").health is Health.WARN
+        assert finding(visit(leftovers=there), "leftovers").status is Health.WARN
         busy = visit(leftovers=there, sessions="2\n")
         assert busy.others_at_work
-        assert finding(busy, "leftovers").health is Health.OK
+        assert finding(busy, "leftovers").status is Health.OK
 
 
 WELL, ILL = Finding("a", Health.OK, "x"), Finding("b", Health.FAIL, "y", "do z")
@@ -145,7 +145,7 @@ class TestTheTable:
 
     def test_data_has_all_findings_and_nothing_of_what_is_shown(self) -> None:
         data = Outcome.of("h", 1.0, DoctorResult((WELL, ILL), everything=True)).to_json()["result"]
-        assert [f["what"] for f in data["findings"]] == ["a", "b"]
+        assert [f["check"] for f in data["findings"]] == ["a", "b"]
         assert set(data) == {"findings", "cleaned", "status"}
 
 
@@ -188,7 +188,7 @@ class TestTheCommand:
     MESS = f"namespace k8s.io\nimages 1\ningest {RUN}-1\n"
 
     def leftovers(self, result: DoctorResult) -> Finding:
-        return next(f for f in result.findings if f.what == "leftovers")
+        return next(f for f in result.findings if f.check == "leftovers")
 
     def test_inspects_in_one_remote_command(self) -> None:
         host = FakeHost(visit(clock="0"))
@@ -199,7 +199,7 @@ class TestTheCommand:
         host = FakeHost(visit(leftovers=self.MESS))
         result = examine(host, clean=True)
         assert (result.status, host.asked) == (Status.CHANGED, 3)
-        assert self.leftovers(result).text == f"removed in k8s.io: unfinished ingest {RUN}-1"
+        assert self.leftovers(result).message == f"removed in k8s.io: unfinished ingest {RUN}-1"
 
     def test_cleans_nothing_in_a_dry_run_nor_under_a_run_at_work(self) -> None:
         host = FakeHost(visit(leftovers=self.MESS), dry_run=True)
@@ -211,7 +211,7 @@ class TestTheCommand:
         other = replace(facts().ctr, argv=("/usr/bin/ctr",))
         late = visit(replace(facts(), ctr=other), leftovers=f"namespace k8s.io\ningest {RUN}-2\n")
         host = FakeHost(visit(leftovers=self.MESS), late)
-        assert examine(host, clean=True).cleaned == f"in k8s.io: unfinished ingest {RUN}-2"
+        assert examine(host, clean=True).cleaned == (f"in k8s.io: unfinished ingest {RUN}-2",)
         (done,) = host.scripts
         assert "/usr/bin/ctr --timeout" in done.steps["clean-0"] and f"{RUN}-1" not in done.steps["clean-0"]
 
@@ -229,18 +229,18 @@ class TestTheCommand:
         host.left = self.MESS
         with pytest.raises(errors.Unhealthy, match="leftovers") as caught:
             examine(host, clean=True)
-        assert self.leftovers(caught.value.result).health is Health.FAIL
+        assert self.leftovers(caught.value.result).status is Health.FAIL
 
     def test_a_fail_is_an_error_that_has_all_findings(self) -> None:
         with pytest.raises(errors.Unhealthy, match="ctr") as caught:
             examine(FakeHost(visit(errors.CtrNotFound("no ctr", hint="x"))))
-        assert {"reachable", "clock", "content store"} <= {f.what for f in caught.value.result.findings}
+        assert {"reachable", "clock", "content store"} <= {f.check for f in caught.value.result.findings}
 
     @pytest.mark.parametrize("error", [errors.PermissionDenied("no", detail="sudo: no"), errors.RemoteTimeout("slow")])
     def test_a_host_that_answers_nothing_is_a_finding(self, error: errors.FerryError) -> None:
         with pytest.raises(errors.Unhealthy) as caught:
             examine(FakeHost(error))
-        assert [f.health for f in caught.value.result.findings] == [Health.OK, Health.FAIL]
+        assert [f.status for f in caught.value.result.findings] == [Health.OK, Health.FAIL]
 
     def test_an_unreachable_host_stays_unreachable(self) -> None:
         with pytest.raises(errors.ConnectionLost):

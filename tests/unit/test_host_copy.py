@@ -131,7 +131,7 @@ def bring(host: FakeHost, what: CopyRequest, source: FakeSource) -> CopyResult:
 def test_an_image_is_protected_until_it_has_its_name() -> None:
     host, source = FakeHost(), FakeSource()
     result = bring(host, copy_request(), source)
-    assert result.status is Status.CHANGED and result.images[0].note == ""
+    assert result.status is Status.CHANGED and result.images[0].notes == ()
     assert sorted(source.read_from) == sorted(map(digest, BLOBS))
     assert [protection.words for protection in host.protections] == [[gc_protection.ALL_NAMED]]
 
@@ -158,7 +158,7 @@ def test_what_can_be_protected_the_second_time_comes_then() -> None:
 def test_a_protection_that_does_not_end_well_after_all_is_verified_is_a_note(error: FerryError) -> None:
     result = bring(FakeHost(error=error), copy_request(), FakeSource())
     assert (result.status, result.images[0].status) == (Status.CHANGED, Status.CHANGED)
-    assert error.message in result.images[0].note and "doctor" in result.images[0].note
+    assert error.message in result.images[0].notes[0] and "doctor" in result.images[0].notes[0]
 
 
 def test_an_earlier_failure_is_reported_and_not_the_protections() -> None:
@@ -173,7 +173,7 @@ def test_what_another_namespace_has_and_does_not_share_is_sent_and_counted() -> 
     (result,) = bring(host, copy_request(), source).images
     assert result.status is Status.CHANGED
     assert sorted(source.read_from) == sorted(map(digest, BLOBS))
-    assert (result.blobs_sent, result.blobs_saved, result.method) == (len(ALL), 0, "blobs")
+    assert (result.blobs, result.blobs_there, result.method) == (len(ALL), 0, "blobs")
 
 
 def test_two_copies_never_have_an_owner_in_common() -> None:

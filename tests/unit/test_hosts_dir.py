@@ -161,7 +161,7 @@ class TestTransfers:
         host = Mirrored([image(REF, A)], answers={"push": OK})
         result = pushed(host)
         assert "--hosts-dir /d" in host.texts["push"]
-        assert result.way == "by /d/r.example:5000/hosts.toml: http://r.example:5000/v2"
+        assert result.notes[0] == "by /d/r.example:5000/hosts.toml: http://r.example:5000/v2"
 
     def test_with_a_login_go_to_the_registry_alone(self, answering: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
         registry = answering(None, A, login=Login("ann", Secret("s3cret")))
@@ -169,10 +169,12 @@ class TestTransfers:
         host = Mirrored([image(REF, A)], answers={"push": OK})
         result = pushed(host)
         assert "--user ann" in host.texts["push"] and "--hosts-dir" not in host.texts["push"]
-        assert "a login goes to r.example:5000 alone" in result.way and result.way in "\n".join(result.lines())
+        assert "a login goes to r.example:5000 alone" in result.notes[0] and result.notes[0] in "\n".join(
+            result.lines()
+        )
 
     def test_of_an_old_ctr_get_no_folder(self, answering: Answering) -> None:
         answering(None, A)
         host = Mirrored([image(REF, A)], answers={"push": OK}, version="1.2.6")
-        assert pushed(host).way == ""
+        assert pushed(host).notes == ()
         assert "--hosts-dir" not in host.texts["push"]

@@ -42,7 +42,7 @@ class TestLeftovers:
 
     def test_a_file_is_left_also_where_containerd_is_down(self) -> None:
         found = visit(errors.DaemonUnreachable("it is down"), files=f"/tmp/{RUN}.a1B2c3\n")
-        assert f"/tmp/{RUN}.a1B2c3" in finding(found, "leftovers").text
+        assert f"/tmp/{RUN}.a1B2c3" in finding(found, "leftovers").message
 
     def test_cleaning_touches_only_them(self) -> None:
         there = [InNamespace("a", 1), InNamespace("b", 1, ["ctr-ferry.invalid/x:0"], [f"{RUN}-1"], {D: ["k"]})]
@@ -96,7 +96,7 @@ esac
     def test_looks_for_space_where_the_content_store_is(self, answers: dict[str, Answer], tmp_path: Path) -> None:
         shown = subprocess.run(["df", "-Pk", str(tmp_path)], capture_output=True, text=True, check=True).stdout
         assert answers["space"].text.splitlines()[1].split()[0] == shown.splitlines()[1].split()[0]
-        assert finding(visit(space=answers["space"].text), "content store").text.endswith(shown.split()[-1])
+        assert finding(visit(space=answers["space"].text), "content store").message.endswith(shown.split()[-1])
 
     def test_tells_the_time_and_where_ctr_is(self, answers: dict[str, Answer]) -> None:
         assert int(answers["clock"].text) > 1_700_000_000
@@ -107,7 +107,7 @@ esac
         done = subprocess.run(["/bin/sh", "-c", script.render(MARK)], capture_output=True, check=False)
         answers = script.read(MARK, done.stdout, done.stderr)
         assert (answers["leftovers"].ok, answers["leftovers"].text.strip()) == (False, "")
-        assert finding(visit(space=answers["space"].text), "content store").health in list(Health)
+        assert finding(visit(space=answers["space"].text), "content store").status in list(Health)
         assert "%" in answers["space"].text
 
 

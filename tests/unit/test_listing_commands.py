@@ -75,7 +75,7 @@ def test_images_folds_cris_records_and_groups_equal_rows() -> None:
 def test_images_of_all_namespaces_takes_one_command() -> None:
     host = FakeHost({"k8s.io": [image()], "default": [image(), image("other:1")]})
     answers = images(FakeFleet(a=host), all_namespaces=True, match="*/app:*")
-    assert [(row.namespace, row.name) for row in answers["a"].images] == [("k8s.io", APP), ("default", APP)]
+    assert [(row.namespace, row.reference) for row in answers["a"].images] == [("k8s.io", APP), ("default", APP)]
     assert len(host.scripts) == 1
     with pytest.raises(errors.UsageError):
         images_command.parse(namespace="x", all_namespaces=True)
@@ -102,9 +102,9 @@ def find(fleet: FakeFleet, match: str = "*/app:*") -> dict[str, Any]:
 def test_find_lists_every_namespace_of_every_containerd() -> None:
     host = FakeHost({"default": [image()], "k8s.io": [image(CONFIG)]}, others={"/docker.sock": {"moby": [image()]}})
     answers = find(FakeFleet(a=host, b=FakeHost({"k8s.io": []})))
-    assert [(p.socket, p.namespace, p.note) for p in answers["a"].places] == [
-        ("/x.sock", "default", ""),
-        ("/docker.sock", "moby", ""),
+    assert [(p.socket, p.namespace, p.notes) for p in answers["a"].places] == [
+        ("/x.sock", "default", ()),
+        ("/docker.sock", "moby", ()),
     ]
     assert len(host.scripts) == 2
     assert answers["b"].places == ()
@@ -125,12 +125,12 @@ def test_find_notes_namespaces_that_kubelet_does_not_read() -> None:
 def test_find_notes_a_containerd_that_kubelet_does_not_use() -> None:
     docker = {"/run/docker/containerd/containerd.sock": {"moby": [image()]}}
     lost = find(FakeFleet(a=FakeHost({"k8s.io": []}, cri=True, others=docker)))
-    assert [p.note for p in lost["a"].places] == ["kubelet reads another containerd"]
+    assert [p.notes for p in lost["a"].places] == [("kubelet reads another containerd",)]
     assert "set ctr_address: " in find_command.tabulate(lost).notes[0]
     k3s = {"/run/k3s/containerd/containerd.sock": {"k8s.io": [], "default": [image()]}}
     answers = find(FakeFleet(a=FakeHost({"default": [image()]}, others=k3s)))
-    notes = [p.note for p in answers["a"].places]
-    assert notes == ["kubelet reads another containerd", "kubelet does not read this namespace"]
+    notes = [p.notes for p in answers["a"].places]
+    assert notes == [("kubelet reads another containerd",), ("kubelet does not read this namespace",)]
 
 
 @pytest.mark.parametrize(("text", "count"), [("app", 1), ("old.example", 1), ("p:1", 1), ("ap?:1", 0), ("nothing", 0)])

@@ -51,7 +51,7 @@ def needs(fleet: FakeFleet, **more: Any) -> dict[str, Any]:
 
 
 def told(result: Any) -> dict[str, tuple[str, ...]]:
-    return {image.name: image.by for image in result.images}
+    return {image.reference: image.by for image in result.images}
 
 
 def test_containers_sandbox_and_manifests_are_put_together(tmp_path: Path) -> None:

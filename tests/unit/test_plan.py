@@ -85,12 +85,12 @@ class TestDecision:
     def test_an_image_that_is_not_there_is_copied_with_the_blobs_that_are_missing(self) -> None:
         one = self.plan(destination(here=[4, 6]))
         assert one.ready and one.result.method == "blobs"
-        assert (one.result.blobs_sent, one.result.blobs_saved) == (5, 2)
+        assert (one.result.blobs, one.result.blobs_there) == (5, 2)
 
     def test_an_image_that_is_whole_unpacked_and_known_to_cri_is_unchanged(self) -> None:
         known = replace(image(), labels=frozenset({CRI_MANAGED}))
         one = self.plan(destination(known, here=range(1, 8)))
-        assert (one.result.status, one.result.note) == (Status.UNCHANGED, "it is there already")
+        assert (one.result.status, one.result.notes) == (Status.UNCHANGED, ("it is there already",))
 
     def test_an_image_that_cri_does_not_know_gets_its_name_again(self) -> None:
         assert self.plan(destination(image(), here=range(1, 8))).ready
@@ -147,7 +147,7 @@ class TestDecision:
     def test_what_several_images_need_counts_for_the_first(self) -> None:
         copies = tuple(ImageCopy(image(), Reference.parse(name)) for name in (NAME, "r.example/app:2"))
         first, second = replace(destination(), copy_request=CopyRequest(copies, Content())).plan_images()
-        assert (first.result.blobs_sent, second.result.blobs_sent, second.result.blobs_saved) == (7, 0, 7)
+        assert (first.result.blobs, second.result.blobs, second.result.blobs_there) == (7, 0, 7)
         assert (first.result.method, second.result.method) == ("blobs", "index")
 
 
@@ -163,7 +163,7 @@ class TestRoom:
         return replace(destination(), room=Room(space, space)).check_room(plans, dry_run=dry_run)
 
     def plan(self, size: int) -> Plan:
-        report = CopiedImage("a", "a", digest(1), digest(1), status=Status.CHANGED, bytes_sent=size)
+        report = CopiedImage("a", "a", digest(1), digest(1), status=Status.CHANGED, bytes=size)
         return Plan(
             result=report,
             existing=None,

@@ -15,9 +15,9 @@ from tasks import apply
 
 DIGEST = f"sha256:{'a' * 64}"
 PLAN: dict[str, Any] = {
-    "version": 1,
+    "version": 2,
     "request": {
-        "images": [{"src": "r.example/app:1", "dst": "r.example/new:1"}],
+        "images": [{"source": "r.example/app:1", "reference": "r.example/new:1"}],
         "sources": ["any"],
         "archive": None,
         "via": "auto",
@@ -59,8 +59,8 @@ def test_a_plan_says_what_was_asked_for_and_for_which_hosts(tmp_path: Path) -> N
         lambda plan: plan["request"].update(sources=[]),
         lambda plan: plan["request"].update(archive="a\0b"),
         lambda plan: plan["request"].update(archive=""),
-        lambda plan: plan["request"]["images"][0].update(src=""),
-        lambda plan: plan["request"]["images"][0].update(src="a b"),
+        lambda plan: plan["request"]["images"][0].update(source=""),
+        lambda plan: plan["request"]["images"][0].update(source="a b"),
         lambda plan: plan["hosts"]["a"].update(images=5),
         lambda plan: plan.update(hosts=[]),
         lambda plan: plan.update(hosts={}),
@@ -77,11 +77,11 @@ def test_a_wrong_plan_is_refused(edit: Callable[[dict[str, Any]], object], tmp_p
 
 
 def test_a_plan_of_another_version_is_told_as_such(tmp_path: Path) -> None:
-    with pytest.raises(errors.UsageError, match="is a plan of version 2"):
-        parsed(tmp_path, json.dumps({"version": 2, "steps": []}))
+    with pytest.raises(errors.UsageError, match="is a plan of version 1, and"):
+        parsed(tmp_path, json.dumps({"version": 1, "steps": []}))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "NaN", '{"version": 1, "x": ' + "[" * 200_000, '"\ud800"'])
+@pytest.mark.parametrize("text", ["", "[]", "NaN", '{"version": 2, "x": ' + "[" * 200_000, '"\ud800"'])
 def test_a_file_that_is_no_plan_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_bytes(text.encode(errors="surrogatepass"))
     with pytest.raises(errors.UsageError, match="no plan of deliver"):

@@ -62,16 +62,16 @@ class TestPull:
         little = {"room": Answer(0, self.DF.format(used=90, free=10).encode(), "")}
         result = pulled(Host([], answers=here(image(REF, A)) | little, dry_run=dry_run))
         needed = "4098 bytes, and about 12288 more when unpacked are needed, and 10240 are free on /"
-        assert result.notices[0] == f"it may not fit: {needed}"
-        assert result.notices[1:] == ((f"would move up to 4098 bytes; {needed}",) if dry_run else ())
+        assert result.notes[0] == f"it may not fit: {needed}"
+        assert result.notes[1:] == ((f"would move up to 4098 bytes; {needed}",) if dry_run else ())
         room = {"room": Answer(0, self.DF.format(used=10, free=90).encode(), "")}
-        assert pulled(Host([], answers=here(image(REF, A)) | room)).notices == ()
+        assert pulled(Host([], answers=here(image(REF, A)) | room)).notes == ()
 
     def test_reads_one_manifest_and_no_more_where_there_is_plenty_of_space(self, answering: Answering) -> None:
         registry, much = answering(A), self.DF.format(used=10, free=1 << 27)  # KiB
         tops = iter([self.LAYERS])  # registries count that
         registry.read = lambda *_: next(tops)  # type: ignore[method-assign]
-        assert pulled(Host([], answers=here(image(REF, A)) | {"room": Answer(0, much.encode(), "")})).notices == ()
+        assert pulled(Host([], answers=here(image(REF, A)) | {"room": Answer(0, much.encode(), "")})).notes == ()
 
     def test_pulls_again_what_the_host_has_only_in_part(self, answering: Answering) -> None:
         answering(A)
@@ -214,7 +214,7 @@ class TestPull:
         answering(A)
         nothing = Answer(0, b"", "")
         same = pulled(Host([], answers=here(image(REF, A), pull=exit_, kept=nothing)))
-        assert (same.status, same.method) == (Status.UNCHANGED, "") and "somebody else" in same.notices[0]
+        assert (same.status, same.method) == (Status.UNCHANGED, "") and "somebody else" in same.notes[0]
         with pytest.raises(errors.ReferenceExists):
             pulled(Host([], answers=here(image(REF, B), pull=exit_, kept=nothing)))
 
@@ -252,7 +252,7 @@ class TestPull:
         host = Host([image(REF, B, "pinned=yes")], answers=here(image(REF, A)))
         result = pulled(host, force=True)
         assert (result.method, result.previous_digest) == ("stage", B)
-        assert f"  replaces {B}" in result.lines() and "pinned=yes" in result.notices[0]
+        assert f"  replaces {B}" in result.lines() and "pinned=yes" in result.notes[0]
         (script,) = [script for script in host.scripts if "pull" in script.steps]
         first, second = script.steps["pull"].split(" && ")
         assert f" images pull --plain-http {stage(host, A)}" in first

@@ -75,7 +75,7 @@ class TestPush:
         answering(why)
         result = pushed(Host([image(REF, A)], answers={"push": OK}), force=True)
         assert (result.status, result.verified) == (Status.CHANGED, "unverified")
-        assert result.reason in "\n".join(result.lines())
+        assert result.notes[0] in "\n".join(result.lines())
         host = Host([image(REF, A)], answers={"push": OK})
         with pytest.raises(errors.MethodUnsupported, match="it is unknown what") as caught:
             pushed(host)  # it might be something else
@@ -138,7 +138,7 @@ class TestPush:
         host = index_host(answers={"push": OK})
         result = pushed(host)
         assert (result.digest, result.source_digest, result.method) == (CHILD, B, "platform")
-        assert B in result.notices[0] and "linux/amd64" in result.notices[0]
+        assert B in result.notes[0] and "linux/amd64" in result.notes[0]
         assert "--platform=linux/amd64" in host.texts["push"]
 
     def test_without_the_platform_flag_a_temporary_name_is_pushed(self, answering: Answering) -> None:
@@ -245,14 +245,14 @@ class TestForeignLayers:
         host = self.host(version=version)
         result = pushed(host, foreign_layers=asked)
         assert ("--allow-non-distributable-blobs" in host.texts["push"]) is flag
-        assert (result.bytes, result.lacks) == (len(WITH_FOREIGN) + 2 + (1000 if asked else 0), "")
+        assert (result.size, result.notes) == (len(WITH_FOREIGN) + 2 + (1000 if asked else 0), ())
 
     def test_that_the_registry_lacks_afterwards_are_told_or_where_they_were_pushed_an_error(
         self, answering: Answering
     ) -> None:
         answering(None, A).stored = frozenset()
         result = pushed(self.host())
-        assert "1 foreign layer (1000 bytes)" in result.lacks and result.lacks in "\n".join(result.lines())
+        assert "1 foreign layer (1000 bytes)" in result.notes[-1] and result.notes[-1] in "\n".join(result.lines())
         answering(None, A).stored = frozenset()
         with pytest.raises(errors.VerifyFailed, match="foreign"):
             pushed(self.host(), foreign_layers=True)

@@ -93,18 +93,18 @@ class TestRegistries:
     def test_are_known_by_their_answer(self, answers: tuple[bytes, ...], state: RegistryState, text: str) -> None:
         with answering(*answers) as host:
             (registry_status,) = registries.inspect(host, [HTTP])
-        assert registry_status.text == said(state, text)
+        assert registry_status.message == said(state, text)
 
     def test_that_speak_no_tls_are_recognized(self) -> None:
         with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as host:
             (registry_status,) = registries.inspect(host, [Registry("r.example")])
-        assert registry_status.text.startswith(f"{RegistryState.NO_TLS.words} (")
+        assert registry_status.message.startswith(f"{RegistryState.NO_TLS.words} (")
 
     def test_a_ca_file_that_cannot_be_read_is_reported(self) -> None:
         (registry_status,) = registries.inspect(
             SimpleNamespace(target=Target("a", "a")), [Registry("r.example", ca_file="/nowhere.pem")]
         )  # type: ignore[arg-type]
-        assert registry_status.text.startswith(f"{RegistryState.CA_FILE.words} (/nowhere.pem")
+        assert registry_status.message.startswith(f"{RegistryState.CA_FILE.words} (/nowhere.pem")
 
     @pytest.mark.parametrize(
         ("code", "detail", "state"),
@@ -133,19 +133,19 @@ class TestRegistries:
         (registry_status,) = registries.inspect(
             SimpleNamespace(open=lambda: None, is_lost=False, transport=transport, target=Target("a", "a")), [HTTP]
         )  # type: ignore[arg-type]
-        assert registry_status.text == said(state, detail)
+        assert registry_status.message == said(state, detail)
         ours.close()
         theirs.close()
 
     def test_time_is_bounded_for_all_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(registries, "_ALL", 0.0)
         registry_statuses = registries.inspect(SimpleNamespace(target=Target("a", "a")), [HTTP, HTTP])  # type: ignore[arg-type]
-        assert [each.text for each in registry_statuses] == [said(RegistryState.NO_TIME)] * 2
+        assert [each.message for each in registry_statuses] == [said(RegistryState.NO_TIME)] * 2
 
     def test_each_has_words_and_a_severity(self) -> None:
         for state in RegistryState:
             found = registries.RegistryStatus.of(HTTP, state)
-            assert bool(found.todo) == (found.health is not Health.OK), state
+            assert bool(found.hint) == (found.status is not Health.OK), state
 
     @pytest.mark.parametrize(
         ("name", "scheme", "host", "port"),

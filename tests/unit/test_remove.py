@@ -35,21 +35,21 @@ class TestNames:
         host = FakeHost([*map(image, odd), image(ONE), record()])
         assert statuses(run(host, ref=odd)) == dict.fromkeys(odd, Status.CHANGED)
         assert [i.name for i in host.images] == [ONE, CONFIG]
-        (absent,) = run(host, ref=["r.example/MyApp:2"]).names
-        assert absent.status is Status.UNCHANGED and "no image reference" in absent.note
+        (absent,) = run(host, ref=["r.example/MyApp:2"]).images
+        assert absent.status is Status.UNCHANGED and "no image reference" in absent.notes[0]
 
     def test_one_of_two_leaves_the_image_and_cris_record(self) -> None:
         host = FakeHost([image(ONE), image(TWO), record()])
         result = run(host, ref=[ONE])
         assert statuses(result) == {ONE: Status.CHANGED}
-        assert TWO in result.names[0].note
+        assert TWO in result.images[0].notes[0]
         assert [i.name for i in host.images] == [TWO, CONFIG]
         assert len(host.scripts) == 1  # nobody is asked what is in use
 
     def test_the_last_takes_cris_record_with_it(self) -> None:
         host = FakeHost([image(ONE), record(), image(TWO, B), record(f"sha256:{'9' * 64}", B)])
         result = run(host, ref=[ONE])
-        assert result.names[0].records == (CONFIG,)
+        assert result.images[0].records == (CONFIG,)
         assert [i.name for i in host.images] == [TWO, f"sha256:{'9' * 64}"]
         assert len(host.scripts) == 2
 

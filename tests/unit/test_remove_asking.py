@@ -102,7 +102,7 @@ class TestAsking:
         empty = {n: FakeHost([image(ONE)], name=n) for n in "ab"}
         with pytest.raises(errors.NothingFound, match="no image fits '\\*/nothing:1'") as raised:
             command(FakeFleet(empty), match="*/nothing:1", yes=True)
-        assert [a.names for a in raised.value.result.values()] == [(), ()]
+        assert [a.images for a in raised.value.result.values()] == [(), ()]
         assert "find --match nothing" in raised.value.hint
         some = {"a": FakeHost([image(ONE)], name="a"), "b": FakeHost([image(TWO, B)], name="b")}
         answers = command(FakeFleet(some), match=ONE, yes=True)

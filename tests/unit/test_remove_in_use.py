@@ -49,7 +49,7 @@ class TestContainers:
     def test_can_be_overruled_but_keep_cris_record(self) -> None:
         host = FakeHost([image(ONE), record()], containers=f"c1 {ONE} r\n")
         result = run(host, ref=[ONE], force=True)
-        assert "c1" in result.names[0].note
+        assert "c1" in result.images[0].notes[0]
         assert [i.name for i in host.images] == [CONFIG]
 
     def test_nothing_goes_where_they_cannot_be_listed(self) -> None:

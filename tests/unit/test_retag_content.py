@@ -142,7 +142,7 @@ def test_a_name_in_another_namespace_is_right_only_with_its_content(there: list[
     )
     result = retag(host, **CROSSING)
     if len(there) == 2:
-        assert result.status is Status.UNCHANGED and "already" in result.images[0].note
+        assert result.status is Status.UNCHANGED and "already" in result.images[0].notes[0]
         assert host.changes == []
     else:
         assert result.status is Status.CHANGED
@@ -187,7 +187,7 @@ def test_the_platforms_manifest_of_an_index_is_the_same_on_1_2() -> None:
     images = [image(OLD, A, media_type=OCI_INDEX), image(NEW, CHILD)]
     host = FakeHost(images, version="1.2.6", blobs={A: INDEX, CHILD: MANIFEST})
     result = retag(host)
-    assert result.status is Status.UNCHANGED and "platform manifest" in result.images[0].note
+    assert result.status is Status.UNCHANGED and "platform manifest" in result.images[0].notes[0]
     assert host.changes == []
 
 

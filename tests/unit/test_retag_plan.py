@@ -44,7 +44,7 @@ def test_a_name_is_given_and_what_the_host_says_afterwards_is_reported() -> None
     result = retag(host)
     assert result.status is Status.CHANGED
     (done,) = result.images
-    assert (done.src, done.dst, done.digest, done.method) == (OLD, NEW, A, Method.TAG)
+    assert (done.source, done.reference, done.digest, done.method) == (OLD, NEW, A, Method.TAG)
     assert len(host.scripts) == 1
 
 
@@ -92,7 +92,7 @@ def test_a_name_that_somebody_gave_meanwhile_is_fine_where_it_is_the_same() -> N
     answers = {"name-0": failing(f'image "{NEW}": already exists'), "verify": table(image(NEW))}
     host = FakeHost([image(OLD)], answers=dict(answers))
     result = retag(host)
-    assert result.status is Status.UNCHANGED and "meanwhile" in result.images[0].note
+    assert result.status is Status.UNCHANGED and "meanwhile" in result.images[0].notes[0]
     assert host.removed == []
 
 
@@ -150,7 +150,7 @@ def test_what_a_name_was_is_what_the_host_said_right_before_it_was_moved() -> No
 def test_labels_that_a_moved_name_lost_are_reported(now: Sequence[str], note: str) -> None:
     was = image(NEW, B, MANAGED, "io.cri-containerd.pinned=pinned", "a=b")
     host = FakeHost([image(OLD), was], answers={"verify": table(image(NEW, A, *now))})
-    assert retag(host, force=True).images[0].note == note
+    assert retag(host, force=True).images[0].notes == ((note,) if note else ())
 
 
 def test_an_existing_name_is_left_alone() -> None:
@@ -179,8 +179,8 @@ def test_a_partial_index_is_named_as_far_as_a_ctr_can(version: str, digest: str)
         answers={"verify": table(image(NEW, digest))},
     )
     (done,) = retag(host, method="index").images
-    assert (done.digest, done.src_digest) == (digest, A)
-    assert bool(done.note) is (digest == CHILD)
+    assert (done.digest, done.source_digest) == (digest, A)
+    assert bool(done.notes) is (digest == CHILD)
 
 
 def test_two_images_that_would_become_one_name_are_both_refused_and_the_rest_is_done() -> None:
@@ -188,7 +188,7 @@ def test_two_images_that_would_become_one_name_are_both_refused_and_the_rest_is_
     host = FakeHost(images, answers={"verify": table(image("new.example/y:1"))})
     with pytest.raises(errors.SomeFailed, match="2 of 3") as some:
         retag(host, to_registry="new.example", match="*")
-    by_source = {i.src: i for i in some.value.result.images}
+    by_source = {i.source: i for i in some.value.result.images}
     for name, rival in (("a.example/x:1", "b.example/x:1"), ("b.example/x:1", "a.example/x:1")):
         collided = by_source[name]
         assert collided.status is Status.FAILED
@@ -204,7 +204,7 @@ def test_the_same_image_under_two_names_becomes_one_once() -> None:
     host = FakeHost(images, answers={"verify": table(image("new.example/x:1"))})
     first, second = retag(host, to_registry="new.example", match="*").images
     assert (first.status, second.status) == (Status.CHANGED, Status.UNCHANGED)
-    assert "a.example/x:1" in second.note and not second.method
+    assert "a.example/x:1" in second.notes[0] and not second.method
     assert [name for name in host.steps if name.startswith("name-")] == ["name-0"]
 
 
@@ -225,15 +225,15 @@ def test_a_destination_that_is_the_source_of_another_line_is_refused(tmp_path: P
 def test_moving_to_a_registry_leaves_out_what_is_there_and_what_is_pinned() -> None:
     images = [image("new.example/x:1"), image(f"a.example/p@{A}"), image("a.example/z:1")]
     host = FakeHost(images, answers={"verify": table(image("new.example/z:1"))})
-    assert [i.dst for i in retag(host, to_registry="new.example", match="*").images] == ["new.example/z:1"]
+    assert [i.reference for i in retag(host, to_registry="new.example", match="*").images] == ["new.example/z:1"]
 
 
 def test_moving_to_a_registry_takes_names_with_a_digest_where_the_image_has_no_tag_there() -> None:
     images = [image(f"a.example/p@{A}"), image("other.example/x:1"), image("a.example/UPPER:1")]
     new = f"new.example/p@{A}"
     result = retag(FakeHost(images, answers={"verify": table(image(new))}), to_registry="new.example", match="a.*")
-    assert [i.dst for i in result.images] == [new]
-    (note,) = result.notices
+    assert [i.reference for i in result.images] == [new]
+    (note,) = result.notes
     assert "a.example/UPPER:1" in note and "retag --src a.example/UPPER:1" in note and note in result.lines()
 
 
@@ -247,7 +247,7 @@ def test_moving_to_a_registry_what_fits_nothing_anywhere_is_an_error(name: str, 
 @pytest.mark.parametrize("src", ["r.example/MyApp:1", "<none>@<none>", "a b"])
 def test_a_name_that_is_no_reference_is_a_source_by_its_exact_text(src: str) -> None:
     done = retag(FakeHost([image(src)], answers={"verify": table(image(NEW))}), src=src)
-    assert [(i.src, i.dst, i.status) for i in done.images] == [(src, NEW, Status.CHANGED)]
+    assert [(i.source, i.reference, i.status) for i in done.images] == [(src, NEW, Status.CHANGED)]
     with pytest.raises(errors.ImageNotFound) as raised:
         retag(FakeHost([image(OLD)]), src=src)
     assert "no image reference" in raised.value.detail
@@ -258,7 +258,7 @@ def test_a_name_with_a_digest_is_given_to_that_image_alone(digest: str, kind: ty
     dst = f"new.example/app@{digest}"
     host = FakeHost([image(OLD)], answers={"verify": table(image(dst))})
     with pytest.raises(kind) if kind else nullcontext():
-        assert [i.dst for i in retag(host, dst=f"new.example/app:7@{digest}").images] == [dst]
+        assert [i.reference for i in retag(host, dst=f"new.example/app:7@{digest}").images] == [dst]
     assert bool(host.changes) is (kind is None)
 
 
@@ -268,7 +268,7 @@ def test_a_registry_that_is_nearly_one_of_the_inventory_is_asked_about(dst: str,
     target = Target("n", "n", limits=Limits(probe=1), variables={Registries: known})
     host = FakeHost([image(OLD)], target=target, answers={"verify": table(image(dst))})
     (done,) = retag(host, dst=dst).images
-    assert ("did you mean registry.example?" in done.note) is asks
+    assert ("did you mean registry.example?" in str(done.notes)) is asks
 
 
 def test_of_many_images_the_good_ones_are_done_and_each_bad_one_says_why(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_of_many_images_the_good_ones_are_done_and_each_bad_one_says_why(tmp_pat
     with pytest.raises(errors.SomeFailed, match="2 of 3") as some:
         retag(host, map=str(file))
     result = some.value.result
-    assert [(i.src.split("/")[1], i.status) for i in result.images] == [
+    assert [(i.source.split("/")[1], i.status) for i in result.images] == [
         ("a:1", Status.CHANGED), ("b:1", Status.FAILED), ("nosuch:1", Status.FAILED),
     ]  # fmt: skip
     assert [i.error["kind"] for i in result.images if i.error] == ["command-failed", "image-not-found"]
@@ -313,7 +313,7 @@ def test_a_dry_run_asks_nothing_that_changes_anything(options: dict[str, object]
     result = retag(host, **options)
     assert host.changes == []
     assert result.status is Status.CHANGED
-    assert "would move" in result.images[0].note
+    assert "would move" in result.images[0].notes[0]
     wet = FakeHost([image(OLD), image("busy.example/app:1", B)], **more)  # type: ignore[arg-type]
     with pytest.raises(errors.FerryError):
         retag(wet, **options)
@@ -334,17 +334,17 @@ def test_where_linking_fails_the_stream_is_reported() -> None:
     answers = {"link-0": failing("unable to resume"), "verify": table(image(NEW))}
     host = FakeHost([], elsewhere={"default": [image(OLD)]}, answers=dict(answers))
     (done,) = retag(host, namespace="default", to_namespace="k8s.io").images
-    assert done.method == "stream" and "unable to resume" in done.note
+    assert done.method == "stream" and "unable to resume" in done.notes[0]
 
 
 def test_a_digest_source_gives_its_name_no_tag_of_its_own() -> None:
     host = FakeHost([image(CONFIG, A)], answers={"verify": table(image("new.example/app:latest"))})
-    assert [i.dst for i in retag(host, src=A, dst="new.example/app").images] == ["new.example/app:latest"]
+    assert [i.reference for i in retag(host, src=A, dst="new.example/app").images] == ["new.example/app:latest"]
 
 
 def test_a_destination_without_a_tag_takes_the_sources() -> None:
     host = FakeHost([image(OLD)], answers={"verify": table(image(NEW))})
-    assert retag(host, dst="new.example/app").images[0].dst == NEW
+    assert retag(host, dst="new.example/app").images[0].reference == NEW
 
 
 @pytest.mark.parametrize(

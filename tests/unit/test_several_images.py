@@ -35,7 +35,9 @@ def test_check_of_several_images_tells_of_each_how_it_is_on_each_host() -> None:
     assert answers["c"].detail.startswith("drift: old.example/app:1 in namespace k8s.io has another digest")
     assert answers["c"].hint == f"bring them there: fab -H c deliver --ref {APP} --ref {OTHER}"
     assert "fab -H d deliver" in answers["d"].hint
-    told = {name: [(i.ref, i.status, i.verdict) for i in getattr(a, "result", a).images] for name, a in answers.items()}
+    told = {
+        name: [(i.asked, i.status, i.verdict) for i in getattr(a, "result", a).images] for name, a in answers.items()
+    }
     assert told["a"] == [(APP, "ok", "same"), (OTHER, "ok", "same")]
     assert told["c"] == [(APP, "failed", "other"), (OTHER, "ok", "same")]
     assert told["d"] == [(APP, "failed", ""), (OTHER, "failed", "")]
@@ -68,7 +70,7 @@ def test_a_set_of_one_image_has_a_list_as_well(tmp_path: Path) -> None:
     (tmp_path / "set").write_text(APP)
     request = check_command.parse(set_=[str(tmp_path / "set")])
     answers = check_command.check.body(FakeFleet(a=FakeHost({"k8s.io": [image()]})), request)
-    assert [image.ref for image in answers["a"].images] == [APP]
+    assert [image.asked for image in answers["a"].images] == [APP]
     with pytest.raises(errors.UsageError, match="--digest is for one --ref"):
         check_command.parse(set_=[str(tmp_path / "set")], digest=A)
 
@@ -102,7 +104,7 @@ def test_find_of_several_images_tells_of_each_where_it_is() -> None:
     here, there = FakeHost({"k8s.io": [image()], "default": [image(OTHER)]}), FakeHost({"k8s.io": [image()]})
     request = find_command.parse(ref=[APP, "*/other:*", A])
     answers = find_command.find.body(FakeFleet(a=here, b=there), request)
-    assert [(found.ref, [(p.name, p.namespace) for p in found.places]) for found in answers["a"].images] == [
+    assert [(found.asked, [(p.reference, p.namespace) for p in found.places]) for found in answers["a"].images] == [
         (APP, [(APP, "k8s.io")]),
         ("*/other:*", [(OTHER, "default")]),
         (A, [(APP, "k8s.io"), (OTHER, "default")]),
@@ -129,7 +131,7 @@ def test_find_of_several_images_fails_for_those_that_no_host_has() -> None:
 def test_images_of_a_set_are_listed_and_those_that_are_absent_are_named() -> None:
     full, half = FakeHost({"k8s.io": [image(), image(OTHER), image(CONFIG)]}), FakeHost({"k8s.io": [image(OTHER)]})
     answers = images_command.images.body(FakeFleet(a=full, b=half), images_command.parse(ref=[APP, "*/other:1", GONE]))
-    assert [(row.name, answers["a"].absent) for row in answers["a"].images] == [(APP, (GONE,)), (OTHER, (GONE,))]
+    assert [(row.reference, answers["a"].absent) for row in answers["a"].images] == [(APP, (GONE,)), (OTHER, (GONE,))]
     assert answers["b"].absent == (APP, GONE)
     table = images_command.tabulate(answers)
     assert [(row[0], row[-1]) for row in table.rows] == [(APP, "a"), (OTHER, "a, b")]

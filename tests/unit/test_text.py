@@ -90,9 +90,9 @@ def listing(*names: str) -> Listing:
 
 
 def rows_of(*names: str) -> images.ImagesResult:
-    fields = {"namespace": "k8s.io", "digest": DIGEST, "size": "1 B", "platforms": "linux/amd64", "check": "complete"}
+    fields = {"namespace": "k8s.io", "digest": DIGEST, "size": 1, "platforms": ("linux/amd64",), "check": "complete"}
     complete: dict[str, Any] = {**fields, "complete": True, "unpacked": True}
-    return images.ImagesResult(tuple(images.Row(name=name, **complete) for name in names))
+    return images.ImagesResult(tuple(images.Row(reference=name, **complete) for name in names))
 
 
 class TestNames:
@@ -103,7 +103,7 @@ class TestNames:
     @pytest.mark.parametrize("how", ["images", "find", "images --csv", "remove"])
     def test_reach_no_terminal_as_they_are(self, how: str, capsys: pytest.CaptureFixture[str]) -> None:
         found = tuple(find.Place(name, DIGEST, "k8s.io", "/x.sock") for name in DISGUISED.values())
-        gone = tuple(Removed(name, DIGEST, records=(name,), note=name) for name in DISGUISED.values())
+        gone = tuple(Removed(name, DIGEST, records=(name,), notes=(name,)) for name in DISGUISED.values())
         tables = {"images": images.tabulate({"n": rows_of(*DISGUISED.values())})}
         tables |= {"images --csv": tables["images"], "find": find.tabulate({"n": find.FindResult(found)})}
         results = {"remove": RemoveResult("k8s.io", gone), "find": find.FindResult(found)}
@@ -118,7 +118,7 @@ class TestNames:
         out = capsys.readouterr().out
         assert out.isascii() and out.replace("\n", "").isprintable()
         told = json.loads(out)["commands"][0]["outcomes"][0]["result"]["images"]
-        assert [row["name"] for row in told] == list(DISGUISED.values())
+        assert [row["reference"] for row in told] == list(DISGUISED.values())
 
     def test_are_asked_about_as_they_are(self) -> None:
         asked = []
