@@ -56,13 +56,9 @@ class DoctorResult:
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
-    """Makes one row per finding; hosts with the same finding share a row. A single host shows all findings."""
+    """Makes one row per finding; hosts with the same finding share a row."""
     found = dict(results(answers, DoctorResult))
-    rows = grouped(
-        (finding, host)
-        for host, result in found.items()
-        for finding in (result.findings if len(answers) == 1 else result.shown)
-    )
+    rows = grouped((finding, host) for host, result in found.items() for finding in result.shown)
     order = list(dict.fromkeys(finding.check for finding in rows))
     well = [host for host, result in found.items() if all(f.status is Health.OK for f in result.findings)]
     note = f"nothing is wrong on {names(well)}" if well else ""
@@ -82,7 +78,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     read_only=lambda request: not request.clean,
     help={
         "clean": "Remove what killed runs of ctr-ferry left: labels, unfinished ingests, names, files.",
-        "all": "Show what is ok as well; a single host always shows it.",
+        "all": "Show what is ok as well.",
     },
 )
 def doctor(host: Host, request: Request) -> DoctorResult:

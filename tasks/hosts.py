@@ -82,10 +82,11 @@ def _row(each: dict[str, Any]) -> tuple[str, ...]:
         return (each["host"], "(left out)" if "left_out" in each else f"({each['error']['kind']})", groups, "", "", "")
     user = f"{each['user']}@" if each["user"] else ""
     port = f":{each['port']}" if each["port"] else ""
+    address = f"[{each['address']}]" if ":" in each["address"] and port else each["address"]
     ctr = ", ".join(f"{key}={value}" for key, value in each["ctr"].items())
     return (
         each["host"],
-        f"{user}{each['address']}{port}",
+        f"{user}{address}{port}",
         groups,
         ctr,
         each["gateway"] or "",

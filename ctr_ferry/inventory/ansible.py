@@ -41,7 +41,7 @@ class Inventory:
                 hint="name a plain file with CTR_FERRY_INVENTORY; it may have encrypted values",
             )
         contents = _read(file)
-        self.groups, self.hosts = contents.groups, contents.hosts
+        self.groups, self.hosts, self._lines = contents.groups, contents.hosts, contents.lines
         self._fill_ungrouped()
         self._adopt_orphans()
         inside = self._hosts_by_group()
@@ -71,7 +71,7 @@ class Inventory:
         """
         groups = sorted(self._groups_by_host[host], key=self._ranks.__getitem__)
         own = self._files("host_vars", host)
-        found = Variables()
+        found = Variables(where=self._lines[host])
         for name in groups:
             found.vars |= self.groups[name].vars
         for each in (*(self._group_files[name] for name in groups), Variables(self.hosts[host]), own):
@@ -157,10 +157,12 @@ class Variables:
     Attributes:
         vars: the variables that can be read.
         encrypted: the files with more of them, relative to the inventory's folder, that only Ansible can read.
+        where: the file and the line where the host stands first; empty for what is no host of the inventory.
     """
 
     vars: Vars = field(default_factory=dict)
     encrypted: list[str] = field(default_factory=list)
+    where: str = ""
 
 
 def _read(file: Path) -> Contents:

@@ -61,10 +61,12 @@ class Contents:
     Attributes:
         groups: the groups by name; ``all`` and ``ungrouped`` always exist.
         hosts: the variables that each host has in the file itself, in the file's order.
+        lines: the file and the line where each host stands first.
     """
 
     groups: dict[str, Group] = field(default_factory=lambda: {name: Group(name) for name in ("all", "ungrouped")})
     hosts: dict[str, Vars] = field(default_factory=dict)
+    lines: dict[str, str] = field(default_factory=dict)
 
     def group(self, name: str) -> Group:
         """The group of a name, made if it is new."""
@@ -84,6 +86,7 @@ class Contents:
         for host in hosts:
             group.hosts.add(host)
             if host not in self.hosts:
+                self.lines[host] = where
                 self.hosts[host] = {"ansible_port": Var(port, where)} if port else {}
             self.hosts[host].update(own)
 

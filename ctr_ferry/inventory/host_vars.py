@@ -214,7 +214,9 @@ def target(
     """
     host = _validate(name, variables.vars, defaults or {}, folder)
     if not (host.ansible_host or is_address(name)):
-        raise BadInventory(f"the name of host {name!r} is no address", hint="give it its address as ansible_host")
+        hint = "write the port behind ':' as a number, or give the host its address as ansible_host"
+        where = f"{variables.where}: " if variables.where else ""
+        raise BadInventory(f"{where}the name of host {name!r} is no address", hint=hint)
     if host.ansible_connection.removeprefix("ansible.builtin.") not in _SSH_CONNECTIONS:
         connection = variables.vars["ansible_connection"]
         raise BadInventory(

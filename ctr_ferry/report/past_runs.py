@@ -21,7 +21,7 @@ from ctr_ferry.text import names
 _RUN = re.compile(r"\d{8}T\d{6}Z-[\w-]+-[0-9a-f]{4}")
 
 
-def prune(root: Path, keep: int, days: int, now: datetime | None = None) -> None:
+def prune(root: Path, keep: int, days: int, now: datetime | None = None, own: str = "") -> None:
     """Removes old records.
 
     A run that is still going stays, and so does the last one that could change hosts: ``-H @failed`` means it.
@@ -30,13 +30,14 @@ def prune(root: Path, keep: int, days: int, now: datetime | None = None) -> None
         keep: how many of the newest records stay, whatever they are.
         days: for how long older ones stay if their run changed something.
         now: the time; None is now.
+        own: the id of the run that asks; its record stays although another run started after it.
     """
     folders = sorted(path for path in root.glob("*") if _RUN.fullmatch(path.name)) if root.is_dir() else []
     old = folders[: max(0, len(folders) - keep)]
     since = f"{(now or datetime.now(UTC)) - timedelta(days):%Y%m%dT%H%M%SZ}"
     newest_first = (Run.read(path / "run.json") for path in reversed(folders)) if old else ()
     last = next((run.folder for run in newest_first if run and run.could_change(dry=False)), None)
-    for path in old:
+    for path in (path for path in old if path.name != own):
         run = Run.read(path / "run.json")
         stays = run and (run.state == "running" or path == last or (path.name >= since and run.changed))
         if not stays:

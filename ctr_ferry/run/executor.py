@@ -11,7 +11,7 @@ import platform
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -109,7 +109,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
     def _exit_status(self, calls: Sequence[Any]) -> int:
         as_json = any(call.kwargs.get("json") for call in calls)
         try:
-            with Interrupts():
+            with Interrupts() as self._interrupts:
                 return self._run(calls, as_json=as_json)
         except (KeyboardInterrupt, Terminated) as cut:
             render.note("interrupted before any host was touched")
@@ -200,10 +200,12 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             new_fleet = partial(Fleet, workers=config.workers, further=further_hosts)
             code = _run_lines(lines, control_machine, hosts, new_fleet, record)
         finally:
+            self._interrupts.over()
             for host in hosts.values():
                 host.close_quietly()
             record.end(code)
-            prune(control_machine.runs.root, config.keep_runs, config.keep_days)
+            with suppress(KeyboardInterrupt, Terminated):  # the next run takes away what this one leaves
+                prune(control_machine.runs.root, config.keep_runs, config.keep_days, own=run_id)
         return code
 
 

@@ -29,14 +29,19 @@ class Interrupts:
         signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         self._before = {number: handler for number, handler in signals.items() if handler is not signal.SIG_IGN}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Interrupts:
         for number in self._before:
             signal.signal(number, self._end)
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._came == float("-inf"):
             for number, handler in self._before.items():
                 signal.signal(number, handler)
+
+    def over(self) -> None:
+        """Says that the run has its verdict: a signal within a moment changes nothing any more."""
+        self._came = self._clock()
 
     def _end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         now = self._clock()

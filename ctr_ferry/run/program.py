@@ -27,6 +27,11 @@ _PROJECT = Path(__file__).resolve().parents[2]
 _LEAST = {"list-depth": 0}  # of the options that take a number, those that may be 0
 _LISTINGS = ("flat", "nested", "json")
 _SETTINGS = (".yaml", ".yml", ".json", ".py")
+_UNASKED = {  # where a password may come from instead
+    "prompt-for-sudo-password": "set FABRIC_SUDO_PASSWORD, or ansible_become_password in hosts.yaml",
+    "prompt-for-login-password": "set ansible_password in hosts.yaml",
+    "prompt-for-passphrase": "unlock the key for the agent: ssh-add",
+}
 _PATHS = ("inventory", "known_hosts", "runs")  # settings of `fleet` that start from the folder of their file
 
 
@@ -101,6 +106,21 @@ class Program(Fab):  # type: ignore[misc]
             for settings in (_own_places(), _own_settings()):
                 merge_dicts(self.config._project, settings)
             self.config.merge()
+
+    def update_config(self) -> None:
+        """Fabric's hook: asks for the passwords of ``--prompt-for-…``.
+
+        Raises:
+            UsageError: there is no terminal to ask at.
+        """
+        try:
+            super().update_config()
+        except EOFError:
+            given = next(name for name, arg in self.args.items() if name.startswith("prompt-for-") and arg.value)
+            raise UsageError(
+                f"--{given} asks at a terminal, and there is none",
+                hint=f"run the command at a terminal, or {_UNASKED[given]}",
+            ) from None
 
     def print_version(self) -> None:
         """Invoke's hook: the version of ctr-ferry, and those of the libraries that a fault may come from."""

@@ -47,10 +47,9 @@ class FleetConfig(msgspec.Struct):
                     raise msgspec.ValidationError(f"there is no such setting; there are {', '.join(kinds)}")
                 values[name] = msgspec.convert(value, kinds[name], strict=False)
             except msgspec.ValidationError as error:
-                raise UsageError(
-                    f"{at} is wrong: {error}",
-                    hint=f"change the value {value!r} in fabric.yaml, then run the command again",
-                ) from None
+                change = f"change the value {value!r} in fabric.yaml, then run the command again"
+                hint = f"unset {variable}" if at == variable else change
+                raise UsageError(f"{at} is wrong: {error}", hint=hint) from None
         return cls(**values)
 
     @property
@@ -78,6 +77,7 @@ def limits(config: Any) -> Limits:
     given = {**config.timeouts, "connect": option or config.timeouts.connect}
     values = {}
     for name, value in given.items():
+        variable = f"FABRIC_TIMEOUTS_{name.upper()}"
         if name not in names:
             raise UsageError(
                 f"there is no timeouts.{name}, which fabric.yaml sets",
@@ -93,8 +93,10 @@ def limits(config: Any) -> Limits:
                         f"the limit of -t must be whole seconds, from 1, and is {value!r}",
                         hint=f"give another one: -t {Limits().connect}",
                     ) from None
+                at = variable if variable in os.environ else f"timeouts.{name} in fabric.yaml"
+                write = f"write {name}: {getattr(Limits(), name)} there, then run the command again"
                 raise UsageError(
-                    f"timeouts.{name} in fabric.yaml must be whole seconds, from {least}, and is {value!r}",
-                    hint=f"write {name}: {getattr(Limits(), name)} there, then run the command again",
+                    f"{at} must be whole seconds, from {least}, and is {value!r}",
+                    hint=f"unset {variable}" if at == variable else write,
                 ) from None
     return Limits(**values)

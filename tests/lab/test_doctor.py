@@ -33,11 +33,10 @@ class TestAHealthyHost:
             assert (found["CRI"]["message"] == "on") == has_cri(node)
             assert " ".join(node.model.ctr).split(" --")[0].rpartition("/")[2] in found["ctr"]["message"]
 
-    def test_shows_all_of_one_host_and_of_many_only_what_is_to_be_mended(self, fab: Fab) -> None:
-        one, many = fab("-H", "node3", "doctor"), fab("-H", "node2,node3", "doctor")
-        assert "platform" in one.out and "linux/" in one.out
-        assert "platform" not in many.out
-        assert "platform" in fab("-H", "node2,node3", "doctor", "--all").out
+    def test_shows_what_is_well_only_when_asked(self, fab: Fab) -> None:
+        for hosts in ("node3", "node2,node3"):
+            assert "platform" not in fab("-H", hosts, "doctor").out
+            assert "platform" in fab("-H", hosts, "doctor", "--all").out
 
     def test_whose_listing_has_a_line_break_gets_a_finding(
         self, fab: Fab, stage: Stage, node3: Node, tmp_path: Path

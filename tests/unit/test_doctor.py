@@ -126,9 +126,10 @@ WELL, ILL = Finding("a", Health.OK, "x"), Finding("b", Health.FAIL, "y", "do z")
 
 
 class TestTheTable:
-    def test_of_one_host_shows_all(self) -> None:
-        table = tabulate({"h": DoctorResult((WELL, ILL))})
-        assert table.rows == (("h", "a", "ok", "x", ""), ("h", "b", "fail", "y", "do z"))
+    def test_of_one_host_shows_what_is_ok_only_when_asked(self) -> None:
+        ill = ("h", "b", "fail", "y", "do z")
+        assert tabulate({"h": DoctorResult((WELL, ILL))}).rows == (ill,)
+        assert tabulate({"h": DoctorResult((WELL, ILL), everything=True)}).rows == (("h", "a", "ok", "x", ""), ill)
 
     def test_of_many_only_what_is_to_be_mended_with_alike_hosts_in_one_row(self) -> None:
         many = {f"h{n}": DoctorResult((WELL, ILL)) for n in range(5)} | {"g": DoctorResult((WELL,))}

@@ -90,6 +90,13 @@ def test_a_hosts_name_that_is_no_address_needs_one(tmp_path: Path, name: str) ->
     assert target(name, Variables({"ansible_host": Var("x", "f:1")}), tmp_path, Trust(), Limits())[0].address == "x"
 
 
+@pytest.mark.parametrize(("file", "text"), [("i.yaml", "all:\n  hosts:\n    n9:22x:\n"), ("i.ini", "\n[a]\nn9:22x\n")])
+def test_a_port_that_is_no_number_is_named_with_file_and_line(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(BadInventory, match=rf"{file}:3: .*'n9:22x'"):
+        target("n9:22x", Inventory(tmp_path / file).variables("n9:22x"), tmp_path, Trust(), Limits())
+
+
 def test_our_own_variables_are_used(tmp_path: Path) -> None:
     made, _ = read(
         tmp_path,

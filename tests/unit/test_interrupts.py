@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from ctr_ferry.run.interrupts import Interrupts, Terminated
 
+ROOT = Path(__file__).parents[2]
 ENDS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated), (signal.SIGHUP, Terminated)]
 
 
@@ -57,3 +62,29 @@ def test_without_a_signal_the_handlers_are_put_back() -> None:
     with Interrupts():
         assert signal.getsignal(signal.SIGTERM) not in before
     assert [signal.getsignal(number) for number, _ in ENDS] == before
+
+
+def test_a_signal_after_the_verdict_changes_nothing() -> None:
+    with Interrupts(lambda: 7.0) as interrupts:
+        interrupts.over()
+        os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)  # while the program ends
+
+
+CUT_WHILE_PRUNING = """
+import os, signal, sys
+from ctr_ferry.run import executor, interrupts, program
+interrupts._MOMENT = float(sys.argv[1])
+executor.prune = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)
+program.main("fab", "-H", "127.0.0.1:1", "images", "--json")
+"""
+
+
+@pytest.mark.parametrize("moment", [5, 0], ids=["in a moment", "much later"])
+def test_ctrl_c_while_old_records_are_removed_leaves_the_verdict(moment: int, tmp_path: Path) -> None:
+    environment = {**os.environ, "FABRIC_FLEET_RUNS": str(tmp_path / "runs"), "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", CUT_WHILE_PRUNING, str(moment)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    (record,) = (tmp_path / "runs").glob("*/run.json")
+    assert (done.returncode, json.loads(record.read_text())["exit"]) == (4, 4), done.stderr
+    assert "interrupted" not in done.stderr

@@ -160,3 +160,15 @@ class TestName:
     def test_hints_in_json_have_it_too(self, folder: Path) -> None:
         document = json.loads(ferry(folder, "-H", "127.0.0.9", "find", "--json").stdout)
         assert document["error"]["hint"].startswith("ctr-ferry -H all find ")
+
+
+@pytest.mark.parametrize("option", ["prompt-for-sudo-password", "prompt-for-login-password", "prompt-for-passphrase"])
+def test_a_question_without_a_terminal_is_one_sentence(folder: Path, option: str) -> None:
+    (folder.parent / "ctr-ferry").symlink_to(ROOT / "ctr-ferry")
+    command = ["setsid", "--wait", folder.parent / "ctr-ferry", f"--{option}", "-H", "127.0.0.9", "images"]
+    done = subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert f"--{option} asks at a terminal, and there is none" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -226,6 +226,16 @@ def left(book: Book, keep: int, days: int) -> list[str]:
     return sorted(path.name[-4:] for path in book.root.iterdir())
 
 
+def test_a_run_does_not_prune_its_own_record_although_another_began_within_its_second(book: Book) -> None:
+    ids = [f"20261124T031500Z-{name}" for name in ("find-0000", "images-1111")]
+    for each in ids:
+        book.run(each, looks=True, a="ok")
+    prune(book.root, 1, 0, own=ids[0])
+    assert sorted(path.name for path in book.root.iterdir()) == ids
+    prune(book.root, 1, 0, own=ids[1])
+    assert [path.name for path in book.root.iterdir()] == [ids[1]]
+
+
 def test_a_run_that_is_still_going_is_not_pruned(book: Book) -> None:
     book.record("20261124T031500Z-run-0000")
     book.run("20261124T031501Z-find-1111", looks=True, a="ok")

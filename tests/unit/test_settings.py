@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import fields
 
 import msgspec
@@ -57,3 +58,19 @@ def test_what_fabric_yaml_of_the_project_sets_are_the_defaults() -> None:
     assert limits(configured(timeouts=document["timeouts"])) == Limits()
     assert {field.name for field in fields(Limits)} == {*document["timeouts"], "retries"}
     assert FleetConfig.of({"fleet": document["fleet"]}) == FleetConfig(inventory="hosts.yaml")
+
+
+@pytest.mark.parametrize(
+    ("variable", "read"), [("FABRIC_TIMEOUTS_IDLE", limits), ("FABRIC_FLEET_WORKERS", FleetConfig.of)]
+)
+def test_a_wrong_value_of_a_variable_is_blamed_on_the_variable(
+    variable: str, read: Callable[[Config], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "0")
+    config = configured()
+    config.load_collection({"timeouts": {"idle": 60}, "fleet": {"workers": 32}})
+    config.load_shell_env()
+    with pytest.raises(UsageError, match=rf"^{variable} .*") as refused:
+        read(config)
+    assert refused.value.hint == f"unset {variable}"
+    assert "fabric.yaml" not in refused.value.message
