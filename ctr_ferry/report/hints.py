@@ -90,13 +90,15 @@ class Asked:
         return f"{hint}; then: {self.line()}" if hint else self.line()
 
     def over_ssh(self, kind: str, hint: str) -> str:
-        """A hint that names `copy` besides, where a host cannot reach the registry that it was to pull from."""
+        """A hint that names `copy` besides, where a host cannot reach the registry that it was to use."""
         name, arguments = self.commands[0]
-        if name != "pull" or kind not in _AWAY or PASTEABLE.search(hint):
+        if name not in ("pull", "push") or kind not in _AWAY or PASTEABLE.search(hint):
             return hint
         images = {key: value for key, value in arguments.items() if key in ("ref", "set_", "namespace")}
-        line = replace(self, commands=[("copy", {"from": "any", **images})]).line()
-        return f"{hint}; or bring it over SSH from a host that has it: {line}"
+        copy = replace(self, commands=[("copy", {"from": "any", **images})])
+        if name == "pull":
+            return f"{hint}; or bring it over SSH from a host that has it: {copy.line()}"
+        return f"{hint}; or bring it to all hosts over SSH: {replace(copy, hosts='all').line()}"
 
     def _changed(self, hint: str) -> str:
         """The command line as a hint says to change it; empty where the hint changes nothing of it."""

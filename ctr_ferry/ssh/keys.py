@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -140,7 +141,33 @@ def configured_trust(trust: Trust, configured: HostConfig) -> Trust:
     of_all = configured.files("globalknownhostsfile") if configured.get("globalknownhostsfile") else _OF_ALL_USERS
     can_add = files[0].is_file() or not files[0].exists()
     files += tuple(file for file in map(Path, of_all) if file.is_file() and file not in files)
-    return Trust(files, accept_new=trust.accept_new and can_add)
+    revoked = tuple(map(local_path, configured.files("revokedhostkeys")))
+    return Trust(files, accept_new=trust.accept_new and can_add, revoked=revoked)
+
+
+def _revoked_everywhere(files: Sequence[Path]) -> list[paramiko.PKey]:
+    """The keys in files of RevokedHostKeys, of which each line is a public key.
+
+    Raises:
+        HostKeyUnknown: a file is not there, cannot be read, or is a KRL. As with ssh, no host is trusted then.
+    """
+    found = []
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+            if text.startswith("SSHKRL"):
+                raise OSError("it is a KRL")
+        except (OSError, UnicodeDecodeError) as error:
+            raise HostKeyUnknown(
+                f"{file}, which RevokedHostKeys names, cannot be read as lines of public keys",
+                detail=str(error),
+                hint=f"write the revoked keys there as lines, as ssh-keyscan prints them: ls -l {join([str(file)])}",
+            ) from error
+        for line in text.splitlines():
+            with suppress(paramiko.SSHException, InvalidHostKey):
+                if entry := HostKeyEntry.from_line(f"- {line}"):
+                    found.append(entry.key)
+    return found
 
 
 def _certificate_fault(key: paramiko.PKey, name: str, signers: Sequence[paramiko.PKey]) -> str:
@@ -162,6 +189,7 @@ class KnownKeys(paramiko.MissingHostKeyPolicy):
 
     def __init__(self, trust: Trust, where: str, name: str) -> None:
         self._files, self._accept_new, self._where, self._name = trust.known_hosts, trust.accept_new, where, name
+        self._revoked = trust.revoked
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
         """paramiko's hook, called with the key that the host has sent. The key of an unknown host may be added.
@@ -172,13 +200,15 @@ class KnownKeys(paramiko.MissingHostKeyPolicy):
         """
         hostname = self._name
         files, sent = " ".join(map(str, self._files)), f"it sent {key.get_name()} {key.fingerprint}"
-        if key in revoked_keys(hostname, self._files):
+        revoked = _revoked_everywhere(self._revoked)
+        if key in (*revoked, *revoked_keys(hostname, self._files)):
+            where = " ".join(map(str, self._revoked)) if key in revoked else files
             raise HostKeyChanged(
-                f"the host key of {self._where} is revoked in {files}",
+                f"the host key of {self._where} is revoked in {where}",
                 detail=sent,
                 hint="give the host a new key: whoever has the revoked key can pretend to be this host",
             )
-        if signers := authorities(hostname, self._files):
+        if signers := [each for each in authorities(hostname, self._files) if each not in revoked]:
             fault = _certificate_fault(key, _without_port(hostname), signers)
             if not fault:
                 return

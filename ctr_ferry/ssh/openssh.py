@@ -40,7 +40,7 @@ gssapiauthentication gssapidelegatecredentials gssapikexalgorithms gssapikeyexch
 # Ssh options that decide where a login goes, whether it succeeds or what is trusted, and that are not honoured.
 _NOT_HONOURED = """
 AddressFamily BindAddress BindInterface KnownHostsCommand PKCS11Provider PreferredAuthentications ProxyUseFdpass
-PubkeyAuthentication RevokedHostKeys StrictHostKeyChecking VerifyHostKeyDNS
+PubkeyAuthentication StrictHostKeyChecking VerifyHostKeyDNS
 """
 _NAMES = {name.lower(): name for name in _NOT_HONOURED.split()}
 

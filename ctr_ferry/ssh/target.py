@@ -45,10 +45,12 @@ class Trust:
     Attributes:
         known_hosts: files that are read. New keys are added to the first file.
         accept_new: whether the key of an unknown host is accepted and added, rather than refused.
+        revoked: files with public keys that are never accepted, of whatever host.
     """
 
     known_hosts: tuple[Path, ...] = (local_path("~/.ssh/known_hosts"),)
     accept_new: bool = False
+    revoked: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,12 @@ def test_an_image_whose_registry_is_out_of_reach_can_come_over_ssh() -> None:
     assert finish(outcome, Asked([("pull", PULL)], "all")).error.hint == f"{hint}: {line}"  # type: ignore[union-attr]
 
 
+def test_an_image_that_cannot_be_pushed_can_go_to_all_hosts_over_ssh() -> None:
+    outcome = Outcome("n", Status.FAILED, 0, error=errors.RegistryUnreachable("no answer", hint="check the routes"))
+    line = f"check the routes; or bring it to all hosts over SSH: fab -H all copy --from any --ref {APP}"
+    assert finish(outcome, Asked([("push", {"ref": [APP]})], "n")).error.hint == line  # type: ignore[union-attr]
+
+
 def test_options_of_fabric_stay_in_the_command_line() -> None:
     asked = Asked([("pull", PULL)], "node1", ("--prompt-for-sudo-password",))
     line = asked.finish("fab -H HOST doctor")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import fabric
@@ -12,7 +13,7 @@ from sshd import Sshd, serving
 
 from ctr_ferry.errors import FerryError, HostKeyChanged, HostKeyUnknown
 from ctr_ferry.ssh.host import Host
-from ctr_ferry.ssh.keys import authorities, configured_trust, known_keys
+from ctr_ferry.ssh.keys import KnownKeys, authorities, configured_trust, known_keys
 from ctr_ferry.ssh.openssh import HostConfig
 from ctr_ferry.ssh.target import Limits, Target, Trust
 
@@ -93,6 +94,33 @@ def test_a_revoked_key_is_refused_as_revoked(client: Client, accept_new: bool, a
     error = client.refused(P256, known=lambda t: more(t) + t.line(P256, "@revoked "), accept_new=accept_new)
     assert isinstance(error, HostKeyChanged) and "revoked" in error.message
     assert "ssh-keygen" not in error.hint  # it would remove the @revoked line, too
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "words"),
+    [
+        (f"# old\n{P256.get_name()} {P256.get_base64()} node1\n", HostKeyChanged, "is revoked in {file}"),
+        ("SSHKRL\n\0", HostKeyUnknown, "{file}, which RevokedHostKeys names, cannot be read"),
+        (None, HostKeyUnknown, "{file}, which RevokedHostKeys names, cannot be read"),
+        (f"{OTHER.get_name()} {OTHER.get_base64()}\nno key\n", None, ""),
+    ],
+    ids=["revoked", "KRL", "missing", "others"],
+)
+def test_the_keys_of_revoked_host_keys_are_refused(
+    tmp_path: Path, content: str | None, error: type[FerryError] | None, words: str
+) -> None:
+    known, revoked = tmp_path / "known", tmp_path / "revoked"
+    known.write_text(f"web1 {P256.get_name()} {P256.get_base64()}\n")
+    if content is not None:
+        revoked.write_text(content)
+    trust = configured_trust(Trust((known,)), HostConfig("web1", {"revokedhostkeys": [str(revoked)]}))
+    check = partial(KnownKeys(trust, "web1", "web1").missing_host_key, paramiko.SSHClient(), "web1", P256)
+    if not error:
+        check()
+        return
+    with pytest.raises(error) as refused:
+        check()
+    assert words.format(file=revoked) in refused.value.message
 
 
 @pytest.mark.parametrize("fits", [True, False])

@@ -58,7 +58,7 @@ def test_paramiko_reads_what_it_knows_and_no_more(
             "Port 33\nMatch tagged x\n",
             "ssh_config's Match tagged x is not honoured: there is no ssh that could read it",
         ),
-        ("RevokedHostKeys x\n", "of ssh_config, RevokedHostKeys is not honoured"),
+        ("BindAddress x\n", "of ssh_config, BindAddress is not honoured"),
     ],
 )
 def test_what_paramiko_does_not_honour_is_named(without_ssh: Path, text: str, note: str) -> None:
