@@ -18,6 +18,8 @@ ELSEWHERE = {
     "getent": "the reader's machine",
     "docker": "a program that the fleet lacks",
     "ssh-keygen": "changes the reader's files",
+    "ansible-inventory": "a program that the fleet lacks",
+    "ssh-keyscan": "the reader's hosts",
     "sha256sum": "an archive of the reader's",
     "kubeadm": "a program that the fleet lacks",
     "python3": "fetches packages; the tests of the installation run it",
