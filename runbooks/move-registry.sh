@@ -50,7 +50,7 @@ worst "$code"
 complain "$work/retag"
 # A line for each new name: the name, the old name, the hosts with commas around them, how many digests they have.
 read_json "$work/retag" '[outcomes | .host as $host | images | select(.status != "failed") + {host: $host}]
-    | group_by(.dst)[] | [.[0].dst, .[0].src, ",\(map(.host) | join(",")),", (map(.src_digest) | unique | length)]
+    | group_by(.reference)[] | [.[0].reference, .[0].source, ",\(map(.host) | join(",")),", (map(.source_digest) | unique | length)]
     | @tsv' >"$work/names"
 [ -s "$work/names" ] || stop 1 "no host that answered has an image of $from that could be named"
 

@@ -79,7 +79,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row for each image, with all hosts that have it."""
     found = dict(results(answers, ImagesResult))
     hosts: dict[tuple[str, ...], list[str]] = grouped(
-        ((row.reference, row.namespace, row.digest, _size(row.size), ", ".join(row.platforms) or "-", row.check), host)
+        ((row.reference, row.namespace, row.digest, _size(row.size), ",".join(row.platforms) or "-", row.check), host)
         for host, result in found.items()
         for row in result.images
     )

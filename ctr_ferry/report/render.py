@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from ctr_ferry import __version__
 from ctr_ferry.errors import FerryError
 from ctr_ferry.report.agreement import Disagreement, HostNote
 from ctr_ferry.report.hints import at_hosts, document_as_started
@@ -32,6 +33,7 @@ _RIGHT_ALIGNED = "TIME"  # this column is aligned to the right
 _LEAST_WIDTH = 16  # characters that a folded column keeps
 _MOST_FOLDED = 2000  # rows; fitting more to a terminal takes minutes
 _DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
+SCHEMA = 1  # of the JSON document; a field that is removed or renamed makes it 2
 _lost: list[OSError] = []
 
 
@@ -184,16 +186,25 @@ def _print_csv(table: Table) -> None:
     _print_text(text.getvalue().removesuffix("\n"))
 
 
-def document(done: Iterable[Done], code: int) -> None:
-    """Prints the one JSON document of an invocation on stdout."""
-    _print_json({"exit": code, "commands": [each.to_json() for each in done]})
+def document(done: Iterable[Done], code: int, run_id: str | None = None) -> None:
+    """Prints the one JSON document of an invocation on stdout; without hosts there is no run."""
+    _print_json({**_head(code, run_id), "commands": [each.to_json() for each in done]})
 
 
 def failure(error: FerryError, *, as_json: bool) -> None:
     """Prints an error that came before any host was touched."""
     note("\n".join(error_lines(error.to_json())))
     if as_json:
-        _print_json({"exit": error.exit_code, "commands": [], "error": error.to_json()})
+        failure_document(error, error.exit_code)
+
+
+def failure_document(error: FerryError, code: int) -> None:
+    """Prints the JSON document of an invocation that started nothing."""
+    _print_json({**_head(code, None), "commands": [], "error": error.to_json()})
+
+
+def _head(code: int, run_id: str | None) -> dict[str, Any]:
+    return {"schema": SCHEMA, "ctr_ferry": __version__, "run": run_id, "exit": code}
 
 
 def note(text: str) -> None:

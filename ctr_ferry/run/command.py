@@ -15,6 +15,7 @@ import fabric
 from invoke.parser.argument import Argument
 
 from ctr_ferry.errors import UsageError
+from ctr_ferry.run import stock
 
 if TYPE_CHECKING:
     from ctr_ferry.inventory.selector import HostSelector
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # Fabric would parse ssh_config before any code of ours runs. ssh/openssh.py reads it when a connection needs it.
 fabric.Config._load_ssh_files = lambda _self: None
+stock.extend()
 _OUTPUT = {"json": "Print one JSON document on stdout."}
 _RUN = {
     "dry_run": "Inspect every host, show what would be done, change nothing.",

@@ -77,10 +77,6 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         ours = [isinstance(call.task, Command) for call in calls]
         if not any(ours):
             return self._own_tasks(tasks)
-        if not all(ours):
-            raise Exit(
-                "commands of ctr-ferry and tasks of your own cannot share one line: run fab once for each", code=2
-            )
         code = self._exit_status(calls)
         if code in _CUT.values() and threading.active_count() > 1:
             os._exit(code)  # a thread that still waits for a connection must not use it
@@ -112,8 +108,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             with Interrupts() as self._interrupts:
                 return self._run(calls, as_json=as_json)
         except (KeyboardInterrupt, Terminated) as cut:
-            render.note("interrupted before any host was touched")
-            return _CUT[type(cut)]
+            return _tell_cut(_CUT[type(cut)], as_json=as_json)
         except Exit:
             raise
         except Exception as error:  # noqa: BLE001  (shown, with where it happened)
@@ -123,6 +118,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             return failure.exit_code
 
     def _run(self, calls: Sequence[Any], *, as_json: bool) -> int:
+        _refuse_foreign_tasks(calls)
         _refuse_hosts_given_twice(sys.argv[1:])
         refuse_command(self.core)
         self._load_environment()
@@ -214,6 +210,23 @@ def _is_line_wrong(error: FerryError) -> bool:
     return isinstance(error, UsageError | NothingFound) and not isinstance(error, BadInventory | BadArchive)
 
 
+def _tell_cut(code: int, *, as_json: bool) -> int:
+    """Tells that the run was interrupted before any host was touched; returns the exit status."""
+    message = "interrupted before any host was touched"
+    render.note(message)
+    if as_json:
+        render.failure_document(Interrupted(message), code)
+    return code
+
+
+def _refuse_foreign_tasks(calls: Sequence[Any]) -> None:
+    if not all(isinstance(call.task, Command) for call in calls):
+        raise UsageError(
+            "commands of ctr-ferry and tasks of your own cannot share one line",
+            hint="run fab once for each: fab --list",
+        )
+
+
 def _refuse_hosts_given_twice(words: Sequence[str]) -> None:
     """Refuses a second ``-H``: Invoke takes one before and one after a command's name, and obeys only the last."""
     given = [word for word in takewhile(lambda word: word != "--", words) if word.startswith(("-H", "--hosts"))]
@@ -223,6 +236,8 @@ def _refuse_hosts_given_twice(words: Sequence[str]) -> None:
 
 def _read(call: Any, asked: Asked, *, dry: bool, as_json: bool) -> Line:
     """Parses one command's options. ``--json`` on one command counts for all: stdout is one document or none."""
+    if as_json and call.kwargs.get("csv"):
+        raise UsageError("--csv and --json exclude each other: stdout is one or the other", hint="leave --csv out")
     common, request = call.task.read(call.kwargs)
     arguments = {name.rstrip("_"): value for name, value in call.kwargs.items()}  # --as is `as_` in Python
     common = replace(common, dry_run=common.dry_run or dry, json=as_json)
@@ -235,7 +250,7 @@ def _head(lines: Sequence[Line], patterns: Sequence[str], hosts: Sequence[str]) 
         for each in lines
         if each.command.kind is not Kind.CONTROL_MACHINE
     ]
-    versions = {name: version(name) for name in ("fabric", "invoke", "paramiko")} | {"ctr-ferry": __version__}
+    versions = {name: version(name) for name in ("fabric", "invoke", "paramiko")} | {"ctr_ferry": __version__}
     return {
         "commands_asked": [line.command.name for line in lines],
         "asked": asked,
@@ -279,9 +294,9 @@ def _run_lines(
             done.append(ended)
             if code:
                 break
-        return _report(done, lines, code)
+        return _report(done, lines, code, record.folder.name)
     except (KeyboardInterrupt, Terminated) as cut:
-        return _report(done, lines, _CUT[type(cut)])
+        return _report(done, lines, _CUT[type(cut)], record.folder.name)
 
 
 def _on_fleet(
@@ -370,7 +385,7 @@ def _outcome(command: Command, name: str, fleet: Fleet, answers: dict[str, Answe
     return Outcome.of(name, fleet.seconds[name], answer)
 
 
-def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int) -> int:
+def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int, run_id: str | None = None) -> int:
     """The exit status: ``code`` after an interrupt, else what the commands give. Prints the JSON document, if any."""
     if not code:
         failures = [each.failure.exit_code for each in done if each.failure]
@@ -378,5 +393,5 @@ def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int) -> in
         code = min(max(failures, default=0), 1 if started else 2)  # 2: it inspected the hosts, then refused to start
         code = code or exit_code(o for each in done for o in each.outcomes)
     if any(line.common.json for line in lines):
-        render.document(done, code)
+        render.document(done, code, run_id)
     return code or int(render.unwritten())

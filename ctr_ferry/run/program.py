@@ -20,6 +20,7 @@ from invoke.parser.argument import Argument
 
 from ctr_ferry import __version__, shell
 from ctr_ferry.errors import FerryError, UsageError
+from ctr_ferry.run import stock
 from ctr_ferry.ssh.local_path import local_path
 
 NAME = "ctr-ferry"
@@ -220,7 +221,7 @@ def _fail(error: FerryError) -> None:
     from ctr_ferry.report import render
 
     render.open_streams()
-    render.failure(error, as_json=False)
+    render.failure(error, as_json=stock.wants_json(sys.argv[1:]))
     sys.exit(error.exit_code)
 
 
@@ -231,4 +232,5 @@ def main(name: str, *words: str) -> None:
         name: ``ctr-ferry`` or ``fab``.
     """
     sys.argv[:] = [name, *words]
+    stock.extend()
     Program(name).run()

@@ -1,0 +1,68 @@
+"""What stock ``fab`` lacks before it hands the command line to our executor; loaded with fabfile.py.
+
+Invoke tells a wrong command line on stderr alone, also where a script reads JSON on stdout, and shows a traceback where
+a reader closes the pipe early, as ``fab --list | head -1`` does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+from typing import Any
+
+from invoke.exceptions import Exit, ParseError
+from invoke.program import Program
+
+from ctr_ferry.errors import UsageError
+
+_Step = Callable[[Any], None]
+_PARSER_EXIT = 1  # Invoke's exit status for a line that its parser refuses
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON; what stands behind ``--`` is no option."""
+    return "--json" in takewhile(lambda word: word != "--", words)
+
+
+def tell_refusal(error: Exception, words: Sequence[str]) -> None:
+    """Prints the JSON document of a command line that Invoke's parser refuses, if the line asks for JSON.
+
+    Args:
+        words: the command line, without the program.
+    """
+    if wants_json(words):
+        from ctr_ferry.report import render
+
+        refusal = UsageError(str(error), hint="see what there is: fab --list")
+        render.failure_document(refusal, _PARSER_EXIT)
+
+
+def _step(step: _Step) -> _Step:
+    """A step of Invoke's program that tells scripts of a refusal, and minds no reader that has left."""
+
+    def extended(program: Any) -> None:
+        try:
+            try:
+                step(program)
+            finally:
+                sys.stdout.flush()
+        except ParseError as error:
+            tell_refusal(error, program.argv[1:])
+            raise
+        except BrokenPipeError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+            raise Exit from None
+
+    return extended
+
+
+def extend() -> None:
+    """Extends Invoke's program, and with it Fabric's, once; steps that a program has begun stay as they are."""
+    if Program.parse_tasks.__module__ != __name__:
+        Program.parse_collection = _step(Program.parse_collection)  # type: ignore[method-assign,assignment]
+        Program.parse_tasks = _step(Program.parse_tasks)  # type: ignore[method-assign,assignment]
+        Program.parse_cleanup = _step(Program.parse_cleanup)  # type: ignore[method-assign,assignment]

@@ -1,0 +1,52 @@
+"""Stock `fab` in a pipe, and the command lines that its own parser refuses, with this project's fabfile."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FAB = [sys.executable, "-m", "fabric"]
+OURS = [sys.executable, "-c", "import sys; from ctr_ferry.run import program; program.main('ctr-ferry', *sys.argv[1:])"]
+
+
+def told(*words: str, program: list[str] = FAB) -> tuple[int, dict[str, Any], str]:
+    """Run a command line; return its exit status, the document on stdout, and stderr."""
+    done = subprocess.run([*program, *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize("words", ["-H x images --nosuch --json", "nosuch --json", "show --json --run"])
+@pytest.mark.parametrize("program", [FAB, OURS], ids=["fab", "ctr-ferry"])
+def test_a_line_that_invokes_parser_refuses_gives_scripts_a_document(program: list[str], words: str) -> None:
+    status, document, err = told(*words.split(), program=program)
+    assert (status, document["exit"], document["run"], document["commands"]) == (1, 1, None, [])
+    assert document["error"]["kind"] == "bad-arguments" and document["error"]["message"] in err
+
+
+def test_without_json_such_a_line_prints_nothing_on_stdout() -> None:
+    done = subprocess.run(
+        [*FAB, "images", "--nosuch"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "") and "--nosuch" in done.stderr
+
+
+def test_csv_and_json_exclude_each_other() -> None:
+    status, document, _ = told("-H", "x", "images", "--csv", "--json")
+    assert (status, document["exit"], document["error"]["kind"]) == (2, 2, "bad-arguments")
+    assert document["error"]["hint"].endswith("fab -H x images --json")
+
+
+@pytest.mark.parametrize("words", ["--list", "--help copy", "--list --list-format json", "runs"])
+def test_a_reader_that_has_left_is_no_error(words: str) -> None:
+    script = '{ "$@"; echo "$?" >&2; } | true'
+    for _ in range(2):  # with one try, fab might have been quicker
+        argv = ["sh", "-c", script, "sh", *FAB, *words.split()]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.stdout, done.stderr.splitlines()[-1:]) == ("", ["0"])
+        assert "BrokenPipe" not in done.stderr and "Traceback" not in done.stderr
