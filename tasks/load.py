@@ -63,7 +63,8 @@ def parse(
         raise UsageError("--as and --base-name exclude each other", hint="leave --base-name out")
     images = archive_images(local_path(archive), Wanted(((refs, name),), base, wanted, every=all_platforms))
     how = CopyOptions(namespace=where, platform=wanted, every=all_platforms, unpack=not no_unpack, force=force, pin=pin)
-    return Request(images, CopyRequest(images.image_copies, images.content, how, remedy=REMEDY))
+    copies, content = images.image_copies, images.content
+    return Request(images, CopyRequest(copies, content, how, remedy=REMEDY, origin="the archive", verb="loaded"))
 
 
 def _base(text: str | None) -> Reference | None:

@@ -120,7 +120,8 @@ def inspect(fleet: Fleet, request: DeliverRequest) -> Inspection:
 def _sources(fleet: Fleet, request: DeliverRequest) -> tuple[Inspection, Mapping[str, FerryError]]:
     """What the sources have, and why some did not answer."""
     if request.archive:
-        copies = CopyRequest(request.archive.image_copies, request.archive.content, request.options, remedy=REMEDY)
+        given, how = request.archive, request.options
+        copies = CopyRequest(given.image_copies, given.content, how, remedy=REMEDY, origin="the archive")
         return Inspection(request, copies, request.archive.source), {}
     images = find_images(fleet, request.source_request)
 

@@ -248,6 +248,15 @@ class Host:
                     return number
         return most
 
+    def wait_for_session(self) -> None:
+        """Waits until sshd lets one more session run on this connection, at most the limit for connecting.
+
+        Raises:
+            SessionRefused: it does not.
+        """
+        with self._session() as session:
+            session.close()
+
     def _new_session(self) -> paramiko.Channel:
         limit = self.target.limits.connect
         try:

@@ -12,6 +12,8 @@ from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.text import shown_name
 
+_SOURCE = "the source"
+
 
 @dataclass(frozen=True, slots=True)
 class ImageCopy:
@@ -50,6 +52,7 @@ class CopyRequest:
 
     Attributes:
         remedy: what a user can do where the source lacks a part of an image.
+        origin, verb: what the source is called, and what becomes of an image, in messages.
     """
 
     image_copies: tuple[ImageCopy, ...]
@@ -57,6 +60,8 @@ class CopyRequest:
     options: CopyOptions = CopyOptions()
     notices: tuple[str, ...] = ()
     remedy: str = "take them from all hosts that have any of it, with --from any"
+    origin: str = _SOURCE
+    verb: str = "copied"
 
 
 def blobs_to_have(content: Content, target: Descriptor, platform: Platform, *, every: bool) -> Iterable[Descriptor]:
@@ -65,23 +70,24 @@ def blobs_to_have(content: Content, target: Descriptor, platform: Platform, *, e
 
 
 def blobs_to_copy(
-    content: Content, image: Image, target: Descriptor, platform: Platform, *, every: bool
+    content: Content, image: Image, target: Descriptor, platform: Platform, *, every: bool, origin: str = _SOURCE
 ) -> list[Descriptor]:
     """Returns the blobs of a target that must be at the destination, the target first.
 
     Args:
         platform: the platform that must be whole.
         every: whether all platforms must be.
+        origin: what the source is called in the error.
 
     Raises:
         ContentMissing: some of these blobs are nowhere; the error lists their digests.
     """
     needed = blobs_to_have(content, target, platform, every=every)
     if absent := [blob.digest for blob in needed if blob.digest not in content.visible]:
-        raise lacking(image, absent)
+        raise lacking(image, absent, origin)
     return content.blobs_to_copy(target)
 
 
-def lacking(image: Image, absent: Iterable[str]) -> ContentMissing:
+def lacking(image: Image, absent: Iterable[str], origin: str = _SOURCE) -> ContentMissing:
     """Returns the error for an image of which the source lacks blobs that this host must have."""
-    return ContentMissing(f"the source lacks blobs of {shown_name(image.name)}", detail="\n".join(absent))
+    return ContentMissing(f"{origin} lacks blobs of {shown_name(image.name)}", detail="\n".join(absent))

@@ -121,7 +121,9 @@ class Destination:
         item.add_note(doubt(image_copy.dst, image.name, self.session.host))
         refuse_wrong_digest(image_copy.dst, item.result, facts)
         platform = options.platform or facts.platform
-        blobs = blobs_to_copy(content, image, choice.target, platform, every=options.every)
+        blobs = blobs_to_copy(
+            content, image, choice.target, platform, every=options.every, origin=self.copy_request.origin
+        )
         if options.own:
             kept = {blob.digest for blob in content.needed(choice.target, platform)}
             if not partial_index:
@@ -145,7 +147,7 @@ class Destination:
         manifests = self.content.tree(Descriptor(image.media_type, image.digest, 0)).manifests
         usable = [each.digest for each in manifests if each.platform and fitness.runs_here([each.platform], facts)]
         if usable and image.media_type in INDEXES and self.content.visible.isdisjoint(usable):
-            raise lacking(image, usable)
+            raise lacking(image, usable, self.copy_request.origin)
 
     def _compare_with_existing(self, plan: Plan) -> None:
         result, image = plan.result, plan.image_copy.image

@@ -126,10 +126,12 @@ class HostCopy:
         def sink(blob: Descriptor) -> Upload:
             return Upload(self._host, found.session.place, blob, next(self._attempts), self._progress.add)
 
+        if not spare:  # one error for all blobs, rather than one for each of them
+            self._host.wait_for_session()
         self._progress.total += sum(blob.size for blob in wanted)
         began = time.monotonic()
         try:
-            return self._fan_out.send(self._host.name, wanted, sink, spare)
+            return self._fan_out.send(self._host.name, wanted, sink, max(1, spare))
         finally:
             self._seconds += time.monotonic() - began
 
@@ -150,7 +152,7 @@ class HostCopy:
             result,
             len(items),
             [item.error for item in items if item.error],
-            "images were not copied",
+            f"images were not {self._copy_request.verb}",
             "the others stay; follow the hint of each, then run the command again",
         )
         return result
@@ -171,8 +173,8 @@ def _protected(host: Host, todo: Sequence[Plan], found: Destination) -> Iterator
         spare = host.spare_sessions(SLOTS)
         with host.lost_connection():
             prepared = protection.prepared(host.target.limits.command)
-        # What is read on the same host needs sessions, too. Without a session to spare, the first upload says so.
-        yield prepared, max(1, spare // 2 if host.is_source else spare)
+        # What is read on the same host needs sessions, too.
+        yield prepared, spare // 2 if host.is_source and spare > 1 else spare
     except BaseException:
         with contextlib.suppress(FerryError), host.lost_connection():
             protection.release()

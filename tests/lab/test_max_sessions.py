@@ -51,6 +51,8 @@ def test_images_come_and_go_with_the_sessions_that_there_are(
         image.write_archive(opened, [name])
     load = fab("-H", "two", "load", "--json", "--archive", str(file), inventory=inventory)
     assert load.statuses == {"two": "changed"} and load.image("two")["blobs"] > 6, load.out
+    refused = fab("-t", "1", "-H", "one", "load", "--json", "--archive", str(file), inventory=inventory)
+    assert refused.statuses == {"one": "session-refused"}, refused.out
     namespaces = [stage.namespace(host) for host in SESSIONS]
     assert leftovers(node3, namespaces) == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +16,16 @@ from two_platforms import ALL, AMD64, ARM64, BLOBS, IMAGE, INDEX, NAME, digest
 from ctr_ferry.ctr import gc_protection
 from ctr_ferry.ctr.ingest import ImageBlobs
 from ctr_ferry.ctr.probe import Facts
-from ctr_ferry.errors import CommandFailed, ConnectionLost, ContentCorrupt, DaemonUnreachable, FerryError, VerifyFailed
+from ctr_ferry.errors import (
+    CommandFailed,
+    ConnectionLost,
+    ContentCorrupt,
+    ContentMissing,
+    DaemonUnreachable,
+    FerryError,
+    SessionRefused,
+    VerifyFailed,
+)
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.oci.reference import Reference
@@ -85,6 +94,10 @@ class FakeHost(FakeHost):
     def spare_sessions(self, most: int) -> int:
         return min(self.spare, most)
 
+    def wait_for_session(self) -> None:
+        if self.spare == 0:
+            raise SessionRefused("sshd allows 1 session")
+
     def upload(self, _: Script, *, limit: int) -> Any:
         assert limit
         self.uploads += 1
@@ -134,6 +147,22 @@ def test_an_image_is_protected_until_it_has_its_name() -> None:
     assert result.status is Status.CHANGED and result.images[0].notes == ()
     assert sorted(source.read_from) == sorted(map(digest, BLOBS))
     assert [protection.words for protection in host.protections] == [[gc_protection.ALL_NAMED]]
+
+
+def test_where_sshd_has_no_session_for_a_blob_none_is_tried_and_the_images_say_so_once() -> None:
+    host, source = FakeHost(), FakeSource()
+    host.spare = 0
+    with pytest.raises(SessionRefused):
+        bring(host, copy_request(), source)
+    assert (host.uploads, source.read_from) == (0, [])
+    assert len(host.protections) == 1 and host.protections[0].words
+
+
+@pytest.mark.parametrize(("words", "origin"), [({}, "the source"), ({"origin": "the archive"}, "the archive")])
+def test_what_lacks_a_blob_is_called_by_its_name(words: dict[str, str], origin: str) -> None:
+    lacking = replace(copy_request(WITHOUT_ARM, every=True), **words)
+    with pytest.raises(ContentMissing, match=rf"^{origin} lacks blobs of "):
+        bring(FakeHost(), lacking, FakeSource())
 
 
 def test_what_cannot_be_protected_fails_before_a_blob_is_sent() -> None:
