@@ -27,6 +27,7 @@ class RunResult:
     stdout: str
     stderr: str
     status = Status.OK  # only the command itself knows whether it changed anything
+    verbatim = True  # nothing of the output is shortened or folded
 
     def lines(self) -> list[str]:
         """The output, without control characters; empty for a failed command, whose error has the output."""

@@ -17,6 +17,7 @@ from ctr_ferry.report.outcome import Result, Status
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
 from ctr_ferry.ssh.local_path import local_path
+from ctr_ferry.text import size
 
 if TYPE_CHECKING:
     from ctr_ferry.run.scheduler import Fleet
@@ -95,10 +96,8 @@ class SaveResult:
 
     def lines(self) -> list[str]:
         """Returns a line for the archive, and one for each image below."""
-        from rich.filesize import decimal
-
         state = "  it has these already" if self.status is Status.UNCHANGED else ""
-        return [f"{self.file}  {decimal(self.size)}{state}", *map(_image_line, self.images), *self.notes]
+        return [f"{self.file}  {size(self.size)}{state}", *map(_image_line, self.images), *self.notes]
 
 
 def _image_line(image: SavedImage) -> str:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctr_ferry.errors import UsageError
+from ctr_ferry.ranges import folded
+from ctr_ferry.report.answers import grouped
 from ctr_ferry.report.hints import Asked
 from ctr_ferry.report.outcome import View, error_lines
 from ctr_ferry.run.command import ControlMachine, on_control_machine
+from ctr_ferry.text import names
 
 if TYPE_CHECKING:
     from ctr_ferry.report.past_runs import Run
@@ -47,11 +50,12 @@ def show(control_machine: ControlMachine, request: Request) -> View:
     hosts = [*run.data["hosts"], *run.others]
     if request.host and request.host not in hosts:
         raise UsageError(
-            f"run {run.id} had no host {request.host!r}", hint=f"it had {', '.join(hosts)}: fab show --run {run.id}"
+            f"run {run.id} had no host {request.host!r}",
+            hint=f"it had {names(hosts, every=True)}: fab show --run {run.id}",
         )
     data = run.whole(request.host)
     if request.log:
-        return View(data, text=_logs(run, [request.host] if request.host else hosts, every=request.all))
+        return View(data, text=_logs(run, [request.host] if request.host else hosts, every=request.all), folds=False)
     return View(data, text="\n".join(_text(run, data, request.host)))
 
 
@@ -75,7 +79,7 @@ def _line(run: Run, command: Mapping[str, Any]) -> str:
     patterns = run.data.get("patterns", ())
     lasting = patterns and not any(pattern.startswith(("@", "!@")) for pattern in patterns)
     arguments = {**command["arguments"], "dry_run": command["dry_run"]}
-    return Asked([(command["command"], arguments)], ",".join(patterns if lasting else run.data["hosts"])).line()
+    return Asked([(command["command"], arguments)], ",".join(patterns if lasting else folded(run.data["hosts"]))).line()
 
 
 def _text(run: Run, data: Mapping[str, Any], host: str | None) -> list[str]:
@@ -84,25 +88,29 @@ def _text(run: Run, data: Mapping[str, Any], host: str | None) -> list[str]:
     for command in data["commands"]:
         lines += ["", _line(run, command), *(["  a dry run: nothing was done"] if command["dry_run"] else [])]
         seen = {outcome["host"] for outcome in command["outcomes"]}
-        for outcome in command["outcomes"]:
-            if host in (None, outcome["host"]):
-                lines += _outcome(outcome)
-        if host is None:
-            lines += [f"  {name}  interrupted, or never begun" for name in data["hosts"] if name not in seen]
+        shown = [outcome for outcome in command["outcomes"] if host in (None, outcome["host"])]
+        for alike in grouped(((outcome["status"], *_outcome(outcome)), outcome) for outcome in shown).values():
+            longest = max(outcome["seconds"] for outcome in alike)
+            hosts = names((outcome["host"] for outcome in alike), every=True)
+            lines += [f"  {hosts}  {alike[0]['status']}  {longest:.1f} s", *_outcome(alike[0])]
+        if host is None and (absent := [name for name in data["hosts"] if name not in seen]):
+            lines.append(f"  {names(absent, every=True)}  interrupted, or never begun")
         others = [other for other in command.get("others", ()) if host in (None, other["host"])]
-        lines += [f"  also asked: {', '.join(other['host'] for other in others)}"] if others else []
+        lines += [f"  also asked: {names((other['host'] for other in others), every=True)}"] if others else []
         for other in others:
             if error := other.get("error"):
                 lines += [f"    {other['host']}  {line}" for line in error_lines(error)]
         for warning in command.get("warnings", ()):
             lines.append(f"  warning: {warning['message']}")
-            lines += [f"    {digest} on {', '.join(hosts)}" for digest, hosts in warning["digests"].items()]
+            lines += [
+                f"    {digest} on {names(hosts, every=True)}" for digest, hosts in warning.get("digests", {}).items()
+            ]
     return lines
 
 
 def _outcome(outcome: Mapping[str, Any]) -> list[str]:
-    lines = [f"  {outcome['host']}  {outcome['status']}  {outcome['seconds']:.1f} s"]
-    lines += [f"    {line}" for line in outcome.get("lines", ())]
+    """The lines of a host's outcome, without the host."""
+    lines = [f"    {line}" for line in outcome.get("lines", ())]
     if error := outcome.get("error"):
         lines += [f"    {line}" for line in error_lines(error)]
     return lines

@@ -11,7 +11,7 @@ from ctr_ferry.ctr import probe
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import DiskFull
 from ctr_ferry.oci.descriptor import Descriptor
-from ctr_ferry.text import printable
+from ctr_ferry.text import printable, size
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}")  # KiB
 _GROWTH = 3  # times its size that a compressed layer takes when it is unpacked; two to four are usual
@@ -93,25 +93,25 @@ def judge(room: Room | None, coming: int, unpacked: int) -> DiskFull | str:
     blobs, snapshots = room.blobs, room.unpacked
     if coming > blobs.free:
         return DiskFull(
-            f"the blobs do not fit: {coming} bytes are needed, and {blobs.free} are free on {blobs.mount}; "
+            f"the blobs do not fit: {size(coming)} are needed, and {size(blobs.free)} are free on {blobs.mount}; "
             "nothing was sent",
             hint=f"make room there: fab -H HOST run {shell.join([shell.join(['df', '-h', blobs.mount])])}",
         )
     beside = unpacked if blobs.mount == snapshots.mount else 0  # what is unpacked on the blobs' own file system
     if coming + beside > blobs.available:
         needed = _needs(coming, beside)
-        return f"it may not fit: {needed} are needed, and {blobs.available} are free on {blobs.mount}"
+        return f"it may not fit: {needed} are needed, and {size(blobs.available)} are free on {blobs.mount}"
     if unpacked - beside > snapshots.available:
-        free = f"{snapshots.available} are free on {snapshots.mount}"
-        return f"it may not fit unpacked: about {unpacked} bytes are needed, and {free}"
+        free = f"{size(snapshots.available)} are free on {snapshots.mount}"
+        return f"it may not fit unpacked: about {size(unpacked)} are needed, and {free}"
     return ""
 
 
 def needs(room: Room | None, coming: int, unpacked: int) -> str:
     """Returns what a dry run reports: how much room is needed, and how much there is."""
-    there = f"{room.blobs.available} are free on {room.blobs.mount}" if room else "what is free is not known"
+    there = f"{size(room.blobs.available)} are free on {room.blobs.mount}" if room else "what is free is not known"
     return f"{_needs(coming, unpacked)} are needed, and {there}"
 
 
 def _needs(coming: int, unpacked: int) -> str:
-    return f"{coming} bytes" + (f", and about {unpacked} more when unpacked" if unpacked else "")
+    return size(coming) + (f", and about {size(unpacked)} more when unpacked" if unpacked else "")

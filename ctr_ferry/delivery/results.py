@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ctr_ferry.delivery.routes import told
 from ctr_ferry.images.item import ImageResult, NamedImages
 from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Answer, Status, Table
-from ctr_ferry.text import names, shown_name
+from ctr_ferry.text import names, shown_name, size
 
 
 @dataclass(slots=True)
@@ -76,7 +77,10 @@ class DeliverResult(NamedImages):
             line
             for image in self.images
             for line in image.lines(
-                where=where, ctr=self.ctr, several=several, moved=f"{image.route}: {image.why}, {image.bytes} bytes"
+                where=where,
+                ctr=self.ctr,
+                several=several,
+                moved=f"{told(image.route)}: {image.why}, {size(image.bytes)}",
             )
         ]
         return [*lines, *self.notes]
@@ -92,9 +96,9 @@ def tabulate(answers: Mapping[str, Answer]) -> Table:
     found = list(results(answers, DeliverResult))
     rows = grouped((_row(image), (host, image.seconds)) for host, result in found for image in result.images)
     return Table(
-        ("HOST", "STATUS", "ROUTE", "BYTES", "SECONDS", "DIGEST", "IMAGE", "WHY"),
+        ("HOST", "STATUS", "ROUTE", "SIZE", "TIME", "DIGEST", "IMAGE", "WHY"),
         tuple(
-            (names((host for host, _ in on), every=True), *row[:3], f"{max(s for _, s in on):.1f}", *row[3:])
+            (names((host for host, _ in on), every=True), *row[:3], f"{max(s for _, s in on):.1f} s", *row[3:])
             for row, on in rows.items()
         ),
         (*_steps(found), *_sums(found), *_notes(found), *_hints(found)),
@@ -106,7 +110,7 @@ def _row(image: DeliveredImage) -> tuple[str, ...]:
     if image.source != name:
         name = f"{shown_name(image.source)} -> {name}"
     why = f"{image.error['kind']}: {image.error['message']}" if image.error else image.why
-    return str(image.status), image.route or "-", str(image.bytes), image.digest or "-", name, why
+    return str(image.status), told(image.route) or "-", size(image.bytes), image.digest or "-", name, why
 
 
 def _steps(found: Found) -> Iterator[str]:
@@ -120,9 +124,9 @@ def _steps(found: Found) -> Iterator[str]:
 
 
 def _step_line(steps: Sequence[Step], images: str) -> str:
-    first, size = steps[0], sum(step.bytes or 0 for step in steps)
-    moved = f", {size} bytes" if size else ""
-    return f"{first.host}: {first.action} {images} ({first.status}{moved}){_message(first)}"
+    first, moved = steps[0], sum(step.bytes or 0 for step in steps)
+    how_much = f", {size(moved)}" if moved else ""
+    return f"{first.host}: {first.action} {images} ({first.status}{how_much}){_message(first)}"
 
 
 def _message(step: Step) -> str:
@@ -135,8 +139,8 @@ def _sums(found: Found) -> list[str]:
     by_route = grouped((image.route, image) for image in images if image.route)
     if len(images) < 2 or not by_route:
         return []
-    told = (f"{route} {len(on)} ({sum(i.bytes for i in on)} bytes)" for route, on in sorted(by_route.items()))
-    return [f"by route: {', '.join(told)}"]
+    each = (f"{len(on)} {told(route)} ({size(sum(i.bytes for i in on))})" for route, on in sorted(by_route.items()))
+    return [f"in all: {', '.join(each)}"]
 
 
 def _hints(found: Found) -> list[str]:

@@ -19,6 +19,19 @@ class Route(StrEnum):
     SSH = "ssh"
 
 
+_TOLD = {
+    Route.THERE: "there already",
+    Route.NAMED: "named there",
+    Route.REGISTRY: "pulled",
+    Route.SSH: "copied over SSH",
+}
+
+
+def told(route: str) -> str:
+    """A route in the words of a table; any other text as it is."""
+    return _TOLD[Route(route)] if route in set(Route) else route
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """How one host sees a name in its registry.

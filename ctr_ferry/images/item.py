@@ -13,6 +13,7 @@ from ctr_ferry.ctr.probe import Facts
 from ctr_ferry.errors import Drift, FerryError, MethodUnsupported, SomeFailed
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Registries
+from ctr_ferry.report.answers import way
 from ctr_ferry.report.outcome import Result, Status, error_lines
 from ctr_ferry.shell import Answer
 from ctr_ferry.text import shown_name
@@ -80,7 +81,7 @@ class ImageResult:
             ctr: its version.
             several: whether the image is one of several, so that its status is shown.
         """
-        how = f"  ({self.method}, ctr {ctr})" if self.method else ""
+        how = f"  ({way(self.method, ctr)})" if self.method else ""
         status = f"  {self.status}" if several else ""
         yield f"{origin}{shown_name(self.source)} -> {self.reference}{where}{how}{status}"
         replaced = f"replaces {self.previous_digest}" if self.previous_digest else ""

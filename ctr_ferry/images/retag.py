@@ -255,7 +255,7 @@ class RetagJob(Session):
             return ""
         if plan.result.method == Method.ARCHIVE:
             return f"would move {plan.source.size} through export and import on the host"
-        return "would move 0 bytes" + (", containerd unpacks it" if self.place.crosses else "")
+        return "would move 0 B" + (", containerd unpacks it" if self.place.crosses else "")
 
     def _naming(self, plan: Plan) -> Naming:
         target, source, replaces = plan.target, plan.source, plan.existing is not None

@@ -11,6 +11,7 @@ from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import DiskFull
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.shell import Script
+from ctr_ferry.text import size
 
 if TYPE_CHECKING:
     from ctr_ferry.images.session import Session
@@ -80,9 +81,9 @@ class PullSpace:
         coming = [blob for blob in blobs if blob.digest not in self._taken.keys() | there]
         taken = [blob for blob in self._taken.values() if blob.digest not in there]
         room = self._room and self._room.less(sum(blob.size for blob in taken), free_space.growth(taken))
-        size, growth = sum(blob.size for blob in coming), free_space.growth(coming)
-        would = f"would move up to {size} bytes; {free_space.needs(room, size, growth)}"
-        return free_space.judge(room, size, growth), would
+        much, growth = sum(blob.size for blob in coming), free_space.growth(coming)
+        would = f"would move up to {size(much)}; {free_space.needs(room, much, growth)}"
+        return free_space.judge(room, much, growth), would
 
     def _digests_on_host(self) -> frozenset[str]:
         ctr, namespaces = self._session.facts.ctr, self._session.facts.namespaces

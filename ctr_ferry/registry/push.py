@@ -27,7 +27,7 @@ from ctr_ferry.registry.results import PushedImage, PushResult, TransferSetResul
 from ctr_ferry.registry.several import TransferItem, TransferSet
 from ctr_ferry.report.outcome import Result, Status
 from ctr_ferry.shell import Answer, Script
-from ctr_ferry.text import shown_name
+from ctr_ferry.text import shown_name, size
 
 if TYPE_CHECKING:
     from ctr_ferry.ctr.listing import Image
@@ -130,7 +130,7 @@ class ImagePush:
         if done := self._decide():
             return done
         if self.host.dry_run:
-            would = f"would move up to {sum(self.pushed.sizes.values())} bytes"
+            would = f"would move up to {size(sum(self.pushed.sizes.values()))}"
             lacks = "" if self._sends_foreign else self._lacks()
             return self.result(Status.CHANGED, self._method, would, lacks)
         return self._push()
@@ -211,10 +211,10 @@ class ImagePush:
             return ""
         with self.transfer.access.connection() as client:
             there = client.present(self.transfer.reference.path, self._foreign)
-        absent = [size for digest, size in self._foreign.items() if there is not None and digest not in there]
+        absent = [long for digest, long in self._foreign.items() if there is not None and digest not in there]
         if not absent:
             return ""
-        layers = f"{len(absent)} foreign layer{'s' if len(absent) > 1 else ''} ({sum(absent)} bytes)"
+        layers = f"{len(absent)} foreign layer{'s' if len(absent) > 1 else ''} ({size(sum(absent))})"
         return f"the registry lacks {layers}; --foreign-layers pushes such layers, too"
 
     def _failure(self, answer: Answer) -> FerryError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ctr_ferry.report.answers import way
 from ctr_ferry.report.outcome import Status, error_lines
 from ctr_ferry.text import shown_name
 
@@ -40,7 +41,7 @@ class RegistryTransferResult:
 
     def told(self, title: str) -> list[str]:
         """The title with the method, then the digest, and the notes, each on a line."""
-        how = f"  ({self.method}, ctr {self.ctr})" if self.method else ""
+        how = f"  ({way(self.method, self.ctr)})" if self.method else ""
         below = (self.digest, *self.notes)
         return [f"{title}{how}", *(f"  {line}" for line in below if line)]
 

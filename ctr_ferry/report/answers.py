@@ -13,6 +13,19 @@ from ctr_ferry.report.outcome import Answer
 K = TypeVar("K")
 V = TypeVar("V")
 
+_WAYS = {  # by the method that JSON has
+    "tag": "by ctr images tag",
+    "index": "by importing an index of a few KiB",
+    "archive": "by exporting and importing the image",
+    "link": "by linking content that the host has",
+    "stream": "by copying content within the host",
+    "blobs": "by sending what was missing",
+    "pull": "by ctr images pull",
+    "push": "by ctr images push",
+    "platform": "by ctr images push --platform",
+    "stage": "through a temporary name",
+}
+
 
 def results(answers: Mapping[str, Answer], kind: type[V]) -> Iterator[tuple[str, V]]:
     """Each host with its result, where it has one of this kind; an error counts with the result that it carries."""
@@ -20,6 +33,11 @@ def results(answers: Mapping[str, Answer], kind: type[V]) -> Iterator[tuple[str,
         found = answer.result if isinstance(answer, FerryError) else answer
         if isinstance(found, kind):
             yield host, found
+
+
+def way(method: str, ctr: str) -> str:
+    """How a name was, or would be, given on a host, in words, with the version of its ctr."""
+    return f"{_WAYS.get(method, method)}, ctr {ctr}"
 
 
 def nothing_fits(glob: str, answers: Mapping[str, Answer]) -> NothingFound:

@@ -37,6 +37,13 @@ class Status(StrEnum):
         return next((status for status in (cls.CHANGED, cls.WOULD_CHANGE) if status in seen), cls.UNCHANGED)
 
 
+BAD = frozenset({Status.FAILED, Status.UNREACHABLE})
+_WORST_FIRST = [
+    *(Status.FAILED, Status.UNREACHABLE, Status.SKIPPED),
+    *(Status.CHANGED, Status.WOULD_CHANGE, Status.UNCHANGED, Status.OK),
+]
+
+
 @runtime_checkable
 class Result(Protocol):
     """What a command returns for one host: a dataclass that knows whether anything changed."""
@@ -74,12 +81,14 @@ class View:
     """What a command on the control machine returns: data for scripts, and a table or text for people.
 
     Attributes:
+        folds: whether the text may be folded on a terminal, and its digests be shortened.
         failure: what is wrong with what is shown; it gives the exit status.
     """
 
     data: Any
     table: Table | None = None
     text: str = ""
+    folds: bool = True
     failure: FerryError | None = None
 
 
@@ -168,6 +177,16 @@ def error_lines(error: Mapping[str, str]) -> list[str]:
     if error["hint"]:
         lines.append(f"  try: {as_started(error['hint'])}")
     return lines
+
+
+def recap(outcomes: Iterable[Outcome]) -> dict[Status, list[str]]:
+    """The hosts of a run that ended with each status. A host of several commands counts once, with its worst status."""
+    worst: dict[str, Status] = {}
+    for outcome in outcomes:
+        before = worst.get(outcome.host, outcome.status)
+        worst[outcome.host] = min(before, outcome.status, key=_WORST_FIRST.index)
+    hosts = {status: [host for host, its in worst.items() if its is status] for status in Status}
+    return {status: its for status, its in hosts.items() if its}
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:

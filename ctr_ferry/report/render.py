@@ -6,46 +6,33 @@ import csv
 import io
 import json
 import os
-import re
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 from ctr_ferry import __version__
 from ctr_ferry.errors import FerryError
+from ctr_ferry.report import layout
 from ctr_ferry.report.agreement import Disagreement, HostNote
-from ctr_ferry.report.hints import at_hosts, document_as_started
-from ctr_ferry.report.outcome import Outcome, Status, Table, View, error_lines
+from ctr_ferry.report.hints import as_started, at_hosts, document_as_started
+from ctr_ferry.report.outcome import BAD, Outcome, Status, Table, View, error_lines
+from ctr_ferry.report.outcome import recap as recap_of
 from ctr_ferry.text import names, shown
 
-_COLOURS = {
-    Status.CHANGED: "yellow",
-    Status.WOULD_CHANGE: "cyan",
-    Status.UNCHANGED: "green",
-    Status.OK: "green",
-    Status.FAILED: "bold red",
-    Status.UNREACHABLE: "bold red",
-    Status.SKIPPED: "dim",
+_COLOURS = {  # parameters of escape sequences
+    Status.CHANGED: "33",
+    Status.WOULD_CHANGE: "36",
+    Status.UNCHANGED: "32",
+    Status.OK: "32",
+    Status.FAILED: "1;31",
+    Status.UNREACHABLE: "1;31",
+    Status.SKIPPED: "2",
 }
-_RIGHT_ALIGNED = "TIME"  # this column is aligned to the right
-_LEAST_WIDTH = 16  # characters that a folded column keeps
-_MOST_FOLDED = 2000  # rows; fitting more to a terminal takes minutes
-_DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
 SCHEMA = 1  # of the JSON document; a field that is removed or renamed makes it 2
 _lost: list[OSError] = []
-
-
-@dataclass(frozen=True, slots=True)
-class Styled:
-    """Text of ours in a colour of Rich's, for a terminal."""
-
-    text: str
-    style: str
-
-    def __str__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,31 +68,45 @@ class Done:
 
 def table(done: Done) -> None:
     """Prints a command for people: its table or view on stdout, its warnings and failure on stderr."""
+    room = _room(sys.stdout, done)
     if done.view and done.view.table:
-        _print_table(done.view.table)
+        _print_table(done.view.table, room)
     elif done.view:
-        _print_text(done.view.text)
+        _print_text(done.view.text, room if done.view.folds else None)
     elif done.table and done.arguments.get("csv"):
         _print_csv(done.table)
         for outcome in done.outcomes:
             for line in error_lines(outcome.error.to_json()) if outcome.error else ():
                 note(f"{outcome.host}: {at_hosts(line, [outcome.host])}")
     elif done.table:
-        _print_table(done.table)
+        _print_table(done.table, room)
         troubled = [o for o in done.outcomes if o.error]
         if troubled:
             if done.table.rows or done.table.notes:
                 _print_text("")
-            _print_outcomes(done, troubled, results=False)
+            _print_outcomes(done, troubled, room, results=False)
     else:
-        _print_outcomes(done, done.outcomes)
+        _print_outcomes(done, done.outcomes, room)
+    room = _room(sys.stderr, done)
     for warning in done.warnings:
-        note("\n".join(warning.lines()))
+        note("\n".join(warning.lines()), room)
     if done.failure:
-        note("\n".join(error_lines(done.failure.to_json())))
+        note("\n".join(error_lines(done.failure.to_json())), room)
 
 
-def _print_outcomes(done: Done, outcomes: list[Outcome], *, results: bool = True) -> None:
+def _room(stream: TextIO, done: Done | None = None) -> int | None:
+    """The columns of the terminal that a stream is; None for a pipe or a file, and with ``--wide``."""
+    wide = done and done.arguments.get("wide")
+    return None if wide or not stream.isatty() else shutil.get_terminal_size().columns
+
+
+def _styled(status: Status) -> str:
+    """A status in its colour, on a terminal that shows colours to a person who wants them."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
+    return str(status) if plain else layout.Styled(str(status), _COLOURS[status])
+
+
+def _print_outcomes(done: Done, outcomes: list[Outcome], room: int | None, *, results: bool = True) -> None:
     """Prints a row for each host with its error and, if wanted, its results; hosts with equal rows share one."""
     alike: dict[tuple[str, ...], list[Outcome]] = {}
     for outcome in outcomes:
@@ -119,63 +120,21 @@ def _print_outcomes(done: Done, outcomes: list[Outcome], *, results: bool = True
         seconds = f"{max(o.seconds for o in group):.1f} s"
         hosts = names((o.host for o in group), every=group[0].error is not None)
         text = at_hosts("\n".join(lines), (o.host for o in group), status)
-        rows.append((hosts, Styled(status, _COLOURS[group[0].status]), seconds, text))
-    _print_rows(("HOST", "STATUS", "TIME", done.command.upper()), rows)
+        rows.append((hosts, _styled(group[0].status), seconds, text))
+    verbatim = any(getattr(outcome.result, "verbatim", False) for outcome in outcomes)
+    _print_rows(("HOST", "STATUS", "TIME", done.command.upper()), rows, None if verbatim else room)
 
 
-def _print_table(table: Table) -> None:
+def _print_table(table: Table, room: int | None) -> None:
     if table.rows:
-        _print_rows(table.columns, table.rows)
+        _print_rows(table.columns, table.rows, room)
     for line in table.notes:
-        _print_text(line)
+        _print_text(line, room if table.columns else None)  # without columns, the lines are for a file
 
 
-def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[str | Styled]]) -> None:
-    safe = [[cell if isinstance(cell, Styled) else shown(cell) for cell in row] for row in rows]
-    folds = sys.stdout.isatty() and len(rows) <= _MOST_FOLDED
-    put(sys.stdout, _folded(columns, safe) if folds else _plain(columns, safe))
-
-
-def _plain(columns: Sequence[str], rows: Sequence[Sequence[str | Styled]]) -> str:
-    """Rows as text for grep: a row is one line, and only its last cell may continue on further lines."""
-    cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[:-1]]
-    lines = []
-    for *first, last in cells:
-        head = "  ".join(
-            cell.rjust(width) if name == _RIGHT_ALIGNED else cell.ljust(width)
-            for name, cell, width in zip(columns, first, widths, strict=False)
-        )
-        top, *below = last.split("\n")
-        lines += [f"{head}  {top}".rstrip(), *(f"{' ' * len(head)}  {line}".rstrip() for line in below)]
-    return "\n".join(lines)
-
-
-def _folded(columns: Sequence[str], rows: Sequence[Sequence[str | Styled]]) -> str:
-    """Rows as text for a terminal: cells with spaces are folded; if that does not suffice, digests are shortened."""
-    import rich.table
-    from rich.console import Console
-    from rich.text import Text
-
-    widths = [max(len(str(cell)) for cell in column) for column in zip(columns, *rows, strict=True)]
-    prose = [any(" " in str(row[n]) or "\n" in str(row[n]) for row in rows) for n in range(len(columns))]
-    least = [min(width, _LEAST_WIDTH) if folds else width for width, folds in zip(widths, prose, strict=True)]
-    terminal = Console().width
-    if sum(least) + 2 * len(least) > terminal and any(_DIGEST.search(str(cell)) for row in rows for cell in row):
-        return _folded(columns, [[_shortened(cell) for cell in row] for row in rows])
-    table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, folds, width in zip(columns, prose, least, strict=True):
-        right: Literal["right", "left"] = "right" if name == _RIGHT_ALIGNED else "left"
-        table.add_column(name, no_wrap=not folds, min_width=width, overflow="fold", justify=right)
-    for row in rows:
-        table.add_row(*(Text(cell.text, cell.style) if isinstance(cell, Styled) else Text(cell) for cell in row))
-    out = io.StringIO()
-    Console(file=out, force_terminal=True, width=max(terminal, sum(least) + 2 * len(least))).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().removesuffix("\n").split("\n"))
-
-
-def _shortened(cell: str | Styled) -> str | Styled:
-    return _DIGEST.sub(r"\1", cell) if isinstance(cell, str) else cell
+def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int | None) -> None:
+    safe = [[cell if isinstance(cell, layout.Styled) else shown(cell) for cell in row] for row in rows]
+    put(sys.stdout, layout.plain(columns, safe) if room is None else layout.fitted(columns, safe, room))
 
 
 def _print_csv(table: Table) -> None:
@@ -207,9 +166,27 @@ def _head(code: int, run_id: str | None) -> dict[str, Any]:
     return {"schema": SCHEMA, "ctr_ferry": __version__, "run": run_id, "exit": code}
 
 
-def note(text: str) -> None:
-    """Prints a line on stderr."""
-    put(sys.stderr, shown(text))
+def note(text: str, room: int | None = None) -> None:
+    """Prints a line on stderr; with ``room``, as lines of so many columns."""
+    put(sys.stderr, shown(text) if room is None else layout.lines_that_fit(shown(text), room))
+
+
+def recap(done: Sequence[Done], run_id: str) -> None:
+    """Prints how many hosts ended how, as the last line of a run; on stderr where stdout has lines for a file."""
+    ends = recap_of(outcome for each in done for outcome in each.outcomes)
+    if not ends:
+        return
+    words = " ".join(f"{_styled_count(status, hosts)}" for status, hosts in ends.items())
+    lines = [as_started(f"logs: fab show --log --run {run_id}")] if ends.keys() & BAD else []
+    stream = sys.stderr if any(each.table and not each.table.columns for each in done) else sys.stdout
+    put(stream, "\n".join([*lines, f"RECAP {words}"]))
+
+
+def _styled_count(status: Status, hosts: Sequence[str]) -> str:
+    count = f"{status}={len(hosts)}"
+    styled = _styled(status)
+    painted = layout.Styled(count, styled.sgr).painted if isinstance(styled, layout.Styled) else count
+    return f"{painted} ({names(hosts, every=True)})" if status in BAD else painted
 
 
 def _print_json(document: dict[str, Any]) -> None:
@@ -217,8 +194,8 @@ def _print_json(document: dict[str, Any]) -> None:
     put(sys.stdout, json.dumps(document_as_started(document), indent=2, default=str).replace("\x7f", "\\u007f"))
 
 
-def _print_text(text: str) -> None:
-    put(sys.stdout, shown(text))
+def _print_text(text: str, room: int | None = None) -> None:
+    put(sys.stdout, shown(text) if room is None else layout.lines_that_fit(shown(text), room))
 
 
 def put(stream: TextIO, text: str) -> None:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 # Fabric would parse ssh_config before any code of ours runs. ssh/openssh.py reads it when a connection needs it.
 fabric.Config._load_ssh_files = lambda _self: None
 stock.extend()
-_OUTPUT = {"json": "Print one JSON document on stdout."}
+_OUTPUT = {
+    "json": "Print one JSON document on stdout.",
+    "wide": "Print whole digests and all columns, and fold no line, as it is in a pipe.",
+}
 _RUN = {
     "dry_run": "Inspect every host, show what would be done, change nothing.",
     "serial": "Work on this many hosts at a time, one batch after the other.",
@@ -51,19 +54,25 @@ class ControlMachine:
 
 @dataclass(frozen=True, slots=True)
 class CommonOptions:
-    """The options that every command has; a command on the control machine has ``json`` alone.
+    """The options that every command has; a command on the control machine has ``json`` and ``wide`` alone.
 
     ``limit_failures`` is a number of hosts (int) or a share of all hosts (float). None means that there is no limit.
     """
 
     json: bool = False
+    wide: bool = False
     dry_run: bool = False
     serial: int | None = None
     limit_failures: int | float | None = None
 
     @classmethod
     def parse(
-        cls, json: bool = False, dry_run: bool = False, serial: str | None = None, limit_failures: str | None = None
+        cls,
+        json: bool = False,
+        wide: bool = False,
+        dry_run: bool = False,
+        serial: str | None = None,
+        limit_failures: str | None = None,
     ) -> CommonOptions:
         """Parses the words of the command line.
 
@@ -74,7 +83,7 @@ class CommonOptions:
             raise UsageError(
                 f"--serial {serial!r} is no number of hosts", hint="give a number from 1, such as --serial 5"
             )
-        return cls(json, dry_run, int(serial) if serial else None, _limit(limit_failures))
+        return cls(json, wide, dry_run, int(serial) if serial else None, _limit(limit_failures))
 
 
 def _limit(text: str | None) -> int | float | None:

@@ -386,7 +386,7 @@ def _outcome(command: Command, name: str, fleet: Fleet, answers: dict[str, Answe
 
 
 def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int, run_id: str | None = None) -> int:
-    """The exit status: ``code`` after an interrupt, else what the commands give. Prints the JSON document, if any."""
+    """The exit status: ``code`` after an interrupt, else what the commands give. Prints the JSON document or recap."""
     if not code:
         failures = [each.failure.exit_code for each in done if each.failure]
         started = any(o.status is not Status.SKIPPED for each in done for o in each.outcomes)
@@ -394,4 +394,6 @@ def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int, run_i
         code = code or exit_code(o for each in done for o in each.outcomes)
     if any(line.common.json for line in lines):
         render.document(done, code, run_id)
+    elif not any(line.arguments.get("csv") for line in lines):
+        render.recap(done, run_id or "")
     return code or int(render.unwritten())

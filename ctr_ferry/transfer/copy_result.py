@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ctr_ferry.images.item import ImageResult, NamedImages
+from ctr_ferry.text import size
 
 
 @dataclass(slots=True)
@@ -57,15 +58,9 @@ class CopyResult(NamedImages):
             for image in self.images
             for line in image.lines(origin=origin, where=where, ctr=self.ctr, several=several, moved=image.moved)
         ]
-        rate = [f"{_bytes(self.rate)}/s over {self.seconds:.1f} s"] if self.rate else []
+        rate = [f"{size(self.rate)}/s over {self.seconds:.1f} s"] if self.rate else []
         return [*lines, *self.notes, *rate]
 
 
-def _count(blobs: int, size: int) -> str:
-    return f"{blobs} blob{'s' * (blobs != 1)} ({_bytes(size)})"
-
-
-def _bytes(size: int) -> str:
-    from rich.filesize import decimal
-
-    return decimal(size)
+def _count(blobs: int, bytes_: int) -> str:
+    return f"{blobs} blob{'s' * (blobs != 1)} ({size(bytes_)})"

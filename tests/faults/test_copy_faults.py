@@ -15,6 +15,7 @@ from ferry import Fab, Stage, eventually, flipped, leftovers, names_of, processe
 from middle import Middle, roots, seen, signal_all
 from stalling import LARGE, stalling
 
+from ctr_ferry.text import size
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
 
@@ -267,12 +268,12 @@ def test_what_does_not_fit_is_refused_before_anything_is_sent(
             run = fab(*words, *more)
             assert (run.exit, run.statuses) == (1, {"node2": "disk-full"}), run.out
             sent = sum(map(image.size, image.blobs))
-            assert f"{sent} bytes are needed" in run.error["message"]
+            assert f"{size(sent)} are needed" in run.error["message"]
             assert "are free on /" in run.error["message"]
         assert not seen(node2) & set(image.blobs)
         assert stage.records(node2) == {}
     dry = fab(*words, "--dry-run").outcomes["node2"]["result"]
-    assert f"{sent} bytes, and about" in dry["notes"][0] and "are free on /" in dry["notes"][0]
+    assert f"{size(sent)}, and about" in dry["notes"][0] and "are free on /" in dry["notes"][0]
 
 
 @contextlib.contextmanager

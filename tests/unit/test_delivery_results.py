@@ -27,10 +27,10 @@ def test_hosts_that_say_the_same_share_a_row_with_the_longest_time() -> None:
         "c": result(image(route="named", bytes=0)),
     }
     assert [row[:5] for row in tabulate(told).rows] == [
-        ("a, b", "changed", "ssh", "7", "2.5"),
-        ("c", "changed", "named", "0", "0.0"),
+        ("a, b", "changed", "copied over SSH", "7 B", "2.5 s"),
+        ("c", "changed", "named there", "0 B", "0.0 s"),
     ]
-    assert tabulate(told).notes == ("by route: named 1 (0 bytes), ssh 2 (14 bytes)",)
+    assert tabulate(told).notes == ("in all: 1 named there (0 B), 2 copied over SSH (14 B)",)
 
 
 def test_a_step_is_told_once_and_many_of_a_kind_in_one_line() -> None:
@@ -38,7 +38,7 @@ def test_a_step_is_told_once_and_many_of_a_kind_in_one_line() -> None:
     failed = Step("src", "pushed", "r.example/x:1", DIGEST, status=Status.FAILED, error={"message": "it is full"})
     steps = (*pushed, failed)
     assert tabulate({host: result(image(), steps=steps) for host in "ab"}).notes[:2] == (
-        "src: pushed 5 images (changed, 50 bytes)",
+        "src: pushed 5 images (changed, 50 B)",
         f"src: pushed r.example/x:1 {DIGEST} (failed): it is full",
     )
 

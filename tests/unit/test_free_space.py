@@ -60,11 +60,11 @@ def test_compressed_layers_grow_and_what_is_no_layer_takes_nothing() -> None:
         (ONE, 40, 50, ""),
         (ONE, 0, 0, ""),
         (None, 4000, 5000, ""),
-        (ONE, 40, 51, "it may not fit: 40 bytes, and about 51 more when unpacked are needed, and 90 are free on /"),
-        (ONE, 100, 0, "it may not fit: 100 bytes are needed, and 90 are free on /"),  # root may have its reserve
+        (ONE, 40, 51, "it may not fit: 40 B, and about 51 B more when unpacked are needed, and 90 B are free on /"),
+        (ONE, 100, 0, "it may not fit: 100 B are needed, and 90 B are free on /"),  # root may have its reserve
         (TWO, 90, 50, ""),
-        (TWO, 91, 50, "it may not fit: 91 bytes are needed, and 90 are free on /blobs"),
-        (TWO, 90, 51, "it may not fit unpacked: about 51 bytes are needed, and 50 are free on /unpacked"),
+        (TWO, 91, 50, "it may not fit: 91 B are needed, and 90 B are free on /blobs"),
+        (TWO, 90, 51, "it may not fit unpacked: about 51 B are needed, and 50 B are free on /unpacked"),
     ],
 )
 def test_what_may_not_fit_is_a_warning(where: Room | None, coming: int, unpacked: int, detail: str) -> None:
@@ -75,7 +75,7 @@ def test_what_may_not_fit_is_a_warning(where: Room | None, coming: int, unpacked
 def test_what_surely_does_not_fit_is_refused_with_both_sizes(where: Room) -> None:
     error = free_space.judge(where, 101, 0)
     assert isinstance(error, DiskFull)
-    assert "101 bytes are needed, and 100 are free on /" in error.message and "df -h /" in error.hint
+    assert "101 B are needed, and 100 B are free on /" in error.message and "df -h /" in error.hint
 
 
 def test_a_full_disk_refuses_nothing_that_sends_nothing() -> None:
@@ -85,7 +85,7 @@ def test_a_full_disk_refuses_nothing_that_sends_nothing() -> None:
 
 
 def test_a_dry_run_tells_what_is_needed_and_free() -> None:
-    assert free_space.needs(ONE, 40, 0) == "40 bytes are needed, and 90 are free on /"
+    assert free_space.needs(ONE, 40, 0) == "40 B are needed, and 90 B are free on /"
     assert free_space.needs(None, 40, 5).endswith("are needed, and what is free is not known")
 
 

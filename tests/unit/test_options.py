@@ -119,8 +119,8 @@ def test_a_command_on_the_control_machine_has_no_options_about_hosts() -> None:
         """Does nothing."""
 
     names = {argument.attr_name or argument.name for argument in nothing.get_arguments()}
-    assert names == {"json"}
-    assert nothing.read({"json": True})[0] == CommonOptions(json=True)
+    assert names == {"json", "wide"}
+    assert nothing.read({"json": True, "wide": False})[0] == CommonOptions(json=True)
 
 
 NOWHERE = "~nobody-has-this-name/file"

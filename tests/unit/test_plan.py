@@ -176,7 +176,7 @@ class TestRoom:
         plans = [self.plan(60), self.plan(60), self.plan(0)]
         assert self.notices(100, *plans) == ()
         assert [type(each.error) for each in plans] == [DiskFull, DiskFull, type(None)]
-        assert "120 bytes are needed, and 100 are free on /" in str(plans[0].error)
+        assert "120 B are needed, and 100 B are free on /" in str(plans[0].error)
 
     @pytest.mark.parametrize(("free", "notices"), [(149, 1), (150, 0)])
     def test_what_may_not_fit_unpacked_is_reported(self, free: int, notices: int) -> None:
@@ -185,7 +185,7 @@ class TestRoom:
 
     def test_a_dry_run_reports_what_is_needed_and_free(self) -> None:
         assert self.notices(150, self.plan(120), dry_run=True) == (
-            "120 bytes, and about 30 more when unpacked are needed, and 150 are free on /",
+            "120 B, and about 30 B more when unpacked are needed, and 150 B are free on /",
         )
         assert self.notices(150, dry_run=True) == ()
 

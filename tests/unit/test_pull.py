@@ -50,7 +50,7 @@ class TestPull:
         answering(A).manifest = self.LAYERS
         full = {"room": Answer(0, self.DF.format(used=97, free=3).encode(), "")}
         host = Host([], answers=here(image(REF, A)) | full, dry_run=dry_run)
-        with pytest.raises(errors.DiskFull, match="4098 bytes are needed, and 3072 are free on /"):
+        with pytest.raises(errors.DiskFull, match=r"4\.0 KiB are needed, and 3\.0 KiB are free on /"):
             pulled(host)
         assert "pull" not in host.texts
         host = Host([], answers=here(image(REF, A)) | full | {"has-0": Answer(0, C.encode(), "")}, dry_run=dry_run)
@@ -61,9 +61,9 @@ class TestPull:
         answering(A).manifest = self.LAYERS
         little = {"room": Answer(0, self.DF.format(used=90, free=10).encode(), "")}
         result = pulled(Host([], answers=here(image(REF, A)) | little, dry_run=dry_run))
-        needed = "4098 bytes, and about 12288 more when unpacked are needed, and 10240 are free on /"
+        needed = "4.0 KiB, and about 12.0 KiB more when unpacked are needed, and 10.0 KiB are free on /"
         assert result.notes[0] == f"it may not fit: {needed}"
-        assert result.notes[1:] == ((f"would move up to 4098 bytes; {needed}",) if dry_run else ())
+        assert result.notes[1:] == ((f"would move up to 4.0 KiB; {needed}",) if dry_run else ())
         room = {"room": Answer(0, self.DF.format(used=10, free=90).encode(), "")}
         assert pulled(Host([], answers=here(image(REF, A)) | room)).notes == ()
 

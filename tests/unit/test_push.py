@@ -252,7 +252,7 @@ class TestForeignLayers:
     ) -> None:
         answering(None, A).stored = frozenset()
         result = pushed(self.host())
-        assert "1 foreign layer (1000 bytes)" in result.notes[-1] and result.notes[-1] in "\n".join(result.lines())
+        assert "1 foreign layer (1000 B)" in result.notes[-1] and result.notes[-1] in "\n".join(result.lines())
         answering(None, A).stored = frozenset()
         with pytest.raises(errors.VerifyFailed, match="foreign"):
             pushed(self.host(), foreign_layers=True)

@@ -103,7 +103,7 @@ class TestAPull:
         assert result.given() == [(name("there"), A, ""), (name("comes"), B, "")]
         lines = result.lines()
         assert lines[-1] == "1 of 4 unchanged"
-        assert f"{name('comes')} in k8s.io  (pull, ctr {result.ctr})  changed" in lines
+        assert f"{name('comes')} in k8s.io  (by ctr images pull, ctr {result.ctr})  changed" in lines
         assert "  repository-not-found: " in "\n".join(lines)
 
     def test_a_second_run_on_300_names_takes_one_remote_command_and_one_connection(self, stock: Stock) -> None:
@@ -169,7 +169,7 @@ class TestSpace:
         with pytest.raises(errors.SomeFailed) as caught:
             self.run(10, dry_run=dry_run)
         assert told(caught.value.result) == [("a", "changed", ""), ("b", "failed", "disk-full")]
-        assert "4096 bytes are needed, and 2048 are free" in caught.value.result.images[1].error["message"]
+        assert "4.0 KiB are needed, and 2.0 KiB are free" in caught.value.result.images[1].error["message"]
 
     @pytest.mark.parametrize("dry_run", [False, True])
     def test_is_not_counted_for_what_is_there(self, *, dry_run: bool) -> None:
