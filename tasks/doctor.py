@@ -84,6 +84,7 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 def doctor(host: Host, request: Request) -> DoctorResult:
     """Inspect a host and its registries, and say what is wrong and what to do about it."""
     from ctr_ferry.registry.status import inspect as inspect_registries
+    from ctr_ferry.registry.status import with_mirrors
 
     visit, cleaned = _visit(host), tuple[str, ...]()
     if isinstance(visit, Finding):
@@ -95,6 +96,8 @@ def doctor(host: Host, request: Request) -> DoctorResult:
             found = [cleaning if each.check == "leftovers" else each for each in found]
     registries = host.target.variables_of(Registries).known
     seen = inspect_registries(host, registries)
+    if registries and not isinstance(visit, Finding):
+        seen = with_mirrors(host, registries, seen)
     found += [Finding(f"registry {each.registry}", each.status, each.message, each.hint, each.kind) for each in seen]
     status = Status.CHANGED if cleaned else Status.OK
     result = DoctorResult(tuple(found), cleaned, status, everything=request.all)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ctr_ferry.ctr.health import Health
+from ctr_ferry.errors import HostError
+from ctr_ferry.images.session import Session
 from ctr_ferry.oci.registry import Login, Registry, RegistryState, RegistryStateError
-from ctr_ferry.registry import refusals
+from ctr_ferry.registry import mirrors, refusals
 from ctr_ferry.registry.client import LIMIT, Client, FindLogin, is_page, said_by
 from ctr_ferry.registry.http import Reply
+from ctr_ferry.registry.mirrors import Mirrors
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.text import printable
 
@@ -83,6 +86,39 @@ def inspect(
     """
     deadline = time.monotonic() + _ALL
     return [_inspect(host, registry, partial(login, registry), deadline, allow_curl) for registry in registries]
+
+
+def with_mirrors(host: Host, registries: Sequence[Registry], found: Sequence[RegistryStatus]) -> list[RegistryStatus]:
+    """The states with what the host's hosts.toml says: which servers pulls ask in a registry's place.
+
+    Where the registry itself fails and one of these servers answers, that is a warning: pulls go there, pushes fail.
+    """
+    try:
+        session = Session(host, more=mirrors.question(host))
+    except HostError:  # without a ctr that answers, nobody reads the file
+        return list(found)
+    folder = mirrors.folder_of(session)
+    return [
+        _mirrored(host, Mirrors(session, registry, folder, pushes=False), state)
+        for registry, state in zip(registries, found, strict=True)
+    ]
+
+
+def _mirrored(host: Host, mirrors: Mirrors, state: RegistryStatus) -> RegistryStatus:
+    if not mirrors.told:
+        return state
+    told = replace(state, message=f"{state.message}; {mirrors.told}")
+    if not mirrors.servers and state.status is Health.OK:
+        return replace(told, status=Health.WARN)
+    if state.status is not Health.FAIL:
+        return told
+    for server in mirrors.servers:
+        if not server.closed and server.registry.mirrors:
+            (answer,) = inspect(host, [server.registry])
+            if answer.status is Health.OK:
+                answers = f"{told.message}; {server.registry.at('')} answers, so that pulls work"
+                return replace(told, status=Health.WARN, message=answers)
+    return told
 
 
 def _inspect(host: Host, registry: Registry, login: FindLogin, deadline: float, allow_curl: bool) -> RegistryStatus:

@@ -55,6 +55,12 @@ def test_every_node_that_can_pulls_from_the_mirror_and_says_who_was_asked(
         assert (outcome["status"], result["verified"]) == ("changed", "digest"), run.out
         assert result["digest"] == plain.target.digest
         assert f"http://{http.name}/v2, then" in str(result["notes"])
+    able = [host for host in scene.nodes if release(scene.nodes[host]) >= (1, 4)]
+    described = scene.inventory(ctr_hosts_dir=FOLDER, ctr_registries={mirrored: {}})
+    for host, outcome in scene.run(able, "registry", "--json", inventory=described).outcomes.items():
+        (told,) = outcome["result"]["registries"]
+        assert (outcome["status"], told["status"]) == ("ok", "warn"), (host, told)
+        assert f"http://{http.name}/v2 answers, so that pulls work" in told["message"]
     again = scene.run(scene.nodes, "pull", "--json", "--ref", name, inventory=inventory)
     assert {"changed", "failed"}.isdisjoint(
         each["status"] for host, each in again.outcomes.items() if release(scene.nodes[host]) >= (1, 4)

@@ -106,8 +106,8 @@ def states(answer: str, *, token: str = "") -> list[str]:
             state.append(error.state.words)
             assert len(error.detail) < 1000
         (registry_status,) = status.inspect(network.host, [REGISTRY], lambda _: ANN)
-        assert len(registry_status.auth) < 100 and len(registry_status.text) < 1000
-        return [*state, registry_status.text.partition(" (")[0]]
+        assert len(registry_status.auth) < 100 and len(registry_status.message) < 1000
+        return [*state, registry_status.message.partition(" (")[0]]
     finally:
         network.close()
 

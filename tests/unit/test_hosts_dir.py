@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +14,17 @@ from scripted_registry import OK, REF, Answering, Host, ScriptedRegistry, answer
 
 from ctr_ferry.ctr import hosts_dir
 from ctr_ferry.ctr.hosts_dir import Folder, Server, parse
+from ctr_ferry.errors import CtrNotFound
 from ctr_ferry.oci.registry import Login, Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry import mirrors
+from ctr_ferry.registry import status as registries
 from ctr_ferry.registry.mirrors import MirroredClient
 from ctr_ferry.secrets import Secret
 from ctr_ferry.shell import Answer
+from ctr_ferry.ssh.target import Target
 
 HUB = Registry("docker.io")
+OPEN, REFUSED = RegistryState.OPEN, RegistryState.REFUSED
 FILE = """
 server = "https://registry-1.docker.io"
 [host."http://mirror:5000"]
@@ -109,6 +114,53 @@ def test_the_host_prints_its_folder_and_a_file(tmp_path: Path) -> None:
     assert hosts_dir.folder(run(hosts_dir.question(f"{tmp_path}/none"))) is None
     assert run(hosts_dir.read(f"{tmp_path}/r")).text == "file\nx"
     assert run(hosts_dir.read(str(tmp_path))).text == "folder\nr\n"
+
+
+class TestTheStateOfARegistry:
+    """As `registry` and `doctor` show it."""
+
+    @pytest.mark.parametrize(
+        ("states", "text", "status", "words"),
+        [
+            ((OPEN, OPEN), FILE, "ok", "; by /d/docker.io/hosts.toml: http://mirror:5000/v2"),
+            ((OPEN, OPEN), "host = 5", "warn", "; ctr does not heed /d/docker.io/hosts.toml"),
+            ((REFUSED, OPEN), FILE, "warn", "http://mirror:5000/v2 answers"),
+            ((REFUSED, REFUSED), FILE, "fail", "by /d/docker.io/hosts.toml"),
+        ],
+    )
+    def test_tells_what_hosts_toml_says_of_it(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        states: tuple[RegistryState, RegistryState],
+        text: str,
+        status: str,
+        words: str,
+    ) -> None:
+        able = SimpleNamespace(hosts_dir=True, wants_host_tables=False)
+        host = SimpleNamespace(
+            target=Target("n", "n"), ask=lambda *_, **__: {"hosts-dir": Answer(0, f"file\n{text}".encode(), "")}
+        )
+        session = SimpleNamespace(
+            host=host,
+            facts=SimpleNamespace(ctr=SimpleNamespace(capabilities=able), client="1.6.20"),
+            answers={"hosts-dir": Answer(0, b"/d\ndocker.io\n", "")},
+        )
+        monkeypatch.setattr(registries, "Session", lambda *_, **__: session)
+        monkeypatch.setattr(
+            registries, "inspect", lambda _, asked: [registries.RegistryStatus.of(each, states[1]) for each in asked]
+        )
+        given = registries.RegistryStatus.of(HUB, states[0])
+        (found,) = registries.with_mirrors(host, [HUB], [given])  # type: ignore[arg-type]
+        assert found.status == status
+        assert words in found.message, found.message
+
+    def test_is_what_it_is_on_a_host_without_a_ctr(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def no_ctr(*_: object, **__: object) -> None:
+            raise CtrNotFound("no ctr")
+
+        monkeypatch.setattr(registries, "Session", no_ctr)
+        given = [registries.RegistryStatus.of(HUB, RegistryState.REFUSED)]
+        assert registries.with_mirrors(SimpleNamespace(target=Target("n", "n")), [HUB], given) == given  # type: ignore[arg-type]
 
 
 class TestSeveralServers:
