@@ -117,12 +117,12 @@ install() {
 	if [ -d "$folder" ] && [ ! -e "$folder/.made" ]; then
 		stop 2 "$folder has something else in it: move it away, or name another folder with --prefix DIR"
 	fi
-	check_space
 	made='' new='' link=''
 	trap clean_up EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' HUP TERM
 	make_folders
+	check_space
 	new=$(mktemp -d "$folder/$version.XXXXXX")
 	chmod 755 "$new"
 	say "installing ctr-ferry $version with $("$python" -V) in $folder"
@@ -146,10 +146,13 @@ choose_python() {
 	for each in ${asked:-python3 python3.14 python3.13 python3.12 python3.11}; do
 		found=$(command -v "$each" 2>/dev/null) || continue
 		# A pyenv shim exists for a Python that is not chosen there: it fails.
-		kind=$("$found" -I -c 'import platform, sys
+		kind=$("$found" -E -s -c 'import platform, sys
 print("%d.%d" % sys.version_info[:2], platform.python_implementation(), platform.libc_ver()[0] or "another-libc")' \
 			2>/dev/null) || :
-		[ -n "$kind" ] || continue
+		if [ -z "$kind" ]; then
+			[ -z "$asked" ] || stop 2 "$found does not run, or is no Python"
+			continue
+		fi
 		try_python "$found" "$("$found" -I -c 'import ensurepip, venv' 2>/dev/null && echo venv)" || continue
 		python=$found
 		return
@@ -194,12 +197,10 @@ for line in (top / "SHA256SUMS").read_text().splitlines():
 
 check_space() {
 	needed=92160 # KiB while it installs; 53 MiB stay
-	existing=$folder
-	while [ ! -e "$existing" ]; do existing=$(dirname "$existing"); done
-	free=$(df -Pk "$existing" | awk 'NR == 2 { print $4 }')
+	free=$(df -Pk "$folder" | awk 'NR == 2 { print $4 }')
 	case $free in '' | *[!0-9]*) return ;; esac
 	[ "$free" -ge "$needed" ] ||
-		stop 1 "there are $((free / 1024)) MiB free at $existing, and installing needs $((needed / 1024)) MiB"
+		stop 1 "there are $((free / 1024)) MiB free at $folder, and installing needs $((needed / 1024)) MiB"
 }
 
 make_folders() {

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ferry import Fab, Run, write_inventory
+from forkserver import CLONE
 from second_sshd import second_sshd
 
 from lab.crowd import Crowd
@@ -283,3 +284,20 @@ def test_a_host_with_a_certificate_is_known_by_its_authority_alone(
     node3.exec(["rm", "/tmp/host-cert.pub"])
     assert run.statuses == {"ours": "ok", "theirs": "host-key-unknown"}, run.out
     assert "no @cert-authority of known_hosts has signed its certificate" in run.error["said"]
+
+
+def test_a_task_that_a_user_adds_gets_a_connection_that_checks_the_key(
+    fab: Fab, fleet: Fleet, node3: Node, tmp_path: Path
+) -> None:
+    for name in ("tasks", "ctr_ferry", "fabric.yaml"):
+        (tmp_path / name).symlink_to(CLONE / name)
+    (tmp_path / "fabfile.py").write_text(
+        "from fabric import task\n\n\n@task\ndef mine(c):\n    print(c.run('echo it ran', hide=True).stdout)\n"
+    )
+    words = ("--search-root", str(tmp_path))
+    known = fab(*words, "-H", "node3", "mine")
+    assert (known.exit, known.out.split()) == (0, ["it", "ran"]), known.err
+    key = str(fleet.state / "ssh/id_ed25519")
+    unknown = fab(*words, "-i", key, "-H", f"root@{node3.address}:{PORT}", "mine")
+    assert (unknown.exit, unknown.out) == (4, "")
+    assert unknown.err.startswith("host-key-unknown: ")
