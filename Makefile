@@ -1,4 +1,4 @@
-# Start with `make demo` and `make test`. Everything that they write is in .venv, lab/.state and dist.
+# Start with `make demo` and `make test`. Everything that they write is in .venv, lab/.state, dist and site.
 .PHONY: demo test unit coverage lint pages bundle lab-up lab-down
 PYTHON := .venv/bin/python
 # With this variable, every process would compile all modules that it imports.
@@ -21,6 +21,16 @@ pages: machine-test .venv/ready
 coverage: .venv/ready
 	@$(PYTHON) -m pytest tests/unit --quiet --numprocesses auto --dist worksteal \
 		--cov=tasks --cov=ctr_ferry --cov-branch --cov-report=term:skip-covered
+
+# Builds the site into site/, and looks at it in a browser.
+docs: machine-test .venv/ready .venv/docs/ready
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet
+	@$(PYTHON) -m pytest tests/lab/test_site.py --quiet
+
+.venv/docs/ready: requirements-docs.lock .venv/ready
+	@echo "docs: fetching mkdocs-material, and writing 180 MB to .venv/docs" >&2
+	@$(PYTHON) -m venv --clear .venv/docs
+	@.venv/docs/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $< && touch $@
 
 lint: .venv/ready
 	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet .

@@ -49,7 +49,7 @@ def fault(words: Sequence[str]) -> str:
     Raises:
         LookupError: the command is none of these.
     """
-    name = words[0].removeprefix(".venv/bin/")
+    name = words[0] if words[0].startswith("runbooks/") else Path(words[0]).name
     if name == "make":
         unknown = [word for word in words[1:] if not _SETTING.match(word) and word not in _targets()]
         return f"there is no make {unknown[0]}" if unknown else ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forkserver import CLONE
-from transcripts import Shown, commands
+from transcripts import ESCAPE, Shown, commands
 
 from lab.fleet import STATE, Fleet
 from lab.images import NATIVE
@@ -101,11 +101,12 @@ class Reader:
                 clock.cancel()
             err.seek(0)
             told, complained = (self._as_on_a_page(each.decode(errors="replace")) for each in (out, err.read()))
-        return Printed(told.replace("\r\n", "\n"), complained, process.returncode)
+        return Printed(told, complained, process.returncode)
 
     def _as_on_a_page(self, text: str) -> str:
         """Return a text with the words of a page for what is this machine's and this test's own."""
         state, home = str(self._fleet.state), str(self.project.parent / "home")
+        text = ESCAPE.sub("", text)
         for ours, theirs in ((state, f"{HOME}/lab/.state"), (str(self.project), HOME), (home, "~")):
             text = text.replace(ours, theirs)
         return text.replace(f"{self._fleet.network}.", f"{SHOWN_NETWORK}.").replace(NATIVE, SHOWN_NATIVE)

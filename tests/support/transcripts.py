@@ -10,7 +10,7 @@ PROMPT = "$ "
 CONSOLE = "console"  # the info string of blocks whose commands are run
 MORE = "…"  # a line that stands for any further lines
 _FENCE = re.compile(r"^( *)(`{3,})(.*)$")
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\r")
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\r")
 _HEREDOC = re.compile(r"<<-?\s*(['\"]?)(\w+)\1")
 # What differs from run to run, in the order in which it is replaced.
 _VARIABLE = (
@@ -142,7 +142,7 @@ def rewritten(page: str, printed: Sequence[str]) -> str:
     """
     lines = page.splitlines()
     for shown, text in reversed(list(zip(commands(page), printed, strict=False))):
-        told = [line.rstrip() for line in _ESCAPE.sub("", text).rstrip().splitlines()]
+        told = [line.rstrip() for line in ESCAPE.sub("", text).rstrip().splitlines()]
         if MORE in shown.output:
             place = shown.output.index(MORE)
             behind = len(shown.output) - place - 1
@@ -159,7 +159,7 @@ def words(text: str) -> list[str]:
     Columns are as wide as what is in them, and lines break where they are too long, so no space and no line break
     counts.
     """
-    text = f" {' '.join(_ESCAPE.sub('', text).split())} "
+    text = f" {' '.join(ESCAPE.sub('', text).split())} "
     for pattern, word in _VARIABLE:
         text = pattern.sub(word, text)
     return text.split()
@@ -167,7 +167,7 @@ def words(text: str) -> list[str]:
 
 def _in_cells(text: str) -> tuple[list[list[str]], list[str]]:
     """Return what stays the same where the cells of a table break elsewhere: how its rows begin, and all words."""
-    rows = [line for line in _ESCAPE.sub("", text).splitlines() if line.strip() and not line.startswith(" ")]
+    rows = [line for line in ESCAPE.sub("", text).splitlines() if line.strip() and not line.startswith(" ")]
     return [words(row)[:2] for row in rows], sorted(words(text))
 
 

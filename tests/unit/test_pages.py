@@ -34,13 +34,10 @@ ELSEWHERE = {
     "git": "fetches a clone",
     "tar": "an archive of the reader's",
     "read": "a word of the shell",
-    "~/.local/share/ctr-ferry/current/install.sh": "removes the reader's installation; the tests of the bundle do so",
-    "./ctr-ferry": "the tests of the installation run it",
-    "ctr-ferry-*/install.sh": "an archive of the reader's; the tests of the bundle run it",
+    "install.sh": "installs a bundle; the tests of the bundle run it",
 }
 # Within the text, an option may stand without its value, and a command without its argument.
 INCOMPLETE = (
-    "there is no make bundle",
     "needed value and was not given one",
     "did not receive required positional arguments",
 )
