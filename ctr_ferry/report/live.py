@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
-from rich.filesize import decimal
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -17,34 +16,55 @@ from rich.text import Text
 
 from ctr_ferry.report.observer import Observer
 from ctr_ferry.report.outcome import Outcome
-from ctr_ferry.text import shown
+from ctr_ferry.text import shown, size
 
 _REFRESHES = 4  # per second
+_WINDOW = 5.0  # seconds over which a rate is taken
+_BETWEEN_SAMPLES = 0.25  # seconds
+_NARROW = 100  # columns; narrower terminals have no room for a bar
 
 
-@dataclass(frozen=True, slots=True)
 class _Bytes:
-    """The bytes that a host has moved, their total (None if unknown), and when the first of them moved."""
+    """The bytes that a host has moved, their total (None if unknown), and how they came in the last seconds."""
 
-    done: int
-    total: int | None
-    since: float
+    def __init__(self, done: int, total: int | None, now: float) -> None:
+        self.done, self.total = done, total
+        self._samples = deque([(now, done)])
 
-    @classmethod
-    def all(cls, each: Collection[_Bytes]) -> _Bytes:
-        totals = [one.total for one in each if one.total is not None]
-        since = min((one.since for one in each), default=0.0)
-        return cls(sum(one.done for one in each), sum(totals) if len(totals) == len(each) else None, since)
+    def update(self, done: int, total: int | None, now: float) -> None:
+        """Takes the host's new numbers. Bytes that became fewer are those of something else."""
+        if done < self.done:
+            self._samples.clear()
+        self.done, self.total = done, total
+        if not self._samples or now - self._samples[-1][0] >= _BETWEEN_SAMPLES:
+            self._samples.append((now, done))
 
-    def cells(self, now: float) -> tuple[RenderableType, ...]:
-        """The cells for bar, bytes, rate and time left; none if no bytes move."""
-        if not self.done and not self.total:
-            return ()
-        rate = self.done / max(now - self.since, 0.1)
-        size = decimal(self.done) + (f" of {decimal(self.total)}" if self.total else "")
-        left = f"{(self.total - self.done) / rate:.0f} s left" if self.total and rate else ""
-        bar = ProgressBar(total=self.total, completed=self.done, width=20) if self.total else ""
-        return bar, size, f"{decimal(int(rate))}/s", left
+    def rate(self, now: float) -> float:
+        """Bytes per second, over the last seconds."""
+        while len(self._samples) > 1 and self._samples[1][0] <= now - _WINDOW:
+            self._samples.popleft()
+        since, done = self._samples[0]
+        return (self.done - done) / max(now - since, _BETWEEN_SAMPLES)
+
+
+def _cells(each: Collection[_Bytes], now: float, *, bar: bool) -> tuple[RenderableType, ...]:
+    """The cells for bar, bytes, rate and time left, of one host or of all; none if no bytes move."""
+    done, rate = sum(one.done for one in each), sum(one.rate(now) for one in each)
+    totals = [one.total for one in each if one.total is not None]
+    total = sum(totals) if len(totals) == len(each) else None
+    if not done and not total:
+        return ()
+    moved = size(done) + (f" of {size(total)}" if total else "")
+    left = f"{_clock((total - done) / rate)} left" if total and rate >= 1 and total >= done else ""
+    cells = Text(moved, justify="right"), Text(f"{size(int(rate))}/s", justify="right"), Text(left, justify="right")
+    bars = [ProgressBar(total=total, completed=done, width=16) if total else ""] if bar else []
+    return *bars, *cells
+
+
+def _clock(seconds: float) -> str:
+    """A time such as ``0:07``, ``1:23`` or ``1:02:03``."""
+    minutes, rest = divmod(min(int(seconds), 359_999), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 class LiveDisplay(Observer):
@@ -76,8 +96,11 @@ class LiveDisplay(Observer):
     def on_progress(self, host: str, done: int, total: int | None) -> None:
         """Notes the host's bytes for its line."""
         with self._lock:
-            first = self._moved.get(host)
-            self._moved[host] = _Bytes(done, total, first.since if first else time.monotonic())
+            now = time.monotonic()
+            if host in self._moved:
+                self._moved[host].update(done, total, now)
+            else:
+                self._moved[host] = _Bytes(done, total, now)
 
     def on_pause(self, host: str) -> None:
         """Removes the host's line for now."""
@@ -85,10 +108,9 @@ class LiveDisplay(Observer):
             self._since.pop(host, None)
 
     def on_end(self, outcome: Outcome) -> None:
-        """Removes the host's line, and counts the host as done."""
+        """Removes the host's line, and counts the host as done. What it moved still counts for the whole."""
         with self._lock:
             self._since.pop(outcome.host, None)
-            self._moved.pop(outcome.host, None)
             self._done += 1
 
     @contextmanager
@@ -101,15 +123,19 @@ class LiveDisplay(Observer):
             self._live.start()
 
     def _draw(self) -> Table:
-        with self._lock:
-            busy, done, moved = dict(self._since), self._done, dict(self._moved)
+        """A line for each busy host: its bytes, or else what is being done and for how long; and a line for all."""
+        bar = self._console.size.width >= _NARROW
         rows = Table.grid(padding=(0, 2))
+        rows.add_column(overflow="ellipsis")  # the one column that may be cut
+        for _ in range(4 + bar):
+            rows.add_column(no_wrap=True)
         room = max(1, self._console.size.height - 2)
         now = time.monotonic()
-        for host, since in list(busy.items())[:room]:
-            cells = moved[host].cells(now) if host in moved else ()
-            rows.add_row(Text(shown(host)), self._command, f"{now - since:.0f} s", *cells)  # a name is no markup
-        rows.add_row(
-            f"{done} of {self._total} done", f"{len(busy)} at work", "", *_Bytes.all(moved.values()).cells(now)
-        )
+        with self._lock:
+            for host, since in list(self._since.items())[:room]:
+                name = Text(shown(host), no_wrap=True, overflow="ellipsis")  # a name is no markup
+                cells = _cells([self._moved[host]], now, bar=bar) if host in self._moved else ()
+                rows.add_row(name, self._command if cells else f"{self._command} {_clock(now - since)}", *cells)
+            whole = _cells(self._moved.values(), now, bar=bar)
+            rows.add_row(f"{self._done} of {self._total} done", f"{len(self._since)} busy", *whole)
         return rows

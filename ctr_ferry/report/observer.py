@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
@@ -46,7 +47,7 @@ class LineDisplay(Observer):
 
 def display(command: str, hosts: int) -> Observer:
     """The observer that fits: live lines on a terminal; elsewhere plain lines, and nothing for one host."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         from ctr_ferry.report.live import LiveDisplay  # imports Rich, which a script does not need
 
         return LiveDisplay(command, hosts)

@@ -47,7 +47,8 @@ def _step(step: _Step) -> _Step:
             try:
                 step(program)
             finally:
-                sys.stdout.flush()
+                if sys.stdout:  # None where the caller closed it
+                    sys.stdout.flush()
         except ParseError as error:
             tell_refusal(error, program.argv[1:])
             raise
