@@ -15,6 +15,15 @@ WORDS = (
     '"not found" in crictl though ctr lists it',
     "pull policy of Never",
     "server gave HTTP response to HTTPS client",
+    "x509: certificate signed by unknown authority",
+    "ImagePullBackOff",
+    "failed to resolve reference",
+    "no such host",
+    "unexpected status: 401",
+    "no match for platform",
+    "No help topic for 'tag'",
+    "Too many authentication failures",
+    "Host key verification failed",
 )
 
 
