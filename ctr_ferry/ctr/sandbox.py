@@ -1,6 +1,6 @@
-"""Which image CRI takes for the sandbox (pause) of a pod: what containerd's configuration says. Pure.
+"""What containerd's configuration says: CRI's image for the sandbox (pause) of a pod, and who shares content. Pure.
 
-Containerd tells it nowhere else. Only the line with the name leaves the host: a configuration may have passwords.
+Containerd tells it nowhere else. Only the value leaves the host: a configuration may have passwords.
 """
 
 from __future__ import annotations
@@ -18,14 +18,26 @@ _FILES = {
     "/var/snap/microk8s/": ("/var/snap/microk8s/current/args/containerd.toml",),
 }
 # `sandbox_image = "…"` up to 1.7, `sandbox = '…'` among the pinned images from 2.0 on
+_SANDBOX = r"sandbox\(_image\)\{0,1\}"
+_SHARING = r"content_sharing_policy\(\)"
 _NAMED = (
-    """named() { sed -n "s/^[[:space:]]*sandbox\\(_image\\)\\{0,1\\}[[:space:]]*=[[:space:]]*"""
+    """named() { sed -n "s/^[[:space:]]*KEY[[:space:]]*=[[:space:]]*"""
     """[\\"']\\([^\\"']*\\)[\\"'].*/\\2/p" | head -n 1 | head -c 1024; }"""
 )
 
 
 def question(ctr: Ctr, content_root: str) -> str:
-    """Builds sh text that prints the name of the sandbox image, as the configuration has it; or nothing.
+    """Builds sh text that prints the name of the sandbox image, as the configuration has it; or nothing."""
+    return _value(_SANDBOX, ctr, content_root)
+
+
+def sharing(ctr: Ctr, content_root: str) -> str:
+    """Builds sh text that prints whether namespaces share content: ``isolated`` if not, ``shared``, or nothing."""
+    return _value(_SHARING, ctr, content_root)
+
+
+def _value(key: str, ctr: Ctr, content_root: str) -> str:
+    """Prints a value of the configuration.
 
     A containerd of its own prints its whole configuration, with what other files add and with its defaults
     (`config dump` from 1.3 on, `config default` before).
@@ -38,4 +50,4 @@ def question(ctr: Ctr, content_root: str) -> str:
         program = shell.join([f"{folder}/containerd" if folder else "containerd"])
         tries += [f"{program} config dump", f"cat {_PLAINS_FILE}", f"{program} config default"]
     lines = [f'[ -n "$image" ] || image=$({each} 2>/dev/null | named)' for each in tries]
-    return "\n".join([_NAMED, "image=", *lines, "printf '%s\\n' \"$image\""])
+    return "\n".join([_NAMED.replace("KEY", key), "image=", *lines, "printf '%s\\n' \"$image\""])

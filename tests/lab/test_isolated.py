@@ -36,6 +36,8 @@ def test_a_namespace_that_shares_nothing_is_sent_what_another_one_has(
         for node in targets:
             stack.enter_context(isolated(node))
         words = ("--from", "node1", "--to-namespace", there, "--ref", few.name())
+        dry = fab("-H", "node3", "copy", "--json", "--dry-run", *words)
+        assert dry.image("node3")["blobs"] == len(image.blobs), dry.out
         run = fab("-H", "node3,node5", "copy", "--json", *words)
         assert run.statuses == {"node3": "changed", "node5": "changed"}, run.out
         for node in targets:

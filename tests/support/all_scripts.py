@@ -158,6 +158,7 @@ class Scripts:
             *("ctr=k3s\n" + hosts_dir.question(given) for given in (None, f"/{word}/x")),
             hosts_dir.read(f"/{word}/x"),
             *(sandbox.question(replace(ctr, address=at), f"/{word}/x") for at in (ctr.address, *SOCKETS)),
+            sandbox.sharing(ctr, f"/{word}/x"),
         ]
         yield Script({f"step-{n}": step for n, step in enumerate(steps)})
 

@@ -205,6 +205,16 @@ def test_what_another_namespace_has_and_does_not_share_is_sent_and_counted() -> 
     assert (result.blobs, result.blobs_there, result.method) == (len(ALL), 0, "blobs")
 
 
+@pytest.mark.parametrize(("policy", "sent"), [("isolated", len(ALL)), ("shared", 0), ("", 0)])
+def test_a_dry_run_counts_what_another_namespace_would_not_share(policy: str, sent: int) -> None:
+    host = FakeHost()
+    host.dry_run, host.other = True, tuple(ALL)
+    host.answers["sharing"] = Answer(0, f"{policy}\n".encode(), "")
+    (result,) = bring(host, copy_request(), FakeSource()).images
+    assert (result.blobs, result.blobs_there) == (sent, len(ALL) - sent)
+    assert not host.protections
+
+
 def test_two_copies_never_have_an_owner_in_common() -> None:
     hosts = [FakeHost(), FakeHost()]  # one machine under two names, with the same run
     for host in hosts:

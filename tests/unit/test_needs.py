@@ -139,13 +139,13 @@ class TestSandbox:
     def asked(self, tmp_path: Path) -> Any:
         """The answer to the question on this machine, where a program ``containerd`` may be first in the path."""
 
-        def asked(ctr: Ctr, root: Path, **commands: str) -> str:
+        def asked(ctr: Ctr, root: Path, question: Any = sandbox.question, **commands: str) -> str:
             folder = tmp_path / "bin"
             folder.mkdir(exist_ok=True)
             cases = "".join(f"{name}) cat <<'EOF'\n{text}EOF\n;; " for name, text in commands.items())
             (folder / "containerd").write_text(f'#!/bin/sh\ncase $2 in {cases}*) echo "unknown" >&2; exit 1 ;; esac\n')
             (folder / "containerd").chmod(0o755)
-            text = sandbox.question(ctr, f"{root}/io.containerd.content.v1.content")
+            text = question(ctr, f"{root}/io.containerd.content.v1.content")
             path = {"PATH": f"{folder}:{os.environ['PATH']}"}
             done = subprocess.run(["sh", "-euc", text], env=path, capture_output=True, text=True, check=True)
             assert not done.stderr
@@ -160,6 +160,11 @@ class TestSandbox:
     def test_containerd_prints_its_configuration(self, asked: Any, config: str, tmp_path: Path) -> None:
         plain = self.ctr("/run/containerd/containerd.sock")
         assert asked(plain, tmp_path, dump=config.format(PAUSE), default=config.format("wrong")) == PAUSE
+
+    def test_it_says_whether_namespaces_share_content(self, asked: Any, tmp_path: Path) -> None:
+        plain, bolt = self.ctr("/run/containerd/containerd.sock"), "[plugins]\n    content_sharing_policy = {}\n"
+        for policy in ('"isolated"', "'shared'"):
+            assert asked(plain, tmp_path, sandbox.sharing, dump=bolt.format(policy)) == policy[1:-1]
 
     def test_k3s_and_rke2_have_it_beside_containerds_root(self, asked: Any, tmp_path: Path) -> None:
         file = tmp_path / "agent/etc/containerd/config.toml"
