@@ -11,6 +11,7 @@ import msgspec
 import yaml
 
 from ctr_ferry.report.outcome import Status
+from ctr_ferry.run.command import CommonOptions
 from ctr_ferry.run.settings import FleetConfig
 from ctr_ferry.ssh.target import Limits
 
@@ -43,3 +44,9 @@ def test_a_setting_is_named_in_the_environment_as_fabric_names_it() -> None:
 def test_the_page_has_every_status() -> None:
     section = PAGE.partition("\n## Status of a host\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)) == set(Status)
+
+
+def test_the_page_has_the_options_of_every_command() -> None:
+    section = PAGE.partition("\n## Options of every command\n")[2].partition("\n## ")[0]
+    common = {f"--{each.name.replace('_', '-')}" for each in fields(CommonOptions)}
+    assert set(re.findall(r"^\| `(--[\w-]+)", section, re.MULTILINE)) == common
