@@ -64,7 +64,7 @@ library printed) and `hint` (what to do next, in one sentence)::
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 # What a hint says to run on the host of the error; `report/hints.py` puts the host in the place of HOST.
 READ_LOG = (
@@ -73,6 +73,22 @@ READ_LOG = (
 )
 LACKS_MEMORY = "it may lack memory; read its log: fab -H HOST run 'dmesg | tail -n 50'"
 CHECK_ONE = "see what is wrong there: fab -H HOST doctor"
+
+
+class ErrorData(TypedDict):
+    """An error as ``--json`` has it.
+
+    Attributes:
+        kind: its name, which stays; docs/troubleshooting.md has all of them.
+        message: what happened, in one sentence.
+        said: what the host, the registry or a library printed; may be empty.
+        hint: what to do next; may be empty.
+    """
+
+    kind: str
+    message: str
+    said: str
+    hint: str
 
 
 class FerryError(Exception):
@@ -88,7 +104,7 @@ class FerryError(Exception):
         super().__init__(message)
         self.message, self.detail, self.hint, self.result = message, detail, hint, result
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> ErrorData:
         """The error as ``--json`` has it."""
         return {"kind": self.kind, "message": self.message, "said": self.detail, "hint": self.hint}
 

@@ -13,7 +13,7 @@ from ctr_ferry.ctr.checks import Check
 from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.errors import FerryError, SomeFailed, UsageError
+from ctr_ferry.errors import ErrorData, FerryError, SomeFailed, UsageError
 from ctr_ferry.images import inspect
 from ctr_ferry.images.check_result import CheckResult, fault, majority, verdict
 from ctr_ferry.images.content import Content, refuse_unknown
@@ -57,7 +57,7 @@ class CheckedImage(CheckResult):
 
     asked: str
     status: Status = Status.OK
-    error: dict[str, str] | None = None
+    error: ErrorData | None = None
 
 
 @dataclass(frozen=True, slots=True)

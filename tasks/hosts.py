@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import BadInventory
 from ctr_ferry.oci.registry import Registries
+from ctr_ferry.report.documents import InventoryData, InventoryHost
 from ctr_ferry.report.outcome import Table, View
 from ctr_ferry.run.command import ControlMachine, on_control_machine
 from ctr_ferry.text import names
@@ -28,11 +29,11 @@ def hosts(control_machine: ControlMachine, _: None) -> View:
     data = [_as_data(selector, name) for name in selector.names(control_machine.patterns or ("all",))]
     rows = tuple(map(_row, data))
     columns = ("HOST", "ADDRESS", "GROUPS", "CTR", "GATEWAY", "REGISTRIES")
-    shown = {"inventory": str(selector.file), "hosts": data, "notes": selector.notes}
+    shown = InventoryData(inventory=str(selector.file), hosts=data, notes=list(selector.notes))
     return View(shown, Table(columns, rows, tuple(selector.notes)), failure=_failure(selector, data))
 
 
-def _failure(selector: HostSelector, data: Sequence[Mapping[str, Any]]) -> BadInventory | None:
+def _failure(selector: HostSelector, data: Sequence[InventoryHost]) -> BadInventory | None:
     """What is wrong with the hosts, each fault once; None if nothing is."""
     faults: dict[tuple[str, str], list[str]] = {}
     for each in data:
@@ -49,7 +50,7 @@ def _failure(selector: HostSelector, data: Sequence[Mapping[str, Any]]) -> BadIn
     )
 
 
-def _as_data(selector: HostSelector, name: str) -> dict[str, Any]:
+def _as_data(selector: HostSelector, name: str) -> InventoryHost:
     """A host as data, with passwords only as whether there is one; if its variables are wrong, their error."""
     groups = selector.groups_of(name)
     try:
@@ -76,7 +77,7 @@ def _as_data(selector: HostSelector, name: str) -> dict[str, Any]:
     }
 
 
-def _row(each: dict[str, Any]) -> tuple[str, ...]:
+def _row(each: InventoryHost) -> tuple[str, ...]:
     groups = ", ".join(each["groups"])
     if "error" in each or "left_out" in each:
         return (each["host"], "(left out)" if "left_out" in each else f"({each['error']['kind']})", groups, "", "", "")

@@ -15,7 +15,7 @@ from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.failures import failure, required
 from ctr_ferry.ctr.listing import Image, Listing
 from ctr_ferry.ctr.remove import Wanted
-from ctr_ferry.errors import FerryError, InUse, NotStarted, UsageError, VerifyFailed
+from ctr_ferry.errors import ErrorData, FerryError, InUse, NotStarted, UsageError, VerifyFailed
 from ctr_ferry.images import inspect
 from ctr_ferry.images.item import settle
 from ctr_ferry.images.session import Session
@@ -73,7 +73,7 @@ class Removed:
     status: Status = Status.UNCHANGED
     records: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    error: dict[str, str] | None = None
+    error: ErrorData | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ctr_ferry.errors import UsageError
+from ctr_ferry.report.documents import RunsData, RunSummary
 from ctr_ferry.report.outcome import Status, Table, View
 from ctr_ferry.run.command import ControlMachine, on_control_machine
 
@@ -38,10 +39,10 @@ def runs(control_machine: ControlMachine, last: int) -> View:
         for each in data
     )
     notes = () if rows else (f"there are no runs in {control_machine.runs.root}",)
-    return View(data, Table(("RUN", "COMMANDS", "HOSTS", "OUTCOMES", "TIME", "END"), rows, notes))
+    return View(RunsData(runs=data), Table(("RUN", "COMMANDS", "HOSTS", "OUTCOMES", "TIME", "END"), rows, notes))
 
 
-def _summary(run: Run) -> dict[str, Any]:
+def _summary(run: Run) -> RunSummary:
     statuses = [outcome["status"] for outcome in run.outcomes()]
     return {
         "id": run.id,
@@ -56,7 +57,7 @@ def _summary(run: Run) -> dict[str, Any]:
     }
 
 
-def _counts(summary: Mapping[str, Any]) -> dict[str, int]:
+def _counts(summary: RunSummary) -> dict[str, int]:
     return {**summary["statuses"], "without an outcome": summary["unfinished"]}
 
 

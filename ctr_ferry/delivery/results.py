@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ctr_ferry.delivery.routes import told
+from ctr_ferry.errors import ErrorData
 from ctr_ferry.images.item import ImageResult, NamedImages
 from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Answer, Status, Table
@@ -46,7 +47,7 @@ class Step:
     digest: str
     bytes: int | None = None
     status: Status = Status.CHANGED
-    error: dict[str, str] | None = None
+    error: ErrorData | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -10,7 +10,7 @@ from ctr_ferry import shell
 from ctr_ferry.ctr.checks import Check
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.ctr.probe import Facts
-from ctr_ferry.errors import Drift, FerryError, MethodUnsupported, SomeFailed
+from ctr_ferry.errors import Drift, ErrorData, FerryError, MethodUnsupported, SomeFailed
 from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Registries
 from ctr_ferry.report.answers import way
@@ -71,7 +71,7 @@ class ImageResult:
     method: str = ""
     status: Status = Status.UNCHANGED
     notes: tuple[str, ...] = ()
-    error: dict[str, str] | None = None
+    error: ErrorData | None = None
 
     def lines(self, *, origin: str = "", where: str = "", ctr: str, several: bool, moved: str = "") -> Iterator[str]:
         """What a person reads: one line, and below it, indented, the digest and the notes.

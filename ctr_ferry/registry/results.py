@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ctr_ferry.report.answers import way
+from ctr_ferry.errors import ErrorData
 from ctr_ferry.report.outcome import Status, error_lines
 from ctr_ferry.text import shown_name
 
@@ -91,14 +92,14 @@ class PushResult(RegistryTransferResult):
 class PulledImage(PullResult):
     """One of several images that were pulled; with ``error``, which tells why it was not, `digest` may be empty."""
 
-    error: dict[str, str] | None = None
+    error: ErrorData | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushedImage(PushResult):
     """One of several images that were pushed; with ``error``, which tells why it was not, `digest` may be empty."""
 
-    error: dict[str, str] | None = None
+    error: ErrorData | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,13 @@ import copy
 import dataclasses
 import json
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from ctr_ferry.errors import FerryError, InternalError, NotStarted, Unreachable
+from ctr_ferry.errors import ErrorData, FerryError, InternalError, NotStarted, Unreachable
 from ctr_ferry.report import hints
 from ctr_ferry.report.hints import as_started
 
@@ -170,7 +170,7 @@ def unforeseen(error: Exception) -> InternalError:
     )
 
 
-def error_lines(error: Mapping[str, str]) -> list[str]:
+def error_lines(error: ErrorData) -> list[str]:
     """The lines of an error that a person reads; takes the error as ``--json`` has it."""
     lines = [f"{error['kind']}: {error['message']}"]
     lines += [f"  said: {line}" for line in error["said"].splitlines()]

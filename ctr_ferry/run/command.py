@@ -117,6 +117,8 @@ class Command(fabric.Task):  # type: ignore[misc]
         own_hosts: takes the request and returns the hosts that are meant without ``-H``; None if ``-H`` must name them.
     """
 
+    help: dict[str, str]
+
     def __init__(
         self,
         body: Callable[..., Any],
@@ -155,7 +157,9 @@ class Command(fabric.Task):  # type: ignore[misc]
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Invoke's hook: ``-n`` is the namespace; nothing else is short."""
+        texts = dict(self.help)  # Invoke takes them out of it
         arguments: list[Argument] = super().get_arguments(ignore_unknown_help)
+        self.help = texts
         for argument in arguments:
             if argument.name == "namespace":
                 argument.names = (*argument.names, "n")

@@ -123,7 +123,7 @@ def test_a_killed_run_leaves_a_readable_record_and_no_process(working: Working) 
     assert shown.exit == 0
     assert "killed" in shown.out and f"{QUICK}  ok" in shown.out
     assert all(name in shown.out for name in SLOW)
-    (listed,) = json.loads(working.runs("runs", "--json").out)["commands"][0]["result"]
+    (listed,) = json.loads(working.runs("runs", "--json").out)["commands"][0]["result"]["runs"]
     assert (listed["state"], listed["exit"], listed["statuses"]) == ("killed", None, {"ok": 1})
     assert working.leaves_nothing()
 

@@ -216,7 +216,7 @@ class TestADryRun:
         run = fab("-H", "node3", *words, "--dry-run", **own)
         assert run.exit == 0
         assert "would-change" in run.out and "changed" not in run.out
-        (past,) = json.loads(fab("runs", "--json", **own).out)["commands"][0]["result"]
+        (past,) = json.loads(fab("runs", "--json", **own).out)["commands"][0]["result"]["runs"]
         assert past["statuses"] == {"would-change": 1}
         done = fab("-H", "@changed", *words, **own)
         assert (done.exit, stage.records(node3).keys()) == (2, {stage.name()}), done.err

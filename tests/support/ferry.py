@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from forkserver import CLONE, ForkServer
+from validation import validate
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, seed_image
@@ -66,6 +67,7 @@ class Run:
     def document(self) -> dict[str, Any]:
         """The one JSON document on stdout."""
         document: dict[str, Any] = json.loads(self.out)
+        validate(document)
         return document
 
     @property
@@ -117,7 +119,10 @@ class Fab:
         env = {"CTR_FERRY_INVENTORY": str(inventory or self.inventory), **env}
         status, peak, out, err = self.server.run(words, self.environment(**env), LONGEST)
         assert "Traceback" not in out + err, out + err
-        return Run(status, out, err, peak)
+        run = Run(status, out, err, peak)
+        if "--json" in words and out:
+            assert run.document["exit"] == status
+        return run
 
     def retag(self, hosts: str | Iterable[str], *words: str, inventory: Path | str | None = None, **env: str) -> Run:
         """Run `fab -H HOSTS retag --json WORDS…`."""
