@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ctr_ferry.report.answers import way
 from ctr_ferry.errors import ErrorData
+from ctr_ferry.report.answers import way
 from ctr_ferry.report.outcome import Status, error_lines
 from ctr_ferry.text import shown_name
 

@@ -213,7 +213,7 @@ def of_command(name: str, *, closed: bool = False) -> dict[str, Any]:
     error = make.of(ErrorData) | {"description": "Why the command as a whole failed; absent where it did not."}
     properties: dict[str, Any] = {
         "command": {"const": name, "description": _WORDS["command"]},
-        "arguments": make.object(options, options) | {"description": _WORDS["arguments"]},
+        "arguments": make.object(options, ()) | {"description": _WORDS["arguments"]},
     }
     if command.kind is Kind.CONTROL_MACHINE:
         text = "What the command shows; absent where it failed."
