@@ -127,11 +127,16 @@ def _without_equals(columns: Sequence[str], rows: Rows, room: int) -> tuple[Sequ
             break
         at = columns.index(name)
         cells = {row[at] for row in rows}
-        if len(cells) == 1 and "\n" not in (cell := cells.pop()):
+        if len(cells) == 1 and name != "STATUS" and not _is_prose(cell := cells.pop()):
             told += [f"{name} {cell}"] if cell else []
             columns = [each for each in columns if each != name]
             rows = [[*row[:at], *row[at + 1 :]] for row in rows]
     return columns, rows, f"in every row: {', '.join(told)}" if told else ""
+
+
+def _is_prose(cell: str) -> bool:
+    """Whether a cell is a sentence, which a reader looks for in its row; a list of names is none."""
+    return "\n" in cell or (len(cell) > _LEAST_WIDTH and " " in cell.replace(", ", ","))
 
 
 def _total(widths: Sequence[int]) -> int:

@@ -66,7 +66,7 @@ def test_colours_are_left_out_where_nobody_wants_them(command: str, env: dict[st
 
 def test_a_column_that_says_the_same_in_every_row_is_told_once_where_the_table_is_too_wide() -> None:
     at_80, at_300 = shown("deliver", 80), shown("deliver", 300)
-    assert at_80.startswith("in every row: STATUS changed, ") and "DIGEST" not in at_80.splitlines()[2]
+    assert at_80.startswith("in every row: TIME 1.2 s, ") and "DIGEST" not in at_80.splitlines()[2]
     assert at_300.startswith("HOST ") and "in every row" not in at_300
 
 
