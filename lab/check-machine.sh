@@ -22,7 +22,7 @@ if [ ! -e .venv/ready ]; then
 	echo "make $target makes .venv: it fetches about 40 MB of Python packages, and writes 200 MB." >&2
 fi
 if [ "$target" = bundle ]; then
-	echo "make bundle fetches about 30 MB of wheels into dist/.wheels, unless they are there, and writes an archive of 30 MB." >&2
+	echo "make bundle fetches up to 80 MB of wheels into dist/.wheels, and writes an archive of 30 MB. Wheels that are there are not fetched again." >&2
 elif [ ! -e lab/.state/cache/trees ]; then
 	echo "make $target makes the rehearsal fleet below lab/.state: it fetches about 200 MB of Debian packages, and writes 700 MB." >&2
 elif [ ! -e lab/.state/nodes ]; then

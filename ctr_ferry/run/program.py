@@ -7,12 +7,14 @@ keys it does not check.
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import fabric.config
 from fabric import Config, Executor
 from fabric.main import Fab
 from invoke.config import merge_dicts
@@ -70,6 +72,14 @@ class Program(Fab):  # type: ignore[misc]
             if self._started:
                 raise
             _fail(_unreadable(error))
+
+    def create_config(self) -> None:
+        """Fabric's hook. From Python 3.13 on, Fabric would end for a user without a name; before, it goes on."""
+        try:
+            getpass.getuser()
+        except (KeyError, OSError):
+            fabric.config.get_local_user = lambda: None
+        super().create_config()
 
     def core_args(self) -> list[Argument]:
         """Invoke's hook: a number that is none is refused."""
@@ -209,11 +219,6 @@ def _folder(variable: str, usual: str) -> Path:
 def _unreadable(error: Exception) -> FerryError:
     """The error that stands for whatever Invoke and Fabric raise before any command has started."""
     problem = " ".join(str(error).split()) or type(error).__name__
-    if "No username" in problem:  # Python 3.13 and later
-        return UsageError(
-            f"the user with the number {os.getuid()} has no name on this machine",
-            hint="name the one to log in as: export LOGNAME=root",
-        )
     return UsageError(f"the settings or the command line cannot be read: {type(error).__name__}: {problem}")
 
 

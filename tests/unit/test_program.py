@@ -7,9 +7,11 @@ import os
 import subprocess
 from pathlib import Path
 
+import fabric.config
 import pytest
 
 import ctr_ferry
+from ctr_ferry.run.program import Program
 
 ROOT = Path(__file__).parents[2]
 HOSTS = "all: {hosts: {%s: {ansible_host: 127.0.0.9}}}"
@@ -52,6 +54,17 @@ def test_the_version_is_ours_and_names_the_libraries(folder: Path) -> None:
     lines = ferry(folder, "--version").stdout.splitlines()
     assert lines[0] == f"ctr-ferry {ctr_ferry.__version__}"
     assert [line.split()[0] for line in lines[1:]] == ["Fabric", "Invoke", "Paramiko"]
+
+
+def test_a_user_without_a_name_may_name_the_login_user_of_each_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_name() -> str:
+        raise OSError("No username set in the environment")  # as from Python 3.13 on
+
+    monkeypatch.setattr(fabric.config, "get_local_user", no_name)
+    monkeypatch.setattr("getpass.getuser", no_name)
+    program = Program("fab")
+    program.create_config()
+    assert program.config.user is None
 
 
 class TestInventory:
