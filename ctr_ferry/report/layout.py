@@ -122,7 +122,7 @@ def _right_aligned(columns: Sequence[str], rows: Rows) -> list[bool]:
 def _without_equals(columns: Sequence[str], rows: Rows, room: int) -> tuple[Sequence[str], Rows, str]:
     """The table without columns that say the same in every row, as many as it takes to fit; they are told once."""
     told: list[str] = []
-    for name in columns:
+    for name in (each for each in columns if each != "TIME"):  # times are the same by chance
         if len(rows) < 2 or len(columns) == 2 or _total(_widths(columns, rows)) <= room:
             break
         at = columns.index(name)

@@ -70,6 +70,11 @@ def test_a_column_that_says_the_same_in_every_row_is_told_once_where_the_table_i
     assert at_300.startswith("HOST ") and "in every row" not in at_300
 
 
+def test_times_that_are_the_same_by_chance_stay_in_their_rows() -> None:
+    rows = [("node1", "0.5 s", "a" * 40), ("node2", "0.5 s", "b" * 40)]
+    assert "in every row" not in layout.fitted(("HOST", "TIME", "IMAGE"), rows, 50)
+
+
 def test_numbers_stand_at_the_right() -> None:
     lines = layout.plain(("A", "SIZE", "TIME"), [("x", "3.3 MiB", "0.4 s"), ("y", "734 B", "12.0 s")]).splitlines()
     assert lines == ["A     SIZE    TIME", "x  3.3 MiB   0.4 s", "y    734 B  12.0 s"]
