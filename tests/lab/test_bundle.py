@@ -190,7 +190,7 @@ class TestInstalled:
         assert done.returncode == 0, done.stdout + done.stderr
         assert names[1] in stage.records(node3)
         (run,) = (account.home / ".local/state/ctr-ferry/runs").iterdir()
-        assert json.loads((run / "run.json").read_text())["versions"]["ctr-ferry"] == ctr_ferry.__version__
+        assert json.loads((run / "run.json").read_text())["versions"]["ctr_ferry"] == ctr_ferry.__version__
 
         runbook = account.home / ".local/share/ctr-ferry/current/runbooks/rescue-image.sh"
         with_jq = environment_with(["jq"])
