@@ -102,11 +102,11 @@ if [ -z "$dry" ]; then
     read_json "$work/retag" '
         ([$now[0] | outcomes | select(.result) | {key: .host, value: [images]}] | from_entries) as $now
         | outcomes | .host as $host | select($now[$host]) | images | select(.status != "failed") as $named
-        | [$now[$host][] | select(.name == $named.dst)][0] as $has
-        | if $has == null then "\($host): \($named.dst) is gone"
-          elif $has.digest != $named.digest then "\($host): \($named.dst) has another digest by now, \($has.digest)"
+        | [$now[$host][] | select(.reference == $named.reference)][0] as $has
+        | if $has == null then "\($host): \($named.reference) is gone"
+          elif $has.digest != $named.digest then "\($host): \($named.reference) has another digest by now, \($has.digest)"
           elif $has.complete then empty
-          else "\($host): \($named.dst) is \($has.check); try: fab -H \($host) deliver --ref \($named.dst)" end
+          else "\($host): \($named.reference) is \($has.check); try: fab -H \($host) deliver --ref \($named.reference)" end
         | safe' --slurpfile now "$work/images" >"$work/wrong"
     if [ -s "$work/wrong" ]; then
         cat "$work/wrong" >&2
