@@ -166,7 +166,13 @@ class TestAnArtifact:
                 refuse_artifact(NAME, facts(version))
 
     def test_is_whole_without_being_unpacked(self) -> None:
-        words = {"name": NAME, "namespace": "k8s.io", "digest": digest(CHART), "platforms": "-", "platform": "linux/x"}
+        words = {
+            "reference": NAME,
+            "namespace": "k8s.io",
+            "digest": digest(CHART),
+            "platforms": "-",
+            "platform": "linux/x",
+        }
         state = CheckResult(**words, check="complete (2/2)", complete=True, unpacked=False, artifact=True)
         assert fault(state, digest(CHART), "") is None
         assert "an artifact, not an image" in state.lines()[0] and state.cell == "artifact"
