@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ferry import Fab, Stage, counting, release, write_inventory
 
+from ctr_ferry.text import names
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build
 
@@ -63,7 +64,7 @@ class TestImages:
         stage.seed(built["plain"], app)
         words = ("-H", everywhere(stage), "images", "--match", app)
         (row,) = [line for line in fab(*words).out.splitlines() if app in line]
-        assert row.endswith(f"{len(stage.nodes)} hosts" if len(stage.nodes) > 3 else everywhere(stage))
+        assert row.endswith(names(stage.nodes))
         rows = list(csv.DictReader(io.StringIO(fab(*words, "--csv").out)))
         assert sorted(row["hosts"] for row in rows) == sorted(stage.nodes)
         assert {row["reference"] for row in rows} == {app}

@@ -70,7 +70,7 @@ class DeliveryScene(RegistryScene):
     def is_as_told(self, run: Run, dst: str, digest: str, hosts: Iterable[str] | None = None) -> None:
         """What the run told of each host is what the host says: the digest, complete, unpacked, known to CRI."""
         for host in hosts or run.outcomes:
-            node, told = self.nodes[host], {image["dst"]: image for image in run.images(host)}[dst]
+            node, told = self.nodes[host], {image["reference"]: image for image in run.images(host)}[dst]
             record = self.stage.records(node)[dst]
             assert (told["digest"], record.digest) == (digest, digest), host
             assert record.managed or not has_cri(node), host

@@ -86,7 +86,7 @@ class Middle:
     def sent_once(self, run: Run) -> bool:
         """Tell whether each destination was sent each blob once."""
         total = sum(self.image.size(digest) for digest in set(self.image.blobs) - {self.image.target.digest})
-        return all(outcome["result"]["bytes_sent"] == total for outcome in run.outcomes.values())
+        return all(outcome["result"]["bytes"] == total for outcome in run.outcomes.values())
 
     def leaves_nothing(self, *, named: tuple[str, ...] = ()) -> None:
         """No process, label, file or unfinished ingest of ours is on any node, and no half image."""
@@ -106,7 +106,7 @@ class Middle:
         again = self.fab("-H", ",".join(names_of(targets)), "copy", "--json", *self._words(self.source.name))
         assert again.statuses == dict.fromkeys(names_of(targets), "changed"), again.out
         for target in targets:
-            assert again.image(target.name)["bytes_saved"] >= sum(map(self.image.size, arrived[target.name])), again.out
+            assert again.image(target.name)["bytes_there"] >= sum(map(self.image.size, arrived[target.name])), again.out
             assert layers[0] in arrived[target.name] or not saved or release(target) >= (1, 7), target
             assert self.stage.hello(target, self.name) == "hello"
             assert leftovers(target) == []
