@@ -2,6 +2,7 @@
 
 from tasks.apply import apply
 from tasks.check import check
+from tasks.completion import completion
 from tasks.copy import copy
 from tasks.deliver import deliver
 from tasks.doctor import doctor
@@ -23,6 +24,7 @@ from tasks.show import show
 __all__ = [
     "apply",
     "check",
+    "completion",
     "copy",
     "deliver",
     "doctor",

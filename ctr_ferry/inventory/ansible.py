@@ -13,6 +13,7 @@ from ctr_ferry.errors import BadInventory
 from ctr_ferry.inventory import ini_file, yaml_file
 from ctr_ferry.inventory.contents import Contents, Vars, read_text
 from ctr_ferry.inventory.yaml_file import compose, read_vars
+from ctr_ferry.ssh.local_path import local_path
 
 _IMPLICIT = ("all", "ungrouped")
 _VAULT = b"$ANSIBLE_VAULT;"
@@ -163,6 +164,26 @@ class Variables:
     vars: Vars = field(default_factory=dict)
     encrypted: list[str] = field(default_factory=list)
     where: str = ""
+
+
+def inventory_file(configured: str | None, folder: Path) -> Path:
+    """The inventory file: ``CTR_FERRY_INVENTORY``, else ``fleet.inventory`` of fabric.yaml, else ``hosts.yaml``.
+
+    Args:
+        configured: ``fleet.inventory``; a relative path starts from ``folder``.
+        folder: the folder of fabfile.py.
+
+    Raises:
+        BadInventory: ``CTR_FERRY_INVENTORY`` names a file that does not exist.
+    """
+    named = os.environ.get("CTR_FERRY_INVENTORY")
+    file = local_path(named) if named else folder / local_path(configured or "hosts.yaml")
+    if named and not file.exists():
+        raise BadInventory(
+            f"CTR_FERRY_INVENTORY names {file}, which does not exist",
+            hint="correct it, or take hosts.yaml: unset CTR_FERRY_INVENTORY",
+        )
+    return file
 
 
 def _read(file: Path) -> Contents:

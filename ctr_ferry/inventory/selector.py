@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
@@ -20,7 +19,6 @@ from ctr_ferry.inventory.ansible import Inventory, Variables
 from ctr_ferry.inventory.contents import MOST_HOSTS, Vars, expand
 from ctr_ferry.inventory.host_vars import other_connection, target
 from ctr_ferry.ranges import folded, written_out
-from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.ssh.target import Limits, Target, Trust, parse_address
 from ctr_ferry.text import names
 
@@ -295,23 +293,3 @@ def _address(word: str) -> IPv4Address | IPv6Address | None:
     with contextlib.suppress(ValueError):
         return ip_address(word.strip("[]"))
     return None
-
-
-def inventory_file(configured: str | None, folder: Path) -> Path:
-    """The inventory file: ``CTR_FERRY_INVENTORY``, else ``fleet.inventory`` of fabric.yaml, else ``hosts.yaml``.
-
-    Args:
-        configured: ``fleet.inventory``; a relative path starts from ``folder``.
-        folder: the folder of fabfile.py.
-
-    Raises:
-        BadInventory: ``CTR_FERRY_INVENTORY`` names a file that does not exist.
-    """
-    named = os.environ.get("CTR_FERRY_INVENTORY")
-    file = local_path(named) if named else folder / local_path(configured or "hosts.yaml")
-    if named and not file.exists():
-        raise BadInventory(
-            f"CTR_FERRY_INVENTORY names {file}, which does not exist",
-            hint="correct it, or take hosts.yaml: unset CTR_FERRY_INVENTORY",
-        )
-    return file

@@ -143,6 +143,18 @@ class RecordedCommand(TypedDict):
     others: NotRequired[list[OtherHost]]
 
 
+class CompletionData(TypedDict):
+    """What a shell reads to complete lines.
+
+    Attributes:
+        shell: one of bash, zsh, fish.
+        script: the text for it.
+    """
+
+    shell: str
+    script: str
+
+
 class AskedCommand(TypedDict):
     """One command of the command line.
 

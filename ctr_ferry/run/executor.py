@@ -31,7 +31,8 @@ from ctr_ferry.errors import (
     NothingFound,
     UsageError,
 )
-from ctr_ferry.inventory.selector import HostSelector, inventory_file
+from ctr_ferry.inventory.ansible import inventory_file
+from ctr_ferry.inventory.selector import HostSelector
 from ctr_ferry.report import hints, observer, render
 from ctr_ferry.report.agreement import Disagreement, HostNote, disagreements, host_notes
 from ctr_ferry.report.hints import Asked
@@ -41,9 +42,10 @@ from ctr_ferry.report.record import Record, new_run_id
 from ctr_ferry.run.command import Command, CommonOptions, ControlMachine, Kind
 from ctr_ferry.run.interrupts import Interrupts, Terminated
 from ctr_ferry.run.own_tasks import CheckedCall, connection_arguments
+from ctr_ferry.run.places import PROJECT
 from ctr_ferry.run.program import refuse_command
 from ctr_ferry.run.scheduler import Fleet
-from ctr_ferry.run.settings import PROJECT, FleetConfig, limits
+from ctr_ferry.run.settings import FleetConfig, limits
 from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.openssh import ssh_config

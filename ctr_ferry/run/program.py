@@ -8,7 +8,6 @@ keys it does not check.
 from __future__ import annotations
 
 import getpass
-import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -23,10 +22,8 @@ from invoke.parser.argument import Argument
 from ctr_ferry import __version__, shell
 from ctr_ferry.errors import FerryError, UsageError
 from ctr_ferry.run import stock
-from ctr_ferry.ssh.local_path import local_path
+from ctr_ferry.run.places import NAME, PROJECT, own_places, own_settings
 
-NAME = "ctr-ferry"
-_PROJECT = Path(__file__).resolve().parents[2]
 _LEAST = {"list-depth": 0}  # of the options that take a number, those that may be 0
 _LISTINGS = ("flat", "nested", "json")
 _SETTINGS = (".yaml", ".yml", ".json", ".py")
@@ -35,7 +32,6 @@ _UNASKED = {  # where a password may come from instead
     "prompt-for-login-password": "set ansible_password in hosts.yaml",
     "prompt-for-passphrase": "unlock the key for the agent: ssh-add",
 }
-_PATHS = ("inventory", "known_hosts", "runs")  # settings of `fleet` that start from the folder of their file
 
 
 class Program(Fab):  # type: ignore[misc]
@@ -94,7 +90,7 @@ class Program(Fab):  # type: ignore[misc]
         args: list[Argument] = super().task_args()
         for arg in args:
             if arg.name == "search-root" and self.binary == NAME:
-                arg.default = str(_PROJECT)
+                arg.default = str(PROJECT)
         return args
 
     def parse_core(self, argv: list[str] | None) -> None:
@@ -114,7 +110,7 @@ class Program(Fab):  # type: ignore[misc]
         refuse_command(self.core)
         super().load_collection()
         if self.binary == NAME:
-            for settings in (_own_places(), _own_settings()):
+            for settings in (own_places(), own_settings()):
                 merge_dicts(self.config._project, settings)
             self.config.merge()
 
@@ -175,45 +171,6 @@ def refuse_command(core: Any) -> None:
             "Fabric would run what follows -- without checking any host key, so nothing was run",
             hint=f"let ctr-ferry run it: {shell.join(words)}",
         )
-
-
-def _own_places() -> dict[str, Any]:
-    """Where a user has the inventory and the records of runs, as settings."""
-    here = Path("hosts.yaml")
-    inventory = here.absolute() if here.is_file() else _folder("XDG_CONFIG_HOME", "~/.config") / "hosts.yaml"
-    return {"fleet": {"inventory": str(inventory), "runs": str(_folder("XDG_STATE_HOME", "~/.local/state") / "runs")}}
-
-
-def _own_settings() -> dict[str, Any]:
-    """The settings of the user's own fabric.yaml; empty without such a file.
-
-    Raises:
-        UsageError: the file cannot be read, or is no mapping.
-    """
-    file = _folder("XDG_CONFIG_HOME", "~/.config") / "fabric.yaml"
-    if not file.is_file():
-        return {}
-    import yaml
-
-    try:
-        settings = yaml.safe_load(file.read_text()) or {}
-        fleet = settings.get("fleet", {})
-        fleet |= {name: str(file.parent / local_path(fleet[name])) for name in _PATHS if name in fleet}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        problem = " ".join(str(error).split())
-    except (AttributeError, TypeError):
-        problem = "it must have sections such as fleet, each with its settings"
-    else:
-        return dict(settings)
-    raise UsageError(
-        f"{file} cannot be read: {problem}", hint=f"correct it, or move it away: {shell.join(['rm', str(file)])}"
-    )
-
-
-def _folder(variable: str, usual: str) -> Path:
-    """Our folder in one of the user's base directories. As the standard says, a relative path does not count."""
-    given = os.environ.get(variable, "")
-    return (Path(given) if given.startswith("/") else local_path(usual)) / NAME
 
 
 def _unreadable(error: Exception) -> FerryError:

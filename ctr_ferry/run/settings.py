@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ctr_ferry.errors import UsageError
+from ctr_ferry.run.places import PROJECT
 from ctr_ferry.ssh.local_path import local_path
 from ctr_ferry.ssh.target import Limits, Trust
-
-PROJECT = Path(__file__).resolve().parents[2]  # where fabfile.py lies
 
 
 class FleetConfig(msgspec.Struct):

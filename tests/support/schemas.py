@@ -27,7 +27,7 @@ from ctr_ferry.errors import ErrorData  # noqa: E402
 from ctr_ferry.images.retag import RetagResult  # noqa: E402
 from ctr_ferry.registry.results import PullResult, PushResult, TransferSetResult  # noqa: E402
 from ctr_ferry.registry.status import RegistryStatus  # noqa: E402
-from ctr_ferry.report.documents import InventoryData, RunData, RunsData, Warned  # noqa: E402
+from ctr_ferry.report.documents import CompletionData, InventoryData, RunData, RunsData, Warned  # noqa: E402
 from ctr_ferry.report.outcome import Status  # noqa: E402
 from ctr_ferry.report.render import SCHEMA  # noqa: E402
 from ctr_ferry.run.command import Command, Kind  # noqa: E402
@@ -40,6 +40,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 RESULTS: dict[str, tuple[type, ...]] = {
     "apply": (DeliverResult,),
     "check": (check.CheckResult, check.ChecksResult),
+    "completion": (CompletionData,),
     "copy": (CopyResult,),
     "deliver": (DeliverResult,),
     "doctor": (doctor.DoctorResult,),

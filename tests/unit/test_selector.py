@@ -9,7 +9,7 @@ import pytest
 from selecting import file_fixture, names, selector  # noqa: F401
 
 from ctr_ferry.errors import BadInventory, FerryError, NoHosts, UnknownHost, UsageError
-from ctr_ferry.inventory.selector import inventory_file
+from ctr_ferry.inventory.ansible import inventory_file
 from ctr_ferry.ssh.target import Limits, Target
 
 

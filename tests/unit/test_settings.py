@@ -11,7 +11,8 @@ import pytest
 from fabric import Config
 
 from ctr_ferry.errors import UsageError
-from ctr_ferry.run.settings import PROJECT, FleetConfig, limits
+from ctr_ferry.run.places import PROJECT
+from ctr_ferry.run.settings import FleetConfig, limits
 from ctr_ferry.ssh.target import Limits
 
 
