@@ -7,8 +7,8 @@
         while IFS= read -r line; do COMPREPLY+=("$line"); done
     } < <(@ASK@ bash @PROGRAM@ "$COMP_WORDBREAKS" "${COMP_LINE:0:COMP_POINT}" 2>/dev/null </dev/null)
     case $kind in
-        files) compopt -o default ;;
-        folders) compopt -o dirnames ;;
+        files) compopt -o default 2>/dev/null ;;
+        folders) compopt -o dirnames 2>/dev/null ;;
     esac
 }
 complete -F @FUNCTION@ @PROGRAM@

@@ -1,7 +1,7 @@
 # Completion of @PROGRAM@ for fish.
 function @FUNCTION@
     set -l token (commandline -ct)
-    set -l answer (@ASK@ fish @PROGRAM@ (commandline -opc) "$token" 2>/dev/null </dev/null)
+    set -l answer (env @ASK@ fish @PROGRAM@ (commandline -opc) "$token" 2>/dev/null </dev/null)
     set -l head "$answer[2]"
     set -l rest (string sub -s (math 1 + (string length -- "$head")) -- "$token")
     switch "$answer[1]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,3 +108,14 @@ def test_a_wrong_inventory_leaves_the_line_as_it_is(shell: str, tmp_path: Path) 
     assert prompt.words("fab -H no\t") == ["-H", "no"]
     prompt.close()
     assert "rror" not in prompt.seen
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_project_that_is_gone_leaves_the_line_as_it_is(
+    shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    prompt = Prompt(shell, tmp_path, {})
+    assert prompt.words("fab -H no\t") == ["-H", "no"]
+    prompt.close()
+    assert "/no/such" not in prompt.seen
