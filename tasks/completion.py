@@ -35,10 +35,18 @@ def script(name: str, program: str) -> str:
         program: the program whose lines are completed, ``fab`` or ``ctr-ferry``.
     """
     # -P: nothing is imported from the folder where TAB is pressed. -B: nothing is written.
-    ask = shell.join([sys.executable, "-P", "-B", "-c", _START, str(PROJECT)])
+    ask = shell.join([_lasting(Path(sys.executable)), "-P", "-B", "-c", _START, _lasting(PROJECT)])
     text = (PROJECT / "ctr_ferry/run" / _SCRIPTS[name]).read_text(encoding="utf-8")
     function = f"_{re.sub(r'[^A-Za-z0-9]', '_', program)}_completion"
     return text.replace("@FUNCTION@", function).replace("@PROGRAM@", program).replace("@ASK@", ask).rstrip()
+
+
+def _lasting(path: Path) -> str:
+    """A path that an upgrade of an installed ctr-ferry keeps: by the link to the version that is in use."""
+    current = PROJECT.parent / "current"
+    if current.is_symlink() and current.resolve() == PROJECT and path.is_relative_to(PROJECT):
+        return str(current / path.relative_to(PROJECT))
+    return str(path)
 
 
 @on_control_machine(parse, positional=["shell"], help={"shell": "One of bash, zsh, fish."})

@@ -154,6 +154,18 @@ def test_the_script_for_bash_is_correct(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+def test_the_script_outlives_an_upgrade_of_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = tmp_path / "0.2.0"
+    version.mkdir()
+    (tmp_path / "current").symlink_to("0.2.0")
+    monkeypatch.setattr(completion, "PROJECT", version)
+    (version / "ctr_ferry").symlink_to(ROOT / "ctr_ferry")
+    monkeypatch.setattr(sys, "executable", str(version / ".venv/bin/python"))
+    text = completion.script("zsh", "ctr-ferry")
+    assert f"{tmp_path}/current/.venv/bin/python" in text and f"{tmp_path}/current zsh" in text
+    assert str(version) not in text
+
+
 def pressed(line: str, folder: Path, **given: str) -> subprocess.CompletedProcess[str]:
     """What the script for bash is told."""
     text = completion.script("bash", "fab")
