@@ -136,7 +136,7 @@ def _without_equals(columns: Sequence[str], rows: Rows, room: int) -> tuple[Sequ
 
 def _is_prose(cell: str) -> bool:
     """Whether a cell is a sentence, which a reader looks for in its row; a list of names is none."""
-    return "\n" in cell or (len(cell) > _LEAST_WIDTH and " " in cell.replace(", ", ","))
+    return "\n" in cell or (len(cell) > _LEAST_WIDTH and " " in cell.replace(", ", ",").replace(" -> ", "->"))
 
 
 def _total(widths: Sequence[int]) -> int:

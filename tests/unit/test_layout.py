@@ -66,8 +66,16 @@ def test_colours_are_left_out_where_nobody_wants_them(command: str, env: dict[st
 
 def test_a_column_that_says_the_same_in_every_row_is_told_once_where_the_table_is_too_wide() -> None:
     at_80, at_300 = shown("deliver", 80), shown("deliver", 300)
-    assert at_80.startswith("in every row: TIME 1.2 s, ") and "DIGEST" not in at_80.splitlines()[2]
+    assert at_80.startswith("in every row: DIGEST ") and "DIGEST" not in at_80.splitlines()[2]
     assert at_300.startswith("HOST ") and "in every row" not in at_300
+
+
+def test_a_new_name_that_is_the_same_in_every_row_is_told_once_and_a_sentence_is_not() -> None:
+    names, sentence = f"{'a' * 20} -> {'b' * 20}", f"{'c' * 20} {'d' * 20}"
+    rows = [("node1", names, sentence), ("node2", names, sentence)]
+    told, *table = layout.fitted(("HOST", "IMAGE", "WHY"), rows, 70).splitlines()
+    assert told == f"in every row: IMAGE {names}"
+    assert sum(sentence in line for line in table) == 2
 
 
 def test_times_that_are_the_same_by_chance_stay_in_their_rows() -> None:
