@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forkserver import CLONE
+from tools import environment_with
 from transcripts import ESCAPE, Shown, commands
 
 from lab.fleet import STATE, Fleet
@@ -71,10 +72,12 @@ class Reader:
         home = folder / "home"
         home.mkdir()
         self._make_clone()
-        path = f"{self.project}/.venv/bin:{os.environ['PATH']}"
+        with_jq = environment_with(["jq"])  # pages show how to read JSON with it
+        path = f"{self.project}/.venv/bin:{with_jq['PATH']}"
         ours = {"PATH": path, "HOME": str(home), "CTR_FERRY_LAB": f"{fleet.state}:{fleet.network}"}
         ours |= {"CTR_FERRY_INVENTORY": str(self.project / "hosts.yaml"), "NO_COLOR": "1", "TERM": "xterm"}
         ours |= {"FABRIC_FLEET_RUNS": str(self.project / "runs")}
+        ours |= {name: with_jq[name] for name in ("LD_LIBRARY_PATH",) if name in with_jq}
         self._environment = {**environment, **ours}
         self._environment.pop("COLUMNS", None)
         self._state.write_text("")
