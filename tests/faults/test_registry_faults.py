@@ -225,7 +225,7 @@ class TestAPull:
             run = scene.pull(names_of(nodes), "--ref", name)
             records = [scene.stage.records(node) for node in nodes]
         assert (refused.exit, set(refused.statuses.values()), pulled) == (1, {"disk-full"}, [])
-        assert "bytes are needed, and" in refused.error["message"]
+        assert "31.9 MiB are needed, and 24.0 MiB are free" in refused.error["message"]
         assert (run.exit, set(run.statuses.values())) == (1, {"disk-full"}), run.out
         assert "no space left on device" in run.error["said"]
         assert records == [{} for _ in nodes]
