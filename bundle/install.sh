@@ -123,7 +123,7 @@ install() {
 	trap 'exit 143' HUP TERM
 	make_folders
 	check_space
-	new=$(mktemp -d "$folder/$version.XXXXXX")
+	new=$(mktemp -d "$folder/$version.XXXXXX") # mktemp replaces the X with random letters
 	chmod 755 "$new"
 	say "installing ctr-ferry $version with $("$python" -V) in $folder"
 	fill
@@ -271,7 +271,7 @@ tell_path() {
 	esac
 }
 
-# Takes back what an installation that failed has made.
+# Removes what a failed installation has made.
 clean_up() {
 	status=$?
 	trap - EXIT

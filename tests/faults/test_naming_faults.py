@@ -142,7 +142,7 @@ def test_a_new_name_that_is_there_after_a_cut_is_whole_and_known_to_cri(
             assert few.check(node, dst) == "complete"
             node.real_ctr("images", "rm", dst)
         assert eventually(lambda: ours(node, "k8s.io") == []), ours(node, "k8s.io")
-        if crosses:  # CRI's record goes with the last name that was taken back
+        if crosses:  # CRI's record goes with the last name that was removed
             named = [name for name, record in few.records(node, digests=[digest]).items() if record.digest == digest]
             assert named == [] or seen == {True, False}, named
 

@@ -28,7 +28,7 @@ from ctr_ferry.run.command import CommonOptions, fleet_wide, per_host
 from ctr_ferry.run.scheduler import Fleet
 from ctr_ferry.ssh import answer_memory
 from ctr_ferry.ssh.exchange import Exchange
-from ctr_ferry.text import shown, shown_name, size
+from ctr_ferry.text import shown, shown_name
 from tasks import find, images
 from tasks.remove import Removed, RemoveResult, Request, _ask
 
@@ -389,20 +389,3 @@ class TestRoom:
         here.free("a")
         here.reserve("b", answer_memory.MOST_OF_ONE)
         here.free("nobody")
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (3492563, "3.3 MiB"),
-        (1024**2 - 1, "1.0 MiB"),  # not 1024.0 KiB
-        (1024**3 - 1, "1.0 GiB"),
-        (10 * 1024**3, "10.0 GiB"),
-        (5000 * 1024**4, "5000.0 TiB"),
-    ],
-)
-def test_bytes_are_told_in_the_largest_unit_that_fits(number: int, text: str) -> None:
-    assert size(number) == text
