@@ -7,21 +7,17 @@ writes the record. A task that needs hosts never falls through to the control ma
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
-from itertools import takewhile
 from typing import Any
 
 import fabric
 from invoke.exceptions import Exit
 
-from ctr_ferry import __version__, ranges
+from ctr_ferry import ranges
 from ctr_ferry.errors import (
     BadArchive,
     BadInventory,
@@ -39,8 +35,9 @@ from ctr_ferry.report.hints import Asked
 from ctr_ferry.report.outcome import Answer, Outcome, Status, Table, as_dry_run, exit_code, unforeseen
 from ctr_ferry.report.past_runs import Runs, prune
 from ctr_ferry.report.record import Record, new_run_id
-from ctr_ferry.run.command import Command, CommonOptions, ControlMachine, Kind
+from ctr_ferry.run.command import Command, ControlMachine, Kind
 from ctr_ferry.run.interrupts import Interrupts, Terminated
+from ctr_ferry.run.line import Line, read, record_head, refuse_foreign_tasks, refuse_hosts_given_twice
 from ctr_ferry.run.own_tasks import CheckedCall, connection_arguments
 from ctr_ferry.run.places import PROJECT
 from ctr_ferry.run.program import refuse_command
@@ -52,17 +49,6 @@ from ctr_ferry.ssh.openssh import ssh_config
 from ctr_ferry.ssh.target import Target
 
 _CUT: dict[type[BaseException], int] = {KeyboardInterrupt: 130, Terminated: 143}  # exit statuses
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One command of the command line, with its options parsed; ``asked`` is what hints repeat of it."""
-
-    command: Command
-    arguments: dict[str, Any]
-    common: CommonOptions
-    request: Any
-    asked: Asked
 
 
 class FleetExecutor(fabric.Executor):  # type: ignore[misc]
@@ -120,12 +106,12 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             return failure.exit_code
 
     def _run(self, calls: Sequence[Any], *, as_json: bool) -> int:
-        _refuse_foreign_tasks(calls)
-        _refuse_hosts_given_twice(sys.argv[1:])
+        refuse_foreign_tasks(calls)
+        refuse_hosts_given_twice(sys.argv[1:])
         refuse_command(self.core)
         self._load_environment()
         dry = bool(self.config.run.dry)
-        lines = [_read(call, self._asked([call]), dry=dry, as_json=as_json) for call in calls]
+        lines = [read(call, self._asked([call]), dry=dry, as_json=as_json) for call in calls]
         config = FleetConfig.of(self.config)
         selector = self._selector(config)
         patterns = tuple(ranges.split(self.core[0].args.hosts.value or ""))
@@ -183,7 +169,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             if line.command.before:
                 line.command.before(line.request, targets)
         run_id = new_run_id(first)
-        head = _head(lines, patterns, [target.name for target in targets])
+        head = record_head(lines, patterns, [target.name for target in targets])
         record = Record(control_machine.runs.root / run_id, head, render.note)
 
         def new_host(target: Target) -> Host:
@@ -219,47 +205,6 @@ def _tell_cut(code: int, *, as_json: bool) -> int:
     if as_json:
         render.failure_document(Interrupted(message), code)
     return code
-
-
-def _refuse_foreign_tasks(calls: Sequence[Any]) -> None:
-    if not all(isinstance(call.task, Command) for call in calls):
-        raise UsageError(
-            "commands of ctr-ferry and tasks of your own cannot share one line",
-            hint="run fab once for each: fab --list",
-        )
-
-
-def _refuse_hosts_given_twice(words: Sequence[str]) -> None:
-    """Refuses a second ``-H``: Invoke takes one before and one after a command's name, and obeys only the last."""
-    given = [word for word in takewhile(lambda word: word != "--", words) if word.startswith(("-H", "--hosts"))]
-    if len(given) > 1:
-        raise UsageError("-H is given twice", hint="name all hosts in one -H: -H HOST,HOST")
-
-
-def _read(call: Any, asked: Asked, *, dry: bool, as_json: bool) -> Line:
-    """Parses one command's options. ``--json`` on one command counts for all: stdout is one document or none."""
-    if as_json and call.kwargs.get("csv"):
-        raise UsageError("--csv and --json exclude each other: stdout is one or the other", hint="leave --csv out")
-    common, request = call.task.read(call.kwargs)
-    arguments = {name.rstrip("_"): value for name, value in call.kwargs.items()}  # --as is `as_` in Python
-    common = replace(common, dry_run=common.dry_run or dry, json=as_json)
-    return Line(command=call.task, arguments=arguments, common=common, request=request, asked=asked)
-
-
-def _head(lines: Sequence[Line], patterns: Sequence[str], hosts: Sequence[str]) -> dict[str, Any]:
-    asked = [
-        {"command": each.command.name, "dry_run": each.common.dry_run, "looks": each.command.read_only(each.request)}
-        for each in lines
-        if each.command.kind is not Kind.CONTROL_MACHINE
-    ]
-    versions = {name: version(name) for name in ("fabric", "invoke", "paramiko")} | {"ctr_ferry": __version__}
-    return {
-        "commands_asked": [line.command.name for line in lines],
-        "asked": asked,
-        "patterns": patterns,
-        "hosts": hosts,
-        "versions": {"python": platform.python_version(), **versions},
-    }
 
 
 def _on_control_machine(line: Line, control_machine: ControlMachine, *, alone: bool) -> render.Done:

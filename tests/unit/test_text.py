@@ -25,6 +25,7 @@ from ctr_ferry.report.outcome import Outcome, Result, Status, Table, View
 from ctr_ferry.report.record import Record
 from ctr_ferry.run import executor
 from ctr_ferry.run.command import CommonOptions, fleet_wide, per_host
+from ctr_ferry.run.line import Line
 from ctr_ferry.run.scheduler import Fleet
 from ctr_ferry.ssh import answer_memory
 from ctr_ferry.ssh.exchange import Exchange
@@ -188,7 +189,7 @@ class Machine:
 def run(command: Any, tmp_path: Path, *, as_json: bool) -> tuple[render.Done, dict[str, Any]]:
     hosts = cast(Any, {name: Machine(name) for name in "abc"})
     kept = Record(tmp_path / "20261124T031500Z-x-1f2e", {"hosts": list(hosts)}, pytest.fail)
-    line = executor.Line(command, {}, CommonOptions(json=as_json), None, Asked([("command", {})]))
+    line = Line(command, {}, CommonOptions(json=as_json), None, Asked([("command", {})]))
     done, code = executor._on_fleet(line, hosts, partial(Fleet, workers=3, further=lambda _: ()), kept, last=True)
     executor._report([done], [line], code)
     kept.end(1)
