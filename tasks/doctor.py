@@ -83,10 +83,12 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 )
 def doctor(host: Host, request: Request) -> DoctorResult:
     """Inspect a host and its registries, and say what is wrong and what to do about it."""
+    from ctr_ferry.registry import mirrors
     from ctr_ferry.registry.status import inspect as inspect_registries
     from ctr_ferry.registry.status import with_mirrors
 
-    visit, cleaned = _visit(host), tuple[str, ...]()
+    registries = host.target.variables_of(Registries).known
+    visit, cleaned = _visit(host, mirrors.question(host) if registries else {}), tuple[str, ...]()
     if isinstance(visit, Finding):
         found = [Finding("reachable", Health.OK, host.where), visit]
     else:
@@ -94,10 +96,9 @@ def doctor(host: Host, request: Request) -> DoctorResult:
         if request.clean and _cleanable(visit):
             cleaning, cleaned = _clean(host, visit)
             found = [cleaning if each.check == "leftovers" else each for each in found]
-    registries = host.target.variables_of(Registries).known
     seen = inspect_registries(host, registries)
-    if registries and not isinstance(visit, Finding):
-        seen = with_mirrors(host, registries, seen)
+    if not isinstance(visit, Finding) and isinstance(visit.facts, Facts):
+        seen = with_mirrors(mirrors.Probed(host, visit.facts, visit.answers), registries, seen)
     found += [Finding(f"registry {each.registry}", each.status, each.message, each.hint, each.kind) for each in seen]
     status = Status.CHANGED if cleaned else Status.OK
     result = DoctorResult(tuple(found), cleaned, status, everything=request.all)
@@ -106,12 +107,14 @@ def doctor(host: Host, request: Request) -> DoctorResult:
     return result
 
 
-def _visit(host: Host) -> Visit | Finding:
-    """Asks everything in one remote command; returns a finding if that command failed."""
+def _visit(host: Host, more: Mapping[str, str] | None = None) -> Visit | Finding:
+    """Asks everything, and ``more`` steps, in one remote command; returns a finding if that command failed."""
     host.open()
     began = time.time()
     try:
-        facts, answers = inspect.survey(host, (), health.questions(host.target.variables_of(Settings)))
+        facts, answers = inspect.survey(
+            host, (), {**health.questions(host.target.variables_of(Settings)), **(more or {})}
+        )
     except Unreachable:
         raise
     except FerryError as error:

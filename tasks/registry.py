@@ -84,10 +84,10 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
 )
 def registry(host: Host, name: str | None) -> RegistryResult:
     """Inspect the inventory's registries as each host sees them: name, connection, TLS, login, time."""
-    from ctr_ferry.registry.status import inspect, with_mirrors
+    from ctr_ferry.registry.status import inspect, probed, with_mirrors
 
     registries = _chosen(host.target, name)
-    found = with_mirrors(host, registries, inspect(host, registries, credentials.login, allow_curl=True))
+    found = with_mirrors(probed(host), registries, inspect(host, registries, credentials.login, allow_curl=True))
     result = RegistryResult(tuple(found))
     if failed := [each.registry for each in found if each.status is Health.FAIL]:
         raise RegistryError(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ctr_ferry.ctr import hosts_dir
 from ctr_ferry.ctr.hosts_dir import Folder, Server
 from ctr_ferry.oci.registry import Login, Registries, Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry.client import Client, FindLogin
-from ctr_ferry.shell import Script
+from ctr_ferry.shell import Answer, Script
 
 if TYPE_CHECKING:
+    from ctr_ferry.ctr.probe import Facts
     from ctr_ferry.images.session import Session
     from ctr_ferry.ssh.host import Host
 
@@ -19,12 +21,21 @@ _STEP = "hosts-dir"
 _MAY_NEED_LOGIN = (RegistryState.UNAUTHORIZED, RegistryState.DENIED)
 
 
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What a host's probe found, with the answer to `question`; a `Session` has all of it, too."""
+
+    host: Host
+    facts: Facts
+    answers: Mapping[str, Answer]
+
+
 def question(host: Host) -> dict[str, str]:
     """The step, for the probe's remote command, that asks which registries the host's folder describes."""
     return {_STEP: hosts_dir.question(host.target.variables_of(Registries).hosts_dir)}
 
 
-def folder_of(session: Session) -> tuple[Folder | None, str]:
+def folder_of(session: Session | Probed) -> tuple[Folder | None, str]:
     """The host's folder; None where there is none, or ctr has no flag for it, with the reason where one was given."""
     given, able = session.host.target.variables_of(Registries).hosts_dir, session.facts.ctr.capabilities
     if not able.hosts_dir:
@@ -50,7 +61,9 @@ class Mirrors:
         told: who speaks to whom, in words; empty where the registry itself is asked.
     """
 
-    def __init__(self, session: Session, registry: Registry, found: tuple[Folder | None, str], *, pushes: bool) -> None:
+    def __init__(
+        self, session: Session | Probed, registry: Registry, found: tuple[Folder | None, str], *, pushes: bool
+    ) -> None:
         place, self.told = found
         self.folder, self.servers = "", tuple[Server, ...]()
         path = place.of(registry.name) if place else None

@@ -10,12 +10,12 @@ from functools import partial
 
 from ctr_ferry.ctr.health import Health
 from ctr_ferry.errors import HostError
-from ctr_ferry.images.session import Session
+from ctr_ferry.images.inspect import survey
 from ctr_ferry.oci.registry import Login, Registry, RegistryState, RegistryStateError
 from ctr_ferry.registry import mirrors, refusals
 from ctr_ferry.registry.client import LIMIT, Client, FindLogin, is_page, said_by
 from ctr_ferry.registry.http import Reply
-from ctr_ferry.registry.mirrors import Mirrors
+from ctr_ferry.registry.mirrors import Mirrors, Probed
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.text import printable
 
@@ -88,18 +88,27 @@ def inspect(
     return [_inspect(host, registry, partial(login, registry), deadline, allow_curl) for registry in registries]
 
 
-def with_mirrors(host: Host, registries: Sequence[Registry], found: Sequence[RegistryStatus]) -> list[RegistryStatus]:
+def probed(host: Host) -> Probed | None:
+    """Probes a host for `with_mirrors`; None where no ctr answers, since nobody reads hosts.toml there."""
+    try:
+        facts, answers = survey(host, (), mirrors.question(host))
+    except HostError:
+        return None
+    return None if isinstance(facts, HostError) else Probed(host, facts, answers)
+
+
+def with_mirrors(
+    host: Probed | None, registries: Sequence[Registry], found: Sequence[RegistryStatus]
+) -> list[RegistryStatus]:
     """The states with what the host's hosts.toml says: which servers pulls ask in a registry's place.
 
     Where the registry itself fails and one of these servers answers, that is a warning: pulls go there, pushes fail.
     """
-    try:
-        session = Session(host, more=mirrors.question(host))
-    except HostError:  # without a ctr that answers, nobody reads the file
+    if not host or not registries:
         return list(found)
-    folder = mirrors.folder_of(session)
+    folder = mirrors.folder_of(host)
     return [
-        _mirrored(host, Mirrors(session, registry, folder, pushes=False), state)
+        _mirrored(host.host, Mirrors(host, registry, folder, pushes=False), state)
         for registry, state in zip(registries, found, strict=True)
     ]
 

@@ -176,7 +176,7 @@ def recap(done: Sequence[Done], run_id: str) -> None:
     ends = recap_of(outcome for each in done for outcome in each.outcomes)
     if not ends:
         return
-    words = " ".join(f"{_styled_count(status, hosts)}" for status, hosts in ends.items())
+    words = " ".join(_styled_count(status, hosts) for status, hosts in ends.items())
     lines = [as_started(f"logs: fab show --log --run {run_id}")] if ends.keys() & BAD else []
     stream = sys.stderr if any(each.table and not each.table.columns for each in done) else sys.stdout
     put(stream, "\n".join([*lines, f"RECAP {words}"]))

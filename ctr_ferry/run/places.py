@@ -44,7 +44,8 @@ def own_settings() -> dict[str, Any]:
     else:
         return dict(settings)
     raise UsageError(
-        f"{file} cannot be read: {problem}", hint=f"correct it, or move it away: {shell.join(['rm', str(file)])}"
+        f"{file} cannot be read: {problem}",
+        hint=f"correct it, or move it away: {shell.join(['mv', str(file), f'{file}.old'])}",
     )
 
 

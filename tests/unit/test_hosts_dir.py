@@ -140,17 +140,16 @@ class TestTheStateOfARegistry:
         host = SimpleNamespace(
             target=Target("n", "n"), ask=lambda *_, **__: {"hosts-dir": Answer(0, f"file\n{text}".encode(), "")}
         )
-        session = SimpleNamespace(
+        probed: Any = SimpleNamespace(
             host=host,
             facts=SimpleNamespace(ctr=SimpleNamespace(capabilities=able), client="1.6.20"),
             answers={"hosts-dir": Answer(0, b"/d\ndocker.io\n", "")},
         )
-        monkeypatch.setattr(registries, "Session", lambda *_, **__: session)
         monkeypatch.setattr(
             registries, "inspect", lambda _, asked: [registries.RegistryStatus.of(each, states[1]) for each in asked]
         )
         given = registries.RegistryStatus.of(HUB, states[0])
-        (found,) = registries.with_mirrors(host, [HUB], [given])  # type: ignore[arg-type]
+        (found,) = registries.with_mirrors(probed, [HUB], [given])
         assert found.status == status
         assert words in found.message, found.message
 
@@ -158,9 +157,10 @@ class TestTheStateOfARegistry:
         def no_ctr(*_: object, **__: object) -> None:
             raise CtrNotFound("no ctr")
 
-        monkeypatch.setattr(registries, "Session", no_ctr)
+        monkeypatch.setattr(registries, "survey", no_ctr)
+        host: Any = SimpleNamespace(target=Target("n", "n"))
         given = [registries.RegistryStatus.of(HUB, RegistryState.REFUSED)]
-        assert registries.with_mirrors(SimpleNamespace(target=Target("n", "n")), [HUB], given) == given  # type: ignore[arg-type]
+        assert registries.with_mirrors(registries.probed(host), [HUB], given) == given
 
 
 class TestSeveralServers:
