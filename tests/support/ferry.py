@@ -326,11 +326,13 @@ def processes(node: Node) -> dict[int, str]:
 def leftovers(node: Node, namespaces: Iterable[str] = ("k8s.io",)) -> list[str]:
     """Return what ctr-ferry left on a node: temporary files, names, labels, ingests that are not complete."""
     words = [*namespaces]
-    done = node.exec(["sh", "-c", _LEFTOVERS.format(ctr=shlex.join(node.real_ctr_words)), "leftovers", *words])
+    ours = " ".join(f"! -path {shlex.quote(str(folder))}" for folder in (CLONE, *CLONE.parents))
+    script = _LEFTOVERS.format(ctr=shlex.join(node.real_ctr_words), but_clone=ours)
+    done = node.exec(["sh", "-c", script, "leftovers", *words])
     return done.stdout.decode().splitlines()
 
 
-_LEFTOVERS = """find /tmp /var/tmp /run -xdev -name '*ferry*'; find /tmp -name 'tmp.*'
+_LEFTOVERS = """find /tmp /var/tmp /run -xdev -name '*ferry*' {but_clone}; find /tmp -name 'tmp.*'
 seen=$(for n in "$@"; do
   for what in "images ls -q" "content ls" "content active"; do {ctr} --namespace "$n" $what || exit; done
 done) || exit
