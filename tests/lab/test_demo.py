@@ -51,4 +51,4 @@ def test_a_dead_name_on_one_host_becomes_todays_name_on_all(second: Fleet, tmp_p
         assert done.stderr.startswith("lab: bringing up 5 nodes\nlab: bringing up two registries")
         assert names(second, NEW) == set(second.nodes) and "node1" in names(second, OLD)
         assert StandingRegistries(second).tls.digest(NEW.partition("/")[2])
-        assert {"named", "registry", "ssh"} <= set(re.findall(r"^\S.* changed +(\w+) ", done.stdout, re.MULTILINE))
+        assert {"named", "pulled", "copied"} <= set(re.findall(r"^\S.* changed +(\w+) ", done.stdout, re.MULTILINE))
