@@ -14,7 +14,7 @@ unit: .venv/ready
 	@$(PYTHON) -m pytest tests/unit --quiet --numprocesses auto --dist worksteal
 
 # Writes into the pages, or into PAGES, what their commands print now.
-pages: machine-test .venv/ready
+pages: machine-pages .venv/ready
 	@CTR_FERRY_WRITE_PAGES=1 $(PYTHON) -m pytest tests/lab/test_pages.py --quiet
 
 # Which branches the unit tests take. No minimum is demanded.
@@ -23,7 +23,7 @@ coverage: .venv/ready
 		--cov=tasks --cov=ctr_ferry --cov-branch --cov-report=term:skip-covered
 
 # Builds the site into site/, and looks at it in a browser.
-docs: machine-test .venv/ready .venv/docs/ready
+docs: machine-docs .venv/ready .venv/docs/ready
 	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet
 	@$(PYTHON) -m pytest tests/lab/test_site.py --quiet
 

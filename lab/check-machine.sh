@@ -3,6 +3,7 @@
 set -eu
 target=$1
 if [ "$target" != bundle ]; then
+	# shellcheck disable=SC1091 # it is the machine's own
 	. /etc/os-release 2>/dev/null || ID=unknown
 	case "$ID:${VERSION_ID:-}" in
 	debian:12 | debian:13) ;;

@@ -19,6 +19,18 @@ def outcomes: .commands[-1].outcomes[];
 def images: (.result.images? // [])[];
 def troubles: .commands[] | ((.error // empty) + {host: "all hosts"}), (.outcomes[] | select(.status != "skipped")
     | .host as $host | (images, .result.steps[]? | .error? // empty), (.error // empty) | . + {host: $host});
+def tenths: . * 10 | round;
+def size: reduce ("KiB", "MiB", "GiB", "TiB") as $larger ([., "B"];
+        if (.[0] | tenths) < 10240 then . else [.[0] / 1024, $larger] end)
+    | if .[1] == "B" then "\(.[0]) B" else (.[0] | tenths | tostring) as $t | "\($t[:-1]).\($t[-1:]) \(.[1])" end;
+def blank($width): . as $text | [range($width - ($text | length))] | map(" ") | join("");
+# Rows of texts as lines. In the columns $right, texts stand on the right; the last column is not filled up.
+def table($right): (transpose | map(map(length) | max)) as $widths | .[] | (length - 1) as $last
+    | [to_entries[] | .key as $column | .value | if $column == $last then .
+        elif $right | index($column) then blank($widths[$column]) + . else . + blank($widths[$column]) end]
+    | join("  ");
+# The words of the table of deliver for a route.
+def route: {there: "there already", named: "named there", registry: "pulled", ssh: "copied over SSH", "": "none"}[.] // .;
 '
 
 # Prints the comment at the top of the runbook, and ends the runbook.
@@ -123,11 +135,10 @@ complain() {
         | split("-H \u0000 ") | join("-H \($hosts) ") | safe' --arg work "$work/" --arg runbook "$runbook" >&2
 }
 
-# delivered FILE: prints what `fab deliver` did: for each host, status and route the images, the bytes and why.
+# delivered FILE: prints what `fab deliver` did: for each host, status and route the images, what was moved, and why.
 delivered() {
-    read_json "$1" 'outcomes | .host as $host | [images] | group_by([.status, .route])[]
-        | [$host, .[0].status, (.[0].route | if . == "" then "none" else . end),
-            "\(length) image\(if length == 1 then "" else "s" end)", "\(map(.bytes) | add) bytes",
-            (map(.why) | unique | .[0] + if length == 1 then "" else " (for one of them)" end)]
-        | join("  ") | safe'
+    read_json "$1" '[outcomes | .host as $host | [images] | group_by([.status, .route])[]
+        | [$host, .[0].status, (.[0].route | route), "\(length) image\(if length == 1 then "" else "s" end)",
+            (map(.bytes) | add | size), (map(.why) | unique | .[0] + if length == 1 then "" else " (for one of them)" end)]
+        | map(safe)] | table([3, 4])'
 }

@@ -8,7 +8,7 @@
 #   2. fab needs: which images do the containers of the group use, the sandbox image included?
 #   3. fab deliver: brings these images to the new nodes.
 #   4. fab check: every new node has every image, complete and unpacked.
-# It prints what came over which route, with the bytes.
+# It prints what came over which route, and how much was moved.
 #
 # It needs: jq; containerd running on the new nodes.
 #
@@ -17,7 +17,7 @@
 #   --like HOSTS  whose images they get (default: the group that the inventory names last for the first new node)
 #   --from HOST   who has the images (default: whoever of the inventory has them)
 #   --via ROUTE   auto (default), registry, or ssh
-#   --dry-run     shows the images, the routes and the bytes, and changes nothing
+#   --dry-run     shows the images, the routes and how much would move, and changes nothing
 #
 # It may be interrupted and run again at any time: what arrived stays, and only the rest is brought.
 #

@@ -8,7 +8,7 @@
 #   2. fab deliver: gives it the new name there, and brings it to all hosts: by its name where a host has it already,
 #      through the registry of the new name where that answers, and over SSH everywhere else.
 #   3. fab check: every host has the new name, with one digest, complete and unpacked.
-# It prints what came over which route, with the bytes.
+# It prints what came over which route, and how much was moved.
 #
 # It needs: jq; if the registry wants a login or a CA of its own, ctr_registries in the inventory.
 #
@@ -18,7 +18,7 @@
 #   --new REF    the new name
 #   --from HOST  who has the image (default: whoever of the inventory has it)
 #   --via ROUTE  auto (default), registry, or ssh
-#   --dry-run    shows the routes and the bytes, and changes nothing
+#   --dry-run    shows the routes and how much would move, and changes nothing
 #
 # The old name stays. It may be interrupted and run again at any time: what is done already is found unchanged.
 #

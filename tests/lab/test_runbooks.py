@@ -47,7 +47,7 @@ class TestRescueImage:
         again = runbook("rescue-image", *words, inventory=inventory)
         assert again.exit == 0, again.err
         assert {line.split()[1] for line in again.out.splitlines()} == {"unchanged"}
-        assert all("  0 bytes  " in line for line in again.out.splitlines())
+        assert all("  0 B  " in line for line in again.out.splitlines())
         assert f"{new} is {image.target.digest}\n" in again.err
         assert stage.on_each(leftovers) == {name: [] for name in nodes}
 
@@ -145,7 +145,7 @@ class TestNewNode:
         would = runbook("new-node", *words, "--dry-run", inventory=inventory)
         assert would.exit == 0, would.err
         assert would.out.splitlines()[0] == used
-        assert would.out.splitlines()[1].startswith("node5  would-change  ssh  1 image  ")
+        assert would.out.splitlines()[1].startswith("node5  would-change  copied over SSH  1 image  ")
         assert scene.stage.records(node5) == {}
 
         done = runbook("new-node", *words, inventory=inventory)
@@ -155,7 +155,7 @@ class TestNewNode:
         }
         again = runbook("new-node", *words, inventory=inventory)
         assert again.exit == 0, again.err
-        assert again.out.startswith("node5  unchanged  there  1 image  0 bytes  ")
+        assert again.out.startswith("node5  unchanged  there already  1 image  0 B  ")
 
     def test_takes_the_group_of_the_inventory(self, fab: Fab, stage: Stage, runbook: Runbook, used: str) -> None:
         done = runbook("new-node", "-H", "node5", "--via", "ssh", inventory=fab.inventory)

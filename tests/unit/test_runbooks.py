@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from tools import environment_with
 
+from ctr_ferry.delivery.routes import told
+from ctr_ferry.text import size
+
 CLONE = Path(__file__).resolve().parents[2]
 FILES = sorted((CLONE / "runbooks").glob("*.sh"))
 RUNBOOKS = [file for file in FILES if file.name != "common.sh"]
@@ -28,16 +31,32 @@ def test_these_runbooks_exist() -> None:
     assert [runbook.stem for runbook in RUNBOOKS] == NAMES
 
 
-def test_shellcheck_has_no_remark() -> None:
-    env, argv = environment_with(["shellcheck"]), ["env", "shellcheck", "--shell=sh", *map(str, FILES)]
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+def common(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script that has read common.sh, as new-node.sh does."""
+    env, argv = (
+        environment_with(["jq"]),
+        ["env", "sh", "-euc", f". '{CLONE}/runbooks/common.sh'; {script}", "new-node.sh"],
+    )
+    return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_sh_can_read_it(file: Path) -> None:
-    done = subprocess.run(["sh", "-n", file], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+@pytest.mark.parametrize("number", [0, 1023, 1024, 1048524, 1048525, 3492563, 1073741824000])
+def test_what_was_delivered_is_a_table_with_the_units_of_every_other_table(number: int, tmp_path: Path) -> None:
+    moved = {"status": "changed", "route": "ssh", "bytes": number, "why": "from node9"}
+    named = {"status": "changed", "route": "named", "bytes": 734, "why": "all is there"}
+    outcomes = [{"host": host, "result": {"images": [one]}} for host, one in (("n10", moved), ("n9", named))]
+    (tmp_path / "answer").write_text(json.dumps({"commands": [{"outcomes": outcomes}]}))
+    done = common("delivered answer", tmp_path)
+    width = max(len(size(number)), len("734 B"))
+    assert done.stdout.splitlines() == [
+        f"n10  changed  copied over SSH  1 image  {size(number):>{width}}  from node9",
+        f"n9   changed  named there      1 image  {'734 B':>{width}}  all is there",
+    ]
+
+
+def test_a_route_has_the_words_of_the_table_of_deliver(tmp_path: Path) -> None:
+    done = common("""jq -rn "$common_jq"'$ARGS.positional[] | route' --args there named registry ssh""", tmp_path)
+    assert done.stdout.splitlines() == [told(word) for word in ("there", "named", "registry", "ssh")]
 
 
 def test_a_hint_that_names_a_file_of_the_runbook_says_to_run_the_runbook_again(tmp_path: Path) -> None:
@@ -45,9 +64,7 @@ def test_a_hint_that_names_a_file_of_the_runbook_says_to_run_the_runbook_again(t
     errors.append({"kind": "drift", "message": "two", "hint": "fab -H a find"})
     outcomes = [{"host": "a", "status": "failed", "error": error} for error in errors]
     (tmp_path / "answer").write_text(json.dumps({"commands": [{"outcomes": outcomes}]}))
-    script = f". '{CLONE}/runbooks/common.sh'; work='{tmp_path}'; complain '{tmp_path}/answer'"
-    env, argv = environment_with(["jq"]), ["env", "sh", "-euc", script, "new-node.sh"]
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    done = common(f"work='{tmp_path}'; complain answer", tmp_path)
     assert done.stderr.splitlines() == [
         "a: drift: two; try: fab -H a find",
         "a: some-failed: one; try: run new-node.sh again",
@@ -77,8 +94,7 @@ def test_a_wrong_command_line_is_refused(runbook: Path, words: tuple[str, ...]) 
 
 
 @each
-def test_a_page_describes_it_and_readme_leads_there(runbook: Path) -> None:
-    page = f"docs/runbooks/{runbook.stem}.md"
-    text = (CLONE / page).read_text()
+def test_a_page_describes_it_and_the_list_of_pages_leads_there(runbook: Path) -> None:
+    text = (CLONE / "docs/runbooks" / f"{runbook.stem}.md").read_text()
     assert f"runbooks/{runbook.name} -H " in text and "(output)" not in text
-    assert page in (CLONE / "README.md").read_text()
+    assert f"](runbooks/{runbook.stem}.md)" in (CLONE / "docs/README.md").read_text()

@@ -1,7 +1,9 @@
-"""Every text that is sent to a host is correct POSIX sh, for each version of ctr, whatever names are in it."""
+"""Every text that is sent to a host is correct POSIX sh, for each version of ctr, whatever names are in it; so is every
+sh file of the project."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,21 @@ EXCLUDED = {
     "SC2043": "the same, where the loop's word is plain",
     "SC2320": "a section ends with the exit status of its step, even if the step's last command is echo",
 }
+
+
+CLONE = Path(__file__).resolve().parents[2]
+NOT_OURS = (".git", ".venv", ".state", ".mypy", ".ruff", ".pytest", "runs", "dist", "site")  # made or fetched
+
+
+def sh_files() -> list[str]:
+    """Return the paths of the files that sh reads: by their name, or by their first line."""
+    found = []
+    for top, folders, names in os.walk(CLONE):
+        folders[:] = [name for name in folders if not name.startswith(NOT_OURS)]
+        for file in (Path(top) / name for name in names):
+            if file.suffix == ".sh" or (not file.suffix and file.read_bytes().startswith(b"#!/bin/sh\n")):
+                found.append(str(file.relative_to(CLONE)))
+    return sorted(found)
 
 
 @pytest.fixture(scope="module", name="shellcheck")
@@ -51,3 +68,14 @@ def test_each_command_line_is_correct(shellcheck: Mapping[str, str], tmp_path: P
 def test_a_wrong_script_is_found(shellcheck: Mapping[str, str], tmp_path: Path) -> None:
     assert "SC2154" in checked(shellcheck, {"unassigned": "echo $nobody_sets_it\n"}, tmp_path)
     assert "Syntax error" in checked(shellcheck, {"open": "if true; then\n"}, tmp_path)
+
+
+def test_each_sh_file_of_the_project_is_correct(shellcheck: Mapping[str, str]) -> None:
+    files = sh_files()
+    assert {"bundle/install.sh", "ctr-ferry", "lab/make-venv.sh", "runbooks/common.sh"} <= set(files)
+    argv = ["env", "shellcheck", "--shell=sh", *files]
+    done = subprocess.run(argv, cwd=CLONE, env=shellcheck, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for file in files:
+        done = subprocess.run(["sh", "-n", file], cwd=CLONE, capture_output=True, text=True, check=False)
+        assert (file, done.returncode, done.stderr) == (file, 0, "")
