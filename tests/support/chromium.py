@@ -30,6 +30,8 @@ FLAGS = [
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 ]
+# The program reads files of chromium-common beside itself, so the tree has that package even where the machine has it.
+PACKAGES = ["chromium", "chromium-common", "fonts-dejavu-core", "fonts-wqy-microhei"]
 # Latin letters and Chinese ones, whatever fonts the machine has.
 FONTS = """<fontconfig><dir>{}/usr/share/fonts</dir><cachedir>{}</cachedir><alias><family>monospace</family>
 <prefer><family>DejaVu Sans Mono</family></prefer></alias></fontconfig>"""
@@ -106,7 +108,7 @@ class Browser:
 @contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
     """A browser with a fresh profile, for the block; raise debian.Unavailable."""
-    tree = debian.unpacked(["chromium", "fonts-dejavu-core", "fonts-wqy-microhei"], CACHE, whole=True)
+    tree = debian.unpacked(PACKAGES, CACHE, whole=True)
     libraries = [str(path) for path in (tree / "usr/lib").glob("*-linux-gnu")]
     path = ":".join([*libraries, *(f"{folder}/pulseaudio" for folder in libraries)])
     fonts = profile / "fonts.conf"
