@@ -8,6 +8,7 @@ from __future__ import annotations
 from ctr_ferry import shell
 from ctr_ferry.ctr.commands import Ctr
 from ctr_ferry.ctr.programs import PLAIN
+from ctr_ferry.shell import Answer
 
 _CONTENT_STORE = "/io.containerd.content.v1.content"
 _PLAINS_FILE = "/etc/containerd/config.toml"
@@ -34,6 +35,11 @@ def question(ctr: Ctr, content_root: str) -> str:
 def sharing(ctr: Ctr, content_root: str) -> str:
     """Builds sh text that prints whether namespaces share content: ``isolated`` if not, ``shared``, or nothing."""
     return _value(_SHARING, ctr, content_root)
+
+
+def is_isolated(answer: Answer) -> bool:
+    """Whether the answer to `sharing` says that no namespace sees the content of another."""
+    return answer.text.strip() == "isolated"
 
 
 def _value(key: str, ctr: Ctr, content_root: str) -> str:

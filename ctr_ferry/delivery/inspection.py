@@ -104,6 +104,8 @@ def inspect(fleet: Fleet, request: DeliverRequest) -> Inspection:
             raise trouble
         destination = Destination.inspect(host, found.copies, session=found.sessions.get(host.name))
         items = destination.plan_images()
+        if host.dry_run:
+            destination = destination.without_isolated(pending(items))
         notices = destination.check_room(pending(items), dry_run=host.dry_run)
         targets[host.name] = TargetHost(destination, items, (*found.copies.notices, *notices))
         return Looked()

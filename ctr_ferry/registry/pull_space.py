@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ctr_ferry.ctr import free_space
+from ctr_ferry.ctr import free_space, sandbox
 from ctr_ferry.ctr.listing import parse_digests
 from ctr_ferry.ctr.probe import Settings
 from ctr_ferry.errors import DiskFull
@@ -86,6 +86,10 @@ class PullSpace:
         return free_space.judge(room, much, growth), would
 
     def _digests_on_host(self) -> frozenset[str]:
-        ctr, namespaces = self._session.facts.ctr, self._session.facts.namespaces
-        answers = self._session.host.ask(Script({f"has-{n}": ctr.digests(each) for n, each in enumerate(namespaces)}))
-        return parse_digests(line for answer in answers.values() for line in answer.text.splitlines())
+        """The blobs that a pull finds on the host: in its own namespace, or in all where they share content."""
+        facts, own = self._session.facts, self._session.place.namespace
+        steps = {f"has-{n}": facts.ctr.digests(each) for n, each in enumerate(facts.namespaces)}
+        answers = self._session.host.ask(Script({"sharing": sandbox.sharing(facts.ctr, facts.content_root), **steps}))
+        seen = [own] if sandbox.is_isolated(answers["sharing"]) else facts.namespaces
+        texts = [answers[f"has-{n}"].text for n, each in enumerate(facts.namespaces) if each in seen]
+        return parse_digests(line for text in texts for line in text.splitlines())

@@ -37,7 +37,15 @@ from ctr_ferry.report.past_runs import Runs, prune
 from ctr_ferry.report.record import Record, new_run_id
 from ctr_ferry.run.command import Command, ControlMachine, Kind
 from ctr_ferry.run.interrupts import Interrupts, Terminated
-from ctr_ferry.run.line import Line, read, record_head, refuse_foreign_tasks, refuse_hosts_given_twice
+from ctr_ferry.run.line import (
+    USELESS,
+    Line,
+    read,
+    record_head,
+    refuse_foreign_tasks,
+    refuse_hosts_given_twice,
+    refuse_useless,
+)
 from ctr_ferry.run.own_tasks import CheckedCall, connection_arguments
 from ctr_ferry.run.places import PROJECT
 from ctr_ferry.run.program import refuse_command
@@ -109,6 +117,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         refuse_foreign_tasks(calls)
         refuse_hosts_given_twice(sys.argv[1:])
         refuse_command(self.core)
+        refuse_useless(self.core[0].args)
         self._load_environment()
         dry = bool(self.config.run.dry)
         lines = [read(call, self._asked([call]), dry=dry, as_json=as_json) for call in calls]
@@ -131,7 +140,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
         """What was typed, for hints."""
         args = self.core[0].args
         given = {max(arg.names, key=len): arg.value for arg in args.values() if arg.value not in (None, arg.default)}
-        fabrics = hints.options(given, without=["--hosts"])
+        fabrics = hints.options(given, without=["--hosts", *USELESS])
         return Asked([(call.task.name, call.kwargs) for call in calls], args.hosts.value or "", tuple(fabrics))
 
     def _select(self, selector: HostSelector, patterns: Sequence[str]) -> list[Target]:

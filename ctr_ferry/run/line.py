@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import takewhile
@@ -13,6 +13,8 @@ from ctr_ferry import __version__
 from ctr_ferry.errors import UsageError
 from ctr_ferry.report.hints import Asked
 from ctr_ferry.run.command import Command, CommonOptions, Kind
+
+USELESS = ("--warn-only", "--pty", "--echo", "--hide")  # options of Fabric for its own `run`
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,17 @@ def refuse_foreign_tasks(calls: Sequence[Any]) -> None:
             "commands of ctr-ferry and tasks of your own cannot share one line",
             hint="run fab once for each: fab --list",
         )
+
+
+def refuse_useless(args: Mapping[str, Any]) -> None:
+    """Refuses options of Fabric's own that change how its `run` works, which no command of ours calls.
+
+    Args:
+        args: the parsed options before the commands.
+    """
+    for option in USELESS:
+        if args[option.removeprefix("--")].value:
+            raise UsageError(f"{option} of Fabric changes nothing here", hint=f"leave {option} out")
 
 
 def refuse_hosts_given_twice(words: Sequence[str]) -> None:

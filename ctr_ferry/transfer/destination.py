@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from ctr_ferry.ctr import checks, free_space, ingest
+from ctr_ferry.ctr import checks, free_space, ingest, sandbox
 from ctr_ferry.ctr.checks import Check
 from ctr_ferry.ctr.commands import PINNED
 from ctr_ferry.ctr.failures import failure, required
@@ -25,7 +25,7 @@ from ctr_ferry.images.item import Item, doubt, refuse_artifact, refuse_wrong_dig
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci.descriptor import DOCUMENTS, INDEXES, Descriptor
 from ctr_ferry.report.outcome import Status
-from ctr_ferry.shell import Answer
+from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy, blobs_to_copy, lacking
 from ctr_ferry.transfer.copy_result import CopiedImage
@@ -221,6 +221,15 @@ class Destination:
         found = replace(self, store=store)
         found._count_blobs(plans)
         return found
+
+    def without_isolated(self, plans: Sequence[Plan]) -> Destination:
+        """For a dry run, which links nothing: the same host without the blobs that its namespaces would not share."""
+        if not any(blob.digest in self.store.elsewhere for plan in plans for blob in plan.needed.blobs):
+            return self
+        facts = self.session.facts
+        steps = Script({"sharing": sandbox.sharing(facts.ctr, facts.content_root)})
+        isolated = sandbox.is_isolated(self.session.host.ask(steps)["sharing"])
+        return self.without_links(self.store.elsewhere if isolated else (), plans)
 
     def check_room(self, todo: Sequence[Plan], *, dry_run: bool) -> tuple[str, ...]:
         """Fails the images that surely do not fit, before anything is sent.

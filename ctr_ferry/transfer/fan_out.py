@@ -33,10 +33,12 @@ class Source(Protocol):
     Attributes:
         name: for messages.
         readers: how many threads call `read` at once for a batch; each host that is served alone is one more.
+        remedy: what a user can do where a blob came damaged.
     """
 
     name: str
     readers: int
+    remedy: str
 
     def read(self, wanted: Iterable[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[bytes]]]:
         """Yields each wanted blob once, with its bytes, in the source's own order.
@@ -59,10 +61,8 @@ class Source(Protocol):
         """Notes that the holder of a blob gave it damaged; returns whether `read` will take it from another one."""
 
 
-def checked(
-    blob: Descriptor, chunks: Iterable[bytes], holder: Callable[[Descriptor], str]
-) -> Generator[bytes, None, None]:
-    """Yields the same chunks, and hashes them as they pass; ``holder`` tells which host or file gave them.
+def checked(blob: Descriptor, chunks: Iterable[bytes], source: Source) -> Generator[bytes, None, None]:
+    """Yields the same chunks, and hashes them as they pass; ``source`` tells which host or file gave them.
 
     Raises:
         ContentCorrupt: after the last chunk, if digest or size differ; before a chunk that exceeds the size.
@@ -78,9 +78,9 @@ def checked(
     found = f"{algorithm}:{digest.hexdigest()}"
     if (found, size) != (blob.digest, blob.size):
         raise ContentCorrupt(
-            f"blob {blob.digest} from {holder(blob)} does not match its digest",
+            f"blob {blob.digest} from {source.holder(blob)} does not match its digest",
             detail=f"{found}, {size} bytes; {blob.size} were expected",
-            hint="the blob is damaged there: name another source with --from",
+            hint=source.remedy,
         )
 
 
@@ -156,7 +156,7 @@ class _Round:
         again = False
         try:
             pipes += (kind(blob, receiver) for receiver in takers)
-            with contextlib.closing(checked(blob, chunks, self._fan_out.source.holder)) as passing:
+            with contextlib.closing(checked(blob, chunks, self._fan_out.source)) as passing:
                 self._pass_on(passing, list(pipes))
         except Exception as raised:  # noqa: BLE001  (shown, with where it happened)
             error = as_ours(raised)

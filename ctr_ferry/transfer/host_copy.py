@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from ctr_ferry.ctr import gc_protection, ingest, sandbox
+from ctr_ferry.ctr import gc_protection, ingest
 from ctr_ferry.ctr.commands import owner_of
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.listing import parse_digests
@@ -17,7 +17,7 @@ from ctr_ferry.images.item import Item, settle
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.report.outcome import Result
 from ctr_ferry.run.scheduler import Fleet
-from ctr_ferry.shell import Answer, Script
+from ctr_ferry.shell import Answer
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.transfer.copy_request import CopyRequest
 from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
@@ -69,7 +69,7 @@ class HostCopy:
         found = self._inspect()
         items = found.plan_images()
         if self._host.dry_run:
-            found = self._as_configured(pending(items), found)
+            found = found.without_isolated(pending(items))
         notices = found.check_room(pending(items), dry_run=self._host.dry_run)
         todo = pending(items)
         if todo and not self._host.dry_run:
@@ -78,15 +78,6 @@ class HostCopy:
                 if plan.again:
                     plan.fail(plan.again)
         return self._result(items, found, notices)
-
-    def _as_configured(self, todo: Sequence[Plan], found: Destination) -> Destination:
-        """For a dry run, which links nothing: the host without the blobs that its namespaces would not share."""
-        if not any(blob.digest in found.store.elsewhere for plan in todo for blob in plan.needed.blobs):
-            return found
-        facts = found.session.facts
-        answer = self._host.ask(Script({"sharing": sandbox.sharing(facts.ctr, facts.content_root)}))["sharing"]
-        isolated = answer.text.strip() == "isolated"
-        return found.without_links(found.store.elsewhere if isolated else (), todo)
 
     def _inspect(self) -> Destination:
         owner = f"{owner_of(self._host.run_id)}.{self._token}.{next(self._inspections)}"

@@ -131,6 +131,7 @@ class Sources:
     """
 
     readers = _READERS
+    remedy = "the blob is damaged there: take it from any host with --from any"
 
     def __init__(self, sources: Sequence[tuple[HostSource, Collection[str]]]) -> None:
         self.name = ", ".join(source.name for source, _ in sources)
@@ -223,6 +224,7 @@ class ArchiveSource:
     """An archive; what `FanOut` calls a source. It is read front to back, once for each batch."""
 
     readers = 1
+    remedy = "see that nothing writes the archive meanwhile, then run the command again"
 
     def __init__(self, file: Path, found: Archive) -> None:
         self.name = str(file)

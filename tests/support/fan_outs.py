@@ -41,6 +41,7 @@ class FakeSource:
     has: dict[Descriptor, bytes]
     readers: int = 2
     name: str = "origin"
+    remedy: str = "from another one"
     read_how_often: dict[Descriptor, int] = field(default_factory=dict)
     given: int = 0
     break_in: Callable[[Descriptor, int], None] = lambda _blob, _at: None

@@ -251,6 +251,7 @@ def test_a_wrong_blob_never_ends_well_and_names_who_has_it(what: str, names: str
         failed = detail[box.name]
         assert isinstance(failed, dict) and isinstance(failed[BLOBS[4].digest], ContentCorrupt), failed
         assert BLOBS[4].digest in failed[BLOBS[4].digest].message and "origin" in failed[BLOBS[4].digest].message
+        assert failed[BLOBS[4].digest].hint == source.remedy
         assert box.cut == [BLOBS[4]]
         assert set(box.came) == set(BLOBS) - {BLOBS[4]}
 

@@ -116,7 +116,7 @@ class FakeHost(FakeHost):
 class FakeSource:
     """A source."""
 
-    name, readers = "origin", 1
+    name, readers, remedy = "origin", 1, "from another one"
 
     def __init__(self) -> None:
         self.read_from: list[str] = []

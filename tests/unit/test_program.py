@@ -143,6 +143,18 @@ def test_what_fabric_shows_as_a_traceback_is_one_sentence(folder: Path, words: s
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "option"), [("-w", "--warn-only"), ("-p", "--pty"), ("-e", "--echo"), ("--hide both", "--hide")]
+)
+def test_an_option_of_fabric_that_would_change_nothing_is_refused(folder: Path, words: str, option: str) -> None:
+    done = ferry(folder, *words.split(), "-H", "a", "images")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"bad-arguments: {option} of Fabric changes nothing here",
+        f"  try: leave {option} out: ctr-ferry -H a images",
+    ]
+
+
 class TestCommandBehindDashes:
     @pytest.mark.parametrize(("name", "task"), [("ctr-ferry", []), ("ctr-ferry", ["images"]), ("fab", [])])
     def test_it_is_refused_with_the_command_line_that_checks_host_keys(

@@ -56,6 +56,21 @@ class TestPull:
         host = Host([], answers=here(image(REF, A)) | full | {"has-0": Answer(0, C.encode(), "")}, dry_run=dry_run)
         assert pulled(host).status is Status.CHANGED  # the layer is there already
 
+    @pytest.mark.parametrize(("policy", "fits"), [("isolated", False), ("shared", True), ("", True)])
+    def test_counts_what_another_namespace_has_only_where_it_would_share_it(
+        self, answering: Answering, policy: str, fits: bool
+    ) -> None:
+        answering(A).manifest = self.LAYERS
+        answers = {
+            "room": Answer(0, self.DF.format(used=97, free=3).encode(), ""),
+            "sharing": Answer(0, f"{policy}\n".encode(), ""),
+            "has-0": OK,
+            "has-1": Answer(0, C.encode(), ""),
+        }
+        host = Host([], answers=here(image(REF, A)) | answers, dry_run=True, elsewhere={"moby": []})
+        with contextlib.nullcontext() if fits else pytest.raises(errors.DiskFull):
+            assert pulled(host).status is Status.CHANGED
+
     @pytest.mark.parametrize("dry_run", [False, True])
     def test_reports_that_the_unpacked_image_may_not_fit(self, answering: Answering, dry_run: bool) -> None:
         answering(A).manifest = self.LAYERS
