@@ -67,6 +67,7 @@ import re
 from typing import Any, ClassVar, Self, TypedDict
 
 # What a hint says to run on the host of the error; `report/hints.py` puts the host in the place of HOST.
+ITSELF = "ARCHIVE"  # in the hint of a BadArchive: its file, whose name is known further up
 READ_LOG = (
     "read containerd's log: fab -H HOST run "
     "'journalctl -n 50 -u containerd -u k3s -u k3s-agent -u rke2-server -u rke2-agent'"

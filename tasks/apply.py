@@ -35,12 +35,13 @@ def parse(*, plan: str | None = None) -> Request:
             "apply needs --plan FILE", hint="make one: fab -H all deliver --ref r.example/app:1 --plan app.plan"
         )
     found = plan_file.read(plan)
+    delivery = found.request_for(plan)
     if not found.hosts:
+        again = delivery.command("all", (), "--plan", plan)
         raise UsageError(
-            f"{plan} has no host: none could be planned for",
-            hint="make a new plan, and read its errors: fab deliver --help",
+            f"{plan} has no host: none could be planned for", hint=f"make a new plan, and read its errors: {again}"
         )
-    return Request(plan, found, found.request_for(plan))
+    return Request(plan, found, delivery)
 
 
 def hosts(request: Request) -> Sequence[str]:

@@ -70,7 +70,10 @@ def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> 
         return tuple(ImageSelector(pair.src, pair.dst) for pair in read_map(Path(map_file), apart=True))
     selectors = tuple(ImageSelector(ref, options.new_name(as_)) for ref in refs)
     if as_ and (len(selectors) > 1 or is_glob(selectors[0].ref)):
-        raise UsageError("--as is for one image", hint="give each image its name in a file of two columns with --map")
+        raise UsageError(
+            "--as is for one image",
+            hint="give each image its name in a file of two columns with --map, or leave --as out",
+        )
     return selectors
 
 

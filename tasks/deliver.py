@@ -98,7 +98,10 @@ def _selectors(
         words = [(option, word) for option, given in zip(("--ref", "--set"), named, strict=True) for word in given]
         return tuple(map(ImageSelector, refs)), tuple(word for pair in words for word in pair)
     if dst and is_glob(src):
-        raise UsageError("--dst is for one image", hint="give each image its name in a file of two columns with --map")
+        raise UsageError(
+            "--dst is for one image",
+            hint="give each image its name in a file of two columns with --map, or leave --dst out",
+        )
     (given,) = options.references([src], ())
     return (ImageSelector(given, options.new_name(dst)),), ("--src", src, *(("--dst", dst) if dst else ()))
 

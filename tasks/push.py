@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ctr_ferry import shell
 from ctr_ferry.errors import (
     Drift,
     FerryError,
@@ -58,7 +59,8 @@ def parse(
             what = "has a digest, and a push gives a tag" if source else "is a digest, which may have several names"
             raise UsageError(
                 f"--ref {each} {what}",
-                hint=f"{'push it alone, and ' if several else ''}give the name in the registry with --as",
+                hint=f"{'push it alone, and ' if several else ''}give the name in the registry with --as; "
+                f"the names that it has: fab -H HOST images {shell.join(['--ref', each])}",
             )
     target = Reference.parse(as_) if as_ else None
     if target and target.digest:

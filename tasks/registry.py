@@ -50,7 +50,8 @@ def before(name: str | None, targets: Sequence[Target]) -> None:
             f"the inventory has {what} for these hosts; no host was touched",
             hint=f"did you mean {close}? such as --name {close}"
             if close
-            else "describe it in ctr_registries in the inventory",
+            else "write into the inventory, among the variables of all: ctr_registries: "
+            f"{{{name or 'registry.example'}: {{scheme: https}}}}, then run the command again",
         )
     credentials.check(wanted)
 

@@ -54,7 +54,7 @@ def parse(
     if not to_namespace and (same := next((pair for pair in pairs if pair.same), None)):
         raise UsageError(
             f"source and destination are the same name, {same.src}",
-            hint="give another destination, or leave this image out: fab retag --help",
+            hint="give another destination, or leave this image out of the map",
         )
     return RetagRequest(
         pairs=pairs,

@@ -124,17 +124,20 @@ def _absent(session: Session, absent: Sequence[str], asked: int) -> ImageNotFoun
     """The error for images that are not there, of so many that were asked for."""
     namespace = session.here.namespace
     if len(absent) > 1:
-        words = shell.join([word for ref in absent for word in ("--ref", ref)])
         return ImageNotFound(
             f"{len(absent)} of {asked} images are not in namespace {namespace}",
             detail="\n".join(absent),
-            hint=f"bring them there first: fab -H HOST copy --from any {words}",
+            hint=f"bring them there first: fab -H HOST copy --from any {_refs(absent)}",
         )
     if is_glob(absent[0]):
         hint = "a glob fits whole names: fab -H HOST images"
         odd = session.passed_by(absent)
         return ImageNotFound(f"no image of namespace {namespace} fits {absent[0]}", detail=odd, hint=hint)
     return session.not_found(absent)[0]
+
+
+def _refs(refs: Sequence[str]) -> str:
+    return shell.join([word for ref in refs for word in ("--ref", ref)])
 
 
 def _save(host: Host, request: Request) -> SaveResult:
@@ -169,7 +172,8 @@ def _save(host: Host, request: Request) -> SaveResult:
     if host.dry_run:
         return result
     source = Sources([(HostSource(session), content.visible)])
-    blobs = ((blob, checked(blob, chunks, source.holder)) for blob, chunks in source.read(planned.blobs))
+    source.remedy = f"the image is damaged there: save it from another host: fab -H all find {_refs(request.refs)}"
+    blobs = ((blob, checked(blob, chunks, source)) for blob, chunks in source.read(planned.blobs))
     try:
         return replace(result, sha256=archive_writer.write(planned, file, blobs, host.moved))
     except SourceLost as error:  # the source is the host itself

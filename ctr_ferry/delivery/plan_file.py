@@ -347,6 +347,6 @@ def read(file: str) -> DeliveryPlan:
     if plan is None:
         raise UsageError(
             f"{file} is a plan of version {version}, and this ctr-ferry carries out version {_VERSION}",
-            hint="make a new plan with this ctr-ferry: fab deliver --help",
+            hint="make a new plan with this ctr-ferry, as the run did that made this one: fab runs",
         )
     return plan

@@ -98,7 +98,7 @@ def _corrupt(message: str, detail: str) -> ContentCorrupt:
     return ContentCorrupt(
         message,
         detail=detail,
-        hint="remove the image there, then bring it from another host: fab -H HOST remove --help",
+        hint="remove the image there, then bring it from another host",
     )
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from ctr_ferry.errors import BadArchive
+from ctr_ferry.errors import ITSELF, BadArchive
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -179,7 +179,8 @@ def _header(stream: Stream) -> tarfile.TarInfo | None:
     except tarfile.HeaderError as error:
         if first and (kind := compression(block)):
             raise BadArchive(
-                f"it is compressed with {kind}, which is not read", hint=f"decompress it first: {_UNPACK[kind]}"
+                f"it is compressed with {kind}, which is not read",
+                hint=f"decompress it first: {_UNPACK[kind]} {ITSELF}",
             ) from error
         if first:
             raise BadArchive(
@@ -269,5 +270,5 @@ def _round_up(length: int) -> int:
 
 
 _WRITERS = "name an archive that fab save, docker save or ctr images export wrote"
-_UNPACK = {"xz": "xz -dk FILE", "lz4": "lz4 -d FILE", "bzip2": "bzip2 -dk FILE", "zip": "unzip FILE"}
+_UNPACK = {"xz": "xz -dk", "lz4": "lz4 -d", "bzip2": "bzip2 -dk", "zip": "unzip"}
 _AGAIN = "copy or save it again"

@@ -66,7 +66,8 @@ def _login(registry: Registry) -> Login | None:
     if found and (":" in found.username or not can_be_typed(found.password.reveal())):
         raise UsageError(
             f"the login for registry {registry.name} cannot be typed at ctr's prompt",
-            hint=f"use a user name without ':', and a password of at most {MOST_TYPED} bytes, all of them printable",
+            hint=f"use a user name without ':', and a password of at most {MOST_TYPED} bytes, all of them printable, "
+            "then run the command again",
         )
     return found
 
@@ -75,7 +76,7 @@ def _named(registry: Registry) -> Login:
     password = os.environ.get(str(registry.password_env))
     if not registry.username:
         what = f"registry {registry.name} has password_env and no username"
-        raise UsageError(what, hint="add username in ctr_registries")
+        raise UsageError(what, hint="write username beside it in ctr_registries, then run the command again")
     if not password:
         raise UsageError(
             f"the environment has no {registry.password_env}, the password for registry {registry.name}",
@@ -94,7 +95,7 @@ def _of_docker(registry: Registry) -> Login | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        hint = f"python3 -m json.tool {file}; or set DOCKER_CONFIG"
+        hint = "mend the file, or name the folder of another one with DOCKER_CONFIG, then run the command again"
         raise UsageError(f"{file} cannot be read: {error}", hint=hint) from error
     if helper := next((helpers[key] for key in keys if key in helpers), config.get("credsStore")):
         return next((found for key in keys if (found := _ask(str(helper), key, file))), None)
@@ -117,7 +118,7 @@ def _entry(entry: Mapping[str, Any], registry: Registry, file: Path) -> Login | 
     if entry.get("identitytoken"):
         raise UsageError(
             f"{file} has an identity token for {registry.name}, and ctr takes none",
-            hint="give username and password_env in ctr_registries",
+            hint="write username and password_env into ctr_registries, then run the command again",
         )
     if entry.get("username") and entry.get("password"):
         return Login(str(entry["username"]), Secret(str(entry["password"])))
@@ -140,7 +141,7 @@ def _ask(helper: str, key: str, file: Path) -> Login | None:
     try:
         done = subprocess.run([program, "get"], input=key.encode(), capture_output=True, timeout=_PATIENCE, check=False)
     except FileNotFoundError as error:
-        hint = f"install {program}, or remove it from that file"
+        hint = f"install {program}, or remove it from that file, then run the command again"
         raise UsageError(f"{named}, which is not there", hint=hint) from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"{named}, which does not answer", detail=type(error).__name__, hint=attempt) from error
@@ -155,5 +156,8 @@ def _ask(helper: str, key: str, file: Path) -> Login | None:
     except (ValueError, KeyError, RecursionError) as error:
         raise UsageError(f"{named}, whose answer is no login", hint=attempt) from error
     if username == "<token>":
-        raise UsageError(f"{named}, which has an identity token, and ctr takes none", hint="use a password")
+        raise UsageError(
+            f"{named}, which has an identity token, and ctr takes none",
+            hint="log in there with a password, then run the command again",
+        )
     return Login(username, password) if username else None

@@ -25,9 +25,11 @@ HOST = "HOST"  # stands for the hosts until they are known
 _HERE = f"fab -H {HOST} "
 _ANY_HERE = re.compile(rf"\b(fab|ctr-ferry) -H {HOST} ")
 _MOST_NAMED = 8  # hosts or ranges of a command line; more are @failed or the like
-PASTEABLE = re.compile(r"\bfab (?:-H|hosts\b|runs\b|show\b|apply\b|[a-z]+ --help\b)")
-_PROGRAM = re.compile(r"\bfab (?=-|(?:apply|hosts|run|runs|save|show)\b|[a-z]+ --help\b)")
-_SHELL = re.compile(r"(?:^|: )(?:bzip2|chmod|docker|echo|env|ls -l|lz4|mkdir|read -rs|rm|ssh-keygen|unset|unzip|xz) ")
+PASTEABLE = re.compile(r"\bfab (?:-H|--list|(?:apply|completion|hosts|runs|show)\b)")
+_PROGRAM = re.compile(r"\bfab (?=-|(?:apply|completion|hosts|run|runs|save|show)\b)")
+_SHELL = re.compile(
+    r"(?:^|: )(?:bzip2|chmod|docker|echo|env|ls -l|lz4|mkdir|mv|read -rs|rm|ssh-keygen|unset|unzip|xz) "
+)
 _HOSTS = re.compile(r"such as -H (\S+)")
 _INSTEAD = re.compile(r"with (\S+) in place of (\S+)$")
 _LEFT_OUT = re.compile(r"leave ((?:--[a-z-]+(?:, | and | or )?)+) ?out")
@@ -86,7 +88,7 @@ class Asked:
         if hint.endswith(" again"):
             return f"{hint}: {self.line()}"
         if not repeat:
-            return f"{hint}; its options: fab {self.commands[0][0]} --help"
+            return f"{hint}; what is there: {self._look()}" if hint else self._look()
         return f"{hint}; then: {self.line()}" if hint else self.line()
 
     def over_ssh(self, kind: str, hint: str) -> str:
@@ -114,6 +116,14 @@ class Asked:
         added = _ADDED.search(hint)
         words = added[0][added[0].index("--") :].split() if added else []
         return self.line(*words) if words and self.takes(words[0]) else ""
+
+    def _look(self) -> str:
+        """The command line that shows what a wrong one may mean: images of its hosts, or what its command lists."""
+        name, arguments = self.commands[0]
+        if "serial" not in arguments:  # on the control machine
+            return f"fab {name}" if name in ("runs", "show") else "fab hosts"
+        given = {"namespace": arguments.get("namespace")}
+        return replace(self, commands=[("images", given)], hosts=self.hosts or "all").line()
 
     def _with_host(self, host: str, word: str) -> Asked:
         """The command line with a host in place of a word of ``-H``, or else of ``--from``."""

@@ -223,7 +223,7 @@ class Runs:
         if unreadable := [path.name for path in later if not Run.read(path / "run.json")]:
             raise UsageError(
                 f"-H @{status}: the record of a later run, {max(unreadable)}, cannot be read",
-                hint=f"pass over it: -H @{since}:{status}" if since else "list all runs: fab runs",
+                hint=f"pass over it, such as -H @{since}:{status}" if since else "list all runs: fab runs",
             )
 
 

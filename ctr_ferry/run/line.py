@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import takewhile
 from typing import Any
 
-from ctr_ferry import __version__
+from ctr_ferry import __version__, shell
 from ctr_ferry.errors import UsageError
 from ctr_ferry.report.hints import Asked
 from ctr_ferry.run.command import Command, CommonOptions, Kind
 
+_HOSTS = re.compile(r"(-H|--hosts)[ =]?")
 USELESS = ("--warn-only", "--pty", "--echo", "--hide")  # options of Fabric for its own `run`
 
 
@@ -54,9 +56,11 @@ def refuse_hosts_given_twice(words: Sequence[str]) -> None:
     Raises:
         UsageError: there is a second one.
     """
-    given = [word for word in takewhile(lambda word: word != "--", words) if word.startswith(("-H", "--hosts"))]
+    before = [*takewhile(lambda word: word != "--", words)]
+    given = [f"{word} {after}" for word, after in zip(before, [*before[1:], ""], strict=True) if _HOSTS.match(word)]
     if len(given) > 1:
-        raise UsageError("-H is given twice", hint="name all hosts in one -H: -H HOST,HOST")
+        hosts = ",".join(_HOSTS.sub("", each).split()[0] for each in given)
+        raise UsageError("-H is given twice", hint=f"name all hosts in one, such as -H {shell.join([hosts])}")
 
 
 def read(call: Any, asked: Asked, *, dry: bool, as_json: bool) -> Line:

@@ -103,7 +103,8 @@ def namespace(text: str | None, option: str = "--namespace") -> str | None:
     if text is not None and (not re.fullmatch(NAMESPACE, text) or len(text) > LONGEST_NAMESPACE):
         raise UsageError(
             f"{option} {text!r} is no namespace",
-            hint="use letters and digits, with single '.', '_' or '-' between them",
+            hint="use letters and digits, with single '.', '_' or '-' between them; "
+            "those that are there: fab -H HOST images --all-namespaces",
         )
     return text
 

@@ -8,6 +8,7 @@ keys it does not check.
 from __future__ import annotations
 
 import getpass
+import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -28,8 +29,8 @@ _LEAST = {"list-depth": 0}  # of the options that take a number, those that may 
 _LISTINGS = ("flat", "nested", "json")
 _SETTINGS = (".yaml", ".yml", ".json", ".py")
 _UNASKED = {  # where a password may come from instead
-    "prompt-for-sudo-password": "set FABRIC_SUDO_PASSWORD, or ansible_become_password in hosts.yaml",
-    "prompt-for-login-password": "set ansible_password in hosts.yaml",
+    "prompt-for-sudo-password": "give it here: read -rs FABRIC_SUDO_PASSWORD && export FABRIC_SUDO_PASSWORD",
+    "prompt-for-login-password": "write into hosts.yaml, for these hosts: ansible_password: '{{ PASSWORD }}'",
     "prompt-for-passphrase": "unlock the key for the agent: ssh-add",
 }
 
@@ -97,12 +98,13 @@ class Program(Fab):  # type: ignore[misc]
         """Invoke's hook: refuses wrong values of Invoke's own options."""
         super().parse_core(argv)
         if (listing := self.args["list-format"].value) not in _LISTINGS:
-            raise UsageError(f"-F must be one of {', '.join(_LISTINGS)}, and is {listing!r}", hint="list them: fab -l")
+            hint = f"such as {_typed_with('flat', listing)}"
+            raise UsageError(f"-F must be one of {', '.join(_LISTINGS)}, and is {listing!r}", hint=hint)
         file = self.args.config.value
         if file and (not Path(file).is_file() or Path(file).suffix not in _SETTINGS):
             raise UsageError(
                 f"-f must name a file of settings that exists ({', '.join(_SETTINGS)}), and is {file!r}",
-                hint="correct it, or leave -f out",
+                hint=f"see what is there: {shell.join(['ls', '-l', file])}",
             )
 
     def load_collection(self) -> None:
@@ -152,7 +154,8 @@ class _Number(Argument):
         """
         least, name = _LEAST.get(str(self.name), 1), min(self.names, key=len)
         if cast and not (str(value).isascii() and str(value).isdecimal() and int(value) >= least):
-            raise UsageError(f"-{name} must be a whole number from {least} on, and is {value!r}", hint=f"-{name} 30")
+            hint = f"such as {_typed_with('30', str(value))}"
+            raise UsageError(f"-{name} must be a whole number from {least} on, and is {value!r}", hint=hint)
         super().set_value(value, cast)
 
 
@@ -166,11 +169,18 @@ def refuse_command(core: Any) -> None:
         UsageError: there is such a command; the hint has the command line with the task that runs it.
     """
     if core.remainder and not core[0].args.complete.value:
-        words = ["fab", "-H", core[0].args.hosts.value or "HOST", "run", core.remainder]
+        words = ["fab", "-H", core[0].args.hosts.value or "all", "run", core.remainder]
         raise UsageError(
             "Fabric would run what follows -- without checking any host key, so nothing was run",
             hint=f"let ctr-ferry run it: {shell.join(words)}",
         )
+
+
+def _typed_with(right: str, wrong: str) -> str:
+    """The command line as it was typed, with a right value in place of a wrong one."""
+    is_wrong = re.compile(rf"(-[A-Za-z]=?|--[a-z-]+=|){re.escape(wrong)}")
+    words = [f"{found[1]}{right}" if (found := is_wrong.fullmatch(word)) else word for word in sys.argv[1:]]
+    return shell.join(["fab", *words])
 
 
 def _unreadable(error: Exception) -> FerryError:

@@ -142,7 +142,7 @@ class Login:
         return LoginRefused(
             f"{self.where} refuses the login: too many authentication failures: {self._tried()}",
             detail=tail(said),
-            hint="name the right key: fab -i FILE; or in ~/.ssh/config, with IdentityFile and IdentitiesOnly yes",
+            hint="name the right key with -i, or in ~/.ssh/config, with IdentityFile and IdentitiesOnly yes",
         )
 
     def _tried(self) -> str:

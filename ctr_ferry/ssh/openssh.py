@@ -87,7 +87,9 @@ class SSHConfig:
     def __init__(self, file: str | None, home: Path) -> None:
         self._file, self._home = (Path(file).absolute() if file else None), home
         if self._file and not self._file.exists():
-            raise UsageError(f"the ssh_config {file} does not exist", hint="correct the path of -S, or leave it out")
+            raise UsageError(
+                f"the ssh_config {file} does not exist", hint=f"see what is there: ls -l {join([str(file)])}"
+            )
         self._files = [self._file] if self._file else [home / ".ssh/config", _SYSTEM]
 
     @cached_property

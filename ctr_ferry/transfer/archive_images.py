@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from ctr_ferry import shell
 from ctr_ferry.ctr.listing import Image
-from ctr_ferry.errors import BadArchive, BadReference, UsageError
+from ctr_ferry.errors import ITSELF, BadArchive, BadReference, UsageError
 from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob, pinned
@@ -120,7 +120,7 @@ def _telling(file: Path) -> Iterator[None]:
         yield
     except BadArchive as error:
         hint = (
-            error.hint
+            error.hint.replace(ITSELF, shell.join([str(file)]))
             or f"save the images again: fab -H all save --ref r.example/app:1 --out {shell.join([str(file)])}"
         )
         raise BadArchive(f"{file}: {error.message}", detail=error.detail, hint=hint) from error
@@ -195,7 +195,7 @@ class _Entries:
             raise BadArchive(
                 f"it has no image {absent[0] if len(refs) == 1 else f'for {len(absent)} of {len(refs)} references'}",
                 detail="\n".join([*(absent if len(refs) > 1 else ()), f"it has {names}"]),
-                hint="choose one of these with --ref",
+                hint=f"choose one, such as with --ref {self.all[0].name or self.all[0].target.digest}",
             )
         return found
 
@@ -216,7 +216,10 @@ class _Entries:
 def _check_name(found: Archive, images: Sequence[Entry], name: Reference) -> None:
     targets = {entry.target.digest: entry.target for entry in images}
     if len(targets) > 1:
-        raise UsageError(f"{name} is for one image, and there are {len(targets)}", hint="choose one of them with --ref")
+        raise UsageError(
+            f"{name} is for one image, and there are {len(targets)}",
+            hint=f"choose one, such as with --ref {images[0].name or images[0].target.digest}",
+        )
     (target,) = targets.values()
     if name.digest not in (None, *(each.digest for each in found.tree(target).documents)):
         raise UsageError(

@@ -147,6 +147,7 @@ class TestSave:
             run = fab("-H", "node3", "save", "--json", "--ref", name, "--out", f"{tmp_path}/a.tar")
         assert (run.exit, run.error["kind"]) == (1, "content-corrupt")
         assert layer in run.error["message"] + run.error["said"]
+        assert run.error["hint"].endswith(f"from another host: fab -H all find --ref {name}")
         assert files(tmp_path) == []
 
     def test_leaves_nothing_where_the_disk_is_full(

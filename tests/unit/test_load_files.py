@@ -94,6 +94,12 @@ def test_a_broken_archive_is_named_with_what_is_wrong(file: Path) -> None:
     assert error.hint
 
 
+def test_the_program_that_decompresses_it_gets_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "an archive.tar.xz"
+    file.write_bytes(b"\xfd7zXZ\0" + bytes(600))
+    assert refused(file).hint == f"decompress it first: xz -dk '{file}'"
+
+
 class TestTheSumBeside:
     def sum_of(self, file: Path) -> str:
         return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -144,6 +144,19 @@ def test_what_fabric_shows_as_a_traceback_is_one_sentence(folder: Path, words: s
 
 
 @pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("-t abc hosts", "-t 30 hosts"),
+        ("-H a -tabc run abc=1", "-H a -t30 run abc=1"),
+        ("--connect-timeout=abc hosts", "--connect-timeout=30 hosts"),
+        ("-F table -l", "-F flat -l"),
+    ],
+)
+def test_a_wrong_value_gives_way_to_a_right_one_in_the_line_as_typed(folder: Path, words: str, right: str) -> None:
+    assert ferry(folder, *words.split()).stderr.splitlines()[1] == f"  try: such as ctr-ferry {right}"
+
+
+@pytest.mark.parametrize(
     ("words", "option"), [("-w", "--warn-only"), ("-p", "--pty"), ("-e", "--echo"), ("--hide both", "--hide")]
 )
 def test_an_option_of_fabric_that_would_change_nothing_is_refused(folder: Path, words: str, option: str) -> None:
