@@ -16,7 +16,8 @@ from bundle.wheels import BundleError, Platform
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK = "requirements-run.lock"
-_SINGLE = ("CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "ctr-ferry", "fabfile.py", "fabric.yaml", LOCK)
+_PAGES = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "README.md", "README.zh-CN.md", "SECURITY.md")
+_SINGLE = ("LICENSE", *_PAGES, "ctr-ferry", "fabfile.py", "fabric.yaml", LOCK)
 _FOLDERS = ("ctr_ferry/", "docs/", "runbooks/", "tasks/")
 _INSTALL = "bundle/install.sh"
 

@@ -200,6 +200,26 @@ class TestInstalled:
         assert done.returncode == 0, done.stderr
         assert names[2] in stage.records(node3)
 
+    def test_a_shell_completes_its_commands_in_any_folder(self, account: Account, installed: Path) -> None:
+        typed = "ctr-ferry -H all ret"
+        press = f"COMP_LINE='{typed}' COMP_POINT={len(typed)}; _ctr_ferry_completion; echo \"${{COMPREPLY[@]}}\""
+        path = {"PATH": f"{installed.parent}:/usr/bin:/bin"}
+        done = account(
+            "bash", "-c", f'eval "$(ctr-ferry completion bash)"; {press}', env=path, cwd=Path("/"), alone=True
+        )
+        assert (done.stdout, done.stderr) == ("retag\n", "")
+
+    def test_each_link_of_its_pages_for_people_leads_into_the_bundle(self, bundle: Path) -> None:
+        pages = [page for page in [*bundle.glob("*.md"), *bundle.glob("docs/**/*.md")] if page.name != "CHANGELOG.md"]
+        assert {"README.md", "README.zh-CN.md", "docs/zh-CN/rescue.md"} <= {str(p.relative_to(bundle)) for p in pages}
+        dead = [
+            f"{page.relative_to(bundle)}: {link}"
+            for page in pages
+            for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+            if not (page.parent / link).exists()
+        ]
+        assert dead == []
+
     def test_an_upgrade_replaces_and_one_that_fails_changes_nothing(
         self, account: Account, installed: Path, bundle: Path
     ) -> None:
