@@ -68,11 +68,17 @@ class Shown:
         if MORE not in self.output:
             page = "\n".join(self.output)
             return words(printed) == words(page) or _in_cells(printed) == _in_cells(page)
-        place = self.output.index(MORE)
-        first, last = (words("\n".join(lines)) for lines in (self.output[:place], self.output[place + 1 :]))
+        first, *middle, last = (words(part) for part in re.split(f"^{MORE}$", "\n".join(self.output), flags=re.M))
         found = words(printed)
-        enough = len(found) >= len(first) + len(last)
-        return enough and found[: len(first)] == first and found[len(found) - len(last) :] == last
+        begin, end = len(first), len(found) - len(last)
+        if begin > end or found[:begin] != first or found[end:] != last:
+            return False
+        for part in middle:
+            places = (place for place in range(begin, end - len(part) + 1) if found[place : place + len(part)] == part)
+            if (place := next(places, None)) is None:
+                return False
+            begin = place + len(part)
+        return True
 
 
 def blocks(page: str) -> list[Block]:
@@ -134,7 +140,7 @@ def rewritten(page: str, printed: Sequence[str]) -> str:
     """Return a page that shows what its commands have printed.
 
     What differs only in times, sizes and the like is left alone. Where the writer has put a line `…`, as many lines
-    stay before and behind it as the writer left there.
+    stay before and behind it as the writer left there. Several stay as they are, or become one.
 
     Args:
         page: the text of the page.
@@ -142,10 +148,12 @@ def rewritten(page: str, printed: Sequence[str]) -> str:
     """
     lines = page.splitlines()
     for shown, text in reversed(list(zip(commands(page), printed, strict=False))):
+        if shown.output.count(MORE) > 1 and shown.fits(text):
+            continue
         told = [line.rstrip() for line in ESCAPE.sub("", text).rstrip().splitlines()]
         if MORE in shown.output:
             place = shown.output.index(MORE)
-            behind = len(shown.output) - place - 1
+            behind = shown.output[::-1].index(MORE)
             told = [*told[:place], MORE, *(told[-behind:] if behind else [])]
         if [words(line) for line in told] != [words(line) for line in shown.output]:
             begins = shown.begins - 1

@@ -135,6 +135,19 @@ class TestFits:
     def test_an_ellipsis_stands_for_any_lines(self, printed: str, fits: bool) -> None:
         assert Shown(1, "a", 2, ["a", "…", "b"]).fits(printed) == fits
 
+    @pytest.mark.parametrize(
+        ("printed", "fits"),
+        [
+            ("a\nc d\ne\nb\n", True),
+            ("a\nx\nc\nc\nd\ny\ne\nb\n", True),
+            ("a\nx\ne\nc d\nb\n", False),
+            ("a\nc d\nb\n", False),
+            ("c d\ne\nb\n", False),
+        ],
+    )
+    def test_between_ellipses_lines_stand_in_their_order(self, printed: str, fits: bool) -> None:
+        assert Shown(1, "a", 2, ["a", "…", "c d", "…", "e", "…", "b"]).fits(printed) == fits
+
 
 class TestRewritten:
     PAGE = "# A\n\n- b\n\n  ```console\n  $ c\n  $ d\n  old  1.0 s\n  ```\n\nz\n"
@@ -149,3 +162,6 @@ class TestRewritten:
     def test_keeps_the_ellipsis_of_the_writer(self) -> None:
         page = "```console\n$ a\n1\n…\n2\n$ b\n…\n```\n"
         assert rewritten(page, ["x\ny\nz\n", "q\n"]) == "```console\n$ a\nx\n…\nz\n$ b\n…\n```\n"
+        page = "```console\n$ a\n1\n…\n2\n…\n3\n```\n"
+        assert rewritten(page, ["1\n2\nx\n3\n"]) == page
+        assert rewritten(page, ["1\nx\n4\n"]) == "```console\n$ a\n1\n…\n4\n```\n"
