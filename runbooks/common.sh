@@ -30,7 +30,8 @@ def table($right): (transpose | map(map(length) | max)) as $widths | .[] | (leng
         elif $right | index($column) then blank($widths[$column]) + . else . + blank($widths[$column]) end]
     | join("  ");
 # The words of the table of deliver for a route.
-def route: {there: "there already", named: "named there", registry: "pulled", ssh: "copied over SSH", "": "none"}[.] // .;
+def route:
+    {there: "there already", named: "named there", registry: "pulled", ssh: "copied over SSH", "": "none"}[.] // .;
 '
 
 # Prints the comment at the top of the runbook, and ends the runbook.
@@ -91,16 +92,18 @@ begin() {
 ask() {
     answer=$1 code=0
     shift
+    asked="${fab##*/} $*"
+    [ "${fab##*/}" = ctr-ferry ] || set -- --search-root "$CTR_FERRY" "$@" # ctr-ferry knows its project
     if [ -n "$quiet" ]; then
-        "$fab" --search-root "$CTR_FERRY" "$@" --json >"$answer" 2>"$work/notes" || code=$?
+        "$fab" "$@" --json >"$answer" 2>"$work/notes" || code=$?
     else
-        "$fab" --search-root "$CTR_FERRY" "$@" --json >"$answer" || code=$?
+        "$fab" "$@" --json >"$answer" || code=$?
     fi
     case $code in
     0 | 1 | 4) if jq -es '.[0].commands' "$answer" >/dev/null 2>&1; then return; fi ;;
     esac
     [ -z "$quiet" ] || cat "$work/notes" >&2
-    stop "$code" "stopped, because this did not run to its end: ${fab##*/} $*"
+    stop "$code" "stopped, because this did not run to its end: $asked"
 }
 
 # worst STATUS: makes it the status of the runbook, unless that is worse. A failed host (1) is worse than one that was
@@ -126,9 +129,10 @@ hosts_of() {
 }
 
 # complain FILE: prints on stderr what went wrong, on which hosts, and what to do. Hosts that say the same share a line.
-# A command with a file of $work could not be run: the file is gone when the runbook has ended.
+# A command with a file of $work could not be run: the file is gone when the runbook has ended. A person wants no JSON.
 complain() {
-    read_json "$1" '[troubles | .hint |= (. // "" | if contains($work) then "run \($runbook) again" else . end)
+    read_json "$1" '[troubles
+        | .hint |= (. // "" | if contains($work) then "run \($runbook) again" else split(" --json") | join("") end)
         | .host as $host | .hint |= (split("-H \($host) ") | join("-H \u0000 "))]
         | group_by([.kind, .message, .hint])[] | (map(.host) | unique | join(",")) as $hosts | .[0]
         | "\($hosts): \(.kind): \(.message)" + (if .hint == "" then "" else "; try: \(.hint)" end)
@@ -139,6 +143,7 @@ complain() {
 delivered() {
     read_json "$1" '[outcomes | .host as $host | [images] | group_by([.status, .route])[]
         | [$host, .[0].status, (.[0].route | route), "\(length) image\(if length == 1 then "" else "s" end)",
-            (map(.bytes) | add | size), (map(.why) | unique | .[0] + if length == 1 then "" else " (for one of them)" end)]
+            (map(.bytes) | add | size),
+            (map(.why) | unique | .[0] + if length == 1 then "" else " (for one of them)" end)]
         | map(safe)] | table([3, 4])'
 }

@@ -59,14 +59,14 @@ def test_a_route_has_the_words_of_the_table_of_deliver(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [told(word) for word in ("there", "named", "registry", "ssh")]
 
 
-def test_a_hint_that_names_a_file_of_the_runbook_says_to_run_the_runbook_again(tmp_path: Path) -> None:
+def test_a_hint_is_a_command_for_people_and_names_no_file_that_is_gone(tmp_path: Path) -> None:
     errors = [{"kind": "some-failed", "message": "one", "hint": f"then: fab deliver --set {tmp_path}/set"}]
-    errors.append({"kind": "drift", "message": "two", "hint": "fab -H a find"})
+    errors.append({"kind": "drift", "message": "two", "hint": "fab -H a find --json --dry-run"})
     outcomes = [{"host": "a", "status": "failed", "error": error} for error in errors]
     (tmp_path / "answer").write_text(json.dumps({"commands": [{"outcomes": outcomes}]}))
     done = common(f"work='{tmp_path}'; complain answer", tmp_path)
     assert done.stderr.splitlines() == [
-        "a: drift: two; try: fab -H a find",
+        "a: drift: two; try: fab -H a find --dry-run",
         "a: some-failed: one; try: run new-node.sh again",
     ]
 
