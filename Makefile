@@ -24,7 +24,7 @@ coverage: .venv/ready
 
 # Builds the site into site/, and looks at it in a browser.
 docs: machine-docs .venv/ready .venv/docs/ready
-	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 TMPDIR=.venv/docs .venv/docs/bin/mkdocs build --strict --quiet
 	@$(PYTHON) -m pytest tests/lab/test_site.py --quiet
 
 .venv/docs/ready: requirements-docs.lock .venv/ready
