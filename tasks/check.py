@@ -109,7 +109,7 @@ def parse(
     """Makes a request of the options; raises UsageError or BadReference, which names the wrong option."""
     refs = options.references(ref, set_)
     if not refs:
-        raise UsageError("check needs --ref REF or --set FILE", hint="fab -H all check --ref r.example/app:1")
+        raise UsageError("check needs --ref REF or --set FILE", hint="fab -H HOST check --ref r.example/app:1")
     for each in refs:
         if not is_digest(each):
             Reference.parse(each)

@@ -60,7 +60,7 @@ def _selectors(refs: tuple[str, ...], as_: str | None, map_file: str | None) -> 
     if bool(refs) == bool(map_file):
         raise UsageError(
             "copy needs images with --ref REF or --set FILE, or else with --map FILE",
-            hint="fab -H all copy --from any --ref r.example/app:1",
+            hint="fab -H HOST copy --from any --ref r.example/app:1",
         )
     if map_file:
         if as_:

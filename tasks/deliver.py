@@ -87,7 +87,7 @@ def _selectors(
     if sum(ways) > 1 or not (any(ways) or may_be_all):
         raise UsageError(
             "deliver needs one of: --src REF with --dst REF, --ref REF, --set FILE, or --map FILE",
-            hint="fab -H all deliver --src old.example/app:1 --dst new.example/app:1",
+            hint="fab -H HOST deliver --src old.example/app:1 --dst new.example/app:1",
         )
     if dst and not src:
         raise UsageError("--src is missing", hint="--dst is the name that the image --src gets")

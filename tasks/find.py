@@ -93,7 +93,7 @@ def parse(*, match: str | None = None, ref: Sequence[str] | None = None, set_: S
     refs = options.references(ref, set_)
     if bool(match) == bool(refs):
         raise UsageError(
-            "find needs --match GLOB, or images with --ref REF or --set FILE", hint="fab -H all find --match '*/app:1'"
+            "find needs --match GLOB, or images with --ref REF or --set FILE", hint="fab -H HOST find --match '*/app:1'"
         )
     return Request(match or "", refs)
 

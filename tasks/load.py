@@ -56,7 +56,7 @@ def parse(
     from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest
 
     if not archive:
-        raise UsageError("load needs --archive FILE", hint="fab -H node1 load --archive app.tar")
+        raise UsageError("load needs --archive FILE", hint="fab -H HOST load --archive app.tar")
     name, base, wanted = options.new_name(as_), _base(base_name), options.platform(platform, every=all_platforms)
     where, refs = options.namespace(namespace), options.references(ref, set_)
     if name and base:

@@ -33,7 +33,7 @@ def parse(
 
     refs = options.references(ref, set_)
     if not refs:
-        raise UsageError("pull needs --ref REF or --set FILE", hint="fab -H all pull --ref registry.example/app:1")
+        raise UsageError("pull needs --ref REF or --set FILE", hint="fab -H HOST pull --ref registry.example/app:1")
     several = bool(set_) or len(refs) > 1
     if digest and several:
         raise UsageError(

@@ -47,11 +47,11 @@ def parse(
 
     refs = options.references(ref, set_)
     if not refs:
-        raise UsageError("push needs --ref REF or --set FILE", hint="fab -H node1 push --ref registry.example/app:1")
+        raise UsageError("push needs --ref REF or --set FILE", hint="fab -H HOST push --ref registry.example/app:1")
     several = bool(set_) or len(refs) > 1
     if as_ and several:
         raise UsageError(
-            "--as is for one image", hint="name the images for the registry first: fab -H all retag --map names.txt"
+            "--as is for one image", hint="name the images for the registry first: fab -H HOST retag --map names.txt"
         )
     for each in refs:
         source = None if is_digest(each) else Reference.parse(each)

@@ -46,7 +46,7 @@ class Request:
         if bool(self.ref) == bool(self.match):
             raise UsageError(
                 "remove needs --ref REF, which may be repeated, or --match GLOB",
-                hint="fab -H node1 remove --ref old.example/app:1",
+                hint="fab -H HOST remove --ref old.example/app:1",
             )
         for each in filter(is_glob, self.refs):
             Reference.parse(each)  # any other text may be the name that a host has

@@ -41,13 +41,13 @@ def parse(
     if sum(ways) != 1:
         raise UsageError(
             "retag needs one of: --src with --dst, --map FILE, or --to-registry HOST with --match GLOB",
-            hint="fab -H node1 retag --src old.example/app:1 --dst new.example/app:1",
+            hint="fab -H HOST retag --src old.example/app:1 --dst new.example/app:1",
         )
     if to_registry or match:
         if not (to_registry and match):
             raise UsageError(
                 "--to-registry and --match go together",
-                hint="give both: fab -H all retag --to-registry r.example --match 'dead.example:5000/*'",
+                hint="give both: fab -H HOST retag --to-registry r.example --match 'dead.example:5000/*'",
             )
         to_registry = parse_domain(to_registry)
     pairs = _pairs(src, dst, map, crosses=bool(to_namespace))
@@ -74,10 +74,8 @@ def _pairs(src: str | None, dst: str | None, map_file: str | None, *, crosses: b
     if not (src or dst):
         return ()
     if not (src and dst):
-        raise UsageError(
-            f"--{'dst' if src else 'src'} is missing",
-            hint="fab -H node1 retag --src old.example/app:1 --dst new.example/app:1",
-        )
+        lacks, name = ("--dst", "new.example/app:1") if src else ("--src", "old.example/app:1")
+        raise UsageError(f"{lacks} is missing", hint=f"give it, such as with {lacks} {name}")
     return (Pair.parse(src, dst),)
 
 

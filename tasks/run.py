@@ -39,7 +39,7 @@ class RunResult:
 def parse(command: str | None = None) -> str:
     """The sh text to run; raises UsageError where it is missing or empty."""
     if not (command and command.strip()):
-        raise UsageError("run needs a command", hint="fab -H all run 'uname -r'")
+        raise UsageError("run needs a command", hint="fab -H HOST run 'uname -r'")
     return command
 
 

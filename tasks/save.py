@@ -62,7 +62,7 @@ def parse(
     if not (refs and out):
         raise UsageError(
             "save needs images with --ref REF or --set FILE, and --out FILE or DIR",
-            hint="fab -H node1 save --ref r.example/app:1 --out app.tar",
+            hint="fab -H HOST save --ref r.example/app:1 --out app.tar",
         )
     file = local_path(out)
     folder = file.is_dir() or out.endswith("/")

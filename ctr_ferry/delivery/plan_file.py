@@ -16,7 +16,7 @@ from ctr_ferry.errors import FerryError, PlanOutdated, UsageError
 from ctr_ferry.images.item import Item
 from ctr_ferry.oci.reference import is_digest
 from ctr_ferry.run import options
-from ctr_ferry.ssh.local_path import local_path
+from ctr_ferry.ssh.local_path import local_path, ls_line
 from ctr_ferry.transfer.copy_result import CopiedImage
 from ctr_ferry.transfer.plan import Plan
 from ctr_ferry.transfer.source_inventory import ImageSelector
@@ -337,7 +337,7 @@ def read(file: str) -> DeliveryPlan:
     except OSError as error:
         raise UsageError(
             f"--plan {file} cannot be read: {error.strerror or error}",
-            hint=f"see what is there: ls -l {shell.join([file])}",
+            hint=f"see what is there: {ls_line(file)}",
         ) from error
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UsageError(

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctr_ferry import shell
 from ctr_ferry.ctr.listing import Image
 from ctr_ferry.errors import UsageError
 from ctr_ferry.oci.reference import Reference, is_digest
-from ctr_ferry.ssh.local_path import local_path
+from ctr_ferry.ssh.local_path import local_path, ls_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def read_map(file: Path, *, apart: bool = False) -> tuple[Pair, ...]:
         lines = local_path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"the map {file} cannot be read: {error}", hint=f"see what is there: ls -l {shell.join([str(file)])}"
+            f"the map {file} cannot be read: {error}", hint=f"see what is there: {ls_line(file)}"
         ) from error
     pairs: dict[str, Pair] = {}
     wrong = []

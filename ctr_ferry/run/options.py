@@ -14,7 +14,7 @@ from ctr_ferry.errors import BadReference, UsageError
 from ctr_ferry.oci import image_set
 from ctr_ferry.oci.descriptor import Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob
-from ctr_ferry.ssh.local_path import local_path
+from ctr_ferry.ssh.local_path import local_path, ls_line
 
 SET_HELP = "File with images: one reference a line, or YAML of Kubernetes or Hauler; - is stdin; may be repeated."
 
@@ -39,8 +39,12 @@ def _full_name(text: str) -> str:
     try:
         return image_set.full_name(text)
     except BadReference as error:
-        words = shell.join(["fab", "-H", "HOST", "retag", "--src", text, "--dst"])
-        raise BadReference(error.message, hint=f"{error.hint}; where a host has this very name: {words} REF") from error
+        mended = re.sub(r"^[a-z]+://|[^!-~]", "", text)
+        try:
+            words = shell.join(["fab", "-H", "HOST", "retag", "--src", text, "--dst", image_set.full_name(mended)])
+        except BadReference:
+            words = f"fab -H HOST find --match {shell.join([text])}"
+        raise BadReference(error.message, hint=f"{error.hint}; where a host has this very name: {words}") from error
 
 
 def naming(ref: Iterable[str] | None, set_: Iterable[str] | None) -> list[str]:
@@ -56,7 +60,7 @@ def read_set(file: str, option: str = "--set") -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UsageError(
-            f"{option} {file} cannot be read: {why}", hint=f"see what is there: ls -l {shell.join([str(file)])}"
+            f"{option} {file} cannot be read: {why}", hint=f"see what is there: {ls_line(file)}"
         ) from error
     return image_set.parse(text, "stdin" if file == "-" else file)
 
@@ -124,7 +128,7 @@ def platform(text: str | None, *, every: bool = False) -> Platform | None:
     try:
         return Platform.parse(text) if text is not None else None
     except ValueError as error:
-        raise UsageError(f"--platform: {error}") from error
+        raise UsageError(f"--platform: {error}", hint="such as with --platform linux/amd64") from error
 
 
 def choice(text: str | None, option: str, choices: Sequence[str]) -> str:

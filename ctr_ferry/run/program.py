@@ -24,6 +24,7 @@ from ctr_ferry import __version__, shell
 from ctr_ferry.errors import FerryError, UsageError
 from ctr_ferry.run import stock
 from ctr_ferry.run.places import NAME, PROJECT, own_places, own_settings
+from ctr_ferry.ssh.local_path import ls_line
 
 _LEAST = {"list-depth": 0}  # of the options that take a number, those that may be 0
 _LISTINGS = ("flat", "nested", "json")
@@ -104,7 +105,7 @@ class Program(Fab):  # type: ignore[misc]
         if file and (not Path(file).is_file() or Path(file).suffix not in _SETTINGS):
             raise UsageError(
                 f"-f must name a file of settings that exists ({', '.join(_SETTINGS)}), and is {file!r}",
-                hint=f"see what is there: {shell.join(['ls', '-l', file])}",
+                hint=f"see what is there: {ls_line(file)}",
             )
 
     def load_collection(self) -> None:

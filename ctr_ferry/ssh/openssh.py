@@ -22,7 +22,7 @@ from paramiko.ssh_exception import ConfigParseError
 from ctr_ferry.errors import Unreachable, UsageError
 from ctr_ferry.shell import join
 from ctr_ferry.ssh import open_files
-from ctr_ferry.ssh.local_path import local_path
+from ctr_ferry.ssh.local_path import local_path, ls_line
 from ctr_ferry.text import tail
 
 _SYSTEM = Path("/etc/ssh/ssh_config")
@@ -87,9 +87,7 @@ class SSHConfig:
     def __init__(self, file: str | None, home: Path) -> None:
         self._file, self._home = (Path(file).absolute() if file else None), home
         if self._file and not self._file.exists():
-            raise UsageError(
-                f"the ssh_config {file} does not exist", hint=f"see what is there: ls -l {join([str(file)])}"
-            )
+            raise UsageError(f"the ssh_config {file} does not exist", hint=f"see what is there: {ls_line(self._file)}")
         self._files = [self._file] if self._file else [home / ".ssh/config", _SYSTEM]
 
     @cached_property

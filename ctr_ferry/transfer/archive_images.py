@@ -18,6 +18,7 @@ from ctr_ferry.images.content import Content
 from ctr_ferry.oci.descriptor import Descriptor, Platform
 from ctr_ferry.oci.reference import Reference, is_digest, is_glob, pinned
 from ctr_ferry.report.answers import grouped
+from ctr_ferry.ssh.local_path import ls_line
 from ctr_ferry.text import shown_name
 from ctr_ferry.transfer import archive_file, checksum
 from ctr_ferry.transfer.copy_request import ImageCopy
@@ -102,7 +103,7 @@ def archive_images(file: Path, wanted: Wanted) -> ArchiveImages:
         except OSError as error:
             raise UsageError(
                 f"--archive {file} cannot be read: {error.strerror or error}",
-                hint=f"see what is there: ls -l {shell.join([str(file)])}",
+                hint=f"see what is there: {ls_line(file)}",
             ) from error
     targets = tuple({entry.target.digest: entry.target for entry in chosen}.values())
     return ArchiveImages(file, found, copies, targets, tuple(f"{file}: {note}" for note in notes))

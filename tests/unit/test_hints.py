@@ -209,6 +209,8 @@ class Hints(ast.NodeVisitor):
                 yield from (shlex.join(words) for value in lists for words in each(value.elts))
             case ast.Call(func=ast.Attribute(attr="join", value=ast.Name(id="shell"))):
                 yield f"--ref {APP}"
+            case ast.Call(func=ast.Name(id="ls_line")):
+                yield f"ls -l {APP}"
             case ast.Call(func=ast.Name(id="_typed_with"), args=[right, _]):
                 yield from (
                     f"fab {'-F' if text == 'flat' else '-t'} {text} hosts" for text in self._texts(right, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from invoke.parser import Parser, ParserContext
 
 import fabfile
 from ctr_ferry import errors
+from ctr_ferry.errors import BadReference
+from ctr_ferry.run import options
 from ctr_ferry.run.command import CommonOptions, Kind, on_control_machine, per_host
+from ctr_ferry.ssh.local_path import ls_line
 from ctr_ferry.transfer.new_file import replacing
 
 ARGUMENTS = {
@@ -161,3 +165,24 @@ def test_only_a_file_is_replaced_by_a_new_file(tmp_path: Path) -> None:
     with pytest.raises(errors.CannotWrite), replacing(tmp_path / "pipe"):
         pass
     assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("there", ["a b", ""])
+def test_a_file_that_cannot_be_read_is_listed_or_else_the_folder_that_is_there(tmp_path: Path, there: str) -> None:
+    (tmp_path / "a b").touch()
+    file = tmp_path / (there or "none/of/these")
+    assert ls_line(file) == f"ls -l {shlex.quote(str(tmp_path / there))}"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("http://r.example/a:1", "retag --src http://r.example/a:1 --dst r.example/a:1"),
+        ("r.example/a :1", "retag --src 'r.example/a :1' --dst r.example/a:1"),
+        ("r.example/A:1", "find --match r.example/A:1"),
+    ],
+)
+def test_a_name_that_is_no_reference_may_be_that_of_an_image(text: str, line: str) -> None:
+    with pytest.raises(BadReference) as refused:
+        options.references([text], None)
+    assert refused.value.hint.endswith(f"; where a host has this very name: fab -H HOST {line}")

@@ -186,7 +186,7 @@ class TestName:
     def test_help_and_hints_have_the_name_that_it_was_started_by(self, folder: Path) -> None:
         assert ferry(folder, "--help").stdout.startswith("Usage: ctr-ferry ")
         hint = ferry(folder, "-H", "127.0.0.9", "find").stderr.splitlines()[-1]
-        assert hint == "  try: ctr-ferry -H all find --match '*/app:1'"
+        assert hint == "  try: ctr-ferry -H 127.0.0.9 find --match '*/app:1'"
 
     def test_the_hosts_stand_in_a_hint_under_either_name(self, folder: Path) -> None:
         for name in ("ctr-ferry", "fab"):
@@ -197,7 +197,7 @@ class TestName:
 
     def test_hints_in_json_have_it_too(self, folder: Path) -> None:
         document = json.loads(ferry(folder, "-H", "127.0.0.9", "find", "--json").stdout)
-        assert document["error"]["hint"].startswith("ctr-ferry -H all find ")
+        assert document["error"]["hint"].startswith("ctr-ferry -H 127.0.0.9 find ")
 
 
 @pytest.mark.parametrize("option", ["prompt-for-sudo-password", "prompt-for-login-password", "prompt-for-passphrase"])
