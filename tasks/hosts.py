@@ -44,7 +44,7 @@ def _failure(selector: HostSelector, data: Sequence[InventoryHost]) -> BadInvent
         return None
     lines = [f"{names(hosts)}: {message}" for (message, _), hosts in faults.items()]
     if len(lines) == 1:
-        return BadInventory(lines[0], hint=next(iter(faults))[1])
+        return BadInventory(lines[0], hint=f"{next(iter(faults))[1]}; then: fab hosts")
     return BadInventory(
         f"{selector.file} has {len(lines)} faults", detail="\n".join(lines), hint="correct them, then try: fab hosts"
     )

@@ -35,7 +35,7 @@ from ctr_ferry.text import tail
 _LAST_WORDS = 4 << 10  # bytes of a ProxyCommand's stderr that are kept
 # What paramiko says where the host closed the connection in its greeting (MaxStartups).
 _CUT_OFF = re.compile(r"Error reading SSH protocol banner($|\[Errno)")
-_PLAIN = re.compile(r"[\w.:%@+/-]+", re.ASCII)
+_PLAIN = re.compile(r"(?!-)[\w.:%@+/-]+", re.ASCII)
 _PIPE = 64 << 10  # bytes that a pipe of Linux holds
 _MOMENT = 0.5  # seconds from the end of a ProxyCommand's output to the command's own end
 # What OpenSSH says as a ProxyCommand where the gateway is busy, or nothing listens behind it.
@@ -110,7 +110,7 @@ def expand(word: str, host: str, port: int, user: str, *, for_shell: bool = Fals
 
     def value(token: re.Match[str]) -> str:
         if for_shell and not _PLAIN.fullmatch(text := values[token[1]]):
-            raise ValueError(f"{text!r} has characters that mean something to a shell")
+            raise ValueError(f"{text!r} begins with '-', or has characters that mean something to a shell")
         return values[token[1]]
 
     return re.sub("%([hprdu%])", value, word)

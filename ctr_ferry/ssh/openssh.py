@@ -276,6 +276,7 @@ def _ssh(words: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
         errors="replace",
         check=False,
         timeout=_LONGEST,
+        start_new_session=True,  # a Ctrl-C is for the run: an ssh that it ended would look like one that refuses
     )
 
 

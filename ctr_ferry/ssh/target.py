@@ -105,7 +105,7 @@ class Target:
 def is_address(text: str) -> bool:
     """Whether a text is a host's name or address alone, without user, port and brackets."""
     if ":" not in text:
-        return bool(text) and not re.search(r"[\s@/\[\]]", text)
+        return bool(text) and not re.search(r"^-|[\s@/\[\]]", text)
     with contextlib.suppress(ValueError):
         return ip_address(text).version == 6
     return False
@@ -124,6 +124,6 @@ def parse_address(text: str) -> tuple[str | None, str, int | None]:
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise UsageError(
             f"{text!r} has no port number after its last ':'",
-            hint=f"write it with a port, such as -H {text.rpartition(':')[0]}:22",
+            hint=f"write a port from 1 to 65535, with {text.rpartition(':')[0]}:22 in place of {text}",
         )
     return user if at else None, host.strip("[]"), int(port)

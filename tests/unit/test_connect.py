@@ -84,7 +84,7 @@ def test_a_proxy_command_is_read_by_a_shell_and_its_errors_never_stop_it() -> No
         assert how == "exit 0" and said.endswith("debug1: a line of a verbose client")
 
 
-@pytest.mark.parametrize("value", ["a b", "$(touch pwned)", "a;b", "`x`", "'"])
+@pytest.mark.parametrize("value", ["a b", "$(touch pwned)", "a;b", "`x`", "'", "-oX"])
 def test_a_value_that_means_something_to_a_shell_gets_into_no_proxy_command(value: str) -> None:
     with pytest.raises(ValueError, match="mean something to a shell"):
         expand("nc %h %p", value, 22, "ops", for_shell=True)

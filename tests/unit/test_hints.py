@@ -24,6 +24,7 @@ from ctr_ferry.oci.registry import RegistryState
 from ctr_ferry.report.hints import Asked, at_hosts, finish
 from ctr_ferry.report.outcome import Outcome, Status
 from ctr_ferry.run.executor import _is_line_wrong
+from ctr_ferry.ssh.target import parse_address
 
 ROOT = Path(__file__).parents[2]
 APP = "r.example/app:1"
@@ -103,6 +104,13 @@ def test_a_misspelt_host_is_replaced_among_all() -> None:
     asked = Asked([("pull", {"ref": [APP]})], "nod1,node2")
     hint = "did you mean node1? with node1 in place of nod1"
     assert asked.finish(hint, repeat=False) == f"{hint}: fab -H node1,node2 pull --ref {APP}"
+
+
+@pytest.mark.parametrize(("hosts", "line"), [("a,b:x", "fab -H a,b:22 images"), ("n1", "fab -H n1 images")])
+def test_a_wrong_port_is_replaced_where_it_was_typed(hosts: str, line: str) -> None:
+    with pytest.raises(errors.UsageError) as wrong:
+        parse_address("b:x")
+    assert Asked([("images", {})], hosts).finish(wrong.value.hint, repeat=False).endswith(f"place of b:x: {line}")
 
 
 def test_a_misspelt_source_is_replaced_among_all() -> None:

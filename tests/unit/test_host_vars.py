@@ -82,7 +82,7 @@ def test_an_address_or_name_is_an_address(tmp_path: Path, address: str) -> None:
     assert read(tmp_path, f"ansible_host: {address}")[0].address == address
 
 
-@pytest.mark.parametrize("name", ["root@10.0.0.3", "10.0.0.3:ssh", "a b"])
+@pytest.mark.parametrize("name", ["root@10.0.0.3", "10.0.0.3:ssh", "a b", "-oProxyCommand=x"])
 def test_a_hosts_name_that_is_no_address_needs_one(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInventory, match="is no address") as bad:
         target(name, Variables(), tmp_path, Trust(), Limits())

@@ -16,7 +16,7 @@ from archives import (
     tarred,
 )
 
-from ctr_ferry.errors import BadArchive
+from ctr_ferry.errors import ITSELF, BadArchive
 from ctr_ferry.oci import tar
 
 if sys.version_info >= (3, 14):
@@ -109,7 +109,7 @@ class TestTars:
     def test_compressed_by_another_program_are_refused_by_its_name(self, head: bytes, name: str) -> None:
         with pytest.raises(BadArchive, match=f"compressed with {name}") as caught:
             self.names(head.ljust(600, b"x"))
-        assert caught.value.hint.endswith(" FILE")
+        assert caught.value.hint.endswith(f" {ITSELF}")
 
     def test_of_several_frames_of_zstd_are_read(self) -> None:
         data = tarred({"a": b"a" * 3000, "b": b"b"})
