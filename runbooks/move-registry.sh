@@ -74,11 +74,11 @@ push_from() {
         ask "$work/push" -H "$@"
         complain "$work/push"
         read_json "$work/push" '.commands[] | .arguments.as as $name | .outcomes[0] | select(.status != "skipped")
-            | (.error.kind // .result.verified) as $word
+            | ([images][0] // {}) as $image | (.error.kind // $image.verified) as $word
             | if .error then [$name, if $word == "reference-exists" then "final" else "failed" end,
                   "failed: \($word) on \(.host)"]
-              elif $word == "digest" then [$name, "done", "\(.status) by \(.host): \(.result.digest)"]
-              else [$name, "final", "failed: \($word) by \(.host): \(.result.notes | join("; "))"] end
+              elif $word == "digest" then [$name, "done", "\(.status) by \(.host): \($image.digest)"]
+              else [$name, "final", "failed: \($word) by \(.host): \($image.notes | join("; "))"] end
             | map(safe) | @tsv' >"$work/pushed"
         cat "$work/pushed" >>"$work/told"
         if grep -Eq "${tab}failed: (host|registry)-(unreachable|unresolved|timeout|tls) " "$work/pushed"; then return; fi

@@ -50,7 +50,7 @@ hosts=$(hosts_of "$hosts")
 if [ "$from" = any ]; then where=all; else where=$from; fi
 step "1/3 looking for $old on $where"
 ask "$work/find" -H "$where" find --match "$old"
-found=$(read_json "$work/find" '[outcomes | select(.result.places? // [] | . != []) | .host] | join(", ")')
+found=$(read_json "$work/find" '[outcomes | select([images.places[]] != []) | .host] | join(", ")')
 [ -n "$found" ] || { complain "$work/find" && stop 1 "no host that answered has $old"; }
 step "$old is on $found"
 
@@ -65,6 +65,6 @@ if [ -z "$dry" ]; then
     ask "$work/check" -H "$hosts" check --ref "$new"
     worst "$code"
     complain "$work/check"
-    say "$new is $(read_json "$work/check" '[outcomes.result.digest? // empty] | unique | join(", ")')"
+    say "$new is $(read_json "$work/check" '[outcomes | images.digest | select(. != "")] | unique | join(", ")')"
 fi
 exit "$status"

@@ -40,20 +40,23 @@ class Request:
     """Which images to check. Without a digest, the digest of more than half of the hosts is expected.
 
     Attributes:
-        several: whether each host's result is a list of images.
         given: the options that name the images, for a hint.
     """
 
     refs: tuple[str, ...]
-    several: bool
     given: tuple[str, ...]
     digest: str | None
     namespace: str | None
 
+    @property
+    def several(self) -> bool:
+        """Whether a host may have more to tell than one error."""
+        return len(self.refs) > 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedImage(CheckResult):
-    """One of several images; ``asked`` is how it was asked for, and ``error`` what is wrong with it."""
+    """One image; ``asked`` is how it was asked for, and ``error`` what is wrong with it."""
 
     asked: str
     status: Status = Status.OK
@@ -62,17 +65,17 @@ class CheckedImage(CheckResult):
 
 @dataclass(frozen=True, slots=True)
 class ChecksResult:
-    """What one host has of several images."""
+    """What one host has of the images."""
 
     images: tuple[CheckedImage, ...]
     status = Status.OK
 
     def lines(self) -> list[str]:
-        """One line for each image; what is wrong is indented below."""
-        lines = []
+        """One line for each image; of several, what is wrong is indented below."""
+        lines, several = [], len(self.images) > 1
         for image in self.images:
             lines += image.lines() if image.digest else [f"{shown_name(image.reference)} {_ABSENT}"]
-            lines += [f"  {line}" for line in error_lines(image.error)] if image.error else []
+            lines += [f"  {line}" for line in error_lines(image.error)] if image.error and several else []
         return lines
 
 
@@ -118,21 +121,20 @@ def parse(
             f"--digest {digest!r} is no digest",
             hint="give sha256: and 64 hex digits; hosts tell theirs: fab -H all find --match '*'",
         )
-    several = bool(set_) or len(refs) > 1
-    if digest and several:
+    if digest and (set_ or len(refs) > 1):
         raise UsageError("--digest is for one --ref", hint="check that image alone, or leave --digest out")
     given = options.naming(ref, set_) + (["--namespace", namespace] if namespace else [])
     where = options.namespace(namespace)
-    return Request(refs=refs, several=several, given=tuple(given), digest=digest, namespace=where)
+    return Request(refs=refs, given=tuple(given), digest=digest, namespace=where)
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row for each digest and state, with its hosts; the row with most hosts first, of several images by name."""
-    if several := dict(results(answers, ChecksResult)):
-        return _table_of_several(several)
-    hosts = grouped(
-        ((found.digest, found.verdict, found.check, found.cell), host) for host, found in results(answers, CheckResult)
-    )
+    found = dict(results(answers, ChecksResult))
+    images = [(host, image) for host, result in found.items() for image in result.images]
+    if len({image.asked for _, image in images}) > 1:
+        return _table_of_several(found)
+    hosts = grouped(((i.digest, i.verdict, i.check, i.cell), host) for host, i in images if i.digest)
     return Table(
         ("DIGEST", "VERDICT", "COMPLETE", "UNPACKED", "HOSTS"),
         tuple((*c, names(hosts[c], every=True)) for c in sorted(hosts, key=lambda c: (-len(hosts[c]), c))),
@@ -186,7 +188,7 @@ def check(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     failed: dict[str, FerryError] = {}
     for name, found in seen.found.items():
         try:
-            answers[name] = _result(found, request)
+            answers[name] = _result(found)
         except FerryError as error:
             answers[name] = failed[name] = error
             fleet.hosts[name].mark_failed()
@@ -219,18 +221,16 @@ def _judge(ref: str, digest: str | None, seen: Seen) -> None:
         seen.found[name][ref] = error or judged
 
 
-def _result(found: Found, request: Request) -> Result:
+def _result(found: Found) -> Result:
     """The result of a host; raises the only image's error, or SomeFailed if any of several images is not well."""
-    if not request.several:
-        (one,) = found.values()
-        if isinstance(one, FerryError):
-            raise one
-        return one
     result = ChecksResult(tuple(_checked(ref, one) for ref, one in found.items()))
-    failed = [image for image in result.images if image.error]
+    failed = [one for one in found.values() if isinstance(one, FerryError)]
     if not failed:
         return result
-    told = [f"{image.error['kind']}: {image.error['message']}" for image in failed[:_MOST_TOLD] if image.error]
+    if len(found) == 1:
+        failed[0].result = result
+        raise failed[0]
+    told = [f"{error.kind}: {error.message}" for error in failed[:_MOST_TOLD]]
     more = [f"… and {len(failed) - _MOST_TOLD} more" for _ in failed[_MOST_TOLD : _MOST_TOLD + 1]]
     raise SomeFailed(
         f"{len(failed)} of {len(found)} images are not as they should be",
@@ -242,7 +242,7 @@ def _result(found: Found, request: Request) -> Result:
 def _checked(ref: str, found: CheckResult | FerryError) -> CheckedImage:
     if isinstance(found, CheckResult):
         return CheckedImage(asked=ref, **asdict(found))
-    state = found.result or _NOTHING
+    state = found.result if isinstance(found.result, CheckResult) else _NOTHING
     name = state.reference or ref
     return replace(
         CheckedImage(asked=ref, **asdict(state)), reference=name, status=Status.FAILED, error=found.to_json()
@@ -272,7 +272,7 @@ def _inspect(host: Host, request: Request, seen: Seen) -> Result:
     found = seen.found[host.name] = {}
     for ref, image in images.items():
         found[ref] = _state(session, image, states[image.name], content) if image else errors[ref]
-    return ChecksResult(()) if request.several else _result(found, request)
+    return ChecksResult(()) if request.several else _result(found)
 
 
 def _is_odd(state: Check | FerryError) -> bool:

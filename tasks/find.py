@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -39,32 +39,20 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class FindResult:
-    """What was found on one host; ``unread`` has the sockets and namespaces that could not be read, and why."""
-
-    places: tuple[Place, ...]
-    unread: tuple[str, ...] = ()
-    status = Status.OK
-
-    def lines(self) -> list[str]:
-        """One line for each place."""
-        return [
-            f"{shown_name(p.reference)} {p.digest} in {p.namespace} at {p.socket} {'; '.join(p.notes)}".rstrip()
-            for p in self.places
-        ]
-
-
-@dataclass(frozen=True, slots=True)
 class FoundImage:
-    """Where one of several images was found; ``asked`` is how it was asked for."""
+    """Where one image was found, or all that a glob fits.
+
+    Attributes:
+        asked: how it was asked for: the image, or the glob of ``--match``.
+    """
 
     asked: str
     places: tuple[Place, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class FoundImages:
-    """What was found of several images on one host; ``unread`` as in `FindResult`."""
+class FindResult:
+    """What was found on one host; ``unread`` has the sockets and namespaces that could not be read, and why."""
 
     images: tuple[FoundImage, ...]
     unread: tuple[str, ...] = ()
@@ -77,7 +65,10 @@ class FoundImages:
 
     def lines(self) -> list[str]:
         """One line for each place."""
-        return FindResult(self.places).lines()
+        return [
+            f"{shown_name(p.reference)} {p.digest} in {p.namespace} at {p.socket} {'; '.join(p.notes)}".rstrip()
+            for p in self.places
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +91,9 @@ def parse(*, match: str | None = None, ref: Sequence[str] | None = None, set_: S
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     """One row for each place, with all hosts that have it; below the rows, what to do if kubelet does not see it."""
-    hosts = grouped((place, host) for host, found in _results(answers) for place in dict.fromkeys(found.places))
+    hosts = grouped(
+        (place, host) for host, found in results(answers, FindResult) for place in dict.fromkeys(found.places)
+    )
     listed = sorted(hosts, key=lambda p: (p.reference, p.namespace, p.socket, p.digest, p.notes))
     hints = [
         _hint(place, hosts[place]) for place in listed if _UNREAD in place.notes and _can_be_given(place.reference)
@@ -127,13 +120,8 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     )
 
 
-def _results(answers: Mapping[str, Result | FerryError]) -> Iterator[tuple[str, FindResult | FoundImages]]:
-    yield from results(answers, FindResult)
-    yield from results(answers, FoundImages)
-
-
 def _not_read(answers: Mapping[str, Result | FerryError]) -> list[str]:
-    return [f"{host}: not read: {each}" for host, found in _results(answers) for each in found.unread]
+    return [f"{host}: not read: {each}" for host, found in results(answers, FindResult) for each in found.unread]
 
 
 def _can_be_given(name: str) -> bool:
@@ -165,7 +153,7 @@ def _hint(place: Place, hosts: Sequence[str]) -> str:
 def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     """Find images in every namespace of every containerd of the hosts, and show where kubelet does not see them."""
     answers = fleet.each(lambda host: _inspect(host, request))
-    found = [result for _, result in _results(answers)]
+    found = [result for _, result in results(answers, FindResult)]
     if found and not any(result.places for result in found):
         what = f"{request.match!r}" if request.match else ", ".join(request.refs[:3])
         raise NothingFound(
@@ -174,7 +162,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
             hint=look_wider(request.match or request.refs[0]),
             result=answers,
         )
-    there = {image.asked for _, result in results(answers, FoundImages) for image in result.images if image.places}
+    there = {image.asked for result in found for image in result.images if image.places}
     if nowhere := [ref for ref in request.refs if found and ref not in there]:
         raise NothingFound(
             f"{len(nowhere)} of {len(request.refs)} images are on no host that answered",
@@ -185,7 +173,7 @@ def find(fleet: Fleet, request: Request) -> dict[str, Result | FerryError]:
     return answers
 
 
-def _inspect(host: Host, request: Request) -> FindResult | FoundImages:
+def _inspect(host: Host, request: Request) -> FindResult:
     """Asks every containerd for its namespaces, then lists all images in one remote command."""
     facts = inspect.facts(host, ())
     unread: list[str] = []
@@ -204,9 +192,7 @@ def _inspect(host: Host, request: Request) -> FindResult | FoundImages:
         except GarbledAnswer as error:
             unread.append(f"{error.message} ({error.detail}); {error.hint}")
     places = _places(facts, found, request)
-    if request.match:
-        return FindResult(tuple(places[request.match]), tuple(unread))
-    return FoundImages(tuple(FoundImage(ref, tuple(places[ref])) for ref in request.refs), tuple(unread))
+    return FindResult(tuple(FoundImage(asked, tuple(there)) for asked, there in places.items()), tuple(unread))
 
 
 def _further_namespaces(host: Host, facts: Facts, unread: list[str]) -> list[tuple[str, str]]:

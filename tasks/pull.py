@@ -13,7 +13,7 @@ from ctr_ferry.run.command import per_host
 
 if TYPE_CHECKING:
     from ctr_ferry.registry.pull import PullRequest
-    from ctr_ferry.registry.results import PullResult, TransferSetResult
+    from ctr_ferry.registry.results import TransferSetResult
     from ctr_ferry.ssh.host import Host
     from ctr_ferry.ssh.target import Target
 
@@ -86,8 +86,9 @@ def before(request: PullRequest | tuple[PullRequest, ...], targets: Sequence[Tar
         "force": "Move a name that the host has already to the digest that is pulled.",
     },
 )
-def pull(host: Host, request: PullRequest | tuple[PullRequest, ...]) -> PullResult | TransferSetResult:
+def pull(host: Host, request: PullRequest | tuple[PullRequest, ...]) -> TransferSetResult:
     """Pull images from registries on every host, and verify what arrived; --serial N spares the registry."""
     from ctr_ferry.registry.pull import PullJob, PullSet
+    from ctr_ferry.registry.several import as_set
 
-    return PullSet(host, request).run() if isinstance(request, tuple) else PullJob(host, request).run()
+    return PullSet(host, request).run() if isinstance(request, tuple) else as_set(lambda: PullJob(host, request).run())

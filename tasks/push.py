@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ctr_ferry import shell
 from ctr_ferry.errors import (
@@ -107,6 +107,8 @@ def before(request: PushRequest | tuple[PushRequest, ...], targets: Sequence[Tar
 def push(fleet: Fleet, request: PushRequest | tuple[PushRequest, ...]) -> dict[str, Result | FerryError]:
     """Push images from each host to registries, and ask the registries what they have then."""
     from ctr_ferry.registry.push import PushJob, PushSet
+    from ctr_ferry.registry.results import TransferSetResult
+    from ctr_ferry.registry.several import as_set
 
     jobs: dict[str, PushJob | PushSet] = {}
     alone = len(fleet.hosts) == 1
@@ -116,20 +118,20 @@ def push(fleet: Fleet, request: PushRequest | tuple[PushRequest, ...]) -> dict[s
             jobs[host.name] = several = PushSet(host, request, alone=alone)
             return several.result()
         jobs[host.name] = one = PushJob(host, request, alone=alone)
-        return one.result(Status.OK, "")  # a run that is interrupted now reports no change
+        return TransferSetResult.of(one.result(Status.OK, ""))  # a run that is interrupted now reports no change
 
-    def verify(host: Host) -> Result:
+    def verify(host: Host) -> TransferSetResult:
         answer = pushed[host.name]
         if isinstance(answer, FerryError):
             raise answer
-        return jobs[host.name].verify(answer)
+        return jobs[host.name].verify(cast("TransferSetResult", answer))
 
     answers: dict[str, Result | FerryError] = dict(fleet.each(inspect_images, close=False, looks=True))
     for name, error in _refuse_conflicts(jobs).items():
         answers[name] = fleet.answers[name] = error
         fleet.hosts[name].mark_failed()
     once = alone or any(host.dry_run for host in fleet)
-    pushed = fleet.each(lambda host: jobs[host.name].run(), close=once)
+    pushed = fleet.each(lambda host: as_set(jobs[host.name].run), close=once)
     if once:
         return answers | pushed
     again = fleet.each(verify, done=pushed)

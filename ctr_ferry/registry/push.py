@@ -25,7 +25,7 @@ from ctr_ferry.registry.push_content import PushContent, choose
 from ctr_ferry.registry.refusals import REFUSED
 from ctr_ferry.registry.results import PushedImage, PushResult, TransferSetResult
 from ctr_ferry.registry.several import TransferItem, TransferSet
-from ctr_ferry.report.outcome import Result, Status
+from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.text import shown_name, size
 
@@ -309,12 +309,12 @@ class PushJob(ImagePush):
         """The one push, as `PushSet` has several."""
         return [(None, self)]
 
-    def verify(self, result: Result) -> Result:
+    def verify(self, result: TransferSetResult) -> TransferSetResult:
         """Verifies again; an error then has the result."""
         try:
             self.verify_again()
         except FerryError as error:
-            error.result = result
+            error.result = TransferSetResult.of(result.images[0], error)
             raise
         return result
 
@@ -364,7 +364,7 @@ class PushSet(TransferSet[ImagePush]):
             self.each(ImagePush.run)
         return self._settled()
 
-    def verify(self, _: Result) -> TransferSetResult:
+    def verify(self, _: TransferSetResult) -> TransferSetResult:
         """Verifies all images again. Raises as `run`."""
         with self.going_on():
             self.each(ImagePush.verify_again, self.jobs)

@@ -1,10 +1,10 @@
-"""What a push or a pull came to on one host: of one image, or of several."""
+"""What a push or a pull came to on one host."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
-from ctr_ferry.errors import ErrorData
+from ctr_ferry.errors import ErrorData, FerryError
 from ctr_ferry.report.answers import way
 from ctr_ferry.report.outcome import Status, error_lines
 from ctr_ferry.text import shown_name
@@ -90,25 +90,37 @@ class PushResult(RegistryTransferResult):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PulledImage(PullResult):
-    """One of several images that were pulled; with ``error``, which tells why it was not, `digest` may be empty."""
+    """One image that was pulled; with ``error``, which tells why it was not, `digest` may be empty."""
 
     error: ErrorData | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushedImage(PushResult):
-    """One of several images that were pushed; with ``error``, which tells why it was not, `digest` may be empty."""
+    """One image that was pushed; with ``error``, which tells why it was not, `digest` may be empty."""
 
     error: ErrorData | None = None
 
 
+def image_of(result: RegistryTransferResult, error: FerryError | None = None) -> PulledImage | PushedImage:
+    """A result as one of a list; with an error, as one that failed."""
+    kind = PushedImage if isinstance(result, PushResult) else PulledImage
+    image = kind(**{each.name: getattr(result, each.name) for each in fields(result)})
+    return replace(image, status=Status.FAILED, error=error.to_json()) if error else image
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferSetResult:
-    """What a push or pull of several images came to on one host; an image that was not tried is ``skipped``."""
+    """What a push or pull came to on one host; an image that was not tried is ``skipped``."""
 
     namespace: str
     ctr: str
     images: tuple[PulledImage | PushedImage, ...]
+
+    @classmethod
+    def of(cls, result: RegistryTransferResult, error: FerryError | None = None) -> TransferSetResult:
+        """The result of the only image; with an error, that of its failure."""
+        return cls(namespace=result.namespace, ctr=result.ctr, images=(image_of(result, error),))
 
     @property
     def status(self) -> Status:
@@ -121,7 +133,9 @@ class TransferSetResult:
         return [each for image in there for each in image.given()]
 
     def lines(self) -> list[str]:
-        """The images that were changed or failed, each with its status; how many the others are."""
+        """The only image; of several, those that were changed or failed, with status, and how many the others are."""
+        if len(self.images) == 1:
+            return self.images[0].lines()
         quiet = {Status.UNCHANGED: 0, Status.SKIPPED: 0}
         lines = []
         for image in self.images:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from ctr_ferry.errors import (
@@ -18,7 +18,13 @@ from ctr_ferry.errors import (
     Unreachable,
 )
 from ctr_ferry.images.item import settle
-from ctr_ferry.registry.results import PulledImage, PushedImage, RegistryTransferResult, TransferSetResult
+from ctr_ferry.registry.results import (
+    PulledImage,
+    PushedImage,
+    RegistryTransferResult,
+    TransferSetResult,
+    image_of,
+)
 from ctr_ferry.report.outcome import Status
 
 if TYPE_CHECKING:
@@ -27,6 +33,17 @@ if TYPE_CHECKING:
 
 _ENOUGH = 3  # images in a row that a registry fails for; then it is not asked for others
 _OF_THE_IMAGE = (RegistryDenied, RegistryRefused, RepositoryNotFound)  # errors that say nothing about other images
+
+
+def as_set(work: Callable[[], RegistryTransferResult | TransferSetResult]) -> TransferSetResult:
+    """What ``work`` returns, as the result of a set; the only image's error gets its result in that form, too."""
+    try:
+        result = work()
+    except FerryError as error:
+        if isinstance(error.result, RegistryTransferResult):
+            error.result = TransferSetResult.of(error.result, error)
+        raise
+    return result if isinstance(result, TransferSetResult) else TransferSetResult.of(result)
 
 
 class Job(Protocol):
@@ -54,13 +71,13 @@ class TransferItem(Generic[_J]):
 
     def end(self, result: RegistryTransferResult) -> None:
         """Takes the result."""
-        self.image = type(self.image)(**{each.name: getattr(result, each.name) for each in fields(result)})
+        self.image = image_of(result)
 
     def fail(self, error: FerryError) -> None:
         """Takes the error, and what was done before it."""
         if isinstance(error.result, RegistryTransferResult):
             self.end(error.result)
-        self.error, self.image = error, replace(self.image, status=Status.FAILED, error=error.to_json())
+        self.error, self.image = error, image_of(self.image, error)
 
 
 class TransferSet(Generic[_J]):

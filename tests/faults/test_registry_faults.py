@@ -49,7 +49,7 @@ class TestAPush:
             running.leaves_nothing()
             again = scene.push(["node3"], "--ref", name)
             assert again.statuses == {"node3": "changed"}, again.out
-            assert again.outcomes["node3"]["result"]["bytes_there"] >= image.size(image.layers[NATIVE][0])
+            assert again.image("node3")["bytes_there"] >= image.size(image.layers[NATIVE][0])
             assert scene.there(registry, name) == image.target.digest
             assert running.moved() - first < size - image.size(image.layers[NATIVE][0]) / 2
 

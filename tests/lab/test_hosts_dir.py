@@ -79,7 +79,7 @@ def test_a_login_goes_to_no_mirror_but_to_the_registry_itself(
     before = len(mirror.server.requests())
     run = scene.run(scene.nodes, "pull", "--json", "--ref", name, inventory=scene.inventory(ctr_hosts_dir=FOLDER))
     assert set(run.statuses.values()) == {"changed"}, run.out
-    ways = [str(o["result"]["notes"]) for node, o in run.outcomes.items() if release(scene.nodes[node]) >= (1, 4)]
+    ways = [str(run.image(node)["notes"]) for node in run.outcomes if release(scene.nodes[node]) >= (1, 4)]
     assert ways and all(f"a login goes to {basic.name} alone" in way for way in ways)
     asked = mirror.server.requests()[before:]
     assert asked and all('" 401 ' in line for line in asked)

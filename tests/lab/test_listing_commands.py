@@ -124,7 +124,7 @@ class TestFind:
         run = fab("-H", everywhere(stage), "find", "--json", "--match", f"*/{stage.token}/app:*")
         assert run.exit == 0
         for node in stage.nodes.values():
-            (place,) = run.outcomes[node.name]["result"]["places"]
+            (place,) = run.image(node.name)["places"]
             assert (place["reference"], place["namespace"], place["socket"]) == (app, namespace, node.socket)
             assert bool(place["notes"]) == node.cri
         detail = fab("-H", everywhere(stage), "find", "--match", app).out
@@ -161,7 +161,7 @@ class TestCheck:
             for digest in ((), ("--digest", built[kind].target.digest)):
                 run = fab("-H", everywhere(stage), "check", "--json", "--ref", app, *digest)
                 assert run.exit == 0
-                assert {o["result"]["verdict"] for o in run.outcomes.values()} == {"same"}
+                assert {run.image(host)["verdict"] for host in run.outcomes} == {"same"}
 
     def test_a_host_with_another_digest_drifts(self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]) -> None:
         app = stage.name()
@@ -187,7 +187,7 @@ class TestCheck:
             asked = {login: count() for login, count in counts.items()}
         assert asked == dict.fromkeys(counts, 3 if kind == "both" else 2)
         assert (run.exit, run.statuses) == (1, dict.fromkeys(counts, "content-missing"))
-        assert [outcome["result"]["missing"] for outcome in run.outcomes.values()] == [[layer]] * len(counts)
+        assert [run.image(host)["missing"] for host in run.outcomes] == [[layer]] * len(counts)
 
     def test_an_absent_manifest_is_missing_content(self, fab: Fab, stage: Stage, built: dict[str, BuiltImage]) -> None:
         for kind in ("plain", "both"):
@@ -196,7 +196,7 @@ class TestCheck:
             stage.on_each(lambda node, digest=manifest: node.real_ctr("content", "rm", digest))  # type: ignore[misc]
             run = fab("-H", everywhere(stage), "check", "--json", "--ref", app)
             assert (run.exit, run.statuses) == (1, dict.fromkeys(stage.nodes, "content-missing"))
-            missing = {name: outcome["result"]["missing"] for name, outcome in run.outcomes.items()}
+            missing = {name: run.image(name)["missing"] for name in run.outcomes}
             assert missing == {key: [manifest] for key in stage.nodes}
 
     def test_an_image_for_another_platform_is_reported_as_such(
@@ -233,7 +233,7 @@ class TestCheck:
         stage.seed(image, src, blobs=image.of(NATIVE))
         assert fab.retag(stage.nodes, "--src", src, "--dst", dst).exit == 0
         run = fab("-H", everywhere(stage), "check", "--json", "--ref", dst)
-        verdicts = {name: outcome["result"]["verdict"] for name, outcome in run.outcomes.items()}
+        verdicts = {name: run.image(name)["verdict"] for name in run.outcomes}
         part = "same (platform manifest)"
         assert verdicts == {n.name: part if release(n) == (1, 2) else "same" for n in stage.nodes.values()}
         assert run.exit == 0

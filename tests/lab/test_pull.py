@@ -63,7 +63,7 @@ class TestEveryNode:
             assert done.exit == 0, done.out
             return [outcome for command in done.document["commands"] for outcome in command["outcomes"]]
 
-        told = [(o["status"], o["result"]["reference"], o["result"]["digest"]) for o in run()]
+        told = [(o["status"], image["reference"], image["digest"]) for o in run() for image in o["result"]["images"]]
         assert told == [("changed", name, plain.target.digest) for name in names for _ in nodes]
         records = stage.on_each(stage.records)
         first = next(iter(names))
@@ -149,7 +149,7 @@ class TestATag:
         stage.on_each(lambda node: node.real_ctr("images", "label", name, *PINS))
         run = scene.pull(scene.nodes, "--ref", name, "--force")
         assert (run.exit, run.statuses) == (0, dict.fromkeys(scene.nodes, "changed")), run.out
-        assert {outcome["result"]["previous_digest"] for outcome in run.outcomes.values()} == {old.target.digest}
+        assert {run.image(host)["previous_digest"] for host in run.outcomes} == {old.target.digest}
         records = stage.on_each(stage.records)
         assert all(set(PINS) <= set(found[name].labels.split(",")) for found in records.values()), records
         assert {node: {n: r.digest for n, r in found.items()} for node, found in records.items()} == {

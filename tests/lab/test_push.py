@@ -63,7 +63,8 @@ class TestEveryNode:
         scene.stage.seed(part, names[1], nodes=[node], blobs=part.of(NATIVE) | {part.manifests[OTHER]})
         words = [word for name in names for word in ("push", "--json", "--ref", name)]
         run = scene.run([node.name], *words, "--platform", OTHER)
-        *told, asked = [command["outcomes"][0].get("result") for command in run.document["commands"]]
+        outcomes = [command["outcomes"][0] for command in run.document["commands"]]
+        *told, asked = [outcome["result"]["images"][0] if "result" in outcome else {} for outcome in outcomes]
         wanted: list[str | None] = [whole.target.digest, part.manifests[NATIVE], whole.manifests[OTHER]]
         if release(node) < (1, 1):  # which cannot push an index at all, nor any platform but its own
             wanted = [whole.manifests[NATIVE], part.manifests[NATIVE], None]
@@ -144,9 +145,9 @@ class TestAForeignLayer:
             assert run.exit == 0, run.out
             first, *others = [command["outcomes"][0] for command in run.document["commands"]]
             leaves = release(node) >= (1, 6)
-            assert ("1 foreign layer" in str(first["result"]["notes"])) is leaves
+            assert ("1 foreign layer" in str(first["result"]["images"])) is leaves
             assert [each["status"] for each in others] == ["changed" if leaves else "unchanged", "unchanged"]
-            assert not any("foreign" in str(each["result"]["notes"]) for each in others)
+            assert not any("foreign" in str(each["result"]["images"]) for each in others)
             path = in_repository(registry, name).partition(":")[0]
             assert layer in registry.server.blobs(path)
 
@@ -172,7 +173,7 @@ class TestANameThatIsTaken:
         assert uploads(scene, registry) == []
         run = scene.push(scene.nodes, "--ref", name, "--force")
         assert (run.exit, set(run.statuses.values()) <= {"changed", "unchanged"}) == (0, True), run.out
-        replaced = [outcome["result"]["previous_digest"] for outcome in run.outcomes.values()]
+        replaced = [run.image(host)["previous_digest"] for host in run.outcomes]
         assert old.target.digest in replaced and set(replaced) <= {"", old.target.digest}
         assert scene.there(registry, name) == new.target.digest
 

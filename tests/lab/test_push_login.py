@@ -217,7 +217,7 @@ class TestThePassword:
             inventory = scene.inventory(hosts=host, ctr_registries={registry.name: registry.settings()})
             run = scene.run(["n"], "pull", "--json", "--ref", name, inventory=inventory)
         assert run.statuses == {"n": "changed"}, run.out
-        assert run.outcomes["n"]["result"]["verified"] == "digest"
+        assert run.image("n")["verified"] == "digest"
 
 
 def _needles(scene: RegistryScene, registry: Registry) -> tuple[str, str]:

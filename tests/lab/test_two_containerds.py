@@ -43,7 +43,7 @@ def test_kubelets_containerd_gets_images_and_the_choice_is_shown(fab: Fab, stage
     assert warning["message"].startswith(f"of 2 containerds, kubelet's is used: {node4.socket}, not {SOCKET}")
     assert "note: node4: of 2 containerds" in fab("-H", "node4", "images", "--ref", app).err
 
-    places = fab("-H", "node4", "find", "--json", "--match", app).outcomes["node4"]["result"]["places"]
+    places = fab("-H", "node4", "find", "--json", "--match", app).image("node4")["places"]
     assert {place["socket"] for place in places} == {node4.socket, SOCKET}
     findings = fab("-H", "node4", "doctor", "--json").outcomes["node4"]["result"]["findings"]
     (found,) = [each for each in findings if each["check"] == "socket"]

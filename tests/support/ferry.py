@@ -98,6 +98,17 @@ class Run:
         return image
 
 
+class Started(subprocess.Popen[str]):
+    """A `fab` that was started. What it printed for scripts must be as the schemas say, also where it was cut off."""
+
+    def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for its end; return stdout and stderr."""
+        out, err = super().communicate(input, timeout)
+        if "--json" in self.args and out:  # type: ignore[operator]
+            validate(json.loads(out))
+        return out, err
+
+
 class Fab:
     """The real `fab` in a process of its own, with an empty home and the fleet's inventory."""
 
@@ -129,11 +140,11 @@ class Fab:
         named = hosts if isinstance(hosts, str) else ",".join(hosts)
         return self("-H", named, "retag", "--json", *words, inventory=inventory, **env)
 
-    def start(self, *words: str, inventory: Path | str | None = None, **env: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, inventory: Path | str | None = None, **env: str) -> Started:
         """Start `fab WORDS…` and return at once."""
         env = {"CTR_FERRY_INVENTORY": str(inventory or self.inventory), **env}
         # A background job's children inherit that SIGINT is ignored, and nohup's SIGHUP. On a terminal, none is.
-        return subprocess.Popen(
+        return Started(
             ["env", "--default-signal=INT,HUP", *self.argv(*words)],
             cwd=CLONE,
             env=self.environment(**env),

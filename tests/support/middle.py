@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 
-from ferry import Fab, Run, Stage, eventually, leftovers, names_of, processes, release
+from ferry import Fab, Run, Stage, Started, eventually, leftovers, names_of, processes, release
 from stalling import go_on, is_stalled
 
 from lab.fleet import Node
@@ -64,7 +63,7 @@ class Middle:
         assert read
         signal_all(read, signal.SIGKILL)
 
-    def again(self) -> subprocess.Popen[str]:
+    def again(self) -> Started:
         """Start the same copy once more, and wait until it is in the middle, too."""
         self.source.exec(["rm", f"/home/{self.user}/stalled"])
         words = self._words(f"{self.user}@{self.source.name}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +19,19 @@ from ferry import Fab
 from forkserver import CLONE
 from registry_scene import RegistryScene
 from tools import environment_with
+from validation import validate
 
 from lab.fleet import Fleet
 from lab.images import BuiltImage, build
 
 NOWHERE = "no-such-host.invalid"
 LONGEST = 280  # seconds until a runbook counts as hanging
+# A jq that keeps what it reads. The last word of a runbook's call is the file.
+_KEEPING_JQ = """#!/bin/sh
+for file; do :; done
+cp "$file" "${0%/*}/$$.read"
+exec '{jq}' "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -40,16 +50,28 @@ class Runbook:
         self.fab, self.folder, self._environment = fab, folder, environment
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
+        self._programs = folder / "programs"
+        self._programs.mkdir()
 
     def environment(self, inventory: Path | str | None = None, **more: str) -> dict[str, str]:
         """Return the environment of a runbook: that of `fab`, with jq and fab in PATH."""
         with_jq = environment_with(["jq"])
+        jq = self._programs / "jq"
+        jq.write_text(_KEEPING_JQ.format(jq=shutil.which("jq", path=with_jq["PATH"])))
+        jq.chmod(0o755)
         # The test may put programs into its folder.
-        path = f"{self.folder}:{Path(sys.executable).parent}:{with_jq['PATH']}"
+        path = f"{self.folder}:{self._programs}:{Path(sys.executable).parent}:{with_jq['PATH']}"
         changed = {"PATH": path, "TMPDIR": str(self.temporary)}
         changed |= {name: with_jq[name] for name in ("LD_LIBRARY_PATH",) if name in with_jq}
         changed |= {"CTR_FERRY_INVENTORY": str(inventory)} if inventory else {}
         return {**self.fab.environment(), **self._environment, **changed, **more}
+
+    def _validate(self) -> None:
+        """Check what the runbook read of `fab`."""
+        for file in self._programs.glob("*.read"):
+            with suppress(json.JSONDecodeError):  # a test's own program may print something else
+                validate(json.loads(file.read_text()))
+            file.unlink()
 
     def cut_off(self, name: str, *words: str, at: str, inventory: Path | str | None = None) -> Ended:
         """Start a runbook as on a terminal, press Ctrl-C once its stderr has the words `at`, and wait for its end."""
@@ -68,6 +90,7 @@ class Runbook:
             os.killpg(process.pid, signal.SIGINT)
             out, err = process.communicate(timeout=LONGEST)
         assert not list(self.temporary.iterdir())
+        self._validate()
         return Ended(process.returncode, out, read + err)
 
     def __call__(
@@ -86,6 +109,7 @@ class Runbook:
         )
         assert "Traceback" not in done.stderr, done.stderr
         assert not list(self.temporary.iterdir())
+        self._validate()
         return Ended(done.returncode, done.stdout, done.stderr)
 
 

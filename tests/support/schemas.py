@@ -25,7 +25,7 @@ import fabfile  # noqa: E402
 from ctr_ferry.delivery.results import DeliverResult  # noqa: E402
 from ctr_ferry.errors import ErrorData  # noqa: E402
 from ctr_ferry.images.retag import RetagResult  # noqa: E402
-from ctr_ferry.registry.results import PullResult, PushResult, TransferSetResult  # noqa: E402
+from ctr_ferry.registry.results import PulledImage, PushedImage, TransferSetResult  # noqa: E402
 from ctr_ferry.registry.status import RegistryStatus  # noqa: E402
 from ctr_ferry.report.documents import CompletionData, InventoryData, RunData, RunsData, Warned  # noqa: E402
 from ctr_ferry.report.outcome import Status  # noqa: E402
@@ -36,28 +36,43 @@ from ctr_ferry.transfer.copy_result import CopyResult  # noqa: E402
 from tasks import check, doctor, find, images, needs, registry, remove, run, save  # noqa: E402
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-# What each command returns; of several types, the later ones are for several images.
-RESULTS: dict[str, tuple[type, ...]] = {
-    "apply": (DeliverResult,),
-    "check": (check.CheckResult, check.ChecksResult),
-    "completion": (CompletionData,),
-    "copy": (CopyResult,),
-    "deliver": (DeliverResult,),
-    "doctor": (doctor.DoctorResult,),
-    "find": (find.FindResult, find.FoundImages),
-    "hosts": (InventoryData,),
-    "images": (images.ImagesResult,),
-    "load": (CopyResult,),
-    "needs": (needs.NeedsResult,),
-    "pull": (PullResult, TransferSetResult),
-    "push": (PushResult, TransferSetResult),
-    "registry": (registry.RegistryResult,),
-    "remove": (remove.RemoveResult,),
-    "retag": (RetagResult,),
-    "run": (run.RunResult,),
-    "runs": (RunsData,),
-    "save": (save.SaveResult,),
-    "show": (RunData,),
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pulls(TransferSetResult):
+    """What a pull came to on one host; an image that was not tried is ``skipped``."""
+
+    images: tuple[PulledImage, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pushes(TransferSetResult):
+    """What a push came to on one host; an image that was not tried is ``skipped``."""
+
+    images: tuple[PushedImage, ...]
+
+
+RESULTS: dict[str, type] = {  # what each command returns
+    "apply": DeliverResult,
+    "check": check.ChecksResult,
+    "completion": CompletionData,
+    "copy": CopyResult,
+    "deliver": DeliverResult,
+    "doctor": doctor.DoctorResult,
+    "find": find.FindResult,
+    "hosts": InventoryData,
+    "images": images.ImagesResult,
+    "load": CopyResult,
+    "needs": needs.NeedsResult,
+    "pull": Pulls,
+    "push": Pushes,
+    "registry": registry.RegistryResult,
+    "remove": remove.RemoveResult,
+    "retag": RetagResult,
+    "run": run.RunResult,
+    "runs": RunsData,
+    "save": save.SaveResult,
+    "show": RunData,
 }
 COMMANDS: dict[str, Command] = {name: getattr(fabfile, name) for name in fabfile.__all__}
 _LATE = {"RegistryStatus": RegistryStatus, "SavedImage": SavedImage}  # imported for annotations only
@@ -208,8 +223,7 @@ def _options(command: Command) -> dict[str, Any]:
 def of_command(name: str, *, closed: bool = False) -> dict[str, Any]:
     """Return the schema of what one command adds to `commands`."""
     command, make = COMMANDS[name], Maker(closed=closed)
-    results = [make.of(each) for each in RESULTS[name]]
-    result = results[0] if len(results) == 1 else {"anyOf": results}
+    result = make.of(RESULTS[name])
     options = _options(command)
     error = make.of(ErrorData) | {"description": "Why the command as a whole failed; absent where it did not."}
     properties: dict[str, Any] = {

@@ -13,7 +13,6 @@ from ctr_ferry.ctr.health import Finding, Health
 from ctr_ferry.delivery.results import DeliveredImage, DeliverResult
 from ctr_ferry.delivery.results import tabulate as deliveries
 from ctr_ferry.errors import ConnectTimeout, FerryError, ImageNotFound
-from ctr_ferry.images.check_result import CheckResult
 from ctr_ferry.images.item import ImageResult
 from ctr_ferry.images.retag import RetagResult
 from ctr_ferry.report import render
@@ -43,7 +42,7 @@ def _images() -> tuple[Answers, Table]:
 
 def _check() -> tuple[Answers, Table]:
     state = {**STATE, "reference": NEW, "check": "complete (4/4)", "platform": "linux/amd64"}
-    well = CheckResult(verdict="same", **state)  # type: ignore[arg-type]
+    well = check.ChecksResult((check.CheckedImage(asked=NEW, verdict="same", **state),))  # type: ignore[arg-type]
     answers: Answers = dict.fromkeys(NODES + GPUS, well)
     answers["node5"] = ImageNotFound(
         f"no image {NEW} in namespace k8s.io of node5", hint=f"fab -H HOST pull --ref {NEW}"

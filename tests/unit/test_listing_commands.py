@@ -200,6 +200,12 @@ def check(fleet: FakeFleet, **options: Any) -> dict[str, Any]:
     return answers
 
 
+def only(answer: Any) -> Any:
+    """The one image of a host's answer, well or not."""
+    result = answer.result if isinstance(answer, errors.FerryError) else answer
+    return result.images[0]
+
+
 def has(digest: str = A, **more: Any) -> FakeHost:
     return FakeHost({"k8s.io": [image(APP, digest)]}, **more)
 
@@ -232,7 +238,7 @@ def test_check_fails_on_all_hosts_without_a_majority(digests: tuple[str, ...]) -
     fleet = FakeFleet(**{name: has(digest) for name, digest in zip("abcd", digests, strict=False)})
     answers = check(fleet)
     assert {getattr(answer, "kind", "ok") for answer in answers.values()} == {"drift"}
-    assert {(answer.hint, answer.result.verdict) for answer in answers.values()} == {
+    assert {(answer.hint, only(answer).verdict) for answer in answers.values()} == {
         ("choose the right digest with --digest", "no majority")
     }
     holders = {digest: ", ".join(n for n, d in zip("abcd", digests, strict=False) if d == digest) for digest in digests}
@@ -246,7 +252,7 @@ def test_check_requires_complete_and_unpacked_images() -> None:
     fleet = FakeFleet(a=has(), b=has(status="incomplete (2/4)", unpacked=False), c=has(unpacked=False))
     answers = check(fleet)
     assert [getattr(answer, "kind", "ok") for answer in answers.values()] == ["ok", "content-missing", "not-unpacked"]
-    assert answers["b"].result.check == "incomplete (2/4)"
+    assert only(answers["b"]).check == "incomplete (2/4)"
 
 
 def test_check_names_the_blobs_that_are_missing() -> None:
@@ -257,7 +263,7 @@ def test_check_names_the_blobs_that_are_missing() -> None:
     bare = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX}, **part)
     answers = check(FakeFleet(a=plain, b=index, c=bare))
     assert [answers[name].kind for name in "abc"] == ["content-missing"] * 3
-    assert [answers[name].result.missing for name in "abc"] == [(C,), (CONFIG,), (B,)]
+    assert [only(answers[name]).missing for name in "abc"] == [(C,), (CONFIG,), (B,)]
     assert answers["a"].detail.splitlines() == ["missing", C]
     assert [len(host.scripts) for host in (plain, index, bare)] == [1, 2, 1]
 
@@ -287,13 +293,13 @@ def test_a_platforms_manifest_counts_as_the_same_if_ctr_can_name_no_more(version
         answers = check(fleet, **options)
         assert [getattr(answers[name], "kind", "ok") for name in "abc"] == ["ok", verdict, "ok"]
         if verdict == "ok":
-            assert answers["b"].verdict == "same (platform manifest)"
+            assert only(answers["b"]).verdict == "same (platform manifest)"
 
 
 def test_old_hosts_do_not_outvote_the_index_of_a_new_one() -> None:
     whole = FakeHost({"k8s.io": [image(APP, A, OCI_INDEX)]}, blobs={A: INDEX})
     answers = check(FakeFleet(a=has(B, version="1.2.6"), b=has(B, version="1.2.6"), c=whole))
-    assert [getattr(answer, "verdict", "") for answer in answers.values()] == [PLATFORM_MANIFEST] * 2 + ["same"]
+    assert [only(answer).verdict for answer in answers.values()] == [PLATFORM_MANIFEST] * 2 + ["same"]
 
 
 def test_check_escapes_names_that_hosts_gave() -> None:

@@ -324,7 +324,8 @@ class TestSeveralHosts:
         answers = scripted_fleet.push()
         assert scripted_fleet.pushed == [True, False]
         assert {type(answer) for answer in answers} == {errors.VerifyFailed}
-        assert [answer.result.status for answer in answers] == [Status.CHANGED, Status.UNCHANGED]
+        images = [image for answer in answers for image in answer.result.images]
+        assert [(image.status, image.method) for image in images] == [(Status.FAILED, "push"), (Status.FAILED, "")]
         assert all(A in answer.detail and B in answer.detail for answer in answers)
 
     def test_that_are_only_one_ask_the_registry_twice(self, answering: Answering) -> None:

@@ -104,10 +104,11 @@ class TestNames:
     @pytest.mark.parametrize("how", ["images", "find", "images --csv", "remove"])
     def test_reach_no_terminal_as_they_are(self, how: str, capsys: pytest.CaptureFixture[str]) -> None:
         found = tuple(find.Place(name, DIGEST, "k8s.io", "/x.sock") for name in DISGUISED.values())
+        places = find.FindResult((find.FoundImage("*", found),))
         gone = tuple(Removed(name, DIGEST, records=(name,), notes=(name,)) for name in DISGUISED.values())
         tables = {"images": images.tabulate({"n": rows_of(*DISGUISED.values())})}
-        tables |= {"images --csv": tables["images"], "find": find.tabulate({"n": find.FindResult(found)})}
-        results = {"remove": RemoveResult("k8s.io", gone), "find": find.FindResult(found)}
+        tables |= {"images --csv": tables["images"], "find": find.tabulate({"n": places})}
+        results = {"remove": RemoveResult("k8s.io", gone), "find": places}
         done = Outcome("n", Status.OK, 1.0, results.get(how, rows_of(*DISGUISED.values())))
         render.table(render.Done(how, {"csv": "csv" in how}, [done], table=tables.get(how)))
         out, err = capsys.readouterr()
