@@ -14,7 +14,7 @@ from ctr_ferry.errors import BadReference, FerryError, NothingFound
 from ctr_ferry.images import inspect
 from ctr_ferry.images.session import Session
 from ctr_ferry.oci import image_set
-from ctr_ferry.report.answers import results
+from ctr_ferry.report.answers import grouped, results
 from ctr_ferry.report.outcome import Result, Status, Table
 from ctr_ferry.run import options
 from ctr_ferry.run.command import fleet_wide
@@ -87,10 +87,9 @@ def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
     found = dict(results(answers, NeedsResult))
     listed = _set(answers)
     count = sum(not line.startswith("#") for line in listed)
-    unknown = [f"# {host}: {each}" for host, result in found.items() for each in result.unknown]
     if out := next((result.out for result in found.values() if result.out), ""):
         told = f"{out} has {count} image{'s' * (count != 1)} that {names(found)} need{'s' * (len(found) == 1)}"
-        return Table((), (), (told, *unknown))
+        return Table((), (), (told, *_unknown(found)))
     return Table((), (), tuple(listed) if count else ())
 
 
@@ -126,9 +125,14 @@ def _set(answers: Mapping[str, Result | FerryError]) -> list[str]:
     """The lines of the set: comments, which say what it stands on and what it lacks, and each image once."""
     found = dict(results(answers, NeedsResult))
     lacking = [f"# {host} did not tell: {e.message}" for host, e in answers.items() if isinstance(e, FerryError)]
-    unknown = [f"# {host}: {each}" for host, result in found.items() for each in result.unknown]
     images = sorted({image.reference for result in found.values() for image in result.images})
-    return [_HEAD, f"# Hosts: {', '.join(found)}", *lacking, *unknown, *images]
+    return [_HEAD, f"# Hosts: {', '.join(found)}", *lacking, *_unknown(found), *images]
+
+
+def _unknown(found: Mapping[str, NeedsResult]) -> list[str]:
+    """What is needed and cannot be named, as comments; hosts that lack the same share one."""
+    hosts = grouped((each, host) for host, result in found.items() for each in result.unknown)
+    return [f"# {names(on, every=True)}: {each}" for each, on in hosts.items()]
 
 
 def _write(file: Path, answers: Mapping[str, Result | FerryError]) -> None:

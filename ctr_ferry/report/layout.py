@@ -17,7 +17,8 @@ _LEAST_WIDTH = 16  # characters; a cell that is no longer is not folded
 _NUMBER = re.compile(r"(?:-?|\d+(?:\.\d+)?(?: (?:B|[KMGT]iB|m?s))?)")
 _WORD = re.compile(r"[^\s,]*,|[^\s,]+|\s+")
 _DIGEST = re.compile(r"(?<![@\w])sha256:([0-9a-f]{12})[0-9a-f]{52}\b")
-_COMMAND = re.compile(r"\b(?:fab|ctr-ferry) .*-|\btry: ")  # a line with a command to paste
+_PROGRAM = re.compile(r"\b(?:fab|ctr-ferry) .*-")
+_COMMAND = re.compile(rf"{_PROGRAM.pattern}|\btry: ")  # a line with a command to paste
 
 Rows = Sequence[Sequence[str]]
 
@@ -73,18 +74,28 @@ def short(text: str) -> str:
 def wrapped(line: str, room: int, hang: int = 4) -> list[str]:
     """A line as lines that fit, broken between words; what follows the first one is indented by ``hang`` more.
 
-    A word that is longer than all the room stays whole, and so does a line with a command to paste.
+    A word that is longer than all the room stays whole, and so does a command to paste.
     """
-    if width(line) <= room or _COMMAND.search(line):
+    if width(line) <= room:
         return [line]
+    prose, command = _parted(line.rstrip())
     indent = " " * (len(line) - len(line.lstrip()))
     found, now = [], indent
-    for word in _WORD.findall(line.strip()):
+    for word in [*_WORD.findall(prose.lstrip()), *filter(None, [command])]:
         if width(now) + width(word.rstrip()) > room and now.strip():
             found.append(now.rstrip())
             now = indent + " " * max(0, min(hang, room - width(indent) - width(word)))
         now += word if now.strip() or not word.isspace() else ""
     return [*found, now.rstrip()]
+
+
+def _parted(line: str) -> tuple[str, str]:
+    """What stands before a command to paste, and the command; the line and nothing where there is none."""
+    if not _COMMAND.search(line):
+        return line, ""
+    found = _PROGRAM.search(line)
+    at = found.start() if found else line.rindex(": ") + 2
+    return ("", line.lstrip()) if line[:at].strip() == "try:" else (line[:at], line[at:])
 
 
 def lines_that_fit(text: str, room: int) -> str:

@@ -6,9 +6,9 @@ import csv
 import io
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,6 +32,7 @@ _COLOURS = {  # parameters of escape sequences
     Status.SKIPPED: "2",
 }
 SCHEMA = 1  # of the JSON document; a field that is removed or renamed makes it 2
+_ROOM = 80  # columns of a terminal that does not tell
 _lost: list[OSError] = []
 
 
@@ -68,7 +69,7 @@ class Done:
 
 def table(done: Done) -> None:
     """Prints a command for people: its table or view on stdout, its warnings and failure on stderr."""
-    room = _room(sys.stdout, done)
+    room = _room(sys.stdout, wide=bool(done.arguments.get("wide")))
     if done.view and done.view.table:
         _print_table(done.view.table, room)
     elif done.view:
@@ -87,17 +88,23 @@ def table(done: Done) -> None:
             _print_outcomes(done, troubled, room, results=False)
     else:
         _print_outcomes(done, done.outcomes, room)
-    room = _room(sys.stderr, done)
+    wide = bool(done.arguments.get("wide"))
     for warning in done.warnings:
-        note("\n".join(warning.lines()), room)
+        note("\n".join(warning.lines()), wide=wide)
     if done.failure:
-        note("\n".join(error_lines(done.failure.to_json())), room)
+        note("\n".join(error_lines(done.failure.to_json())), wide=wide)
 
 
-def _room(stream: TextIO, done: Done | None = None) -> int | None:
+def _room(stream: TextIO, *, wide: bool) -> int | None:
     """The columns of the terminal that a stream is; None for a pipe or a file, and with ``--wide``."""
-    wide = done and done.arguments.get("wide")
-    return None if wide or not stream.isatty() else shutil.get_terminal_size().columns
+    if wide or not stream.isatty():
+        return None
+    given = os.environ.get("COLUMNS", "")
+    with suppress(OSError):
+        return (
+            int(given) if given.isdecimal() and int(given) else os.get_terminal_size(stream.fileno()).columns or _ROOM
+        )
+    return _ROOM
 
 
 def _styled(status: Status) -> str:
@@ -166,8 +173,9 @@ def _head(code: int, run_id: str | None) -> dict[str, Any]:
     return {"schema": SCHEMA, "ctr_ferry": __version__, "run": run_id, "exit": code}
 
 
-def note(text: str, room: int | None = None) -> None:
-    """Prints a line on stderr; with ``room``, as lines of so many columns."""
+def note(text: str, *, wide: bool = False) -> None:
+    """Prints a text on stderr, folded for a terminal unless it is to be ``wide``."""
+    room = _room(sys.stderr, wide=wide)
     put(sys.stderr, shown(text) if room is None else layout.lines_that_fit(shown(text), room))
 
 

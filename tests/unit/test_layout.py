@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from screen import ROOT, seen
+from screen import ROOT, rendered, seen
 from shown_answers import COMMANDS, DIGEST, LONG, NEW, OLD, RUN
 
 from ctr_ferry.report import layout
@@ -99,6 +99,33 @@ def test_a_command_to_paste_is_one_line_with_its_digest() -> None:
     command = f"try: fab -H node1 check --ref r.example/app:1 --digest {DIGEST}"
     lines = layout.fitted(("HOST", "X"), [("node1", f"it failed\n  {command}")], 60).splitlines()
     assert lines[-1] == f"  {command}"
+
+
+@pytest.mark.parametrize(
+    ("before", "command"),
+    [
+        ("  try: did you mean node1? with node1 in place of nod1, which is no host:", "fab -H node1 images --ref a:1"),
+        ("  try: the key is locked, so unlock it for the agent that runs here first:", "ssh-add ~/.ssh/id_ed25519"),
+    ],
+)
+def test_words_before_a_command_are_folded_and_the_command_is_not(before: str, command: str) -> None:
+    lines = layout.wrapped(f"{before} {command}", 40)
+    assert len(lines) > 2 and all(len(line) <= 40 for line in lines)
+    assert " ".join(" ".join(lines).split()) == f"{before.strip()} {command}" and lines[-1].endswith(command)
+
+
+def test_an_error_before_any_host_fits_the_terminal_that_shows_it() -> None:
+    code = "from ctr_ferry.report import render; from ctr_ferry.errors import UsageError; "
+    code += "render.failure(UsageError('word ' * 60, hint='more ' * 30 + 'then: fab -H node1 images'), as_json=False)"
+    lines = rendered(code, 60, stderr=True).splitlines()
+    assert len(lines) > 5 and all(len(line) <= 60 for line in lines)
+    assert lines[-1].strip() == "fab -H node1 images"
+
+
+def test_the_terminal_of_stderr_counts_where_stdout_is_a_pipe() -> None:
+    code = "import os; os.dup2(os.open('/dev/null', os.O_WRONLY), 1); from ctr_ferry.report import render; "
+    lines = rendered(f"{code}render.note('word ' * 60)", 150, stderr=True).splitlines()
+    assert 100 < max(map(len, lines)) <= 150
 
 
 def test_wide_characters_count_twice() -> None:
