@@ -272,7 +272,7 @@ class TestAnSshdThatForbidsForwarding:
             run = scene.push(["n"], "--ref", name, *([] if tools else ["--force"]), inventory=inventory)
         assert run.statuses == {"n": "changed"}, run.out
         assert scene.there(registry, name) == image.target.digest
-        told = run.outcomes["n"]["result"]
+        told = run.image("n")
         assert (told["verified"], "unverified" in str(told["notes"])) == (
             ("digest", False) if tools else ("unverified", True)
         )

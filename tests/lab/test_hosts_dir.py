@@ -51,7 +51,7 @@ def test_every_node_that_can_pulls_from_the_mirror_and_says_who_was_asked(
             assert outcome["error"]["kind"] == "registry-unresolved", run.out
             assert "no --hosts-dir" in outcome["error"]["said"]
             continue
-        result = outcome["result"]
+        (result,) = outcome["result"]["images"]
         assert (outcome["status"], result["verified"]) == ("changed", "digest"), run.out
         assert result["digest"] == plain.target.digest
         assert f"http://{http.name}/v2, then" in str(result["notes"])

@@ -60,7 +60,7 @@ def test_an_artifact_is_copied_where_ctr_can_name_it_and_is_called_one(
     assert copied.statuses == {"node1": "method-unsupported", "node2": "changed", "node5": "changed"}, copied.out
     assert stage.records(stage.nodes["node5"])[name].digest == images["chart"].target.digest
     checked = fab("-H", "node2,node3,node5", "check", "--ref", name, "--json")
-    results = [outcome["result"] for outcome in checked.outcomes.values()]
+    results = [checked.image(host) for host in checked.outcomes]
     assert checked.exit == 0 and all(result["artifact"] and result["complete"] for result in results)
     assert fab("-H", "node5", "save", "--ref", name, "--out", str(file)).exit == 0
 

@@ -43,7 +43,7 @@ class TestEveryNode:
             return [command["outcomes"][0] for command in done.document["commands"]]
 
         for (registry, name), outcome in zip(names.items(), run(), strict=True):
-            told = outcome["result"]
+            (told,) = outcome["result"]["images"]
             assert (outcome["status"], told["reference"], told["verified"]) == ("changed", name, "digest")
             assert told["digest"] == scene.there(registry, name) == plain.target.digest
         sent = {registry: uploads(scene, registry) for registry in usable}

@@ -30,7 +30,7 @@ LONGEST = 280  # seconds until a runbook counts as hanging
 _KEEPING_JQ = """#!/bin/sh
 for file; do :; done
 cp "$file" "${0%/*}/$$.read"
-exec '{jq}' "$@"
+exec '@JQ@' "$@"
 """
 
 
@@ -57,7 +57,7 @@ class Runbook:
         """Return the environment of a runbook: that of `fab`, with jq and fab in PATH."""
         with_jq = environment_with(["jq"])
         jq = self._programs / "jq"
-        jq.write_text(_KEEPING_JQ.format(jq=shutil.which("jq", path=with_jq["PATH"])))
+        jq.write_text(_KEEPING_JQ.replace("@JQ@", shutil.which("jq", path=with_jq["PATH"]) or ""))
         jq.chmod(0o755)
         # The test may put programs into its folder.
         path = f"{self.folder}:{self._programs}:{Path(sys.executable).parent}:{with_jq['PATH']}"
