@@ -51,6 +51,7 @@ from ctr_ferry.run.places import PROJECT
 from ctr_ferry.run.program import refuse_command
 from ctr_ferry.run.scheduler import Fleet
 from ctr_ferry.run.settings import FleetConfig, limits
+from ctr_ferry.run.stock import tell_cut
 from ctr_ferry.ssh import open_files
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.openssh import ssh_config
@@ -104,7 +105,7 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
             with Interrupts() as self._interrupts:
                 return self._run(calls, as_json=as_json)
         except (KeyboardInterrupt, Terminated) as cut:
-            return _tell_cut(_CUT[type(cut)], as_json=as_json)
+            return tell_cut(_CUT[type(cut)], as_json=as_json)
         except Exit:
             raise
         except Exception as error:  # noqa: BLE001  (shown, with where it happened)
@@ -205,15 +206,6 @@ class FleetExecutor(fabric.Executor):  # type: ignore[misc]
 def _is_line_wrong(error: FerryError) -> bool:
     """Whether the command line itself must be changed, rather than a file or a host."""
     return isinstance(error, UsageError | NothingFound) and not isinstance(error, BadInventory | BadArchive)
-
-
-def _tell_cut(code: int, *, as_json: bool) -> int:
-    """Tells that the run was interrupted before any host was touched; returns the exit status."""
-    message = "interrupted before any host was touched"
-    render.note(message)
-    if as_json:
-        render.failure_document(Interrupted(message), code)
-    return code
 
 
 def _on_control_machine(line: Line, control_machine: ControlMachine, *, alone: bool) -> render.Done:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -205,5 +206,7 @@ def main(name: str, *words: str) -> None:
         name: ``ctr-ferry`` or ``fab``.
     """
     sys.argv[:] = [name, *words]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # so that Ctrl-C is silent before; from here on it is told
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     stock.extend()
     Program(name).run()

@@ -15,9 +15,10 @@ from typing import Any
 from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 
-from ctr_ferry.errors import UsageError
+from ctr_ferry.errors import Interrupted, UsageError
 
 _Step = Callable[[Any], None]
+_CUT = 130  # exit status after Ctrl-C
 _PARSER_EXIT = 1  # Invoke's exit status for a line that its parser refuses
 
 
@@ -39,8 +40,19 @@ def tell_refusal(error: Exception, words: Sequence[str]) -> None:
         render.failure_document(refusal, _PARSER_EXIT)
 
 
+def tell_cut(code: int, *, as_json: bool) -> int:
+    """Tells that the run was interrupted before any host was touched; returns the exit status."""
+    from ctr_ferry.report import render
+
+    message = "interrupted before any host was touched"
+    render.note(message)
+    if as_json:
+        render.failure_document(Interrupted(message), code)
+    return code
+
+
 def _step(step: _Step) -> _Step:
-    """A step of Invoke's program that tells scripts of a refusal, and minds no reader that has left."""
+    """A step of Invoke's program that tells of a refusal or Ctrl-C as we do, and minds no reader that has left."""
 
     def extended(program: Any) -> None:
         try:
@@ -52,6 +64,8 @@ def _step(step: _Step) -> _Step:
         except ParseError as error:
             tell_refusal(error, program.argv[1:])
             raise
+        except KeyboardInterrupt:
+            raise Exit(code=tell_cut(_CUT, as_json=wants_json(program.argv[1:]))) from None
         except BrokenPipeError:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, sys.stdout.fileno())

@@ -56,6 +56,13 @@ def test_a_failure_names_the_hosts_in_a_range_and_how_to_see_the_logs(fab: Fab, 
     assert [line for line in above if len(line) > 80 and not COMMAND.search(line)] == []
 
 
+def test_live_lines_have_no_colour_where_nobody_wants_one_and_a_dumb_terminal_has_none(fab: Fab, node3: Node) -> None:
+    argv = fab.argv("-H", node3.name, "images")
+    plain = seen(argv, 100, fab.environment(NO_COLOR="1", TERM="xterm"), stderr=True)
+    assert "\x1b[" in plain and not re.search(r"\x1b\[[0-9;]*m", plain)
+    assert "\x1b" not in seen(argv, 100, fab.environment(TERM="dumb"), stderr=True)
+
+
 def test_what_is_for_a_file_has_no_recap(fab: Fab, node3: Node) -> None:
     run = fab("-H", node3.name, "images", "--csv")
     assert run.exit == 0 and "RECAP" not in run.out + run.err

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +51,24 @@ def test_a_field_that_is_added_is_valid_for_scripts_and_not_in_these_tests() -> 
     published().validate(document)
     with pytest.raises(ValidationError, match="new"):
         validate(document)
+
+
+def test_the_script_of_the_page_checks_a_document_and_reads_it() -> None:
+    (script,) = re.findall(r"```python\n(.+?)```", (schemas.ROOT / "docs/json.md").read_text(), re.DOTALL)
+    outcome = {
+        "host": "n",
+        "status": "ok",
+        "seconds": 0,
+        "result": {"images": [{"asked": "a", "places": []}], "unread": []},
+    }
+    done = {"command": "find", "arguments": {}, "dry_run": False, "outcomes": [outcome], "warnings": []}
+
+    def told(document: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        argv, text = [sys.executable, "-c", script], json.dumps(document)
+        return subprocess.run(argv, input=text, cwd=schemas.ROOT, capture_output=True, text=True, check=False)
+
+    assert told({**HEAD, "commands": [done]}).stdout.split() == ["n", "a"]
+    assert "ValidationError" in told({**HEAD, "commands": [{**done, "outcomes": [{"host": "n"}]}]}).stderr
 
 
 def test_a_command_must_have_its_own_fields() -> None:

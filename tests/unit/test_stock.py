@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from invoke.program import Program
+
+from ctr_ferry.run import stock
 
 ROOT = Path(__file__).resolve().parents[2]
 FAB = [sys.executable, "-m", "fabric"]
@@ -40,6 +45,40 @@ def test_csv_and_json_exclude_each_other() -> None:
     status, document, _ = told("-H", "x", "images", "--csv", "--json")
     assert (status, document["exit"], document["error"]["kind"]) == (2, 2, "bad-arguments")
     assert document["error"]["hint"].endswith("fab -H x images --json")
+
+
+@pytest.mark.parametrize("step", ["parse_collection", "parse_tasks"])
+def test_ctrl_c_before_the_line_is_read_is_told_as_one_behind(
+    step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cut(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Program, step, stock._step(cut))
+    with pytest.raises(SystemExit) as ended:
+        Program().run(["fab", "images", "--json"])
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert (ended.value.code, document["exit"], document["error"]["kind"]) == (130, 130, "interrupted")
+    assert err == "interrupted before any host was touched\n"
+
+
+def test_ctrl_c_shows_no_place_of_ours_and_ignored_it_stays_ignored(tmp_path: Path) -> None:
+    # Stands for the first import: it gets the signal while it is imported.
+    (tmp_path / "ctr_ferry/run").mkdir(parents=True)
+    (tmp_path / "ctr_ferry/run/program.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nmain = print\n"
+    )
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
+    shutil.copy(ROOT / "ctr-ferry", tmp_path)
+    for signals, ended in (
+        ("--default-signal=INT", (-signal.SIGINT, "", "")),
+        ("--ignore-signal=INT", (0, "ctr-ferry x\n", "")),
+    ):
+        argv = ["env", signals, tmp_path / "ctr-ferry", "x"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == ended
 
 
 @pytest.mark.parametrize("words", ["--list", "--help copy", "--list --list-format json", "runs"])
