@@ -17,8 +17,8 @@ _LEAST_WIDTH = 16  # characters; a cell that is no longer is not folded
 _NUMBER = re.compile(r"(?:-?|\d+(?:\.\d+)?(?: (?:B|[KMGT]iB|m?s))?)")
 _WORD = re.compile(r"[^\s,]*,|[^\s,]+|\s+")
 _DIGEST = re.compile(r"(?<![@\w])sha256:([0-9a-f]{12})[0-9a-f]{52}\b")
-_PROGRAM = re.compile(r"\b(?:fab|ctr-ferry) .*-")
-_COMMAND = re.compile(rf"{_PROGRAM.pattern}|\btry: ")  # a line with a command to paste
+_PROGRAM = re.compile(r"\b(?:fab|ctr-ferry) ")
+_TRY = re.compile(r"\btry: ")
 
 Rows = Sequence[Sequence[str]]
 
@@ -68,7 +68,7 @@ def short(text: str) -> str:
     """A text with its digests as docker shows them, 12 digits long; those of references and of commands stay whole."""
     if "sha256:" not in text:
         return text
-    return "\n".join(line if _COMMAND.search(line) else _DIGEST.sub(r"\1", line) for line in text.split("\n"))
+    return "\n".join(line if _has_command(line) else _DIGEST.sub(r"\1", line) for line in text.split("\n"))
 
 
 def wrapped(line: str, room: int, hang: int = 4) -> list[str]:
@@ -89,12 +89,23 @@ def wrapped(line: str, room: int, hang: int = 4) -> list[str]:
     return [*found, now.rstrip()]
 
 
+def _has_command(line: str) -> bool:
+    """Whether a line has a command to paste."""
+    return _command_of_ours(line) >= 0 or bool(_TRY.search(line))
+
+
+def _command_of_ours(line: str) -> int:
+    """Where a command line of ours with an option begins; -1 without one. Takes time that grows with the line alone."""
+    found = _PROGRAM.search(line)
+    return found.start() if found and "-" in line[found.end() :] else -1
+
+
 def _parted(line: str) -> tuple[str, str]:
     """What stands before a command to paste, and the command; the line and nothing where there is none."""
-    if not _COMMAND.search(line):
+    if not _has_command(line):
         return line, ""
-    found = _PROGRAM.search(line)
-    at = found.start() if found else line.rindex(": ") + 2
+    at = _command_of_ours(line)
+    at = line.rindex(": ") + 2 if at < 0 else at
     return ("", line.lstrip()) if line[:at].strip() == "try:" else (line[:at], line[at:])
 
 
@@ -119,7 +130,7 @@ def _padded(cell: str, columns: int, right: bool) -> str:
 def _widths(columns: Sequence[str], rows: Rows) -> list[int]:
     """The columns that each column takes where nothing is folded; a line with a command may be longer."""
     return [
-        max(width(line) for cell in each for line in cell.split("\n") if line is cell or not _COMMAND.search(line))
+        max(width(line) for cell in each for line in cell.split("\n") if line is cell or not _has_command(line))
         for each in zip(columns, *rows, strict=True)
     ]
 
@@ -159,7 +170,7 @@ def _least(columns: Sequence[str], rows: Rows) -> list[int]:
     natural = _widths(columns, rows)
     found = []
     for each, most in zip(zip(columns, *rows, strict=True), natural, strict=True):
-        lines = [line for cell in each for line in cell.split("\n") if not _COMMAND.search(line)]
+        lines = [line for cell in each for line in cell.split("\n") if not _has_command(line)]
         longest = max((width(word.strip()) for line in lines for word in _WORD.findall(line)), default=0)
         found.append(max(longest, min(most, _LEAST_WIDTH)))
     return found
@@ -217,7 +228,7 @@ class _Grid:
         start = _total(self.widths[:-1]) + len(GAP) if first else 0
         waiting = iter(heads)
         for line in last:
-            if _COMMAND.search(line) and start + width(line) > self.room and (line is not last[0] or not first):
+            if _has_command(line) and start + width(line) > self.room and (line is not last[0] or not first):
                 yield GAP + line.strip()
                 continue
             head = next(waiting, " " * (start - len(GAP))) + GAP if first else ""

@@ -114,6 +114,11 @@ def test_words_before_a_command_are_folded_and_the_command_is_not(before: str, c
     assert " ".join(" ".join(lines).split()) == f"{before.strip()} {command}" and lines[-1].endswith(command)
 
 
+def test_a_line_that_names_the_program_often_is_read_in_linear_time() -> None:
+    line = "fab " * 200_000  # took minutes, as each word might have begun a command
+    assert layout.short(line) == line and max(map(len, layout.wrapped(line, 80))) <= 80
+
+
 def test_an_error_before_any_host_fits_the_terminal_that_shows_it() -> None:
     code = "from ctr_ferry.report import render; from ctr_ferry.errors import UsageError; "
     code += "render.failure(UsageError('word ' * 60, hint='more ' * 30 + 'then: fab -H node1 images'), as_json=False)"
