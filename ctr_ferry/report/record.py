@@ -169,6 +169,11 @@ class Record:
         ended = self._clock()
         self._next_save = ended + _PAUSE * (ended - began) if ended - began > _SLOW else 0.0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all could be written so far."""
+        return not self._broken
+
     def _write(self, write: Callable[[], object]) -> None:
         try:
             if not self._broken:

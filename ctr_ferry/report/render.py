@@ -180,12 +180,16 @@ def note(text: str, *, wide: bool = False) -> None:
 
 
 def recap(done: Sequence[Done], run_id: str) -> None:
-    """Prints how many hosts ended how, as the last line of a run; on stderr where stdout has lines for a file."""
+    """Prints how many hosts ended how, as the last line of a run; on stderr where stdout has lines for a file.
+
+    Args:
+        run_id: the run whose record has the logs; empty where there is none.
+    """
     ends = recap_of(outcome for each in done for outcome in each.outcomes)
     if not ends:
         return
     words = " ".join(_styled_count(status, hosts) for status, hosts in ends.items())
-    lines = [as_started(f"logs: fab show --log --run {run_id}")] if ends.keys() & BAD else []
+    lines = [as_started(f"logs: fab show --log --run {run_id}")] if run_id and ends.keys() & BAD else []
     stream = sys.stderr if any(each.table and not each.table.columns for each in done) else sys.stdout
     put(stream, "\n".join([*lines, f"RECAP {words}"]))
 

@@ -242,9 +242,9 @@ def _run_lines(
             done.append(ended)
             if code:
                 break
-        return _report(done, lines, code, record.folder.name)
+        return _report(done, lines, code, record)
     except (KeyboardInterrupt, Terminated) as cut:
-        return _report(done, lines, _CUT[type(cut)], record.folder.name)
+        return _report(done, lines, _CUT[type(cut)], record)
 
 
 def _on_fleet(
@@ -333,7 +333,7 @@ def _outcome(command: Command, name: str, fleet: Fleet, answers: dict[str, Answe
     return Outcome.of(name, fleet.seconds[name], answer)
 
 
-def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int, run_id: str | None = None) -> int:
+def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int, record: Record | None = None) -> int:
     """The exit status: ``code`` after an interrupt, else what the commands give. Prints the JSON document or recap."""
     if not code:
         failures = [each.failure.exit_code for each in done if each.failure]
@@ -341,7 +341,7 @@ def _report(done: Sequence[render.Done], lines: Sequence[Line], code: int, run_i
         code = min(max(failures, default=0), 1 if started else 2)  # 2: it inspected the hosts, then refused to start
         code = code or exit_code(o for each in done for o in each.outcomes)
     if any(line.common.json for line in lines):
-        render.document(done, code, run_id)
+        render.document(done, code, record.folder.name if record else None)
     elif not any(line.arguments.get("csv") for line in lines):
-        render.recap(done, run_id or "")
+        render.recap(done, record.folder.name if record and record.is_whole else "")
     return code or int(render.unwritten())

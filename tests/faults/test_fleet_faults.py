@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -198,3 +199,10 @@ def test_a_records_folder_that_cannot_be_made_is_reported_once_and_stops_nothing
     assert run.exit == 0
     assert run.statuses == {QUICK: "ok", "node3": "ok"}
     assert run.err.count("cannot be written") == 1
+
+
+def test_no_log_is_named_where_none_could_be_written(runs: Runs) -> None:
+    assert "\nlogs: fab show --log --run " in runs("-H", "node3", "run", "false").out
+    shutil.rmtree(runs.runs)
+    runs.runs.write_text("no folder")
+    assert "logs: " not in runs("-H", "node3", "run", "false").out
