@@ -93,7 +93,7 @@ def registry(host: Host, name: str | None) -> RegistryResult:
     if failed := [each.registry for each in found if each.status is Health.FAIL]:
         raise RegistryError(
             f"this host cannot push to or pull from {', '.join(failed)}",
-            hint=f"do what the column {_REMEDY} says, then: fab -H @failed registry",
+            hint=f"follow the column {_REMEDY}",
             result=result,
         )
     return result

@@ -38,7 +38,7 @@ _ADDED = re.compile(
     r"--(?:force|yes|foreign-layers|all-platforms|all-namespaces|prompt-for-[a-z-]+)\b(?! out)"
     r"|--via ssh|(?:with|such as) --[a-z-]+ [^ ,;]+"
 )
-_ON_IMAGES = re.compile(r"\bfab -H .* (?:check|copy|deliver|images|pull|push|remove|save) (?:.* )?--ref ")
+_ON_IMAGES = re.compile(r"\bfab -H .* (?:(?:check|copy|deliver|images|pull|push|remove|save) (?:.* )?--ref |images$)")
 _LIMIT = re.compile(r"-t \d+")
 _FABRICS = ("--prompt-for-sudo-password", "--prompt-for-login-password", "--prompt-for-passphrase")
 _IMAGES = ("ref", "set", "match", "map", "src", "dst", "as", "to_registry")  # options that say which images

@@ -41,6 +41,7 @@ class Done:
     """One command of a run: what it did on every host, or what a command on the control machine returned.
 
     Attributes:
+        looks: whether it changes no host; like a dry run, such a run is none that ``-H @failed`` means.
         table: one table of all answers, shown instead of one row per host.
         failure: why the command as a whole failed; None if it did not.
         view: what a command on the control machine returned.
@@ -51,6 +52,7 @@ class Done:
     arguments: dict[str, Any]
     outcomes: list[Outcome]
     dry_run: bool = False
+    looks: bool = False
     table: Table | None = None
     failure: FerryError | None = None
     view: View | None = None
@@ -126,7 +128,7 @@ def _print_outcomes(done: Done, outcomes: list[Outcome], room: int | None, *, re
     for (status, *lines), group in alike.items():
         seconds = f"{max(o.seconds for o in group):.1f} s"
         hosts = names((o.host for o in group), every=group[0].error is not None)
-        text = at_hosts("\n".join(lines), (o.host for o in group), status)
+        text = at_hosts("\n".join(lines), (o.host for o in group), "" if done.dry_run or done.looks else status)
         rows.append((hosts, _styled(group[0].status), seconds, text))
     verbatim = any(getattr(outcome.result, "verbatim", False) for outcome in outcomes)
     _print_rows(("HOST", "STATUS", "TIME", done.command.upper()), rows, None if verbatim else room)

@@ -273,6 +273,7 @@ def _on_fleet(
         line.arguments,
         outcomes,
         dry_run=line.common.dry_run,
+        looks=line.command.read_only(line.request),
         table=table,
         failure=failure,
         warnings=warnings,

@@ -148,6 +148,10 @@ def test_a_command_on_images_gets_the_namespace_that_was_asked_for() -> None:
     asked = Asked([("pull", {**PULL, "namespace": "moby"})], "node1")
     line = f"bring it: fab -H node1 copy --from any --ref {APP} --namespace moby"
     assert asked.finish(f"bring it: fab -H HOST copy --from any --ref {APP}") == asked.finish(line) == line
+    assert asked.finish("a glob fits whole names: fab -H HOST images").endswith(
+        ": fab -H node1 images --namespace moby"
+    )
+    assert asked.finish("fab -H HOST images --all-namespaces") == "fab -H node1 images --all-namespaces"
     assert asked.finish("fab -H HOST doctor") == "fab -H node1 doctor"
 
 

@@ -242,3 +242,15 @@ def test_results_that_a_table_shows_are_not_printed_again(capsys: pytest.Capture
     outcome = Outcome.of("h1", 1.0, errors.CommandFailed("one finding is bad", result=result))
     render.table(render.Done("doctor", {}, [outcome], table=Table(("FINDING",), (("clock: 90 s ahead",),))))
     assert capsys.readouterr().out.count("90 s ahead") == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "hosts"),
+    [({}, "@failed"), ({"looks": True}, "a,b,c,d,e,f,g,h,i"), ({"dry_run": True}, "a,b,c,d,e,f,g,h,i")],
+)
+def test_a_hint_for_many_hosts_names_them_where_the_run_is_none_that_a_pattern_means(
+    capsys: pytest.CaptureFixture[str], how: dict[str, bool], hosts: str
+) -> None:
+    wrong = errors.CommandFailed("no", hint="fab -H HOST doctor")
+    render.table(render.Done("doctor", {}, [Outcome.of(host, 1.0, wrong) for host in "abcdefghi"], **how))  # type: ignore[arg-type]
+    assert f"try: fab -H {hosts} doctor" in capsys.readouterr().out
