@@ -79,7 +79,8 @@ def _line(run: Run, command: Mapping[str, Any]) -> str:
     patterns = run.data.get("patterns", ())
     lasting = patterns and not any(pattern.startswith(("@", "!@")) for pattern in patterns)
     arguments = {**command["arguments"], "dry_run": command["dry_run"]}
-    return Asked([(command["command"], arguments)], ",".join(patterns if lasting else folded(run.data["hosts"]))).line()
+    hosts = ",".join(patterns if lasting else folded(run.data["hosts"]))
+    return Asked([(command["command"], arguments)], hosts, tuple(run.data.get("options", ()))).line()
 
 
 def _text(run: Run, data: Mapping[str, Any], host: str | None) -> list[str]:

@@ -177,6 +177,7 @@ class RunData(TypedDict):
         pid, pid_started: the process, and when it started, in the kernel's ticks.
         commands_asked, asked: the commands of the line, and what is known of those on hosts.
         patterns: the words of ``-H``.
+        options: the words of Fabric's own options before the commands, such as ``-i``.
         hosts: the hosts of the run.
         versions: of ctr-ferry, Python and the libraries.
         commands: those that began.
@@ -191,6 +192,7 @@ class RunData(TypedDict):
     commands_asked: list[str]
     asked: list[AskedCommand]
     patterns: list[str]
+    options: NotRequired[list[str]]
     hosts: list[str]
     versions: dict[str, str]
     commands: list[RecordedCommand]

@@ -89,6 +89,7 @@ def record_head(lines: Sequence[Line], patterns: Sequence[str], hosts: Sequence[
         "commands_asked": [line.command.name for line in lines],
         "asked": asked,
         "patterns": patterns,
+        "options": [*lines[0].asked.fabrics],
         "hosts": hosts,
         "versions": {"python": platform.python_version(), **versions},
     }

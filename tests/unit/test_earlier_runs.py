@@ -66,6 +66,14 @@ def test_show_tells_lines_that_can_be_pasted(book: Book, patterns: list[str], ho
         assert given == {name: value for name, value in arguments.items() if value}
 
 
+def test_show_keeps_the_options_before_the_command(book: Book) -> None:
+    record = book.record()
+    record._head |= {"patterns": ["a"], "options": ["--identity", "a key", "--prompt-for-sudo-password"]}
+    record.command("run", {"command": "id"}, dry_run=False)
+    record.end(0)
+    assert "\nfab -H a --identity 'a key' --prompt-for-sudo-password run --command id\n" in shown(book)
+
+
 LOG = """[version]
 Client:
 [plugins]
