@@ -127,8 +127,9 @@ class Asked:
 
     def _with_host(self, host: str, word: str) -> Asked:
         """The command line with a host in place of a word of ``-H``, or else of ``--from``."""
-        if word in self.hosts:
-            return replace(self, hosts=self.hosts.replace(word, host))
+        hosts = re.sub(rf"(?<![^,!]){re.escape(word)}(?![^,])", lambda _: host, self.hosts)
+        if hosts != self.hosts:
+            return replace(self, hosts=hosts)
         sources = [[host if each == word else each for each in given.get("from_") or ()] for _, given in self.commands]
         commands = [(name, {**given, "from_": sources[at]}) for at, (name, given) in enumerate(self.commands)]
         return replace(self, commands=commands)

@@ -101,9 +101,9 @@ def test_a_command_line_that_is_wrong_is_not_repeated() -> None:
 
 
 def test_a_misspelt_host_is_replaced_among_all() -> None:
-    asked = Asked([("pull", {"ref": [APP]})], "nod1,node2")
+    asked = Asked([("pull", {"ref": [APP]})], "nod12,nod1,!nod1,node2")
     hint = "did you mean node1? with node1 in place of nod1"
-    assert asked.finish(hint, repeat=False) == f"{hint}: fab -H node1,node2 pull --ref {APP}"
+    assert asked.finish(hint, repeat=False) == f"{hint}: fab -H 'nod12,node1,!node1,node2' pull --ref {APP}"
 
 
 @pytest.mark.parametrize(("hosts", "line"), [("a,b:x", "fab -H a,b:22 images"), ("n1", "fab -H n1 images")])
