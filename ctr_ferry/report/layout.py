@@ -1,7 +1,7 @@
 """Rows as text that fits a terminal, or for a pipe. Pure.
 
 No word is ever cut: a cell is folded between its words alone. Where that does not suffice, the column with the longest
-word, which is a reference as a rule, stands on lines of its own.
+word, which is a reference as a rule, stands on lines of its own: above the others if it is the first one, else below.
 """
 
 from __future__ import annotations
@@ -200,8 +200,7 @@ class _Grid:
     @classmethod
     def of(cls, columns: Sequence[str], rows: Rows, own: list[int], room: int) -> _Grid:
         beside = [n for n in range(len(columns)) if n not in own]
-        last = len(columns) - 1
-        above, below = [n for n in own if n != last], [n for n in own if n == last]
+        above, below = [n for n in own if n == 0], [n for n in own if n > 0]
         natural, least = _widths(columns, rows), _least(columns, rows)
         widths = _shrunk([natural[n] for n in beside], [least[n] for n in beside], room - len(GAP) * bool(above))
         right = _right_aligned(columns, rows)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ _COLOURS = {  # parameters of escape sequences
 }
 SCHEMA = 1  # of the JSON document; a field that is removed or renamed makes it 2
 _ROOM = 80  # columns of a terminal that does not tell
+_COUNT = re.compile(rf"(?<!\S)({'|'.join(Status)})=\d+(?!\S)")  # in a recap
 _lost: list[OSError] = []
 
 
@@ -190,17 +192,22 @@ def recap(done: Sequence[Done], run_id: str) -> None:
     ends = recap_of(outcome for each in done for outcome in each.outcomes)
     if not ends:
         return
-    words = " ".join(_styled_count(status, hosts) for status, hosts in ends.items())
-    lines = [as_started(f"logs: fab show --log --run {run_id}")] if run_id and ends.keys() & BAD else []
     stream = sys.stderr if any(each.table and not each.table.columns for each in done) else sys.stdout
-    put(stream, "\n".join([*lines, f"RECAP {words}"]))
+    counts = (f"{status}={len(hosts)}{_named(status, hosts)}" for status, hosts in ends.items())
+    room = _room(stream, wide=any(each.arguments.get("wide") for each in done))
+    text = f"RECAP {' '.join(counts)}"
+    text = text if room is None else "\n".join(layout.wrapped(text, room))
+    logs = [as_started(f"logs: fab show --log --run {run_id}")] if run_id and ends.keys() & BAD else []
+    put(stream, "\n".join([*logs, _COUNT.sub(_painted, text)]))
 
 
-def _styled_count(status: Status, hosts: Sequence[str]) -> str:
-    count = f"{status}={len(hosts)}"
-    styled = _styled(status)
-    painted = layout.Styled(count, styled.sgr).painted if isinstance(styled, layout.Styled) else count
-    return f"{painted} ({names(hosts, every=True)})" if status in BAD else painted
+def _named(status: Status, hosts: Sequence[str]) -> str:
+    return f" ({names(hosts, every=True)})" if status in BAD else ""
+
+
+def _painted(count: re.Match[str]) -> str:
+    styled = _styled(Status(count[1]))
+    return layout.Styled(count[0], styled.sgr).painted if isinstance(styled, layout.Styled) else count[0]
 
 
 def _print_json(document: dict[str, Any]) -> None:

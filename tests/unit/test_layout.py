@@ -138,6 +138,23 @@ def test_wide_characters_count_twice() -> None:
     assert layout.wrapped("名名名 名名名", 8, 0) == ["名名名", "名名名"]
 
 
+def test_a_row_begins_with_its_first_column_also_where_another_one_needs_lines_of_its_own() -> None:
+    rows = [("socket", "ok", "/run/containerd.sock", "-"), ("store", "fail", "/var/lib/" + "x" * 30, "repair it")]
+    assert layout.fitted(("FINDING", "STATUS", "SEEN", "WHAT TO DO"), rows, 50).splitlines() == [
+        "FINDING  STATUS  WHAT TO DO",
+        "  SEEN",
+        "socket   ok      -",
+        "  /run/containerd.sock",
+        "store    fail    repair it",
+        "  /var/lib/" + "x" * 30,
+    ]
+    rows = [(seen, finding, status, what) for finding, status, seen, what in rows]
+    assert layout.fitted(("SEEN", "FINDING", "STATUS", "WHAT TO DO"), rows, 50).splitlines()[-2:] == [
+        "/var/lib/" + "x" * 30,
+        "  store    fail    repair it",
+    ]
+
+
 class TestRecap:
     def test_counts_hosts_and_names_those_that_went_wrong(self) -> None:
         *_, logs, last = piped("retag").splitlines()
@@ -147,3 +164,12 @@ class TestRecap:
     def test_has_no_word_about_logs_where_all_is_well(self) -> None:
         *_, before, last = piped("copy").splitlines()
         assert last == "RECAP changed=6" and "fab show" not in before
+
+    def test_of_many_scattered_hosts_fits_the_terminal(self) -> None:
+        code = "from ctr_ferry.report.outcome import Outcome, Status; from ctr_ferry.report import render; "
+        code += "ends = [Outcome(f'node{n:03}', Status.FAILED if n % 3 else Status.OK, 1.0) for n in range(300)]; "
+        code += "render.recap([render.Done('images', {}, ends)], '')"
+        first, *more = rendered(code, 80).splitlines()
+        assert first.startswith("RECAP \x1b[32mok=100\x1b[0m \x1b[1;31mfailed=200\x1b[0m (node[001-002,004-005,")
+        assert len(more) > 5 and all(len(line) <= 80 for line in map(without_colours, [first, *more]))
+        assert "".join(more).split()[-1].endswith(",298-299])")
