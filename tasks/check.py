@@ -129,20 +129,8 @@ def parse(
 
 
 def tabulate(answers: Mapping[str, Result | FerryError]) -> Table:
-    """One row for each digest and state, with its hosts; the row with most hosts first, of several images by name."""
-    found = dict(results(answers, ChecksResult))
-    images = [(host, image) for host, result in found.items() for image in result.images]
-    if len({image.asked for _, image in images}) > 1:
-        return _table_of_several(found)
-    hosts = grouped(((i.digest, i.verdict, i.check, i.cell), host) for host, i in images if i.digest)
-    return Table(
-        ("DIGEST", "VERDICT", "COMPLETE", "UNPACKED", "HOSTS"),
-        tuple((*c, names(hosts[c], every=True)) for c in sorted(hosts, key=lambda c: (-len(hosts[c]), c))),
-    )
-
-
-def _table_of_several(found: Mapping[str, ChecksResult]) -> Table:
     """One row for each image, digest and state; below those that are well, where they are read first, the others."""
+    found = dict(results(answers, ChecksResult))
     hosts = grouped(
         (
             (
@@ -161,7 +149,7 @@ def _table_of_several(found: Mapping[str, ChecksResult]) -> Table:
     return Table(
         ("REFERENCE", "DIGEST", "VERDICT", "COMPLETE", "UNPACKED", "HOSTS"),
         tuple((*row[1:], names(hosts[row], every=row[0])) for row in sorted(hosts)),
-        (f"{well} on {names(found)}",),
+        (f"{well} on {names(found)}",) if every else (),
     )
 
 

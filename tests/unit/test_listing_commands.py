@@ -216,8 +216,9 @@ def test_check_expects_the_digest_of_most_hosts() -> None:
     assert [getattr(answer, "kind", "ok") for answer in answers.values()] == [
         *("ok", "drift", "ok", "image-not-found", "connect-timeout")
     ]
-    assert [(row[0], row[1], row[-1]) for row in check_command.tabulate(answers).rows] == [
+    assert [(row[1], row[2], row[-1]) for row in check_command.tabulate(answers).rows] == [
         (A, "same", "a, c"),
+        ("-", "-", "d"),
         (B, "other", "b"),
     ]
     assert fleet.hosts["b"].failed and not fleet.hosts["a"].failed  # type: ignore[union-attr]
