@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from accounts import counting
 from delivering import DeliveryScene, Make, make_fixture, other_nodes, routes  # noqa: F401
-from ferry import Fab, Stage, counting, flipped, processes
+from ferry import Fab, Stage, flipped, processes
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE

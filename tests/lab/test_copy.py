@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ferry import PINS, Fab, Run, Stage, account, counting, eventually, has_cri, leftovers, names_of, processes, release
+from accounts import account, counting
+from ferry import PINS, Fab, Run, Stage, eventually, has_cri, leftovers, names_of, processes, release
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build

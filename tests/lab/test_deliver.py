@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from accounts import counting
 from delivering import OTHER, DeliveryScene, Make, make_fixture, other_nodes, routes, scene_fixture  # noqa: F401
-from ferry import counting, release
+from ferry import release
 
 from lab.fleet import Node
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from accounts import counting
 from doctoring import (
     Hosts,
     doctor,
@@ -13,7 +14,7 @@ from doctoring import (
     hosts_fixture,  # noqa: F401
     seen,
 )
-from ferry import Fab, Stage, counting, has_cri, write_inventory
+from ferry import Fab, Stage, has_cri, write_inventory
 
 from lab.fleet import Fleet, Node
 from lab.images import build

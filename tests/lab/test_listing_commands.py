@@ -8,7 +8,8 @@ import secrets
 from typing import Any
 
 import pytest
-from ferry import Fab, Stage, counting, release, write_inventory
+from accounts import counting
+from ferry import Fab, Stage, release, write_inventory
 
 from ctr_ferry.text import names
 from lab.fleet import Fleet, Node

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from accounts import counting
 from archives import NAME, REF, Image, as_json, described, digest, layout, listing, path, tarred
-from ferry import Fab, Stage, counting, eventually, has_cri, leftovers, processes, release, write_inventory
+from ferry import Fab, Stage, eventually, has_cri, leftovers, processes, release, write_inventory
 from saving import (
     Images,
     images_fixture,  # noqa: F401

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ferry import Fab, Run, Stage, counting, eventually, has_cri, leftovers, release, write_inventory
+from accounts import counting
+from ferry import Fab, Run, Stage, eventually, has_cri, leftovers, release, write_inventory
 from forkserver import CLONE
 
 from lab.fleet import Fleet, Node

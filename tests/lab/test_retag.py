@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from ferry import Fab, Stage, blob_stats, counting, eventually, has_cri, leftovers, names_of, processes, release
+from accounts import counting
+from ferry import Fab, Stage, blob_stats, eventually, has_cri, leftovers, names_of, processes, release
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build

@@ -7,7 +7,8 @@ import secrets
 from pathlib import Path
 
 import pytest
-from ferry import PINS, Fab, Stage, counting, has_cri, names_of
+from accounts import counting
+from ferry import PINS, Fab, Stage, has_cri, names_of
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accounts import account
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from ferry import Fab, Stage, account, write_inventory
+from ferry import Fab, Stage, write_inventory
 
 from lab.fleet import Fleet, Node
 from lab.images import BuiltImage, build

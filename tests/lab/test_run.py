@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ferry import Fab, account, leftovers, write_inventory
+from accounts import account
+from ferry import Fab, leftovers, write_inventory
 
 from lab.fleet import Fleet, Node
 

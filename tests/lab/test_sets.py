@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ferry import Fab, Stage, counting, has_cri
+from accounts import counting
+from ferry import Fab, Stage, has_cri
 
 from lab.fleet import Fleet, Node
 from lab.images import NATIVE, BuiltImage, build

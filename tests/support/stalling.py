@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ferry import account
+from accounts import account
 
 from lab.fleet import Node
 
