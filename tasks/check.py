@@ -230,6 +230,8 @@ def _result(found: Found) -> Result:
 def _checked(ref: str, found: CheckResult | FerryError) -> CheckedImage:
     if isinstance(found, CheckResult):
         return CheckedImage(asked=ref, **asdict(found))
+    if isinstance(found.result, ChecksResult):  # the only image's error, which was told on its host already
+        return found.result.images[0]
     state = found.result if isinstance(found.result, CheckResult) else _NOTHING
     name = state.reference or ref
     return replace(
@@ -256,6 +258,8 @@ def _inspect(host: Host, request: Request, seen: Seen) -> Result:
     seen.read(content)
     absent = [ref for ref, image in images.items() if image is None]
     errors = dict(zip(absent, session.not_found(absent), strict=True)) if absent else {}
+    for error in errors.values():
+        error.result = replace(_NOTHING, namespace=namespace, platform=str(session.facts.platform))
     seen.ctrs[host.name] = ctr, namespace
     found = seen.found[host.name] = {}
     for ref, image in images.items():

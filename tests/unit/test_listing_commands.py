@@ -216,6 +216,8 @@ def test_check_expects_the_digest_of_most_hosts() -> None:
     assert [getattr(answer, "kind", "ok") for answer in answers.values()] == [
         *("ok", "drift", "ok", "image-not-found", "connect-timeout")
     ]
+    (absent,) = answers["d"].result.images
+    assert (absent.reference, absent.namespace, absent.check) == ("old.example/app:1", "k8s.io", "absent")
     assert [(row[1], row[2], row[-1]) for row in check_command.tabulate(answers).rows] == [
         (A, "same", "a, c"),
         ("-", "-", "d"),
