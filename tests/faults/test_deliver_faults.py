@@ -60,7 +60,7 @@ def test_a_registry_that_dies_between_push_and_pull_is_done_without(
     registry = scene.registries.slow
     image, src, dst = make(layers=(6 * MIB,)), scene.stage.name(), scene.name(registry)
     scene.stage.seed(image, src, nodes=[node3])
-    targets = other_nodes(scene, SOURCE)
+    targets = other_nodes(scene, SOURCE, "node2")
     with scene.registries.throttled(3 * MIB), Running(scene, targets, "--src", src, "--dst", dst) as running:
         try:
             assert eventually(lambda: scene.there(registry, dst) == image.target.digest), running.ended()
@@ -78,7 +78,7 @@ def test_a_target_that_dies_is_reported_and_the_others_get_all(scene: DeliverySc
     image, src = make(layers=(1000, LARGE)), scene.stage.name()
     dst = scene.name(scene.registries.nowhere)
     scene.stage.seed(image, src, nodes=[node3])
-    targets = other_nodes(scene, SOURCE)
+    targets = other_nodes(scene, SOURCE, "node2")
     dying, *others = (scene.nodes[name] for name in targets)
     with stalling(node3) as user:
         before = set(processes(dying))
@@ -111,7 +111,7 @@ def test_a_sender_that_is_killed_over_ssh_leaves_nothing_and_goes_on(
     image, src = make(layers=(1000, LARGE)), scene.stage.name()
     dst = scene.name(scene.registries.nowhere)
     scene.stage.seed(image, src, nodes=[node3])
-    targets, words = other_nodes(scene, SOURCE), ("--src", src, "--dst", dst)
+    targets, words = other_nodes(scene, SOURCE, "node2"), ("--src", src, "--dst", dst)
     before = {name: set(processes(node)) for name, node in scene.nodes.items()}
     with stalling(node3) as user:
         with Running(scene, targets, *words, "--from", f"{user}@{SOURCE}") as running:
@@ -136,7 +136,7 @@ def test_a_sender_that_is_killed_while_hosts_pull_leaves_nothing_and_goes_on(
     registry = scene.registries.slow
     image, src, dst = make(layers=(6 * MIB,)), scene.stage.name(), scene.name(registry)
     scene.stage.seed(image, src, nodes=[node3])
-    targets, words = other_nodes(scene, SOURCE), ("--src", src, "--dst", dst)
+    targets, words = other_nodes(scene, SOURCE, "node2"), ("--src", src, "--dst", dst)
     before = {name: set(processes(node)) for name, node in scene.nodes.items()}
     with scene.registries.throttled(3 * MIB), Running(scene, targets, *words) as running:
         on_targets = [scene.nodes[name] for name in targets]
@@ -160,7 +160,7 @@ def test_a_target_that_is_down_has_the_command_for_later_and_the_others_get_all(
     image, src, dst = make(), scene.stage.name(), scene.name(scene.registries.nowhere)
     scene.stage.seed(image, src, nodes=[node3])
     down = {"ansible_host": f"{node3.address.rpartition('.')[0]}.99"}
-    targets = other_nodes(scene, SOURCE)
+    targets = other_nodes(scene, SOURCE, "node2")
     run = scene.deliver([*targets, "down"], "--src", src, "--dst", dst, inventory=scene.inventory(hosts={"down": down}))
     assert run.exit == 4
     assert run.statuses == dict.fromkeys(targets, "changed") | {"down": "host-unreachable"}, run.out

@@ -18,7 +18,7 @@ class TestAPlan:
     ) -> None:
         image, src, dst = make(), scene.stage.name(), scene.name(scene.moving)
         scene.stage.seed(image, src, nodes=[node3])
-        targets, file = other_nodes(scene, SOURCE), tmp_path / "plan.json"
+        targets, file = other_nodes(scene, SOURCE, "node2"), tmp_path / "plan.json"
         with scene.leading({SOURCE: "alive", targets[0]: "alive"}):
             plan = scene.deliver(targets, "--src", src, "--dst", dst, "--plan", str(file))
             assert plan.statuses == dict.fromkeys(targets, "would-change"), plan.out
@@ -43,7 +43,7 @@ class TestAPlan:
     ) -> None:
         image, other, src, dst = make(), make(), scene.stage.name(), scene.name(scene.registries.nowhere)
         scene.stage.seed(image, src, nodes=[node3])
-        targets, file = other_nodes(scene, SOURCE), tmp_path / "plan.json"
+        targets, file = other_nodes(scene, SOURCE, "node2"), tmp_path / "plan.json"
         assert scene.deliver(targets, "--src", src, "--dst", dst, "--plan", str(file)).exit == 0
         changed = targets[0]
         scene.stage.seed(other, dst, nodes=[scene.nodes[changed]])
@@ -59,7 +59,7 @@ class TestAPlan:
     ) -> None:
         image, src, dst = make(), scene.stage.name(), scene.name(scene.registries.nowhere)
         scene.stage.seed(image, src, nodes=[node3])
-        targets, file = other_nodes(scene, SOURCE), tmp_path / "plan.json"
+        targets, file = other_nodes(scene, SOURCE, "node2"), tmp_path / "plan.json"
         assert scene.deliver(targets, "--src", src, "--dst", dst, "--plan", str(file)).exit == 0
         run = scene.run(targets[:1], "apply", "--json", "--plan", str(file))
         assert run.statuses == {targets[0]: "changed"}, run.out
@@ -70,7 +70,7 @@ class TestAPlan:
     ) -> None:
         src, dst, file = scene.stage.name(), scene.name(scene.registries.http), tmp_path / "plan.json"
         scene.stage.seed(make(), src, nodes=[node3])
-        (target, *_) = other_nodes(scene, SOURCE)
+        (target, *_) = other_nodes(scene, SOURCE, "node2")
         assert scene.deliver([target], "--src", src, "--dst", dst, "--plan", str(file)).exit == 0
         scene.stage.seed(make(), dst, nodes=[scene.nodes[target]])
         run = scene.apply(file)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 from screen import ROOT, rendered, seen
@@ -19,10 +20,12 @@ EVERY = [*COMMANDS, "show"]
 WIDE_ENOUGH = re.compile(r"\bfab |^registry\.example\S+$")  # a command to paste, a reference that is longer
 
 
+@cache
 def shown(command: str, columns: int, *options: str, **env: str) -> str:
     return seen([*PROGRAM, command, *options], columns, {**ENV, **env}, stderr=True)
 
 
+@cache
 def piped(command: str, *options: str) -> str:
     words = [*PROGRAM, command, *options]
     return subprocess.run(words, cwd=ROOT, env={**os.environ, **ENV}, capture_output=True, text=True, check=True).stdout
