@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: machine-demo .venv/ready
 	@$(PYTHON) -m lab.demo
 
-test: machine-test lint
+test: machine-test lint .venv/docs/ready
 	@$(PYTHON) -m pytest --numprocesses 3 --dist worksteal
 
 unit: .venv/ready

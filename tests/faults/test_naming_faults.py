@@ -26,7 +26,7 @@ from lab.fleet import Fleet, Node
 from lab.images import BuiltImage, build
 from tasks.retag import parse
 
-CUTS, ROUNDS = 8, 5
+CUTS, ROUNDS = 7, 4
 RUNS = itertools.count(1)
 
 

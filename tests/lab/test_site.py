@@ -1,5 +1,5 @@
 """The site that `make docs` builds, in a real browser: nothing is missing, nothing comes from elsewhere, and a phone
-shows it. It runs where `make docs` has installed mkdocs, since that alone takes 140 MB.
+shows it. It runs where `make docs` or `make test` has installed mkdocs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SEARCH = """(async query => {
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as `make docs` does."""
     if not MKDOCS.exists():
-        pytest.skip("there is no mkdocs: make docs installs it")
+        pytest.skip("there is no mkdocs: make docs and make test install it")
     folder = tmp_path_factory.mktemp("site")
     argv = [str(MKDOCS), "build", "--strict", "--site-dir", str(folder)]
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
