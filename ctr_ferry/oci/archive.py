@@ -42,6 +42,13 @@ class Entry:
     tag: str = ""
     fault: str = ""
 
+    @property
+    def asked(self) -> str:
+        """How to ask for it: its name if that is a reference, else its digest."""
+        with suppress(BadReference):
+            return str(Reference.parse(self.name))
+        return self.target.digest
+
 
 @dataclass(frozen=True, slots=True)
 class Archive:

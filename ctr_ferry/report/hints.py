@@ -115,7 +115,8 @@ class Asked:
             return self.line(without=re.findall("--[a-z-]+", left_out[1]))
         added = _ADDED.search(hint)
         words = added[0][added[0].index("--") :].split() if added else []
-        return self.line(*words) if words and self.takes(words[0]) else ""
+        without = ["--set"] if words[:1] == ["--ref"] else []  # else the set would still be asked for
+        return self.line(*words, without=without) if words and self.takes(words[0]) else ""
 
     def _look(self) -> str:
         """The command line that shows what a wrong one may mean: images of its hosts, or what its command lists."""
@@ -127,7 +128,7 @@ class Asked:
 
     def _with_host(self, host: str, word: str) -> Asked:
         """The command line with a host in place of a word of ``-H``, or else of ``--from``."""
-        hosts = re.sub(rf"(?<![^,!]){re.escape(word)}(?![^,])", lambda _: host, self.hosts)
+        hosts = re.sub(rf"(?<![^,!@\s]){re.escape(word)}(?![^,\s])", lambda _: host, self.hosts)
         if hosts != self.hosts:
             return replace(self, hosts=hosts)
         sources = [[host if each == word else each for each in given.get("from_") or ()] for _, given in self.commands]

@@ -15,7 +15,7 @@ from ctr_ferry.errors import UsageError
 from ctr_ferry.report.hints import Asked
 from ctr_ferry.run.command import Command, CommonOptions, Kind
 
-_HOSTS = re.compile(r"(-H|--hosts)[ =]?")
+_HOSTS = re.compile(r"(-H|--hosts)=?")
 USELESS = ("--warn-only", "--pty", "--echo", "--hide")  # options of Fabric for its own `run`
 
 
@@ -57,10 +57,12 @@ def refuse_hosts_given_twice(words: Sequence[str]) -> None:
         UsageError: there is a second one.
     """
     before = [*takewhile(lambda word: word != "--", words)]
-    given = [f"{word} {after}" for word, after in zip(before, [*before[1:], ""], strict=True) if _HOSTS.match(word)]
+    pairs = zip(before, [*before[1:], ""], strict=True)
+    given = [word[found.end() :] or after for word, after in pairs if (found := _HOSTS.match(word))]
     if len(given) > 1:
-        hosts = ",".join(_HOSTS.sub("", each).split()[0] for each in given)
-        raise UsageError("-H is given twice", hint=f"name all hosts in one, such as -H {shell.join([hosts])}")
+        hosts = ",".join(filter(None, (each.strip(" ,") for each in given)))
+        such = f", such as -H {shell.join([hosts])}" if hosts else ""
+        raise UsageError("-H is given twice", hint=f"name all hosts in one{such}")
 
 
 def read(call: Any, asked: Asked, *, dry: bool, as_json: bool) -> Line:

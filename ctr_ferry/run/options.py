@@ -39,11 +39,12 @@ def _full_name(text: str) -> str:
     try:
         return image_set.full_name(text)
     except BadReference as error:
-        mended = re.sub(r"^[a-z]+://|[^!-~]", "", text)
+        mended = re.sub(r"^[a-z]+://|[\s\x00-\x1f\x7f]", "", text)
         try:
             words = shell.join(["fab", "-H", "HOST", "retag", "--src", text, "--dst", image_set.full_name(mended)])
         except BadReference:
-            words = f"fab -H HOST find --match {shell.join([text])}"
+            match = [f"--match={text}"] if text.startswith("-") else ["--match", text]
+            words = shell.join(["fab", "-H", "HOST", "find", *match])
         raise BadReference(error.message, hint=f"{error.hint}; where a host has this very name: {words}") from error
 
 

@@ -8,9 +8,9 @@ keys it does not check.
 from __future__ import annotations
 
 import getpass
-import re
 import signal
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ _LISTINGS = ("flat", "nested", "json")
 _SETTINGS = (".yaml", ".yml", ".json", ".py")
 _UNASKED = {  # where a password may come from instead
     "prompt-for-sudo-password": "give it here: read -rs FABRIC_SUDO_PASSWORD && export FABRIC_SUDO_PASSWORD",
-    "prompt-for-login-password": "write into hosts.yaml, for these hosts: ansible_password: '{{ PASSWORD }}'",
+    "prompt-for-login-password": "write into hosts.yaml, for these hosts: ansible_password: PASSWORD",
     "prompt-for-passphrase": "unlock the key for the agent: ssh-add",
 }
 
@@ -100,7 +100,7 @@ class Program(Fab):  # type: ignore[misc]
         """Invoke's hook: refuses wrong values of Invoke's own options."""
         super().parse_core(argv)
         if (listing := self.args["list-format"].value) not in _LISTINGS:
-            hint = f"such as {_typed_with('flat', listing)}"
+            hint = f"such as {_typed_with(('list-format', 'F'), 'flat')}"
             raise UsageError(f"-F must be one of {', '.join(_LISTINGS)}, and is {listing!r}", hint=hint)
         file = self.args.config.value
         if file and (not Path(file).is_file() or Path(file).suffix not in _SETTINGS):
@@ -156,7 +156,7 @@ class _Number(Argument):
         """
         least, name = _LEAST.get(str(self.name), 1), min(self.names, key=len)
         if cast and not (str(value).isascii() and str(value).isdecimal() and int(value) >= least):
-            hint = f"such as {_typed_with('30', str(value))}"
+            hint = f"such as {_typed_with(self.names, '30')}"
             raise UsageError(f"-{name} must be a whole number from {least} on, and is {value!r}", hint=hint)
         super().set_value(value, cast)
 
@@ -178,11 +178,20 @@ def refuse_command(core: Any) -> None:
         )
 
 
-def _typed_with(right: str, wrong: str) -> str:
-    """The command line as it was typed, with a right value in place of a wrong one."""
-    is_wrong = re.compile(rf"(-[A-Za-z]=?|--[a-z-]+=|){re.escape(wrong)}")
-    words = [f"{found[1]}{right}" if (found := is_wrong.fullmatch(word)) else word for word in sys.argv[1:]]
-    return shell.join(["fab", *words])
+def _typed_with(names: Iterable[str], value: str) -> str:
+    """The command line as it was typed, with another value of the option that has these names."""
+    options = {f"-{name}" if len(name) == 1 else f"--{name}" for name in names}
+    words = sys.argv[1:]
+    for at, word in enumerate(words):
+        option, equals, _ = word.partition("=")
+        if word in options:
+            words[at + 1 : at + 2] = [value]
+        elif option in options or word[:2] in options:
+            words[at] = f"{option if option in options else word[:2]}{equals}{value}"
+        else:
+            continue
+        break
+    return shell.join([Path(sys.argv[0]).name, *words])
 
 
 def _unreadable(error: Exception) -> FerryError:
@@ -206,7 +215,7 @@ def main(name: str, *words: str) -> None:
         name: ``ctr-ferry`` or ``fab``.
     """
     sys.argv[:] = [name, *words]
+    stock.extend()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # so that Ctrl-C is silent before; from here on it is told
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    stock.extend()
     Program(name).run()

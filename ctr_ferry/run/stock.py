@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from itertools import takewhile
 from typing import Any
 
@@ -75,9 +76,19 @@ def _step(step: _Step) -> _Step:
     return extended
 
 
+def _with_executor(step: _Step) -> _Step:
+    """The step, and then the import of the executor: where Invoke does it, nobody is told of Ctrl-C."""
+
+    def extended(program: Any) -> None:
+        step(program)
+        import_module("ctr_ferry.run.executor")
+
+    return extended
+
+
 def extend() -> None:
     """Extends Invoke's program, and with it Fabric's, once; steps that a program has begun stay as they are."""
     if Program.parse_tasks.__module__ != __name__:
         Program.parse_collection = _step(Program.parse_collection)  # type: ignore[method-assign,assignment]
         Program.parse_tasks = _step(Program.parse_tasks)  # type: ignore[method-assign,assignment]
-        Program.parse_cleanup = _step(Program.parse_cleanup)  # type: ignore[method-assign,assignment]
+        Program.parse_cleanup = _step(_with_executor(Program.parse_cleanup))  # type: ignore[method-assign,assignment]

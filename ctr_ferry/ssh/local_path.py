@@ -17,4 +17,4 @@ def ls_line(text: str | Path) -> str:
     """The command line that lists a path, or the nearest folder above it that is there; for hints."""
     path = local_path(text)
     there = next((each for each in (path, *path.parents) if os.path.lexists(each)), path)
-    return join(["ls", "-l", str(there)])
+    return join(["ls", "-l", f"./{there}" if str(there).startswith("-") else str(there)])

@@ -196,7 +196,7 @@ class _Entries:
             raise BadArchive(
                 f"it has no image {absent[0] if len(refs) == 1 else f'for {len(absent)} of {len(refs)} references'}",
                 detail="\n".join([*(absent if len(refs) > 1 else ()), f"it has {names}"]),
-                hint=f"choose one, such as with --ref {self.all[0].name or self.all[0].target.digest}",
+                hint=f"choose one, such as with --ref {self.all[0].asked}",
             )
         return found
 
@@ -219,7 +219,7 @@ def _check_name(found: Archive, images: Sequence[Entry], name: Reference) -> Non
     if len(targets) > 1:
         raise UsageError(
             f"{name} is for one image, and there are {len(targets)}",
-            hint=f"choose one, such as with --ref {images[0].name or images[0].target.digest}",
+            hint=f"choose one, such as with --ref {images[0].asked}",
         )
     (target,) = targets.values()
     if name.digest not in (None, *(each.digest for each in found.tree(target).documents)):

@@ -113,6 +113,18 @@ def test_a_wrong_port_is_replaced_where_it_was_typed(hosts: str, line: str) -> N
     assert Asked([("images", {})], hosts).finish(wrong.value.hint, repeat=False).endswith(f"place of b:x: {line}")
 
 
+@pytest.mark.parametrize(("hosts", "mended"), [("a, nod1", "'a, node1'"), ("ops@nod1,b", "ops@node1,b")])
+def test_a_misspelt_host_is_replaced_behind_a_space_and_a_user(hosts: str, mended: str) -> None:
+    hint = "did you mean node1? with node1 in place of nod1"
+    assert Asked([("images", {})], hosts).finish(hint, repeat=False) == f"{hint}: fab -H {mended} images"
+
+
+def test_an_image_that_is_named_instead_leaves_the_set_out() -> None:
+    asked = Asked([("load", {"set_": ["site.images"], "archive": "a.tar", "ref": []})], "node2")
+    hint = f"choose one, such as with --ref {APP}"
+    assert asked.finish(hint, repeat=False) == f"{hint}: fab -H node2 load --archive a.tar --ref {APP}"
+
+
 def test_a_misspelt_source_is_replaced_among_all() -> None:
     asked = Asked([("copy", {"from_": ["nod1", "node3"], "ref": [APP]})], "node2")
     hint = "did you mean node1? with node1 in place of nod1"
@@ -223,7 +235,7 @@ class Hints(ast.NodeVisitor):
                 yield f"--ref {APP}"
             case ast.Call(func=ast.Name(id="ls_line")):
                 yield f"ls -l {APP}"
-            case ast.Call(func=ast.Name(id="_typed_with"), args=[right, _]):
+            case ast.Call(func=ast.Name(id="_typed_with"), args=[_, right]):
                 yield from (
                     f"fab {'-F' if text == 'flat' else '-t'} {text} hosts" for text in self._texts(right, known)
                 )

@@ -150,6 +150,8 @@ def test_what_fabric_shows_as_a_traceback_is_one_sentence(folder: Path, words: s
         ("-H a -tabc run abc=1", "-H a -t30 run abc=1"),
         ("--connect-timeout=abc hosts", "--connect-timeout=30 hosts"),
         ("-F table -l", "-F flat -l"),
+        ("-H all -t all images", "-H all -t 30 images"),
+        ("images -H a -t abc", "images -H a -t 30"),
     ],
 )
 def test_a_wrong_value_gives_way_to_a_right_one_in_the_line_as_typed(folder: Path, words: str, right: str) -> None:

@@ -197,6 +197,22 @@ def test_a_second_option_for_hosts_is_refused(words: str) -> None:
     assert "-H is given twice" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "hosts"),
+    [
+        ("-H my-Host images -H b", "my-Host,b"),
+        ("-H node-H1 images --hosts=b", "node-H1,b"),
+        ("-Ha, images --hosts 'b,c'", "a,b,c"),
+    ],
+)
+def test_hosts_given_twice_are_joined_in_the_hint(words: str, hosts: str) -> None:
+    assert fab(words).stderr.splitlines()[1].startswith(f"  try: name all hosts in one, such as -H {hosts}: ")
+
+
+def test_a_second_option_for_hosts_that_names_none_is_refused() -> None:
+    assert fab("-H '' images -H ''").stderr.splitlines()[1].startswith("  try: name all hosts in one")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_a_closed_stream_is_no_error(closed: str) -> None:
     assert fab(f"hosts {closed}").returncode == 0

@@ -63,6 +63,21 @@ def test_ctrl_c_before_the_line_is_read_is_told_as_one_behind(
     assert err == "interrupted before any host was touched\n"
 
 
+def test_ctrl_c_while_the_executor_is_imported_is_told() -> None:
+    code = """
+import sys
+class Cut:
+    def find_spec(self, name, *_):
+        if name == "ctr_ferry.run.executor":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Cut())
+from ctr_ferry.run.program import main
+main("ctr-ferry", "-H", "127.0.0.1", "images", "--json")"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted before any host was touched\n")
+    assert json.loads(done.stdout)["error"]["kind"] == "interrupted"
+
+
 def test_ctrl_c_shows_no_place_of_ours_and_ignored_it_stays_ignored(tmp_path: Path) -> None:
     # Stands for the first import: it gets the signal while it is imported.
     (tmp_path / "ctr_ferry/run").mkdir(parents=True)
