@@ -18,7 +18,8 @@ def safe: tostring | gsub("[\\p{C}]"; "?");
 def outcomes: .commands[-1].outcomes[];
 def images: (.result.images? // [])[];
 def troubles: .commands[] | ((.error // empty) + {host: "all hosts"}), (.outcomes[] | select(.status != "skipped")
-    | .host as $host | (images, .result.steps[]? | .error? // empty), (.error // empty) | . + {host: $host});
+    | .host as $host | ((if .error and ([images] | length) == 1 then empty else images end), .result.steps[]?
+        | .error? // empty), (.error // empty) | . + {host: $host});
 def tenths: . * 10 | round;
 def size: reduce ("KiB", "MiB", "GiB", "TiB") as $larger ([., "B"];
         if (.[0] | tenths) < 10240 then . else [.[0] / 1024, $larger] end)

@@ -38,7 +38,7 @@ class Step:
     Attributes:
         action: ``named`` or ``pushed``.
         bytes: of the image; None where they are not known.
-        notes: as in `PushResult`, of an image that was pushed.
+        notes: as in `PushedImage`, of an image that was pushed.
     """
 
     host: str

@@ -36,13 +36,8 @@ _OF_THE_IMAGE = (RegistryDenied, RegistryRefused, RepositoryNotFound)  # errors 
 
 
 def as_set(work: Callable[[], RegistryTransferResult | TransferSetResult]) -> TransferSetResult:
-    """What ``work`` returns, as the result of a set; the only image's error gets its result in that form, too."""
-    try:
-        result = work()
-    except FerryError as error:
-        if isinstance(error.result, RegistryTransferResult):
-            error.result = TransferSetResult.of(error.result, error)
-        raise
+    """What ``work`` returns, as the result of a set."""
+    result = work()
     return result if isinstance(result, TransferSetResult) else TransferSetResult.of(result)
 
 
@@ -74,9 +69,7 @@ class TransferItem(Generic[_J]):
         self.image = image_of(result)
 
     def fail(self, error: FerryError) -> None:
-        """Takes the error, and what was done before it."""
-        if isinstance(error.result, RegistryTransferResult):
-            self.end(error.result)
+        """Takes the error; what was done before it stays known."""
         self.error, self.image = error, image_of(self.image, error)
 
 
@@ -162,8 +155,11 @@ class TransferSet(Generic[_J]):
         """The result; raises SomeFailed, with the result, if so many images had ``what`` happen."""
         errors = [item.error for item in self.items if item.error]
         again = "what was done for the other images stays; follow the hint of each, then run the command again"
-        settle(self.result(), len(self.items), errors, what, again)
-        return self.result()
+        result = self.result()
+        if errors and len(self.items) == 1:
+            errors[0].result = result
+        settle(result, len(self.items), errors, what, again)
+        return result
 
 
 def _not_asked(transfer: RegistryTransfer, last: RegistryError) -> RegistryError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from letters import unhashed  # noqa: F401
@@ -17,6 +18,8 @@ from ctr_ferry.oci.reference import Reference
 from ctr_ferry.oci.registry import Login, Registry, RegistryState
 from ctr_ferry.registry import http, listener, push_pull
 from ctr_ferry.registry.access import RegistryAccesses
+from ctr_ferry.registry.results import PulledImage
+from ctr_ferry.registry.several import TransferSet
 from ctr_ferry.report.outcome import Status
 from ctr_ferry.secrets import Secret
 from ctr_ferry.shell import Answer
@@ -216,3 +219,14 @@ def test_a_ca_file_that_cannot_be_read_is_an_error_with_a_kind() -> None:
     with pytest.raises(errors.RegistryTls, match="ca_file") as caught:
         transfer_of(host)
     assert "/nowhere.pem" in caught.value.detail
+
+
+def test_the_only_image_of_a_set_that_fails_stands_in_the_list() -> None:
+    session = Session(Host([image(REF, A)]))  # type: ignore[arg-type]
+    skipped = PulledImage(reference=REF, namespace="k8s.io", digest="", status=Status.SKIPPED, ctr="v1")
+    found: TransferSet[Any] = TransferSet(session, [skipped])
+    found.items[0].fail(errors.RegistryDenied("no"))
+    with pytest.raises(errors.RegistryDenied) as told:
+        found.settled("images could not be pulled")
+    (one,) = told.value.result.images
+    assert (one.reference, one.status, one.error["kind"]) == (REF, Status.FAILED, told.value.kind)

@@ -71,6 +71,24 @@ def test_a_hint_is_a_command_for_people_and_names_no_file_that_is_gone(tmp_path:
     ]
 
 
+def test_the_error_of_the_only_image_is_told_once(tmp_path: Path) -> None:
+    def error(hint: str) -> dict[str, str]:
+        return {"kind": "drift", "message": "two", "hint": hint}
+
+    images = {1: [{"error": error("choose")}], 2: [{"error": error("this")}, {"error": error("that")}]}
+    outcomes = [
+        {"host": f"n{n}", "status": "failed", "result": {"images": given}, "error": error("choose; then: fab hosts")}
+        for n, given in images.items()
+    ]
+    (tmp_path / "answer").write_text(json.dumps({"commands": [{"outcomes": outcomes}]}))
+    done = common(f"work='{tmp_path}'; complain answer", tmp_path)
+    assert sorted(done.stderr.splitlines()) == [
+        "n1,n2: drift: two; try: choose; then: fab hosts",
+        "n2: drift: two; try: that",
+        "n2: drift: two; try: this",
+    ]
+
+
 @each
 def test_help_is_the_comment_at_the_top_and_names_every_option(runbook: Path) -> None:
     text = runbook.read_text()
