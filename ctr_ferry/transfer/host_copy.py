@@ -12,7 +12,7 @@ from ctr_ferry.ctr import gc_protection, ingest
 from ctr_ferry.ctr.commands import owner_of
 from ctr_ferry.ctr.failures import failure
 from ctr_ferry.ctr.listing import parse_digests
-from ctr_ferry.errors import FerryError
+from ctr_ferry.errors import DaemonUnreachable, FerryError
 from ctr_ferry.images.item import Item, settle
 from ctr_ferry.oci.descriptor import Descriptor
 from ctr_ferry.report.outcome import Result
@@ -28,6 +28,8 @@ from ctr_ferry.transfer.receiver import SLOTS
 from ctr_ferry.transfer.upload import Progress, Upload
 
 _DAY = 86400  # seconds that a host protects what arrived, at most
+_RESTART = 10  # seconds in which a containerd that has gone may come back
+_PAUSE = 1.0  # seconds between two looks for it
 
 
 def copy_images(fleet: Fleet, copy_request: CopyRequest, source: Source) -> dict[str, Result | FerryError]:
@@ -83,6 +85,17 @@ class HostCopy:
         owner = f"{owner_of(self._host.run_id)}.{self._token}.{next(self._inspections)}"
         return Destination.inspect(self._host, self._copy_request, owner)
 
+    def _inspect_again(self) -> Destination:
+        """Inspects the host once more; a containerd that has gone may be about to come back, as in a restart."""
+        deadline = time.monotonic() + _RESTART
+        while True:
+            try:
+                return self._inspect()
+            except DaemonUnreachable:
+                if time.monotonic() > deadline:
+                    raise
+            self._host.pause(_PAUSE)
+
     def _bring(self, todo: Sequence[Plan], found: Destination, *, once_more: bool = True) -> None:
         """Protects, sends and names; an error of one image does not touch the others.
 
@@ -113,7 +126,7 @@ class HostCopy:
         for plan in again:
             plan.again = None
         try:
-            self._bring(again, self._inspect(), once_more=False)
+            self._bring(again, self._inspect_again(), once_more=False)
         except FerryError as error:
             for plan in again:
                 if not plan.done and plan.error is None:

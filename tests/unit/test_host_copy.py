@@ -33,6 +33,7 @@ from ctr_ferry.report.outcome import Status
 from ctr_ferry.shell import Answer, Script
 from ctr_ferry.ssh.host import Host
 from ctr_ferry.ssh.target import Limits, Target
+from ctr_ferry.transfer import host_copy
 from ctr_ferry.transfer.copy_request import CopyOptions, CopyRequest, ImageCopy
 from ctr_ferry.transfer.copy_result import CopiedImage, CopyResult
 from ctr_ferry.transfer.fan_out import FanOut
@@ -277,10 +278,24 @@ class TestASecondAttempt:
             again=reason,
         )
 
-    def test_reports_its_own_error_and_not_the_first_attempts(self) -> None:
+    def test_reports_its_own_error_and_not_the_first_attempts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(host_copy, "_RESTART", -1)
         plan, gone = self.plan(VerifyFailed("vanished")), DaemonUnreachable("gone")
         self.job(gone, None)._once_more([plan])
         assert plan.error is gone
+
+    def test_waits_a_moment_for_a_containerd_that_is_being_restarted(self) -> None:
+        looks, pauses = [DaemonUnreachable("gone"), DaemonUnreachable("gone"), None], list[float]()
+
+        def inspect() -> None:
+            if error := looks.pop(0):
+                raise error
+
+        plan, job = self.plan(VerifyFailed("vanished")), self.job(None, None)
+        job._inspect = inspect  # type: ignore[assignment,method-assign]
+        job._host = cast("Host", SimpleNamespace(pause=pauses.append))
+        job._once_more([plan])
+        assert (plan.error, looks, pauses) == (None, [], [1.0, 1.0])
 
     def test_keeps_what_is_done_and_what_failed_for_its_own_reason(self) -> None:
         done, corrupt, open_ = (self.plan(VerifyFailed("vanished")) for _ in range(3))
