@@ -13,6 +13,7 @@ PAGES = [*every_page(), "CONTRIBUTING.md", "SECURITY.md"]
 INFO = {"console", "sh", "text", "yaml", "ini", "toml", "json", "mermaid", "python"}
 # Programs in `sh` blocks that are neither run nor parsed, each with the reason.
 ELSEWHERE = {
+    "ln": "links our program into .venv, as make does",
     "eval": "the shell; tests/unit/test_completion_shells.py reads with real shells what it reads",
     "ssh": "another machine",
     "df": "the reader's machine",
