@@ -91,4 +91,4 @@ def pull(host: Host, request: PullRequest | tuple[PullRequest, ...]) -> Transfer
     from ctr_ferry.registry.pull import PullJob, PullSet
     from ctr_ferry.registry.several import as_set
 
-    return PullSet(host, request).run() if isinstance(request, tuple) else as_set(lambda: PullJob(host, request).run())
+    return as_set(PullSet(host, request).run() if isinstance(request, tuple) else PullJob(host, request).run())

@@ -131,7 +131,7 @@ def push(fleet: Fleet, request: PushRequest | tuple[PushRequest, ...]) -> dict[s
         answers[name] = fleet.answers[name] = error
         fleet.hosts[name].mark_failed()
     once = alone or any(host.dry_run for host in fleet)
-    pushed = fleet.each(lambda host: as_set(jobs[host.name].run), close=once)
+    pushed = fleet.each(lambda host: as_set(jobs[host.name].run()), close=once)
     if once:
         return answers | pushed
     again = fleet.each(verify, done=pushed)

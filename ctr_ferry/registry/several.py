@@ -35,9 +35,8 @@ _ENOUGH = 3  # images in a row that a registry fails for; then it is not asked f
 _OF_THE_IMAGE = (RegistryDenied, RegistryRefused, RepositoryNotFound)  # errors that say nothing about other images
 
 
-def as_set(work: Callable[[], RegistryTransferResult | TransferSetResult]) -> TransferSetResult:
-    """What ``work`` returns, as the result of a set."""
-    result = work()
+def as_set(result: RegistryTransferResult | TransferSetResult) -> TransferSetResult:
+    """A result as that of a set."""
     return result if isinstance(result, TransferSetResult) else TransferSetResult.of(result)
 
 
